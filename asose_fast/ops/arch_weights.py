@@ -1,0 +1,262 @@
+"""Architecture weights of all layers in one operator: boost, Gumbel-softmax, straight-through sample, monitoring."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from asose_fast.ops import registry
+from asose_fast.ops.library import define
+from asose_fast.ops.noise import gumbel_noise
+
+MAX_OPS = 128
+DTYPES = frozenset({torch.float32, torch.float64})
+
+registry.register(
+    "arch_weights",
+    {
+        "reference": "asose_fast.ops.arch_weights",
+        "cpu": "asose_fast.ops.native.arch_weights",
+        "cuda": "asose_fast.ops.native.arch_weights",
+        "triton": "asose_fast.ops.triton.arch_weights",
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Boost:
+    """Adds `amount` to the `top_k` largest logits of an undecided layer (DESIGN section 2).
+
+    A layer is undecided when its leading operation is not `skip` and its largest probability is below `below`.
+    `none` is never boosted, and no further operation takes its place. Of equal logits, the first one ranks higher.
+    `skip` and `none` are indices of candidates; -1 says that the space has no such candidate.
+    """
+
+    top_k: int = 3
+    amount: float = 0.5
+    below: float = 0.4
+    skip: int = 3
+    none: int = 0
+
+
+class ArchWeights(NamedTuple):
+    """What `arch_weights` returns. All but `weights` are for monitoring and carry no gradient."""
+
+    weights: Tensor
+    """(L, K): one-hot rows where hard, the softmax rows where soft."""
+    index: Tensor  # type: ignore[assignment]
+    """int64 (L,): the sampled operation of each layer."""
+    entropy: Tensor
+    """(L,): entropy in nats of softmax(logits), without noise, boost or temperature."""
+    max_prob: Tensor
+    """(L,): largest probability of softmax(logits)."""
+
+
+def arch_weights(
+    logits: Tensor,
+    temperature: float,
+    *,
+    hard: bool = True,
+    boost: Boost | None = None,
+    noise: Tensor | None = None,
+    rng: Tensor | None = None,
+) -> ArchWeights:
+    """Samples the weights of every layer's candidate operations (DESIGN section 2; Jang et al., ICLR 2017).
+
+    a' = a + amount * mask                       mask: the boosted logits, a constant for the gradient
+    y  = softmax((a' + G) / T)
+    hard: weights = one_hot(argmax y) forward, the gradient of y backward (straight-through); soft: weights = y
+    dL/da = y * (g - <g, y>) / T
+
+    Everything is computed in float64, so that the discrete choices are the same on every backend. A NaN among a layer's
+    logits or noise makes all its weights NaN.
+
+    Args:
+        logits: (L, K) float32, float64 or bfloat16, K <= 128, any strides.
+        temperature: T > 0, already clamped by the caller.
+        hard: straight-through sample instead of the relaxed one.
+        boost: the boost, or None for a' = a.
+        noise: (L, K) Gumbel noise G, or None to draw it.
+        rng: int64 (2,) on the device of `logits`: seed and offset of the noise (`ops.gumbel_noise`). Without it, they
+            are drawn from the device's default torch generator.
+
+    Returns:
+        ArchWeights, in the dtype of `logits` (float32 for bfloat16).
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
+    """
+    _check(logits, temperature, boost, noise, rng)
+    if logits.dtype == torch.bfloat16:
+        logits = logits.float()
+    if noise is not None:
+        noise = noise.detach().double()
+    elif rng is None:
+        rng = torch.randint(0, 2**63 - 1, (2,), device=logits.device)
+    weights, index, entropy, max_prob = _ArchWeights.apply(logits, noise, rng, temperature, hard, boost)
+    return ArchWeights(weights, index, entropy, max_prob)
+
+
+def _check(logits: Tensor, temperature: float, boost: Boost | None, noise: Tensor | None, rng: Tensor | None) -> None:
+    if not isinstance(logits, Tensor):
+        raise TypeError(f"arch_weights: logits must be a tensor (L, K), got {type(logits).__name__}")
+    if logits.dim() != 2 or not 1 <= logits.shape[1] <= MAX_OPS:
+        raise ValueError(f"arch_weights: logits must be (L, K) with K from 1 to {MAX_OPS}, got {tuple(logits.shape)}")
+    if logits.dtype not in DTYPES and logits.dtype != torch.bfloat16:
+        raise TypeError(f"arch_weights: logits must be float32, float64 or bfloat16, got {logits.dtype}")
+    if not 0 < temperature < float("inf"):
+        raise ValueError(f"arch_weights: temperature must be positive and finite, got {temperature}")
+    if noise is not None:
+        if rng is not None:
+            raise ValueError("arch_weights: give noise or rng, not both")
+        if noise.shape != logits.shape or noise.device != logits.device or not noise.is_floating_point():
+            raise ValueError(
+                f"arch_weights: noise must be floating and like logits, {tuple(logits.shape)} on {logits.device}; "
+                f"got {noise.dtype} {tuple(noise.shape)} on {noise.device}"
+            )
+    if rng is not None and (rng.dtype != torch.int64 or rng.shape != (2,) or rng.device != logits.device):
+        raise ValueError(
+            f"arch_weights: rng must be int64 (2,) on {logits.device}, "
+            f"got {rng.dtype} {tuple(rng.shape)} on {rng.device}"
+        )
+    if boost is not None:
+        ops = logits.shape[1]
+        if not 1 <= boost.top_k <= ops:
+            raise ValueError(f"arch_weights: boost.top_k must be from 1 to K = {ops}, got {boost.top_k}")
+        for name in ("skip", "none"):
+            if not -1 <= getattr(boost, name) < ops:
+                raise ValueError(
+                    f"arch_weights: boost.{name} must be an index below K = {ops}, or -1; got {getattr(boost, name)}"
+                )
+
+
+def reference(
+    logits: Tensor,
+    temperature: float,
+    *,
+    hard: bool = True,
+    boost: Boost | None = None,
+    noise: Tensor,
+) -> ArchWeights:
+    """The formula of `arch_weights` in plain differentiable PyTorch: what every backend is tested against."""
+    a = logits.double()
+    p = a.softmax(1)
+    max_prob = p.detach().amax(1)
+    boosted = a if boost is None else a + boost.amount * _boost_mask(a.detach(), max_prob, boost)
+    y = ((boosted + noise.double()) / temperature).softmax(1)
+    valid = ~y.detach().isnan().any(1)
+    index = torch.where(valid, _first_argmax(y.detach()), 0)
+    weights = y
+    if hard:
+        one_hot = torch.nn.functional.one_hot(index, a.shape[1])
+        weights = torch.where(valid[:, None], one_hot + (y - y.detach()), y)
+    entropy = -torch.xlogy(p, p).sum(1).detach()
+    return ArchWeights(weights.to(logits.dtype), index, entropy.to(logits.dtype), max_prob.to(logits.dtype))
+
+
+def _first_argmax(values: Tensor) -> Tensor:
+    return values.sort(dim=1, descending=True, stable=True).indices[:, 0]
+
+
+def _boost_mask(a: Tensor, max_prob: Tensor, boost: Boost) -> Tensor:
+    order = a.sort(dim=1, descending=True, stable=True).indices
+    undecided = (order[:, 0] != boost.skip) & (max_prob < boost.below)
+    mask = torch.zeros_like(a).scatter(1, order[:, : boost.top_k], 1.0)
+    if boost.none >= 0:
+        mask[:, boost.none] = 0.0
+    return mask * undecided[:, None]
+
+
+def forward(
+    logits: Tensor,
+    noise: Tensor | None,
+    rng: Tensor | None,
+    temperature: float,
+    hard: bool,
+    boost: Boost | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The reference as a backend: weights, soft weights, index, entropy and max_prob."""
+    if noise is None:
+        assert rng is not None
+        noise = gumbel_noise(rng, *logits.shape)
+    soft = reference(logits, temperature, hard=False, boost=boost, noise=noise)
+    weights = (
+        reference(logits, temperature, hard=True, boost=boost, noise=noise).weights if hard else soft.weights.clone()
+    )
+    return weights, soft.weights, soft.index, soft.entropy, soft.max_prob
+
+
+def backward(grad: Tensor, soft: Tensor, temperature: float) -> Tensor:
+    """dL/da = y * (g - <g, y>) / T."""
+    g, y = grad.double(), soft.double()
+    return (y * (g - (g * y).sum(1, keepdim=True)) / temperature).to(soft.dtype)
+
+
+class _ArchWeights(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        noise: Tensor | None,
+        rng: Tensor | None,
+        temperature: float,
+        hard: bool,
+        boost: Boost | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rule = boost or Boost(top_k=0)
+        weights, soft, index, entropy, max_prob = torch.ops.asose_fast.arch_weights_fwd(
+            logits, noise, rng, temperature, hard, rule.top_k, rule.amount, rule.below, rule.skip, rule.none
+        )
+        ctx.save_for_backward(soft)
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(index, entropy, max_prob)
+        return weights, index, entropy, max_prob
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        (soft,) = ctx.saved_tensors
+        grad_logits = torch.ops.asose_fast.arch_weights_bwd(grad, soft, ctx.temperature)
+        return grad_logits, None, None, None, None, None
+
+
+def _fwd(
+    logits: Tensor,
+    noise: Tensor | None,
+    rng: Tensor | None,
+    temperature: float,
+    hard: bool,
+    top_k: int,
+    amount: float,
+    below: float,
+    skip: int,
+    none: int,
+) -> Any:
+    boost = Boost(top_k, amount, below, skip, none) if top_k else None
+    return registry.select("arch_weights", logits).forward(logits, noise, rng, temperature, hard, boost)
+
+
+def _fwd_fake(logits: Tensor, *_: object) -> tuple[Tensor, ...]:
+    layers, ops = logits.shape
+    table, row = logits.new_empty(layers, ops), logits.new_empty(layers)
+    return table, torch.empty_like(table), row.new_empty(layers, dtype=torch.int64), row, torch.empty_like(row)
+
+
+def _bwd(grad: Tensor, soft: Tensor, temperature: float) -> Any:
+    return registry.select("arch_weights", soft).backward(grad, soft, temperature)
+
+
+def _bwd_fake(grad: Tensor, soft: Tensor, temperature: float) -> Tensor:
+    return torch.empty_like(soft)
+
+
+define(
+    "arch_weights_fwd(Tensor logits, Tensor? noise, Tensor? rng, float temperature, bool hard, int top_k, "
+    "float amount, float below, int skip, int none) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _fwd,
+    _fwd_fake,
+)
+define("arch_weights_bwd(Tensor grad, Tensor soft, float temperature) -> Tensor", _bwd, _bwd_fake)

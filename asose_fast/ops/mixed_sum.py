@@ -1,0 +1,172 @@
+"""The weighted sum of a mixed operation's outputs: y = sum_k w_k x_k."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asose_fast.ops import registry
+from asose_fast.ops.library import define
+
+MAX_INPUTS = 128
+MAX_DIMS = 8
+DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+
+registry.register(
+    "mixed_sum",
+    {
+        "reference": "asose_fast.ops.mixed_sum",
+        "cpu": "asose_fast.ops.native.mixed_sum",
+        "cuda": "asose_fast.ops.native.mixed_sum",
+        "triton": "asose_fast.ops.triton.mixed_sum",
+    },
+)
+
+
+def mixed_sum(xs: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Weighted sum of K tensors, read in place: no stacked copy is made (DESIGN section 5).
+
+    y = sum_k w_k x_k        dL/dx_k = w_k g        dL/dw_k = <g, x_k>
+
+    Both gradients come from one pass over g and the x_k; those that autograd does not ask for are not computed, and
+    without dL/dw the x_k are not kept. An x_k whose weight is exactly 0 is not read forward, so that its infinities and
+    NaNs do not reach y. Sums are kept in float32 (float64 for float64 inputs) and do not depend on the thread count.
+
+    Args:
+        xs: K tensors, 1 <= K <= 128, of one shape (at most 8 dimensions; (N, C, H, W) in a network), one dtype
+            (float16, bfloat16, float32, float64) and one device, each with strides of its own. Under autocast the
+            dtypes may differ: the widest is used.
+        weights: (K,) float32 or float64.
+
+    Returns:
+        y in the shape and dtype of xs, channels_last where the first x is, else contiguous.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape or device.
+    """
+    xs = list(xs)
+    _check(xs, weights)
+    if any(x.dtype != xs[0].dtype for x in xs):
+        xs = _to_widest(xs)
+    return _MixedSum.apply(weights.to(accumulation_dtype(xs[0].dtype)), *xs)  # type: ignore[no-any-return]
+
+
+def _check(xs: list[Tensor], weights: Tensor) -> None:
+    if not xs or len(xs) > MAX_INPUTS:
+        raise ValueError(f"mixed_sum: xs must hold 1 to {MAX_INPUTS} tensors, got {len(xs)}")
+    first = xs[0]
+    for k, x in enumerate(xs):
+        if not isinstance(x, Tensor):
+            raise TypeError(f"mixed_sum: xs[{k}] must be a tensor, got {type(x).__name__}")
+        if x.shape != first.shape:
+            raise ValueError(f"mixed_sum: xs[{k}] has shape {tuple(x.shape)}, xs[0] has {tuple(first.shape)}")
+        if x.device != first.device:
+            raise ValueError(f"mixed_sum: xs[{k}] is on {x.device}, xs[0] on {first.device}")
+        if x.dtype not in DTYPES:
+            raise TypeError(f"mixed_sum: xs[{k}] must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    if first.dim() > MAX_DIMS:
+        raise ValueError(f"mixed_sum: xs must have at most {MAX_DIMS} dimensions, got {first.dim()}")
+    if weights.shape != (len(xs),):
+        raise ValueError(f"mixed_sum: weights must be (K,) = ({len(xs)},) for {len(xs)} xs, got {tuple(weights.shape)}")
+    if weights.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"mixed_sum: weights must be float32 or float64, got {weights.dtype}")
+    if weights.device != first.device:
+        raise ValueError(f"mixed_sum: weights are on {weights.device}, xs on {first.device}")
+
+
+def _to_widest(xs: list[Tensor]) -> list[Tensor]:
+    if not torch.is_autocast_enabled(xs[0].device.type):
+        dtypes = ", ".join(f"xs[{k}] {x.dtype}" for k, x in enumerate(xs))
+        raise TypeError(f"mixed_sum: xs must have one dtype outside autocast, got {dtypes}")
+    widest = xs[0].dtype
+    for x in xs:
+        widest = torch.promote_types(widest, x.dtype)
+    return [x.to(widest) for x in xs]
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of weights and sums for inputs of `dtype`: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """channels_last where a 4-D `x` is that and not plainly contiguous too, else contiguous."""
+    if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def reference(xs: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """The formula of `mixed_sum` in plain differentiable PyTorch, zero weights skipped."""
+    acc = accumulation_dtype(xs[0].dtype)
+    terms = [torch.where(w == 0, 0, x.to(acc)) * w for x, w in zip(xs, weights.to(acc).unbind(), strict=True)]
+    return torch.stack(terms).sum(0).to(xs[0].dtype).contiguous(memory_format=memory_format(xs[0]))
+
+
+def forward(xs: list[Tensor], weights: Tensor) -> Tensor:
+    """The reference as a backend."""
+    return reference(xs, weights)
+
+
+def backward(
+    grad: Tensor, xs: list[Tensor], weights: Tensor, need_x: list[bool], need_weights: bool
+) -> tuple[list[Tensor], Tensor]:
+    """The gradients that are needed: w_k g in the layout of `grad`, and <g, x_k> (else an empty tensor)."""
+    g = grad.to(weights.dtype)
+    format = memory_format(grad)
+    grad_xs = [
+        (g * w).to(grad.dtype).contiguous(memory_format=format)
+        for w, need in zip(weights.unbind(), need_x, strict=True)
+        if need
+    ]
+    if not need_weights:
+        return grad_xs, weights.new_empty(0)
+    return grad_xs, torch.stack([(g.double() * x.double()).sum() for x in xs]).to(weights.dtype)
+
+
+class _MixedSum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weights: Tensor, *xs: Tensor) -> Tensor:
+        ctx.save_for_backward(weights, *(xs if ctx.needs_input_grad[0] else ()))
+        y: Tensor = torch.ops.asose_fast.mixed_sum_fwd(xs, weights)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weights, *xs = ctx.saved_tensors
+        need_weights, *need_x = ctx.needs_input_grad
+        grad_xs, grad_weights = torch.ops.asose_fast.mixed_sum_bwd(grad, xs, weights, need_x, need_weights)
+        wanted = iter(grad_xs)
+        return grad_weights if need_weights else None, *(next(wanted) if need else None for need in need_x)
+
+
+def _fwd(xs: list[Tensor], weights: Tensor) -> Any:
+    return registry.select("mixed_sum", xs[0]).forward(xs, weights)
+
+
+def _fwd_fake(xs: list[Tensor], weights: Tensor) -> Tensor:
+    return torch.empty_like(xs[0], memory_format=memory_format(xs[0]))
+
+
+def _bwd(grad: Tensor, xs: list[Tensor], weights: Tensor, need_x: list[bool], need_weights: bool) -> Any:
+    return registry.select("mixed_sum", grad).backward(grad, xs, weights, need_x, need_weights)
+
+
+def _bwd_fake(
+    grad: Tensor, xs: list[Tensor], weights: Tensor, need_x: list[bool], need_weights: bool
+) -> tuple[list[Tensor], Tensor]:
+    format = memory_format(grad)
+    grad_xs = [torch.empty_like(grad, memory_format=format) for need in need_x if need]
+    return grad_xs, weights.new_empty(len(need_x) if need_weights else 0)
+
+
+define("mixed_sum_fwd(Tensor[] xs, Tensor weights) -> Tensor", _fwd, _fwd_fake)
+define(
+    "mixed_sum_bwd(Tensor grad, Tensor[] xs, Tensor weights, bool[] need_x, bool need_weights) -> (Tensor[], Tensor)",
+    _bwd,
+    _bwd_fake,
+)

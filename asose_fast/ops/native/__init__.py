@@ -1,0 +1,25 @@
+"""Launchers of the compiled kernels: they allocate outputs and workspaces and pass addresses."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from asose_fast import _native
+
+DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
+"""csrc/dtype.h."""
+
+
+def module_and_context(device: torch.device) -> tuple[ModuleType, int]:
+    """The kernels of a device, and what they run with: the thread count (CPU) or the current stream (CUDA)."""
+    if device.type == "cpu":
+        return _native.kernels("cpu"), torch.get_num_threads()
+    return _native.kernels("cuda"), torch.cuda.current_stream(device).cuda_stream
+
+
+def address(tensor: Tensor | None) -> int:
+    """Address of the first element; 0 for an absent tensor."""
+    return 0 if tensor is None else tensor.data_ptr()

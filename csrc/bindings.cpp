@@ -1,0 +1,97 @@
+// Python module of the CPU kernels. Tensors arrive as addresses: the Python side owns every check
+// of them.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "cpu/kernels.h"
+
+namespace py = pybind11;
+
+namespace asose {
+namespace {
+
+void* address(uintptr_t value) { return reinterpret_cast<void*>(value); }
+
+void arch_weights_forward(int dtype, int64_t layers, int64_t ops, uintptr_t logits, uintptr_t noise,
+                          uintptr_t rng, double temperature, bool hard, int top_k, double amount,
+                          double below, int skip, int none, uintptr_t weights, uintptr_t soft,
+                          uintptr_t index, uintptr_t entropy, uintptr_t max_prob, int /*threads*/) {
+  cpu::kernels().arch_weights_forward(
+      {static_cast<DType>(dtype), layers, ops, address(logits),
+       static_cast<const double*>(address(noise)), static_cast<const int64_t*>(address(rng)),
+       temperature, hard, BoostRule{top_k, amount, below, skip, none}, address(weights),
+       address(soft), static_cast<int64_t*>(address(index)), address(entropy), address(max_prob)});
+}
+
+void arch_weights_backward(int dtype, int64_t layers, int64_t ops, uintptr_t grad, uintptr_t soft,
+                           double temperature, uintptr_t grad_logits, int /*threads*/) {
+  cpu::kernels().arch_weights_backward({static_cast<DType>(dtype), layers, ops, address(grad),
+                                        address(soft), temperature, address(grad_logits)});
+}
+
+int64_t mixed_sum_tasks(const std::vector<int64_t>& sizes) {
+  return TaskGrid({static_cast<int>(sizes.size()), sizes.data()}).tasks();
+}
+
+// One row of `strides` per address, in the same order.
+std::vector<Operand> operands(const std::vector<uintptr_t>& addresses,
+                              const std::vector<int64_t>& strides, size_t dims) {
+  std::vector<Operand> result;
+  result.reserve(addresses.size());
+  for (size_t i = 0; i < addresses.size(); ++i)
+    result.push_back({address(addresses[i]), strides.data() + i * dims});
+  return result;
+}
+
+// Operands: x[0..inputs), y.
+void mixed_sum_forward(int dtype, int inputs, const std::vector<int64_t>& sizes,
+                       const std::vector<uintptr_t>& addresses, const std::vector<int64_t>& strides,
+                       uintptr_t weights, int threads) {
+  const auto all = operands(addresses, strides, sizes.size());
+  py::gil_scoped_release unlocked;
+  cpu::kernels().mixed_sum_forward({static_cast<DType>(dtype),
+                                    {static_cast<int>(sizes.size()), sizes.data()},
+                                    inputs,
+                                    all.data(),
+                                    address(weights),
+                                    all[inputs],
+                                    threads});
+}
+
+// Operands: x[0..inputs), grad, grad_x[0..inputs).
+void mixed_sum_backward(int dtype, int inputs, const std::vector<int64_t>& sizes,
+                        const std::vector<uintptr_t>& addresses,
+                        const std::vector<int64_t>& strides, uintptr_t weights, uintptr_t partials,
+                        uintptr_t grad_weights, int threads) {
+  const auto all = operands(addresses, strides, sizes.size());
+  py::gil_scoped_release unlocked;
+  cpu::kernels().mixed_sum_backward({static_cast<DType>(dtype),
+                                     {static_cast<int>(sizes.size()), sizes.data()},
+                                     inputs,
+                                     all.data(),
+                                     address(weights),
+                                     all[inputs],
+                                     all.data() + inputs + 1,
+                                     static_cast<double*>(address(partials)),
+                                     address(grad_weights),
+                                     threads});
+}
+
+}  // namespace
+}  // namespace asose
+
+PYBIND11_MODULE(cpu, module) {
+  module.attr("source_digest") = ASOSE_SOURCE_DIGEST;
+  module.attr("max_ops") = asose::kMaxOps;
+  module.attr("max_inputs") = asose::kMaxInputs;
+  module.attr("max_dims") = asose::kMaxDims;
+  module.def("isa", [] { return asose::cpu::kernels().isa; });
+  module.def("arch_weights_forward", &asose::arch_weights_forward);
+  module.def("arch_weights_backward", &asose::arch_weights_backward);
+  module.def("mixed_sum_tasks", &asose::mixed_sum_tasks);
+  module.def("mixed_sum_forward", &asose::mixed_sum_forward);
+  module.def("mixed_sum_backward", &asose::mixed_sum_backward);
+}

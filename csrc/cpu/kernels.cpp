@@ -1,0 +1,20 @@
+// Built once per instruction set: fills the table of that set's kernels.
+#include "kernels.h"
+
+#define ASOSE_QUOTE(name) #name
+#define ASOSE_NAME(name) ASOSE_QUOTE(name)
+
+namespace asose::cpu::ASOSE_ISA {
+
+void arch_weights_forward(const ArchWeightsForward&);
+void arch_weights_backward(const ArchWeightsBackward&);
+void mixed_sum_forward(const MixedSumForward&);
+void mixed_sum_backward(const MixedSumBackward&);
+
+extern const Kernels table;
+const Kernels table = {
+    ASOSE_NAME(ASOSE_ISA), arch_weights_forward, arch_weights_backward,
+    mixed_sum_forward,     mixed_sum_backward,
+};
+
+}  // namespace asose::cpu::ASOSE_ISA

@@ -1,0 +1,21 @@
+// The CPU kernels of one instruction set, and the choice among those that were built.
+#pragma once
+
+#include "../arch_weights.h"
+#include "../mixed_sum.h"
+
+namespace asose::cpu {
+
+struct Kernels {
+  const char* isa;
+  void (*arch_weights_forward)(const ArchWeightsForward&);
+  void (*arch_weights_backward)(const ArchWeightsBackward&);
+  void (*mixed_sum_forward)(const MixedSumForward&);
+  void (*mixed_sum_backward)(const MixedSumBackward&);
+};
+
+// Chosen at the first call: the widest instruction set that this processor runs, or the one that
+// ASOSE_ISA names. Throws std::runtime_error where that one was not built or cannot run here.
+const Kernels& kernels();
+
+}  // namespace asose::cpu

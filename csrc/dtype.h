@@ -1,0 +1,43 @@
+// Element types of the kernels, and how the narrow ones are widened for arithmetic.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace asose {
+
+enum class DType : int { f32 = 0, f64 = 1, bf16 = 2 };
+
+struct bfloat16 {
+  uint16_t bits;
+};
+
+// Acc is the type that sums are kept in.
+template <class T>
+struct Element {
+  using Acc = T;
+  static inline Acc load(T value) { return value; }
+  static inline T store(Acc value) { return value; }
+};
+
+template <>
+struct Element<bfloat16> {
+  using Acc = float;
+
+  static inline float load(bfloat16 value) {
+    const uint32_t wide = static_cast<uint32_t>(value.bits) << 16;
+    float result;
+    std::memcpy(&result, &wide, sizeof result);
+    return result;
+  }
+
+  // Rounds to nearest even; every NaN becomes the quiet NaN.
+  static inline bfloat16 store(float value) {
+    uint32_t wide;
+    std::memcpy(&wide, &value, sizeof wide);
+    const uint32_t rounded = (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
+    return {static_cast<uint16_t>(value != value ? 0x7fc0u : rounded)};
+  }
+};
+
+}  // namespace asose
