@@ -1,0 +1,77 @@
+"""Growth in depth: when to grow, and how the optimizers follow (DESIGN section 6)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from asose_fast.search.selector import Selector
+from asose_fast.space.network import Network
+
+
+@dataclasses.dataclass(frozen=True)
+class GrowthConfig:
+    """When the network grows."""
+
+    growth_patience: int = 5
+    """Epochs without enough improvement before it grows."""
+    growth_threshold: float = 2.0
+    """Percentage points of validation accuracy that count as an improvement."""
+    max_depth: int = 9
+    """Blocks at most."""
+
+
+@dataclasses.dataclass
+class StallCounter:
+    """Counts the epochs since validation accuracy last rose by the threshold."""
+
+    best: float = 0.0
+    epochs: int = 0
+
+    def stalled(self, config: GrowthConfig, accuracy: float) -> bool:
+        """Takes an epoch's accuracy (0 to 1); True once patience is used up, and the count then starts anew."""
+        if 100 * (accuracy - self.best) >= config.growth_threshold:
+            self.best, self.epochs = accuracy, 0
+            return False
+        self.epochs += 1
+        if self.epochs < config.growth_patience:
+            return False
+        self.epochs = 0
+        return True
+
+
+def next_position(network: Network) -> int:
+    """Where the next block goes: the end of the stage (blocks of one shape) with the fewest blocks, the later of equals."""
+    ends, length = [], 0
+    blocks = network.evolvable_blocks()
+    for i, block in enumerate(blocks):
+        length = 1 if block.spec.reduces else length + 1
+        if i + 1 == len(blocks) or blocks[i + 1].spec.reduces:
+            ends.append((length, -(i + 1)))
+    return -min(ends)[1]
+
+
+def deepen(
+    network: Network, selector: Selector, weights: torch.optim.Optimizer, alpha: torch.optim.Optimizer, position: int
+) -> None:
+    """Inserts a block and its row of alpha at `position`; function, momentum and Adam state are kept.
+
+    The new row starts with Adam's mean second moment of the other rows: with 0, whose bias the shared step count no
+    longer corrects, its first updates would be many times too long.
+    """
+    block = network.deepen(position)
+    weights.param_groups[0]["params"] += list(block.parameters())
+    before = selector.alpha
+    selector.insert_layer(position)
+    alpha.param_groups[0]["params"] = [selector.alpha]
+    state = alpha.state.pop(before, None)
+    if state:
+        first, second = state["exp_avg"], state["exp_avg_sq"]
+        state["exp_avg"] = _insert(first, position, torch.zeros_like(first[0]))
+        state["exp_avg_sq"] = _insert(second, position, second.mean(0))
+        alpha.state[selector.alpha] = state
+
+
+def _insert(table: torch.Tensor, position: int, row: torch.Tensor) -> torch.Tensor:
+    return torch.cat([table[:position], row[None], table[position:]])

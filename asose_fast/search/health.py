@@ -1,0 +1,60 @@
+"""The five health indicators of a search, each with its bound (DESIGN section 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class HealthConfig:
+    """Bounds of the indicators."""
+
+    max_weight_above: float = 0.4
+    """Mean over layers of the largest architecture probability."""
+    entropy_below: float = 1.8
+    """Mean over layers of the architecture's entropy, in nats."""
+    accuracy_above_chance: float = 2.5
+    """Validation accuracy of the derived path, in multiples of 1 / classes (but never above one half)."""
+    throughput_steady: float = 0.5
+    """Images per second of an epoch over the median of the phase so far."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Indicator:
+    """One indicator's value, its bound as text, and whether it holds."""
+
+    name: str
+    value: float
+    bound: str
+    ok: bool
+
+
+def indicators(
+    config: HealthConfig, classes: int, record: dict[str, Any], history: Sequence[dict[str, Any]]
+) -> list[Indicator]:
+    """The indicators of an epoch.
+
+    Args:
+        config: the bounds.
+        classes: number of classes.
+        record: the epoch's metrics (`batch_size_errors`, `max_weight`, `entropy`, `valid_accuracy`,
+            `images_per_second`, `phase`).
+        history: metrics of the epochs before it.
+    """
+    rates = [r["images_per_second"] for r in history if r["phase"] == record["phase"]] + [record["images_per_second"]]
+    steadiness = record["images_per_second"] / statistics.median(rates)
+    lowest = min(0.5, config.accuracy_above_chance / classes)
+    errors, weight, entropy = record["batch_size_errors"], record["max_weight"], record["entropy"]
+    accuracy = record["valid_accuracy"]
+    return [
+        Indicator("batch-size errors", errors, "= 0", errors == 0),
+        Indicator("max architecture weight", weight, f"> {config.max_weight_above:g}", weight > config.max_weight_above),
+        Indicator("architecture entropy", entropy, f"< {config.entropy_below:g}", entropy < config.entropy_below),
+        Indicator("search accuracy", accuracy, f"> {lowest:g}", accuracy > lowest),
+        Indicator(
+            "throughput / median", steadiness, f"> {config.throughput_steady:g}", steadiness > config.throughput_steady
+        ),
+    ]

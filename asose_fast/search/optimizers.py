@@ -1,0 +1,80 @@
+"""Optimizers, their learning rates as a function of time, and their state by parameter name."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asose_fast.search.phases import Phase
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD with a cosine for the weights, Adam for alpha (DESIGN section 2)."""
+
+    learning_rate: float = 0.025
+    """Of the weights, at the start of the supernet's training and again of the derived network's."""
+    learning_rate_min: float = 0.001
+    """Where the cosine of the supernet ends; that of the derived network ends at 0."""
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    gradient_clip: float = 5.0
+    """Largest norm of the weights' gradient; 0: no bound."""
+    alpha_learning_rate: float | None = None
+    """Of alpha. None: 12 / (alpha steps of the search phase), between 0.0003 and 0.1, since Adam moves a logit by about
+    its rate in each step and a layer must be able to decide within the phase however short it is."""
+    alpha_every: int = 5
+    """Every so many batches one is an alpha step."""
+
+
+def weight_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.SGD:
+    """SGD over all parameters of `network`."""
+    return torch.optim.SGD(
+        network.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
+def alpha_optimizer(alpha: Tensor, learning_rate: float) -> torch.optim.Adam:
+    """Adam(0.5, 0.999) over alpha."""
+    return torch.optim.Adam([alpha], learning_rate, betas=(0.5, 0.999))
+
+
+def alpha_learning_rate(config: OptimizerConfig, alpha_steps: int) -> float:
+    """The configured rate, or the automatic one for a search phase of `alpha_steps` alpha steps."""
+    if config.alpha_learning_rate is not None:
+        return config.alpha_learning_rate
+    return min(0.1, max(3e-4, 12 / max(1, alpha_steps)))
+
+
+def learning_rate(config: OptimizerConfig, phases: tuple[Phase, ...], phase: Phase, epochs_done: float) -> float:
+    """Cosine over warmup, search and growth together, and one of its own over optimize.
+
+    Args:
+        epochs_done: since the start of the run, fractions included.
+    """
+    if phase.name == "optimize":
+        lowest, fraction = 0.0, (epochs_done - phase.first) / phase.epochs
+    else:
+        lowest, fraction = config.learning_rate_min, epochs_done / phases[-1].first
+    return lowest + (config.learning_rate - lowest) * (1 + math.cos(math.pi * fraction)) / 2
+
+
+def named_state(optimizer: torch.optim.Optimizer, named: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """The optimizer's state by parameter name, so that it survives a change of the network's layout."""
+    return {name: dict(optimizer.state[p]) for name, p in named.items() if p in optimizer.state}
+
+
+def load_named_state(
+    optimizer: torch.optim.Optimizer, named: dict[str, Tensor], state: dict[str, dict[str, Any]]
+) -> None:
+    """The inverse of `named_state`."""
+    for name, values in state.items():
+        p = named[name]
+        optimizer.state[p] = {
+            key: value.to(p.device).clone() if isinstance(value, Tensor) and value.dim() else value
+            for key, value in values.items()
+        }

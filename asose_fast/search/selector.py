@@ -1,0 +1,151 @@
+"""The architecture parameters: logits, temperature and noise, and how a phase draws paths from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from asose_fast.ops import ArchWeights, Boost, arch_weights
+from asose_fast.search.phases import PhaseName
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectorConfig:
+    """Architecture sampling (DESIGN section 2)."""
+
+    warmup: Literal["uniform", "skip"] = "uniform"
+    """Paths of the warmup: uniformly random, so that every candidate is trained, or the fixed skip of the original."""
+    temperature: float = 1.5
+    """Gumbel-softmax temperature at the start of the search."""
+    temperature_decay: float = 0.995
+    """Factor after each alpha step."""
+    temperature_floor: float = 0.1
+    """Smallest temperature."""
+    search_temperature_floor: float = 0.5
+    """Smallest temperature that the search phase samples with; the schedule itself is not clamped by it."""
+    boost_top_k: int = 3
+    """How many leading logits of an undecided layer are boosted in the search phase; 0: none."""
+    boost_amount: float = 0.5
+    """What is added to them."""
+    boost_below: float = 0.4
+    """A layer is undecided while its largest probability is below this."""
+    alpha_std: float = 0.5
+    """Standard deviation of the initial logits."""
+    alpha_none: float = -2.0
+    """Initial logit of `none`."""
+    alpha_skip: float = 1.0
+    """Initial logit of `skip_connect`."""
+    alpha_noise: float = 0.05
+    """Standard deviation of the noise added to the logits when the search begins."""
+
+
+class Selector:
+    """Holds alpha (L, K) and draws architecture weights and paths. A draw depends on the seed and on how many came before
+    it, not on the device."""
+
+    def __init__(
+        self, config: SelectorConfig, candidates: Sequence[str], layers: int, seed: int, device: torch.device
+    ) -> None:
+        """Raises ValueError for a value out of range, or a fixed-skip warmup in a space without skip_connect."""
+        if not 0 < config.temperature_floor <= config.temperature or not 0 < config.temperature_decay <= 1:
+            raise ValueError(
+                "temperatures must satisfy 0 < temperature_floor <= temperature and 0 < temperature_decay <= 1, got "
+                f"{config.temperature_floor}, {config.temperature} and {config.temperature_decay}"
+            )
+        if config.warmup == "skip" and "skip_connect" not in candidates:
+            raise ValueError(f"warmup: skip needs the candidate skip_connect; the space has {', '.join(candidates)}")
+        self.config = config
+        self.candidates = list(candidates)
+        self.temperature = config.temperature
+        self.generator = torch.Generator().manual_seed(seed)
+        self.alpha = torch.stack([self._initial_row() for _ in range(layers)]).to(device).requires_grad_()
+        self.rng = torch.tensor([seed, 0], device=device)
+
+    def _initial_row(self) -> Tensor:
+        row = self.config.alpha_std * torch.randn(len(self.candidates), generator=self.generator)
+        for name, value in (("none", self.config.alpha_none), ("skip_connect", self.config.alpha_skip)):
+            if name in self.candidates:
+                row[self.candidates.index(name)] = value
+        return row
+
+    def boost(self, phase: PhaseName) -> Boost | None:
+        """The boost of a phase: that of the config in the search phase, else none."""
+        if phase != "search" or not self.config.boost_top_k:
+            return None
+        skip, none = (
+            self.candidates.index(name) if name in self.candidates else -1 for name in ("skip_connect", "none")
+        )
+        top_k = min(self.config.boost_top_k, len(self.candidates))
+        return Boost(top_k, self.config.boost_amount, self.config.boost_below, skip, none)
+
+    def effective_temperature(self, phase: PhaseName) -> float:
+        """T_eff: clamped in the search phase, T elsewhere."""
+        return max(self.config.search_temperature_floor, self.temperature) if phase == "search" else self.temperature
+
+    def sample(self, phase: PhaseName, *, hard: bool = True) -> ArchWeights:
+        """Draws the architecture weights of all layers; their gradient reaches `alpha`."""
+        sampled = arch_weights(
+            self.alpha, self.effective_temperature(phase), hard=hard, boost=self.boost(phase), rng=self.rng
+        )
+        self.rng[1] += 1
+        return sampled
+
+    def path(self, phase: PhaseName) -> list[int]:
+        """Draws the candidate of every layer for a weight step: one copy of L indices to the host."""
+        with torch.no_grad():
+            if phase != "warmup":
+                index = self.sample(phase).index
+            elif self.config.warmup == "skip":
+                return [self.candidates.index("skip_connect")] * len(self.alpha)
+            else:
+                index = arch_weights(torch.zeros_like(self.alpha), 1.0, rng=self.rng).index
+                self.rng[1] += 1
+        path: list[int] = index.tolist()
+        return path
+
+    def best_path(self) -> list[int]:
+        """The candidate of largest logit in every layer."""
+        path: list[int] = self.alpha.argmax(1).tolist()
+        return path
+
+    def monitor(self) -> tuple[Tensor, Tensor]:
+        """Entropy (nats) and largest probability of softmax(alpha), each (L,)."""
+        with torch.no_grad():
+            current = arch_weights(self.alpha, 1.0, noise=torch.zeros_like(self.alpha))
+        return current.entropy, current.max_prob
+
+    def perturb(self) -> None:
+        """Adds the noise with which the search begins."""
+        noise = torch.randn(self.alpha.shape, generator=self.generator).to(self.alpha)
+        with torch.no_grad():
+            self.alpha += self.config.alpha_noise * noise
+
+    def cool(self) -> None:
+        """Lowers the temperature after an alpha step."""
+        self.temperature = max(self.config.temperature_floor, self.temperature * self.config.temperature_decay)
+
+    def insert_layer(self, position: int) -> None:
+        """Gives a new layer at `position` logits of its own. `alpha` becomes a new tensor."""
+        row = self._initial_row().to(self.alpha)[None]
+        before, after = self.alpha.detach()[:position], self.alpha.detach()[position:]
+        self.alpha = torch.cat([before, row, after]).requires_grad_()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a draw depends on."""
+        return {
+            "alpha": self.alpha.detach(),
+            "temperature": self.temperature,
+            "rng": self.rng,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`; the number of layers may differ from the present one."""
+        self.alpha = state["alpha"].to(self.alpha.device).clone().requires_grad_()
+        self.temperature = state["temperature"]
+        self.rng = state["rng"].to(self.rng.device).clone()
+        self.generator.set_state(state["generator"].cpu())
