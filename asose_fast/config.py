@@ -44,4 +44,5 @@ class Config(
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Config:
         """The inverse of `to_dict`. Raises TypeError for an unknown key."""
-        return Config(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return Config(**settings)

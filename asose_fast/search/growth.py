@@ -42,7 +42,7 @@ class StallCounter:
 
 
 def next_position(network: Network) -> int:
-    """Where the next block goes: the end of the stage (blocks of one shape) with the fewest blocks, the later of equals."""
+    """Where the next block goes: the end of the stage (blocks of one shape) with the fewest blocks, else the later."""
     ends, length = [], 0
     blocks = network.evolvable_blocks()
     for i, block in enumerate(blocks):

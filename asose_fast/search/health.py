@@ -51,7 +51,9 @@ def indicators(
     accuracy = record["valid_accuracy"]
     return [
         Indicator("batch-size errors", errors, "= 0", errors == 0),
-        Indicator("max architecture weight", weight, f"> {config.max_weight_above:g}", weight > config.max_weight_above),
+        Indicator(
+            "max architecture weight", weight, f"> {config.max_weight_above:g}", weight > config.max_weight_above
+        ),
         Indicator("architecture entropy", entropy, f"< {config.entropy_below:g}", entropy < config.entropy_below),
         Indicator("search accuracy", accuracy, f"> {lowest:g}", accuracy > lowest),
         Indicator(

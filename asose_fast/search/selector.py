@@ -44,8 +44,10 @@ class SelectorConfig:
 
 
 class Selector:
-    """Holds alpha (L, K) and draws architecture weights and paths. A draw depends on the seed and on how many came before
-    it, not on the device."""
+    """Holds alpha (L, K) and draws architecture weights and paths.
+
+    A draw depends on the seed and on how many came before it, not on the device.
+    """
 
     def __init__(
         self, config: SelectorConfig, candidates: Sequence[str], layers: int, seed: int, device: torch.device

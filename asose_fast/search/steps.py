@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from asose_fast.ops import ArchWeights
 from asose_fast.space.network import Network
+
+LossCheck = Callable[[Tensor], None]
 
 
 class StepResult(NamedTuple):
@@ -28,13 +30,23 @@ class StepResult(NamedTuple):
 
 
 def weight_step(
-    network: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, path: list[int] | None, clip: float
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    path: list[int] | None,
+    *,
+    clip: float = 0.0,
+    check: LossCheck | None = None,
 ) -> StepResult:
     """Updates the weights on the sampled path alone (`path` is None for a derived network).
 
-    Candidates off the path get no gradient, and the optimizer leaves them as they are.
+    Candidates off the path get no gradient, and the optimizer leaves them as they are. `clip` bounds the norm of
+    the gradient where it is not 0. `check` sees the loss before it can spoil the weights.
     """
     result = _measure(network(x) if path is None else network(x, path=path), y)
+    if check:
+        check(result.loss)
     optimizer.zero_grad(set_to_none=True)
     result.loss.backward()
     if clip:
@@ -44,14 +56,24 @@ def weight_step(
 
 
 def alpha_step(
-    network: Network, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, sampled: ArchWeights
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    sampled: ArchWeights,
+    path: list[int],
+    *,
+    check: LossCheck | None = None,
 ) -> StepResult:
-    """Updates alpha, through the straight-through weights `sampled`, and computes no weight gradient.
+    """Updates alpha, through the straight-through weights `sampled` (`path`: their index, on the host), and computes no
+    weight gradient.
 
     dL/dw_k = <dL/dy, o_k(x)> for every candidate of every layer (DESIGN section 3, fault 1).
     """
     with frozen(network):
-        result = _measure(network(x, weights=sampled.weights, path=sampled.index.tolist()), y)
+        result = _measure(network(x, weights=sampled.weights, path=path), y)
+        if check:
+            check(result.loss)
         optimizer.zero_grad(set_to_none=True)
         result.loss.backward()
     optimizer.step()

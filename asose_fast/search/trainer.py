@@ -30,7 +30,7 @@ from asose_fast.search.optimizers import (
 )
 from asose_fast.search.phases import Phase, phase_at, plan
 from asose_fast.search.selector import Selector
-from asose_fast.search.steps import alpha_step, weight_step
+from asose_fast.search.steps import LossCheck, alpha_step, weight_step
 from asose_fast.space.network import Network, NetworkSpec
 
 Record = dict[str, Any]
@@ -179,30 +179,32 @@ class Trainer:
         for group in self.weights.param_groups:
             group["lr"] = learning_rate(self.config, self.phases, phase, done)
         path = None if phase.name == "optimize" else self.selector.path(phase.name)
-        result = weight_step(self.network, self.weights, x, y, path, self.config.gradient_clip)
-        self.weight_meter.add(result)
-        if self._reading_is_due(progress.step):
-            self._require_finite(result.loss, "loss", phase, x, path)
+        check = self._loss_check("loss", progress.step, phase, x, path)
+        clip = self.config.gradient_clip
+        self.weight_meter.add(weight_step(self.network, self.weights, x, y, path, clip=clip, check=check))
 
     def _alpha_step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
         sampled = self.selector.sample(phase.name)
-        result = alpha_step(self.network, self.alpha, x, y, sampled)
+        path = sampled.index.tolist()
+        check = self._loss_check("loss of the alpha step", self.progress.alpha_steps, phase, x, path)
+        self.alpha_meter.add(alpha_step(self.network, self.alpha, x, y, sampled, path, check=check))
         self.selector.cool()
-        self.alpha_meter.add(result)
-        if self._reading_is_due(self.progress.alpha_steps):
-            self._require_finite(result.loss, "loss of the alpha step", phase, x, sampled.index.tolist())
+        if check:
             require_finite_rows(self.selector.alpha, self._where(phase))
         self.progress.alpha_steps += 1
 
-    def _reading_is_due(self, step: int) -> bool:
-        """Reading a loss makes the host wait for the device; on a CPU that is free."""
-        return self.device.type == "cpu" or step % 50 == 0
+    def _loss_check(self, what: str, step: int, phase: Phase, x: Tensor, path: list[int] | None) -> LossCheck | None:
+        """Raises SearchDivergedError when called; None where reading the loss would make the host wait too often."""
+        if self.device.type != "cpu" and step % 50:
+            return None
 
-    def _require_finite(self, loss: Tensor, what: str, phase: Phase, x: Tensor, path: Sequence[int] | None) -> None:
-        value = float(loss)
-        if not math.isfinite(value):
-            layer = first_nonfinite(self.network, x, path)
-            raise SearchDivergedError(f"the {what} is {value} {self._where(phase)}: first not finite is {layer}")
+        def check(loss: Tensor) -> None:
+            value = float(loss)
+            if not math.isfinite(value):
+                layer = first_nonfinite(self.network, x, path)
+                raise SearchDivergedError(f"the {what} is {value} {self._where(phase)}: first not finite is {layer}")
+
+        return check
 
     def _where(self, phase: Phase) -> str:
         return f"in phase {phase.name}, epoch {self.progress.epoch + 1}, step {self.progress.step + 1}"

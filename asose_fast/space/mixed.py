@@ -1,4 +1,4 @@
-"""The mixed operation: K candidates on one input, and the execution plans that run no more of them than a step needs."""
+"""The mixed operation: K candidates on one input, and plans that run no more of them than a step needs."""
 
 from __future__ import annotations
 

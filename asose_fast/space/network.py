@@ -68,6 +68,7 @@ class Network(nn.Module):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
+        self._spec = spec
         self.stem = nn.Sequential(
             nn.Conv2d(spec.in_channels, spec.stem_channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(spec.stem_channels, affine=False),
@@ -75,15 +76,18 @@ class Network(nn.Module):
         self.blocks = nn.ModuleList(EvolvableBlock(block) for block in spec.blocks)
         features = spec.blocks[-1].out_channels
         self.head = nn.Sequential(
-            nn.BatchNorm2d(features), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, spec.classes)
+            nn.BatchNorm2d(features),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear(features, spec.classes),
         )
 
     @property
     def spec(self) -> NetworkSpec:
         """The spec of the network as it is now, grown or derived."""
-        stem, classifier = self.stem[0], self.head[-1]
         blocks = tuple(block.spec for block in self.evolvable_blocks())
-        return NetworkSpec(stem.in_channels, classifier.out_features, stem.out_channels, blocks)
+        return dataclasses.replace(self._spec, blocks=blocks)
 
     def evolvable_blocks(self) -> list[EvolvableBlock]:
         """The blocks in order, typed."""
