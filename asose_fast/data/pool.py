@@ -15,10 +15,10 @@ from asose_fast.data.upload import upload
 
 
 class Batch(NamedTuple):
-    """The images `pixels[index]`, all on the device."""
+    """The images `pixels[numbers]`, all on the device."""
 
     pixels: Tensor  # uint8 (N, H, W, C)
-    index: Tensor  # int64 (B,)
+    numbers: Tensor  # int64 (B,)
     labels: Tensor  # int64 (B,)
 
 
@@ -35,9 +35,9 @@ class MemoryPool:
     labels: Tensor
 
     def fetch(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
-        for index in upload(order, self.pixels.device).split(batch_size):
-            if len(index):  # an empty tensor splits into one empty part
-                yield Batch(self.pixels, index, self.labels[index])
+        for numbers in upload(order, self.pixels.device).split(batch_size):
+            if len(numbers):  # an empty tensor splits into one empty part
+                yield Batch(self.pixels, numbers, self.labels[numbers])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,8 +58,8 @@ class StreamPool:
             generator=torch.Generator(),  # else the loader would draw its seed from torch's global stream
         )
         for pixels, labels in loader:
-            index = torch.arange(len(labels), device=self.device)
-            yield Batch(pixels.to(self.device, non_blocking=True), index, labels.to(self.device, non_blocking=True))
+            numbers = torch.arange(len(labels), device=self.device)
+            yield Batch(pixels.to(self.device, non_blocking=True), numbers, labels.to(self.device, non_blocking=True))
 
 
 @dataclasses.dataclass(frozen=True)

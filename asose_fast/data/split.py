@@ -28,7 +28,7 @@ class Split:
         shuffle: bool,
         augment: bool,
     ) -> None:
-        """`members`: int64 (n,) on the CPU, numbers in `pool`. `shuffle` and `augment` are the defaults of `batches`."""
+        """`members`: int64 (n,) on the CPU, numbers in `pool`; `shuffle`, `augment`: the defaults of `batches`."""
         self.name = name
         self.batch_size = batch_size
         self._pool = pool
@@ -79,6 +79,6 @@ class Split:
         if shuffle:
             order = order[torch.randperm(len(order), generator=generator(self._seed, self.name, "order", epoch))]
         fetched = self._pool.fetch(order[start * self.batch_size :], self.batch_size)
-        for number, (pixels, index, labels) in enumerate(fetched, start):
+        for number, (pixels, numbers, labels) in enumerate(fetched, start):
             randomness = generator(self._seed, self.name, "augment", epoch, number) if augment else None
-            yield self._transform(pixels, index, randomness), labels
+            yield self._transform(pixels, numbers, randomness), labels

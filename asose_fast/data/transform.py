@@ -68,4 +68,5 @@ def _moved(pixels: Tensor, index: Tensor, moves: Tensor) -> Tensor:
     places = places[:, :, None] + columns.clamp(0, width - 1)[:, None, :]
     inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
     batch = pixels.view(-1, channels).index_select(0, places.view(-1)).view(*places.shape, channels)
-    return batch * inside[..., None]
+    moved: Tensor = batch * inside[..., None]
+    return moved

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from sklearn.datasets import load_digits
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]
 
 from asose_fast.data import stratify
 from asose_fast.data.seeds import generator
