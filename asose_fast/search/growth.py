@@ -6,20 +6,9 @@ import dataclasses
 
 import torch
 
+from asose_fast.config import GrowthConfig
 from asose_fast.search.selector import Selector
 from asose_fast.space.network import Network
-
-
-@dataclasses.dataclass(frozen=True)
-class GrowthConfig:
-    """When the network grows."""
-
-    growth_patience: int = 5
-    """Epochs without enough improvement before it grows."""
-    growth_threshold: float = 2.0
-    """Percentage points of validation accuracy that count as an improvement."""
-    max_depth: int = 9
-    """Blocks at most."""
 
 
 @dataclasses.dataclass

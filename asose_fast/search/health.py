@@ -7,19 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-
-@dataclasses.dataclass(frozen=True)
-class HealthConfig:
-    """Bounds of the indicators."""
-
-    max_weight_above: float = 0.4
-    """Mean over layers of the largest architecture probability."""
-    entropy_below: float = 1.8
-    """Mean over layers of the architecture's entropy, in nats."""
-    accuracy_above_chance: float = 2.5
-    """Validation accuracy of the derived path, in multiples of 1 / classes (but never above one half)."""
-    throughput_steady: float = 0.5
-    """Images per second of an epoch over the median of the phase so far."""
+from asose_fast.config import HealthConfig
 
 
 @dataclasses.dataclass(frozen=True)

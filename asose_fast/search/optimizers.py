@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from asose_fast.config import OptimizerConfig
 from asose_fast.search.phases import Phase
-
-
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
-    """SGD with a cosine for the weights, Adam for alpha (DESIGN section 2)."""
-
-    learning_rate: float = 0.025
-    """Of the weights, at the start of the supernet's training and again of the derived network's."""
-    learning_rate_min: float = 0.001
-    """Where the cosine of the supernet ends; that of the derived network ends at 0."""
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-    gradient_clip: float = 5.0
-    """Largest norm of the weights' gradient; 0: no bound."""
-    alpha_learning_rate: float | None = None
-    """Of alpha. None: 12 / (alpha steps of the search phase), between 0.0003 and 0.1, since Adam moves a logit by about
-    its rate in each step and a layer must be able to decide within the phase however short it is."""
-    alpha_every: int = 5
-    """Every so many batches one is an alpha step."""
 
 
 def weight_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.SGD:

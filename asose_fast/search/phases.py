@@ -5,26 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+from asose_fast.config import PhaseConfig
+
 PhaseName = Literal["warmup", "search", "growth", "optimize"]
 PHASES: tuple[PhaseName, ...] = ("warmup", "search", "growth", "optimize")
 SEARCHING: tuple[PhaseName, ...] = ("search", "growth")
 """The phases that update the architecture."""
-
-
-@dataclasses.dataclass(frozen=True)
-class PhaseConfig:
-    """Lengths of the phases."""
-
-    warmup_epochs: int = 10
-    """Weights only, on paths as `warmup` says."""
-    search_epochs: int = 30
-    """Weights and architecture in turn."""
-    growth_epochs: int = 40
-    """As search, without boost; the network grows when validation accuracy stalls."""
-    optimize_epochs: int = 20
-    """Weights of the derived network."""
-    epochs: int | None = None
-    """All epochs together: rescales the four phases, each of which keeps at least one."""
 
 
 @dataclasses.dataclass(frozen=True)

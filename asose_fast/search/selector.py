@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from asose_fast.config import SelectorConfig
 from asose_fast.ops import ArchWeights, Boost, arch_weights
 from asose_fast.search.phases import PhaseName
-
-
-@dataclasses.dataclass(frozen=True)
-class SelectorConfig:
-    """Architecture sampling (DESIGN section 2)."""
-
-    warmup: Literal["uniform", "skip"] = "uniform"
-    """Paths of the warmup: uniformly random, so that every candidate is trained, or the fixed skip of the original."""
-    temperature: float = 1.5
-    """Gumbel-softmax temperature at the start of the search."""
-    temperature_decay: float = 0.995
-    """Factor after each alpha step."""
-    temperature_floor: float = 0.1
-    """Smallest temperature."""
-    search_temperature_floor: float = 0.5
-    """Smallest temperature that the search phase samples with; the schedule itself is not clamped by it."""
-    boost_top_k: int = 3
-    """How many leading logits of an undecided layer are boosted in the search phase; 0: none."""
-    boost_amount: float = 0.5
-    """What is added to them."""
-    boost_below: float = 0.4
-    """A layer is undecided while its largest probability is below this."""
-    alpha_std: float = 0.5
-    """Standard deviation of the initial logits."""
-    alpha_none: float = -2.0
-    """Initial logit of `none`."""
-    alpha_skip: float = 1.0
-    """Initial logit of `skip_connect`."""
-    alpha_noise: float = 0.05
-    """Standard deviation of the noise added to the logits when the search begins."""
 
 
 class Selector:

@@ -269,6 +269,11 @@ class Trainer:
         batches = self.data.train.batches(self.progress.epoch, augment=False)
         recalibrate(network, batches, self.config.recalibration_batches)
 
+    def best_network(self) -> Network:
+        """The derived network of the optimize epoch with the best validation accuracy, in evaluation mode."""
+        self.load_state_dict(checkpoint.load(self.checkpoints / "best.pt") | {"history": self.history})
+        return self.network.eval()
+
     def _grow_if_stalled(self, valid_accuracy: float) -> Record | None:
         depth = len(self.network.blocks)
         if not self.stall.stalled(self.config, valid_accuracy) or depth >= self.config.max_depth:

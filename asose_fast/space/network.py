@@ -9,23 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asose_fast.config import SpaceConfig
 from asose_fast.space.block import BlockSpec, EvolvableBlock
-from asose_fast.space.candidates import CANDIDATES
 
 REDUCTIONS = (1, 3)
 """Blocks that halve the resolution and double the channels."""
-
-
-@dataclasses.dataclass(frozen=True)
-class SpaceConfig:
-    """The search space."""
-
-    channels: int = 16
-    """Channels of the stem; they double at blocks 1 and 3."""
-    depth: int = 6
-    """Number of evolvable blocks at the start."""
-    candidates: tuple[str, ...] = tuple(CANDIDATES)
-    """Candidate operations, in the order of the logits."""
 
 
 @dataclasses.dataclass(frozen=True)
