@@ -122,7 +122,7 @@ class HealthConfig:
     accuracy_above_chance: float = 2.5
     """Validation accuracy of the derived path, in multiples of 1 / classes (but never above one half)."""
     throughput_steady: float = 0.5
-    """Images per second of an epoch over the median of the phase so far."""
+    """Images per second, the median of the last 5 epochs over that of the phase so far."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,7 +33,7 @@ class ConsoleObserver:
         if phase.name != self._phase:
             self._phase = phase.name
             self.console.rule(f"{phase.name}: {phase.epochs} epochs", align="left")
-            self.console.print(self._HEADER, style="bold", highlight=False)
+            self.console.print(self._HEADER, style="bold", highlight=False, soft_wrap=True)
         if not self.console.is_terminal:
             return
         self._bar = Progress(
@@ -80,6 +80,7 @@ class ConsoleObserver:
             f"{errors}  {weight}  {entropy}  {accuracy}  {steady}  {record['images_per_second']:8.0f}  "
             f"{len(record['path']):5d}",
             highlight=False,
+            soft_wrap=True,
         )
         growth = record.get("growth")
         if growth:

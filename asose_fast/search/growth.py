@@ -44,23 +44,6 @@ def next_position(network: Network) -> int:
 def deepen(
     network: Network, selector: Selector, weights: torch.optim.Optimizer, alpha: torch.optim.Optimizer, position: int
 ) -> None:
-    """Inserts a block and its row of alpha at `position`; function, momentum and Adam state are kept.
-
-    The new row starts with Adam's mean second moment of the other rows: with 0, whose bias the shared step count no
-    longer corrects, its first updates would be many times too long.
-    """
-    block = network.deepen(position)
-    weights.param_groups[0]["params"] += list(block.parameters())
-    before = selector.alpha
-    selector.insert_layer(position)
-    alpha.param_groups[0]["params"] = [selector.alpha]
-    state = alpha.state.pop(before, None)
-    if state:
-        first, second = state["exp_avg"], state["exp_avg_sq"]
-        state["exp_avg"] = _insert(first, position, torch.zeros_like(first[0]))
-        state["exp_avg_sq"] = _insert(second, position, second.mean(0))
-        alpha.state[selector.alpha] = state
-
-
-def _insert(table: torch.Tensor, position: int, row: torch.Tensor) -> torch.Tensor:
-    return torch.cat([table[:position], row[None], table[position:]])
+    """Inserts a block and its row of alpha at `position`; function, momentum and Adam state are kept."""
+    weights.param_groups[0]["params"] += list(network.deepen(position).parameters())
+    alpha.param_groups[0]["params"].append(selector.insert_layer(position))

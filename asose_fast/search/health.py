@@ -32,8 +32,8 @@ def indicators(
             `images_per_second`, `phase`).
         history: metrics of the epochs before it.
     """
-    rates = [r["images_per_second"] for r in history if r["phase"] == record["phase"]] + [record["images_per_second"]]
-    steadiness = record["images_per_second"] / statistics.median(rates)
+    rates = [r["images_per_second"] for r in (*history, record) if r["phase"] == record["phase"]]
+    steadiness = statistics.median(rates[-5:]) / statistics.median(rates)
     lowest = min(0.5, config.accuracy_above_chance / classes)
     errors, weight, entropy = record["batch_size_errors"], record["max_weight"], record["entropy"]
     accuracy = record["valid_accuracy"]

@@ -19,9 +19,9 @@ def weight_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim
     )
 
 
-def alpha_optimizer(alpha: Tensor, learning_rate: float) -> torch.optim.Adam:
-    """Adam(0.5, 0.999) over alpha."""
-    return torch.optim.Adam([alpha], learning_rate, betas=(0.5, 0.999))
+def alpha_optimizer(alpha: list[Tensor], learning_rate: float) -> torch.optim.Adam:
+    """Adam(0.5, 0.999) over the alpha of all layers, so that a layer grown later has a step count of its own."""
+    return torch.optim.Adam(alpha, learning_rate, betas=(0.5, 0.999))
 
 
 def alpha_learning_rate(config: OptimizerConfig, alpha_steps: int) -> float:

@@ -14,7 +14,7 @@ from asose_fast.search.phases import PhaseName
 
 
 class Selector:
-    """Holds alpha (L, K) and draws architecture weights and paths.
+    """Holds alpha, one parameter (K,) for each of L layers, and draws architecture weights and paths.
 
     A draw depends on the seed and on how many came before it, not on the device.
     """
@@ -34,7 +34,7 @@ class Selector:
         self.candidates = list(candidates)
         self.temperature = config.temperature
         self.generator = torch.Generator().manual_seed(seed)
-        self.alpha = torch.stack([self._initial_row() for _ in range(layers)]).to(device).requires_grad_()
+        self.alpha = [self._initial_row().to(device).requires_grad_() for _ in range(layers)]
         self.rng = torch.tensor([seed, 0], device=device)
 
     def _initial_row(self) -> Tensor:
@@ -58,11 +58,14 @@ class Selector:
         """T_eff: clamped in the search phase, T elsewhere."""
         return max(self.config.search_temperature_floor, self.temperature) if phase == "search" else self.temperature
 
+    def logits(self) -> Tensor:
+        """Alpha as one table (L, K), which hands its gradient on to the layers' parameters."""
+        return torch.stack(self.alpha)
+
     def sample(self, phase: PhaseName, *, hard: bool = True) -> ArchWeights:
         """Draws the architecture weights of all layers; their gradient reaches `alpha`."""
-        sampled = arch_weights(
-            self.alpha, self.effective_temperature(phase), hard=hard, boost=self.boost(phase), rng=self.rng
-        )
+        temperature = self.effective_temperature(phase)
+        sampled = arch_weights(self.logits(), temperature, hard=hard, boost=self.boost(phase), rng=self.rng)
         self.rng[1] += 1
         return sampled
 
@@ -74,42 +77,43 @@ class Selector:
             elif self.config.warmup == "skip":
                 return [self.candidates.index("skip_connect")] * len(self.alpha)
             else:
-                index = arch_weights(torch.zeros_like(self.alpha), 1.0, rng=self.rng).index
+                index = arch_weights(torch.zeros_like(self.logits()), 1.0, rng=self.rng).index
                 self.rng[1] += 1
         path: list[int] = index.tolist()
         return path
 
     def best_path(self) -> list[int]:
         """The candidate of largest logit in every layer."""
-        path: list[int] = self.alpha.argmax(1).tolist()
+        path: list[int] = self.logits().argmax(1).tolist()
         return path
 
     def monitor(self) -> tuple[Tensor, Tensor]:
         """Entropy (nats) and largest probability of softmax(alpha), each (L,)."""
         with torch.no_grad():
-            current = arch_weights(self.alpha, 1.0, noise=torch.zeros_like(self.alpha))
+            logits = self.logits()
+            current = arch_weights(logits, 1.0, noise=torch.zeros_like(logits))
         return current.entropy, current.max_prob
 
     def perturb(self) -> None:
         """Adds the noise with which the search begins."""
-        noise = torch.randn(self.alpha.shape, generator=self.generator).to(self.alpha)
         with torch.no_grad():
-            self.alpha += self.config.alpha_noise * noise
+            for row in self.alpha:
+                row += self.config.alpha_noise * torch.randn(len(row), generator=self.generator).to(row.device)
 
     def cool(self) -> None:
         """Lowers the temperature after an alpha step."""
         self.temperature = max(self.config.temperature_floor, self.temperature * self.config.temperature_decay)
 
-    def insert_layer(self, position: int) -> None:
-        """Gives a new layer at `position` logits of its own. `alpha` becomes a new tensor."""
-        row = self._initial_row().to(self.alpha)[None]
-        before, after = self.alpha.detach()[:position], self.alpha.detach()[position:]
-        self.alpha = torch.cat([before, row, after]).requires_grad_()
+    def insert_layer(self, position: int) -> Tensor:
+        """Gives a new layer at `position` logits of its own, and returns them."""
+        row = self._initial_row().to(self.rng.device).requires_grad_()
+        self.alpha.insert(position, row)
+        return row
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a draw depends on."""
         return {
-            "alpha": self.alpha.detach(),
+            "alpha": self.logits().detach(),
             "temperature": self.temperature,
             "rng": self.rng,
             "generator": self.generator.get_state(),
@@ -117,7 +121,7 @@ class Selector:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`; the number of layers may differ from the present one."""
-        self.alpha = state["alpha"].to(self.alpha.device).clone().requires_grad_()
+        self.alpha = [row.to(self.rng.device).clone().requires_grad_() for row in state["alpha"]]
         self.temperature = state["temperature"]
         self.rng = state["rng"].to(self.rng.device).clone()
         self.generator.set_state(state["generator"].cpu())

@@ -190,7 +190,7 @@ class Trainer:
         self.alpha_meter.add(alpha_step(self.network, self.alpha, x, y, sampled, path, check=check))
         self.selector.cool()
         if check:
-            require_finite_rows(self.selector.alpha, self._where(phase))
+            require_finite_rows(self.selector.logits(), self._where(phase))
         self.progress.alpha_steps += 1
 
     def _loss_check(self, what: str, step: int, phase: Phase, x: Tensor, path: list[int] | None) -> LossCheck | None:
@@ -294,7 +294,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "selector": self.selector.state_dict(),
             "weight_optimizer": named_state(self.weights, dict(self.network.named_parameters())),
-            "alpha_optimizer": named_state(self.alpha, {"alpha": self.selector.alpha}),
+            "alpha_optimizer": named_state(self.alpha, self._named_alpha()),
             "progress": dataclasses.asdict(self.progress),
             "stall": dataclasses.asdict(self.stall),
             "weight_meter": self.weight_meter.state_dict(),
@@ -302,6 +302,9 @@ class Trainer:
             "history": self.history,
             "torch_rng": torch.get_rng_state(),
         }
+
+    def _named_alpha(self) -> dict[str, Tensor]:
+        return {str(layer): row for layer, row in enumerate(self.selector.alpha)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`, for a trainer of the same config and data."""
@@ -311,7 +314,7 @@ class Trainer:
         self._install(Network(NetworkSpec.from_dict(state["spec"])))
         self.network.load_state_dict(state["network"])
         load_named_state(self.weights, dict(self.network.named_parameters()), state["weight_optimizer"])
-        load_named_state(self.alpha, {"alpha": self.selector.alpha}, state["alpha_optimizer"])
+        load_named_state(self.alpha, self._named_alpha(), state["alpha_optimizer"])
         self.weight_meter.load_state_dict(state["weight_meter"])
         self.alpha_meter.load_state_dict(state["alpha_meter"])
         torch.set_rng_state(state["torch_rng"])
