@@ -17,7 +17,6 @@ from asose_fast.data.seeds import generator
 from asose_fast.data.sources import Source, find_source
 from asose_fast.data.split import Split
 from asose_fast.data.transform import Transform
-from asose_fast.data.upload import upload
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +69,7 @@ def load_data(config: DataConfig, batch_size: int, seed: int, device: torch.devi
     pixels, mean, std = scan(images, len(members[0]), keep=in_memory)
     pool: Pool
     if pixels is not None:
-        pool = MemoryPool(upload(pixels, device), upload(labels, device))
+        pool = MemoryPool(pixels.to(device), labels.to(device))
     else:
         pool = StreamPool(images, labels, config.workers, device)
 

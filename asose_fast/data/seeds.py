@@ -12,5 +12,5 @@ def generator(seed: int, *purpose: str | int) -> torch.Generator:
 
     Always on the CPU, so that every device draws the same numbers.
     """
-    digest = hashlib.blake2b(repr((seed, *purpose)).encode(), digest_size=8).digest()
+    digest = hashlib.blake2b("/".join(map(str, (seed, *purpose))).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "little") >> 1)

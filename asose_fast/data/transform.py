@@ -32,7 +32,7 @@ class Transform:
     ) -> Transform:
         """The transform that brings pixels of this mean and standard deviation (of values 0 to 1) to 0 and 1."""
         m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
-        return cls(upload((1 / (255 * s)).float(), device), upload((-m / s).float(), device), pad, mirror)
+        return cls((1 / (255 * s)).float().to(device), (-m / s).float().to(device), pad, mirror)
 
     def __call__(self, pixels: Tensor, index: Tensor, generator: torch.Generator | None) -> Tensor:
         """One batch.
