@@ -27,7 +27,7 @@ from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.observers import ConsoleObserver, MetricsObserver, TensorBoardObserver, health_table
 from asose_fast.result import write_result
-from asose_fast.search import InterruptedRunError, SearchDivergedError, Trainer
+from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
 
 EXIT_ERROR, EXIT_BREACH = 2, 3
 
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(config, folder, state, console)
     except InterruptedRunError as interruption:
         console.print(f"{interruption}. To go on: python -m asose_fast.train --resume {folder}", soft_wrap=True)
-        return 128 + getattr(signal, str(interruption).split(":")[0])
+        return 128 + interruption.signal
     except SearchDivergedError as error:
         sys.stderr.write(f"error: {error}. The last good checkpoint is kept in {folder / 'checkpoints'}\n")
     except (ValueError, OSError, CheckpointError) as error:
@@ -100,7 +100,7 @@ def _new_run(settings: Namespace) -> tuple[Path, Config]:
 def _run(config: Config, folder: Path, state: dict[str, Any] | None, console: Console) -> int:
     device = _device(config.device)
     data = load_data(config, config.batch_size, config.seed, device)
-    observers = [ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")]
+    observers: list[Observer] = [ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")]
     trainer = Trainer(config, data, device, folder, observers)
     if state is not None:
         trainer.load_state_dict(state)
@@ -149,7 +149,7 @@ def _stopping_on_signals(trainer: Trainer) -> Iterator[None]:
     """The first SIGINT or SIGTERM lets the present step end and writes a checkpoint; a second one ends at once."""
 
     def stop(number: int, _: object) -> None:
-        trainer.stop(signal.Signals(number).name)
+        trainer.stop(signal.Signals(number))
         signal.signal(number, signal.SIG_DFL)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -217,7 +217,7 @@ class _ArchWeights(torch.autograd.Function):
         return weights, index, entropy, max_prob
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         (soft,) = ctx.saved_tensors
         grad_logits = torch.ops.asose_fast.arch_weights_bwd(grad, soft, ctx.temperature)

@@ -135,7 +135,7 @@ class _MixedSum(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weights, *xs = ctx.saved_tensors
         need_weights, *need_x = ctx.needs_input_grad

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,6 +50,10 @@ class Observer(Protocol):
 class InterruptedRunError(Exception):
     """The run was asked to stop and has written a checkpoint."""
 
+    def __init__(self, reason: signal.Signals, message: str) -> None:
+        super().__init__(message)
+        self.signal = reason
+
 
 @dataclasses.dataclass
 class Progress:
@@ -93,7 +98,7 @@ class Trainer:
         self.progress, self.stall = Progress(), StallCounter()
         self.history: list[Record] = []
         self.weight_meter, self.alpha_meter = Meter(device), Meter(device)
-        self.stop_reason: str | None = None
+        self._stop: signal.Signals | None = None
         torch.manual_seed(config.seed)
         spec = NetworkSpec.chain(config, data.channels, len(data.classes))
         self.selector = Selector(config, config.candidates, len(spec.blocks), config.seed, device)
@@ -101,7 +106,7 @@ class Trainer:
 
     def _install(self, network: Network) -> None:
         """Makes `network` the one that is trained, with fresh optimizers."""
-        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: Network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights = weight_optimizer(self.config, self.network)
         steps = self.phases[1].epochs * self.data.train.num_batches() // (self.config.alpha_every - 1)
         self.alpha = alpha_optimizer(self.selector.alpha, alpha_learning_rate(self.config, steps))
@@ -111,9 +116,9 @@ class Trainer:
         """Epochs of the whole run."""
         return self.phases[-1].end
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: signal.Signals) -> None:
         """Asks the run to write a checkpoint after the present step and raise InterruptedRunError."""
-        self.stop_reason = reason
+        self._stop = reason
 
     def run(self) -> None:
         """Goes on from the present state to the end of the last phase.
@@ -158,12 +163,10 @@ class Trainer:
             progress.epoch_seconds = before + time.perf_counter() - started
             for observer in self.observers:
                 observer.on_step(self)
-            if self.stop_reason:
+            if self._stop:
                 self.save("last")
-                raise InterruptedRunError(
-                    f"{self.stop_reason}: stopped in phase {phase.name}, epoch {progress.epoch + 1} of {self.epochs}, "
-                    f"after step {progress.step} of {self.data.train.num_batches()}"
-                )
+                where = f"epoch {progress.epoch + 1} of {self.epochs}, step {progress.step}"
+                raise InterruptedRunError(self._stop, f"stopped by {self._stop.name} in phase {phase.name}, {where}")
 
     def _held_out_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless shuffled validation batches for alpha steps, from where the last alpha step left off."""
@@ -271,8 +274,10 @@ class Trainer:
 
     def best_network(self) -> Network:
         """The derived network of the optimize epoch with the best validation accuracy, in evaluation mode."""
-        self.load_state_dict(checkpoint.load(self.checkpoints / "best.pt") | {"history": self.history})
-        return self.network.eval()
+        state = checkpoint.load(self.checkpoints / "best.pt")
+        network = Network(NetworkSpec.from_dict(state["spec"]))
+        network.load_state_dict(state["network"])
+        return network.to(self.device).eval()
 
     def _grow_if_stalled(self, valid_accuracy: float) -> Record | None:
         depth = len(self.network.blocks)

@@ -33,7 +33,9 @@ def boosts(draw, count):
     if draw(st.booleans()):
         return None
     index = st.integers(-1, count - 1)
-    return ops.Boost(draw(st.integers(1, count)), draw(st.floats(-2, 2)), draw(st.floats(0, 1)), draw(index), draw(index))
+    return ops.Boost(
+        draw(st.integers(1, count)), draw(st.floats(-2, 2)), draw(st.floats(0, 1)), draw(index), draw(index)
+    )
 
 
 def test_the_compiled_backend_is_tested():
@@ -55,7 +57,7 @@ def test_matches_the_float64_reference(backend, dtype, data):
         noise = torch.zeros_like(noise)  # ties among equal logits
     grad = torch.randn(logits.shape, dtype=torch.float64)
 
-    exact = logits.double().requires_grad_()
+    exact = logits.double().clone().requires_grad_()
     expected = reference(exact, temperature, hard=hard, boost=boost, noise=noise)
     leaf = logits.clone().requires_grad_()
     with ops.backend(backend):
