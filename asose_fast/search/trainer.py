@@ -202,7 +202,7 @@ class Trainer:
             return None
 
         def check(loss: Tensor) -> None:
-            value = float(loss)
+            value = float(loss.detach())
             if not math.isfinite(value):
                 layer = first_nonfinite(self.network, x, path)
                 raise SearchDivergedError(f"the {what} is {value} {self._where(phase)}: first not finite is {layer}")
