@@ -80,6 +80,7 @@ PYBIND11_MODULE(cuda, module) {
   module.attr("max_ops") = asose::kMaxOps;
   module.attr("max_inputs") = asose::kMaxInputs;
   module.attr("max_dims") = asose::kMaxDims;
+  module.def("check_device", &asose::cuda::check_device);
   module.def("arch_weights_forward", &asose::arch_weights_forward);
   module.def("arch_weights_backward", &asose::arch_weights_backward);
   module.def("mixed_sum_tasks", &asose::mixed_sum_tasks);

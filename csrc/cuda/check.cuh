@@ -1,4 +1,4 @@
-// Turns a failed launch into an exception.
+// Turns CUDA's errors into exceptions.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -8,10 +8,11 @@
 
 namespace asose::cuda {
 
-inline void check_launch(const char* kernel) {
-  const cudaError_t error = cudaGetLastError();
+inline void check(cudaError_t error, const char* what) {
   if (error != cudaSuccess)
-    throw std::runtime_error(std::string(kernel) + ": " + cudaGetErrorString(error));
+    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
 }
+
+inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
 
 }  // namespace asose::cuda
