@@ -33,11 +33,11 @@ def _arch_weights_fwd_kernel(
     entropy: tl.tensor,
     max_prob: tl.tensor,
     temperature: tl.float64,
+    amount: tl.float64,
+    below: tl.float64,
     ops: tl.int32,
     HARD: tl.constexpr,
     TOP_K: tl.constexpr,
-    AMOUNT: tl.constexpr,
-    BELOW: tl.constexpr,
     SKIP: tl.constexpr,
     NONE: tl.constexpr,
     SIZE: tl.constexpr,
@@ -57,12 +57,13 @@ def _arch_weights_fwd_kernel(
     tl.store(max_prob + layer, highest)
 
     if TOP_K > 0:  # noqa: SIM102 (known when compiling, unlike the next condition)
-        if (leader != SKIP) & (highest < BELOW):
+        # The interpreter would round `below` to float32 in a comparison, but not in a difference.
+        if (leader != SKIP) & (highest - below < 0):
             left = present
             for _ in range(TOP_K):
                 _, best = _leader(a, left, op, SIZE)
                 left = left & (op != best)
-            a = tl.where(present & (left == 0) & (op != NONE), a + AMOUNT, a)
+            a = tl.where(present & (left == 0) & (op != NONE), a + amount, a)
 
     if noise is None:
         g = gumbel(tl.load(rng), tl.load(rng + 1), layer, op)
@@ -116,8 +117,8 @@ def forward(
     entropy, max_prob = logits.new_empty(layers), logits.new_empty(layers)
     if layers:
         _arch_weights_fwd_kernel[(layers,)](
-            logits, noise, rng, weights, soft, index, entropy, max_prob, temperature, ops, hard,
-            rule.top_k, rule.amount, rule.below, rule.skip, rule.none, triton.next_power_of_2(ops), num_warps=1,
+            logits, noise, rng, weights, soft, index, entropy, max_prob, temperature, rule.amount, rule.below, ops,
+            hard, rule.top_k, rule.skip, rule.none, triton.next_power_of_2(ops), num_warps=1,
         )  # fmt: skip
     return weights, soft, index, entropy, max_prob
 

@@ -16,7 +16,7 @@ _BLOCK = 1024
 
 @triton.jit
 def _mixed_sum_fwd_kernel(
-    xs: tuple[tl.tensor, ...], weights: tl.tensor, y: tl.tensor, elements: tl.int64, BLOCK: tl.constexpr
+    xs: tl.tuple, weights: tl.tensor, y: tl.tensor, elements: tl.int64, BLOCK: tl.constexpr
 ) -> None:
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros([BLOCK], weights.dtype.element_ty)
@@ -31,9 +31,9 @@ def _mixed_sum_fwd_kernel(
 @triton.jit
 def _mixed_sum_bwd_kernel(
     grad: tl.tensor,
-    xs: tuple[tl.tensor, ...],
+    xs: tl.tuple,
     weights: tl.tensor,
-    grad_xs: tuple[tl.tensor | None, ...],
+    grad_xs: tl.tuple,
     partials: tl.tensor | None,
     elements: tl.int64,
     BLOCK: tl.constexpr,
