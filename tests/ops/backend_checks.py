@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from asose_fast import ops
@@ -26,6 +28,21 @@ def close(actual: Tensor, expected: Tensor, dtype: torch.dtype | None = None, sc
     largest = max(scale, finite.max().item() if finite.numel() else 0.0)
     tolerance = TOLERANCE[dtype or expected.dtype] * largest
     torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance, equal_nan=True)
+
+
+# The fixture only chooses the backend, so it may serve many examples; Triton's first one compiles.
+few_examples = settings(
+    max_examples=25, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
+@st.composite
+def layouts(draw: st.DrawFn) -> tuple[list[int], list[tuple[list[int], list[int], int]]]:
+    """A shape, and for every input the order of its dimensions in memory, their steps, and its first element."""
+    shape = draw(st.lists(st.integers(1, 5), max_size=4))
+    steps = st.lists(st.integers(1, 2), min_size=len(shape), max_size=len(shape))
+    order = st.permutations(range(len(shape)))
+    return shape, draw(st.lists(st.tuples(order, steps, st.integers(0, 3)), min_size=1, max_size=5))
 
 
 class BackendChecks:
@@ -123,6 +140,19 @@ class ArchWeightsChecks(BackendChecks):
         noise = torch.randn(10, 3, dtype=torch.float64).t()
         self.check(torch.randn(10, 3).t(), noise=noise)
 
+    @few_examples
+    @given(st.data())
+    def test_any_logits(self, data):
+        layers, count = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 12))
+        row = st.lists(st.sampled_from([-30.0, -0.5, 0.0, 0.25, 1.0, 40.0]), min_size=count, max_size=count)
+        logits = torch.tensor(data.draw(st.lists(row, min_size=layers, max_size=layers)))
+        index = st.integers(-1, count - 1)
+        boost = st.builds(
+            ops.Boost, st.integers(1, count), st.sampled_from([0.1, 2.0]), st.floats(0, 1), index, index
+        )  # fmt: skip
+        quiet = torch.zeros(layers, count, dtype=torch.float64)
+        self.check(logits, noise=quiet, hard=data.draw(st.booleans()), boost=data.draw(st.none() | boost))
+
     def test_no_layers(self):
         assert self.check(torch.randn(0, 4)).weights.shape == (0, 4)
 
@@ -185,6 +215,19 @@ class MixedSumChecks(BackendChecks):
     def test_unaligned_views(self, dtype, offset):
         base = self.random(40, dtype=dtype)
         self.check([base[offset : offset + 33], base[:33], base[7:]], [0.7, 0.1, 0.2])
+
+    @few_examples
+    @given(layouts(), st.sampled_from(list(TOLERANCE)))
+    def test_any_layout(self, layout, dtype):
+        shape, inputs = layout
+        xs = []
+        for order, steps, offset in inputs:
+            sizes = [shape[d] * steps[d] for d in order]
+            count = torch.Size(sizes).numel()
+            x = self.random(offset + count, dtype=dtype)[offset:].view(sizes)
+            x = x.permute([order.index(d) for d in range(len(shape))])
+            xs.append(x[tuple(slice(None, None, step) for step in steps)])
+        self.check(xs, torch.randn(len(xs)))
 
     def test_expanded_gradient_and_input(self):
         xs = [self.random(2, 3, 4, 5), self.random(1, 3, 1, 1).expand(2, 3, 4, 5)]
