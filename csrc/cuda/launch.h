@@ -12,7 +12,8 @@ namespace asose::cuda {
 
 using Stream = CUstream_st*;
 
-// Throws where the driver is too old for the kernels, or they were not built for the current device.
+// Throws where the driver is too old for the kernels, or they were not built for the current
+// device.
 void check_device();
 
 void arch_weights_forward(const ArchWeightsForward&, Stream stream);

@@ -1,4 +1,5 @@
-"""`arch_weights` in Triton: one program per layer, in float64, so that the discrete choices agree with other backends."""
+# mypy: disable-error-code="import-untyped, untyped-decorator"
+"""`arch_weights` in Triton: one program per layer, in float64, so that its choices are those of every backend."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ def _leader(values: tl.tensor, among: tl.tensor, op: tl.tensor, SIZE: tl.constex
 @triton.jit
 def _arch_weights_fwd_kernel(
     logits: tl.tensor,
-    noise: tl.tensor | None,
-    rng: tl.tensor | None,
+    noise: tl.tensor,  # or None, like rng: known when compiling
+    rng: tl.tensor,
     weights: tl.tensor,
     soft: tl.tensor,
     index: tl.tensor,

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-untyped, untyped-decorator"
 """`mixed_sum` in Triton: one program per run of elements, passing all inputs by it."""
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def _mixed_sum_bwd_kernel(
     xs: tl.tuple,
     weights: tl.tensor,
     grad_xs: tl.tuple,
-    partials: tl.tensor | None,
+    partials: tl.tensor,  # or None: known when compiling, as for the elements of grad_xs
     elements: tl.int64,
     BLOCK: tl.constexpr,
 ) -> None:

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="import-untyped, untyped-decorator"
 """Gumbel noise from Philox4x32-10 inside a Triton kernel: the numbers of `ops.gumbel_noise`."""
 
 from __future__ import annotations
