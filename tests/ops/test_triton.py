@@ -27,7 +27,7 @@ def test_kernels_in_the_interpreter():
 def compile_kernel(kernel, signature, constants, arch, warps=4):
     """PTX of a kernel whose pointers and sizes are multiples of 16, once ptxas has taken it too.
 
-    `constants` maps a parameter's name, or an element's position (parameter, index), to its value.
+    `constants` maps a parameter's name to its value.
     """
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("under TRITON_INTERPRET=1 nothing is compiled")
@@ -94,11 +94,13 @@ def test_mixed_sum_compiles_to_wide_loads(arch, dtype):
         "grad": tensor,
         "xs": (tensor,) * 3,
         "weights": weights,
-        "grad_xs": (tensor, "constexpr", tensor),
+        "grad_xs": (tensor,) * 3,
         "partials": "*fp64",
         "elements": "i64",
+        "NEED": "constexpr",
         "BLOCK": "constexpr",
     }
-    ptx = compile_kernel(mixed_sum._mixed_sum_bwd_kernel, signature, {**constants, (3, 1): None}, arch)
+    constants |= {"NEED": (True, False, True)}
+    ptx = compile_kernel(mixed_sum._mixed_sum_bwd_kernel, signature, constants, arch)
     assert "ld.global.v" in ptx
     assert "st.global.v" in ptx

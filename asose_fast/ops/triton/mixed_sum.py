@@ -35,19 +35,20 @@ def _mixed_sum_bwd_kernel(
     xs: tl.tuple,
     weights: tl.tensor,
     grad_xs: tl.tuple,
-    partials: tl.tensor,  # or None: known when compiling, as for the elements of grad_xs
+    partials: tl.tensor,  # or None: known when compiling
     elements: tl.int64,
+    NEED: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     task = tl.program_id(0).to(tl.int64)
     at = task * BLOCK + tl.arange(0, BLOCK)
     inside = at < elements
     g = tl.load(grad + at, mask=inside, other=0.0).to(weights.dtype.element_ty)
-    for k in tl.static_range(len(grad_xs)):
+    for k in tl.static_range(len(NEED)):
         if partials is not None:
             x = tl.load(xs[k] + at, mask=inside, other=0.0).to(g.dtype)
-            tl.store(partials + task * len(grad_xs) + k, tl.sum(g * x, axis=0))
-        if grad_xs[k] is not None:
+            tl.store(partials + task * len(NEED) + k, tl.sum(g * x, axis=0))
+        if NEED[k]:
             w = tl.load(weights + k)
             grad_x = tl.where(w != 0, w * g, 0.0)
             tl.store(grad_xs[k] + at, grad_x.to(grad.dtype.element_ty), mask=inside)
@@ -70,16 +71,18 @@ def backward(
     """w_k g for the inputs that need it, in the layout of `grad`, and <g, x_k> (else an empty tensor)."""
     format = memory_format(grad)
     (grad,) = _dense([grad], format)
-    grad_xs = tuple(torch.empty_like(grad) if need else None for need in need_x)
+    # Absent tensors are never touched: grad stands in for them.
+    dense_xs = _dense(xs, format) if need_weights else (grad,) * len(need_x)
+    grad_xs = tuple(torch.empty_like(grad) if need else grad for need in need_x)
     tasks = triton.cdiv(grad.numel(), _BLOCK)
     partials = None
     if need_weights:
         partials = torch.empty(tasks, len(need_x), dtype=torch.float64, device=grad.device)
     if tasks:
         _mixed_sum_bwd_kernel[(tasks,)](
-            grad, _dense(xs, format), weights.contiguous(), grad_xs, partials, grad.numel(), _BLOCK
+            grad, dense_xs, weights.contiguous(), grad_xs, partials, grad.numel(), tuple(need_x), _BLOCK
         )
-    return [t for t in grad_xs if t is not None], (
+    return [t for t, need in zip(grad_xs, need_x, strict=True) if need], (
         weights.new_empty(0) if partials is None else partials.sum(0).to(weights.dtype)
     )
 
