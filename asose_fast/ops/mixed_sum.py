@@ -20,7 +20,7 @@ registry.register(
     {
         "reference": "asose_fast.ops.mixed_sum",
         "cpu": "asose_fast.ops.native.mixed_sum",
-        "cuda": "asose_fast.ops.native.mixed_sum",
+        "cuda": "asose_fast.ops.native.mixed_sum_cuda",
         "triton": "asose_fast.ops.triton.mixed_sum",
     },
 )
