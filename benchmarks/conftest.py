@@ -31,8 +31,7 @@ def report(request, benchmark):
 def pytest_terminal_summary(terminalreporter):
     if _LINES:
         terminalreporter.section("ratios (ours is faster above 1)")
-        terminalreporter.write_line(
-            f"torch {torch.__version__}, {torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
-        )
+        machine = platform.processor() or platform.machine()
+        terminalreporter.write_line(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {machine}")
         for line in _LINES:
             terminalreporter.write_line(line)

@@ -6,10 +6,10 @@ import contextlib
 
 import pytest
 import torch
-from backend_checks import ArchWeightsChecks, MixedSumChecks, close
 
 from asose_fast import ops
 from asose_fast.ops import registry
+from tests.ops.backend_checks import ArchWeightsChecks, MixedSumChecks, close
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 

@@ -1,6 +1,6 @@
 """The Triton kernels in Triton's interpreter. Run by test_triton.py in a process with TRITON_INTERPRET=1."""
 
-from backend_checks import ArchWeightsChecks, MixedSumChecks
+from tests.ops.backend_checks import ArchWeightsChecks, MixedSumChecks
 
 
 class TestArchWeights(ArchWeightsChecks):
