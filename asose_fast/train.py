@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -27,7 +27,7 @@ from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.observers import ConsoleObserver, MetricsObserver, TensorBoardObserver, health_table
 from asose_fast.result import write_result
-from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
+from asose_fast.search import InterruptedRunError, SearchDivergedError, Trainer
 
 EXIT_ERROR, EXIT_BREACH = 2, 3
 
@@ -100,8 +100,8 @@ def _new_run(settings: Namespace) -> tuple[Path, Config]:
 def _run(config: Config, folder: Path, state: dict[str, Any] | None, console: Console) -> int:
     device = _device(config.device)
     data = load_data(config, config.batch_size, config.seed, device)
-    observers: list[Observer] = [ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")]
-    trainer = Trainer(config, data, device, folder, observers)
+    screen = ConsoleObserver(console)
+    trainer = Trainer(config, data, device, folder, [screen, MetricsObserver(folder / "metrics.jsonl")])
     if state is not None:
         trainer.load_state_dict(state)
         done = f"{trainer.progress.epoch} of {trainer.epochs} epochs"
@@ -109,13 +109,14 @@ def _run(config: Config, folder: Path, state: dict[str, Any] | None, console: Co
     else:
         (folder / "checkpoints").mkdir(parents=True)
         write_atomically(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
+        trainer.save("last")  # from here on the run can be resumed, whenever it ends
         console.print(f"run folder: {folder}")
     trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
     console.print(
         f"{config.dataset}: {len(data.train)} training, {len(data.valid)} validation, {len(data.test)} test images of "
         f"{len(data.classes)} classes; {device}, {torch.get_num_threads()} threads"
     )
-    with _stopping_on_signals(trainer):
+    with _stopping_on_signals(trainer), closing(screen):
         trainer.run()
     summary = write_result(trainer, folder)
     console.print(health_table(summary["health"]))
