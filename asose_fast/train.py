@@ -33,14 +33,18 @@ EXIT_ERROR, EXIT_BREACH = 2, 3
 
 
 class _Parser(ArgumentParser):
-    """Names the nearest right option in the error about an unknown one."""
+    """Names the nearest right option or choice in the error about an unknown one."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not accepted", message)
+        choice = re.search(r"Literal\[(.*)\]\. Got value: (\S+)", message)
+        near: list[str] = []
         if unknown:
             known = [option.lstrip("-") for option in self._option_string_actions]
             near = difflib.get_close_matches(unknown[1] or unknown[2], known, n=1)
-            message += f": did you mean {near[0]!r}?" if near else ""
+        elif choice:
+            near = difflib.get_close_matches(choice[2], re.findall(r"'(.*?)'", choice[1]), n=1)
+        message = message.rstrip() + (f": did you mean {near[0]!r}?" if near else "")
         sys.stderr.write(f"error: {message}\n")
         sys.exit(EXIT_ERROR)
 
@@ -71,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder, config = _new_run(settings)
             state = None
         else:
-            if len(words) > 2 - ("=" in words[0]):
+            if settings.config or len(words) > 2 - ("=" in words[0]):
                 raise ValueError("--resume takes its settings from the run: give no other option")
             folder = Path(settings.resume)
             state = checkpoint.load(folder / "checkpoints" / "last.pt")
