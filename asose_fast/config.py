@@ -125,6 +125,25 @@ class HealthConfig:
     """Images per second, the median of the last 5 epochs over that of the phase so far."""
 
 
+_AT_LEAST = {
+    "batch_size": 1,
+    "recalibration_batches": 1,
+    "channels": 1,
+    "depth": 1,
+    "max_depth": 1,
+    "growth_patience": 1,
+    "alpha_every": 2,
+    "boost_top_k": 0,
+    "learning_rate": 0.0,
+    "learning_rate_min": 0.0,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+    "gradient_clip": 0.0,
+    "alpha_std": 0.0,
+    "alpha_noise": 0.0,
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
     """What belongs to no other part."""
@@ -145,7 +164,16 @@ class RunConfig:
 class Config(
     RunConfig, HealthConfig, GrowthConfig, OptimizerConfig, SelectorConfig, PhaseConfig, SpaceConfig, DataConfig
 ):
-    """Every setting of a run. A part of the program takes a Config where it asks for its own part."""
+    """Every setting of a run. A part of the program takes a Config where it asks for its own part.
+
+    Raises ValueError for a setting out of range.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, lowest in _AT_LEAST.items():
+            if getattr(self, name) < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in YAML."""
@@ -154,6 +182,11 @@ class Config(
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Config:
-        """The inverse of `to_dict`. Raises TypeError for an unknown key."""
+        """The inverse of `to_dict`. Raises ValueError for an unknown or a missing key."""
+        unlike = values.keys() ^ {field.name for field in dataclasses.fields(Config)}
+        if unlike:
+            raise ValueError(
+                f"the settings are not those of this release; unknown or missing: {', '.join(sorted(unlike))}"
+            )
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return Config(**settings)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
-from safetensors.torch import load_file, save_file
 
 from asose_fast import __version__
 from asose_fast.checkpoint import write_atomically
@@ -53,7 +53,8 @@ def write_result(trainer: Trainer, folder: Path) -> Record:
         "network": network.spec.to_dict(),
     }
     write_json(folder / "genotype.json", genotype)
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / "model.safetensors")
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    write_atomically(folder / "model.safetensors", safetensors.torch.save(tensors))
     write_json(folder / "summary.json", summary)
     return summary
 
@@ -68,7 +69,7 @@ def load(run: str | Path) -> Network:
     if genotype.get("format") != GENOTYPE_FORMAT or genotype.get("version") != 1:
         raise ValueError(f"{folder / 'genotype.json'} is not a genotype of asose_fast, version 1")
     network = Network(NetworkSpec.from_dict(genotype["network"]))
-    network.load_state_dict(load_file(folder / "model.safetensors"))
+    network.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
     return network.eval()
 
 

@@ -45,8 +45,7 @@ class EagerMixture(nn.Module):
         x = self.network.stem(x)
         for block, w in zip(self.network.evolvable_blocks(), weights, strict=True):
             y = eager_mixed_sum([op(x) for op in block.mixed.ops.values()], w)
-            if block.gain is not None:
-                y = torch.lerp(x, y, block.gain)
+            y = torch.lerp(block.shortcut(x), y, block.gain)
             x = y if block.project is None else block.project(y)
         scores: Tensor = self.network.head(x)
         return scores

@@ -70,7 +70,11 @@ def plain_forward(network: Network, x: Tensor, weights: Tensor) -> Tensor:
     x = network.stem(x)
     for block, row in zip(network.evolvable_blocks(), weights, strict=True):
         mixed = sum(w * op(x) for w, op in zip(row, block.mixed.ops.values(), strict=True))
-        x = x + block.gain * (mixed - x) if block.project is None else block.project(mixed)
+        shortcut = x
+        if block.spec.stride == 2:
+            shortcut = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+        x = shortcut + block.gain * (mixed - shortcut)
+        x = x if block.project is None else block.project(x)
     return network.head(x)
 
 

@@ -90,8 +90,6 @@ class Trainer:
             folder: the run folder; checkpoints go to its `checkpoints`.
             observers: told of every step and epoch.
         """
-        if config.alpha_every < 2:
-            raise ValueError(f"alpha_every must be at least 2, so that weights learn too; got {config.alpha_every}")
         self.config, self.data, self.device, self.observers = config, data, device, list(observers)
         self.checkpoints = folder / "checkpoints"
         self.phases = plan(config)
@@ -229,7 +227,7 @@ class Trainer:
         self._require_finite(phase)
         record = self._measure(phase)
         if phase.name == "growth":
-            record["growth"] = self._grow_if_stalled(record["valid_accuracy"])
+            record["growth"] = self._grow_if_stalled(phase, record["valid_accuracy"])
         self.history.append(record)
         progress = self.progress
         improved = record["valid_accuracy"] > progress.best_accuracy
@@ -293,9 +291,11 @@ class Trainer:
         network.load_state_dict(state["network"])
         return network.to(self.device).eval()
 
-    def _grow_if_stalled(self, valid_accuracy: float) -> Record | None:
+    def _grow_if_stalled(self, phase: Phase, valid_accuracy: float) -> Record | None:
+        """Adds a block where accuracy has stalled, unless too few epochs are left for the block to learn anything."""
         depth = len(self.network.blocks)
-        if not self.stall.stalled(self.config, valid_accuracy) or depth >= self.config.max_depth:
+        time_left = phase.end - (self.progress.epoch + 1) >= self.config.growth_patience
+        if not self.stall.stalled(self.config, valid_accuracy) or depth >= self.config.max_depth or not time_left:
             return None
         position = next_position(self.network)
         deepen(self.network, self.selector, self.weights, self.alpha, position)

@@ -6,6 +6,7 @@ import dataclasses
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from asose_fast.space.mixed import MixedOp
 
@@ -26,33 +27,40 @@ class BlockSpec:
 
 
 class EvolvableBlock(nn.Module):
-    """Same shape: y = x + gain * (mixed(x) - x). Reducing: y = BN(conv1x1(ReLU(mixed(x)))).
+    """y = s + gain * (mixed(x) - s) with the shortcut s = x, or, at stride 2, s = the 2x2 means of x; where channels
+    change, BN(conv1x1(ReLU(.))) of that.
 
-    The gain is learned. It starts at 0.5, which trains better than 1 (the mixed operation alone) and keeps the signal
-    alive where `none` is sampled. The residual is a blend and not a plain sum, so that `skip_connect` is the identity
-    whatever the gain (a sum would give 2x), and a block of gain 0 is the identity whatever it samples: the way a new
-    block enters (DESIGN section 6). The projection follows the mixed operation, which so runs on fewer channels.
+    The gain is learned. It starts at 0.5, which trains better than 1 (the mixed operation alone). The shortcut keeps
+    the signal, and with it every layer's architecture gradient, alive where `none` is sampled. It is blended and not
+    added, so that `skip_connect` is the identity whatever the gain (a sum would give 2x), and a block of gain 0 is the
+    identity whatever it samples: the way a new block enters (DESIGN section 6). The projection follows the mixed
+    operation, which so runs on fewer channels.
     """
 
     def __init__(self, spec: BlockSpec, gain: float = 0.5) -> None:
         super().__init__()
         self.spec = spec
         self.mixed = MixedOp(spec.candidates, spec.in_channels, spec.stride)
-        self.gain: nn.Parameter | None = None
+        self.gain = nn.Parameter(torch.tensor(gain))
         self.project: nn.Module | None = None
-        if spec.reduces:
+        if spec.in_channels != spec.out_channels:
             self.project = nn.Sequential(
                 nn.ReLU(),
                 nn.Conv2d(spec.in_channels, spec.out_channels, 1, bias=False),
                 nn.BatchNorm2d(spec.out_channels, affine=False),
             )
-        else:
-            self.gain = nn.Parameter(torch.tensor(gain))
 
     def forward(self, x: Tensor, weights: Tensor | None = None, index: int | None = None) -> Tensor:
         """Shapes (N, in, H, W) -> (N, out, ceil(H/s), ceil(W/s)); `weights` and `index` as in MixedOp."""
-        y: Tensor = self.mixed(x, weights, index, self.gain)
+        shortcut = self.shortcut(x)
+        y: Tensor = self.mixed(x, weights, index, gain=self.gain, shortcut=shortcut)
         return y if self.project is None else self.project(y)
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """What the mixed operation is blended with: x in the shape of its output."""
+        if self.spec.stride == 1:
+            return x
+        return F.avg_pool2d(x, self.spec.stride, ceil_mode=True, count_include_pad=False)
 
     def derive(self, index: int) -> EvolvableBlock:
         """The block with candidate `index` alone. Its modules are this block's own, not copies."""

@@ -12,8 +12,8 @@ from asose_fast.space.candidates import build_candidate
 
 
 class MixedOp(nn.Module):
-    """y = sum_k w_k o_k(x) over the candidates o_k, blended with the input by a gain g where one is given:
-    y = g * sum_k w_k o_k(x) + (1 - g) * x.
+    """y = sum_k w_k o_k(x) over the candidates o_k, blended with a shortcut s by a gain g where one is given:
+    y = g * sum_k w_k o_k(x) + (1 - g) * s.
 
     What runs depends on what the step needs (DESIGN section 5):
 
@@ -33,7 +33,13 @@ class MixedOp(nn.Module):
         self.ops = nn.ModuleDict({name: build_candidate(name, channels, stride) for name in candidates})
 
     def forward(
-        self, x: Tensor, weights: Tensor | None = None, index: int | None = None, gain: Tensor | None = None
+        self,
+        x: Tensor,
+        weights: Tensor | None = None,
+        index: int | None = None,
+        *,
+        gain: Tensor | None = None,
+        shortcut: Tensor | None = None,
     ) -> Tensor:
         """Runs one plan.
 
@@ -42,13 +48,17 @@ class MixedOp(nn.Module):
             weights: (K,) architecture weights; with `index`, a one-hot straight-through sample.
             index: the sampled candidate; may be left out where there is only one.
             gain: scalar g, or None for g = 1.
+            shortcut: s, in the shape of y; x itself where it is left out.
         """
+        shortcut = x if shortcut is None else shortcut
         if weights is None:
-            y = self._candidate(index)(x)
-            return y if gain is None else torch.lerp(x, y, gain.to(x.dtype))
+            y: Tensor = self._candidate(index)(x)
+            return y if gain is None else torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))
         outputs = [self._run(op, x, tracked=index is None or index == k) for k, op in enumerate(self.ops.values())]
         if gain is not None:
-            outputs.append(x.view_as(x))  # skip_connect gives x too, and torch.compile takes no tensor twice
+            outputs.append(
+                shortcut.view_as(shortcut)
+            )  # skip_connect gives x too, and torch.compile takes no tensor twice
             weights = torch.cat([gain * weights, (1 - gain).reshape(1)])
         return mixed_sum(outputs, weights)
 

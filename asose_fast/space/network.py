@@ -28,8 +28,6 @@ class NetworkSpec:
     @staticmethod
     def chain(config: SpaceConfig, in_channels: int, classes: int) -> NetworkSpec:
         """The supernet of `config` for images of `in_channels` channels. Raises ValueError for a bad size."""
-        if config.channels < 1 or config.depth < 1:
-            raise ValueError(f"channels and depth must be at least 1, got {config.channels} and {config.depth}")
         if len(set(config.candidates)) != len(config.candidates):
             raise ValueError(f"candidates must differ from each other, got {', '.join(config.candidates)}")
         blocks, channels = [], config.channels

@@ -74,7 +74,7 @@ def test_every_layer_has_a_gradient_in_every_alpha_step_of_a_run(tmp_path, monke
         return result
 
     monkeypatch.setattr(trainer_module, "alpha_step", recorded)
-    # `none` sampled where the resolution falls cuts every gradient below it, by the mathematics of a hard sample.
-    trainer = make_trainer(tmp_path, candidates=("skip_connect", "sep_conv_3x3", "dil_conv_3x3"), depth=3)
+    # `none` among them: sampled where the resolution falls, it must not cut the gradient of the layers below.
+    trainer = make_trainer(tmp_path, candidates=("none", "skip_connect", "sep_conv_3x3"), depth=4, alpha_none=2.0)
     trainer.run()
     assert seen == ["search"] * 5 + ["growth"] * 2

@@ -8,7 +8,7 @@ from tests.helpers import make_trainer
 
 
 def test_each_split_is_read_for_its_purpose_and_test_once(tmp_path, monkeypatch):
-    trainer = make_trainer(tmp_path, growth_patience=1, growth_threshold=99.0, growth_epochs=2, augment=False)
+    trainer = make_trainer(tmp_path, growth_patience=1, growth_threshold=99.0, growth_epochs=3, augment=False)
     read = []
     batches = Split.batches
 

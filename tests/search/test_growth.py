@@ -53,7 +53,15 @@ def test_the_shortest_stage_grows_first(depth, expected):
 
 
 def test_growth_ends_at_the_largest_depth(tmp_path):
-    trainer = make_trainer(tmp_path, growth_patience=1, growth_threshold=99.0, max_depth=4)
-    grown = [trainer._grow_if_stalled(0.5) for _ in range(4)]
+    trainer = make_trainer(tmp_path, growth_patience=1, growth_threshold=99.0, growth_epochs=9, max_depth=4)
+    grown = [trainer._grow_if_stalled(trainer.phases[2], 0.5) for _ in range(4)]
     assert [g and g["depth"] for g in grown] == [3, 4, None, None]
     assert len(trainer.network.blocks) == len(trainer.selector.alpha) == 4
+
+
+def test_a_block_is_not_added_where_it_has_no_time_to_learn(tmp_path):
+    trainer = make_trainer(tmp_path, growth_patience=2, growth_threshold=99.0, growth_epochs=4)
+    last = trainer.phases[2]
+    for epoch, grows in [(last.first + 1, True), (last.first + 2, False), (last.first + 3, False)]:
+        trainer.progress.epoch, trainer.stall.epochs = epoch, 99
+        assert bool(trainer._grow_if_stalled(last, 0.5)) == grows

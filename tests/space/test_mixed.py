@@ -59,7 +59,7 @@ def test_hard_plans_agree_with_the_formula(stride, gain, index):
     gain = gain_of(gain)
     own = [x, *mixed.parameters(), *([] if gain is None else [gain])]
     expected = formula(mixed, x, weights, gain)
-    both = mixed(x, weights, index, gain)
+    both = mixed(x, weights, index, gain=gain)
     torch.testing.assert_close(both, expected)
     assert_same(gradients(both, [weights, *own]), gradients(expected, [weights, *own]))
     sampled = mixed(x, index=index, gain=gain)

@@ -85,20 +85,24 @@ def test_state_dict_is_stable_through_growth_and_derivation():
     assert torch.equal(copy(x, path=[1, 3, 3, 2, 3]), network(x, path=[1, 3, 3, 2, 3]))
 
 
-def test_a_block_that_reduces_has_a_projection_and_no_gain():
+def test_a_block_projects_where_its_channels_change():
     plain, strided, wider = (EvolvableBlock(BlockSpec(FEW, 4, *rest)) for rest in ((4,), (4, 2), (8,)))
-    assert plain.gain is not None
     assert plain.project is None
-    for block in (strided, wider):
-        assert block.gain is None
-        assert block.project is not None
+    assert strided.project is None
+    assert wider.project is not None
+
+
+def test_the_shortcut_of_a_strided_block_is_the_mean_of_what_is_there():
+    block = EvolvableBlock(BlockSpec(FEW, 1, 1, stride=2), gain=0.0)
+    x = torch.arange(9.0).reshape(1, 1, 3, 3)
+    assert block(x, index=0).flatten().tolist() == [2.0, 3.5, 6.5, 8.0]
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"channels": 0}, "channels and depth must be at least 1, got 0 and 2"),
-        ({"depth": 0}, "channels and depth must be at least 1, got 4 and 0"),
+        ({"channels": 0}, "channels must be at least 1, got 0"),
+        ({"depth": 0}, "depth must be at least 1, got 0"),
         ({"candidates": ("none", "none")}, "candidates must differ from each other, got none, none"),
         ({"candidates": ()}, "at least one candidate"),
         ({"candidates": ("skip_conect",)}, "unknown candidate 'skip_conect': did you mean 'skip_connect'"),
