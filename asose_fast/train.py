@@ -59,15 +59,25 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _underscored(word: str) -> str:
-    """--some-option=value as --some_option=value."""
-    name, equals, value = word.partition("=")
-    return name.replace("-", "_").replace("__", "--", 1) + equals + value if word.startswith("--") else word
+_SWITCHES = {f"--{field.name}" for field in dataclasses.fields(Config) if field.type in (bool, "bool")}
+
+
+def _normalized(words: Sequence[str]) -> list[str]:
+    """--some-option=value as --some_option=value, and a bare --switch as --switch=true."""
+    result = []
+    for word, following in zip(words, [*words[1:], "--"], strict=True):
+        if word.startswith("--"):
+            name, equals, value = word.partition("=")
+            word = "--" + name[2:].replace("-", "_") + equals + value
+            if word in _SWITCHES and following.startswith("--"):
+                word += "=true"
+        result.append(word)
+    return result
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or resumes a search. Returns the exit status: 0, 2 (error), 3 (--strict breach), 128 + signal."""
-    words = [_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    words = _normalized(sys.argv[1:] if arguments is None else arguments)
     console = Console()
     settings = _parser().parse_args(words)
     try:

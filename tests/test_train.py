@@ -136,7 +136,7 @@ def test_resuming_a_finished_run_writes_its_results_again(run):
 
 def test_strict_ends_with_status_3_on_a_breach(tmp_path, capsys):
     breached = options(entropy_below=0.01, throughput_steady=0.0, max_weight_above=0.0, accuracy_above_chance=0.0)
-    assert main([*breached, "--strict=true", "--out", str(tmp_path / "a")]) == 3
+    assert main(["--strict", *breached, "--out", str(tmp_path / "a")]) == 3
     assert "out of bounds at the end of the search: architecture entropy" in capsys.readouterr().err
     assert (tmp_path / "a" / "summary.json").exists()
     assert main([*breached, "--entropy_below=9", "--strict=true", "--out", str(tmp_path / "b")]) == (
