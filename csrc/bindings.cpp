@@ -80,6 +80,70 @@ void mixed_sum_backward(int dtype, int inputs, const std::vector<int64_t>& sizes
                                      threads});
 }
 
+std::vector<void*> pointers(const std::vector<uintptr_t>& addresses) {
+  std::vector<void*> result;
+  result.reserve(addresses.size());
+  for (uintptr_t value : addresses) result.push_back(address(value));
+  return result;
+}
+
+// `shape` is (N, C, H, W) of the inputs.
+MultiDepthwise multi_depthwise(int dtype, const std::vector<int64_t>& shape,
+                               const std::vector<int64_t>& kernels,
+                               const std::vector<int64_t>& dilations, int stride, bool relu,
+                               bool affine, int inputs, int threads) {
+  MultiDepthwise op{};
+  op.dtype = static_cast<DType>(dtype);
+  op.images = shape[0], op.channels = shape[1], op.height = shape[2], op.width = shape[3];
+  op.stride = stride, op.relu = relu, op.affine = affine;
+  op.inputs = inputs, op.branches = static_cast<int>(kernels.size());
+  op.kernels = kernels.data(), op.dilations = dilations.data();
+  op.threads = threads;
+  return op;
+}
+
+// Slices of the partial sums, and bytes of scratch a thread.
+py::tuple multi_depthwise_plan(int dtype, const std::vector<int64_t>& shape,
+                               const std::vector<int64_t>& kernels,
+                               const std::vector<int64_t>& dilations, int stride, bool affine,
+                               int inputs) {
+  const DepthwiseTiling tiling(
+      multi_depthwise(dtype, shape, kernels, dilations, stride, false, affine, inputs, 1));
+  return py::make_tuple(tiling.slices, tiling.scratch_bytes);
+}
+
+// Addresses: x[0..inputs), y[0..branches).
+void multi_depthwise_forward(int dtype, const std::vector<int64_t>& shape,
+                             const std::vector<int64_t>& kernels,
+                             const std::vector<int64_t>& dilations, int stride, bool relu,
+                             bool affine, int inputs, const std::vector<uintptr_t>& addresses,
+                             uintptr_t params, uintptr_t scratch, int threads) {
+  MultiDepthwise op =
+      multi_depthwise(dtype, shape, kernels, dilations, stride, relu, affine, inputs, threads);
+  const auto all = pointers(addresses);
+  op.x = all.data(), op.params = address(params), op.scratch = address(scratch);
+  py::gil_scoped_release unlocked;
+  cpu::kernels().multi_depthwise_forward({op, all.data() + inputs});
+}
+
+// Addresses: x[0..inputs), grad[0..branches), grad_x[0..inputs).
+void multi_depthwise_backward(int dtype, const std::vector<int64_t>& shape,
+                              const std::vector<int64_t>& kernels,
+                              const std::vector<int64_t>& dilations, int stride, bool relu,
+                              bool affine, int inputs, const std::vector<uintptr_t>& addresses,
+                              uintptr_t params, bool need_weights, bool need_affine,
+                              uintptr_t partials, uintptr_t grad_params, uintptr_t scratch,
+                              int threads) {
+  MultiDepthwise op =
+      multi_depthwise(dtype, shape, kernels, dilations, stride, relu, affine, inputs, threads);
+  const auto all = pointers(addresses);
+  op.x = all.data(), op.params = address(params), op.scratch = address(scratch);
+  py::gil_scoped_release unlocked;
+  cpu::kernels().multi_depthwise_backward({op, all.data() + inputs,
+                                           all.data() + inputs + op.branches, need_weights,
+                                           need_affine, address(partials), address(grad_params)});
+}
+
 }  // namespace
 }  // namespace asose
 
@@ -88,10 +152,14 @@ PYBIND11_MODULE(cpu, module) {
   module.attr("max_ops") = asose::kMaxOps;
   module.attr("max_inputs") = asose::kMaxInputs;
   module.attr("max_dims") = asose::kMaxDims;
+  module.attr("max_branches") = asose::kMaxBranches;
   module.def("isa", [] { return asose::cpu::kernels().isa; });
   module.def("arch_weights_forward", &asose::arch_weights_forward);
   module.def("arch_weights_backward", &asose::arch_weights_backward);
   module.def("mixed_sum_tasks", &asose::mixed_sum_tasks);
   module.def("mixed_sum_forward", &asose::mixed_sum_forward);
   module.def("mixed_sum_backward", &asose::mixed_sum_backward);
+  module.def("multi_depthwise_plan", &asose::multi_depthwise_plan);
+  module.def("multi_depthwise_forward", &asose::multi_depthwise_forward);
+  module.def("multi_depthwise_backward", &asose::multi_depthwise_backward);
 }

@@ -3,6 +3,7 @@
 
 #include "../arch_weights.h"
 #include "../mixed_sum.h"
+#include "../multi_depthwise.h"
 
 namespace asose::cpu {
 
@@ -12,6 +13,8 @@ struct Kernels {
   void (*arch_weights_backward)(const ArchWeightsBackward&);
   void (*mixed_sum_forward)(const MixedSumForward&);
   void (*mixed_sum_backward)(const MixedSumBackward&);
+  void (*multi_depthwise_forward)(const MultiDepthwiseForward&);
+  void (*multi_depthwise_backward)(const MultiDepthwiseBackward&);
 };
 
 // Chosen at the first call: the widest instruction set that this processor runs, or the one that
