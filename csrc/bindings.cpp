@@ -144,6 +144,39 @@ void multi_depthwise_backward(int dtype, const std::vector<int64_t>& shape,
                                            need_affine, address(partials), address(grad_params)});
 }
 
+// `shape` is (N, C, H, W) of x.
+PoolPair pool_pair(int dtype, const std::vector<int64_t>& shape, int64_t stride, uintptr_t x,
+                   int threads) {
+  return {static_cast<DType>(dtype),
+          shape[0],
+          shape[1],
+          shape[2],
+          shape[3],
+          stride,
+          address(x),
+          threads};
+}
+
+int64_t pool_pair_scratch(const std::vector<int64_t>& shape, int64_t stride) {
+  return pool_pair_scratch_bytes(pool_pair(0, shape, stride, 0, 1));
+}
+
+void pool_pair_forward(int dtype, const std::vector<int64_t>& shape, int64_t stride, uintptr_t x,
+                       uintptr_t average, uintptr_t max, int threads) {
+  py::gil_scoped_release unlocked;
+  cpu::kernels().pool_pair_forward(
+      {pool_pair(dtype, shape, stride, x, threads), address(average), address(max)});
+}
+
+void pool_pair_backward(int dtype, const std::vector<int64_t>& shape, int64_t stride, uintptr_t x,
+                        uintptr_t grad_average, uintptr_t grad_max, uintptr_t grad_x,
+                        uintptr_t scratch, int threads) {
+  py::gil_scoped_release unlocked;
+  cpu::kernels().pool_pair_backward({pool_pair(dtype, shape, stride, x, threads),
+                                     address(grad_average), address(grad_max), address(grad_x),
+                                     address(scratch)});
+}
+
 }  // namespace
 }  // namespace asose
 
@@ -162,4 +195,7 @@ PYBIND11_MODULE(cpu, module) {
   module.def("multi_depthwise_plan", &asose::multi_depthwise_plan);
   module.def("multi_depthwise_forward", &asose::multi_depthwise_forward);
   module.def("multi_depthwise_backward", &asose::multi_depthwise_backward);
+  module.def("pool_pair_scratch", &asose::pool_pair_scratch);
+  module.def("pool_pair_forward", &asose::pool_pair_forward);
+  module.def("pool_pair_backward", &asose::pool_pair_backward);
 }

@@ -20,8 +20,6 @@ registry.register(
     {
         "reference": "asose_fast.ops.multi_depthwise",
         "cpu": "asose_fast.ops.native.multi_depthwise",
-        "cuda": "asose_fast.ops.native.multi_depthwise",
-        "triton": "asose_fast.ops.triton.multi_depthwise",
     },
 )
 
