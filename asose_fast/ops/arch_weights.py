@@ -68,7 +68,7 @@ def arch_weights(
 
     a' = a + amount * mask                       mask: the boosted logits, a constant for the gradient
     y  = softmax((a' + G) / T)
-    hard: weights = one_hot(argmax y) forward, the gradient of y backward (straight-through); soft: weights = y
+    hard: weights = one_hot(argmax (a' + G)) forward, the gradient of y backward (straight-through); soft: weights = y
     dL/da = y * (g - <g, y>) / T
 
     Everything is computed in float64, so that the discrete choices are the same on every backend. A NaN among a layer's
@@ -146,9 +146,10 @@ def reference(
     p = a.softmax(1)
     max_prob = p.detach().amax(1)
     boosted = a if boost is None else a + boost.amount * _boost_mask(a.detach(), max_prob, boost)
-    y = ((boosted + noise.double()) / temperature).softmax(1)
+    z = (boosted + noise.double()) / temperature
+    y = z.softmax(1)
     valid = ~y.detach().isnan().any(1)
-    index = torch.where(valid, _first_argmax(y.detach()), 0)
+    index = torch.where(valid, _first_argmax(z.detach()), 0)
     weights = y
     if hard:
         one_hot = torch.nn.functional.one_hot(index, a.shape[1])

@@ -20,7 +20,7 @@ import torch
 from asose_fast import _native
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
-_PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
+PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 _MODULES: dict[str, dict[str, str]] = {}
 _forced: str | None = None
 
@@ -105,7 +105,7 @@ def _select(op: str, device_type: str, dtype: torch.dtype, forced: str | None) -
             raise RuntimeError(f"{op}: backend {forced!r} cannot run: {reason}")
         return _implementation(op, forced)
     reasons = []
-    for name in _PREFERENCE.get(device_type, ("reference",)):
+    for name in PREFERENCE.get(device_type, ("reference",)):
         reason = why_not(op, name, device_type, dtype)
         if not reason:
             break

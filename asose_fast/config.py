@@ -1,0 +1,159 @@
+"""Every setting of a run: one flat, typed dataclass made of a part for each module."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+from asose_fast.data.config import DataConfig
+
+CANDIDATES = (
+    "none",
+    "avg_pool_3x3",
+    "max_pool_3x3",
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "sep_conv_7x7",
+    "dil_conv_3x3",
+    "dil_conv_5x5",
+    "conv_7x1_1x7",
+)
+"""The ten candidate operations, in the order of the logits (DESIGN section 2)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SpaceConfig:
+    """The search space."""
+
+    channels: int = 16
+    """Channels of the stem; they double at blocks 1 and 3."""
+    depth: int = 6
+    """Number of evolvable blocks at the start."""
+    candidates: tuple[str, ...] = CANDIDATES
+    """Candidate operations, in the order of the logits."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PhaseConfig:
+    """Lengths of the phases."""
+
+    warmup_epochs: int = 10
+    """Weights only, on paths as `warmup` says."""
+    search_epochs: int = 30
+    """Weights and architecture in turn."""
+    growth_epochs: int = 40
+    """As search, without boost; the network grows when validation accuracy stalls."""
+    optimize_epochs: int = 20
+    """Weights of the derived network."""
+    epochs: int | None = None
+    """All epochs together: rescales the four phases, each of which keeps at least one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectorConfig:
+    """Architecture sampling (DESIGN section 2)."""
+
+    warmup: Literal["uniform", "skip"] = "uniform"
+    """Paths of the warmup: uniformly random, so that every candidate is trained, or the fixed skip of the original."""
+    temperature: float = 1.5
+    """Gumbel-softmax temperature at the start of the search."""
+    temperature_decay: float = 0.995
+    """Factor after each alpha step."""
+    temperature_floor: float = 0.1
+    """Smallest temperature."""
+    search_temperature_floor: float = 0.5
+    """Smallest temperature that the search phase samples with; the schedule itself is not clamped by it."""
+    boost_top_k: int = 3
+    """How many leading logits of an undecided layer are boosted in the search phase; 0: none."""
+    boost_amount: float = 0.5
+    """What is added to them."""
+    boost_below: float = 0.4
+    """A layer is undecided while its largest probability is below this."""
+    alpha_std: float = 0.5
+    """Standard deviation of the initial logits."""
+    alpha_none: float = -2.0
+    """Initial logit of `none`."""
+    alpha_skip: float = 1.0
+    """Initial logit of `skip_connect`."""
+    alpha_noise: float = 0.05
+    """Standard deviation of the noise added to the logits when the search begins."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """SGD with a cosine for the weights, Adam for alpha (DESIGN section 2)."""
+
+    learning_rate: float = 0.025
+    """Of the weights, at the start of the supernet's training and again of the derived network's."""
+    learning_rate_min: float = 0.001
+    """Where the cosine of the supernet ends; that of the derived network ends at 0."""
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    gradient_clip: float = 5.0
+    """Largest norm of the weights' gradient; 0: no bound."""
+    alpha_learning_rate: float | None = None
+    """Of alpha. None: 12 / (alpha steps of the search phase), between 0.0003 and 0.1, since Adam moves a logit by about
+    its rate in each step and a layer must be able to decide within the phase however short it is."""
+    alpha_every: int = 5
+    """Every so many batches one is an alpha step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GrowthConfig:
+    """When the network grows."""
+
+    growth_patience: int = 5
+    """Epochs without enough improvement before it grows."""
+    growth_threshold: float = 2.0
+    """Percentage points of validation accuracy that count as an improvement."""
+    max_depth: int = 9
+    """Blocks at most."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HealthConfig:
+    """Bounds of the indicators."""
+
+    max_weight_above: float = 0.4
+    """Mean over layers of the largest architecture probability."""
+    entropy_below: float = 1.8
+    """Mean over layers of the architecture's entropy, in nats."""
+    accuracy_above_chance: float = 2.5
+    """Validation accuracy of the derived path, in multiples of 1 / classes (but never above one half)."""
+    throughput_steady: float = 0.5
+    """Images per second, the median of the last 5 epochs over that of the phase so far."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """What belongs to no other part."""
+
+    batch_size: int = 64
+    """Images per step; the last batch of an epoch may be smaller."""
+    recalibration_batches: int = 16
+    """Training batches that set the batch-norm statistics of a derived path before it is evaluated."""
+    seed: int = 0
+    """Of everything random."""
+    device: str = "auto"
+    """cpu, cuda, cuda:N, or auto: cuda where there is one."""
+    strict: bool = False
+    """End with a non-zero exit status where a health indicator is out of bounds at the end of the search."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(
+    RunConfig, HealthConfig, GrowthConfig, OptimizerConfig, SelectorConfig, PhaseConfig, SpaceConfig, DataConfig
+):
+    """Every setting of a run. A part of the program takes a Config where it asks for its own part."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as in YAML."""
+        values = dataclasses.asdict(self)
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+    @staticmethod
+    def from_dict(values: dict[str, Any]) -> Config:
+        """The inverse of `to_dict`. Raises TypeError for an unknown key."""
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return Config(**settings)

@@ -1,0 +1,82 @@
+"""The settings of the data; a wrong one raises as soon as it is written down."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+
+from asose_fast.data.errors import DataError
+
+NAMED_SETS = ("digits", "cifar10", "cifar100", "fashion-mnist")
+FOLDER = "imagefolder"
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Which images to search on, and how they are divided and fed.
+
+    Attributes:
+        dataset: digits, cifar10, cifar100, fashion-mnist or imagefolder:PATH. PATH holds train/<class>/ and
+            test/<class>/, or <class>/ alone, of which 20 % then become the test split, the same in every run.
+        root: folder that downloaded sets are kept in.
+        valid_fraction: share of the training images, of each class alike, that becomes the validation split.
+        limit_train: use at most this many training images, before validation is split off, of each class alike.
+        limit_test: use at most this many test images, of each class alike.
+        image_size: imagefolder only: side of the square that images are resized and centre-cropped to; None where
+            all have one square size already.
+        augment: shift and mirror the training images at random.
+        mirror: whether a mirrored image is still of its class; None: yes, except for digits.
+        memory_limit_gb: decoded sets (uint8) up to this size are kept on the device; larger ones are decoded anew
+            in every epoch.
+        workers: processes that decode a set above the memory limit; 0 decodes in the training process.
+
+    Raises:
+        DataError: a setting is outside of its range.
+    """
+
+    dataset: str = "digits"
+    root: str = "data"
+    valid_fraction: float = 0.25
+    limit_train: int | None = None
+    limit_test: int | None = None
+    image_size: int | None = None
+    augment: bool = True
+    mirror: bool | None = None
+    memory_limit_gb: float = 4.0
+    workers: int = 0
+
+    def __post_init__(self) -> None:
+        _check_dataset(self.dataset)
+        if not 0 < self.valid_fraction < 1:
+            raise DataError(f"valid_fraction must lie between 0 and 1, both excluded, got {self.valid_fraction}")
+        for name in ("limit_train", "limit_test", "image_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise DataError(f"{name} must be at least 1, or None, got {value}")
+        if self.image_size is not None and self.folder is None:
+            raise DataError(
+                f"image_size resizes an {FOLDER} only: leave it None for {self.dataset}, got {self.image_size}"
+            )
+        if not self.memory_limit_gb >= 0:
+            raise DataError(f"memory_limit_gb must be at least 0, got {self.memory_limit_gb}")
+        if self.workers < 0:
+            raise DataError(f"workers must be at least 0, got {self.workers}")
+
+    @property
+    def folder(self) -> Path | None:
+        """PATH of imagefolder:PATH, else None."""
+        kind, _, path = self.dataset.partition(":")
+        return Path(path).expanduser() if kind == FOLDER else None
+
+
+def _check_dataset(dataset: str) -> None:
+    kind, _, path = dataset.partition(":")
+    if dataset in NAMED_SETS or (kind == FOLDER and path):
+        return
+    if kind == FOLDER:
+        raise DataError(f"dataset {dataset!r} lacks the folder: write {FOLDER}:PATH")
+    near = difflib.get_close_matches(kind.lower(), (*NAMED_SETS, FOLDER), n=1)
+    path = path or "PATH"
+    hint = f"did you mean {near[0] + f':{path}' * (near[0] == FOLDER)!r}? " if near else ""
+    raise DataError(f"unknown dataset {dataset!r}: {hint}Known are {', '.join(NAMED_SETS)} and {FOLDER}:PATH")

@@ -1,0 +1,102 @@
+"""Images of one size that are read by number: from an array, or from files as they are asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asose_fast.data import decode
+from asose_fast.data.errors import DataError
+from asose_fast.data.parallel import in_threads
+
+
+class Images(Protocol):
+    """N images of one shape. May be sent to other processes."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """H, W, C of each."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, numbers: Sequence[int]) -> Tensor:
+        """The images of these numbers: uint8 (n, H, W, C) on the CPU. Raises DataError for one that is broken."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ArrayImages:
+    """Images that are decoded already: uint8 (N, H, W, C)."""
+
+    pixels: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        _, height, width, channels = self.pixels.shape
+        return height, width, channels
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, numbers: Sequence[int]) -> Tensor:
+        return self.pixels[torch.as_tensor(numbers)]
+
+
+@dataclasses.dataclass(frozen=True)
+class FileImages:
+    """Image files, decoded at every read to `mode` ("L" or "RGB") and to squares of `side` pixels."""
+
+    paths: Sequence[str]
+    mode: str
+    side: int
+    resize: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.side, self.side, 1 if self.mode == "L" else 3
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, numbers: Sequence[int]) -> Tensor:
+        pixels = np.empty((len(numbers), *self.shape), np.uint8)
+        for row, number in zip(pixels, numbers, strict=True):
+            row[:] = decode.pixels(self.paths[number], self.mode, self.side if self.resize else None)
+        return torch.from_numpy(pixels)
+
+
+def open_files(paths: Sequence[str], image_size: int | None) -> FileImages:
+    """Reads the headers of all files to find their common mode and size, without decoding any.
+
+    Args:
+        paths: at least one image file.
+        image_size: side to resize to; None: the images' own.
+
+    Returns:
+        The images, in grey where all are grey, else in RGB.
+
+    Raises:
+        DataError: a file is no image, has more than 8 bits a channel, or the sizes differ and no image_size is given.
+    """
+    headers = [
+        header
+        for chunk in in_threads(lambda chunk: [decode.header(paths[i]) for i in chunk], len(paths), "Reading headers")
+        for header in chunk
+    ]
+    mode = "L" if all(header.mode in ("1", "L") for header in headers) else "RGB"
+    if image_size is not None:
+        return FileImages(paths, mode, image_size, resize=True)
+    width, height = headers[0].size
+    for path, header in zip(paths, headers, strict=True):
+        if header.size != (width, height):
+            raise DataError(
+                f"images differ in size: {paths[0]} is {width}x{height}, {path} is {header.size[0]}x{header.size[1]}. "
+                "Set image_size to have all resized"
+            )
+    if width != height:
+        raise DataError(f"images are {width}x{height}, not square: set image_size to have them resized")
+    return FileImages(paths, mode, height, resize=False)

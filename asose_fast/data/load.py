@@ -1,0 +1,126 @@
+"""From settings to the three splits; whatever is wrong with the data is raised here, before a run begins."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from asose_fast.data import stratify
+from asose_fast.data.config import DataConfig
+from asose_fast.data.errors import DataError
+from asose_fast.data.pool import MemoryPool, Pool, StreamPool
+from asose_fast.data.scan import scan
+from asose_fast.data.seeds import generator
+from asose_fast.data.sources import Source, find_source
+from asose_fast.data.split import Split
+from asose_fast.data.transform import Transform
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """The splits and what a network must know of them.
+
+    Attributes:
+        train: for the weights. Shuffled, and augmented as configured.
+        valid: for the architecture, growth and health. In fixed order and never augmented, unless asked.
+        test: to be read once, at the end. Depends neither on the seed nor on the limit of the training images.
+        classes: names; label y means classes[y].
+        channels: 1 or 3.
+        image_size: side of the square images.
+        mean: of each channel of the training split, for values from 0 to 1; x = (value - mean) / std.
+        std: likewise.
+    """
+
+    train: Split
+    valid: Split
+    test: Split
+    classes: tuple[str, ...]
+    channels: int
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def load_data(config: DataConfig, batch_size: int, seed: int, device: torch.device) -> Data:
+    """Finds, checks and divides the images of `config` and reads each of them once.
+
+    Args:
+        config: which images.
+        batch_size: images a batch, at least 1.
+        seed: of the training and validation split, the order and the augmentation; any integer.
+        device: of the batches. Sets within `config.memory_limit_gb` are kept there as uint8.
+
+    Raises:
+        DataNotFoundError: a folder or its images are missing, or a download fails.
+        DataError: the images, or their number, do not allow a search; the message says why and what to change.
+    """
+    if batch_size < 1:
+        raise DataError(f"batch_size must be at least 1, got {batch_size}")
+    source = find_source(config)
+    members = _divide(source, config, seed)
+    _check_enough(members, config, batch_size)
+
+    images = source.open(torch.cat(members))
+    labels = source.labels[torch.cat(members)]
+    in_memory = len(images) * math.prod(images.shape) <= config.memory_limit_gb * 1e9
+    pixels, mean, std = scan(images, len(members[0]), keep=in_memory)
+    pool: Pool
+    if pixels is not None:
+        pool = MemoryPool(pixels.to(device), labels.to(device))
+    else:
+        pool = StreamPool(images, labels, config.workers, device)
+
+    size, _, channels = images.shape
+    mirror = source.mirror if config.mirror is None else config.mirror
+    transform = Transform.normalising(mean, std, max(1, size // 8), mirror, device)
+
+    def split(name: str, numbers: Tensor, *, train: bool = False) -> Split:
+        augment = train and config.augment
+        return Split(name, pool, numbers, transform, batch_size=batch_size, seed=seed, shuffle=train, augment=augment)
+
+    train, valid, test = torch.arange(len(images)).split([len(numbers) for numbers in members])
+    return Data(
+        split("train", train, train=True),
+        split("valid", valid),
+        split("test", test),
+        source.classes,
+        channels,
+        size,
+        mean,
+        std,
+    )
+
+
+def _divide(source: Source, config: DataConfig, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The numbers of the training, validation and test images."""
+    classes = len(source.classes)
+    if config.limit_train is not None and config.limit_train < 2 * classes:
+        raise DataError(
+            f"limit_train must be at least {2 * classes}, one image to train and one to validate for each of the "
+            f"{classes} classes of {config.dataset}, got {config.limit_train}"
+        )
+    if config.limit_test is not None and config.limit_test < classes:
+        raise DataError(
+            f"limit_test must be at least {classes}, one image for each class of {config.dataset}, "
+            f"got {config.limit_test}"
+        )
+    labels = source.labels
+    chosen = source.train[stratify.limited(labels[source.train], classes, config.limit_train, generator(seed, "limit"))]
+    train, valid = stratify.divided(
+        labels[chosen], source.classes, config.valid_fraction, generator(seed, "valid"), "training and validation"
+    )
+    # The test images are the same for every seed, so that runs can be compared.
+    test = stratify.limited(labels[source.test], classes, config.limit_test, generator(0, "limit_test"))
+    return chosen[train], chosen[valid], source.test[test]
+
+
+def _check_enough(members: tuple[Tensor, Tensor, Tensor], config: DataConfig, batch_size: int) -> None:
+    for name, numbers in zip(("training", "validation"), members, strict=False):
+        if len(numbers) < batch_size:
+            raise DataError(
+                f"{config.dataset} leaves {len(numbers)} {name} images, fewer than one batch of {batch_size}: lower "
+                f"batch_size, or change valid_fraction ({config.valid_fraction}) or limit_train ({config.limit_train})"
+            )

@@ -1,0 +1,23 @@
+"""scikit-learn's handwritten digits: 1,797 real images of 8x8, in the package itself."""
+
+from __future__ import annotations
+
+import torch
+from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+
+from asose_fast.data import stratify
+from asose_fast.data.seeds import generator
+from asose_fast.data.sources.source import Source, open_array
+
+_TEST_FRACTION = 0.2
+
+
+def digits() -> Source:
+    """The set has no test images of its own: 20 % of each class, always the same."""
+    bunch = load_digits()
+    grey = torch.from_numpy(bunch.images) * (255 / 16)  # values are 0 to 16
+    labels = torch.from_numpy(bunch.target).long()
+    classes = tuple(str(name) for name in bunch.target_names)
+    train, test = stratify.divided(labels, classes, _TEST_FRACTION, generator(0, "test"), "training and test")
+    # A mirrored 2 or 7 is no digit.
+    return Source(classes, labels, train, test, open_array(grey.round().byte()[..., None]), mirror=False)

@@ -1,0 +1,43 @@
+"""What a set tells before any image is read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from asose_fast.data.images import ArrayImages, Images
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The images of a set, by number, and their classes.
+
+    Attributes:
+        classes: C names.
+        labels: int64 (N,), of all images.
+        train: int64, numbers of the images for training and validation.
+        test: int64, numbers of the images for the test.
+        open: gives the images of these numbers, in this order; none but those are touched.
+        mirror: whether an image mirrored left to right is still of its class.
+    """
+
+    classes: tuple[str, ...]
+    labels: Tensor
+    train: Tensor
+    test: Tensor
+    open: Callable[[Tensor], Images]
+    mirror: bool
+
+
+def open_array(pixels: Tensor) -> Callable[[Tensor], Images]:
+    """The `open` of a set that is decoded already: uint8 (N, H, W, C)."""
+    return lambda numbers: ArrayImages(pixels[numbers])
+
+
+def numbered(train: int, test: int) -> tuple[Tensor, Tensor]:
+    """The numbers of training and test images where the test follows the training images."""
+    first, second = torch.arange(train + test).split([train, test])
+    return first, second

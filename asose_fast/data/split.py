@@ -1,0 +1,84 @@
+"""One split of the data, read in batches that depend on nothing but (seed, split, epoch, batch number)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from asose_fast.data.errors import DataError
+from asose_fast.data.pool import Pool
+from asose_fast.data.seeds import generator
+from asose_fast.data.transform import Transform
+
+
+class Split:
+    """Images of one purpose: "train", "valid" or "test"."""
+
+    def __init__(
+        self,
+        name: str,
+        pool: Pool,
+        members: Tensor,
+        transform: Transform,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        augment: bool,
+    ) -> None:
+        """`members`: int64 (n,) on the CPU, numbers in `pool`; `shuffle`, `augment`: the defaults of `batches`."""
+        self.name = name
+        self.batch_size = batch_size
+        self._pool = pool
+        self._members = members
+        self._transform = transform
+        self._seed = seed
+        self._shuffle = shuffle
+        self._augment = augment
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self._members)
+
+    def num_batches(self) -> int:
+        """Batches an epoch; the last may be smaller, and is never dropped."""
+        return -(-len(self) // self.batch_size)
+
+    def batches(
+        self, epoch: int, *, start: int = 0, shuffle: bool | None = None, augment: bool | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of an epoch, from number `start` on.
+
+        They are a pure function of the arguments, the seed and the batch size: what comes from `start` is bit for bit
+        what a full epoch gives from there, so a run resumes with two integers. The global random state is not used.
+
+        Args:
+            epoch: any number; each has its own order and augmentation.
+            start: first batch, 0 to num_batches().
+            shuffle: order drawn for the epoch, or one fixed order (in which classes are mixed too). None: the former
+                for train, the latter for valid and test.
+            augment: random crop and mirroring. None: as configured for train, never for valid and test.
+
+        Returns:
+            Iterator of x float32 (B, C, H, W) in channels_last memory, normalised by mean and standard deviation of
+            the training split, and y int64 (B,), both on the device. Nothing in it waits for the device.
+
+        Raises:
+            DataError: `start` is out of range.
+        """
+        if not 0 <= start <= self.num_batches():
+            raise DataError(f"start must be 0 to {self.num_batches()}, the batches of {self.name}, got {start}")
+        shuffle = self._shuffle if shuffle is None else shuffle
+        augment = self._augment if augment is None else augment
+        return self._batches(epoch, start, shuffle, augment)
+
+    def _batches(self, epoch: int, start: int, shuffle: bool, augment: bool) -> Iterator[tuple[Tensor, Tensor]]:
+        order = self._members
+        if shuffle:
+            order = order[torch.randperm(len(order), generator=generator(self._seed, self.name, "order", epoch))]
+        fetched = self._pool.fetch(order[start * self.batch_size :], self.batch_size)
+        for number, (pixels, numbers, labels) in enumerate(fetched, start):
+            randomness = generator(self._seed, self.name, "augment", epoch, number) if augment else None
+            yield self._transform(pixels, numbers, randomness), labels

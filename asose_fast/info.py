@@ -1,0 +1,85 @@
+"""`python -m asose_fast.info [--json]`: what is available here, and why the rest is not."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import asose_fast
+from asose_fast import _native
+from asose_fast.ops import registry
+
+_PACKAGES = ("torch", "torchvision", "triton", "numpy")
+
+
+def collect() -> dict[str, Any]:
+    """Versions, processor, threads, devices; for every operator which backend runs where, and why others do not."""
+    missing = _native.kernels_missing("cpu")
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    return {
+        "versions": {"asose_fast": asose_fast.__version__, "python": platform.python_version(), **_versions()},
+        "instruction_set": None if missing else _native.kernels("cpu").isa(),
+        "threads": torch.get_num_threads(),
+        "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "used": {op: {device: _used(op, device) for device in devices} for op in registry.operators()},
+        "missing": {
+            op: {name: reason for name in registry.BACKENDS if (reason := _missing(op, name, devices))}
+            for op in registry.operators()
+        },
+    }
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _used(op: str, device: str) -> str:
+    preferred = registry.PREFERENCE[device]
+    return next(name for name in preferred if not registry.why_not(op, name, device))
+
+
+def _missing(op: str, name: str, devices: list[str]) -> str | None:
+    """The reason of the device that the backend is for, where it runs on none."""
+    reasons = {device: registry.why_not(op, name, device) for device in devices}
+    if None in reasons.values():
+        return None
+    own = "cpu" if name == "cpu" else "cuda"
+    return registry.why_not(op, name, own)
+
+
+def main() -> None:
+    """Prints `collect()` as text or, with --json, as JSON."""
+    parser = argparse.ArgumentParser(prog="python -m asose_fast.info", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    found = collect()
+    if parser.parse_args().json:
+        print(json.dumps(found, indent=2))
+        return
+    console = Console()
+    console.print("  ".join(f"{name} {number or '(not installed)'}" for name, number in found["versions"].items()))
+    console.print(f"instruction set {found['instruction_set']}, {found['threads']} threads")
+    console.print(f"CUDA devices: {', '.join(found['cuda_devices']) or 'none'}")
+    table = Table("operator", "backend", "status")
+    for op in registry.operators():
+        for name in registry.BACKENDS:
+            reason = found["missing"][op].get(name)
+            used = [device for device, chosen in found["used"][op].items() if chosen == name]
+            table.add_row(op, name, reason or ("used for " + ", ".join(used) if used else "available"))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""What a run shows and writes while it goes on: console, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from asose_fast.search.phases import Phase
+
+if TYPE_CHECKING:
+    from asose_fast.search.trainer import Record, Trainer
+
+
+class ConsoleObserver:
+    """A progress bar while an epoch runs and one line of indicators when it ends."""
+
+    _HEADER = (
+        "epoch      phase     loss   train  valid  T      errors  max w   entropy  accuracy  steady  images/s  depth"
+    )
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._phase = ""
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+
+    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None:
+        if phase.name != self._phase:
+            self._phase = phase.name
+            self.console.rule(f"{phase.name}: {phase.epochs} epochs", align="left")
+            self.console.print(self._HEADER, style="bold", highlight=False, soft_wrap=True)
+        if not self.console.is_terminal:
+            return
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=self.console,
+            transient=True,
+        )
+        total = trainer.data.train.num_batches()
+        self._task = self._bar.add_task(
+            f"{phase.name} {trainer.progress.epoch + 1}/{trainer.epochs}",
+            total=total,
+            completed=trainer.progress.step,
+            numbers="",
+        )
+        self._bar.start()
+
+    def on_step(self, trainer: Trainer) -> None:
+        step = trainer.progress.step
+        every = 5 if trainer.device.type == "cpu" else 50
+        if self._bar is None or self._task is None or step % every:
+            return
+        loss, accuracy = trainer.weight_meter.read()
+        rate = (trainer.weight_meter.images + trainer.alpha_meter.images) / max(trainer.progress.epoch_seconds, 1e-9)
+        self._bar.update(
+            self._task,
+            completed=step,
+            numbers=f"loss {loss:.3f}  accuracy {accuracy:.1%}  T {trainer.selector.temperature:.2f}  {rate:.0f} img/s",
+        )
+
+    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+        self.close()
+        judged = record["phase"] in ("search", "growth")
+        errors, weight, entropy, accuracy, steady = (
+            _mark(text.format(item["value"]), item["ok"], judged)
+            for text, item in zip(("{:6d}", "{:5.3f}", "{:7.3f}", "{:8.1%}", "{:6.2f}"), record["health"], strict=True)
+        )
+        self.console.print(
+            f"{record['epoch']:4d}/{trainer.epochs:<4d}  {record['phase']:8s}  {record['train_loss']:5.3f}  "
+            f"{record['train_accuracy']:5.1%}  {record['valid_accuracy']:5.1%}  {record['temperature']:5.3f}  "
+            f"{errors}  {weight}  {entropy}  {accuracy}  {steady}  {record['images_per_second']:8.0f}  "
+            f"{len(record['path']):5d}",
+            highlight=False,
+            soft_wrap=True,
+        )
+        growth = record.get("growth")
+        if growth:
+            self.console.print(f"  grown deeper: block {growth['position']} is new, depth {growth['depth']}")
+
+    def close(self) -> None:
+        """Takes the progress bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def _mark(text: str, ok: bool, judged: bool) -> str:
+    if not judged:
+        return f"{text} "
+    return f"[green]{text}✓[/]" if ok else f"[red]{text}✗[/]"
+
+
+def health_table(indicators: list[dict[str, Any]]) -> Table:
+    """The indicators of one epoch: value, bound, verdict."""
+    table = Table("indicator", "value", "bound", "", title="Health at the end of the search")
+    for item in indicators:
+        verdict = "[green]ok[/]" if item["ok"] else "[red]BREACHED[/]"
+        table.add_row(item["name"], f"{item['value']:.4g}", item["bound"], verdict)
+    return table
+
+
+class MetricsObserver:
+    """`metrics.jsonl`: one line an epoch. What a resumed run will do again is taken out first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None:
+        lines = [json.dumps(record) + "\n" for record in trainer.history]
+        if not lines or trainer.progress.epoch != self._written():
+            self.path.write_text("".join(lines))
+
+    def on_step(self, trainer: Trainer) -> None: ...
+
+    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+        with self.path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def _written(self) -> int:
+        return len(self.path.read_text().splitlines()) if self.path.exists() else 0
+
+
+class TensorBoardObserver:
+    """The scalars of every epoch as TensorBoard events."""
+
+    def __init__(self, folder: Path, first_epoch: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder), purge_step=first_epoch + 1)
+
+    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None: ...
+
+    def on_step(self, trainer: Trainer) -> None: ...
+
+    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+        for name, value in record.items():
+            if isinstance(value, (int, float)) and name != "epoch":
+                self._writer.add_scalar(name, value, record["epoch"])
+        self._writer.flush()

@@ -1,0 +1,50 @@
+"""The five health indicators of a search, each with its bound (DESIGN section 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from asose_fast.config import HealthConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Indicator:
+    """One indicator's value, its bound as text, and whether it holds."""
+
+    name: str
+    value: float
+    bound: str
+    ok: bool
+
+
+def indicators(
+    config: HealthConfig, classes: int, record: dict[str, Any], history: Sequence[dict[str, Any]]
+) -> list[Indicator]:
+    """The indicators of an epoch.
+
+    Args:
+        config: the bounds.
+        classes: number of classes.
+        record: the epoch's metrics (`batch_size_errors`, `max_weight`, `entropy`, `valid_accuracy`,
+            `images_per_second`, `phase`).
+        history: metrics of the epochs before it.
+    """
+    rates = [r["images_per_second"] for r in (*history, record) if r["phase"] == record["phase"]]
+    steadiness = statistics.median(rates[-5:]) / statistics.median(rates)
+    lowest = min(0.5, config.accuracy_above_chance / classes)
+    errors, weight, entropy = record["batch_size_errors"], record["max_weight"], record["entropy"]
+    accuracy = record["valid_accuracy"]
+    return [
+        Indicator("batch-size errors", errors, "= 0", errors == 0),
+        Indicator(
+            "max architecture weight", weight, f"> {config.max_weight_above:g}", weight > config.max_weight_above
+        ),
+        Indicator("architecture entropy", entropy, f"< {config.entropy_below:g}", entropy < config.entropy_below),
+        Indicator("search accuracy", accuracy, f"> {lowest:g}", accuracy > lowest),
+        Indicator(
+            "throughput / median", steadiness, f"> {config.throughput_steady:g}", steadiness > config.throughput_steady
+        ),
+    ]

@@ -1,0 +1,61 @@
+"""Optimizers, their learning rates as a function of time, and their state by parameter name."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asose_fast.config import OptimizerConfig
+from asose_fast.search.phases import Phase
+
+
+def weight_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.SGD:
+    """SGD over all parameters of `network`."""
+    return torch.optim.SGD(
+        network.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
+def alpha_optimizer(alpha: list[Tensor], learning_rate: float) -> torch.optim.Adam:
+    """Adam(0.5, 0.999) over the alpha of all layers, so that a layer grown later has a step count of its own."""
+    return torch.optim.Adam(alpha, learning_rate, betas=(0.5, 0.999))
+
+
+def alpha_learning_rate(config: OptimizerConfig, alpha_steps: int) -> float:
+    """The configured rate, or the automatic one for a search phase of `alpha_steps` alpha steps."""
+    if config.alpha_learning_rate is not None:
+        return config.alpha_learning_rate
+    return min(0.1, max(3e-4, 12 / max(1, alpha_steps)))
+
+
+def learning_rate(config: OptimizerConfig, phases: tuple[Phase, ...], phase: Phase, epochs_done: float) -> float:
+    """Cosine over warmup, search and growth together, and one of its own over optimize.
+
+    Args:
+        epochs_done: since the start of the run, fractions included.
+    """
+    if phase.name == "optimize":
+        lowest, fraction = 0.0, (epochs_done - phase.first) / phase.epochs
+    else:
+        lowest, fraction = config.learning_rate_min, epochs_done / phases[-1].first
+    return lowest + (config.learning_rate - lowest) * (1 + math.cos(math.pi * fraction)) / 2
+
+
+def named_state(optimizer: torch.optim.Optimizer, named: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """The optimizer's state by parameter name, so that it survives a change of the network's layout."""
+    return {name: dict(optimizer.state[p]) for name, p in named.items() if p in optimizer.state}
+
+
+def load_named_state(
+    optimizer: torch.optim.Optimizer, named: dict[str, Tensor], state: dict[str, dict[str, Any]]
+) -> None:
+    """The inverse of `named_state`."""
+    for name, values in state.items():
+        p = named[name]
+        optimizer.state[p] = {
+            key: value.to(p.device).clone() if isinstance(value, Tensor) and value.dim() else value
+            for key, value in values.items()
+        }

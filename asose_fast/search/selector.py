@@ -1,0 +1,127 @@
+"""The architecture parameters: logits, temperature and noise, and how a phase draws paths from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asose_fast.config import SelectorConfig
+from asose_fast.ops import ArchWeights, Boost, arch_weights
+from asose_fast.search.phases import PhaseName
+
+
+class Selector:
+    """Holds alpha, one parameter (K,) for each of L layers, and draws architecture weights and paths.
+
+    A draw depends on the seed and on how many came before it, not on the device.
+    """
+
+    def __init__(
+        self, config: SelectorConfig, candidates: Sequence[str], layers: int, seed: int, device: torch.device
+    ) -> None:
+        """Raises ValueError for a value out of range, or a fixed-skip warmup in a space without skip_connect."""
+        if not 0 < config.temperature_floor <= config.temperature or not 0 < config.temperature_decay <= 1:
+            raise ValueError(
+                "temperatures must satisfy 0 < temperature_floor <= temperature and 0 < temperature_decay <= 1, got "
+                f"{config.temperature_floor}, {config.temperature} and {config.temperature_decay}"
+            )
+        if config.warmup == "skip" and "skip_connect" not in candidates:
+            raise ValueError(f"warmup: skip needs the candidate skip_connect; the space has {', '.join(candidates)}")
+        self.config = config
+        self.candidates = list(candidates)
+        self.temperature = config.temperature
+        self.generator = torch.Generator().manual_seed(seed)
+        self.alpha = [self._initial_row().to(device).requires_grad_() for _ in range(layers)]
+        self.rng = torch.tensor([seed, 0], device=device)
+
+    def _initial_row(self) -> Tensor:
+        row = self.config.alpha_std * torch.randn(len(self.candidates), generator=self.generator)
+        for name, value in (("none", self.config.alpha_none), ("skip_connect", self.config.alpha_skip)):
+            if name in self.candidates:
+                row[self.candidates.index(name)] = value
+        return row
+
+    def boost(self, phase: PhaseName) -> Boost | None:
+        """The boost of a phase: that of the config in the search phase, else none."""
+        if phase != "search" or not self.config.boost_top_k:
+            return None
+        skip, none = (
+            self.candidates.index(name) if name in self.candidates else -1 for name in ("skip_connect", "none")
+        )
+        top_k = min(self.config.boost_top_k, len(self.candidates))
+        return Boost(top_k, self.config.boost_amount, self.config.boost_below, skip, none)
+
+    def effective_temperature(self, phase: PhaseName) -> float:
+        """T_eff: clamped in the search phase, T elsewhere."""
+        return max(self.config.search_temperature_floor, self.temperature) if phase == "search" else self.temperature
+
+    def logits(self) -> Tensor:
+        """Alpha as one table (L, K), which hands its gradient on to the layers' parameters."""
+        return torch.stack(self.alpha)
+
+    def sample(self, phase: PhaseName, *, hard: bool = True) -> ArchWeights:
+        """Draws the architecture weights of all layers; their gradient reaches `alpha`."""
+        temperature = self.effective_temperature(phase)
+        sampled = arch_weights(self.logits(), temperature, hard=hard, boost=self.boost(phase), rng=self.rng)
+        self.rng[1] += 1
+        return sampled
+
+    def path(self, phase: PhaseName) -> list[int]:
+        """Draws the candidate of every layer for a weight step: one copy of L indices to the host."""
+        with torch.no_grad():
+            if phase != "warmup":
+                index = self.sample(phase).index
+            elif self.config.warmup == "skip":
+                return [self.candidates.index("skip_connect")] * len(self.alpha)
+            else:
+                index = arch_weights(torch.zeros_like(self.logits()), 1.0, rng=self.rng).index
+                self.rng[1] += 1
+        path: list[int] = index.tolist()
+        return path
+
+    def best_path(self) -> list[int]:
+        """The candidate of largest logit in every layer."""
+        path: list[int] = self.logits().argmax(1).tolist()
+        return path
+
+    def monitor(self) -> tuple[Tensor, Tensor]:
+        """Entropy (nats) and largest probability of softmax(alpha), each (L,)."""
+        with torch.no_grad():
+            logits = self.logits()
+            current = arch_weights(logits, 1.0, noise=torch.zeros_like(logits))
+        return current.entropy, current.max_prob
+
+    def perturb(self) -> None:
+        """Adds the noise with which the search begins."""
+        with torch.no_grad():
+            for row in self.alpha:
+                row += self.config.alpha_noise * torch.randn(len(row), generator=self.generator).to(row.device)
+
+    def cool(self) -> None:
+        """Lowers the temperature after an alpha step."""
+        self.temperature = max(self.config.temperature_floor, self.temperature * self.config.temperature_decay)
+
+    def insert_layer(self, position: int) -> Tensor:
+        """Gives a new layer at `position` logits of its own, and returns them."""
+        row = self._initial_row().to(self.rng.device).requires_grad_()
+        self.alpha.insert(position, row)
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a draw depends on."""
+        return {
+            "alpha": self.logits().detach(),
+            "temperature": self.temperature,
+            "rng": self.rng,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`; the number of layers may differ from the present one."""
+        self.alpha = [row.to(self.rng.device).clone().requires_grad_() for row in state["alpha"]]
+        self.temperature = state["temperature"]
+        self.rng = state["rng"].to(self.rng.device).clone()
+        self.generator.set_state(state["generator"].cpu())

@@ -1,0 +1,110 @@
+"""One optimisation step: a single forward pass gives loss, accuracy and counts."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asose_fast.ops import ArchWeights
+from asose_fast.space.network import Network
+
+LossCheck = Callable[[Tensor], None]
+
+
+class StepResult(NamedTuple):
+    """What a step yields, on the device: reading it is the caller's choice."""
+
+    loss: Tensor
+    """Mean cross-entropy (scalar)."""
+    correct: Tensor
+    """Number of right predictions (scalar)."""
+    images: int
+    size_error: bool
+    """Outputs and targets disagreed in length and were trimmed."""
+
+
+def weight_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    path: list[int] | None,
+    *,
+    clip: float = 0.0,
+    check: LossCheck | None = None,
+) -> StepResult:
+    """Updates the weights on the sampled path alone (`path` is None for a derived network).
+
+    Candidates off the path get no gradient, and the optimizer leaves them as they are. `clip` bounds the norm of
+    the gradient where it is not 0. `check` sees the loss before it can spoil the weights.
+    """
+    result = _measure(network(x) if path is None else network(x, path=path), y)
+    if check:
+        check(result.loss)
+    optimizer.zero_grad(set_to_none=True)
+    result.loss.backward()
+    if clip:
+        nn.utils.clip_grad_norm_(network.parameters(), clip)
+    optimizer.step()
+    return _detached(result)
+
+
+def alpha_step(
+    network: Network,
+    optimizer: torch.optim.Optimizer,
+    x: Tensor,
+    y: Tensor,
+    sampled: ArchWeights,
+    path: list[int],
+    *,
+    check: LossCheck | None = None,
+) -> StepResult:
+    """Updates alpha, through the straight-through weights `sampled` (`path`: their index, on the host), and computes no
+    weight gradient.
+
+    dL/dw_k = <dL/dy, o_k(x)> for every candidate of every layer (DESIGN section 3, fault 1).
+    """
+    with frozen(network):
+        result = _measure(network(x, weights=sampled.weights, path=path), y)
+        if check:
+            check(result.loss)
+        optimizer.zero_grad(set_to_none=True)
+        result.loss.backward()
+    optimizer.step()
+    return _detached(result)
+
+
+@contextlib.contextmanager
+def frozen(module: nn.Module) -> Iterator[None]:
+    """Takes the parameters of a module out of autograd inside the block."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def _measure(scores: Tensor, y: Tensor) -> StepResult:
+    size_error = len(scores) != len(y)
+    if size_error:
+        warnings.warn(
+            f"the model returned {len(scores)} outputs for {len(y)} targets; both are trimmed to the shorter",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        images = min(len(scores), len(y))
+        scores, y = scores[:images], y[:images]
+    return StepResult(F.cross_entropy(scores, y), (scores.argmax(1) == y).sum(), len(y), size_error)
+
+
+def _detached(result: StepResult) -> StepResult:
+    return result._replace(loss=result.loss.detach())

@@ -1,0 +1,320 @@
+"""The four-phase search: warmup, search, growth, optimize (DESIGN section 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from asose_fast import checkpoint
+from asose_fast.config import Config
+from asose_fast.data import Data
+from asose_fast.search import health
+from asose_fast.search.diverged import SearchDivergedError, first_nonfinite, require_finite_rows
+from asose_fast.search.evaluate import accuracy, recalibrate
+from asose_fast.search.growth import StallCounter, deepen, next_position
+from asose_fast.search.meter import Meter
+from asose_fast.search.optimizers import (
+    alpha_learning_rate,
+    alpha_optimizer,
+    learning_rate,
+    load_named_state,
+    named_state,
+    weight_optimizer,
+)
+from asose_fast.search.phases import Phase, phase_at, plan
+from asose_fast.search.selector import Selector
+from asose_fast.search.steps import LossCheck, alpha_step, weight_step
+from asose_fast.space.network import Network, NetworkSpec
+
+Record = dict[str, Any]
+
+
+class Observer(Protocol):
+    """Is told what happens in a run: console, metrics file, TensorBoard."""
+
+    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None: ...
+
+    def on_step(self, trainer: Trainer) -> None: ...
+
+    def on_epoch_end(self, trainer: Trainer, record: Record) -> None: ...
+
+
+class InterruptedRunError(Exception):
+    """The run was asked to stop and has written a checkpoint."""
+
+
+@dataclasses.dataclass
+class Progress:
+    """Where a run stands."""
+
+    epoch: int = 0
+    """Epochs completed."""
+    step: int = 0
+    """Weight steps done in the present epoch."""
+    since_alpha: int = 0
+    """Weight steps since the last alpha step."""
+    alpha_steps: int = 0
+    """Alpha steps in all: also the position in the validation batches."""
+    phase: str = ""
+    """The phase that was entered last."""
+    best_accuracy: float = -1.0
+    """Best validation accuracy, of the supernet's derived paths or, in optimize, of the derived network."""
+    epoch_seconds: float = 0.0
+    """Time spent in the steps of the present epoch."""
+
+
+class Trainer:
+    """Runs a search from its first batch to the derived network, and can stop and go on anywhere in between."""
+
+    def __init__(
+        self, config: Config, data: Data, device: torch.device, folder: Path, observers: Sequence[Observer] = ()
+    ) -> None:
+        """Builds everything for epoch 0. Raises ValueError for a configuration that cannot run.
+
+        Args:
+            config: all settings.
+            data: the three splits, on `device`.
+            device: where the network lives.
+            folder: the run folder; checkpoints go to its `checkpoints`.
+            observers: told of every step and epoch.
+        """
+        if config.alpha_every < 2:
+            raise ValueError(f"alpha_every must be at least 2, so that weights learn too; got {config.alpha_every}")
+        self.config, self.data, self.device, self.observers = config, data, device, list(observers)
+        self.checkpoints = folder / "checkpoints"
+        self.phases = plan(config)
+        self.progress, self.stall = Progress(), StallCounter()
+        self.history: list[Record] = []
+        self.weight_meter, self.alpha_meter = Meter(device), Meter(device)
+        self.stop_reason: str | None = None
+        torch.manual_seed(config.seed)
+        spec = NetworkSpec.chain(config, data.channels, len(data.classes))
+        self.selector = Selector(config, config.candidates, len(spec.blocks), config.seed, device)
+        self._install(Network(spec))
+
+    def _install(self, network: Network) -> None:
+        """Makes `network` the one that is trained, with fresh optimizers."""
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.weights = weight_optimizer(self.config, self.network)
+        steps = self.phases[1].epochs * self.data.train.num_batches() // (self.config.alpha_every - 1)
+        self.alpha = alpha_optimizer(self.selector.alpha, alpha_learning_rate(self.config, steps))
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole run."""
+        return self.phases[-1].end
+
+    def stop(self, reason: str) -> None:
+        """Asks the run to write a checkpoint after the present step and raise InterruptedRunError."""
+        self.stop_reason = reason
+
+    def run(self) -> None:
+        """Goes on from the present state to the end of the last phase.
+
+        Raises SearchDivergedError, InterruptedRunError or CheckpointError; what was checkpointed stays.
+        """
+        while self.progress.epoch < self.epochs:
+            phase = phase_at(self.phases, self.progress.epoch)
+            self._enter(phase)
+            for observer in self.observers:
+                observer.on_epoch_start(self, phase)
+            self._train_epoch(phase)
+            self._end_epoch(phase)
+
+    def _enter(self, phase: Phase) -> None:
+        if self.progress.phase == phase.name:
+            return
+        self.progress.phase = phase.name
+        if phase.name == "search":
+            self.selector.perturb()
+        elif phase.name == "optimize":
+            momentum = self.weights.state
+            self._install(self.network.derive(self.selector.best_path()))
+            for parameter in self.network.parameters():
+                if parameter in momentum:
+                    self.weights.state[parameter] = momentum[parameter]
+            self.progress.best_accuracy = -1.0
+
+    def _train_epoch(self, phase: Phase) -> None:
+        progress, started = self.progress, time.perf_counter()
+        before = progress.epoch_seconds
+        self.network.train()
+        held_out = self._held_out_batches() if phase.searching else None
+        batches = self.data.train.batches(progress.epoch, start=progress.step, augment=self.config.augment)
+        for x, y in batches:
+            self._weight_step(phase, x, y)
+            progress.step += 1
+            progress.since_alpha += phase.searching
+            if held_out and progress.since_alpha == self.config.alpha_every - 1:
+                self._alpha_step(phase, *next(held_out))
+                progress.since_alpha = 0
+            progress.epoch_seconds = before + time.perf_counter() - started
+            for observer in self.observers:
+                observer.on_step(self)
+            if self.stop_reason:
+                self.save("last")
+                raise InterruptedRunError(
+                    f"{self.stop_reason}: stopped in phase {phase.name}, epoch {progress.epoch + 1} of {self.epochs}, "
+                    f"after step {progress.step} of {self.data.train.num_batches()}"
+                )
+
+    def _held_out_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Endless shuffled validation batches for alpha steps, from where the last alpha step left off."""
+        count = self.data.valid.num_batches()
+        epoch, start = divmod(self.progress.alpha_steps, count)
+        while True:
+            yield from self.data.valid.batches(epoch, start=start, shuffle=True, augment=self.config.augment)
+            epoch, start = epoch + 1, 0
+
+    def _weight_step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
+        progress = self.progress
+        done = progress.epoch + progress.step / self.data.train.num_batches()
+        for group in self.weights.param_groups:
+            group["lr"] = learning_rate(self.config, self.phases, phase, done)
+        path = None if phase.name == "optimize" else self.selector.path(phase.name)
+        check = self._loss_check("loss", progress.step, phase, x, path)
+        clip = self.config.gradient_clip
+        self.weight_meter.add(weight_step(self.network, self.weights, x, y, path, clip=clip, check=check))
+
+    def _alpha_step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
+        sampled = self.selector.sample(phase.name)
+        path = sampled.index.tolist()
+        check = self._loss_check("loss of the alpha step", self.progress.alpha_steps, phase, x, path)
+        self.alpha_meter.add(alpha_step(self.network, self.alpha, x, y, sampled, path, check=check))
+        self.selector.cool()
+        if check:
+            require_finite_rows(self.selector.logits(), self._where(phase))
+        self.progress.alpha_steps += 1
+
+    def _loss_check(self, what: str, step: int, phase: Phase, x: Tensor, path: list[int] | None) -> LossCheck | None:
+        """Raises SearchDivergedError when called; None where reading the loss would make the host wait too often."""
+        if self.device.type != "cpu" and step % 50:
+            return None
+
+        def check(loss: Tensor) -> None:
+            value = float(loss)
+            if not math.isfinite(value):
+                layer = first_nonfinite(self.network, x, path)
+                raise SearchDivergedError(f"the {what} is {value} {self._where(phase)}: first not finite is {layer}")
+
+        return check
+
+    def _where(self, phase: Phase) -> str:
+        return f"in phase {phase.name}, epoch {self.progress.epoch + 1}, step {self.progress.step + 1}"
+
+    def _end_epoch(self, phase: Phase) -> None:
+        record = self._measure(phase)
+        if phase.name == "growth":
+            record["growth"] = self._grow_if_stalled(record["valid_accuracy"])
+        self.history.append(record)
+        progress = self.progress
+        improved = record["valid_accuracy"] > progress.best_accuracy
+        progress.best_accuracy = max(progress.best_accuracy, record["valid_accuracy"])
+        progress.epoch, progress.step, progress.epoch_seconds = progress.epoch + 1, 0, 0.0
+        self.weight_meter.reset()
+        self.alpha_meter.reset()
+        for observer in self.observers:
+            observer.on_epoch_end(self, record)
+        if improved:
+            self.save("best")
+        self.save("last")
+
+    def _measure(self, phase: Phase) -> Record:
+        """The metrics of an epoch; the network's batch-norm statistics become those of the derived path."""
+        loss, train_accuracy = self.weight_meter.read()
+        derived = self.derived()
+        self.calibrate(derived)
+        entropy, max_prob = self.selector.monitor()
+        progress, meters = self.progress, (self.weight_meter, self.alpha_meter)
+        record: Record = {
+            "epoch": progress.epoch + 1,
+            "phase": phase.name,
+            "train_loss": loss,
+            "train_accuracy": train_accuracy,
+            "valid_accuracy": accuracy(derived, self.data.valid.batches(0, shuffle=False, augment=False)),
+            "temperature": self._reported_temperature(phase),
+            "entropy": float(entropy.mean()),
+            "max_weight": float(max_prob.mean()),
+            "entropy_by_layer": entropy.tolist(),
+            "max_weight_by_layer": max_prob.tolist(),
+            "path": [block.spec.candidates[0] for block in derived.evolvable_blocks()],
+            "learning_rate": self.weights.param_groups[0]["lr"],
+            "alpha_steps": progress.alpha_steps,
+            "batch_size_errors": sum(m.size_errors for m in meters),
+            "seconds": progress.epoch_seconds,
+            "images_per_second": sum(m.images for m in meters) / progress.epoch_seconds,
+        }
+        found = health.indicators(self.config, len(self.data.classes), record, self.history)
+        record["health"] = [dataclasses.asdict(indicator) for indicator in found]
+        return record
+
+    def _reported_temperature(self, phase: Phase) -> float:
+        return self.config.temperature_floor if phase.name == "optimize" else self.selector.temperature
+
+    def derived(self) -> Network:
+        """The network of the most probable candidates; in optimize, the network itself."""
+        if self.progress.phase == "optimize":
+            return self.network
+        return self.network.derive(self.selector.best_path())
+
+    def calibrate(self, network: Network) -> None:
+        """Gives `network` batch-norm statistics of its own, from training images without augmentation."""
+        batches = self.data.train.batches(self.progress.epoch, augment=False)
+        recalibrate(network, batches, self.config.recalibration_batches)
+
+    def best_network(self) -> Network:
+        """The derived network of the optimize epoch with the best validation accuracy, in evaluation mode."""
+        self.load_state_dict(checkpoint.load(self.checkpoints / "best.pt") | {"history": self.history})
+        return self.network.eval()
+
+    def _grow_if_stalled(self, valid_accuracy: float) -> Record | None:
+        depth = len(self.network.blocks)
+        if not self.stall.stalled(self.config, valid_accuracy) or depth >= self.config.max_depth:
+            return None
+        position = next_position(self.network)
+        deepen(self.network, self.selector, self.weights, self.alpha, position)
+        return {"kind": "deeper", "position": position, "depth": depth + 1}
+
+    def save(self, name: str) -> None:
+        """Writes `checkpoints/<name>.pt`. Raises CheckpointError."""
+        checkpoint.save(self.checkpoints / f"{name}.pt", self.state_dict())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on."""
+        return {
+            "config": self.config.to_dict(),
+            "spec": self.network.spec.to_dict(),
+            "network": self.network.state_dict(),
+            "selector": self.selector.state_dict(),
+            "weight_optimizer": named_state(self.weights, dict(self.network.named_parameters())),
+            "alpha_optimizer": named_state(self.alpha, self._named_alpha()),
+            "progress": dataclasses.asdict(self.progress),
+            "stall": dataclasses.asdict(self.stall),
+            "weight_meter": self.weight_meter.state_dict(),
+            "alpha_meter": self.alpha_meter.state_dict(),
+            "history": self.history,
+            "torch_rng": torch.get_rng_state(),
+        }
+
+    def _named_alpha(self) -> dict[str, Tensor]:
+        return {str(layer): row for layer, row in enumerate(self.selector.alpha)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`, for a trainer of the same config and data."""
+        self.progress, self.stall = Progress(**state["progress"]), StallCounter(**state["stall"])
+        self.history = list(state["history"])
+        self.selector.load_state_dict(state["selector"])
+        self._install(Network(NetworkSpec.from_dict(state["spec"])))
+        self.network.load_state_dict(state["network"])
+        load_named_state(self.weights, dict(self.network.named_parameters()), state["weight_optimizer"])
+        load_named_state(self.alpha, self._named_alpha(), state["alpha_optimizer"])
+        self.weight_meter.load_state_dict(state["weight_meter"])
+        self.alpha_meter.load_state_dict(state["alpha_meter"])
+        torch.set_rng_state(state["torch_rng"])

@@ -1,0 +1,17 @@
+"""The search space: candidate operations, mixed operation, blocks, network. It knows nothing of phases."""
+
+from asose_fast.space.block import BlockSpec, EvolvableBlock
+from asose_fast.space.candidates import CANDIDATES, build_candidate
+from asose_fast.space.mixed import MixedOp
+from asose_fast.space.network import Network, NetworkSpec, SpaceConfig
+
+__all__ = [
+    "CANDIDATES",
+    "BlockSpec",
+    "EvolvableBlock",
+    "MixedOp",
+    "Network",
+    "NetworkSpec",
+    "SpaceConfig",
+    "build_candidate",
+]

@@ -1,0 +1,113 @@
+"""The ten candidate operations (DESIGN section 2). Each maps (N, C, H, W) to (N, C, ceil(H/s), ceil(W/s))."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Zero(nn.Module):
+    """`none`: zeros of the strided shape, in the memory format of the input."""
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x[:, :, :: self.stride, :: self.stride])
+
+
+class FactorizedReduce(nn.Module):
+    """`skip_connect` at stride 2: ReLU, two 1x1 convolutions on the even and the odd pixels, concatenated, BN."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.even = nn.Conv2d(channels, channels // 2, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(channels, channels - channels // 2, 1, stride=2, bias=False)
+        self.norm = _norm(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.relu()
+        shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
+        halves = [self.even(x), self.odd(shifted)] if self.even.out_channels else [self.odd(shifted)]
+        y: Tensor = self.norm(torch.cat(halves, 1))
+        return y
+
+
+def _norm(channels: int) -> nn.Module:
+    return nn.BatchNorm2d(channels, affine=False)
+
+
+def _depthwise_separable(channels: int, kernel: int, stride: int, dilation: int = 1) -> list[nn.Module]:
+    padding = dilation * (kernel - 1) // 2
+    return [
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        _norm(channels),
+    ]
+
+
+def _skip_connect(channels: int, stride: int) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels)
+
+
+def _avg_pool(channels: int, stride: int) -> nn.Module:
+    return nn.Sequential(nn.AvgPool2d(3, stride, padding=1, count_include_pad=False), _norm(channels))
+
+
+def _max_pool(channels: int, stride: int) -> nn.Module:
+    return nn.Sequential(nn.MaxPool2d(3, stride, padding=1), _norm(channels))
+
+
+def _sep_conv(kernel: int) -> Callable[[int, int], nn.Module]:
+    def build(channels: int, stride: int) -> nn.Module:
+        return nn.Sequential(
+            *_depthwise_separable(channels, kernel, stride), *_depthwise_separable(channels, kernel, stride=1)
+        )
+
+    return build
+
+
+def _dil_conv(kernel: int) -> Callable[[int, int], nn.Module]:
+    def build(channels: int, stride: int) -> nn.Module:
+        return nn.Sequential(*_depthwise_separable(channels, kernel, stride, dilation=2))
+
+    return build
+
+
+def _conv_7x1_1x7(channels: int, stride: int) -> nn.Module:
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
+        nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
+        _norm(channels),
+    )
+
+
+CANDIDATES: dict[str, Callable[[int, int], nn.Module]] = {
+    "none": lambda channels, stride: Zero(stride),
+    "avg_pool_3x3": _avg_pool,
+    "max_pool_3x3": _max_pool,
+    "skip_connect": _skip_connect,
+    "sep_conv_3x3": _sep_conv(3),
+    "sep_conv_5x5": _sep_conv(5),
+    "sep_conv_7x7": _sep_conv(7),
+    "dil_conv_3x3": _dil_conv(3),
+    "dil_conv_5x5": _dil_conv(5),
+    "conv_7x1_1x7": _conv_7x1_1x7,
+}
+"""Builders by name, called with (channels, stride). The order is the order of the logits."""
+
+
+def build_candidate(name: str, channels: int, stride: int) -> nn.Module:
+    """The candidate `name` for `channels` channels. Raises ValueError for an unknown name."""
+    if name not in CANDIDATES:
+        near = difflib.get_close_matches(name, CANDIDATES, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(CANDIDATES)}"
+        raise ValueError(f"unknown candidate {name!r}: {hint}")
+    return CANDIDATES[name](channels, stride)

@@ -1,0 +1,164 @@
+"""`python -m asose_fast.train`: search, grow, derive and train a network on images.
+
+Every field of `asose_fast.config.Config` is an option; `--print_config` prints them all as YAML.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from rich.console import Console
+
+from asose_fast import checkpoint
+from asose_fast.checkpoint import CheckpointError, write_atomically
+from asose_fast.config import Config
+from asose_fast.data import load_data
+from asose_fast.observers import ConsoleObserver, MetricsObserver, TensorBoardObserver, health_table
+from asose_fast.result import write_result
+from asose_fast.search import InterruptedRunError, SearchDivergedError, Trainer
+
+EXIT_ERROR, EXIT_BREACH = 2, 3
+
+
+class _Parser(ArgumentParser):
+    """Names the nearest right option in the error about an unknown one."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        unknown = re.search(r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not accepted", message)
+        if unknown:
+            known = [option.lstrip("-") for option in self._option_string_actions]
+            near = difflib.get_close_matches(unknown[1] or unknown[2], known, n=1)
+            message += f": did you mean {near[0]!r}?" if near else ""
+        sys.stderr.write(f"error: {message}\n")
+        sys.exit(EXIT_ERROR)
+
+
+def _parser() -> ArgumentParser:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = _Parser(prog="python -m asose_fast.train", description=__doc__)
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--out", type=str | None, help="run folder to make; default: runs/<dataset>-<time>")
+    parser.add_argument("--resume", type=str | None, help="run folder to go on with, under the settings it has")
+    parser.add_class_arguments(Config, as_group=False)
+    return parser
+
+
+def _underscored(word: str) -> str:
+    """--some-option=value as --some_option=value."""
+    name, equals, value = word.partition("=")
+    return name.replace("-", "_").replace("__", "--", 1) + equals + value if word.startswith("--") else word
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs or resumes a search. Returns the exit status: 0, 2 (error), 3 (--strict breach), 128 + signal."""
+    words = [_underscored(word) for word in (sys.argv[1:] if arguments is None else arguments)]
+    console = Console()
+    settings = _parser().parse_args(words)
+    try:
+        if settings.resume is None:
+            folder, config = _new_run(settings)
+            state = None
+        else:
+            if len(words) > 2 - ("=" in words[0]):
+                raise ValueError("--resume takes its settings from the run: give no other option")
+            folder = Path(settings.resume)
+            state = checkpoint.load(folder / "checkpoints" / "last.pt")
+            config = Config.from_dict(state["config"])
+        return _run(config, folder, state, console)
+    except InterruptedRunError as interruption:
+        console.print(f"{interruption}. To go on: python -m asose_fast.train --resume {folder}", soft_wrap=True)
+        return 128 + getattr(signal, str(interruption).split(":")[0])
+    except SearchDivergedError as error:
+        sys.stderr.write(f"error: {error}. The last good checkpoint is kept in {folder / 'checkpoints'}\n")
+    except (ValueError, OSError, CheckpointError) as error:
+        sys.stderr.write(f"error: {error}\n")
+    return EXIT_ERROR
+
+
+def _new_run(settings: Namespace) -> tuple[Path, Config]:
+    values: dict[str, Any] = {f.name: settings[f.name] for f in dataclasses.fields(Config)}
+    config = Config.from_dict(values)
+    kind = config.dataset.partition(":")[0]
+    folder = Path(settings.out or f"runs/{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
+    if (folder / "checkpoints").exists():
+        raise ValueError(f"{folder} holds a run already: resume it with --resume {folder}, or give another --out")
+    return folder, config
+
+
+def _run(config: Config, folder: Path, state: dict[str, Any] | None, console: Console) -> int:
+    device = _device(config.device)
+    data = load_data(config, config.batch_size, config.seed, device)
+    observers = [ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")]
+    trainer = Trainer(config, data, device, folder, observers)
+    if state is not None:
+        trainer.load_state_dict(state)
+        done = f"{trainer.progress.epoch} of {trainer.epochs} epochs"
+        console.print(f"resuming {folder} after {done} and {trainer.progress.step} steps")
+    else:
+        (folder / "checkpoints").mkdir(parents=True)
+        write_atomically(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
+        console.print(f"run folder: {folder}")
+    trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
+    console.print(
+        f"{config.dataset}: {len(data.train)} training, {len(data.valid)} validation, {len(data.test)} test images of "
+        f"{len(data.classes)} classes; {device}, {torch.get_num_threads()} threads"
+    )
+    with _stopping_on_signals(trainer):
+        trainer.run()
+    summary = write_result(trainer, folder)
+    console.print(health_table(summary["health"]))
+    console.print(f"operations: {', '.join(summary['operations'])}", soft_wrap=True)
+    seconds = sum(phase["seconds"] for phase in summary["phases"].values())
+    console.print(
+        f"test accuracy {summary['test_accuracy']:.2%} (derived network, {summary['parameters']:,} parameters); "
+        f"{seconds:.0f} s of training; results in {folder}",
+        soft_wrap=True,
+    )
+    breached = [item["name"] for item in summary["health"] if not item["ok"]]
+    if config.strict and breached:
+        sys.stderr.write(f"error: --strict: out of bounds at the end of the search: {', '.join(breached)}\n")
+        return EXIT_BREACH
+    return 0
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+@contextmanager
+def _stopping_on_signals(trainer: Trainer) -> Iterator[None]:
+    """The first SIGINT or SIGTERM lets the present step end and writes a checkpoint; a second one ends at once."""
+
+    def stop(number: int, _: object) -> None:
+        trainer.stop(signal.Signals(number).name)
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from asose_fast.data import DataConfig, DataError, DataNotFoundError, load_data
+
+CPU = torch.device("cpu")
+
+
+def load(root, batch_size=2, **settings):
+    return load_data(DataConfig(f"imagefolder:{root}", **settings), batch_size, 0, CPU)
+
+
+def pixels(split, data):
+    x = torch.cat([x for x, _ in split.batches(0, shuffle=False, augment=False)])
+    std, mean = (torch.tensor(values)[:, None, None] for values in (data.std, data.mean))
+    return ((x * std + mean) * 255).round().byte()
+
+
+def test_train_and_test_folders_are_the_splits(write_classes):
+    write_classes({"cat": 12, "dog": 8}, "train")
+    root = write_classes({"cat": 3, "dog": 5}, "test")
+    data = load(root)
+    assert data.classes == ("cat", "dog")
+    assert (data.channels, data.image_size) == (3, 8)
+    assert (len(data.train), len(data.valid), len(data.test)) == (15, 5, 8)
+    expected = [np.asarray(Image.open(path)) for path in (root / "test").rglob("*.png")]
+    got = pixels(data.test, data).permute(0, 2, 3, 1)
+    assert sorted(map(bytes, expected)) == sorted(bytes(image.numpy()) for image in got)
+
+
+def test_labels_belong_to_their_images(write_classes):
+    root = write_classes({"black": 10, "white": 10})
+    for path in root.rglob("*.png"):
+        Image.new("L", (4, 4), 255 * (path.parent.name == "white")).save(path)
+    data = load(root)
+    for split in (data.train, data.valid, data.test):
+        for x, y in split.batches(0, shuffle=True):
+            assert torch.equal(x.amax((1, 2, 3)) > 0, y == 1)
+
+
+def test_classes_alone_give_20_percent_of_each_to_the_test(write_classes):
+    data = load(write_classes({"cat": 20, "dog": 10}))
+    labels = torch.cat([y for _, y in data.test.batches(0)])
+    assert torch.bincount(labels).tolist() == [4, 2]
+
+
+def test_a_class_may_be_called_train(write_classes):
+    assert load(write_classes({"bus": 10, "train": 10})).classes == ("bus", "train")
+
+
+def test_images_are_grey_only_where_all_are(write_classes):
+    root = write_classes({"a": 8, "b": 8}, mode="L")
+    assert load(root).channels == 1
+    Image.new("RGB", (8, 8)).save(root / "a" / "000.png")
+    assert load(root).channels == 3
+
+
+def test_image_size_resizes_and_crops_the_centre(write_classes):
+    root = write_classes({"a": 8, "b": 8})
+    for path in root.rglob("*.png"):  # columns 4-11 are the centre; the resize looks 2 further
+        image = np.zeros((8, 16), np.uint8)
+        image[:, 2:14], image[:, 14:] = 100, 255
+        Image.fromarray(image).save(path)
+    data = load(root, image_size=4)
+    assert data.image_size == 4
+    assert torch.equal(pixels(data.test, data).unique(), torch.tensor([100], dtype=torch.uint8))
+
+
+def test_limit_train_reads_the_chosen_files_only(write_classes):
+    root = write_classes({"a": 30, "b": 30}, "train")
+    write_classes({"a": 2, "b": 2}, "test")
+    chosen = load(root, limit_train=8)
+    kept = {bytes(image.numpy()) for split in (chosen.train, chosen.valid) for image in pixels(split, chosen)}
+    for path in (root / "train").rglob("*.png"):
+        if np.asarray(Image.open(path)).transpose(2, 0, 1).tobytes() not in kept:
+            path.write_bytes(b"not an image")
+    load(root, limit_train=8)
+    with pytest.raises(DataError, match="cannot read the image"):
+        load(root)
+
+
+@pytest.mark.parametrize("memory_limit_gb", [4, 0])
+def test_a_truncated_image_is_named_at_once(write_classes, memory_limit_gb):
+    root = write_classes({"a": 8, "b": 8}, size=(32, 32))
+    broken = root / "b" / "003.png"
+    broken.write_bytes(broken.read_bytes()[:1000])
+    with pytest.raises(DataError, match=f"cannot read the image {broken}: .*truncated.* Repair or remove it"):
+        load(root, memory_limit_gb=memory_limit_gb)
+
+
+def test_a_file_that_is_no_image_is_named(write_classes):
+    root = write_classes({"a": 8, "b": 8})
+    (root / "a" / "005.png").write_text("hello")
+    with pytest.raises(DataError, match=r"cannot read the image .*a/005\.png"):
+        load(root)
+
+
+def test_16_bit_images_are_not_clipped_silently(write_classes):
+    root = write_classes({"a": 8, "b": 8})
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(root / "a" / "002.png")
+    with pytest.raises(DataError, match=r"002\.png has more than 8 bits a channel"):
+        load(root)
+
+
+def test_sizes_that_differ_ask_for_image_size(write_classes):
+    root = write_classes({"a": 8, "b": 8})
+    Image.new("RGB", (9, 8)).save(root / "b" / "001.png")
+    with pytest.raises(DataError, match=r"images differ in size: .* Set image_size") as error:
+        load(root)
+    assert "9x8" in str(error.value)
+    assert "8x8" in str(error.value)
+
+
+def test_oblong_images_ask_for_image_size(write_classes):
+    root = write_classes({"a": 8, "b": 8}, size=(12, 8))
+    with pytest.raises(DataError, match="images are 12x8, not square: set image_size"):
+        load(root)
+    assert load(root, image_size=8).image_size == 8
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(DataNotFoundError, match=f"there is no folder {tmp_path / 'nowhere'}"):
+        load(tmp_path / "nowhere")
+
+
+def test_a_missing_folder_is_a_value_error_and_a_file_not_found_error(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="no folder"):
+        load(tmp_path / "nowhere")
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    with pytest.raises(DataNotFoundError, match=f"{tmp_path} has no folders in it: it must hold one folder a class"):
+        load(tmp_path)
+
+
+def test_a_class_folder_without_images_is_named(write_classes):
+    root = write_classes({"a": 8, "b": 8, "c": 0})
+    (root / "c" / "notes.txt").write_text("none yet")
+    with pytest.raises(DataNotFoundError, match=f"no images in the class folder\\(s\\) {root / 'c'}: add some"):
+        load(root)
+
+
+def test_a_single_class_is_refused(write_classes):
+    with pytest.raises(DataError, match="has one class only, 'a'"):
+        load(write_classes({"a": 8}))
+
+
+def test_train_and_test_must_have_the_same_classes(write_classes):
+    write_classes({"a": 8, "b": 8, "c": 8}, "train")
+    root = write_classes({"a": 2, "d": 2}, "test")
+    with pytest.raises(DataError, match="only train has b, c; only test has d"):
+        load(root)
+
+
+@pytest.mark.parametrize(("there", "missing"), [("train", "test"), ("test", "train")])
+def test_half_a_split_is_not_taken_for_a_class(write_classes, there, missing):
+    root = write_classes({"a": 8, "b": 8}, there)
+    (root / "val").mkdir()
+    with pytest.raises(DataNotFoundError, match=f"{root / there} holds class folders, but {root / missing} is missing"):
+        load(root)
+
+
+def test_a_class_too_small_for_three_splits_is_named(write_classes):
+    with pytest.raises(DataError, match=r"class 'b' has 1 image\(s\) to divide into training and validation"):
+        load(write_classes({"a": 20, "b": 2}))
