@@ -52,7 +52,7 @@ struct MultiDepthwiseBackward {
   const void* const* grad;  // [branches]; null where a branch got none
   void* const* grad_x;      // [inputs]; null where it is not wanted
   bool need_weights, need_affine;
-  void* partials;     // [slices, rows, channels]; null where neither is wanted
+  void* partials;     // [slices, rows, channels]; unused where neither is wanted
   void* grad_params;  // like params; rows that are not wanted become 0
 };
 

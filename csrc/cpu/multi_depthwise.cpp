@@ -287,6 +287,7 @@ void backward(const MultiDepthwiseBackward& args) {
   const DepthwiseTiling tiling(op);
   const int64_t blocks = DepthwiseTiling::ceil_div(op.channels, kLanes<A>);
   const int64_t rows = op.rows();
+  const bool need_params = args.need_weights || args.need_affine;
   A* partials = static_cast<A*>(args.partials);
 #pragma omp parallel for collapse(2) schedule(dynamic, blocks) num_threads(op.threads)
   for (int64_t slice = 0; slice < tiling.slices; ++slice)
@@ -296,12 +297,12 @@ void backward(const MultiDepthwiseBackward& args) {
       const int64_t last = (slice + 1) * tiling.units / tiling.slices;
       for (int64_t unit = slice * tiling.units / tiling.slices; unit < last; ++unit)
         backward_tile(args, task, Tile(tiling, unit));
-      if (!partials) continue;
+      if (!need_params) continue;
       A* to = partials + slice * rows * op.channels + task.first_channel;
       for (int64_t row = 0; row < rows; ++row, to += op.channels)
         store(to, task.sums[row], task.lanes);
     }
-  if (!partials) return;
+  if (!need_params) return;
   A* total = static_cast<A*>(args.grad_params);
 #pragma omp parallel for schedule(static) num_threads(op.threads)
   for (int64_t row = 0; row < rows; ++row) {

@@ -33,7 +33,9 @@ def boosts(draw, count):
     if draw(st.booleans()):
         return None
     index = st.integers(-1, count - 1)
-    return ops.Boost(draw(st.integers(1, count)), draw(st.floats(-2, 2)), draw(st.floats(0, 1)), draw(index), draw(index))
+    return ops.Boost(
+        draw(st.integers(1, count)), draw(st.floats(-2, 2)), draw(st.floats(0, 1)), draw(index), draw(index)
+    )
 
 
 def test_the_compiled_backend_is_tested():

@@ -165,7 +165,9 @@ def test_autocast_takes_the_widest_dtype():
     with torch.autocast("cpu", torch.bfloat16):
         assert ops.mixed_sum([x.bfloat16(), x], torch.ones(2)).dtype == torch.float32
         assert ops.mixed_sum([x.bfloat16(), x.bfloat16()], torch.ones(2)).dtype == torch.bfloat16
-    with pytest.raises(TypeError, match=r"one dtype outside autocast, got xs\[0\] torch.bfloat16, xs\[1\] torch.float32"):
+    with pytest.raises(
+        TypeError, match=r"one dtype outside autocast, got xs\[0\] torch.bfloat16, xs\[1\] torch.float32"
+    ):
         ops.mixed_sum([x.bfloat16(), x], torch.ones(2))
 
 
