@@ -252,8 +252,8 @@ class _MultiDepthwise(torch.autograd.Function):
     def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
         xs, weights, affine = _split(plan, tensors)
         acc = accumulation_dtype(xs[0].dtype)
-        rows = [w.flatten(1).t() for w in weights] + [a.view(plan.inputs, -1) for a in affine]
-        params = torch.cat([row.to(acc) for row in rows])
+        columns = [w.flatten(1) for w in weights] + [a.reshape(plan.inputs, -1).t() for a in affine]
+        params = torch.cat(columns, 1).t().to(acc).contiguous()
         ctx.plan = plan
         ctx.weight_dtypes = [t.dtype for t in weights]
         ctx.affine = [(t.dtype, t.shape) for t in affine]

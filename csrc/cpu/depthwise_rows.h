@@ -30,6 +30,9 @@ struct Gather : Geometry {
     const int scaled = source + pad() - tap * dilation;
     return scaled % stride ? -1 : scaled / stride;
   }
+  // The first and the last source position of targets [0, count).
+  constexpr int first() const { return source(0, 0); }
+  constexpr int last(int count) const { return source(count - 1, kernel - 1); }
 };
 
 // The transpose: the source is the gradient of the output, the target that of the input.
@@ -43,6 +46,8 @@ struct Scatter : Geometry {
   constexpr int target(int source, int tap) const {
     return source * stride - pad() + tap * dilation;
   }
+  constexpr int first() const { return source(0, kernel - 1); }
+  constexpr int last(int count) const { return source(count - 1, 0); }
 };
 
 // A tile with margins: `origin` is its first pixel, rows are `pitch` vectors apart.
@@ -99,11 +104,9 @@ template <class A, class Axis, int K, int D, int S>
 void convolve_fixed(Geometry, const Plane<A>& source, const Vector<A>* taps, int row,
                     Vector<A>* out, int width, bool accumulate) {
   constexpr Axis axis{{K, D, S}};
-  constexpr int kA = axis.source(0, 0), kB = axis.source(kStep - 1, K - 1);
-  constexpr int kC = axis.source(0, K - 1), kD = axis.source(kStep - 1, 0);
-  constexpr int kFirst = kA < kC ? kA : kC, kLast = kB > kD ? kB : kD;
+  constexpr int kFirst = axis.first(), kLast = axis.last(kStep);
   for (int x = 0; x < width; x += kStep) {
-    const ptrdiff_t shift = axis.source(x, 0) - kA;
+    const ptrdiff_t shift = axis.source(x, 0) - axis.source(0, 0);
     Vector<A> sum[kStep] = {};
     if (accumulate)
 #pragma GCC unroll 16
@@ -133,7 +136,7 @@ template <class A, int K, int D, int S, int R>
 void weight_gradient_rows(const Plane<A>& source, const Vector<A>* grad, int row, int first,
                           Vector<A>* grad_taps, int width) {
   constexpr Gather axis{{K, D, S}};
-  constexpr int kFirst = axis.source(0, 0), kLast = axis.source(kStep - 1, K - 1);
+  constexpr int kFirst = axis.first(), kLast = axis.last(kStep);
   Vector<A> sum[R * K];
 #pragma GCC unroll 64
   for (int n = 0; n < R * K; ++n) sum[n] = grad_taps[first * K + n];

@@ -14,6 +14,8 @@ namespace {
 
 static_assert(DepthwiseTiling::kStep % kStep == 0 && DepthwiseTiling::kVectorBytes >= kVectorBytes);
 
+constexpr int64_t kAhead = 4;  // rows between reading a tensor and prefetching it
+
 // The channels [first, first + lanes) of a channels_last tensor's image.
 template <class T>
 struct Image {
@@ -87,8 +89,10 @@ class PaddedTile {
     std::fill(row, row + first, Vector<A>{});
     const T* from = inside ? image_.pixel(y, left_ + first) : nullptr;
     const Activation<A> activation = activation_;
-    for (int64_t x = first; x < last; ++x, from += image_.channels)
+    for (int64_t x = first; x < last; ++x, from += image_.channels) {
       row[x] = activation(load(from, image_.lanes));
+      __builtin_prefetch(from + kAhead * image_.width * image_.channels);
+    }
     std::fill(row + last, row + pitch_, Vector<A>{});
   }
 
