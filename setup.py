@@ -26,7 +26,7 @@ def source_digest() -> str:
 
 
 class CMakeBuild(build_ext):
-    """One CMake build for both modules; `ASOSE_CUDA` and `ASOSE_SANITIZE` of the environment reach it."""
+    """One CMake build for both modules; `ASOSE_CUDA`, `ASOSE_CUDA_ARCHS` and `ASOSE_SANITIZE` reach it."""
 
     def run(self) -> None:
         output = Path(self.get_ext_fullpath("asose_fast_kernels.cpu")).resolve().parent
@@ -40,6 +40,8 @@ class CMakeBuild(build_ext):
             f"-DASOSE_CUDA={os.environ.get('ASOSE_CUDA', 'auto')}",
             f"-DASOSE_SANITIZE={os.environ.get('ASOSE_SANITIZE', '')}",
         ]  # fmt: skip
+        if "ASOSE_CUDA_ARCHS" in os.environ:
+            configure.append(f"-DASOSE_CUDA_ARCHS={os.environ['ASOSE_CUDA_ARCHS']}")
         subprocess.run(configure, check=True)
         subprocess.run(["cmake", "--build", str(build)], check=True)
         output.mkdir(parents=True, exist_ok=True)

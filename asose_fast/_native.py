@@ -30,13 +30,12 @@ def _load(name: str) -> ModuleType | KernelsMissing:
         return KernelsMissing(
             f"the installed {name} kernels were built from other sources than csrc/: run `pip install .`"
         )
-    if name == "cpu":
-        try:
-            module.isa()
-        except RuntimeError as error:
-            return KernelsMissing(str(error))
     if name == "cuda" and not torch.cuda.is_available():
         return KernelsMissing("the cuda kernels are built, but torch sees no CUDA device")
+    try:
+        module.isa() if name == "cpu" else module.check_device()
+    except RuntimeError as error:
+        return KernelsMissing(f"the {name} kernels are built, but cannot run here: {error}")
     return module
 
 

@@ -28,6 +28,7 @@ def write_result(trainer: Trainer, folder: Path) -> Record:
     test_accuracy = accuracy(network, trainer.data.test.batches(0))
     history = trainer.history
     last_search = next(r for r in reversed(history) if r["phase"] in ("search", "growth"))
+    operations = [block.spec.candidates[0] for block in network.evolvable_blocks()]
     summary = {
         "version": __version__,
         "torch": torch.__version__,
@@ -35,7 +36,7 @@ def write_result(trainer: Trainer, folder: Path) -> Record:
         "threads": torch.get_num_threads(),
         "test_accuracy": test_accuracy,
         "valid_accuracy": trainer.progress.best_accuracy,
-        "operations": last_search["path"],
+        "operations": operations,
         "parameters": sum(p.numel() for p in network.parameters()),
         "depth": len(network.blocks),
         "growth": [r["growth"] for r in history if r.get("growth")],
@@ -46,7 +47,7 @@ def write_result(trainer: Trainer, folder: Path) -> Record:
     genotype = {
         "format": GENOTYPE_FORMAT,
         "version": 1,
-        "operations": last_search["path"],
+        "operations": operations,
         "classes": list(trainer.data.classes),
         "normalization": _normalization(trainer.data),
         "network": network.spec.to_dict(),

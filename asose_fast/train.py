@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -33,14 +33,18 @@ EXIT_ERROR, EXIT_BREACH = 2, 3
 
 
 class _Parser(ArgumentParser):
-    """Names the nearest right option in the error about an unknown one."""
+    """Names the nearest right option or choice in the error about an unknown one."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         unknown = re.search(r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not accepted", message)
+        choice = re.search(r"Literal\[(.*)\]\. Got value: (\S+)", message)
+        near: list[str] = []
         if unknown:
             known = [option.lstrip("-") for option in self._option_string_actions]
             near = difflib.get_close_matches(unknown[1] or unknown[2], known, n=1)
-            message += f": did you mean {near[0]!r}?" if near else ""
+        elif choice:
+            near = difflib.get_close_matches(choice[2], re.findall(r"'(.*?)'", choice[1]), n=1)
+        message = message.rstrip() + (f": did you mean {near[0]!r}?" if near else "")
         sys.stderr.write(f"error: {message}\n")
         sys.exit(EXIT_ERROR)
 
@@ -71,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder, config = _new_run(settings)
             state = None
         else:
-            if len(words) > 2 - ("=" in words[0]):
+            if settings.config or len(words) > 2 - ("=" in words[0]):
                 raise ValueError("--resume takes its settings from the run: give no other option")
             folder = Path(settings.resume)
             state = checkpoint.load(folder / "checkpoints" / "last.pt")
@@ -79,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(config, folder, state, console)
     except InterruptedRunError as interruption:
         console.print(f"{interruption}. To go on: python -m asose_fast.train --resume {folder}", soft_wrap=True)
-        return 128 + getattr(signal, str(interruption).split(":")[0])
+        return 128 + interruption.signal
     except SearchDivergedError as error:
         sys.stderr.write(f"error: {error}. The last good checkpoint is kept in {folder / 'checkpoints'}\n")
     except (ValueError, OSError, CheckpointError) as error:
@@ -100,8 +104,8 @@ def _new_run(settings: Namespace) -> tuple[Path, Config]:
 def _run(config: Config, folder: Path, state: dict[str, Any] | None, console: Console) -> int:
     device = _device(config.device)
     data = load_data(config, config.batch_size, config.seed, device)
-    observers = [ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")]
-    trainer = Trainer(config, data, device, folder, observers)
+    screen = ConsoleObserver(console)
+    trainer = Trainer(config, data, device, folder, [screen, MetricsObserver(folder / "metrics.jsonl")])
     if state is not None:
         trainer.load_state_dict(state)
         done = f"{trainer.progress.epoch} of {trainer.epochs} epochs"
@@ -109,13 +113,14 @@ def _run(config: Config, folder: Path, state: dict[str, Any] | None, console: Co
     else:
         (folder / "checkpoints").mkdir(parents=True)
         write_atomically(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
+        trainer.save("last")  # from here on the run can be resumed, whenever it ends
         console.print(f"run folder: {folder}")
     trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
     console.print(
         f"{config.dataset}: {len(data.train)} training, {len(data.valid)} validation, {len(data.test)} test images of "
         f"{len(data.classes)} classes; {device}, {torch.get_num_threads()} threads"
     )
-    with _stopping_on_signals(trainer):
+    with _stopping_on_signals(trainer), closing(screen):
         trainer.run()
     summary = write_result(trainer, folder)
     console.print(health_table(summary["health"]))
@@ -149,7 +154,7 @@ def _stopping_on_signals(trainer: Trainer) -> Iterator[None]:
     """The first SIGINT or SIGTERM lets the present step end and writes a checkpoint; a second one ends at once."""
 
     def stop(number: int, _: object) -> None:
-        trainer.stop(signal.Signals(number).name)
+        trainer.stop(signal.Signals(number))
         signal.signal(number, signal.SIG_DFL)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

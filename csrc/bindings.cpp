@@ -1,5 +1,7 @@
 // Python module of the CPU kernels. Tensors arrive as addresses: the Python side owns every check
 // of them.
+#include "bindings.h"
+
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -12,8 +14,6 @@ namespace py = pybind11;
 
 namespace asose {
 namespace {
-
-void* address(uintptr_t value) { return reinterpret_cast<void*>(value); }
 
 void arch_weights_forward(int dtype, int64_t layers, int64_t ops, uintptr_t logits, uintptr_t noise,
                           uintptr_t rng, double temperature, bool hard, int top_k, double amount,
@@ -34,16 +34,6 @@ void arch_weights_backward(int dtype, int64_t layers, int64_t ops, uintptr_t gra
 
 int64_t mixed_sum_tasks(const std::vector<int64_t>& sizes) {
   return TaskGrid({static_cast<int>(sizes.size()), sizes.data()}).tasks();
-}
-
-// One row of `strides` per address, in the same order.
-std::vector<Operand> operands(const std::vector<uintptr_t>& addresses,
-                              const std::vector<int64_t>& strides, size_t dims) {
-  std::vector<Operand> result;
-  result.reserve(addresses.size());
-  for (size_t i = 0; i < addresses.size(); ++i)
-    result.push_back({address(addresses[i]), strides.data() + i * dims});
-  return result;
 }
 
 // Operands: x[0..inputs), y.

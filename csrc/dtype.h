@@ -6,7 +6,8 @@
 
 namespace asose {
 
-enum class DType : int { f32 = 0, f64 = 1, bf16 = 2 };
+// f16 is for the GPU kernels alone.
+enum class DType : int { f32 = 0, f64 = 1, bf16 = 2, f16 = 3 };
 
 struct bfloat16 {
   uint16_t bits;

@@ -29,7 +29,7 @@ struct MixedSumForward {
   const Operand* x;
   const void* weights;  // [inputs], in the accumulation type of dtype
   Operand y;
-  int threads;
+  int threads;  // of the CPU
 };
 
 struct MixedSumBackward {
@@ -42,11 +42,11 @@ struct MixedSumBackward {
   const Operand* grad_x;  // data is null where it is not wanted
   double* partials;    // [mixed_sum_tasks(space), inputs], or null where grad_weights is not wanted
   void* grad_weights;  // [inputs], in the accumulation type
-  int threads;
+  int threads;         // of the CPU
 };
 
-// The work is cut into tasks by the shape alone, never by the thread count, so that sums do not
-// depend on it.
+// The CPU's work is cut into tasks by the shape alone, never by the thread count, so that sums do
+// not depend on it.
 constexpr int64_t kTaskElements = 4096;
 
 struct TaskGrid {

@@ -15,3 +15,15 @@ def poisoned_memory():
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(request):
+    """Outside tests/ops networks are too small to gain from threads, and lose tenfold where cores are shared."""
+    if request.path.parent.name == "ops":
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -14,37 +14,30 @@ FOLDER = "imagefolder"
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which images to search on, and how they are divided and fed.
-
-    Attributes:
-        dataset: digits, cifar10, cifar100, fashion-mnist or imagefolder:PATH. PATH holds train/<class>/ and
-            test/<class>/, or <class>/ alone, of which 20 % then become the test split, the same in every run.
-        root: folder that downloaded sets are kept in.
-        valid_fraction: share of the training images, of each class alike, that becomes the validation split.
-        limit_train: use at most this many training images, before validation is split off, of each class alike.
-        limit_test: use at most this many test images, of each class alike.
-        image_size: imagefolder only: side of the square that images are resized and centre-cropped to; None where
-            all have one square size already.
-        augment: shift and mirror the training images at random.
-        mirror: whether a mirrored image is still of its class; None: yes, except for digits.
-        memory_limit_gb: decoded sets (uint8) up to this size are kept on the device; larger ones are decoded anew
-            in every epoch.
-        workers: processes that decode a set above the memory limit; 0 decodes in the training process.
-
-    Raises:
-        DataError: a setting is outside of its range.
-    """
+    """Which images to search on, and how they are divided and fed. Raises DataError for a value out of range."""
 
     dataset: str = "digits"
-    root: str = "data"
+    """digits, cifar10, cifar100, fashion-mnist or imagefolder:PATH. PATH holds train/<class>/ and test/<class>/, or
+    <class>/ alone, of which 20 % then become the test split, the same in every run."""
+    data_root: str = "data"
+    """Folder that downloaded sets are kept in."""
     valid_fraction: float = 0.25
+    """Share of the training images, of each class alike, that becomes the validation split."""
     limit_train: int | None = None
+    """Use at most this many training images, before validation is split off, of each class alike."""
     limit_test: int | None = None
+    """Use at most this many test images, of each class alike."""
     image_size: int | None = None
+    """imagefolder only: side of the square that images are resized and centre-cropped to; none is needed where all have
+    one square size already."""
     augment: bool = True
+    """Shift and mirror the training images at random."""
     mirror: bool | None = None
+    """Whether a mirrored image is still of its class; by default yes, except for digits."""
     memory_limit_gb: float = 4.0
+    """Decoded sets (uint8) up to this size are kept on the device; larger ones are decoded anew in every epoch."""
     workers: int = 0
+    """Processes that decode a set above the memory limit; 0 decodes in the training process."""
 
     def __post_init__(self) -> None:
         _check_dataset(self.dataset)

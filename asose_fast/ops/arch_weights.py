@@ -214,11 +214,14 @@ class _ArchWeights(torch.autograd.Function):
         ctx.save_for_backward(soft)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(index, entropy, max_prob)
+        ctx.set_materialize_grads(False)
         return weights, index, entropy, max_prob
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 6
         (soft,) = ctx.saved_tensors
         grad_logits = torch.ops.asose_fast.arch_weights_bwd(grad, soft, ctx.temperature)
         return grad_logits, None, None, None, None, None

@@ -20,7 +20,7 @@ registry.register(
     {
         "reference": "asose_fast.ops.mixed_sum",
         "cpu": "asose_fast.ops.native.mixed_sum",
-        "cuda": "asose_fast.ops.native.mixed_sum",
+        "cuda": "asose_fast.ops.native.mixed_sum_cuda",
         "triton": "asose_fast.ops.triton.mixed_sum",
     },
 )
@@ -102,7 +102,11 @@ def memory_format(x: Tensor) -> torch.memory_format:
 def reference(xs: Sequence[Tensor], weights: Tensor) -> Tensor:
     """The formula of `mixed_sum` in plain differentiable PyTorch, zero weights skipped."""
     acc = accumulation_dtype(xs[0].dtype)
-    terms = [torch.where(w == 0, 0, x.to(acc)) * w for x, w in zip(xs, weights.to(acc).unbind(), strict=True)]
+    terms = [
+        # Finite in place of infinite, so that a zero weight gives zero and still has its gradient <g, x_k>.
+        torch.where(w == 0, x.to(acc).nan_to_num(0.0, 0.0, 0.0), x.to(acc)) * w
+        for x, w in zip(xs, weights.to(acc).unbind(), strict=True)
+    ]
     return torch.stack(terms).sum(0).to(xs[0].dtype).contiguous(memory_format=memory_format(xs[0]))
 
 
@@ -118,7 +122,7 @@ def backward(
     g = grad.to(weights.dtype)
     format = memory_format(grad)
     grad_xs = [
-        (g * w).to(grad.dtype).contiguous(memory_format=format)
+        torch.where(w == 0, 0, g * w).to(grad.dtype).contiguous(memory_format=format)
         for w, need in zip(weights.unbind(), need_x, strict=True)
         if need
     ]
@@ -135,7 +139,7 @@ class _MixedSum(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weights, *xs = ctx.saved_tensors
         need_weights, *need_x = ctx.needs_input_grad

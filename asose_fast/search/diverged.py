@@ -15,33 +15,29 @@ class SearchDivergedError(RuntimeError):
 
 
 @torch.no_grad()
-def first_nonfinite(network: Network, x: Tensor, path: Sequence[int] | None) -> str:
-    """Names the first layer, and its operation, whose parameters or output on `x` are not finite."""
+def first_nonfinite(network: Network, alpha: Tensor, x: Tensor, path: Sequence[int] | None) -> str:
+    """Names the first part whose parameters or output on `x` are not finite, down to the layer and its operation.
+
+    `path` leads through the network; of every layer all operations are looked at, since an alpha step uses them all.
+    """
     if not x.isfinite().all():
         return "the input images"
-    layers: list[tuple[str, nn.Module]] = [("the stem", network.stem)]
     x = network.stem(x)
     if not _finite(network.stem, x):
-        return layers[0][0]
+        return "the stem"
     for i, block in enumerate(network.evolvable_blocks()):
-        names = block.spec.candidates
-        chosen = range(len(names)) if path is None and len(names) > 1 else [0 if path is None else path[i]]
-        for k in chosen:
-            op = block.mixed.ops[names[k]]
+        for name, op in block.mixed.ops.items():
             if not _finite(op, op(x)):
-                return f"layer {i}, operation {names[k]}"
-        x = block(x, index=chosen[0])
+                return f"layer {i}, operation {name}"
+        x = block(x, index=None if path is None else path[i])
         if not _finite(block, x):
             return f"layer {i}, gain or projection"
-    return "the classifier"
+    if not _finite(network.head, network.head(x)):
+        return "the classifier"
+    for i, k in (~alpha.isfinite()).nonzero().tolist():
+        return f"alpha of layer {i}, operation {network.evolvable_blocks()[i].spec.candidates[k]}"
+    return "the loss"
 
 
 def _finite(module: nn.Module, output: Tensor) -> bool:
     return bool(output.isfinite().all()) and all(bool(p.isfinite().all()) for p in module.parameters())
-
-
-def require_finite_rows(alpha: Tensor, where: str) -> None:
-    """Raises SearchDivergedError naming the layers whose logits are not finite."""
-    bad = (~alpha.isfinite()).any(1).nonzero().flatten().tolist()
-    if bad:
-        raise SearchDivergedError(f"alpha of layer {', '.join(map(str, bad))} is not finite {where}")

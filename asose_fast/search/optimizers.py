@@ -56,6 +56,6 @@ def load_named_state(
     for name, values in state.items():
         p = named[name]
         optimizer.state[p] = {
-            key: value.to(p.device).clone() if isinstance(value, Tensor) and value.dim() else value
+            key: value.clone() if key == "step" else value.to(p.device, copy=True)  # Adam counts on the host
             for key, value in values.items()
         }

@@ -28,6 +28,8 @@ class Selector:
                 "temperatures must satisfy 0 < temperature_floor <= temperature and 0 < temperature_decay <= 1, got "
                 f"{config.temperature_floor}, {config.temperature} and {config.temperature_decay}"
             )
+        if config.boost_top_k < 0:
+            raise ValueError(f"boost_top_k must be at least 0, which boosts nothing; got {config.boost_top_k}")
         if config.warmup == "skip" and "skip_connect" not in candidates:
             raise ValueError(f"warmup: skip needs the candidate skip_connect; the space has {', '.join(candidates)}")
         self.config = config

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from asose_fast import checkpoint
 from asose_fast.config import Config
 from asose_fast.data import Data
 from asose_fast.search import health
-from asose_fast.search.diverged import SearchDivergedError, first_nonfinite, require_finite_rows
+from asose_fast.search.diverged import SearchDivergedError, first_nonfinite
 from asose_fast.search.evaluate import accuracy, recalibrate
 from asose_fast.search.growth import StallCounter, deepen, next_position
 from asose_fast.search.meter import Meter
@@ -48,6 +49,10 @@ class Observer(Protocol):
 
 class InterruptedRunError(Exception):
     """The run was asked to stop and has written a checkpoint."""
+
+    def __init__(self, reason: signal.Signals, message: str) -> None:
+        super().__init__(message)
+        self.signal = reason
 
 
 @dataclasses.dataclass
@@ -93,7 +98,7 @@ class Trainer:
         self.progress, self.stall = Progress(), StallCounter()
         self.history: list[Record] = []
         self.weight_meter, self.alpha_meter = Meter(device), Meter(device)
-        self.stop_reason: str | None = None
+        self._stop: signal.Signals | None = None
         torch.manual_seed(config.seed)
         spec = NetworkSpec.chain(config, data.channels, len(data.classes))
         self.selector = Selector(config, config.candidates, len(spec.blocks), config.seed, device)
@@ -101,7 +106,7 @@ class Trainer:
 
     def _install(self, network: Network) -> None:
         """Makes `network` the one that is trained, with fresh optimizers."""
-        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: Network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights = weight_optimizer(self.config, self.network)
         steps = self.phases[1].epochs * self.data.train.num_batches() // (self.config.alpha_every - 1)
         self.alpha = alpha_optimizer(self.selector.alpha, alpha_learning_rate(self.config, steps))
@@ -111,9 +116,9 @@ class Trainer:
         """Epochs of the whole run."""
         return self.phases[-1].end
 
-    def stop(self, reason: str) -> None:
+    def stop(self, reason: signal.Signals) -> None:
         """Asks the run to write a checkpoint after the present step and raise InterruptedRunError."""
-        self.stop_reason = reason
+        self._stop = reason
 
     def run(self) -> None:
         """Goes on from the present state to the end of the last phase.
@@ -158,12 +163,11 @@ class Trainer:
             progress.epoch_seconds = before + time.perf_counter() - started
             for observer in self.observers:
                 observer.on_step(self)
-            if self.stop_reason:
+            if self._stop:
+                self._require_finite(phase)
                 self.save("last")
-                raise InterruptedRunError(
-                    f"{self.stop_reason}: stopped in phase {phase.name}, epoch {progress.epoch + 1} of {self.epochs}, "
-                    f"after step {progress.step} of {self.data.train.num_batches()}"
-                )
+                where = f"epoch {progress.epoch + 1} of {self.epochs}, step {progress.step}"
+                raise InterruptedRunError(self._stop, f"stopped by {self._stop.name} in phase {phase.name}, {where}")
 
     def _held_out_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless shuffled validation batches for alpha steps, from where the last alpha step left off."""
@@ -175,13 +179,16 @@ class Trainer:
 
     def _weight_step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
         progress = self.progress
-        done = progress.epoch + progress.step / self.data.train.num_batches()
         for group in self.weights.param_groups:
-            group["lr"] = learning_rate(self.config, self.phases, phase, done)
+            group["lr"] = self._learning_rate(phase)
         path = None if phase.name == "optimize" else self.selector.path(phase.name)
         check = self._loss_check("loss", progress.step, phase, x, path)
         clip = self.config.gradient_clip
         self.weight_meter.add(weight_step(self.network, self.weights, x, y, path, clip=clip, check=check))
+
+    def _learning_rate(self, phase: Phase) -> float:
+        done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
+        return learning_rate(self.config, self.phases, phase, done)
 
     def _alpha_step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
         sampled = self.selector.sample(phase.name)
@@ -189,8 +196,8 @@ class Trainer:
         check = self._loss_check("loss of the alpha step", self.progress.alpha_steps, phase, x, path)
         self.alpha_meter.add(alpha_step(self.network, self.alpha, x, y, sampled, path, check=check))
         self.selector.cool()
-        if check:
-            require_finite_rows(self.selector.logits(), self._where(phase))
+        if check and not self.selector.logits().isfinite().all():
+            raise self._diverged("alpha is not finite", phase, x, path)
         self.progress.alpha_steps += 1
 
     def _loss_check(self, what: str, step: int, phase: Phase, x: Tensor, path: list[int] | None) -> LossCheck | None:
@@ -199,17 +206,27 @@ class Trainer:
             return None
 
         def check(loss: Tensor) -> None:
-            value = float(loss)
+            value = float(loss.detach())
             if not math.isfinite(value):
-                layer = first_nonfinite(self.network, x, path)
-                raise SearchDivergedError(f"the {what} is {value} {self._where(phase)}: first not finite is {layer}")
+                raise self._diverged(f"the {what} is {value}", phase, x, path)
 
         return check
 
-    def _where(self, phase: Phase) -> str:
-        return f"in phase {phase.name}, epoch {self.progress.epoch + 1}, step {self.progress.step + 1}"
+    def _require_finite(self, phase: Phase) -> None:
+        """Raises SearchDivergedError where a checkpoint of the present state would replace a good one."""
+        tensors = [*self.network.parameters(), *self.selector.alpha]
+        if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
+            x, _ = next(self.data.train.batches(self.progress.epoch, augment=False))
+            path = None if phase.name == "optimize" else self.selector.best_path()
+            raise self._diverged("a parameter is not finite", phase, x, path)
+
+    def _diverged(self, what: str, phase: Phase, x: Tensor, path: list[int] | None) -> SearchDivergedError:
+        where = f"in phase {phase.name}, epoch {self.progress.epoch + 1}, after {self.progress.step} steps of it"
+        place = first_nonfinite(self.network, self.selector.logits(), x, path)
+        return SearchDivergedError(f"{what} {where}: first not finite is {place}")
 
     def _end_epoch(self, phase: Phase) -> None:
+        self._require_finite(phase)
         record = self._measure(phase)
         if phase.name == "growth":
             record["growth"] = self._grow_if_stalled(record["valid_accuracy"])
@@ -245,7 +262,7 @@ class Trainer:
             "entropy_by_layer": entropy.tolist(),
             "max_weight_by_layer": max_prob.tolist(),
             "path": [block.spec.candidates[0] for block in derived.evolvable_blocks()],
-            "learning_rate": self.weights.param_groups[0]["lr"],
+            "learning_rate": self._learning_rate(phase),
             "alpha_steps": progress.alpha_steps,
             "batch_size_errors": sum(m.size_errors for m in meters),
             "seconds": progress.epoch_seconds,
@@ -271,8 +288,10 @@ class Trainer:
 
     def best_network(self) -> Network:
         """The derived network of the optimize epoch with the best validation accuracy, in evaluation mode."""
-        self.load_state_dict(checkpoint.load(self.checkpoints / "best.pt") | {"history": self.history})
-        return self.network.eval()
+        state = checkpoint.load(self.checkpoints / "best.pt")
+        network = Network(NetworkSpec.from_dict(state["spec"]))
+        network.load_state_dict(state["network"])
+        return network.to(self.device).eval()
 
     def _grow_if_stalled(self, valid_accuracy: float) -> Record | None:
         depth = len(self.network.blocks)

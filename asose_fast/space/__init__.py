@@ -3,7 +3,7 @@
 from asose_fast.space.block import BlockSpec, EvolvableBlock
 from asose_fast.space.candidates import CANDIDATES, build_candidate
 from asose_fast.space.mixed import MixedOp
-from asose_fast.space.network import Network, NetworkSpec, SpaceConfig
+from asose_fast.space.network import Network, NetworkSpec
 
 __all__ = [
     "CANDIDATES",
@@ -12,6 +12,5 @@ __all__ = [
     "MixedOp",
     "Network",
     "NetworkSpec",
-    "SpaceConfig",
     "build_candidate",
 ]

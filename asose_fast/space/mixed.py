@@ -48,7 +48,7 @@ class MixedOp(nn.Module):
             return y if gain is None else torch.lerp(x, y, gain.to(x.dtype))
         outputs = [self._run(op, x, tracked=index is None or index == k) for k, op in enumerate(self.ops.values())]
         if gain is not None:
-            outputs.append(x)
+            outputs.append(x.view_as(x))  # skip_connect gives x too, and torch.compile takes no tensor twice
             weights = torch.cat([gain * weights, (1 - gain).reshape(1)])
         return mixed_sum(outputs, weights)
 
@@ -64,4 +64,4 @@ class MixedOp(nn.Module):
     def _run(op: nn.Module, x: Tensor, *, tracked: bool) -> Tensor:
         with torch.set_grad_enabled(tracked and torch.is_grad_enabled()):
             y: Tensor = op(x)
-        return y
+        return y if tracked else y.detach()  # skip_connect gives x itself, gradient and all

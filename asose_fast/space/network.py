@@ -112,7 +112,7 @@ class Network(nn.Module):
         channels = model.spec.out_channels if position else model.spec.in_channels
         block = EvolvableBlock(BlockSpec(model.spec.candidates, channels, channels), gain=0.0)
         like = next(self.parameters())
-        block.to(device=like.device, dtype=like.dtype)
+        block.to(like.device, like.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         block.train(self.training)
         self.blocks.insert(position, block)
         return block

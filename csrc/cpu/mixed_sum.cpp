@@ -3,6 +3,7 @@
 #include "../mixed_sum.h"
 
 #include <cstdint>
+#include <stdexcept>
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
@@ -162,7 +163,10 @@ void mixed_sum_forward(const MixedSumForward& args) {
       return forward<double>(args);
     case DType::bf16:
       return forward<bfloat16>(args);
+    case DType::f16:
+      break;
   }
+  throw std::invalid_argument("mixed_sum: unknown element type");
 }
 
 void mixed_sum_backward(const MixedSumBackward& args) {
@@ -173,7 +177,10 @@ void mixed_sum_backward(const MixedSumBackward& args) {
       return backward<double>(args);
     case DType::bf16:
       return backward<bfloat16>(args);
+    case DType::f16:
+      break;
   }
+  throw std::invalid_argument("mixed_sum: unknown element type");
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

@@ -23,7 +23,7 @@ def test_fashion_mnist_from_its_raw_files(tmp_path):
         raw = tmp_path / "FashionMNIST" / "raw"
         write_idx(raw / f"{part}-images-idx3-ubyte", rng.integers(0, 256, (count, 28, 28), np.uint8))
         write_idx(raw / f"{part}-labels-idx1-ubyte", (np.arange(count) % 10).astype(np.uint8))
-    data = load_data(DataConfig("fashion-mnist", root=str(tmp_path)), 10, 0, CPU)
+    data = load_data(DataConfig("fashion-mnist", data_root=str(tmp_path)), 10, 0, CPU)
     assert (len(data.train), len(data.valid), len(data.test)) == (60, 20, 20)
     assert (data.channels, data.image_size, data.classes[9]) == (1, 28, "Ankle boot")
     x, y = next(data.train.batches(0))
@@ -49,7 +49,7 @@ def test_cifar_from_its_pickles(tmp_path, monkeypatch, name, class_name, key):
     monkeypatch.setattr(dataset, "train_list", [["one", None]])
     monkeypatch.setattr(dataset, "test_list", [["two", None]])
     monkeypatch.setattr(dataset, "meta", {"filename": "names", "key": "names", "md5": None})
-    data = load_data(DataConfig(name, root=str(tmp_path)), 4, 0, CPU)
+    data = load_data(DataConfig(name, data_root=str(tmp_path)), 4, 0, CPU)
     assert data.classes == ("red", "blue")
     assert (data.channels, data.image_size) == (3, 32)
     assert data.mean == (0, 0, 0.5)
@@ -63,4 +63,4 @@ def test_a_failed_download_says_where_the_set_belongs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(import_torchvision().datasets, "CIFAR10", unreachable)
     with pytest.raises(DataNotFoundError, match=f"cifar10 is not in {tmp_path} and cannot be downloaded .*no network"):
-        load_data(DataConfig("cifar10", root=str(tmp_path)), 4, 0, CPU)
+        load_data(DataConfig("cifar10", data_root=str(tmp_path)), 4, 0, CPU)

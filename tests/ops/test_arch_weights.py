@@ -57,7 +57,7 @@ def test_matches_the_float64_reference(backend, dtype, data):
         noise = torch.zeros_like(noise)  # ties among equal logits
     grad = torch.randn(logits.shape, dtype=torch.float64)
 
-    exact = logits.double().requires_grad_()
+    exact = logits.double().clone().requires_grad_()
     expected = reference(exact, temperature, hard=hard, boost=boost, noise=noise)
     leaf = logits.clone().requires_grad_()
     with ops.backend(backend):

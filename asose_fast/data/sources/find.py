@@ -15,4 +15,4 @@ def find_source(config: DataConfig) -> Source:
         return image_folder(config.folder, config.image_size)
     if config.dataset == "digits":
         return digits()
-    return torchvision_set(config.dataset, config.root)
+    return torchvision_set(config.dataset, config.data_root)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from asose_fast import _native
 
-DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2}
+DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 """csrc/dtype.h."""
 
 

@@ -1,0 +1,24 @@
+.PHONY: install train test bench lint format
+
+install:
+	pip install -c constraints.txt '.[dev]'
+
+train:
+	pip install -c constraints.txt . && python -m asose_fast.train
+
+test:
+	pip install -c constraints.txt '.[test]' && pytest
+
+bench:
+	pip install -c constraints.txt '.[test]' && pytest benchmarks
+
+lint:
+	ruff check .
+	ruff format --check .
+	mypy
+	clang-format --dry-run -Werror $$(git ls-files 'csrc/*')
+
+format:
+	ruff check --fix .
+	ruff format .
+	clang-format -i $$(git ls-files 'csrc/*')

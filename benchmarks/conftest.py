@@ -1,0 +1,37 @@
+"""Collects the lines of every benchmark's table and prints them at the end; `--with-compile` adds torch.compile."""
+
+import platform
+
+import pytest
+import torch
+
+_LINES: list[str] = []
+
+
+def pytest_addoption(parser):
+    parser.addoption("--with-compile", action="store_true", help="measure torch.compile too (minutes of compiling)")
+
+
+@pytest.fixture
+def with_compile(request):
+    return request.config.getoption("--with-compile")
+
+
+@pytest.fixture
+def report(request, benchmark):
+    """report(row, value): a line of the table, kept in pytest-benchmark's JSON as well."""
+
+    def add(row, value):
+        _LINES.append(f"{row:60s} {value}")
+        benchmark.extra_info[row] = str(value)
+
+    return add
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _LINES:
+        terminalreporter.section("ratios (ours is faster above 1)")
+        machine = platform.processor() or platform.machine()
+        terminalreporter.write_line(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {machine}")
+        for line in _LINES:
+            terminalreporter.write_line(line)

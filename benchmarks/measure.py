@@ -1,0 +1,50 @@
+"""Interleaved timing: every round runs each variant once, so that a drift of the machine meets all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+
+class Ratio(NamedTuple):
+    """How many times faster than a baseline: median over rounds, with the quartiles."""
+
+    median: float
+    low: float
+    high: float
+    rounds: int
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f}x [{self.low:.2f}, {self.high:.2f}] n={self.rounds}"
+
+
+def interleaved(variants: dict[str, Callable[[], object]], rounds: int = 15, warmup: int = 3) -> dict[str, list[float]]:
+    """Seconds of each variant, round by round."""
+    for _ in range(warmup):
+        for run in variants.values():
+            run()
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, run in variants.items():
+            start = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def ratio(baseline: list[float], ours: list[float]) -> Ratio:
+    """Ratio of times, pair by pair of one round."""
+    pairs = [b / o for b, o in zip(baseline, ours, strict=True)]
+    low, _, high = statistics.quantiles(pairs, n=4)
+    return Ratio(statistics.median(pairs), low, high, len(pairs))
+
+
+def copier(megabytes: int) -> tuple[Callable[[], object], int]:
+    """A large copy and the bytes that it reads and writes: the bandwidth that this machine has to give."""
+    source = torch.randn(megabytes * 250_000)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source), 2 * source.numel() * source.element_size()

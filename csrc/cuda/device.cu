@@ -1,0 +1,17 @@
+// Whether the kernels of this module can run on the current device.
+#include "check.cuh"
+#include "launch.h"
+
+namespace asose::cuda {
+namespace {
+
+__global__ void probe_kernel() {}
+
+}  // namespace
+
+void check_device() {
+  cudaFuncAttributes attributes;
+  check(cudaFuncGetAttributes(&attributes, probe_kernel), "the device");
+}
+
+}  // namespace asose::cuda

@@ -1,0 +1,114 @@
+"""What several tests build: small configurations, networks and trainers, and an independent forward pass."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asose_fast.config import CANDIDATES, Config
+from asose_fast.data import load_data
+from asose_fast.search import Trainer
+from asose_fast.search.selector import Selector
+from asose_fast.space import Network, NetworkSpec
+
+ROOT = Path(__file__).resolve().parent.parent
+CPU = torch.device("cpu")
+FEW = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")
+TINY = {
+    "limit_train": 120,
+    "limit_test": 40,
+    "batch_size": 20,
+    "channels": 4,
+    "depth": 2,
+    "candidates": FEW,
+    "warmup_epochs": 1,
+    "search_epochs": 2,
+    "growth_epochs": 1,
+    "optimize_epochs": 1,
+    "alpha_every": 3,
+    "recalibration_batches": 2,
+}
+"""A run of about a second: 90 training images in 5 batches, the last of 10, and 30 validation images in 2."""
+
+
+def make_config(**changes: object) -> Config:
+    return Config(**{**TINY, **changes})
+
+
+def make_trainer(folder: Path, observers: Sequence[object] = (), **changes: object) -> Trainer:
+    config = make_config(**changes)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    return Trainer(config, load_data(config, config.batch_size, config.seed, CPU), CPU, folder, observers)
+
+
+def make_network(
+    candidates: Sequence[str] = CANDIDATES, depth: int = 4, channels: int = 4, classes: int = 5
+) -> Network:
+    return Network(NetworkSpec.chain(make_config(candidates=candidates, depth=depth, channels=channels), 3, classes))
+
+
+def make_selector(
+    candidates: Sequence[str] = CANDIDATES, layers: int = 4, seed: int = 0, **changes: object
+) -> Selector:
+    return Selector(make_config(candidates=candidates, **changes), candidates, layers, seed, CPU)
+
+
+def make_batch(images: int = 6, size: int = 9, classes: int = 5, dtype: torch.dtype = torch.float32) -> tuple:
+    x = torch.randn(images, 3, size, size, dtype=dtype).contiguous(memory_format=torch.channels_last)
+    return x, torch.arange(images) % classes
+
+
+def plain_forward(network: Network, x: Tensor, weights: Tensor) -> Tensor:
+    """The network in plain PyTorch: every candidate is computed and multiplied by its weight."""
+    x = network.stem(x)
+    for block, row in zip(network.evolvable_blocks(), weights, strict=True):
+        mixed = sum(w * op(x) for w, op in zip(row, block.mixed.ops.values(), strict=True))
+        x = x + block.gain * (mixed - x) if block.project is None else block.project(mixed)
+    return network.head(x)
+
+
+def plain_loss(network: Network, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:
+    return F.cross_entropy(plain_forward(network, x, weights), y)
+
+
+def candidates_of(network: Network) -> Iterator[tuple[int, str, torch.nn.Module]]:
+    """(layer, name, module) of every candidate."""
+    for layer, block in enumerate(network.evolvable_blocks()):
+        for name, op in block.mixed.ops.items():
+            yield layer, name, op
+
+
+class OnStep:
+    """An observer that calls `action(trainer)` after every weight step."""
+
+    def __init__(self, action: Callable[[Trainer], None]) -> None:
+        self.on_step = action
+
+    def on_epoch_start(self, trainer: Trainer, phase: object) -> None: ...
+
+    def on_epoch_end(self, trainer: Trainer, record: object) -> None: ...
+
+
+def options(**changes: object) -> list[str]:
+    """Command-line options for the run of TINY."""
+    values = {**TINY, **changes}
+    return [f"--{key}={list(v) if isinstance(v, tuple) else v}".replace("'", "") for key, v in values.items()]
+
+
+def python(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Runs the interpreter on one thread and returns what it wrote."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd or ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )

@@ -1,0 +1,93 @@
+"""Fault 6: NaN silently became skip; it must end the run, name the place and keep the last good checkpoint."""
+
+import math
+import re
+
+import pytest
+import torch
+
+from asose_fast import checkpoint
+from asose_fast import train as train_module
+from asose_fast.search import SearchDivergedError, Trainer
+from tests.helpers import FEW, TINY, OnStep, make_trainer
+
+
+def poison_operation(trainer):
+    with torch.no_grad():
+        trainer.network.blocks[1].mixed.ops["sep_conv_3x3"][1].weight.fill_(math.nan)
+
+
+def poison_alpha(trainer):
+    with torch.no_grad():
+        trainer.selector.alpha[1][2] = math.nan
+
+
+def at(epoch, step, action):
+    def act(trainer):
+        if (trainer.progress.epoch, trainer.progress.step) == (epoch, step):
+            action(trainer)
+
+    return OnStep(act)
+
+
+def all_finite(path):
+    state = checkpoint.load(path)
+    tensors = [*state["network"].values(), state["selector"]["alpha"]]
+    return all(t.isfinite().all() for t in tensors)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("epoch", "phase"), [(1, "search"), (3, "growth")])
+def test_nan_in_an_operation_is_named(tmp_path, epoch, phase, seed):
+    """Whether a weight step samples it first or an alpha step computes it: the seeds give both."""
+    trainer = make_trainer(tmp_path, [at(epoch, 1, poison_operation)], seed=seed)
+    with pytest.raises(SearchDivergedError, match=rf"phase {phase}, epoch {epoch + 1}, after \d steps") as caught:
+        trainer.run()
+    assert "layer 1, operation sep_conv_3x3" in str(caught.value)
+    assert checkpoint.load(tmp_path / "checkpoints" / "last.pt")["progress"]["epoch"] == epoch
+    assert all_finite(tmp_path / "checkpoints" / "last.pt")
+
+
+def test_nan_in_alpha_is_named(tmp_path):
+    trainer = make_trainer(tmp_path, [at(1, 1, poison_alpha)])
+    with pytest.raises(SearchDivergedError, match=r"phase search, epoch 2, after \d steps") as caught:
+        trainer.run()
+    assert re.search(r"alpha of layer 1, operation max_pool_3x3", str(caught.value))
+    assert all_finite(tmp_path / "checkpoints" / "last.pt")
+
+
+def test_nan_in_the_last_step_of_an_epoch_does_not_replace_the_good_checkpoint(tmp_path):
+    trainer = make_trainer(tmp_path, [at(1, 5, poison_operation)])
+    with pytest.raises(SearchDivergedError, match="layer 1, operation sep_conv_3x3"):
+        trainer.run()
+    for name in ("last.pt", "best.pt"):
+        assert checkpoint.load(tmp_path / "checkpoints" / name)["progress"]["epoch"] == 1
+        assert all_finite(tmp_path / "checkpoints" / name)
+
+
+@pytest.mark.parametrize("part", ["stem", "head"])
+def test_nan_outside_the_blocks_is_named(tmp_path, part):
+    def poison(trainer):
+        with torch.no_grad():
+            next(getattr(trainer.network, part).parameters()).fill_(math.nan)
+
+    trainer = make_trainer(tmp_path, [at(1, 1, poison)])
+    with pytest.raises(SearchDivergedError, match="the stem" if part == "stem" else "the classifier"):
+        trainer.run()
+
+
+def test_the_command_ends_with_status_2(tmp_path, monkeypatch, capsys):
+    built = Trainer.__init__
+
+    def poisoned(self, *arguments):
+        built(self, *arguments)
+        self.observers.append(at(1, 1, poison_operation))
+
+    monkeypatch.setattr(Trainer, "__init__", poisoned)
+    options = [f"--{key}={value}" for key, value in TINY.items() if key != "candidates"]
+    run = tmp_path / "run"
+    status = train_module.main([*options, f"--candidates=[{','.join(FEW)}]", "--out", str(run)])
+    assert status == 2
+    error = capsys.readouterr().err
+    assert "layer 1, operation sep_conv_3x3" in error
+    assert f"The last good checkpoint is kept in {run / 'checkpoints'}" in error

@@ -1,0 +1,59 @@
+"""When the network grows, and where."""
+
+import pytest
+
+from asose_fast.config import GrowthConfig
+from asose_fast.search.growth import StallCounter, next_position
+from tests.helpers import FEW, make_network, make_trainer
+
+
+def epochs_of_growth(accuracies, **changes):
+    counter, config = StallCounter(), GrowthConfig(**changes)
+    return [epoch for epoch, accuracy in enumerate(accuracies) if counter.stalled(config, accuracy)]
+
+
+def test_grows_after_patience_without_enough_improvement():
+    assert epochs_of_growth([0.5] * 6) == [5]
+    assert epochs_of_growth([0.5] * 16) == [5, 10, 15]  # the count starts anew
+    assert epochs_of_growth([0.5, 0.51, 0.519, 0.5, 0.4, 0.51]) == [5]
+
+
+def test_an_improvement_by_the_threshold_starts_the_count_anew():
+    assert epochs_of_growth([0.5, 0.5, 0.5, 0.5, 0.5, 0.521, 0.521, 0.521, 0.521, 0.521, 0.521]) == [10]
+
+
+def test_slow_improvement_counts_once_it_adds_up():
+    assert epochs_of_growth([0.50, 0.51, 0.521, 0.53, 0.542, 0.55, 0.562, 0.57, 0.583]) == []
+
+
+def test_patience_and_threshold_are_settings():
+    assert epochs_of_growth([0.5, 0.6, 0.6, 0.6], growth_patience=2, growth_threshold=10.5) == [2]
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(1, 1), (2, 1), (4, 1), (5, 1), (6, 1)])
+def test_the_shortest_stage_grows_first(depth, expected):
+    assert next_position(make_network(FEW, depth=depth)) in range(depth + 1)
+    network = make_network(FEW, depth=depth)
+    position = next_position(network)
+    stages = [0]
+    for block in network.blocks:
+        if block.spec.reduces:
+            stages.append(0)
+        stages[-1] += 1
+    network.deepen(position)
+    assert not network.blocks[position].spec.reduces
+    grown = [0]
+    for block in network.blocks:
+        if block.spec.reduces:
+            grown.append(0)
+        grown[-1] += 1
+    changed = [i for i, (a, b) in enumerate(zip(stages, grown, strict=True)) if a != b]
+    shortest = min(size for size in stages if size)
+    assert changed == [max(i for i, size in enumerate(stages) if size == shortest)]
+
+
+def test_growth_ends_at_the_largest_depth(tmp_path):
+    trainer = make_trainer(tmp_path, growth_patience=1, growth_threshold=99.0, max_depth=4)
+    grown = [trainer._grow_if_stalled(0.5) for _ in range(4)]
+    assert [g and g["depth"] for g in grown] == [3, 4, None, None]
+    assert len(trainer.network.blocks) == len(trainer.selector.alpha) == 4

@@ -1,0 +1,260 @@
+"""`python -m asose_fast.train`: what a run leaves, resuming, options, errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+import yaml
+
+from asose_fast import checkpoint, result
+from asose_fast.config import Config
+from asose_fast.data import load_data
+from asose_fast.search.evaluate import accuracy
+from asose_fast.train import main
+from tests.helpers import CPU, ROOT, TINY, make_config, options
+
+FILES = {"config.yaml", "metrics.jsonl", "checkpoints", "tensorboard", "genotype.json", "model.safetensors"}
+TIMINGS = ("seconds", "images_per_second", "health")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("train") / "run"
+    assert main([*options(), "--out", str(folder)]) == 0
+    return folder
+
+
+def metrics(folder):
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in record.items() if k not in TIMINGS} for record in records]
+
+
+def refused(capsys, *arguments):
+    """What the command says when it refuses."""
+    try:
+        status = main(list(arguments))
+    except SystemExit as end:
+        status = end.code
+    assert status == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert "Traceback" not in error
+    return error
+
+
+def test_a_run_leaves_its_files(run):
+    assert {p.name for p in run.iterdir()} == FILES | {"summary.json"}
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
+    assert Config.from_dict(yaml.safe_load((run / "config.yaml").read_text())) == make_config()
+    assert [r["phase"] for r in metrics(run)] == ["warmup", "search", "search", "growth", "optimize"]
+    summary = json.loads((run / "summary.json").read_text())
+    genotype = json.loads((run / "genotype.json").read_text())
+    assert genotype["operations"] == summary["operations"]
+    assert len(summary["health"]) == 5
+
+
+def test_the_written_model_has_the_written_test_accuracy(run):
+    network = result.load(run)
+    assert not network.training
+    config = make_config()
+    data = load_data(config, config.batch_size, config.seed, CPU)
+    summary = json.loads((run / "summary.json").read_text())
+    assert accuracy(network, data.test.batches(0)) == summary["test_accuracy"]
+    assert sum(p.numel() for p in network.parameters()) == summary["parameters"]
+    genotype = json.loads((run / "genotype.json").read_text())
+    assert genotype["normalization"] == {"mean": list(data.mean), "std": list(data.std)}
+    assert genotype["classes"] == list(data.classes)
+
+
+def test_a_foreign_genotype_is_refused(tmp_path):
+    (tmp_path / "genotype.json").write_text('{"format": "darts"}')
+    with pytest.raises(ValueError, match=r"genotype\.json is not a genotype of asose_fast, version 1"):
+        result.load(tmp_path)
+
+
+def start(folder):
+    """The command in a process of its own, returned once its search has begun."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "asose_fast.train", *options(search_epochs=60), "--out", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if (folder / "metrics.jsonl").exists() and len((folder / "metrics.jsonl").read_text().splitlines()) >= 2:
+            return process
+        time.sleep(0.01)
+    process.kill()
+    raise AssertionError(process.communicate())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    assert main([*options(search_epochs=60), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_stopped_run_resumes_to_the_same_end(tmp_path, undisturbed, number, capsys):
+    folder = tmp_path / "run"
+    process = start(folder)
+    process.send_signal(number)
+    said, error = process.communicate(timeout=120)
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 128 + number
+        assert f"stopped by {number.name} in phase search" in said
+        assert f"python -m asose_fast.train --resume {folder}" in said
+        assert "Traceback" not in error
+    assert not (folder / "summary.json").exists()
+    assert main(["--resume", str(folder)]) == 0
+    assert f"resuming {folder}" in capsys.readouterr().out.replace("\n", "")
+    assert (folder / "model.safetensors").read_bytes() == (undisturbed / "model.safetensors").read_bytes()
+    assert metrics(folder) == metrics(undisturbed)
+
+
+def test_resuming_a_finished_run_writes_its_results_again(run):
+    (run / "summary.json").unlink()
+    model = (run / "model.safetensors").read_bytes()
+    assert main([f"--resume={run}"]) == 0
+    assert (run / "summary.json").exists()
+    assert (run / "model.safetensors").read_bytes() == model
+    assert len(metrics(run)) == 5
+
+
+def test_strict_ends_with_status_3_on_a_breach(tmp_path, capsys):
+    breached = options(entropy_below=0.01, throughput_steady=0.0, max_weight_above=0.0, accuracy_above_chance=0.0)
+    assert main([*breached, "--strict=true", "--out", str(tmp_path / "a")]) == 3
+    assert "out of bounds at the end of the search: architecture entropy" in capsys.readouterr().err
+    assert (tmp_path / "a" / "summary.json").exists()
+    assert main([*breached, "--entropy_below=9", "--strict=true", "--out", str(tmp_path / "b")]) == (
+        0 if json.loads((tmp_path / "b" / "summary.json").read_text())["health"][3]["value"] > 0 else 3
+    )
+    assert main([*breached, "--out", str(tmp_path / "c")]) == 0
+
+
+def printed(capsys, *arguments):
+    with pytest.raises(SystemExit) as end:
+        main([*arguments, "--print_config"])
+    assert not end.value.code
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_print_config_prints_every_setting(capsys):
+    settings = printed(capsys)
+    assert Config().to_dict().items() <= settings.items()
+
+
+@pytest.mark.parametrize("option", ["--limit-train=77", "--limit_train=77", "--limit-train 77", "--limit_train 77"])
+def test_hyphens_and_underscores(capsys, option):
+    assert printed(capsys, *option.split())["limit_train"] == 77
+
+
+def test_values_keep_their_hyphens(capsys):
+    assert printed(capsys, "--dataset", "fashion-mnist", "--data-root=a-b/--c")["data_root"] == "a-b/--c"
+    assert printed(capsys, "--dataset=fashion-mnist")["dataset"] == "fashion-mnist"
+
+
+def test_yaml_file(tmp_path, capsys):
+    file = tmp_path / "run.yaml"
+    file.write_text("limit_train: 90\nwarmup: skip\ncandidates: [none, skip_connect]\n")
+    settings = printed(capsys, "--config", str(file), "--limit-train", "80")
+    assert (settings["limit_train"], settings["warmup"]) == (80, "skip")
+    assert settings["candidates"] == ["none", "skip_connect"]
+
+
+def test_the_config_of_a_run_runs_again(run, capsys):
+    assert printed(capsys, "--config", str(run / "config.yaml"))["channels"] == TINY["channels"]
+
+
+def test_unknown_options_and_keys_name_the_nearest(tmp_path, capsys):
+    assert "did you mean 'batch_size'?" in refused(capsys, "--batch_sise=3")
+    assert "did you mean 'growth_patience'?" in refused(capsys, "--growth-patiense", "3")
+    file = tmp_path / "run.yaml"
+    file.write_text("limit_trian: 90\n")
+    error = refused(capsys, "--config", str(file))
+    assert "limit_trian" in error
+    assert "did you mean 'limit_train'?" in error
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--warmup=unifrom", "did you mean 'uniform'?"),
+        ("--candidates=[none,sep_conv3x3]", "unknown candidate 'sep_conv3x3': did you mean 'sep_conv_3x3'?"),
+        ("--dataset=digit", "unknown dataset 'digit': did you mean 'digits'?"),
+        ("--batch_size=many", "batch_size"),
+        ("--epochs=3", "epochs must be at least 4"),
+        ("--alpha_every=1", "alpha_every must be at least 2"),
+        ("--device=gpu", "device 'gpu' cannot be used here"),
+        ("--limit_train=5", "limit_train must be at least 20"),
+        ("--boost_top_k=-1", "boost_top_k must be"),
+    ],
+)
+def test_bad_values_are_refused_before_a_folder_is_made(tmp_path, capsys, option, message):
+    folder = tmp_path / "run"
+    assert message in refused(capsys, option, "--out", str(folder))
+    assert not folder.exists()
+
+
+def test_an_existing_run_is_not_overwritten(run, capsys):
+    before = (run / "metrics.jsonl").read_bytes()
+    error = refused(capsys, *options(), "--out", str(run))
+    assert f"{run} holds a run already: resume it with --resume {run}, or give another --out" in error
+    assert (run / "metrics.jsonl").read_bytes() == before
+
+
+def test_resume_takes_no_other_option(run, tmp_path, capsys):
+    file = tmp_path / "resume.yaml"
+    file.write_text(f"resume: {run}\nlimit_train: 90\n")
+    for arguments in (
+        ["--resume", str(run), "--limit_train=90"],
+        [f"--resume={run}", "--strict=true"],
+        ["--limit-train", "90", "--resume", str(run)],
+        ["--config", str(file)],
+    ):
+        assert "--resume takes its settings from the run" in refused(capsys, *arguments)
+
+
+def test_bad_checkpoints_are_refused(tmp_path, run, capsys):
+    assert "there is no checkpoint" in refused(capsys, "--resume", str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    last = tmp_path / "checkpoints" / "last.pt"
+    last.write_bytes((run / "checkpoints" / "last.pt").read_bytes()[:5000])
+    assert "is damaged or not a checkpoint of asose_fast" in refused(capsys, "--resume", str(tmp_path))
+    torch.save({"model": 1}, last)
+    assert "is not a checkpoint of asose_fast" in refused(capsys, "--resume", str(tmp_path))
+    torch.save({"format": checkpoint.FORMAT, "version": 2}, last)
+    assert "has checkpoint version 2" in refused(capsys, "--resume", str(tmp_path))
+
+
+def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(tmp_path, capsys, monkeypatch):
+    write = checkpoint.write_atomically
+    written = []
+
+    def full_after_three(path, content):
+        if path.name == "last.pt":
+            written.append(path)
+        if len(written) > 2:
+            monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        write(path, content)
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full_after_three)
+    error = refused(capsys, *options(), "--out", str(tmp_path / "run"))
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    assert f"cannot write {last}: No space left on device; the file that was there is unharmed" in error
+    assert checkpoint.load(last)["progress"]["epoch"] == 2
+    monkeypatch.undo()
+    assert main(["--resume", str(tmp_path / "run")]) == 0
