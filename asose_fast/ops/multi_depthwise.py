@@ -262,7 +262,7 @@ class _MultiDepthwise(torch.autograd.Function):
         return tuple(torch.ops.asose_fast.multi_depthwise_fwd(xs, params, *plan))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plan: Plan = ctx.plan
         params, *xs = ctx.saved_tensors

@@ -88,7 +88,7 @@ class _PoolPair(torch.autograd.Function):
         return avg, max
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_avg: Tensor | None, grad_max: Tensor | None) -> tuple[Tensor | None, None]:
         (x,) = ctx.saved_tensors
         return torch.ops.asose_fast.pool_pair_bwd(grad_avg, grad_max, x, ctx.stride), None
