@@ -70,6 +70,103 @@ void mixed_sum_backward(int dtype, int inputs, const std::vector<int64_t>& sizes
                                      threads});
 }
 
+std::vector<void*> pointers(const std::vector<uintptr_t>& addresses) {
+  std::vector<void*> result;
+  result.reserve(addresses.size());
+  for (uintptr_t value : addresses) result.push_back(address(value));
+  return result;
+}
+
+// `shape` is (N, C, H, W) of the inputs.
+MultiDepthwise multi_depthwise(int dtype, const std::vector<int64_t>& shape,
+                               const std::vector<int64_t>& kernels,
+                               const std::vector<int64_t>& dilations, int stride, bool relu,
+                               bool affine, int inputs, int threads) {
+  MultiDepthwise op{};
+  op.dtype = static_cast<DType>(dtype);
+  op.images = shape[0], op.channels = shape[1], op.height = shape[2], op.width = shape[3];
+  op.stride = stride, op.relu = relu, op.affine = affine;
+  op.inputs = inputs, op.branches = static_cast<int>(kernels.size());
+  op.kernels = kernels.data(), op.dilations = dilations.data();
+  op.threads = threads;
+  return op;
+}
+
+// Slices of the partial sums, and bytes of scratch a thread.
+py::tuple multi_depthwise_plan(int dtype, const std::vector<int64_t>& shape,
+                               const std::vector<int64_t>& kernels,
+                               const std::vector<int64_t>& dilations, int stride, bool affine,
+                               int inputs) {
+  const DepthwiseTiling tiling(
+      multi_depthwise(dtype, shape, kernels, dilations, stride, false, affine, inputs, 1));
+  return py::make_tuple(tiling.slices, tiling.scratch_bytes);
+}
+
+// Addresses: x[0..inputs), y[0..branches).
+void multi_depthwise_forward(int dtype, const std::vector<int64_t>& shape,
+                             const std::vector<int64_t>& kernels,
+                             const std::vector<int64_t>& dilations, int stride, bool relu,
+                             bool affine, int inputs, const std::vector<uintptr_t>& addresses,
+                             uintptr_t params, uintptr_t scratch, int threads) {
+  MultiDepthwise op =
+      multi_depthwise(dtype, shape, kernels, dilations, stride, relu, affine, inputs, threads);
+  const auto all = pointers(addresses);
+  op.x = all.data(), op.params = address(params), op.scratch = address(scratch);
+  py::gil_scoped_release unlocked;
+  cpu::kernels().multi_depthwise_forward({op, all.data() + inputs});
+}
+
+// Addresses: x[0..inputs), grad[0..branches), grad_x[0..inputs).
+void multi_depthwise_backward(int dtype, const std::vector<int64_t>& shape,
+                              const std::vector<int64_t>& kernels,
+                              const std::vector<int64_t>& dilations, int stride, bool relu,
+                              bool affine, int inputs, const std::vector<uintptr_t>& addresses,
+                              uintptr_t params, bool need_weights, bool need_affine,
+                              uintptr_t partials, uintptr_t grad_params, uintptr_t scratch,
+                              int threads) {
+  MultiDepthwise op =
+      multi_depthwise(dtype, shape, kernels, dilations, stride, relu, affine, inputs, threads);
+  const auto all = pointers(addresses);
+  op.x = all.data(), op.params = address(params), op.scratch = address(scratch);
+  py::gil_scoped_release unlocked;
+  cpu::kernels().multi_depthwise_backward({op, all.data() + inputs,
+                                           all.data() + inputs + op.branches, need_weights,
+                                           need_affine, address(partials), address(grad_params)});
+}
+
+// `shape` is (N, C, H, W) of x.
+PoolPair pool_pair(int dtype, const std::vector<int64_t>& shape, int64_t stride, uintptr_t x,
+                   int threads) {
+  return {static_cast<DType>(dtype),
+          shape[0],
+          shape[1],
+          shape[2],
+          shape[3],
+          stride,
+          address(x),
+          threads};
+}
+
+int64_t pool_pair_scratch(const std::vector<int64_t>& shape, int64_t stride) {
+  return pool_pair_scratch_bytes(pool_pair(0, shape, stride, 0, 1));
+}
+
+void pool_pair_forward(int dtype, const std::vector<int64_t>& shape, int64_t stride, uintptr_t x,
+                       uintptr_t average, uintptr_t max, int threads) {
+  py::gil_scoped_release unlocked;
+  cpu::kernels().pool_pair_forward(
+      {pool_pair(dtype, shape, stride, x, threads), address(average), address(max)});
+}
+
+void pool_pair_backward(int dtype, const std::vector<int64_t>& shape, int64_t stride, uintptr_t x,
+                        uintptr_t grad_average, uintptr_t grad_max, uintptr_t grad_x,
+                        uintptr_t scratch, int threads) {
+  py::gil_scoped_release unlocked;
+  cpu::kernels().pool_pair_backward({pool_pair(dtype, shape, stride, x, threads),
+                                     address(grad_average), address(grad_max), address(grad_x),
+                                     address(scratch)});
+}
+
 }  // namespace
 }  // namespace asose
 
@@ -78,10 +175,17 @@ PYBIND11_MODULE(cpu, module) {
   module.attr("max_ops") = asose::kMaxOps;
   module.attr("max_inputs") = asose::kMaxInputs;
   module.attr("max_dims") = asose::kMaxDims;
+  module.attr("max_branches") = asose::kMaxBranches;
   module.def("isa", [] { return asose::cpu::kernels().isa; });
   module.def("arch_weights_forward", &asose::arch_weights_forward);
   module.def("arch_weights_backward", &asose::arch_weights_backward);
   module.def("mixed_sum_tasks", &asose::mixed_sum_tasks);
   module.def("mixed_sum_forward", &asose::mixed_sum_forward);
   module.def("mixed_sum_backward", &asose::mixed_sum_backward);
+  module.def("multi_depthwise_plan", &asose::multi_depthwise_plan);
+  module.def("multi_depthwise_forward", &asose::multi_depthwise_forward);
+  module.def("multi_depthwise_backward", &asose::multi_depthwise_backward);
+  module.def("pool_pair_scratch", &asose::pool_pair_scratch);
+  module.def("pool_pair_forward", &asose::pool_pair_forward);
+  module.def("pool_pair_backward", &asose::pool_pair_backward);
 }

@@ -2,7 +2,18 @@
 
 from asose_fast.ops.arch_weights import ArchWeights, Boost, arch_weights
 from asose_fast.ops.mixed_sum import mixed_sum
+from asose_fast.ops.multi_depthwise import multi_depthwise
 from asose_fast.ops.noise import gumbel_noise
+from asose_fast.ops.pool_pair import pool_pair
 from asose_fast.ops.registry import backend
 
-__all__ = ["ArchWeights", "Boost", "arch_weights", "backend", "gumbel_noise", "mixed_sum"]
+__all__ = [
+    "ArchWeights",
+    "Boost",
+    "arch_weights",
+    "backend",
+    "gumbel_noise",
+    "mixed_sum",
+    "multi_depthwise",
+    "pool_pair",
+]

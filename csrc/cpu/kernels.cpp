@@ -10,11 +10,16 @@ void arch_weights_forward(const ArchWeightsForward&);
 void arch_weights_backward(const ArchWeightsBackward&);
 void mixed_sum_forward(const MixedSumForward&);
 void mixed_sum_backward(const MixedSumBackward&);
+void multi_depthwise_forward(const MultiDepthwiseForward&);
+void multi_depthwise_backward(const MultiDepthwiseBackward&);
+void pool_pair_forward(const PoolPairForward&);
+void pool_pair_backward(const PoolPairBackward&);
 
 extern const Kernels table;
 const Kernels table = {
-    ASOSE_NAME(ASOSE_ISA), arch_weights_forward, arch_weights_backward,
-    mixed_sum_forward,     mixed_sum_backward,
+    ASOSE_NAME(ASOSE_ISA),    arch_weights_forward, arch_weights_backward,
+    mixed_sum_forward,        mixed_sum_backward,   multi_depthwise_forward,
+    multi_depthwise_backward, pool_pair_forward,    pool_pair_backward,
 };
 
 }  // namespace asose::cpu::ASOSE_ISA

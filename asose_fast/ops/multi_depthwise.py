@@ -1,0 +1,329 @@
+"""All depthwise convolutions of a mixed layer in one pass: shared or per-branch input, affine map and ReLU on load."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asose_fast.ops import registry
+from asose_fast.ops.library import define
+
+MAX_BRANCHES = 32
+DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+
+registry.register(
+    "multi_depthwise",
+    {
+        "reference": "asose_fast.ops.multi_depthwise",
+        "cpu": "asose_fast.ops.native.multi_depthwise",
+    },
+)
+
+
+class Plan(NamedTuple):
+    """What the operator computes, apart from its tensors."""
+
+    kernels: tuple[int, ...]
+    """Odd; branch b pads by dilation * (kernel - 1) / 2."""
+    dilations: tuple[int, ...]
+    inputs: int
+    """1, shared by all branches, or one a branch."""
+    stride: int
+    relu: bool
+    affine: bool
+
+    @property
+    def taps(self) -> list[int]:
+        """Taps of every branch."""
+        return [k * k for k in self.kernels]
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of params: the taps of every branch, then, where affine, the scales and the shifts of the inputs."""
+        return [*self.taps, self.inputs, self.inputs] if self.affine else self.taps
+
+    def pad(self, branch: int) -> int:
+        """Zeros around the input of a branch."""
+        return self.dilations[branch] * (self.kernels[branch] - 1) // 2
+
+    def out_shape(self, x: Tensor) -> tuple[int, ...]:
+        """(N, C, ceil(H / stride), ceil(W / stride))."""
+        return (*x.shape[:2], *((size - 1) // self.stride + 1 for size in x.shape[2:]))
+
+
+def multi_depthwise(
+    xs: Tensor | Sequence[Tensor],
+    weights: Sequence[Tensor],
+    *,
+    dilations: Sequence[int],
+    stride: int = 1,
+    relu: bool = True,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """Depthwise convolutions of B branches in one pass, forward and backward (DESIGN section 5).
+
+    y_b = conv2d(v_b, weights_b, stride, padding=d_b (k_b - 1) / 2, dilation=d_b, groups=C)
+    v_b = relu(scale_b * x_b + shift_b)             one v for all branches where xs is a single tensor
+
+    g_v = sum over the branches of v of conv_transpose(g_b, weights_b)        u = scale * x + shift
+    g_u = g_v where u > 0        dL/dx = scale * g_u        dL/dscale = sum g_u * x        dL/dshift = sum g_u
+    dL/dweights_b[i, j] = sum g_b * v_b shifted by the tap
+
+    With the scale and shift of a batch norm these are its two sums, so that its backward needs no further pass over
+    the inputs. The activated v is never stored. Gradients that autograd does not ask for, and those of branches
+    whose output is not used, are not computed. Arithmetic is in float32 (float64 for float64 inputs), and no result
+    depends on the thread count. (3, 5, 7; dilation 1) and (3, 5; dilation 2) are fastest.
+
+    Args:
+        xs: one tensor (N, C, H, W) for all branches, or one a branch, of one shape, dtype (float16, bfloat16, float32,
+            float64) and device. Other layouts than channels_last are converted.
+        weights: B tensors (C, 1, k, k), k odd, 1 <= B <= 32, in any floating dtype.
+        dilations: B positive integers.
+        stride: 1 or 2.
+        relu: whether v has the ReLU.
+        scale, shift: (C,) with a single tensor, (B, C) with a sequence; both or neither.
+
+    Returns:
+        B tensors (N, C, ceil(H / stride), ceil(W / stride)), channels_last, in the dtype of xs.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
+    """
+    shared = isinstance(xs, Tensor)
+    inputs = [xs] if isinstance(xs, Tensor) else list(xs)
+    weights, dilations = list(weights), list(dilations)
+    affine = None if scale is None or shift is None else (scale, shift)
+    _check(inputs, weights, dilations, stride, shared)
+    if (scale is None) != (shift is None):
+        raise ValueError("multi_depthwise: give both scale and shift, or neither")
+    for name, value in zip(("scale", "shift"), affine or (), strict=False):
+        _check_affine(name, value, inputs[0], None if shared else len(weights))
+    kernels = tuple(w.shape[-1] for w in weights)
+    plan = Plan(kernels, tuple(dilations), len(inputs), stride, relu, affine is not None)
+    inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
+    return _MultiDepthwise.apply(plan, *inputs, *weights, *(affine or ()))  # type: ignore[no-any-return]
+
+
+def _check(xs: list[Tensor], weights: list[Tensor], dilations: list[int], stride: int, shared: bool) -> None:
+    if not 1 <= len(weights) <= MAX_BRANCHES:
+        raise ValueError(f"multi_depthwise: weights must hold 1 to {MAX_BRANCHES} tensors, got {len(weights)}")
+    if len(dilations) != len(weights):
+        raise ValueError(f"multi_depthwise: {len(weights)} weights need as many dilations, got {len(dilations)}")
+    if not shared and len(xs) != len(weights):
+        raise ValueError(f"multi_depthwise: {len(weights)} weights need one x or as many, got {len(xs)}")
+    if stride not in (1, 2):
+        raise ValueError(f"multi_depthwise: stride must be 1 or 2, got {stride}")
+    for i, x in enumerate(xs):
+        name = "xs" if shared else f"xs[{i}]"
+        if not isinstance(x, Tensor):
+            raise TypeError(f"multi_depthwise: {name} must be a tensor, got {type(x).__name__}")
+        if x.dtype not in DTYPES:
+            raise TypeError(f"multi_depthwise: {name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
+        if x.dim() != 4 or 0 in x.shape[1:]:
+            raise ValueError(f"multi_depthwise: {name} must be (N, C, H, W) with C, H, W > 0, got {tuple(x.shape)}")
+        if (x.shape, x.dtype, x.device) != (xs[0].shape, xs[0].dtype, xs[0].device):
+            raise ValueError(
+                f"multi_depthwise: {name} is {x.dtype} {tuple(x.shape)} on {x.device}, "
+                f"xs[0] is {xs[0].dtype} {tuple(xs[0].shape)} on {xs[0].device}"
+            )
+    channels = xs[0].shape[1]
+    for b, (weight, dilation) in enumerate(zip(weights, dilations, strict=True)):
+        if not isinstance(weight, Tensor) or not weight.is_floating_point():
+            kind = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
+            raise TypeError(f"multi_depthwise: weights[{b}] must be a floating tensor, got {kind}")
+        if weight.dim() != 4 or weight.shape[:2] != (channels, 1) or weight.shape[2] != weight.shape[3]:
+            raise ValueError(
+                f"multi_depthwise: weights[{b}] must be (C, 1, k, k) with C = {channels}, got {tuple(weight.shape)}"
+            )
+        if weight.shape[3] % 2 == 0:
+            raise ValueError(f"multi_depthwise: weights[{b}] must have an odd kernel size, got {weight.shape[3]}")
+        if weight.device != xs[0].device:
+            raise ValueError(f"multi_depthwise: weights[{b}] is on {weight.device}, xs on {xs[0].device}")
+        if dilation < 1:
+            raise ValueError(f"multi_depthwise: dilations[{b}] must be positive, got {dilation}")
+
+
+def _check_affine(name: str, value: Tensor, x: Tensor, branches: int | None) -> None:
+    shape = (x.shape[1],) if branches is None else (branches, x.shape[1])
+    if value.shape != shape:
+        raise ValueError(f"multi_depthwise: {name} must have shape {shape}, got {tuple(value.shape)}")
+    if not value.is_floating_point() or value.device != x.device:
+        raise TypeError(f"multi_depthwise: {name} must be floating on {x.device}, got {value.dtype} on {value.device}")
+
+
+def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of parameters and sums for inputs of `dtype`: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def reference(
+    xs: Tensor | Sequence[Tensor],
+    weights: Sequence[Tensor],
+    *,
+    dilations: Sequence[int],
+    stride: int = 1,
+    relu: bool = True,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """The formula of `multi_depthwise` in plain differentiable PyTorch: what every backend is tested against."""
+    inputs = [xs] if isinstance(xs, Tensor) else list(xs)
+    acc = accumulation_dtype(inputs[0].dtype)
+    active = []
+    for i, x in enumerate(inputs):
+        value = x.to(acc)
+        if scale is not None and shift is not None:
+            value = value * scale.to(acc).view(len(inputs), -1, 1, 1)[i] + shift.to(acc).view(len(inputs), -1, 1, 1)[i]
+        active.append(value.relu() if relu else value)
+    ys = []
+    for b, (weight, dilation) in enumerate(zip(weights, dilations, strict=True)):
+        pad = dilation * (weight.shape[-1] - 1) // 2
+        v = active[b if len(active) > 1 else 0]
+        y = F.conv2d(v, weight.to(acc), None, stride, pad, dilation, v.shape[1])
+        ys.append(y.to(inputs[0].dtype).contiguous(memory_format=torch.channels_last))
+    return tuple(ys)
+
+
+def _unpack(params: Tensor, plan: Plan) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+    pieces = list(params.split(plan.rows))
+    weights = [p.t().reshape(-1, 1, k, k) for p, k in zip(pieces, plan.kernels, strict=False)]
+    return weights, *(pieces[-2:] if plan.affine else (None, None))
+
+
+def forward(xs: list[Tensor], params: Tensor, plan: Plan) -> list[Tensor]:
+    """The reference as a backend."""
+    weights, scale, shift = _unpack(params, plan)
+    return list(
+        reference(xs, weights, dilations=plan.dilations, stride=plan.stride, relu=plan.relu, scale=scale, shift=shift)
+    )
+
+
+def backward(
+    grads: list[Tensor | None],
+    xs: list[Tensor],
+    params: Tensor,
+    plan: Plan,
+    need_x: list[bool],
+    need_weights: bool,
+    need_affine: bool,
+) -> tuple[list[Tensor], Tensor]:
+    """The gradients of the inputs that need it, and of params: 0 in the rows that are not needed.
+
+    Where neither weights nor affine map need it, the second is an empty tensor.
+    """
+    weights, scale, shift = _unpack(params, plan)
+    acc = params.dtype
+    grad_params = torch.zeros_like(params)
+    rows = list(grad_params.split(plan.rows))
+    grad_xs = []
+    for i, x in enumerate(xs):
+        affine = None if scale is None or shift is None else (scale[i].view(-1, 1, 1), shift[i].view(-1, 1, 1))
+        u = x.to(acc) if affine is None else x.to(acc) * affine[0] + affine[1]
+        v = u.relu() if plan.relu else u
+        g_v = torch.zeros_like(v)
+        for b in range(len(weights)) if plan.inputs == 1 else (i,):
+            grad = grads[b]
+            if grad is None:
+                continue
+            pad, dilation = plan.pad(b), plan.dilations[b]
+            g_input, g_weight, _ = torch.ops.aten.convolution_backward(
+                grad.to(acc), v, weights[b], None, [plan.stride] * 2, [pad] * 2, [dilation] * 2, False, [0, 0],
+                v.shape[1], [True, need_weights, False],
+            )  # fmt: skip
+            g_v += g_input
+            if need_weights:
+                rows[b].copy_(g_weight.flatten(1).t())
+        g_u = torch.where(v <= 0, 0, g_v) if plan.relu else g_v
+        if need_affine:
+            rows[-2][i], rows[-1][i] = (g_u * x).sum((0, 2, 3)), g_u.sum((0, 2, 3))
+        if need_x[i]:
+            g_x = g_u if affine is None else g_u * affine[0]
+            grad_xs.append(g_x.to(x.dtype).contiguous(memory_format=torch.channels_last))
+    return grad_xs, grad_params if need_weights or need_affine else params.new_empty(0)
+
+
+class _MultiDepthwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+        xs, weights, affine = _split(plan, tensors)
+        acc = accumulation_dtype(xs[0].dtype)
+        columns = [w.flatten(1) for w in weights] + [a.reshape(plan.inputs, -1).t() for a in affine]
+        params = torch.cat(columns, 1).t().to(acc).contiguous()
+        ctx.plan = plan
+        ctx.weight_dtypes = [t.dtype for t in weights]
+        ctx.affine = [(t.dtype, t.shape) for t in affine]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(params, *xs)
+        return tuple(torch.ops.asose_fast.multi_depthwise_fwd(xs, params, *plan))
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        plan: Plan = ctx.plan
+        params, *xs = ctx.saved_tensors
+        need_x, need_weights, need_affine = _split(plan, ctx.needs_input_grad[1:])
+        grad_xs, grad_params = torch.ops.asose_fast.multi_depthwise_bwd(
+            grads, xs, params, *plan, need_x, any(need_weights), any(need_affine)
+        )
+        wanted = iter(grad_xs)
+        result: list[Tensor | None] = [next(wanted) if need else None for need in need_x]
+        if not (any(need_weights) or any(need_affine)):
+            return None, *result, *(None for _ in plan.rows)
+        rows = grad_params.split(plan.rows)
+        for row, grad, k, dtype, need in zip(rows, grads, plan.kernels, ctx.weight_dtypes, need_weights, strict=False):
+            result.append(row.t().reshape(-1, 1, k, k).to(dtype) if need and grad is not None else None)
+        for row, (dtype, shape), need in zip(rows[len(grads) :], ctx.affine, need_affine, strict=True):
+            result.append(row.reshape(shape).to(dtype) if need else None)
+        return None, *result
+
+
+def _split(plan: Plan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+    """What belongs to the inputs, to the weights and to the affine map."""
+    last = plan.inputs + len(plan.kernels)
+    return list(values[: plan.inputs]), list(values[plan.inputs : last]), list(values[last:])
+
+
+def _fwd(xs: list[Tensor], params: Tensor, *plan: Any) -> Any:
+    return registry.select("multi_depthwise", xs[0]).forward(xs, params, _plan(plan))
+
+
+def _fwd_fake(xs: list[Tensor], params: Tensor, *plan: Any) -> list[Tensor]:
+    return [empty_channels_last(xs[0], _plan(plan).out_shape(xs[0])) for _ in _plan(plan).kernels]
+
+
+def _bwd(grads: list[Tensor | None], xs: list[Tensor], params: Tensor, *rest: Any) -> Any:
+    *plan, need_x, need_weights, need_affine = rest
+    return registry.select("multi_depthwise", xs[0]).backward(
+        grads, xs, params, _plan(plan), need_x, need_weights, need_affine
+    )
+
+
+def _bwd_fake(grads: list[Tensor | None], xs: list[Tensor], params: Tensor, *rest: Any) -> tuple[list[Tensor], Tensor]:
+    *_, need_x, need_weights, need_affine = rest
+    grad_xs = [empty_channels_last(x, x.shape) for x, need in zip(xs, need_x, strict=True) if need]
+    return grad_xs, torch.empty_like(params) if need_weights or need_affine else params.new_empty(0)
+
+
+def _plan(values: Sequence[Any]) -> Plan:
+    kernels, dilations, *rest = values
+    return Plan(tuple(kernels), tuple(dilations), *rest)
+
+
+def empty_channels_last(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """An uninitialised channels_last tensor in the dtype and on the device of `like`."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+_PLAN = "int[] kernels, int[] dilations, int inputs, int stride, bool relu, bool affine"
+define(f"multi_depthwise_fwd(Tensor[] xs, Tensor params, {_PLAN}) -> Tensor[]", _fwd, _fwd_fake)
+define(
+    f"multi_depthwise_bwd(Tensor?[] grads, Tensor[] xs, Tensor params, {_PLAN}, bool[] need_x, bool need_weights, "
+    "bool need_affine) -> (Tensor[], Tensor)",
+    _bwd,
+    _bwd_fake,
+)

@@ -1,0 +1,64 @@
+"""`multi_depthwise` on the compiled kernels (csrc/multi_depthwise.h)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from asose_fast.ops.multi_depthwise import Plan, empty_channels_last
+from asose_fast.ops.native import DTYPE_CODES, address, module_and_context
+
+DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
+
+
+def forward(xs: list[Tensor], params: Tensor, plan: Plan) -> list[Tensor]:
+    """The outputs of all branches."""
+    module, context = module_and_context(xs[0].device)
+    x = xs[0]
+    ys = [empty_channels_last(x, plan.out_shape(x)) for _ in plan.kernels]
+    _, scratch = _workspace(x, plan, context)
+    module.multi_depthwise_forward(
+        DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
+        [t.data_ptr() for t in (*_dense(xs), *ys)], address(params.contiguous()), address(scratch), context,
+    )  # fmt: skip
+    return ys
+
+
+def backward(
+    grads: list[Tensor | None],
+    xs: list[Tensor],
+    params: Tensor,
+    plan: Plan,
+    need_x: list[bool],
+    need_weights: bool,
+    need_affine: bool,
+) -> tuple[list[Tensor], Tensor]:
+    """The gradients of the inputs that need it, and of params (else an empty tensor)."""
+    module, context = module_and_context(xs[0].device)
+    x = xs[0]
+    xs, grads = _dense(xs), [None if g is None else _dense([g])[0] for g in grads]
+    grad_xs = [empty_channels_last(x, x.shape) if need else None for need in need_x]
+    slices, scratch = _workspace(x, plan, context)
+    partials = grad_params = None
+    if need_weights or need_affine:
+        partials = params.new_empty(slices, *params.shape)
+        grad_params = torch.empty_like(params, memory_format=torch.contiguous_format)
+    module.multi_depthwise_backward(
+        DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
+        [address(t) for t in (*xs, *grads, *grad_xs)], address(params.contiguous()), need_weights, need_affine,
+        address(partials), address(grad_params), address(scratch), context,
+    )  # fmt: skip
+    return [t for t in grad_xs if t is not None], params.new_empty(0) if grad_params is None else grad_params
+
+
+def _dense(tensors: list[Tensor]) -> list[Tensor]:
+    return [t.contiguous(memory_format=torch.channels_last) for t in tensors]
+
+
+def _workspace(x: Tensor, plan: Plan, threads: int) -> tuple[int, Tensor]:
+    """The number of slices of the partial sums, and scratch memory for all threads."""
+    module, _ = module_and_context(x.device)
+    slices, size = module.multi_depthwise_plan(
+        DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.affine, plan.inputs
+    )
+    return slices, torch.empty(threads * size, dtype=torch.uint8, device=x.device)

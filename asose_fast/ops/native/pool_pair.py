@@ -1,0 +1,43 @@
+"""`pool_pair` on the compiled kernels (csrc/pool_pair.h)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from asose_fast.ops.native import DTYPE_CODES, address, module_and_context
+from asose_fast.ops.pool_pair import out_shape
+
+DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
+
+
+def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """avg and max."""
+    module, context = module_and_context(x.device)
+    x = _dense(x)
+    avg = torch.empty(out_shape(x, stride), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    max = torch.empty_like(avg)
+    module.pool_pair_forward(
+        DTYPE_CODES[x.dtype], x.shape, stride, address(x), address(avg), address(max), context
+    )  # fmt: skip
+    return avg, max
+
+
+def backward(grad_avg: Tensor | None, grad_max: Tensor | None, x: Tensor, stride: int) -> Tensor:
+    """dL/dx of the poolings whose gradient is there."""
+    module, context = module_and_context(x.device)
+    x = _dense(x)
+    grad_avg = None if grad_avg is None else _dense(grad_avg)
+    grad_max = None if grad_max is None else _dense(grad_max)
+    grad_x = torch.empty_like(x)
+    size = module.pool_pair_scratch(x.shape, stride)
+    scratch = torch.empty(context * size, dtype=torch.uint8, device=x.device)
+    module.pool_pair_backward(
+        DTYPE_CODES[x.dtype], x.shape, stride, address(x), address(grad_avg), address(grad_max), address(grad_x),
+        address(scratch), context,
+    )  # fmt: skip
+    return grad_x
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last)

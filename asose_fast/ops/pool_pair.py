@@ -1,0 +1,120 @@
+"""Average and max pooling of one input, 3x3 with padding 1, in one pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asose_fast.ops import registry
+from asose_fast.ops.library import define
+
+DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+
+registry.register(
+    "pool_pair",
+    {
+        "reference": "asose_fast.ops.pool_pair",
+        "cpu": "asose_fast.ops.native.pool_pair",
+    },
+)
+
+
+def pool_pair(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
+    """Both 3x3 poolings of a mixed layer, reading x once (DESIGN section 5).
+
+    avg = avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)        max = max_pool2d(x, 3, stride, padding=1)
+    dL/dx = sum over the windows that hold x of  g_avg / count + (x is the window's maximum) g_max
+
+    As in PyTorch, the first maximum in row-major order takes the gradient, and a NaN makes its windows NaN. Its
+    position is found again in backward, so that nothing but x is kept. A pooling whose output is not used costs
+    nothing backward.
+
+    Args:
+        x: (N, C, H, W) float16, bfloat16, float32 or float64. Other layouts than channels_last are converted.
+        stride: 1 or 2.
+
+    Returns:
+        avg and max: (N, C, ceil(H / stride), ceil(W / stride)), channels_last, in the dtype of x.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape or range.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"pool_pair: x must be a tensor, got {type(x).__name__}")
+    if x.dtype not in DTYPES:
+        raise TypeError(f"pool_pair: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    if x.dim() != 4 or 0 in x.shape[1:]:
+        raise ValueError(f"pool_pair: x must be (N, C, H, W) with C, H, W > 0, got {tuple(x.shape)}")
+    if stride not in (1, 2):
+        raise ValueError(f"pool_pair: stride must be 1 or 2, got {stride}")
+    return _PoolPair.apply(x.contiguous(memory_format=torch.channels_last), stride)  # type: ignore[no-any-return]
+
+
+def reference(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
+    """The formula of `pool_pair` in plain differentiable PyTorch: what every backend is tested against."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    avg = F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
+    return avg, F.max_pool2d(x, 3, stride, 1)
+
+
+def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """The reference as a backend."""
+    avg, max = reference(x, stride=stride)
+    return avg.contiguous(memory_format=torch.channels_last), max.contiguous(memory_format=torch.channels_last)
+
+
+def backward(grad_avg: Tensor | None, grad_max: Tensor | None, x: Tensor, stride: int) -> Tensor:
+    """dL/dx of the poolings whose gradient is there."""
+    window = [3, 3], [stride] * 2, [1, 1]
+    grad_x = torch.zeros_like(x, memory_format=torch.channels_last)
+    if grad_avg is not None:
+        grad_x += torch.ops.aten.avg_pool2d_backward(grad_avg, x, *window, False, False, None)
+    if grad_max is not None:
+        _, indices = F.max_pool2d(x, 3, stride, 1, return_indices=True)
+        grad_x += torch.ops.aten.max_pool2d_with_indices_backward(grad_max, x, *window, [1, 1], False, indices)
+    return grad_x
+
+
+class _PoolPair(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+        ctx.stride = stride
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x)
+        avg, max = torch.ops.asose_fast.pool_pair_fwd(x, stride)
+        return avg, max
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_avg: Tensor | None, grad_max: Tensor | None) -> tuple[Tensor | None, None]:
+        (x,) = ctx.saved_tensors
+        return torch.ops.asose_fast.pool_pair_bwd(grad_avg, grad_max, x, ctx.stride), None
+
+
+def out_shape(x: Tensor, stride: int) -> tuple[int, ...]:
+    """(N, C, ceil(H / stride), ceil(W / stride))."""
+    return (*x.shape[:2], *((size - 1) // stride + 1 for size in x.shape[2:]))
+
+
+def _fwd(x: Tensor, stride: int) -> Any:
+    return registry.select("pool_pair", x).forward(x, stride)
+
+
+def _fwd_fake(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    avg = torch.empty(out_shape(x, stride), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    return avg, torch.empty_like(avg)
+
+
+def _bwd(grad_avg: Tensor | None, grad_max: Tensor | None, x: Tensor, stride: int) -> Any:
+    return registry.select("pool_pair", x).backward(grad_avg, grad_max, x, stride)
+
+
+def _bwd_fake(grad_avg: Tensor | None, grad_max: Tensor | None, x: Tensor, stride: int) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+define("pool_pair_fwd(Tensor x, int stride) -> (Tensor, Tensor)", _fwd, _fwd_fake)
+define("pool_pair_bwd(Tensor? grad_avg, Tensor? grad_max, Tensor x, int stride) -> Tensor", _bwd, _bwd_fake)

@@ -1,0 +1,346 @@
+// Multi-branch depthwise convolution on the CPU. A tile of the activated input is written once, as
+// float32 with its zero margin, and stays in the cache while every branch reads it.
+#include "../multi_depthwise.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "depthwise_rows.h"
+
+namespace asose::cpu::ASOSE_ISA {
+namespace {
+
+static_assert(DepthwiseTiling::kStep % kStep == 0 && DepthwiseTiling::kVectorBytes >= kVectorBytes);
+
+constexpr int64_t kAhead = 4;  // rows between reading a tensor and prefetching it
+
+// The channels [first, first + lanes) of a channels_last tensor's image.
+template <class T>
+struct Image {
+  T* data;
+  int64_t height, width, channels;
+  int lanes;
+  T* pixel(int64_t y, int64_t x) const { return data + (y * width + x) * channels; }
+};
+
+template <class T>
+Image<T> image(void* tensor, int64_t n, int64_t height, int64_t width, int64_t channels,
+               int64_t first, int lanes) {
+  return {static_cast<T*>(tensor) + n * height * width * channels + first, height, width, channels,
+          lanes};
+}
+
+template <class A>
+struct Activation {
+  bool affine = false, relu = false;
+  Vector<A> scale = {}, shift = {};
+
+  // A NaN stays one.
+  Vector<A> operator()(Vector<A> value) const {
+    if (affine) value = value * scale + shift;
+    if (relu) value = value < Vector<A>{} ? Vector<A>{} : value;
+    return value;
+  }
+};
+
+// Where a tile lies in its image, in output pixels.
+struct Tile {
+  int64_t image, top, left;
+  int height, width;
+
+  Tile(const DepthwiseTiling& tiling, int64_t unit)
+      : image(unit / (tiling.tiles_down * tiling.tiles_across)),
+        top(unit / tiling.tiles_across % tiling.tiles_down * tiling.tile_height),
+        left(unit % tiling.tiles_across * tiling.tile_width),
+        height(static_cast<int>(std::min(tiling.tile_height, tiling.out_height - top))),
+        width(static_cast<int>(std::min(tiling.tile_width, tiling.out_width - left))) {}
+};
+
+// A tile of an image with its margin, which is 0 outside the image. Rows are filled in order, as
+// they are needed.
+template <class T>
+class PaddedTile {
+  using A = typename Element<T>::Acc;
+
+ public:
+  PaddedTile(Vector<A>* memory, const Image<const T>& image, int64_t top, int64_t left, int width,
+             int halo, const Activation<A>& activation)
+      : image_(image),
+        activation_(activation),
+        top_(top),
+        left_(left - halo),
+        next_(-halo),
+        pitch_(width + 2 * halo),
+        plane_{memory + static_cast<int64_t>(halo) * pitch_ + halo, pitch_},
+        halo_(halo) {}
+
+  const Plane<A>& filled_to(int64_t row) {
+    for (; next_ <= row; ++next_) fill(plane_.row(static_cast<int>(next_)) - halo_, top_ + next_);
+    return plane_;
+  }
+
+ private:
+  void fill(Vector<A>* row, int64_t y) {
+    const bool inside = 0 <= y && y < image_.height;
+    const int64_t first = inside ? std::clamp<int64_t>(-left_, 0, pitch_) : pitch_;
+    const int64_t last = inside ? std::clamp(image_.width - left_, first, pitch_) : pitch_;
+    std::fill(row, row + first, Vector<A>{});
+    const T* from = inside ? image_.pixel(y, left_ + first) : nullptr;
+    const Activation<A> activation = activation_;
+    for (int64_t x = first; x < last; ++x, from += image_.channels) {
+      row[x] = activation(load(from, image_.lanes));
+      __builtin_prefetch(from + kAhead * image_.width * image_.channels);
+    }
+    std::fill(row + last, row + pitch_, Vector<A>{});
+  }
+
+  const Image<const T> image_;
+  const Activation<A> activation_;
+  const int64_t top_, left_;
+  int64_t next_;  // first row not filled yet
+  const int64_t pitch_;
+  const Plane<A> plane_;
+  const int halo_;
+};
+
+template <class A>
+struct Branch {
+  Geometry geometry;
+  RowKernels<A> kernels;
+  int64_t first_tap;
+};
+
+// What every task needs: the tiling, its block of channels and its thread's part of the scratch.
+template <class T>
+struct Task {
+  using A = typename Element<T>::Acc;
+
+  const MultiDepthwise& op;
+  const DepthwiseTiling& tiling;
+  int64_t first_channel;
+  int lanes;
+  Vector<A>*input_plane, *output_plane, *grad_plane, *taps, *sums, *row;
+  Branch<A> branches[kMaxBranches];
+
+  Task(const MultiDepthwise& op, const DepthwiseTiling& tiling, int64_t block)
+      : op(op),
+        tiling(tiling),
+        first_channel(block * kLanes<A>),
+        lanes(static_cast<int>(std::min<int64_t>(kLanes<A>, op.channels - first_channel))),
+        input_plane(reinterpret_cast<Vector<A>*>(static_cast<char*>(op.scratch) +
+                                                 omp_get_thread_num() * tiling.scratch_bytes)),
+        output_plane(input_plane + tiling.input_plane(op)),
+        grad_plane(output_plane + tiling.output_plane(op)),
+        taps(grad_plane + tiling.grad_plane(op)),
+        sums(taps + op.taps()),
+        row(sums + op.rows()) {
+    int64_t first_tap = 0;
+    for (int b = 0; b < op.branches; ++b) {
+      const Geometry geometry = {static_cast<int>(op.kernels[b]), static_cast<int>(op.dilations[b]),
+                                 op.stride};
+      branches[b] = {geometry, row_kernels<A>(geometry), first_tap};
+      first_tap += op.kernels[b] * op.kernels[b];
+    }
+    for (int64_t tap = 0; tap < first_tap; ++tap) taps[tap] = param(tap);
+  }
+
+  Vector<A> param(int64_t row) const {
+    return load(static_cast<const A*>(op.params) + row * op.channels + first_channel, lanes);
+  }
+  Activation<A> activation(int input) const {
+    if (!op.affine) return {false, op.relu};
+    return {true, op.relu, param(op.taps() + input), param(op.taps() + op.inputs + input)};
+  }
+  Image<T> input_image(const void* tensor, const Tile& tile) const {
+    return image<T>(const_cast<void*>(tensor), tile.image, op.height, op.width, op.channels,
+                    first_channel, lanes);
+  }
+  Image<T> output_image(const void* tensor, const Tile& tile) const {
+    return image<T>(const_cast<void*>(tensor), tile.image, tiling.out_height, tiling.out_width,
+                    op.channels, first_channel, lanes);
+  }
+  static Image<const T> constant(const Image<T>& image) {
+    return {image.data, image.height, image.width, image.channels, image.lanes};
+  }
+  PaddedTile<T> input_tile(int input, const Tile& tile) const {
+    return {input_plane,
+            constant(input_image(op.x[input], tile)),
+            tile.top * op.stride,
+            tile.left * op.stride,
+            padded(tile) * op.stride,
+            static_cast<int>(op.halo()),
+            activation(input)};
+  }
+  PaddedTile<T> grad_tile(const void* grad, const Tile& tile) const {
+    return {output_plane,
+            constant(output_image(grad, tile)),
+            tile.top,
+            tile.left,
+            padded(tile),
+            static_cast<int>(DepthwiseTiling::ceil_div(op.halo(), op.stride)),
+            {}};
+  }
+  static int padded(const Tile& tile) { return (tile.width + kStep - 1) / kStep * kStep; }
+
+  // The branches of an input.
+  int first_branch(int input) const { return op.inputs == 1 ? 0 : input; }
+  int last_branch(int input) const { return op.inputs == 1 ? op.branches : input + 1; }
+};
+
+template <class T>
+void forward_tile(const MultiDepthwiseForward& args, const Task<T>& task, const Tile& tile) {
+  const MultiDepthwise& op = args.op;
+  for (int input = 0; input < op.inputs; ++input) {
+    PaddedTile<T> source = task.input_tile(input, tile);
+    for (int y = 0; y < tile.height; ++y) {
+      const auto& plane = source.filled_to(y * op.stride + op.halo());
+      for (int b = task.first_branch(input); b < task.last_branch(input); ++b) {
+        const auto& branch = task.branches[b];
+        branch.kernels.forward(branch.geometry, plane, task.taps + branch.first_tap, y, task.row,
+                               tile.width, false);
+        const Image<T> out = task.output_image(args.y[b], tile);
+        T* to = out.pixel(tile.top + y, tile.left);
+        for (int x = 0; x < tile.width; ++x, to += out.channels) store(to, task.row[x], task.lanes);
+      }
+    }
+  }
+}
+
+template <class T>
+void forward(const MultiDepthwiseForward& args) {
+  const DepthwiseTiling tiling(args.op);
+  const int64_t blocks =
+      DepthwiseTiling::ceil_div(args.op.channels, kLanes<typename Element<T>::Acc>);
+#pragma omp parallel for collapse(2) schedule(dynamic, blocks) num_threads(args.op.threads)
+  for (int64_t unit = 0; unit < tiling.units; ++unit)
+    for (int64_t block = 0; block < blocks; ++block)
+      forward_tile(args, Task<T>(args.op, tiling, block), Tile(tiling, unit));
+}
+
+// grad_x = scale * mask * grad of the activation; sums of the masked gradient, and of it times x,
+// go to the affine map's gradients.
+template <class T, class A = typename Element<T>::Acc>
+void finish_input_gradient(const MultiDepthwiseBackward& args, const Task<T>& task,
+                           const Tile& tile, int input, const Plane<A>& source,
+                           const Plane<A>& grad) {
+  const MultiDepthwise& op = args.op;
+  const Activation<A> activation = task.activation(input);
+  const int64_t top = tile.top * op.stride, left = tile.left * op.stride;
+  const int height = static_cast<int>(std::min<int64_t>(tile.height * op.stride, op.height - top));
+  const int width = static_cast<int>(std::min<int64_t>(tile.width * op.stride, op.width - left));
+  const Image<T> x_image = task.input_image(op.x[input], tile);
+  const Image<T> out = task.input_image(args.grad_x[input], tile);
+  Vector<A> sum_scale = {}, sum_shift = {};
+  for (int y = 0; y < height; ++y) {
+    const Vector<A>*active = source.row(y), *row = grad.row(y);
+    for (int x = 0; x < width; ++x) {
+      Vector<A> g = row[x];
+      if (op.relu) g = active[x] <= Vector<A>{} ? Vector<A>{} : g;
+      if (args.need_affine) {
+        sum_scale += g * load(x_image.pixel(top + y, left + x), task.lanes);
+        sum_shift += g;
+      }
+      if (!args.grad_x[input]) continue;
+      store(out.pixel(top + y, left + x), op.affine ? g * activation.scale : g, task.lanes);
+    }
+  }
+  if (!args.need_affine) return;
+  task.sums[op.taps() + input] += sum_scale;
+  task.sums[op.taps() + op.inputs + input] += sum_shift;
+}
+
+template <class T>
+void backward_tile(const MultiDepthwiseBackward& args, const Task<T>& task, const Tile& tile) {
+  using A = typename Element<T>::Acc;
+  const MultiDepthwise& op = args.op;
+  for (int input = 0; input < op.inputs; ++input) {
+    const bool need_input = args.grad_x[input] || args.need_affine;
+    PaddedTile<T> source = task.input_tile(input, tile);
+    const Plane<A>& x = source.filled_to(tile.height * op.stride - 1 + op.halo());
+    const Plane<A> grad_x = {task.grad_plane, task.padded(tile) * op.stride};
+    bool accumulate = false;
+    for (int b = task.first_branch(input); b < task.last_branch(input); ++b) {
+      if (!args.grad[b]) continue;
+      const auto& branch = task.branches[b];
+      PaddedTile<T> grad = task.grad_tile(args.grad[b], tile);
+      const int halo = DepthwiseTiling::ceil_div(branch.geometry.pad(), op.stride);
+      for (int y = 0; y < tile.height; ++y) {
+        const Plane<A>& g = grad.filled_to(y + halo);
+        if (args.need_weights)
+          branch.kernels.weight_gradient(branch.geometry, x, g.row(y), y,
+                                         task.sums + branch.first_tap, tile.width);
+        if (need_input)
+          for (int row = y * op.stride; row < (y + 1) * op.stride; ++row)
+            branch.kernels.input_gradient(branch.geometry, g, task.taps + branch.first_tap, row,
+                                          grad_x.row(row), tile.width * op.stride, accumulate);
+      }
+      accumulate = true;
+    }
+    if (!need_input) continue;
+    if (!accumulate) std::fill(grad_x.origin, grad_x.row(tile.height * op.stride), Vector<A>{});
+    finish_input_gradient(args, task, tile, input, x, grad_x);
+  }
+}
+
+template <class T>
+void backward(const MultiDepthwiseBackward& args) {
+  using A = typename Element<T>::Acc;
+  const MultiDepthwise& op = args.op;
+  const DepthwiseTiling tiling(op);
+  const int64_t blocks = DepthwiseTiling::ceil_div(op.channels, kLanes<A>);
+  const int64_t rows = op.rows();
+  const bool need_params = args.need_weights || args.need_affine;
+  A* partials = static_cast<A*>(args.partials);
+#pragma omp parallel for collapse(2) schedule(dynamic, blocks) num_threads(op.threads)
+  for (int64_t slice = 0; slice < tiling.slices; ++slice)
+    for (int64_t block = 0; block < blocks; ++block) {
+      const Task<T> task(op, tiling, block);
+      std::fill(task.sums, task.sums + rows, Vector<A>{});
+      const int64_t last = (slice + 1) * tiling.units / tiling.slices;
+      for (int64_t unit = slice * tiling.units / tiling.slices; unit < last; ++unit)
+        backward_tile(args, task, Tile(tiling, unit));
+      if (!need_params) continue;
+      A* to = partials + slice * rows * op.channels + task.first_channel;
+      for (int64_t row = 0; row < rows; ++row, to += op.channels)
+        store(to, task.sums[row], task.lanes);
+    }
+  if (!need_params) return;
+  A* total = static_cast<A*>(args.grad_params);
+#pragma omp parallel for schedule(static) num_threads(op.threads)
+  for (int64_t row = 0; row < rows; ++row) {
+    A* to = total + row * op.channels;
+    std::fill(to, to + op.channels, A{});
+    for (int64_t slice = 0; slice < tiling.slices; ++slice) {
+      const A* from = partials + (slice * rows + row) * op.channels;
+      for (int64_t c = 0; c < op.channels; ++c) to[c] += from[c];
+    }
+  }
+}
+
+}  // namespace
+
+void multi_depthwise_forward(const MultiDepthwiseForward& args) {
+  switch (args.op.dtype) {
+    case DType::f32:
+      return forward<float>(args);
+    case DType::f64:
+      return forward<double>(args);
+    case DType::bf16:
+      return forward<bfloat16>(args);
+  }
+}
+
+void multi_depthwise_backward(const MultiDepthwiseBackward& args) {
+  switch (args.op.dtype) {
+    case DType::f32:
+      return backward<float>(args);
+    case DType::f64:
+      return backward<double>(args);
+    case DType::bf16:
+      return backward<bfloat16>(args);
+  }
+}
+
+}  // namespace asose::cpu::ASOSE_ISA

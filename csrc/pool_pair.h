@@ -1,0 +1,40 @@
+// Average and max pooling, 3x3 with padding 1, in one pass.
+#pragma once
+
+#include <cstdint>
+
+#include "dtype.h"
+
+namespace asose {
+
+struct PoolPair {
+  DType dtype;
+  int64_t images, channels, height, width;  // of x; all tensors are dense channels_last
+  int64_t stride;                           // 1 or 2
+  const void* x;                            // null in backward without grad_max
+  int threads;
+
+  int64_t out_height() const { return (height - 1) / stride + 1; }
+  int64_t out_width() const { return (width - 1) / stride + 1; }
+};
+
+struct PoolPairForward {
+  PoolPair op;
+  void* average;
+  void* max;
+};
+
+struct PoolPairBackward {
+  PoolPair op;
+  const void* grad_average;  // either may be null
+  const void* grad_max;
+  void* grad_x;
+  void* scratch;  // [threads, pool_pair_scratch_bytes(op)], 64-byte aligned
+};
+
+// Three rows of windows with a margin of one, three 64-byte vectors each.
+inline int64_t pool_pair_scratch_bytes(const PoolPair& op) {
+  return 3 * (op.out_width() + 2) * 3 * 64;
+}
+
+}  // namespace asose

@@ -1,0 +1,153 @@
+"""pool_pair: every backend and instruction set of this machine against PyTorch's poolings, and refusals."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asose_fast import ops
+from asose_fast.ops import registry
+from asose_fast.ops.pool_pair import reference
+
+BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("pool_pair", b, "cpu")]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 1e-2}
+
+
+@st.composite
+def cases(draw, dtype):
+    """x, stride, and the gradients of avg and max, of which one may be None."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
+    channels = draw(st.sampled_from([1, 2, 7, 8, 16, 17, 24, 33]))
+    size = st.one_of(st.integers(1, 12), st.sampled_from([16, 17, 33, 40]))
+    shape = (draw(st.integers(1, 3)), channels, draw(size), draw(size))
+    x = torch.randn(shape, generator=generator)
+    if draw(st.booleans()):  # many equal maxima
+        x = x.round()
+    for value in draw(st.sets(st.sampled_from([torch.nan, torch.inf, -torch.inf]))):
+        x[torch.rand(shape, generator=generator) < 0.1] = value
+    x = x.to(dtype)
+    if draw(st.booleans()):
+        x = x.contiguous(memory_format=torch.channels_last)
+    stride = draw(st.sampled_from([1, 2]))
+    out = (*shape[:2], *((s - 1) // stride + 1 for s in shape[2:]))
+    grads = [torch.randn(out, generator=generator).to(dtype) for _ in range(2)]
+    absent = draw(st.sampled_from([None, 0, 1]))
+    return x, stride, [None if i == absent else g for i, g in enumerate(grads)]
+
+
+def run(function, x, stride, grads):
+    x = x.detach().requires_grad_()
+    ys = function(x, stride=stride)
+    used = [i for i, g in enumerate(grads) if g is not None]
+    return *ys, *torch.autograd.grad([ys[i] for i in used], x, [grads[i] for i in used])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_matches_the_float64_reference(backend, dtype, data):
+    x, stride, grads = data.draw(cases(dtype))
+    with ops.backend(backend):
+        got = run(ops.pool_pair, x, stride, grads)
+    expected = run(reference, x.double(), stride, [None if g is None else g.double() for g in grads])
+    assert all(t.is_contiguous(memory_format=torch.channels_last) and t.dtype == dtype for t in got)
+    assert torch.equal(got[1].double().nan_to_num(), expected[1].nan_to_num())
+    # A sum of up to 18 terms of size 1, rounded to the dtype.
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=TOLERANCE[dtype], atol=10 * TOLERANCE[dtype], equal_nan=True)
+
+
+@pytest.mark.parametrize("isa", ["generic", "avx2", "avx512"])
+def test_every_instruction_set(isa):
+    environment = {**os.environ, "ASOSE_ISA": isa}
+    probe = "from asose_fast import _native; print(_native.kernels_missing('cpu') or '')"
+    missing = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True)
+    if missing.stdout.strip():
+        pytest.skip(missing.stdout.strip())
+    test = f"{__file__}::test_matches_the_float64_reference"
+    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", test, "-k", "cpu"]
+    result = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_gradcheck(backend, stride):
+    x = torch.randperm(120).double().view(2, 3, 4, 5).requires_grad_()  # no two values within a step of each other
+    with ops.backend(backend):
+        assert torch.autograd.gradcheck(lambda x: ops.pool_pair(x, stride=stride), x)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_first_of_equal_maxima_takes_the_gradient(backend):
+    x = torch.ones(1, 1, 3, 3, requires_grad=True)
+    with ops.backend(backend):
+        _, max = ops.pool_pair(x)
+        max.sum().backward()
+    assert x.grad.flatten().tolist() == [4, 2, 0, 2, 1, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_empty_batch(backend):
+    x = torch.ones(0, 3, 4, 5, requires_grad=True)
+    with ops.backend(backend):
+        avg, max = ops.pool_pair(x, stride=2)
+        (avg + max).sum().backward()
+    assert avg.shape == max.shape == (0, 3, 2, 3)
+    assert x.grad.shape == x.shape
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_opcheck(dtype, stride):
+    x = torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=torch.channels_last)
+    torch.library.opcheck(torch.ops.asose_fast.pool_pair_fwd, (x, stride))
+    avg, max = reference(x, stride=stride)
+    for grads in [(avg, max), (avg, None), (None, max)]:
+        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (*grads, x, stride))
+
+
+def test_compiles_without_a_graph_break():
+    x = torch.randn(2, 3, 8, 9, requires_grad=True)
+
+    def layer(x):
+        avg, max = ops.pool_pair(x.tanh(), stride=2)
+        return (avg * max).sum()
+
+    (expected,) = torch.autograd.grad(layer(x), x)
+    (got,) = torch.autograd.grad(torch.compile(layer, fullgraph=True)(x), x)
+    torch.testing.assert_close(got, expected)
+
+
+def test_results_do_not_depend_on_the_thread_count():
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        x = torch.linspace(-1, 1, 5 * 20 * 35 * 37).sin().view(5, 20, 35, 37).requires_grad_()
+        avg, max = ops.pool_pair(x)
+        results.append((avg, max, *torch.autograd.grad((avg * max).sum(), x)))
+    torch.set_num_threads(before)
+    for result in results[1:]:
+        for a, b in zip(result, results[0], strict=True):
+            assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("x", "stride", "message"),
+    [
+        ([1.0], 1, "x must be a tensor, got list"),
+        (torch.ones(1, 2, 3, 4).long(), 1, "x must be float16, bfloat16, float32 or float64, got torch.int64"),
+        (torch.ones(2, 3, 4), 1, r"x must be \(N, C, H, W\) with C, H, W > 0, got \(2, 3, 4\)"),
+        (torch.ones(1, 2, 3, 0), 1, r"got \(1, 2, 3, 0\)"),
+        (torch.ones(1, 2, 3, 4), 3, "stride must be 1 or 2, got 3"),
+    ],
+)
+def test_bad_input_is_refused(x, stride, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        ops.pool_pair(x, stride=stride)
