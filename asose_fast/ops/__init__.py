@@ -1,8 +1,9 @@
 """The fused operators. `backend(name)` forces one implementation; `python -m asose_fast.info` lists them."""
 
 from asose_fast.ops.arch_weights import ArchWeights, Boost, arch_weights
+from asose_fast.ops.mixed_norm_sum import mixed_norm_sum
 from asose_fast.ops.mixed_sum import mixed_sum
 from asose_fast.ops.noise import gumbel_noise
 from asose_fast.ops.registry import backend
 
-__all__ = ["ArchWeights", "Boost", "arch_weights", "backend", "gumbel_noise", "mixed_sum"]
+__all__ = ["ArchWeights", "Boost", "arch_weights", "backend", "gumbel_noise", "mixed_norm_sum", "mixed_sum"]

@@ -10,11 +10,16 @@ void arch_weights_forward(const ArchWeightsForward&);
 void arch_weights_backward(const ArchWeightsBackward&);
 void mixed_sum_forward(const MixedSumForward&);
 void mixed_sum_backward(const MixedSumBackward&);
+void batch_statistics(const BatchStatistics&);
+void mixed_norm_sum_forward(const MixedNormSumForward&);
+void mixed_norm_sum_reduce(const MixedNormSumReduce&);
+void mixed_norm_sum_backward(const MixedNormSumBackward&);
 
 extern const Kernels table;
 const Kernels table = {
-    ASOSE_NAME(ASOSE_ISA), arch_weights_forward, arch_weights_backward,
-    mixed_sum_forward,     mixed_sum_backward,
+    ASOSE_NAME(ASOSE_ISA),  arch_weights_forward,  arch_weights_backward,
+    mixed_sum_forward,      mixed_sum_backward,    batch_statistics,
+    mixed_norm_sum_forward, mixed_norm_sum_reduce, mixed_norm_sum_backward,
 };
 
 }  // namespace asose::cpu::ASOSE_ISA

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "../arch_weights.h"
+#include "../batch_statistics.h"
+#include "../mixed_norm_sum.h"
 #include "../mixed_sum.h"
 
 namespace asose::cpu {
@@ -12,6 +14,10 @@ struct Kernels {
   void (*arch_weights_backward)(const ArchWeightsBackward&);
   void (*mixed_sum_forward)(const MixedSumForward&);
   void (*mixed_sum_backward)(const MixedSumBackward&);
+  void (*batch_statistics)(const BatchStatistics&);
+  void (*mixed_norm_sum_forward)(const MixedNormSumForward&);
+  void (*mixed_norm_sum_reduce)(const MixedNormSumReduce&);
+  void (*mixed_norm_sum_backward)(const MixedNormSumBackward&);
 };
 
 // Chosen at the first call: the widest instruction set that this processor runs, or the one that
