@@ -20,10 +20,10 @@ constexpr int64_t kSumRows = 64;          // of a run that is summed up, few eno
 // Unnamed: every instruction set has its own copy.
 namespace {
 
-// Row r starts at offset + r * pitch; its lane i belongs to channel first + i % channels. The
-// number of lanes is a multiple of channels.
+// Row r starts at offset + r * pitch; its lane i belongs to channel first + i / width % channels.
+// The number of lanes is a multiple of channels * width.
 struct LaneRun {
-  int64_t offset, rows, pitch, lanes, first, channels;
+  int64_t offset, rows, pitch, lanes, first, channels, width;
   int64_t group;
 };
 
@@ -32,59 +32,71 @@ struct LaneRun {
 class LaneGrid {
  public:
   // Runs of at most `sum_rows` rows or, where that is 0, of at most kBlockElements elements.
-  LaneGrid(const ChannelSpace& space, int64_t sum_rows)
-      : channels_(space.channels), planes_(space.inner > 1), plane_(space.channels * space.inner) {
-    length_ = planes_ ? space.inner : space.outer * channels_;
-    lanes_ = planes_ ? std::min(space.inner, kPlaneLanes) : std::min(lanes_of_pixels(), kMaxLanes);
-    pitch_ = planes_ ? lanes_ : std::max(lanes_, channels_);
-    parts_ = planes_ ? channels_ : (pitch_ + lanes_ - 1) / lanes_;
-    part_stride_ = planes_ ? space.inner : lanes_;
+  LaneGrid(const ChannelSpace& space, int64_t sum_rows) : space_(space) {
+    const int64_t image = space.channels * space.inner;
+    if (space.inner > kMaxLanes) {
+      // A row is a piece of one channel of one image.
+      lanes_ = pitch_ = kPlaneLanes;
+      length_ = space.inner;
+      parts_ = space.channels;
+      part_stride_ = space.inner;
+      sheets_ = space.outer;
+      sheet_stride_ = image;
+    } else {
+      // A row is some or all channels of an image (a pixel in channels_last), or several images.
+      const int64_t channels = std::min(space.channels, kMaxLanes / space.inner);
+      lanes_ = channels < space.channels ? channels * space.inner : lanes_of_images(image);
+      pitch_ = std::max(lanes_, image);
+      length_ = space.outer * image;
+      parts_ = (image + lanes_ - 1) / lanes_;
+      part_stride_ = lanes_;
+      sheets_ = 1;
+      sheet_stride_ = 0;
+    }
     rows_ = sum_rows ? sum_rows : kBlockElements / lanes_;
     whole_ = (length_ / pitch_ + rows_ - 1) / rows_;
     pieces_ = whole_ + (length_ % pitch_ != 0);
-    groups_ = planes_ ? space.outer * pieces_ : pieces_;
   }
 
-  int64_t groups() const { return groups_; }
-  int64_t runs() const { return groups_ * parts_; }
+  int64_t groups() const { return sheets_ * pieces_; }
+  int64_t runs() const { return groups() * parts_; }
 
   LaneRun run(int64_t index) const {
     const int64_t group = index / parts_, part = index % parts_;
-    const int64_t image = group / pieces_, piece = group % pieces_;
+    const int64_t sheet = group / pieces_, piece = group % pieces_;
+    const int64_t first_row = std::min(piece * rows_, length_ / pitch_);
     LaneRun run;
     run.group = group;
     run.pitch = pitch_;
-    run.offset = image * plane_ + part * part_stride_ + piece * rows_ * pitch_;
-    if (piece < whole_) {
-      run.rows = std::min(rows_, length_ / pitch_ - piece * rows_);
-      run.lanes = lanes_;
-    } else {  // what is left of the last row
-      run.offset = image * plane_ + part * part_stride_ + length_ / pitch_ * pitch_;
-      run.rows = 1;
-      run.lanes = length_ % pitch_;
+    run.offset = sheet * sheet_stride_ + part * part_stride_ + first_row * pitch_;
+    run.rows = piece < whole_ ? std::min(rows_, length_ / pitch_ - first_row) : 1;
+    run.lanes = piece < whole_ ? lanes_ : length_ % pitch_;  // else what is left of the last row
+    if (space_.inner > kMaxLanes) {
+      run.first = part;
+      run.channels = run.width = 1;
+    } else {
+      run.first = part * part_stride_ / space_.inner;
+      if (parts_ > 1) run.lanes = std::min(run.lanes, pitch_ - part * part_stride_);
+      run.channels = std::min(space_.channels, run.lanes / space_.inner);
+      run.width = space_.inner;
     }
-    run.first = planes_ ? part : part * lanes_;
-    if (!planes_ && parts_ > 1) run.lanes = std::min(run.lanes, channels_ - run.first);
-    run.channels = planes_ ? 1 : std::min(channels_, run.lanes);
     return run;
   }
 
  private:
   static constexpr int64_t kPlaneLanes = 128;
 
-  // Enough pixels for whole vectors and a loop worth starting; a single one where channels are
-  // many.
-  int64_t lanes_of_pixels() const {
+  // Enough images for whole vectors and a loop worth starting; a single one where they are large.
+  static int64_t lanes_of_images(int64_t image) {
     constexpr int64_t vector = 16, enough = 128;
-    const int64_t pixels = vector / std::gcd(vector, std::max<int64_t>(channels_, 1));
-    const int64_t lanes = std::max<int64_t>(channels_ * pixels, 1);
+    const int64_t lanes = std::lcm(image, vector);
     if (lanes <= kMaxLanes) return lanes * std::max<int64_t>(enough / lanes, 1);
-    return std::max<int64_t>(kMaxLanes / channels_, 1) * channels_;
+    return kMaxLanes / image * image;
   }
 
-  int64_t channels_;
-  bool planes_;
-  int64_t plane_, length_, lanes_, pitch_, parts_, part_stride_, rows_, whole_, pieces_, groups_;
+  ChannelSpace space_;
+  int64_t lanes_, pitch_, length_, rows_, whole_, pieces_;
+  int64_t parts_, part_stride_, sheets_, sheet_stride_;
 };
 
 }  // namespace
