@@ -105,6 +105,8 @@ def _check(
             raise TypeError(f"mixed_norm_sum: {name} must be float32 or float64, got {w.dtype}")
         if w.device != first.device:
             raise ValueError(f"mixed_norm_sum: {name} are on {w.device}, zs on {first.device}")
+    if first.size(1) == 0:
+        raise ValueError(f"mixed_norm_sum: zs must have channels, got shape {tuple(first.shape)}")
     if len(norms) != len(zs):
         raise ValueError(f"mixed_norm_sum: norms must hold one module a z, got {len(norms)} for {len(zs)} zs")
     for k, norm in enumerate(norms):
@@ -137,8 +139,7 @@ def _statistics(zs: list[Tensor], norms: Sequence[nn.BatchNorm2d], batch: list[b
                 f"got zs of shape {tuple(zs[0].shape)}"
             )
         mean, var = batch_statistics(list(compress(zs, batch)))
-        for norm, m, v in zip(compress(norms, batch), mean, var * (count / (count - 1)), strict=True):
-            _update_running(norm, m, v)
+        _update_running(list(compress(norms, batch)), mean, var * (count / (count - 1)))
         of_batch = zip(mean, var, strict=True)
     if not all(batch):
         pairs = [next(of_batch) if use else _running(norm) for norm, use in zip(norms, batch, strict=True)]
@@ -153,17 +154,31 @@ def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return norm.running_mean.double(), norm.running_var.double()
 
 
-def _update_running(norm: nn.BatchNorm2d, mean: Tensor, unbiased_var: Tensor) -> None:
-    if not norm.training or not norm.track_running_stats or norm.running_mean is None:
-        return
-    assert norm.running_var is not None
-    assert norm.num_batches_tracked is not None
-    norm.num_batches_tracked.add_(1)
-    momentum = norm.momentum
-    for running, new in ((norm.running_mean, mean), (norm.running_var, unbiased_var)):
-        # Without a momentum the average is over all batches; their number stays on its device.
-        share = norm.num_batches_tracked.to(running.dtype).reciprocal() if momentum is None else momentum
-        running.lerp_(new.to(running.dtype), share)
+def _update_running(norms: list[nn.BatchNorm2d], mean: Tensor, unbiased_var: Tensor) -> None:
+    """What every norm that tracks statistics does in training, in few calls for all of them."""
+    counts, running, new, shares = [], [], [], []
+    single = mean.float(), unbiased_var.float()
+    for k, norm in enumerate(norms):
+        if not norm.training or not norm.track_running_stats or norm.running_mean is None:
+            continue
+        assert norm.running_var is not None
+        assert norm.num_batches_tracked is not None
+        rows = single if norm.running_mean.dtype == torch.float32 else (mean, unbiased_var)
+        pair = [norm.running_mean, norm.running_var]
+        if norm.momentum is None:
+            # The average over all batches; their number stays on its device.
+            share = (norm.num_batches_tracked + 1).to(pair[0].dtype).reciprocal()
+            for old, row in zip(pair, rows, strict=True):
+                old.lerp_(row[k].to(old.dtype), share)
+        else:
+            running += pair
+            new += [row[k].to(old.dtype) for old, row in zip(pair, rows, strict=True)]
+            shares += [norm.momentum] * 2
+        counts.append(norm.num_batches_tracked)
+    if counts:
+        torch._foreach_add_(counts, 1)
+    if running:
+        torch._foreach_lerp_(running, new, shares)
 
 
 def _stack_or_none(parameters: list[Tensor | None], fill: float) -> Tensor | None:
