@@ -139,7 +139,8 @@ def _statistics(zs: list[Tensor], norms: Sequence[nn.BatchNorm2d], batch: list[b
                 f"got zs of shape {tuple(zs[0].shape)}"
             )
         mean, var = batch_statistics(list(compress(zs, batch)))
-        _update_running(list(compress(norms, batch)), mean, var * (count / (count - 1)))
+        acc = accumulation_dtype(zs[0].dtype)
+        _update_running(list(compress(norms, batch)), mean.to(acc), (var * (count / (count - 1))).to(acc))
         of_batch = zip(mean, var, strict=True)
     if not all(batch):
         pairs = [next(of_batch) if use else _running(norm) for norm, use in zip(norms, batch, strict=True)]
@@ -157,24 +158,23 @@ def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 def _update_running(norms: list[nn.BatchNorm2d], mean: Tensor, unbiased_var: Tensor) -> None:
     """What every norm that tracks statistics does in training, in few calls for all of them."""
     counts, running, new, shares = [], [], [], []
-    single = mean.float(), unbiased_var.float()
-    for k, norm in enumerate(norms):
+    rows = zip(mean.unbind(), unbiased_var.unbind(), strict=True)
+    for norm, pair in zip(norms, rows, strict=True):
         if not norm.training or not norm.track_running_stats or norm.running_mean is None:
             continue
         assert norm.running_var is not None
         assert norm.num_batches_tracked is not None
-        rows = single if norm.running_mean.dtype == torch.float32 else (mean, unbiased_var)
-        pair = [norm.running_mean, norm.running_var]
-        if norm.momentum is None:
-            # The average over all batches; their number stays on its device.
-            share = (norm.num_batches_tracked + 1).to(pair[0].dtype).reciprocal()
-            for old, row in zip(pair, rows, strict=True):
-                old.lerp_(row[k].to(old.dtype), share)
-        else:
-            running += pair
-            new += [row[k].to(old.dtype) for old, row in zip(pair, rows, strict=True)]
-            shares += [norm.momentum] * 2
         counts.append(norm.num_batches_tracked)
+        momentum = norm.momentum
+        for old, row in zip((norm.running_mean, norm.running_var), pair, strict=True):
+            values = row.to(old.dtype)
+            if momentum is None:
+                # The average over all batches; their number stays on its device.
+                old.lerp_(values, (counts[-1] + 1).to(old.dtype).reciprocal())
+            else:
+                running.append(old)
+                new.append(values)
+                shares.append(momentum)
     if counts:
         torch._foreach_add_(counts, 1)
     if running:

@@ -20,7 +20,8 @@ def forward(zs: list[Tensor]) -> tuple[Tensor, Tensor]:
     space = channel_space(dense[0], format)
     channels = zs[0].size(1)
     partials = torch.empty(module.lane_groups(*space), len(zs), 2, channels, dtype=torch.float64)
-    mean, var = torch.empty(2, len(zs), channels, dtype=torch.float64).unbind()
+    mean = torch.empty(len(zs), channels, dtype=torch.float64)
+    var = torch.empty_like(mean)
     module.batch_statistics(
         DTYPE_CODES[zs[0].dtype], len(zs), *space, [z.data_ptr() for z in dense],
         address(partials), address(mean), address(var), context,
