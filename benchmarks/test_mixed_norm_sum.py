@@ -1,4 +1,4 @@
-"""How fast is mixed_norm_sum, beside eager sum(w * bn(z)), torch.compile of it, and the copy bandwidth of the same run?"""
+"""How fast is mixed_norm_sum, beside eager sum(w * bn(z)), torch.compile of it, and the copy bandwidth?"""
 
 import copy
 import statistics

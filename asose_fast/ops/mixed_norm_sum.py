@@ -160,17 +160,17 @@ def _update_running(norms: list[nn.BatchNorm2d], mean: Tensor, unbiased_var: Ten
     counts, running, new, shares = [], [], [], []
     rows = zip(mean.unbind(), unbiased_var.unbind(), strict=True)
     for norm, pair in zip(norms, rows, strict=True):
-        if not norm.training or not norm.track_running_stats or norm.running_mean is None:
+        tracked = norm.running_mean, norm.running_var
+        count, momentum = norm.num_batches_tracked, norm.momentum
+        if not norm.training or not norm.track_running_stats or count is None:
             continue
-        assert norm.running_var is not None
-        assert norm.num_batches_tracked is not None
-        counts.append(norm.num_batches_tracked)
-        momentum = norm.momentum
-        for old, row in zip((norm.running_mean, norm.running_var), pair, strict=True):
-            values = row.to(old.dtype)
+        counts.append(count)
+        for old, row in zip(tracked, pair, strict=True):
+            assert old is not None
+            values = row if row.dtype == old.dtype else row.to(old.dtype)
             if momentum is None:
                 # The average over all batches; their number stays on its device.
-                old.lerp_(values, (counts[-1] + 1).to(old.dtype).reciprocal())
+                old.lerp_(values, (count + 1).to(old.dtype).reciprocal())
             else:
                 running.append(old)
                 new.append(values)

@@ -98,7 +98,7 @@ def gradients(mix, xs, weights, norms, grad, need):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(st.data())
 def test_matches_the_float64_reference(backend, dtype, data):
     xs, weights, norms, grad, need = data.draw(cases(dtype))
