@@ -70,13 +70,6 @@ void mixed_sum_backward(int dtype, int inputs, const std::vector<int64_t>& sizes
                                      threads});
 }
 
-std::vector<void*> pointers(const std::vector<uintptr_t>& addresses) {
-  std::vector<void*> result;
-  result.reserve(addresses.size());
-  for (uintptr_t value : addresses) result.push_back(address(value));
-  return result;
-}
-
 // `shape` is (N, C, H, W) of the inputs.
 MultiDepthwise multi_depthwise(int dtype, const std::vector<int64_t>& shape,
                                const std::vector<int64_t>& kernels,
@@ -167,6 +160,82 @@ void pool_pair_backward(int dtype, const std::vector<int64_t>& shape, int64_t st
                                      address(scratch)});
 }
 
+int64_t lane_groups(int64_t outer, int64_t channels, int64_t inner) {
+  return LaneGrid({outer, channels, inner}, kSumRows).groups();
+}
+
+// Tensors: z[0..inputs).
+void batch_statistics(int dtype, int inputs, int64_t outer, int64_t channels, int64_t inner,
+                      const std::vector<uintptr_t>& tensors, uintptr_t partials, uintptr_t mean,
+                      uintptr_t var, int threads) {
+  const auto all = pointers(tensors);
+  py::gil_scoped_release unlocked;
+  cpu::kernels().batch_statistics({static_cast<DType>(dtype),
+                                   {outer, channels, inner},
+                                   inputs,
+                                   all.data(),
+                                   static_cast<double*>(address(partials)),
+                                   static_cast<double*>(address(mean)),
+                                   static_cast<double*>(address(var)),
+                                   threads});
+}
+
+// Tensors: z[0..inputs), y.
+void mixed_norm_sum_forward(int dtype, int inputs, int64_t outer, int64_t channels, int64_t inner,
+                            const std::vector<uintptr_t>& tensors, uintptr_t weights,
+                            uintptr_t scale, uintptr_t center, uintptr_t shift, int threads) {
+  const auto all = pointers(tensors);
+  py::gil_scoped_release unlocked;
+  cpu::kernels().mixed_norm_sum_forward({static_cast<DType>(dtype),
+                                         {outer, channels, inner},
+                                         inputs,
+                                         all.data(),
+                                         address(weights),
+                                         address(scale),
+                                         address(center),
+                                         address(shift),
+                                         all[inputs],
+                                         threads});
+}
+
+// Tensors: z[0..inputs), grad.
+void mixed_norm_sum_reduce(int dtype, int inputs, int64_t outer, int64_t channels, int64_t inner,
+                           const std::vector<uintptr_t>& tensors, uintptr_t center,
+                           uintptr_t partials, uintptr_t sums, int threads) {
+  const auto all = pointers(tensors);
+  py::gil_scoped_release unlocked;
+  cpu::kernels().mixed_norm_sum_reduce({static_cast<DType>(dtype),
+                                        {outer, channels, inner},
+                                        inputs,
+                                        all.data(),
+                                        all[inputs],
+                                        address(center),
+                                        static_cast<double*>(address(partials)),
+                                        static_cast<double*>(address(sums)),
+                                        threads});
+}
+
+// Tensors: z[0..inputs), grad, grad_z[0..inputs).
+void mixed_norm_sum_backward(int dtype, int inputs, int64_t outer, int64_t channels, int64_t inner,
+                             const std::vector<uintptr_t>& tensors, uintptr_t weights,
+                             uintptr_t scale, uintptr_t center, uintptr_t slope, uintptr_t shift,
+                             int threads) {
+  const auto all = pointers(tensors);
+  py::gil_scoped_release unlocked;
+  cpu::kernels().mixed_norm_sum_backward({static_cast<DType>(dtype),
+                                          {outer, channels, inner},
+                                          inputs,
+                                          all.data(),
+                                          all[inputs],
+                                          address(weights),
+                                          address(scale),
+                                          address(center),
+                                          address(slope),
+                                          address(shift),
+                                          all.data() + inputs + 1,
+                                          threads});
+}
+
 }  // namespace
 }  // namespace asose
 
@@ -188,4 +257,9 @@ PYBIND11_MODULE(cpu, module) {
   module.def("pool_pair_scratch", &asose::pool_pair_scratch);
   module.def("pool_pair_forward", &asose::pool_pair_forward);
   module.def("pool_pair_backward", &asose::pool_pair_backward);
+  module.def("lane_groups", &asose::lane_groups);
+  module.def("batch_statistics", &asose::batch_statistics);
+  module.def("mixed_norm_sum_forward", &asose::mixed_norm_sum_forward);
+  module.def("mixed_norm_sum_reduce", &asose::mixed_norm_sum_reduce);
+  module.def("mixed_norm_sum_backward", &asose::mixed_norm_sum_backward);
 }

@@ -11,6 +11,13 @@ namespace asose {
 
 inline void* address(uintptr_t value) { return reinterpret_cast<void*>(value); }
 
+inline std::vector<void*> pointers(const std::vector<uintptr_t>& addresses) {
+  std::vector<void*> result;
+  result.reserve(addresses.size());
+  for (const uintptr_t value : addresses) result.push_back(address(value));
+  return result;
+}
+
 // One row of `strides` per address, in the same order.
 inline std::vector<Operand> operands(const std::vector<uintptr_t>& addresses,
                                      const std::vector<int64_t>& strides, size_t dims) {

@@ -36,7 +36,7 @@ def test_kernels_were_built_from_these_sources(name):
     assert module.source_digest == source_digest(csrc), "run `pip install .` again"
 
 
-def test_cuda_functions_are_those_of_the_cpu():
+def test_cuda_functions_have_the_signatures_of_the_cpu():
     cuda = pytest.importorskip("asose_fast_kernels.cuda", reason="built without the CUDA kernels")
     from asose_fast_kernels import cpu
 

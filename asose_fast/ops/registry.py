@@ -1,7 +1,7 @@
 """Which backend runs which operator on which device, and why another does not.
 
-An implementation is a module with `forward` and `backward` (the operator's body on real tensors) and `DTYPES`. The
-plain-PyTorch reference of an operator is one of them and runs everywhere.
+An implementation is a module with `DTYPES`, `forward` and, unless the operator knows no gradient, `backward` (the
+operator's body on real tensors). The plain-PyTorch reference of an operator is one of them and runs everywhere.
 """
 
 from __future__ import annotations

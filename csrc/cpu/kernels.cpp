@@ -14,12 +14,18 @@ void multi_depthwise_forward(const MultiDepthwiseForward&);
 void multi_depthwise_backward(const MultiDepthwiseBackward&);
 void pool_pair_forward(const PoolPairForward&);
 void pool_pair_backward(const PoolPairBackward&);
+void batch_statistics(const BatchStatistics&);
+void mixed_norm_sum_forward(const MixedNormSumForward&);
+void mixed_norm_sum_reduce(const MixedNormSumReduce&);
+void mixed_norm_sum_backward(const MixedNormSumBackward&);
 
 extern const Kernels table;
 const Kernels table = {
-    ASOSE_NAME(ASOSE_ISA),    arch_weights_forward, arch_weights_backward,
-    mixed_sum_forward,        mixed_sum_backward,   multi_depthwise_forward,
-    multi_depthwise_backward, pool_pair_forward,    pool_pair_backward,
+    ASOSE_NAME(ASOSE_ISA),    arch_weights_forward,   arch_weights_backward,
+    mixed_sum_forward,        mixed_sum_backward,     multi_depthwise_forward,
+    multi_depthwise_backward, pool_pair_forward,      pool_pair_backward,
+    batch_statistics,         mixed_norm_sum_forward, mixed_norm_sum_reduce,
+    mixed_norm_sum_backward,
 };
 
 }  // namespace asose::cpu::ASOSE_ISA

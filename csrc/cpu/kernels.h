@@ -2,6 +2,8 @@
 #pragma once
 
 #include "../arch_weights.h"
+#include "../batch_statistics.h"
+#include "../mixed_norm_sum.h"
 #include "../mixed_sum.h"
 #include "../multi_depthwise.h"
 #include "../pool_pair.h"
@@ -18,6 +20,10 @@ struct Kernels {
   void (*multi_depthwise_backward)(const MultiDepthwiseBackward&);
   void (*pool_pair_forward)(const PoolPairForward&);
   void (*pool_pair_backward)(const PoolPairBackward&);
+  void (*batch_statistics)(const BatchStatistics&);
+  void (*mixed_norm_sum_forward)(const MixedNormSumForward&);
+  void (*mixed_norm_sum_reduce)(const MixedNormSumReduce&);
+  void (*mixed_norm_sum_backward)(const MixedNormSumBackward&);
 };
 
 // Chosen at the first call: the widest instruction set that this processor runs, or the one that

@@ -1,0 +1,366 @@
+"""The weighted sum of a mixed operation's outputs with the last BatchNorm of every branch folded in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import compress
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asose_fast.ops import registry
+from asose_fast.ops.batch_statistics import DTYPES, batch_statistics
+from asose_fast.ops.library import define
+from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype, memory_format
+
+registry.register(
+    "mixed_norm_sum",
+    {"reference": "asose_fast.ops.mixed_norm_sum", "cpu": "asose_fast.ops.native.mixed_norm_sum"},
+)
+
+
+def mixed_norm_sum(
+    zs: Sequence[Tensor],
+    weights: Tensor,
+    norms: Sequence[nn.BatchNorm2d],
+    *,
+    plain: Sequence[Tensor] = (),
+    plain_weights: Tensor | None = None,
+) -> Tensor:
+    """Weighted sum of K batch-normalised tensors and J plain ones, without the normalised tensors ever being made.
+
+    y = sum_k w_k BN_k(z_k) + sum_j v_j x_j
+      = sum_k a_kc (z_k - mean_kc) + sum_k w_k beta_kc + sum_j v_j x_j        a_kc = w_k gamma_kc r_kc
+
+    where r = 1 / sqrt(var + eps). Backward, with xhat = r (z - mean), S0_c = sum g, S1_kc = sum g xhat_k and M = N H W
+    (Ioffe and Szegedy, 2015; folding a normalisation into its neighbours: Jung et al., arXiv 1807.01702):
+
+    dL/dw_k = sum_c gamma S1 + beta S0        dgamma = w S1        dbeta = w S0        dL/dv_j = <g, x_j>
+    dL/dz_k = a_kc (g - (S0 + xhat S1) / M), or a_kc g with running statistics        dL/dx_j = v_j g
+
+    Each norm does what its module would: in training mode it normalises by the statistics of the batch and updates its
+    running ones, in eval mode it uses those. A call makes one pass over memory for the statistics and one for the sum;
+    backward makes one for S0, S1 and <g, x_j> and one for the gradients of zs and plain. What autograd does not ask for
+    is not computed. Where w_k is exactly 0, y and dL/dz_k do not depend on z_k, so that its infinities and NaNs stay
+    out; dL/dw_k does. Sums are kept in float32 (float64 for float64 inputs), over longer stretches in float64,
+    and do not depend on the thread count.
+
+    Args:
+        zs: K tensors (N, C, H, W), 1 <= K and K + J <= 128, of one shape, dtype (float16, bfloat16, float32, float64)
+            and device. Fastest in channels_last; the format of the first is that of the computation, and tensors in
+            another are copied into it. Under autocast the dtypes may differ: the widest is used.
+        weights: (K,) float32 or float64.
+        norms: K modules; which are in training mode, affine or without running statistics may differ between them.
+        plain: J tensors like zs that are added as they are (skip connection, residual input).
+        plain_weights: (J,) float32 or float64; None for 1.
+
+    Returns:
+        y in the shape and dtype of zs, channels_last where the first z is, else contiguous.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape or device, or fewer than two values a channel
+            where a norm needs the statistics of the batch.
+    """
+    zs, plain = list(zs), list(plain)
+    if plain_weights is None:
+        plain_weights = weights.new_ones(len(plain))
+    _check(zs, weights, norms, plain, plain_weights)
+    xs = _to_widest(zs + plain)
+    acc = accumulation_dtype(xs[0].dtype)
+    batch = [norm.training or (norm.running_mean is None and norm.running_var is None) for norm in norms]
+    with torch.no_grad():
+        mean, rstd = _statistics(xs[: len(zs)], norms, batch)
+    gamma = _stack_or_none([norm.weight for norm in norms], 1.0)
+    beta = _stack_or_none([norm.bias for norm in norms], 0.0)
+    y: Tensor = _MixedNormSum.apply(batch, weights.to(acc), plain_weights.to(acc), gamma, beta, mean, rstd, *xs)
+    return y
+
+
+def _check(
+    zs: list[Tensor], weights: Tensor, norms: Sequence[nn.BatchNorm2d], plain: list[Tensor], plain_weights: Tensor
+) -> None:
+    if not zs or len(zs) + len(plain) > MAX_INPUTS:
+        raise ValueError(
+            f"mixed_norm_sum: zs must hold at least 1 tensor, with plain at most {MAX_INPUTS}, "
+            f"got {len(zs)} and {len(plain)}"
+        )
+    first = zs[0]
+    named = [(f"zs[{k}]", z) for k, z in enumerate(zs)] + [(f"plain[{j}]", x) for j, x in enumerate(plain)]
+    for name, x in named:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"mixed_norm_sum: {name} must be a tensor, got {type(x).__name__}")
+        if x.dim() != 4:
+            raise ValueError(f"mixed_norm_sum: {name} must be (N, C, H, W), got shape {tuple(x.shape)}")
+        if x.shape != first.shape:
+            raise ValueError(f"mixed_norm_sum: {name} has shape {tuple(x.shape)}, zs[0] has {tuple(first.shape)}")
+        if x.device != first.device:
+            raise ValueError(f"mixed_norm_sum: {name} is on {x.device}, zs[0] on {first.device}")
+        if x.dtype not in DTYPES:
+            raise TypeError(f"mixed_norm_sum: {name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    for name, w, xs in (("weights", weights, zs), ("plain_weights", plain_weights, plain)):
+        if w.shape != (len(xs),):
+            raise ValueError(f"mixed_norm_sum: {name} must be ({len(xs)},), one a tensor, got {tuple(w.shape)}")
+        if w.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"mixed_norm_sum: {name} must be float32 or float64, got {w.dtype}")
+        if w.device != first.device:
+            raise ValueError(f"mixed_norm_sum: {name} are on {w.device}, zs on {first.device}")
+    if first.size(1) == 0:
+        raise ValueError(f"mixed_norm_sum: zs must have channels, got shape {tuple(first.shape)}")
+    if len(norms) != len(zs):
+        raise ValueError(f"mixed_norm_sum: norms must hold one module a z, got {len(norms)} for {len(zs)} zs")
+    for k, norm in enumerate(norms):
+        if not isinstance(norm, nn.BatchNorm2d):
+            raise TypeError(f"mixed_norm_sum: norms[{k}] must be an nn.BatchNorm2d, got {type(norm).__name__}")
+        if norm.num_features != first.size(1):
+            raise ValueError(f"mixed_norm_sum: norms[{k}] is for {norm.num_features} channels, zs have {first.size(1)}")
+
+
+def _to_widest(xs: list[Tensor]) -> list[Tensor]:
+    if all(x.dtype == xs[0].dtype for x in xs):
+        return xs
+    widest = xs[0].dtype
+    for x in xs:
+        widest = torch.promote_types(widest, x.dtype)
+    if not torch.is_autocast_enabled(xs[0].device.type):
+        dtypes = ", ".join(sorted({str(x.dtype) for x in xs}))
+        raise TypeError(f"mixed_norm_sum: zs and plain must have one dtype outside autocast, got {dtypes}")
+    return [x.to(widest) for x in xs]
+
+
+def _statistics(zs: list[Tensor], norms: Sequence[nn.BatchNorm2d], batch: list[bool]) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / sqrt(var + eps), (K, C) float64, of the batch or running; updates the running ones in training."""
+    of_batch: Iterator[tuple[Tensor, Tensor]] = iter(())
+    if any(batch):
+        count = zs[0].numel() // zs[0].size(1)
+        if count < 2:
+            raise ValueError(
+                "mixed_norm_sum: expected more than 1 value per channel when training, "
+                f"got zs of shape {tuple(zs[0].shape)}"
+            )
+        mean, var = batch_statistics(list(compress(zs, batch)))
+        acc = accumulation_dtype(zs[0].dtype)
+        _update_running(list(compress(norms, batch)), mean.to(acc), (var * (count / (count - 1))).to(acc))
+        of_batch = zip(mean, var, strict=True)
+    if not all(batch):
+        pairs = [next(of_batch) if use else _running(norm) for norm, use in zip(norms, batch, strict=True)]
+        mean, var = (torch.stack(rows) for rows in zip(*pairs, strict=True))
+    eps = torch.tensor([[norm.eps] for norm in norms], dtype=torch.float64, device=var.device)
+    return mean, torch.rsqrt(var + eps)
+
+
+def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    return norm.running_mean.double(), norm.running_var.double()
+
+
+def _update_running(norms: list[nn.BatchNorm2d], mean: Tensor, unbiased_var: Tensor) -> None:
+    """What every norm that tracks statistics does in training, in few calls for all of them."""
+    counts, running, new, shares = [], [], [], []
+    rows = zip(mean.unbind(), unbiased_var.unbind(), strict=True)
+    for norm, pair in zip(norms, rows, strict=True):
+        tracked = norm.running_mean, norm.running_var
+        count, momentum = norm.num_batches_tracked, norm.momentum
+        if not norm.training or not norm.track_running_stats or count is None:
+            continue
+        counts.append(count)
+        for old, row in zip(tracked, pair, strict=True):
+            assert old is not None
+            values = row if row.dtype == old.dtype else row.to(old.dtype)
+            if momentum is None:
+                # The average over all batches; their number stays on its device.
+                old.lerp_(values, (count + 1).to(old.dtype).reciprocal())
+            else:
+                running.append(old)
+                new.append(values)
+                shares.append(momentum)
+    if counts:
+        torch._foreach_add_(counts, 1)
+    if running:
+        torch._foreach_lerp_(running, new, shares)
+
+
+def _stack_or_none(parameters: list[Tensor | None], fill: float) -> Tensor | None:
+    """(K, C), with `fill` for a norm without the parameter; None where no norm has it."""
+    present = [p for p in parameters if p is not None]
+    if not present:
+        return None
+    return torch.stack([torch.full_like(present[0], fill) if p is None else p for p in parameters])
+
+
+def reference(
+    zs: Sequence[Tensor],
+    weights: Tensor,
+    norms: Sequence[nn.BatchNorm2d],
+    plain: Sequence[Tensor] = (),
+    plain_weights: Tensor | None = None,
+) -> Tensor:
+    """What `mixed_norm_sum` computes, as PyTorch would: every normalised tensor is made."""
+    xs = [norm(z) for z, norm in zip(zs, norms, strict=True)] + list(plain)
+    w = torch.cat([weights, weights.new_ones(len(plain)) if plain_weights is None else plain_weights])
+    return torch.stack([x * k for x, k in zip(xs, w.unbind(), strict=True)]).sum(0)
+
+
+def forward(
+    xs: list[Tensor], weights: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, rstd: Tensor
+) -> Tensor:
+    """The formula in plain PyTorch, as a backend: as many of `xs` as `mean` has rows are normalised."""
+    y = torch.zeros_like(xs[0], dtype=torch.float64)
+    for k, (x, w) in enumerate(zip(xs, weights.double().unbind(), strict=True)):
+        term = x.double()
+        if k < len(mean):
+            term = (term - _per_channel(mean[k])) * _per_channel(rstd[k])
+            term = term if gamma is None else term * _per_channel(gamma[k])
+            term = term if beta is None else term + _per_channel(beta[k])
+        y += torch.where(w == 0, 0, w * term)
+    return y.to(xs[0].dtype).contiguous(memory_format=memory_format(xs[0]))
+
+
+def backward(
+    grad: Tensor,
+    xs: list[Tensor],
+    weights: Tensor,
+    gamma: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    batch: list[bool],
+    read: list[bool],
+    need_x: list[bool],
+    need_sums: bool,
+    channels_last: bool,
+) -> tuple[list[Tensor], Tensor]:
+    """Gradients of xs that are needed and, per channel, the sums that the other gradients are made of; as a backend.
+
+    `xs` holds only the tensors that are `read`. The sums are (1 + K + J, C) float64, empty where not needed: S0, then
+    S1 of the normalised and sum g x of the plain tensors, of no meaning for those that are not read.
+    """
+    tensors = iter(xs)
+    g = grad.double()
+    sums = [g.sum((0, 2, 3))]
+    count = g.numel() // g.size(1)
+    grad_xs = []
+    for k, w in enumerate(weights.double().unbind()):
+        x = next(tensors).double() if read[k] else torch.zeros_like(g)
+        normalised = k < len(mean)
+        if normalised and read[k]:
+            x = (x - _per_channel(mean[k])) * _per_channel(rstd[k])
+        sums.append((g * x).sum((0, 2, 3)))
+        if not need_x[k]:
+            continue
+        grad_x = g
+        if normalised:
+            if batch[k]:
+                grad_x = g - (_per_channel(sums[0]) + x * _per_channel(sums[-1])) / count
+            grad_x = grad_x * _per_channel(rstd[k] if gamma is None else rstd[k] * gamma[k])
+        grad_xs.append(
+            torch.where(w == 0, 0, w * grad_x).to(grad.dtype).contiguous(memory_format=_format(channels_last))
+        )
+    return grad_xs, torch.stack(sums) if need_sums else mean.new_empty(0, mean.size(1))
+
+
+def _per_channel(values: Tensor) -> Tensor:
+    return values[:, None, None]
+
+
+def _format(channels_last: bool) -> torch.memory_format:
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+class _MixedNormSum(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        batch: list[bool],
+        weights: Tensor,
+        plain_weights: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        mean: Tensor,
+        rstd: Tensor,
+        *xs: Tensor,
+    ) -> Tensor:
+        _, need_weights, need_plain_weights, need_gamma, need_beta, _, _, *ctx.need_x = ctx.needs_input_grad
+        ctx.batch = batch
+        ctx.read = [
+            need_weights or need_gamma or (of_batch and need) for of_batch, need in zip(batch, ctx.need_x, strict=False)
+        ] + [need_plain_weights] * len(plain_weights)
+        ctx.need_sums = need_beta or any(ctx.read)
+        ctx.channels_last = memory_format(xs[0]) == torch.channels_last
+        all_weights = torch.cat([weights, plain_weights])
+        saved = [x for x, read in zip(xs, ctx.read, strict=True) if read]
+        ctx.save_for_backward(all_weights, gamma, beta, mean, rstd, *saved)
+        y: Tensor = torch.ops.asose_fast.mixed_norm_sum_fwd(xs, all_weights, gamma, beta, mean, rstd)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weights, gamma, beta, mean, rstd, *xs = ctx.saved_tensors
+        _, need_weights, need_plain_weights, need_gamma, need_beta, *_ = ctx.needs_input_grad
+        grad_xs, sums = torch.ops.asose_fast.mixed_norm_sum_bwd(
+            grad, xs, weights, gamma, mean, rstd, ctx.batch, ctx.read, ctx.need_x, ctx.need_sums, ctx.channels_last
+        )
+        wanted = iter(grad_xs)
+        branches = len(mean)
+        s0, s1 = sums[:1], sums[1 : 1 + branches]
+        w = weights[:branches, None]
+        grad_weights = grad_plain_weights = grad_gamma = grad_beta = None
+        if need_weights:
+            terms = s1 if gamma is None else gamma * s1
+            terms = terms if beta is None else terms + beta * s0
+            grad_weights = terms.sum(1).to(weights.dtype)
+        if need_plain_weights:
+            grad_plain_weights = sums[1 + branches :].sum(1).to(weights.dtype)
+        if need_gamma:
+            grad_gamma = torch.where(w == 0, 0, w * s1).to(gamma.dtype)
+        if need_beta:
+            grad_beta = (w * s0).to(beta.dtype)
+        return (
+            None, grad_weights, grad_plain_weights, grad_gamma, grad_beta, None, None,
+            *(next(wanted) if need else None for need in ctx.need_x),
+        )  # fmt: skip
+
+
+def _fwd(
+    xs: list[Tensor], weights: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, rstd: Tensor
+) -> object:
+    return registry.select("mixed_norm_sum", xs[0]).forward(xs, weights, gamma, beta, mean, rstd)
+
+
+def _fwd_fake(xs: list[Tensor], *_: object) -> Tensor:
+    return torch.empty_like(xs[0], memory_format=memory_format(xs[0]))
+
+
+def _bwd(grad: Tensor, *args: object) -> object:
+    return registry.select("mixed_norm_sum", grad).backward(grad, *args)
+
+
+def _bwd_fake(
+    grad: Tensor,
+    xs: list[Tensor],
+    weights: Tensor,
+    gamma: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    batch: list[bool],
+    read: list[bool],
+    need_x: list[bool],
+    need_sums: bool,
+    channels_last: bool,
+) -> tuple[list[Tensor], Tensor]:
+    grad_xs = [torch.empty_like(grad, memory_format=_format(channels_last)) for need in need_x if need]
+    return grad_xs, mean.new_empty(1 + len(need_x) if need_sums else 0, mean.size(1))
+
+
+define(
+    "mixed_norm_sum_fwd(Tensor[] xs, Tensor weights, Tensor? gamma, Tensor? beta, Tensor mean, Tensor rstd) -> Tensor",
+    _fwd,
+    _fwd_fake,
+)
+define(
+    "mixed_norm_sum_bwd(Tensor grad, Tensor[] xs, Tensor weights, Tensor? gamma, Tensor mean, Tensor rstd, "
+    "bool[] batch, bool[] read, bool[] need_x, bool need_sums, bool channels_last) -> (Tensor[], Tensor)",
+    _bwd,
+    _bwd_fake,
+)

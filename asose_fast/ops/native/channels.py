@@ -1,0 +1,14 @@
+"""Dense tensors as the per-channel kernels see them (csrc/lanes.h)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def channel_space(x: Tensor, format: torch.memory_format) -> tuple[int, int, int]:
+    """(outer, channels, inner) of the memory of `x`, which is dense in `format`."""
+    n, c, h, w = x.shape
+    if format == torch.channels_last or h * w <= 1:
+        return n * h * w, c, 1
+    return n, c, h * w

@@ -1,0 +1,45 @@
+// Between tables of one value per channel and the lanes of a run.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "../lanes.h"
+
+namespace asose::cpu::ASOSE_ISA {
+namespace {
+
+// lanes[i] = table[channel of lane i]
+template <class T>
+void expand(T* lanes, const T* table, const LaneRun& run) {
+  if (run.width == 1)
+    std::copy_n(table + run.first, run.channels, lanes);
+  else
+    for (int64_t c = 0; c < run.channels; ++c)
+      std::fill_n(lanes + c * run.width, run.width, table[run.first + c]);
+  for (int64_t filled = run.channels * run.width; filled < run.lanes; filled *= 2)
+    std::copy_n(lanes, std::min(filled, run.lanes - filled), lanes + filled);
+}
+
+// table[channel] = sum of its lanes; uses up the lanes.
+inline void fold(double* table, double* lanes, const LaneRun& run) {
+  const int64_t image = run.channels * run.width;
+  for (int64_t length = run.lanes; length > image;) {
+    const int64_t kept = (length / image + 1) / 2 * image;
+    for (int64_t i = kept; i < length; ++i) lanes[i - kept] += lanes[i];
+    length = kept;
+  }
+  if (run.width == 1) {
+    std::copy_n(lanes, run.channels, table + run.first);
+    return;
+  }
+  for (int64_t c = 0; c < run.channels; ++c) {
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < run.width; ++i) sum += lanes[c * run.width + i];
+    table[run.first + c] = sum;
+  }
+}
+
+}  // namespace
+}  // namespace asose::cpu::ASOSE_ISA
