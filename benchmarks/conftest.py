@@ -1,15 +1,25 @@
-"""Collects the lines of every benchmark's table and prints them at the end; `--with-compile` adds torch.compile."""
+"""Collects the lines of every benchmark's table and prints them at the end.
+
+`--with-compile` adds torch.compile; `--benchmark-disable` runs everything, but only to see that it runs.
+"""
 
 import platform
 
 import pytest
 import torch
 
+from benchmarks import measure
+
 _LINES: list[str] = []
 
 
 def pytest_addoption(parser):
     parser.addoption("--with-compile", action="store_true", help="measure torch.compile too (minutes of compiling)")
+
+
+def pytest_configure(config):
+    if config.getoption("benchmark_disable", False):
+        measure.limit_rounds(2)
 
 
 @pytest.fixture
