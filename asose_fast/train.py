@@ -65,7 +65,7 @@ _SWITCHES = {f"--{field.name}" for field in dataclasses.fields(Config) if field.
 def _normalized(words: Sequence[str]) -> list[str]:
     """--some-option=value as --some_option=value, and a bare --switch as --switch=true."""
     result = []
-    for word, following in zip(words, [*words[1:], "--"], strict=True):
+    for word, following in zip(words, [*words, "--"][1:], strict=True):
         if word.startswith("--"):
             name, equals, value = word.partition("=")
             word = "--" + name[2:].replace("-", "_") + equals + value
