@@ -127,6 +127,7 @@ class HealthConfig:
 
 _AT_LEAST = {
     "batch_size": 1,
+    "threads": 1,
     "recalibration_batches": 1,
     "channels": 1,
     "depth": 1,
@@ -156,6 +157,8 @@ class RunConfig:
     """Of everything random."""
     device: str = "auto"
     """cpu, cuda, cuda:N, or auto: cuda where there is one."""
+    threads: int | None = None
+    """CPU threads. By default as many as torch takes, but one where steps are too small to gain from more."""
     strict: bool = False
     """End with a non-zero exit status where a health indicator is out of bounds at the end of the search."""
 
@@ -172,8 +175,8 @@ class Config(
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, lowest in _AT_LEAST.items():
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
+            if (value := getattr(self, name)) is not None and value < lowest:
+                raise ValueError(f"{name} must be at least {lowest}, got {value}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in YAML."""
