@@ -1,4 +1,7 @@
-"""Collects the lines of every benchmark's table and prints them at the end; `--with-compile` adds torch.compile."""
+"""Collects the lines of every benchmark's table and prints them at the end.
+
+`--with-compile` adds torch.compile, `--wide` networks of more channels.
+"""
 
 import platform
 
@@ -10,6 +13,12 @@ _LINES: list[str] = []
 
 def pytest_addoption(parser):
     parser.addoption("--with-compile", action="store_true", help="measure torch.compile too (minutes of compiling)")
+    parser.addoption("--wide", action="store_true", help="measure networks of 32 and 64 channels too")
+
+
+def pytest_generate_tests(metafunc):
+    if "channels" in metafunc.fixturenames:
+        metafunc.parametrize("channels", [16, 32, 64] if metafunc.config.getoption("--wide") else [16])
 
 
 @pytest.fixture
