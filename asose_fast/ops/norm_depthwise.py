@@ -67,14 +67,14 @@ class _NormDepthwise(torch.autograd.Function):
         ctx.plan, ctx.batch = plan, batch
         ctx.dtypes = [t.dtype if t is not None else None for t in (gamma, beta, *weights)]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(params, mean, rstd, scale, *zs)
+        ctx.save_for_backward(mean, rstd, scale, params, *zs)  # params and inputs last, for `recomputed`
         return tuple(torch.ops.asose_fast.multi_depthwise_fwd(zs, params, *plan))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plan: Plan = ctx.plan
-        params, mean, rstd, scale, *zs = ctx.saved_tensors
+        mean, rstd, scale, params, *zs = ctx.saved_tensors
         _, _, _, _, need_gamma, need_beta, *needs = ctx.needs_input_grad
         used = [grad is not None for grad in grads]
         need_z = [need and u for need, u in zip(needs, used, strict=False)]

@@ -28,14 +28,21 @@ class MixedOp(nn.Module):
 
     The last two run the candidates one by one or, with the same results up to rounding, as the stacked branches of
     `asose_fast.space.stacked`: always where `fused` is True, never where it is False, and where it pays with "auto".
+    These keep less for backward with `memory` "recompute", and take longer.
     """
 
     def __init__(
-        self, candidates: Sequence[str], channels: int, stride: int, fused: bool | Literal["auto"] = "auto"
+        self,
+        candidates: Sequence[str],
+        channels: int,
+        stride: int,
+        *,
+        fused: bool | Literal["auto"] = "auto",
+        memory: Literal["save", "recompute"] = "save",
     ) -> None:
         """Raises ValueError for an unknown candidate or none at all."""
         super().__init__()
-        self.stride, self.fused = stride, fused
+        self.stride, self.fused, self.memory = stride, fused, memory
         if not candidates:
             raise ValueError("a mixed operation needs at least one candidate")
         self.ops = nn.ModuleDict({name: build_candidate(name, channels, stride) for name in candidates})
@@ -82,7 +89,7 @@ class MixedOp(nn.Module):
         # The fused operators are compiled for the CPU alone; elsewhere they are no faster than the modules.
         if self.fused == "auto" and registry.why_not("multi_depthwise", "cpu", x.device.type, x.dtype):
             return None
-        branches = Branches.of(list(self.ops.values()), self.stride)
+        branches = Branches.of(list(self.ops.values()), self.stride, self.memory == "recompute")
         # One norm that is folded into the sum shares its passes over memory with nothing.
         return branches if branches.folded >= (2 if self.fused == "auto" else 1) else None
 

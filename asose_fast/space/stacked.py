@@ -9,6 +9,7 @@ x -> whatever is left, as it is ----------------------------------------^
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple, TypeGuard, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from asose_fast.ops import mixed_norm_sum, multi_depthwise, pool_pair
 from asose_fast.ops.norm_depthwise import norm_depthwise
+from asose_fast.ops.recompute import recomputed
 from asose_fast.space.candidates import Zero
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -37,6 +39,8 @@ class Branches(NamedTuple):
     """
 
     stride: int
+    recompute: bool
+    """Whether backward computes the outputs of depthwise convolutions again: less memory, more time."""
     separable: dict[int, list[Stage]]
     """Chains of stages, the first of the stride, the others of stride 1."""
     pools: dict[int, nn.BatchNorm2d]
@@ -47,9 +51,9 @@ class Branches(NamedTuple):
     """The rest, without `none`: its term of the sum is 0, and so is the gradient of its weight."""
 
     @staticmethod
-    def of(ops: Sequence[nn.Module], stride: int) -> Branches:
+    def of(ops: Sequence[nn.Module], stride: int, recompute: bool = False) -> Branches:
         """Sorts the candidates of a mixed operation."""
-        found = Branches(stride, {}, {}, {}, {})
+        found = Branches(stride, recompute, {}, {}, {}, {})
         for k, op in enumerate(ops):
             if _is(op, nn.Sequential) and len(op) and _is(norm := op[-1], nn.BatchNorm2d):
                 if stages := _stages(list(op), stride):
@@ -114,15 +118,19 @@ class Branches(NamedTuple):
             return {}
         first = {k: stages[0] for k, stages in self.separable.items()}
         ys = multi_depthwise(x, _weights(first), dilations=_dilations(first), stride=self.stride)
-        zs = _pointwise(first, ys)
+        zs = self._pointwise(first, ys)
         depth = 1
         while deeper := {k: stages for k, stages in self.separable.items() if len(stages) > depth}:
             stage = {k: stages[depth] for k, stages in deeper.items()}
             norms = [stages[depth - 1].norm for stages in deeper.values()]
             ys = norm_depthwise([zs[k] for k in stage], norms, _weights(stage), dilations=_dilations(stage))
-            zs |= _pointwise(stage, ys)
+            zs |= self._pointwise(stage, ys)
             depth += 1
         return zs
+
+    def _pointwise(self, stages: dict[int, Stage], ys: Sequence[Tensor]) -> dict[int, Tensor]:
+        with recomputed(ys) if self.recompute else nullcontext():
+            return {k: stage.pointwise(y) for (k, stage), y in zip(stages.items(), ys, strict=True)}
 
     def _pools(self, x: Tensor) -> dict[int, Tensor]:
         return dict(zip(self.pools, pool_pair(x, stride=self.stride), strict=True)) if self.pools else {}
@@ -143,10 +151,6 @@ def _weights(stages: dict[int, Stage]) -> list[Tensor]:
 
 def _dilations(stages: dict[int, Stage]) -> list[int]:
     return [stage.depthwise.dilation[0] for stage in stages.values()]
-
-
-def _pointwise(stages: dict[int, Stage], ys: Sequence[Tensor]) -> dict[int, Tensor]:
-    return {k: stage.pointwise(y) for (k, stage), y in zip(stages.items(), ys, strict=True)}
 
 
 def _is(module: nn.Module, kind: type[ModuleT]) -> TypeGuard[ModuleT]:

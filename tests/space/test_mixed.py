@@ -18,7 +18,7 @@ def gain_of(value):
 
 def make_mixed(stride=1, names=NAMES, fused="auto"):
     x = torch.randn(3, 4, 7, 6, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
-    return MixedOp(names, 4, stride, fused).double(), x.requires_grad_()
+    return MixedOp(names, 4, stride, fused=fused).double(), x.requires_grad_()
 
 
 def formula(mixed, x, weights, gain):

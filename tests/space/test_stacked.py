@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from asose_fast import ops
 from asose_fast.space import CANDIDATES, MixedOp
 from asose_fast.space.stacked import Branches
+from benchmarks.measure import saved_bytes
 
 NAMES = tuple(CANDIDATES)
 DARTS = NAMES[:6] + NAMES[7:9]
@@ -122,6 +123,22 @@ def test_plans_of_usual_sets_agree(names, train, index, stride, gain):
     assert_close(results(stacked, x, weights, index, gain), results(plain, x, weights, index, gain), 1e-11)
 
 
+@pytest.mark.parametrize("index", [None, 4, 7])
+@pytest.mark.parametrize("train", [True, False])
+def test_recomputing_gives_the_same_and_keeps_less(index, train):
+    _, saving = pair(NAMES, 4, 1, torch.float32, train=train)
+    recomputing = copy.deepcopy(saving)
+    recomputing.memory = "recompute"
+    weights = torch.rand(10) if index is None else torch.eye(10)[index]
+    x = torch.randn(3, 4, 9, 8).contiguous(memory_format=torch.channels_last)
+    kept = [saved_bytes(lambda m=m: m(x, weights.clone().requires_grad_(), index)) for m in (saving, recomputing)]
+    outputs = (5 + 3) if index is None else (2 if index == 4 else 1)
+    assert round((kept[0] - kept[1]) / x.nbytes) == outputs  # but for the small weights
+    saving.load_state_dict(recomputing.state_dict())
+    got, expected = results(recomputing, x, weights, index), results(saving, x, weights, index)
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+
+
 def test_state_moves_between_the_plans():
     plain, stacked = pair(NAMES, 4, 1, torch.float64)
     assert [(n, t.shape) for n, t in plain.state_dict().items()] == [
@@ -169,7 +186,7 @@ def test_autocast():
 
 def sorted_names(mixed):
     names = list(mixed.ops)
-    _, *groups = Branches.of(list(mixed.ops.values()), mixed.stride)
+    _, _, *groups = Branches.of(list(mixed.ops.values()), mixed.stride)
     return [[names[k] for k in group] for group in groups]
 
 
@@ -235,7 +252,7 @@ def test_the_plan_is_chosen_by_rule(monkeypatch, fused, names, expected):
     used = []
     mix = Branches.mix
     monkeypatch.setattr(Branches, "mix", lambda *args: used.append(True) or mix(*args))
-    MixedOp(names, 4, 1, fused)(torch.randn(2, 4, 6, 6), torch.rand(len(names)))
+    MixedOp(names, 4, 1, fused=fused)(torch.randn(2, 4, 6, 6), torch.rand(len(names)))
     can = fused is True or ops.registry.why_not("multi_depthwise", "cpu", "cpu") is None
     assert bool(used) == (expected and can)
 
