@@ -98,9 +98,7 @@ class Branches(NamedTuple):
             terms.append((shortcut, share))
 
         x = x.contiguous(memory_format=torch.channels_last)
-        zs = self._separable(x) | self._pools(x)
-        # What is computed but not tracked falls out of the graph here, and costs nothing backward.
-        zs = {k: z if index in (None, k) else z.detach() for k, z in zs.items()}
+        zs = self._separable(x, index) | self._pools(x, index)
         norms = {k: stages[-1].norm for k, stages in self.separable.items()} | self.pools
         for k, (op, norm) in self.normed.items():
             zs[k], norms[k] = run(list(op)[:-1], x, tracked=index in (None, k)), norm
@@ -112,28 +110,32 @@ class Branches(NamedTuple):
             plain_weights=torch.stack([v for _, v in terms]) if terms else None,
         )
 
-    def _separable(self, x: Tensor) -> dict[int, Tensor]:
+    def _separable(self, x: Tensor, index: int | None) -> dict[int, Tensor]:
         """The inputs of the last norms of the separable chains."""
         if not self.separable:
             return {}
         first = {k: stages[0] for k, stages in self.separable.items()}
         ys = multi_depthwise(x, _weights(first), dilations=_dilations(first), stride=self.stride)
-        zs = self._pointwise(first, ys)
+        zs = self._pointwise(first, ys, index)
         depth = 1
         while deeper := {k: stages for k, stages in self.separable.items() if len(stages) > depth}:
             stage = {k: stages[depth] for k, stages in deeper.items()}
             norms = [stages[depth - 1].norm for stages in deeper.values()]
             ys = norm_depthwise([zs[k] for k in stage], norms, _weights(stage), dilations=_dilations(stage))
-            zs |= self._pointwise(stage, ys)
+            zs |= self._pointwise(stage, ys, index)
             depth += 1
         return zs
 
-    def _pointwise(self, stages: dict[int, Stage], ys: Sequence[Tensor]) -> dict[int, Tensor]:
+    def _pointwise(self, stages: dict[int, Stage], ys: Sequence[Tensor], index: int | None) -> dict[int, Tensor]:
         with recomputed(ys) if self.recompute else nullcontext():
-            return {k: stage.pointwise(y) for (k, stage), y in zip(stages.items(), ys, strict=True)}
+            return {
+                k: run(stage.pointwise, y, tracked=index in (None, k))
+                for (k, stage), y in zip(stages.items(), ys, strict=True)
+            }
 
-    def _pools(self, x: Tensor) -> dict[int, Tensor]:
-        return dict(zip(self.pools, pool_pair(x, stride=self.stride), strict=True)) if self.pools else {}
+    def _pools(self, x: Tensor, index: int | None) -> dict[int, Tensor]:
+        zs = pool_pair(x, stride=self.stride) if self.pools else ()
+        return {k: z if index in (None, k) else z.detach() for k, z in zip(self.pools, zs, strict=True)}
 
 
 def run(op: nn.Module | Sequence[nn.Module], x: Tensor, *, tracked: bool) -> Tensor:
