@@ -32,7 +32,8 @@ class CMakeBuild(build_ext):
         output = Path(self.get_ext_fullpath("asose_fast_kernels.cpu")).resolve().parent
         build = Path(self.build_temp).resolve()
         configure = [
-            "cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
+            # --fresh: the cache of an earlier isolated build names tools that went away with it.
+            "cmake", "--fresh", "-S", str(ROOT), "-B", str(build), "-G", "Ninja",
             f"-DPython_EXECUTABLE={sys.executable}",
             f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
             f"-DCMAKE_INSTALL_PREFIX={output}",

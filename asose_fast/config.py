@@ -120,7 +120,7 @@ class HealthConfig:
     entropy_below: float = 1.8
     """Mean over layers of the architecture's entropy, in nats."""
     accuracy_above_chance: float = 2.5
-    """Validation accuracy of the derived path, in multiples of 1 / classes (but never above one half)."""
+    """Accuracy of the sampled paths on the images they train on, in multiples of 1 / classes (one half at most)."""
     throughput_steady: float = 0.5
     """Images per second, the median of the last 5 epochs over that of the phase so far."""
 

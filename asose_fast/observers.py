@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 class ConsoleObserver:
     """A progress bar while an epoch runs and one line of indicators when it ends."""
 
-    _HEADER = (
-        "epoch      phase     loss   train  valid  T      errors  max w   entropy  accuracy  steady  images/s  depth"
-    )
+    _HEADER = "epoch      phase     loss   valid  T      errors  max w   entropy  accuracy  steady  images/s  depth"
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -76,7 +74,7 @@ class ConsoleObserver:
         )
         self.console.print(
             f"{record['epoch']:4d}/{trainer.epochs:<4d}  {record['phase']:8s}  {record['train_loss']:5.3f}  "
-            f"{record['train_accuracy']:5.1%}  {record['valid_accuracy']:5.1%}  {record['temperature']:5.3f}  "
+            f"{record['valid_accuracy']:5.1%}  {record['temperature']:5.3f}  "
             f"{errors}  {weight}  {entropy}  {accuracy}  {steady}  {record['images_per_second']:8.0f}  "
             f"{len(record['path']):5d}",
             highlight=False,

@@ -1,12 +1,15 @@
 """Collects the lines of every benchmark's table and prints them at the end.
 
-`--with-compile` adds torch.compile, `--wide` networks of more channels.
+`--with-compile` adds torch.compile, `--wide` networks of more channels; `--benchmark-disable` runs everything, but only
+to see that it runs.
 """
 
 import platform
 
 import pytest
 import torch
+
+from benchmarks import measure
 
 _LINES: list[str] = []
 
@@ -19,6 +22,11 @@ def pytest_addoption(parser):
 def pytest_generate_tests(metafunc):
     if "channels" in metafunc.fixturenames:
         metafunc.parametrize("channels", [16, 32, 64] if metafunc.config.getoption("--wide") else [16])
+
+
+def pytest_configure(config):
+    if config.getoption("benchmark_disable", False):
+        measure.limit_rounds(2)
 
 
 @pytest.fixture

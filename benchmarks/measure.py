@@ -24,8 +24,19 @@ class Ratio(NamedTuple):
         return f"{self.median:.2f}x [{self.low:.2f}, {self.high:.2f}] n={self.rounds}"
 
 
+_most_rounds: int | None = None
+
+
+def limit_rounds(rounds: int) -> None:
+    """Bounds the rounds of every later measurement, where only a dry run is wanted."""
+    global _most_rounds
+    _most_rounds = rounds
+
+
 def interleaved(variants: dict[str, Callable[[], object]], rounds: int = 15, warmup: int = 3) -> dict[str, list[float]]:
     """Seconds of each variant, round by round."""
+    if _most_rounds is not None:
+        rounds, warmup = min(rounds, _most_rounds), min(warmup, 1)
     for _ in range(warmup):
         for run in variants.values():
             run()

@@ -63,6 +63,8 @@ struct TaskGrid {
     rows_per_task = long_row || row_length == 0 ? 1 : kTaskElements / row_length;
   }
 
+  int64_t elements() const { return rows * row_length; }
+
   int64_t tasks() const { return (rows + rows_per_task - 1) / rows_per_task * tasks_per_row; }
 };
 

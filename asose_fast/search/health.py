@@ -28,7 +28,7 @@ def indicators(
     Args:
         config: the bounds.
         classes: number of classes.
-        record: the epoch's metrics (`batch_size_errors`, `max_weight`, `entropy`, `valid_accuracy`,
+        record: the epoch's metrics (`batch_size_errors`, `max_weight`, `entropy`, `train_accuracy`,
             `images_per_second`, `phase`).
         history: metrics of the epochs before it.
     """
@@ -36,7 +36,7 @@ def indicators(
     steadiness = statistics.median(rates[-5:]) / statistics.median(rates)
     lowest = min(0.5, config.accuracy_above_chance / classes)
     errors, weight, entropy = record["batch_size_errors"], record["max_weight"], record["entropy"]
-    accuracy = record["valid_accuracy"]
+    accuracy = record["train_accuracy"]  # of the sampled paths: what falls where a search loses its footing
     return [
         Indicator("batch-size errors", errors, "= 0", errors == 0),
         Indicator(

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <stdexcept>
 
+#include "stream.h"
+
 namespace asose::cpu::ASOSE_ISA {
 namespace {
 
@@ -80,8 +82,13 @@ Acc dot(const Acc* grad, Strided<const T> x, int64_t length) {
 }
 
 template <class T, class Acc>
-void write(Strided<T> out, const Acc* values, Acc weight, int64_t length) {
-  if (out.stride == 1) {
+void write(Strided<T> out, const Acc* values, Acc weight, int64_t length, bool streaming) {
+  if (out.stride == 1 && streaming) {
+    alignas(64) T block[kTaskElements];
+#pragma omp simd
+    for (int64_t i = 0; i < length; ++i) block[i] = Element<T>::store(weight * values[i]);
+    stream(out.data, block, length);
+  } else if (out.stride == 1) {
 #pragma omp simd
     for (int64_t i = 0; i < length; ++i) out.data[i] = Element<T>::store(weight * values[i]);
   } else {
@@ -99,6 +106,7 @@ void forward(const MixedSumForward& args) {
   for (int k = 0; k < args.inputs; ++k)
     if (weights[k] != 0) used[used_count++] = k;
 
+  const bool streaming = grid.elements() * static_cast<int64_t>(sizeof(T)) >= kStreamBytes;
   const int64_t tasks = grid.tasks();
 #pragma omp parallel for schedule(static) num_threads(args.threads)
   for (int64_t task = 0; task < tasks; ++task) {
@@ -113,8 +121,9 @@ void forward(const MixedSumForward& args) {
         else
           add_scaled<T>(sum, x, weights[used[j]], run.length);
       }
-      write(locate<T>(args.y, args.space, run), sum, Acc{1}, run.length);
+      write(locate<T>(args.y, args.space, run), sum, Acc{1}, run.length, streaming);
     });
+    if (streaming) end_stream();
   }
 }
 
@@ -123,6 +132,10 @@ void backward(const MixedSumBackward& args) {
   using Acc = typename Element<T>::Acc;
   const TaskGrid grid(args.space);
   const Acc* weights = static_cast<const Acc*>(args.weights);
+  int64_t written = 0;
+  for (int k = 0; k < args.inputs; ++k)
+    if (args.grad_x[k].data) written += grid.elements() * sizeof(T);
+  const bool streaming = written >= kStreamBytes;
   const int64_t tasks = grid.tasks();
 #pragma omp parallel for schedule(static) num_threads(args.threads)
   for (int64_t task = 0; task < tasks; ++task) {
@@ -136,12 +149,13 @@ void backward(const MixedSumBackward& args) {
         if (!args.grad_x[k].data) continue;
         const auto grad_x = locate<T>(args.grad_x[k], args.space, run);
         if (weights[k] != 0)
-          write(grad_x, grad, weights[k], run.length);
+          write(grad_x, grad, weights[k], run.length, streaming);
         else
           for (int64_t i = 0; i < run.length; ++i)
             grad_x.data[i * grad_x.stride] = Element<T>::store(0);
       }
     });
+    if (streaming) end_stream();
     if (args.partials)
       for (int k = 0; k < args.inputs; ++k) args.partials[task * args.inputs + k] = dots[k];
   }

@@ -10,7 +10,7 @@ GOOD = {
     "batch_size_errors": 0,
     "max_weight": 0.5,
     "entropy": 1.5,
-    "valid_accuracy": 0.6,
+    "train_accuracy": 0.6,
     "images_per_second": 100.0,
 }
 
@@ -29,7 +29,7 @@ def test_a_good_epoch_breaches_none():
         (0, {"batch_size_errors": 1}),
         (1, {"max_weight": 0.4}),
         (2, {"entropy": 1.8}),
-        (3, {"valid_accuracy": 0.25}),
+        (3, {"train_accuracy": 0.25}),
     ],
 )
 def test_each_bound_is_its_own(number, change):
@@ -38,13 +38,13 @@ def test_each_bound_is_its_own(number, change):
 
 def test_not_a_number_is_a_breach():
     nan = float("nan")
-    assert verdicts(max_weight=nan, entropy=nan, valid_accuracy=nan) == [True, False, False, False, True]
+    assert verdicts(max_weight=nan, entropy=nan, train_accuracy=nan) == [True, False, False, False, True]
 
 
 @pytest.mark.parametrize(("classes", "bound"), [(10, 0.25), (100, 0.025), (2, 0.5), (3, 0.5)])
 def test_accuracy_is_measured_against_chance(classes, bound):
-    assert verdicts(classes, valid_accuracy=bound + 1e-6)[3]
-    assert not verdicts(classes, valid_accuracy=bound)[3]
+    assert verdicts(classes, train_accuracy=bound + 1e-6)[3]
+    assert not verdicts(classes, train_accuracy=bound)[3]
 
 
 def test_throughput_is_the_last_epochs_over_the_phase():
