@@ -1,6 +1,7 @@
 """Collects the lines of every benchmark's table and prints them at the end.
 
-`--with-compile` adds torch.compile; `--benchmark-disable` runs everything, but only to see that it runs.
+`--with-compile` adds torch.compile, `--wide` networks of more channels; `--benchmark-disable` runs everything, but only
+to see that it runs.
 """
 
 import platform
@@ -15,6 +16,12 @@ _LINES: list[str] = []
 
 def pytest_addoption(parser):
     parser.addoption("--with-compile", action="store_true", help="measure torch.compile too (minutes of compiling)")
+    parser.addoption("--wide", action="store_true", help="measure networks of 32 and 64 channels too")
+
+
+def pytest_generate_tests(metafunc):
+    if "channels" in metafunc.fixturenames:
+        metafunc.parametrize("channels", [16, 32, 64] if metafunc.config.getoption("--wide") else [16])
 
 
 def pytest_configure(config):

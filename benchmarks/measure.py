@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
+import weakref
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 
 class Ratio(NamedTuple):
@@ -59,3 +61,26 @@ def copier(megabytes: int) -> tuple[Callable[[], object], int]:
     source = torch.randn(megabytes * 250_000)
     target = torch.empty_like(source)
     return lambda: target.copy_(source), 2 * source.numel() * source.element_size()
+
+
+class _Kept:
+    """A tensor that a graph keeps for its backward pass."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
+def saved_bytes(forward: Callable[[], Tensor]) -> int:
+    """What the graph of a result keeps for the backward pass: bytes of all distinct storages."""
+    kept: weakref.WeakSet[_Kept] = weakref.WeakSet()
+
+    def pack(tensor: Tensor) -> _Kept:
+        holder = _Kept(tensor)
+        kept.add(holder)
+        return holder
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda holder: holder.tensor):
+        result = forward()
+    storages = {storage.data_ptr(): storage.nbytes() for storage in (h.tensor.untyped_storage() for h in kept)}
+    del result  # alive until here: with it goes the graph
+    return sum(storages.values())

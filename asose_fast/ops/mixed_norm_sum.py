@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import compress
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import registry
-from asose_fast.ops.batch_statistics import DTYPES, batch_statistics
+from asose_fast.ops.batch_statistics import DTYPES
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype, memory_format
+from asose_fast.ops.norms import affine_parameters, normalisation
 
 registry.register(
     "mixed_norm_sum",
@@ -68,11 +68,8 @@ def mixed_norm_sum(
     _check(zs, weights, norms, plain, plain_weights)
     xs = _to_widest(zs + plain)
     acc = accumulation_dtype(xs[0].dtype)
-    batch = [norm.training or (norm.running_mean is None and norm.running_var is None) for norm in norms]
-    with torch.no_grad():
-        mean, rstd = _statistics(xs[: len(zs)], norms, batch)
-    gamma = _stack_or_none([norm.weight for norm in norms], 1.0)
-    beta = _stack_or_none([norm.bias for norm in norms], 0.0)
+    batch, mean, rstd = normalisation(xs[: len(zs)], norms)
+    gamma, beta = affine_parameters(norms)
     y: Tensor = _MixedNormSum.apply(batch, weights.to(acc), plain_weights.to(acc), gamma, beta, mean, rstd, *xs)
     return y
 
@@ -126,67 +123,6 @@ def _to_widest(xs: list[Tensor]) -> list[Tensor]:
         dtypes = ", ".join(sorted({str(x.dtype) for x in xs}))
         raise TypeError(f"mixed_norm_sum: zs and plain must have one dtype outside autocast, got {dtypes}")
     return [x.to(widest) for x in xs]
-
-
-def _statistics(zs: list[Tensor], norms: Sequence[nn.BatchNorm2d], batch: list[bool]) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / sqrt(var + eps), (K, C) float64, of the batch or running; updates the running ones in training."""
-    of_batch: Iterator[tuple[Tensor, Tensor]] = iter(())
-    if any(batch):
-        count = zs[0].numel() // zs[0].size(1)
-        if count < 2:
-            raise ValueError(
-                "mixed_norm_sum: expected more than 1 value per channel when training, "
-                f"got zs of shape {tuple(zs[0].shape)}"
-            )
-        mean, var = batch_statistics(list(compress(zs, batch)))
-        acc = accumulation_dtype(zs[0].dtype)
-        _update_running(list(compress(norms, batch)), mean.to(acc), (var * (count / (count - 1))).to(acc))
-        of_batch = zip(mean, var, strict=True)
-    if not all(batch):
-        pairs = [next(of_batch) if use else _running(norm) for norm, use in zip(norms, batch, strict=True)]
-        mean, var = (torch.stack(rows) for rows in zip(*pairs, strict=True))
-    eps = torch.tensor([[norm.eps] for norm in norms], dtype=torch.float64, device=var.device)
-    return mean, torch.rsqrt(var + eps)
-
-
-def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    return norm.running_mean.double(), norm.running_var.double()
-
-
-def _update_running(norms: list[nn.BatchNorm2d], mean: Tensor, unbiased_var: Tensor) -> None:
-    """What every norm that tracks statistics does in training, in few calls for all of them."""
-    counts, running, new, shares = [], [], [], []
-    rows = zip(mean.unbind(), unbiased_var.unbind(), strict=True)
-    for norm, pair in zip(norms, rows, strict=True):
-        tracked = norm.running_mean, norm.running_var
-        count, momentum = norm.num_batches_tracked, norm.momentum
-        if not norm.training or not norm.track_running_stats or count is None:
-            continue
-        counts.append(count)
-        for old, row in zip(tracked, pair, strict=True):
-            assert old is not None
-            values = row if row.dtype == old.dtype else row.to(old.dtype)
-            if momentum is None:
-                # The average over all batches; their number stays on its device.
-                old.lerp_(values, (count + 1).to(old.dtype).reciprocal())
-            else:
-                running.append(old)
-                new.append(values)
-                shares.append(momentum)
-    if counts:
-        torch._foreach_add_(counts, 1)
-    if running:
-        torch._foreach_lerp_(running, new, shares)
-
-
-def _stack_or_none(parameters: list[Tensor | None], fill: float) -> Tensor | None:
-    """(K, C), with `fill` for a norm without the parameter; None where no norm has it."""
-    present = [p for p in parameters if p is not None]
-    if not present:
-        return None
-    return torch.stack([torch.full_like(present[0], fill) if p is None else p for p in parameters])
 
 
 def reference(

@@ -189,6 +189,12 @@ def reference(
     return tuple(ys)
 
 
+def pack(weights: Sequence[Tensor], affine: Sequence[Tensor], inputs: int, dtype: torch.dtype) -> Tensor:
+    """The operator's params: `Plan.rows` rows of C."""
+    columns = [w.flatten(1) for w in weights] + [a.reshape(inputs, -1).t() for a in affine]
+    return torch.cat(columns, 1).t().to(dtype).contiguous()
+
+
 def _unpack(params: Tensor, plan: Plan) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
     pieces = list(params.split(plan.rows))
     weights = [p.t().reshape(-1, 1, k, k) for p, k in zip(pieces, plan.kernels, strict=False)]
@@ -252,8 +258,7 @@ class _MultiDepthwise(torch.autograd.Function):
     def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
         xs, weights, affine = _split(plan, tensors)
         acc = accumulation_dtype(xs[0].dtype)
-        columns = [w.flatten(1) for w in weights] + [a.reshape(plan.inputs, -1).t() for a in affine]
-        params = torch.cat(columns, 1).t().to(acc).contiguous()
+        params = pack(weights, affine, plan.inputs, acc)
         ctx.plan = plan
         ctx.weight_dtypes = [t.dtype for t in weights]
         ctx.affine = [(t.dtype, t.shape) for t in affine]

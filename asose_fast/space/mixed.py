@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import mixed_sum
+from asose_fast.ops import mixed_sum, registry
 from asose_fast.space.candidates import build_candidate
+from asose_fast.space.stacked import Branches, run
 
 
 class MixedOp(nn.Module):
@@ -23,11 +25,24 @@ class MixedOp(nn.Module):
                               and run outside autograd. Gives dL/dw_k = <dL/dy, o_k(x)> for every k
     soft: `weights`           all candidates, all gradients
     ========================  =======================================================================================
+
+    The last two run the candidates one by one or, with the same results up to rounding, as the stacked branches of
+    `asose_fast.space.stacked`: always where `fused` is True, never where it is False, and where it pays with "auto".
+    These keep less for backward with `memory` "recompute", and take longer.
     """
 
-    def __init__(self, candidates: Sequence[str], channels: int, stride: int) -> None:
+    def __init__(
+        self,
+        candidates: Sequence[str],
+        channels: int,
+        stride: int,
+        *,
+        fused: bool | Literal["auto"] = "auto",
+        memory: Literal["save", "recompute"] = "save",
+    ) -> None:
         """Raises ValueError for an unknown candidate or none at all."""
         super().__init__()
+        self.stride, self.fused, self.memory = stride, fused, memory
         if not candidates:
             raise ValueError("a mixed operation needs at least one candidate")
         self.ops = nn.ModuleDict({name: build_candidate(name, channels, stride) for name in candidates})
@@ -54,13 +69,29 @@ class MixedOp(nn.Module):
         if weights is None:
             y: Tensor = self._candidate(index)(x)
             return y if gain is None else torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))
-        outputs = [self._run(op, x, tracked=index is None or index == k) for k, op in enumerate(self.ops.values())]
+        share = None
         if gain is not None:
+            weights, share = gain * weights, 1 - gain
+        if branches := self._stacked(x):
+            return branches.mix(x, weights, index, shortcut, share)
+        outputs = [run(op, x, tracked=index in (None, k)) for k, op in enumerate(self.ops.values())]
+        if share is not None:
             outputs.append(
                 shortcut.view_as(shortcut)
             )  # skip_connect gives x too, and torch.compile takes no tensor twice
-            weights = torch.cat([gain * weights, (1 - gain).reshape(1)])
+            weights = torch.cat([weights, share.reshape(1)])
         return mixed_sum(outputs, weights)
+
+    def _stacked(self, x: Tensor) -> Branches | None:
+        """The stacked branches, where they are to be used."""
+        if not self.fused or torch.compiler.is_compiling():
+            return None
+        # The fused operators are compiled for the CPU alone; elsewhere they are no faster than the modules.
+        if self.fused == "auto" and registry.why_not("multi_depthwise", "cpu", x.device.type, x.dtype):
+            return None
+        branches = Branches.of(list(self.ops.values()), self.stride, self.memory == "recompute")
+        # One norm that is folded into the sum shares its passes over memory with nothing.
+        return branches if branches.folded >= (2 if self.fused == "auto" else 1) else None
 
     def _candidate(self, index: int | None) -> nn.Module:
         ops = list(self.ops.values())
@@ -69,9 +100,3 @@ class MixedOp(nn.Module):
                 raise ValueError(f"a mixed operation of {len(ops)} candidates needs weights or the index of one")
             index = 0
         return ops[index]
-
-    @staticmethod
-    def _run(op: nn.Module, x: Tensor, *, tracked: bool) -> Tensor:
-        with torch.set_grad_enabled(tracked and torch.is_grad_enabled()):
-            y: Tensor = op(x)
-        return y if tracked else y.detach()  # skip_connect gives x itself, gradient and all

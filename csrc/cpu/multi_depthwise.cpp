@@ -256,6 +256,10 @@ void backward_tile(const MultiDepthwiseBackward& args, const Task<T>& task, cons
   using A = typename Element<T>::Acc;
   const MultiDepthwise& op = args.op;
   for (int input = 0; input < op.inputs; ++input) {
+    bool used = args.grad_x[input];
+    for (int b = task.first_branch(input); b < task.last_branch(input); ++b)
+      used = used || args.grad[b];
+    if (!used) continue;  // its sums are 0
     const bool need_input = args.grad_x[input] || args.need_affine;
     PaddedTile<T> source = task.input_tile(input, tile);
     const Plane<A>& x = source.filled_to(tile.height * op.stride - 1 + op.halo());

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from asose_fast.ops import mixed_sum
+from asose_fast.ops import mixed_norm_sum, mixed_sum
 from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
 from asose_fast.search.steps import alpha_step, weight_step
-from asose_fast.space import mixed
+from asose_fast.space import mixed, stacked
 from tests.helpers import candidates_of, make_batch, make_config, make_network, make_selector
 
 
@@ -73,17 +73,35 @@ def test_an_alpha_step_runs_every_candidate_once(parts):
     assert ran == [(layer, name) for layer, name, _ in candidates_of(network)]
 
 
-def test_an_alpha_step_differentiates_the_sampled_candidates_alone(parts, monkeypatch):
+def owners(network):
+    """(layer, index) of the candidate that owns a parameter-free last norm."""
+    ops = [list(block.mixed.ops.values()) for block in network.evolvable_blocks()]
+    return {list(op.modules())[-1]: (layer, k) for layer, row in enumerate(ops) for k, op in enumerate(row)}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_an_alpha_step_differentiates_the_sampled_candidates_alone(parts, monkeypatch, fused):
     network, selector, _, alpha = parts
-    tracked = []
+    tracked, owner = [], owners(network)
+    for block in network.evolvable_blocks():
+        block.mixed.fused = fused
 
     def recorded(xs, weights):
         tracked.append([k for k, x in enumerate(xs[:10]) if x.requires_grad])
         return mixed_sum(xs, weights)
 
+    def recorded_norms(zs, weights, norms, *, plain, plain_weights):
+        *skip, _ = plain
+        tracked.append([owner[norm][1] for z, norm in zip(zs, norms, strict=True) if z.requires_grad])
+        tracked[-1] += [3 for x in skip if x.requires_grad]
+        return mixed_norm_sum(zs, weights, norms, plain=plain, plain_weights=plain_weights)
+
     monkeypatch.setattr(mixed, "mixed_sum", recorded)
+    monkeypatch.setattr(stacked, "mixed_norm_sum", recorded_norms)
     sampled = selector.sample("search")
     path = sampled.index.tolist()
     assert 0 not in path[1:]  # none hands no gradient on
     alpha_step(network, alpha, *make_batch(), sampled, path)
-    assert tracked == [[], *([k] for k in path[1:])]  # the first input comes from the frozen stem
+    # The first input comes from the frozen stem. An identity joins the shortcut where both are x.
+    shared = [fused and k == 3 and block.spec.stride == 1 for k, block in zip(path, network.blocks, strict=True)]
+    assert tracked == [[] if not layer or shared[layer] else [k] for layer, k in enumerate(path)]

@@ -16,9 +16,9 @@ def gain_of(value):
     return None if value is None else torch.tensor(value, dtype=torch.float64, requires_grad=True)
 
 
-def make_mixed(stride=1, names=NAMES):
+def make_mixed(stride=1, names=NAMES, fused="auto"):
     x = torch.randn(3, 4, 7, 6, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
-    return MixedOp(names, 4, stride).double(), x.requires_grad_()
+    return MixedOp(names, 4, stride, fused=fused).double(), x.requires_grad_()
 
 
 def formula(mixed, x, weights, gain):
@@ -37,9 +37,10 @@ def assert_same(got, expected):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12, check_dtype=False)
 
 
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize(("stride", "gain"), [(1, None), (1, 0.3), (2, None)])
-def test_soft_plan_is_the_weighted_sum(stride, gain):
-    mixed, x = make_mixed(stride)
+def test_soft_plan_is_the_weighted_sum(stride, gain, fused):
+    mixed, x = make_mixed(stride, fused=fused)
     weights = torch.rand(10, dtype=torch.float64).softmax(0).requires_grad_()
     gain = gain_of(gain)
     leaves = [x, weights, *mixed.parameters(), *([] if gain is None else [gain])]
@@ -49,10 +50,11 @@ def test_soft_plan_is_the_weighted_sum(stride, gain):
 
 
 @pytest.mark.parametrize("index", range(10))
+@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize(("stride", "gain"), [(1, None), (1, 0.3), (2, None)])
-def test_hard_plans_agree_with_the_formula(stride, gain, index):
+def test_hard_plans_agree_with_the_formula(stride, gain, index, fused):
     """Sampled plan: value and weight gradients; straight-through plan: those and the gradient of every w_k."""
-    mixed, x = make_mixed(stride)
+    mixed, x = make_mixed(stride, fused=fused)
     weights = torch.zeros(10, dtype=torch.float64)
     weights[index] = 1.0
     weights.requires_grad_()
