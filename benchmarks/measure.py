@@ -63,6 +63,13 @@ def copier(megabytes: int) -> tuple[Callable[[], object], int]:
     return lambda: target.copy_(source), 2 * source.numel() * source.element_size()
 
 
+def copy_fraction(ours: list[float], moved: int, copies: list[float], copied: int) -> str:
+    """The bandwidth of `moved` bytes in the seconds `ours`, over that of `copier`'s bytes in the seconds `copies`."""
+    bandwidth = statistics.median(copied / seconds for seconds in copies)
+    fraction = statistics.median(moved / seconds for seconds in ours) / bandwidth
+    return f"{fraction:.2f} of {bandwidth / 1e9:.1f} GB/s"
+
+
 class _Kept:
     """A tensor that a graph keeps for its backward pass."""
 

@@ -1,7 +1,6 @@
 """How fast is mixed_norm_sum, beside eager sum(w * bn(z)), torch.compile of it, and the copy bandwidth?"""
 
 import copy
-import statistics
 
 import pytest
 import torch
@@ -9,7 +8,7 @@ from torch import nn
 
 from asose_fast import ops
 from benchmarks.baselines import eager_mixed_sum
-from benchmarks.measure import copier, interleaved, ratio
+from benchmarks.measure import copier, copy_fraction, interleaved, ratio
 
 K = 8
 SHAPES = [(64, 16, 32, 32), (64, 32, 16, 16), (64, 64, 8, 8), (2, 16, 8, 8)]
@@ -50,11 +49,9 @@ def test_forward_and_backward(benchmark, report, with_compile, shape, format):
 
     # Statistics read K, the sum reads K and writes 1; backward reads K + 1, then K + 1 again, and writes K.
     moved = (5 * K + 3) * zs[0].numel() * 4
-    bandwidth = statistics.median(copied_bytes / t for t in times["copy"])
-    fraction = statistics.median(moved / t for t in times["ours"]) / bandwidth
     row = f"mixed_norm_sum fwd+bwd K={K} {shape} {'nchw' if format == torch.contiguous_format else 'nhwc'}"
     report(f"{row} / eager", ratio(times["eager"], times["ours"]))
     if with_compile:
         report(f"{row} / torch.compile", ratio(times["compile"], times["ours"]))
-    report(f"{row} fraction of copy", f"{fraction:.2f} of {bandwidth / 1e9:.1f} GB/s")
+    report(f"{row} fraction of copy", copy_fraction(times["ours"], moved, times["copy"], copied_bytes))
     benchmark.pedantic(variants["ours"], rounds=10, warmup_rounds=2)

@@ -1,13 +1,11 @@
 """How fast is mixed_sum, beside eager sum(w * x), torch.compile of it, and the copy bandwidth of the same run?"""
 
-import statistics
-
 import pytest
 import torch
 
 from asose_fast import ops
 from benchmarks.baselines import eager_mixed_sum
-from benchmarks.measure import copier, interleaved, ratio
+from benchmarks.measure import copier, copy_fraction, interleaved, ratio
 
 K = 10
 SHAPES = [(64, 32, 32, 32), (64, 16, 32, 32), (64, 64, 8, 8), (2, 16, 8, 8)]
@@ -42,11 +40,9 @@ def test_forward_and_backward(benchmark, report, with_compile, shape, format):
 
     # Forward reads K and writes 1; backward reads K + 1 and writes K.
     moved = (3 * K + 2) * xs[0].numel() * 4
-    bandwidth = statistics.median(copied_bytes / t for t in times["copy"])
-    fraction = statistics.median(moved / t for t in times["ours"]) / bandwidth
     row = f"mixed_sum fwd+bwd K={K} {shape} {'nchw' if format == torch.contiguous_format else 'nhwc'}"
     report(f"{row} / eager", ratio(times["eager"], times["ours"]))
     if with_compile:
         report(f"{row} / torch.compile", ratio(times["compile"], times["ours"]))
-    report(f"{row} fraction of copy", f"{fraction:.2f} of {bandwidth / 1e9:.1f} GB/s")
+    report(f"{row} fraction of copy", copy_fraction(times["ours"], moved, times["copy"], copied_bytes))
     benchmark.pedantic(variants["ours"], rounds=10, warmup_rounds=2)
