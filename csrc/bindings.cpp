@@ -127,6 +127,64 @@ void multi_depthwise_backward(int dtype, const std::vector<int64_t>& shape,
                                            need_affine, address(partials), address(grad_params)});
 }
 
+// Slices of the partial sums, channels in a row of pointwise, and bytes of scratch a thread.
+py::tuple separable_plan(int dtype, const std::vector<int64_t>& shape,
+                         const std::vector<int64_t>& kernels, const std::vector<int64_t>& dilations,
+                         int stride, bool affine, int inputs) {
+  const SeparableTiling tiling(
+      {multi_depthwise(dtype, shape, kernels, dilations, stride, false, affine, inputs, 1),
+       nullptr});
+  return py::make_tuple(tiling.slices, tiling.padded_channels, tiling.scratch_bytes);
+}
+
+// Addresses: x[0..inputs), z[0..branches).
+void separable_forward(int dtype, const std::vector<int64_t>& shape,
+                       const std::vector<int64_t>& kernels, const std::vector<int64_t>& dilations,
+                       int stride, bool relu, bool affine, int inputs,
+                       const std::vector<uintptr_t>& addresses, uintptr_t params,
+                       uintptr_t pointwise, uintptr_t partials, uintptr_t mean, uintptr_t var,
+                       uintptr_t scratch, int threads) {
+  MultiDepthwise op =
+      multi_depthwise(dtype, shape, kernels, dilations, stride, relu, affine, inputs, threads);
+  const auto all = pointers(addresses);
+  op.x = all.data(), op.params = address(params), op.scratch = address(scratch);
+  py::gil_scoped_release unlocked;
+  cpu::kernels().separable_forward({{op, address(pointwise)},
+                                    all.data() + inputs,
+                                    static_cast<double*>(address(partials)),
+                                    static_cast<double*>(address(mean)),
+                                    static_cast<double*>(address(var))});
+}
+
+// Addresses: x[0..inputs), grad[0..branches), z[0..branches), grad_x[0..inputs).
+void separable_backward(int dtype, const std::vector<int64_t>& shape,
+                        const std::vector<int64_t>& kernels, const std::vector<int64_t>& dilations,
+                        int stride, bool relu, bool affine, int inputs,
+                        const std::vector<uintptr_t>& addresses, uintptr_t params,
+                        uintptr_t pointwise, uintptr_t tables, bool need_depthwise,
+                        bool need_pointwise, bool need_affine, uintptr_t partials,
+                        uintptr_t partials_pointwise, uintptr_t grad_params,
+                        uintptr_t grad_pointwise, uintptr_t scratch, int threads) {
+  MultiDepthwise op =
+      multi_depthwise(dtype, shape, kernels, dilations, stride, relu, affine, inputs, threads);
+  const auto all = pointers(addresses);
+  op.x = all.data(), op.params = address(params), op.scratch = address(scratch);
+  void* const* grad = all.data() + inputs;
+  py::gil_scoped_release unlocked;
+  cpu::kernels().separable_backward({{op, address(pointwise)},
+                                     grad,
+                                     grad + op.branches,
+                                     address(tables),
+                                     grad + 2 * op.branches,
+                                     need_depthwise,
+                                     need_pointwise,
+                                     need_affine,
+                                     address(partials),
+                                     address(partials_pointwise),
+                                     address(grad_params),
+                                     address(grad_pointwise)});
+}
+
 // `shape` is (N, C, H, W) of x.
 PoolPair pool_pair(int dtype, const std::vector<int64_t>& shape, int64_t stride, uintptr_t x,
                    int threads) {
@@ -254,6 +312,9 @@ PYBIND11_MODULE(cpu, module) {
   module.def("multi_depthwise_plan", &asose::multi_depthwise_plan);
   module.def("multi_depthwise_forward", &asose::multi_depthwise_forward);
   module.def("multi_depthwise_backward", &asose::multi_depthwise_backward);
+  module.def("separable_plan", &asose::separable_plan);
+  module.def("separable_forward", &asose::separable_forward);
+  module.def("separable_backward", &asose::separable_backward);
   module.def("pool_pair_scratch", &asose::pool_pair_scratch);
   module.def("pool_pair_forward", &asose::pool_pair_forward);
   module.def("pool_pair_backward", &asose::pool_pair_backward);

@@ -72,10 +72,10 @@ struct DepthwiseTiling {
   int64_t slices;
   int64_t scratch_bytes;  // of one thread
 
-  explicit DepthwiseTiling(const MultiDepthwise& op) {
+  explicit DepthwiseTiling(const MultiDepthwise& op, int64_t input_edge = kEdge) {
     out_height = (op.height - 1) / op.stride + 1;
     out_width = (op.width - 1) / op.stride + 1;
-    const int64_t edge = kEdge / op.stride;
+    const int64_t edge = input_edge / op.stride;
     tile_height = ceil_div(out_height, ceil_div(out_height, edge));
     tile_width = ceil_div(ceil_div(out_width, ceil_div(out_width, edge)), kStep) * kStep;
     tiles_down = ceil_div(out_height, tile_height);

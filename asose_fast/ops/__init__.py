@@ -7,6 +7,7 @@ from asose_fast.ops.multi_depthwise import multi_depthwise
 from asose_fast.ops.noise import gumbel_noise
 from asose_fast.ops.pool_pair import pool_pair
 from asose_fast.ops.registry import backend
+from asose_fast.ops.separable import separable
 
 __all__ = [
     "ArchWeights",
@@ -18,4 +19,5 @@ __all__ = [
     "mixed_sum",
     "multi_depthwise",
     "pool_pair",
+    "separable",
 ]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import registry
-from asose_fast.ops.batch_statistics import DTYPES
+from asose_fast.ops.batch_statistics import DTYPES, batch_statistics
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype, memory_format
-from asose_fast.ops.norms import affine_parameters, normalisation
+from asose_fast.ops.norms import affine_parameters, check_count, normalisation, of_batch
 
 registry.register(
     "mixed_norm_sum",
@@ -68,7 +68,10 @@ def mixed_norm_sum(
     _check(zs, weights, norms, plain, plain_weights)
     xs = _to_widest(zs + plain)
     acc = accumulation_dtype(xs[0].dtype)
-    batch, mean, rstd = normalisation(xs[: len(zs)], norms)
+    batch = [of_batch(norm) for norm in norms]
+    check_count(norms, xs[0].shape)
+    statistics = batch_statistics(xs[: len(zs)]) if any(batch) else (weights.new_empty(0), weights.new_empty(0))
+    mean, rstd = normalisation(xs[: len(zs)], norms, *statistics)
     gamma, beta = affine_parameters(norms)
     y: Tensor = _MixedNormSum.apply(batch, weights.to(acc), plain_weights.to(acc), gamma, beta, mean, rstd, *xs)
     return y

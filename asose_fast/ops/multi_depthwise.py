@@ -94,19 +94,32 @@ def multi_depthwise(
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
     """
+    plan, inputs, affine = check(xs, weights, dilations, stride, relu, scale, shift)
+    return _MultiDepthwise.apply(plan, *inputs, *weights, *affine)  # type: ignore[no-any-return]
+
+
+def check(
+    xs: Tensor | Sequence[Tensor],
+    weights: Sequence[Tensor],
+    dilations: Sequence[int],
+    stride: int,
+    relu: bool,
+    scale: Tensor | None,
+    shift: Tensor | None,
+) -> tuple[Plan, list[Tensor], tuple[Tensor, ...]]:
+    """The plan, the inputs in channels_last and the affine map of valid arguments; else raises as `multi_depthwise`."""
     shared = isinstance(xs, Tensor)
     inputs = [xs] if isinstance(xs, Tensor) else list(xs)
     weights, dilations = list(weights), list(dilations)
-    affine = None if scale is None or shift is None else (scale, shift)
     _check(inputs, weights, dilations, stride, shared)
     if (scale is None) != (shift is None):
         raise ValueError("multi_depthwise: give both scale and shift, or neither")
-    for name, value in zip(("scale", "shift"), affine or (), strict=False):
+    affine = () if scale is None or shift is None else (scale, shift)
+    for name, value in zip(("scale", "shift"), affine, strict=False):
         _check_affine(name, value, inputs[0], None if shared else len(weights))
     kernels = tuple(w.shape[-1] for w in weights)
-    plan = Plan(kernels, tuple(dilations), len(inputs), stride, relu, affine is not None)
-    inputs = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
-    return _MultiDepthwise.apply(plan, *inputs, *weights, *(affine or ()))  # type: ignore[no-any-return]
+    plan = Plan(kernels, tuple(dilations), len(inputs), stride, relu, bool(affine))
+    return plan, [x.contiguous(memory_format=torch.channels_last) for x in inputs], affine
 
 
 def _check(xs: list[Tensor], weights: list[Tensor], dilations: list[int], stride: int, shared: bool) -> None:
@@ -195,10 +208,16 @@ def pack(weights: Sequence[Tensor], affine: Sequence[Tensor], inputs: int, dtype
     return torch.cat(columns, 1).t().to(dtype).contiguous()
 
 
-def _unpack(params: Tensor, plan: Plan) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+def unpack(params: Tensor, plan: Plan) -> list[Tensor]:
+    """The weights of every branch, (C, 1, k, k), then, where affine, the scales and the shifts, (inputs, C)."""
     pieces = list(params.split(plan.rows))
     weights = [p.t().reshape(-1, 1, k, k) for p, k in zip(pieces, plan.kernels, strict=False)]
-    return weights, *(pieces[-2:] if plan.affine else (None, None))
+    return weights + pieces[len(weights) :]
+
+
+def _unpack(params: Tensor, plan: Plan) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+    pieces = unpack(params, plan)
+    return pieces[: len(plan.kernels)], *(pieces[-2:] if plan.affine else (None, None))
 
 
 def forward(xs: list[Tensor], params: Tensor, plan: Plan) -> list[Tensor]:
@@ -256,7 +275,7 @@ def backward(
 class _MultiDepthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
-        xs, weights, affine = _split(plan, tensors)
+        xs, weights, affine = split(plan, tensors)
         acc = accumulation_dtype(xs[0].dtype)
         params = pack(weights, affine, plan.inputs, acc)
         ctx.plan = plan
@@ -271,7 +290,7 @@ class _MultiDepthwise(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plan: Plan = ctx.plan
         params, *xs = ctx.saved_tensors
-        need_x, need_weights, need_affine = _split(plan, ctx.needs_input_grad[1:])
+        need_x, need_weights, need_affine = split(plan, ctx.needs_input_grad[1:])
         grad_xs, grad_params = torch.ops.asose_fast.multi_depthwise_bwd(
             grads, xs, params, *plan, need_x, any(need_weights), any(need_affine)
         )
@@ -287,24 +306,24 @@ class _MultiDepthwise(torch.autograd.Function):
         return None, *result
 
 
-def _split(plan: Plan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+def split(plan: Plan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
     """What belongs to the inputs, to the weights and to the affine map."""
     last = plan.inputs + len(plan.kernels)
     return list(values[: plan.inputs]), list(values[plan.inputs : last]), list(values[last:])
 
 
 def _fwd(xs: list[Tensor], params: Tensor, *plan: Any) -> Any:
-    return registry.select("multi_depthwise", xs[0]).forward(xs, params, _plan(plan))
+    return registry.select("multi_depthwise", xs[0]).forward(xs, params, plan_of(plan))
 
 
 def _fwd_fake(xs: list[Tensor], params: Tensor, *plan: Any) -> list[Tensor]:
-    return [empty_channels_last(xs[0], _plan(plan).out_shape(xs[0])) for _ in _plan(plan).kernels]
+    return [empty_channels_last(xs[0], plan_of(plan).out_shape(xs[0])) for _ in plan_of(plan).kernels]
 
 
 def _bwd(grads: list[Tensor | None], xs: list[Tensor], params: Tensor, *rest: Any) -> Any:
     *plan, need_x, need_weights, need_affine = rest
     return registry.select("multi_depthwise", xs[0]).backward(
-        grads, xs, params, _plan(plan), need_x, need_weights, need_affine
+        grads, xs, params, plan_of(plan), need_x, need_weights, need_affine
     )
 
 
@@ -314,7 +333,7 @@ def _bwd_fake(grads: list[Tensor | None], xs: list[Tensor], params: Tensor, *res
     return grad_xs, torch.empty_like(params) if need_weights or need_affine else params.new_empty(0)
 
 
-def _plan(values: Sequence[Any]) -> Plan:
+def plan_of(values: Sequence[Any]) -> Plan:
     kernels, dilations, *rest = values
     return Plan(tuple(kernels), tuple(dilations), *rest)
 
@@ -324,10 +343,10 @@ def empty_channels_last(like: Tensor, shape: Sequence[int]) -> Tensor:
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-_PLAN = "int[] kernels, int[] dilations, int inputs, int stride, bool relu, bool affine"
-define(f"multi_depthwise_fwd(Tensor[] xs, Tensor params, {_PLAN}) -> Tensor[]", _fwd, _fwd_fake)
+PLAN = "int[] kernels, int[] dilations, int inputs, int stride, bool relu, bool affine"
+define(f"multi_depthwise_fwd(Tensor[] xs, Tensor params, {PLAN}) -> Tensor[]", _fwd, _fwd_fake)
 define(
-    f"multi_depthwise_bwd(Tensor?[] grads, Tensor[] xs, Tensor params, {_PLAN}, bool[] need_x, bool need_weights, "
+    f"multi_depthwise_bwd(Tensor?[] grads, Tensor[] xs, Tensor params, {PLAN}, bool[] need_x, bool need_weights, "
     "bool need_affine) -> (Tensor[], Tensor)",
     _bwd,
     _bwd_fake,

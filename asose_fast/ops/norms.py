@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import compress
 
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops.batch_statistics import batch_statistics
 from asose_fast.ops.mixed_sum import accumulation_dtype
 
 
-@torch.no_grad()
-def normalisation(zs: list[Tensor], norms: Sequence[nn.BatchNorm2d]) -> tuple[list[bool], Tensor, Tensor]:
-    """What each norm normalises its z by: whether by the statistics of the batch, mean and 1 / sqrt(var + eps).
+def of_batch(norm: nn.BatchNorm2d) -> bool:
+    """Whether a norm normalises by the statistics of the batch."""
+    return norm.training or (norm.running_mean is None and norm.running_var is None)
 
-    As the modules would, it updates the running statistics of those in training mode. `zs` are K tensors (N, C, H, W)
-    of one shape and dtype; mean and the other are (K, C) float64. Raises ValueError for fewer than two values a channel
-    where a norm needs the statistics of the batch.
+
+def check_count(norms: Sequence[nn.BatchNorm2d], shape: torch.Size) -> None:
+    """Raises ValueError for fewer than two values a channel where a norm needs the statistics of the batch."""
+    if any(map(of_batch, norms)) and shape.numel() // shape[1] < 2:
+        raise ValueError(f"expected more than 1 value per channel when training, got zs of shape {tuple(shape)}")
+
+
+@torch.no_grad()
+def normalisation(
+    zs: Sequence[Tensor], norms: Sequence[nn.BatchNorm2d], mean: Tensor, var: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / sqrt(var + eps) that each norm normalises its z by, (K, C) float64.
+
+    `mean` and `var` are those of the batch, (K, C) float64, biased; they may be empty where no norm needs them. As the
+    modules would, this updates the running statistics of those in training mode. `zs` are of one shape and dtype.
     """
-    batch = [norm.training or (norm.running_mean is None and norm.running_var is None) for norm in norms]
-    of_batch: Iterator[tuple[Tensor, Tensor]] = iter(())
+    batch = [of_batch(norm) for norm in norms]
     if any(batch):
-        count = zs[0].numel() // zs[0].size(1)
-        if count < 2:
-            raise ValueError(
-                f"expected more than 1 value per channel when training, got zs of shape {tuple(zs[0].shape)}"
-            )
-        mean, var = batch_statistics(list(compress(zs, batch)))
-        acc = accumulation_dtype(zs[0].dtype)
-        _update_running(list(compress(norms, batch)), mean.to(acc), (var * (count / (count - 1))).to(acc))
-        of_batch = zip(mean, var, strict=True)
+        count, acc = zs[0].numel() // zs[0].size(1), accumulation_dtype(zs[0].dtype)
+        rows = [
+            (m, v) for m, v, use in zip(mean.to(acc), (var * (count / (count - 1))).to(acc), batch, strict=True) if use
+        ]
+        _update_running(list(compress(norms, batch)), rows)
     if not all(batch):
-        pairs = [next(of_batch) if use else _running(norm) for norm, use in zip(norms, batch, strict=True)]
+        pairs = [
+            (mean[k], var[k]) if use else _running(norm) for k, (norm, use) in enumerate(zip(norms, batch, strict=True))
+        ]
         mean, var = (torch.stack(rows) for rows in zip(*pairs, strict=True))
     eps = torch.tensor([[norm.eps] for norm in norms], dtype=torch.float64, device=var.device)
-    return batch, mean, torch.rsqrt(var + eps)
+    return mean, torch.rsqrt(var + eps)
 
 
 def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -45,10 +53,12 @@ def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return norm.running_mean.double(), norm.running_var.double()
 
 
-def _update_running(norms: list[nn.BatchNorm2d], mean: Tensor, unbiased_var: Tensor) -> None:
-    """What every norm that tracks statistics does in training, in few calls for all of them."""
+def _update_running(norms: list[nn.BatchNorm2d], rows: list[tuple[Tensor, Tensor]]) -> None:
+    """What every norm that tracks statistics does in training, in few calls for all of them.
+
+    `rows` hold the mean and the unbiased variance of each.
+    """
     counts, running, new, shares = [], [], [], []
-    rows = zip(mean.unbind(), unbiased_var.unbind(), strict=True)
     for norm, pair in zip(norms, rows, strict=True):
         tracked = norm.running_mean, norm.running_var
         count, momentum = norm.num_batches_tracked, norm.momentum

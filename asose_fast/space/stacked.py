@@ -1,34 +1,22 @@
 """The stacked-branch plan of a mixed operation: its branches run together, on the fused operators (DESIGN section 5).
 
-x -> multi_depthwise -> pointwise (-> norm_depthwise -> pointwise) -> mixed_norm_sum -> y
-x -> pool_pair ---------------------------------------------------------^
-x -> whatever else ends in a norm, up to that norm ---------------------^
-x -> whatever is left, as it is ----------------------------------------^
+x -> separable chains and pools ------------------> mixed_layer -> y
+x -> whatever else ends in a norm, up to that norm ---^
+x -> whatever is left, as it is ----------------------^
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import NamedTuple, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import mixed_norm_sum, multi_depthwise, pool_pair
-from asose_fast.ops.norm_depthwise import norm_depthwise
-from asose_fast.ops.recompute import recomputed
+from asose_fast.ops.mixed_layer import Stage, mixed_layer
 from asose_fast.space.candidates import Zero
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
-
-class Stage(NamedTuple):
-    """ReLU, depthwise convolution, pointwise convolution, BN."""
-
-    depthwise: nn.Conv2d
-    pointwise: nn.Conv2d
-    norm: nn.BatchNorm2d
 
 
 class Branches(NamedTuple):
@@ -40,7 +28,7 @@ class Branches(NamedTuple):
 
     stride: int
     recompute: bool
-    """Whether backward computes the outputs of depthwise convolutions again: less memory, more time."""
+    """Whether backward computes the outputs of separable convolutions and pools again: less memory, more time."""
     separable: dict[int, list[Stage]]
     """Chains of stages, the first of the stride, the others of stride 1."""
     pools: dict[int, nn.BatchNorm2d]
@@ -96,46 +84,21 @@ class Branches(NamedTuple):
                 terms.append((run(op, x, tracked=index in (None, k)), w[k]))
         if shortcut is not None and share is not None:
             terms.append((shortcut, share))
-
-        x = x.contiguous(memory_format=torch.channels_last)
-        zs = self._separable(x, index) | self._pools(x, index)
-        norms = {k: stages[-1].norm for k, stages in self.separable.items()} | self.pools
-        for k, (op, norm) in self.normed.items():
-            zs[k], norms[k] = run(list(op)[:-1], x, tracked=index in (None, k)), norm
-        return mixed_norm_sum(
-            list(zs.values()),
-            torch.stack([w[k] for k in zs]),
-            [norms[k] for k in zs],
+        zs = [run(list(op)[:-1], x, tracked=index in (None, k)) for k, (op, _) in self.normed.items()]
+        chains = dict(sorted(self.separable.items(), key=lambda item: -len(item[1])))
+        return mixed_layer(
+            x,
+            torch.stack([w[k] for k in (*chains, *self.pools, *self.normed)]),
+            list(chains.values()),
+            stride=self.stride,
+            pools=list(self.pools.values()),
+            zs=zs,
+            norms=[norm for _, norm in self.normed.values()],
             plain=[term for term, _ in terms],
             plain_weights=torch.stack([v for _, v in terms]) if terms else None,
+            tracked=[index in (None, k) for k in (*chains, *self.pools)],
+            recompute=self.recompute,
         )
-
-    def _separable(self, x: Tensor, index: int | None) -> dict[int, Tensor]:
-        """The inputs of the last norms of the separable chains."""
-        if not self.separable:
-            return {}
-        first = {k: stages[0] for k, stages in self.separable.items()}
-        ys = multi_depthwise(x, _weights(first), dilations=_dilations(first), stride=self.stride)
-        zs = self._pointwise(first, ys, index)
-        depth = 1
-        while deeper := {k: stages for k, stages in self.separable.items() if len(stages) > depth}:
-            stage = {k: stages[depth] for k, stages in deeper.items()}
-            norms = [stages[depth - 1].norm for stages in deeper.values()]
-            ys = norm_depthwise([zs[k] for k in stage], norms, _weights(stage), dilations=_dilations(stage))
-            zs |= self._pointwise(stage, ys, index)
-            depth += 1
-        return zs
-
-    def _pointwise(self, stages: dict[int, Stage], ys: Sequence[Tensor], index: int | None) -> dict[int, Tensor]:
-        with recomputed(ys) if self.recompute else nullcontext():
-            return {
-                k: run(stage.pointwise, y, tracked=index in (None, k))
-                for (k, stage), y in zip(stages.items(), ys, strict=True)
-            }
-
-    def _pools(self, x: Tensor, index: int | None) -> dict[int, Tensor]:
-        zs = pool_pair(x, stride=self.stride) if self.pools else ()
-        return {k: z if index in (None, k) else z.detach() for k, z in zip(self.pools, zs, strict=True)}
 
 
 def run(op: nn.Module | Sequence[nn.Module], x: Tensor, *, tracked: bool) -> Tensor:
@@ -145,14 +108,6 @@ def run(op: nn.Module | Sequence[nn.Module], x: Tensor, *, tracked: bool) -> Ten
         for module in [op] if isinstance(op, nn.Module) else op:
             y = module(y)
     return y if tracked else y.detach()  # skip_connect gives x itself, gradient and all
-
-
-def _weights(stages: dict[int, Stage]) -> list[Tensor]:
-    return [stage.depthwise.weight for stage in stages.values()]
-
-
-def _dilations(stages: dict[int, Stage]) -> list[int]:
-    return [stage.depthwise.dilation[0] for stage in stages.values()]
 
 
 def _is(module: nn.Module, kind: type[ModuleT]) -> TypeGuard[ModuleT]:

@@ -18,6 +18,8 @@ void batch_statistics(const BatchStatistics&);
 void mixed_norm_sum_forward(const MixedNormSumForward&);
 void mixed_norm_sum_reduce(const MixedNormSumReduce&);
 void mixed_norm_sum_backward(const MixedNormSumBackward&);
+void separable_forward(const SeparableForward&);
+void separable_backward(const SeparableBackward&);
 
 extern const Kernels table;
 const Kernels table = {
@@ -25,7 +27,7 @@ const Kernels table = {
     mixed_sum_forward,        mixed_sum_backward,     multi_depthwise_forward,
     multi_depthwise_backward, pool_pair_forward,      pool_pair_backward,
     batch_statistics,         mixed_norm_sum_forward, mixed_norm_sum_reduce,
-    mixed_norm_sum_backward,
+    mixed_norm_sum_backward,  separable_forward,      separable_backward,
 };
 
 }  // namespace asose::cpu::ASOSE_ISA

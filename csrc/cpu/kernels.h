@@ -7,6 +7,7 @@
 #include "../mixed_sum.h"
 #include "../multi_depthwise.h"
 #include "../pool_pair.h"
+#include "../separable.h"
 
 namespace asose::cpu {
 
@@ -24,6 +25,8 @@ struct Kernels {
   void (*mixed_norm_sum_forward)(const MixedNormSumForward&);
   void (*mixed_norm_sum_reduce)(const MixedNormSumReduce&);
   void (*mixed_norm_sum_backward)(const MixedNormSumBackward&);
+  void (*separable_forward)(const SeparableForward&);
+  void (*separable_backward)(const SeparableBackward&);
 };
 
 // Chosen at the first call: the widest instruction set that this processor runs, or the one that

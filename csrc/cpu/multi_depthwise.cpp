@@ -1,5 +1,4 @@
-// Multi-branch depthwise convolution on the CPU. A tile of the activated input is written once, as
-// float32 with its zero margin, and stays in the cache while every branch reads it.
+// Multi-branch depthwise convolution on the CPU, tile by tile.
 #include "../multi_depthwise.h"
 
 #include <omp.h>
@@ -7,110 +6,10 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "depthwise_rows.h"
+#include "depthwise_tile.h"
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
-
-static_assert(DepthwiseTiling::kStep % kStep == 0 && DepthwiseTiling::kVectorBytes >= kVectorBytes);
-
-constexpr int64_t kAhead = 4;  // rows between reading a tensor and prefetching it
-
-// The channels [first, first + lanes) of a channels_last tensor's image.
-template <class T>
-struct Image {
-  T* data;
-  int64_t height, width, channels;
-  int lanes;
-  T* pixel(int64_t y, int64_t x) const { return data + (y * width + x) * channels; }
-};
-
-template <class T>
-Image<T> image(void* tensor, int64_t n, int64_t height, int64_t width, int64_t channels,
-               int64_t first, int lanes) {
-  return {static_cast<T*>(tensor) + n * height * width * channels + first, height, width, channels,
-          lanes};
-}
-
-template <class A>
-struct Activation {
-  bool affine = false, relu = false;
-  Vector<A> scale = {}, shift = {};
-
-  // A NaN stays one.
-  Vector<A> operator()(Vector<A> value) const {
-    if (affine) value = value * scale + shift;
-    if (relu) value = value < Vector<A>{} ? Vector<A>{} : value;
-    return value;
-  }
-};
-
-// Where a tile lies in its image, in output pixels.
-struct Tile {
-  int64_t image, top, left;
-  int height, width;
-
-  Tile(const DepthwiseTiling& tiling, int64_t unit)
-      : image(unit / (tiling.tiles_down * tiling.tiles_across)),
-        top(unit / tiling.tiles_across % tiling.tiles_down * tiling.tile_height),
-        left(unit % tiling.tiles_across * tiling.tile_width),
-        height(static_cast<int>(std::min(tiling.tile_height, tiling.out_height - top))),
-        width(static_cast<int>(std::min(tiling.tile_width, tiling.out_width - left))) {}
-};
-
-// A tile of an image with its margin, which is 0 outside the image. Rows are filled in order, as
-// they are needed.
-template <class T>
-class PaddedTile {
-  using A = typename Element<T>::Acc;
-
- public:
-  PaddedTile(Vector<A>* memory, const Image<const T>& image, int64_t top, int64_t left, int width,
-             int halo, const Activation<A>& activation)
-      : image_(image),
-        activation_(activation),
-        top_(top),
-        left_(left - halo),
-        next_(-halo),
-        pitch_(width + 2 * halo),
-        plane_{memory + static_cast<int64_t>(halo) * pitch_ + halo, pitch_},
-        halo_(halo) {}
-
-  const Plane<A>& filled_to(int64_t row) {
-    for (; next_ <= row; ++next_) fill(plane_.row(static_cast<int>(next_)) - halo_, top_ + next_);
-    return plane_;
-  }
-
- private:
-  void fill(Vector<A>* row, int64_t y) {
-    const bool inside = 0 <= y && y < image_.height;
-    const int64_t first = inside ? std::clamp<int64_t>(-left_, 0, pitch_) : pitch_;
-    const int64_t last = inside ? std::clamp(image_.width - left_, first, pitch_) : pitch_;
-    std::fill(row, row + first, Vector<A>{});
-    const T* from = inside ? image_.pixel(y, left_ + first) : nullptr;
-    const Activation<A> activation = activation_;
-    for (int64_t x = first; x < last; ++x, from += image_.channels) {
-      row[x] = activation(load(from, image_.lanes));
-      __builtin_prefetch(from + kAhead * image_.width * image_.channels);
-    }
-    std::fill(row + last, row + pitch_, Vector<A>{});
-  }
-
-  const Image<const T> image_;
-  const Activation<A> activation_;
-  const int64_t top_, left_;
-  int64_t next_;  // first row not filled yet
-  const int64_t pitch_;
-  const Plane<A> plane_;
-  const int halo_;
-};
-
-template <class A>
-struct Branch {
-  Geometry geometry;
-  RowKernels<A> kernels;
-  int64_t first_tap;
-};
 
 // What every task needs: the tiling, its block of channels and its thread's part of the scratch.
 template <class T>
@@ -138,9 +37,7 @@ struct Task {
         row(sums + op.rows()) {
     int64_t first_tap = 0;
     for (int b = 0; b < op.branches; ++b) {
-      const Geometry geometry = {static_cast<int>(op.kernels[b]), static_cast<int>(op.dilations[b]),
-                                 op.stride};
-      branches[b] = {geometry, row_kernels<A>(geometry), first_tap};
+      branches[b] = Branch<A>(op, b, first_tap);
       first_tap += op.kernels[b] * op.kernels[b];
     }
     for (int64_t tap = 0; tap < first_tap; ++tap) taps[tap] = param(tap);
@@ -219,38 +116,6 @@ void forward(const MultiDepthwiseForward& args) {
       forward_tile(args, Task<T>(args.op, tiling, block), Tile(tiling, unit));
 }
 
-// grad_x = scale * mask * grad of the activation; sums of the masked gradient, and of it times x,
-// go to the affine map's gradients.
-template <class T, class A = typename Element<T>::Acc>
-void finish_input_gradient(const MultiDepthwiseBackward& args, const Task<T>& task,
-                           const Tile& tile, int input, const Plane<A>& source,
-                           const Plane<A>& grad) {
-  const MultiDepthwise& op = args.op;
-  const Activation<A> activation = task.activation(input);
-  const int64_t top = tile.top * op.stride, left = tile.left * op.stride;
-  const int height = static_cast<int>(std::min<int64_t>(tile.height * op.stride, op.height - top));
-  const int width = static_cast<int>(std::min<int64_t>(tile.width * op.stride, op.width - left));
-  const Image<T> x_image = task.input_image(op.x[input], tile);
-  const Image<T> out = task.input_image(args.grad_x[input], tile);
-  Vector<A> sum_scale = {}, sum_shift = {};
-  for (int y = 0; y < height; ++y) {
-    const Vector<A>*active = source.row(y), *row = grad.row(y);
-    for (int x = 0; x < width; ++x) {
-      Vector<A> g = row[x];
-      if (op.relu) g = active[x] <= Vector<A>{} ? Vector<A>{} : g;
-      if (args.need_affine) {
-        sum_scale += g * load(x_image.pixel(top + y, left + x), task.lanes);
-        sum_shift += g;
-      }
-      if (!args.grad_x[input]) continue;
-      store(out.pixel(top + y, left + x), op.affine ? g * activation.scale : g, task.lanes);
-    }
-  }
-  if (!args.need_affine) return;
-  task.sums[op.taps() + input] += sum_scale;
-  task.sums[op.taps() + op.inputs + input] += sum_shift;
-}
-
 template <class T>
 void backward_tile(const MultiDepthwiseBackward& args, const Task<T>& task, const Tile& tile) {
   using A = typename Element<T>::Acc;
@@ -284,7 +149,13 @@ void backward_tile(const MultiDepthwiseBackward& args, const Task<T>& task, cons
     }
     if (!need_input) continue;
     if (!accumulate) std::fill(grad_x.origin, grad_x.row(tile.height * op.stride), Vector<A>{});
-    finish_input_gradient(args, task, tile, input, x, grad_x);
+    const int64_t row = op.taps() + input;
+    finish_input_gradient<T>(task.activation(input), x, grad_x,
+                             task.constant(task.input_image(op.x[input], tile)),
+                             task.input_image(args.grad_x[input], tile), tile.top * op.stride,
+                             tile.left * op.stride, tile.height * op.stride, tile.width * op.stride,
+                             args.need_affine ? task.sums + row : nullptr,
+                             args.need_affine ? task.sums + row + op.inputs : nullptr);
   }
 }
 

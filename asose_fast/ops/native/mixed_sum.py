@@ -16,11 +16,11 @@ def forward(xs: list[Tensor], weights: Tensor) -> Tensor:
     module, context = module_and_context(xs[0].device)
     format = memory_format(xs[0])
     y = torch.empty_like(xs[0], memory_format=format)
-    operands = [*xs, y]
+    operands, weights = [*xs, y], weights.contiguous()
     sizes, strides = iteration_space(operands, format)
     module.mixed_sum_forward(
         DTYPE_CODES[y.dtype], len(xs), sizes, [t.data_ptr() for t in operands], strides,
-        address(weights.contiguous()), context,
+        address(weights), context,
     )  # fmt: skip
     return y
 
@@ -32,6 +32,7 @@ def backward(
     module, context = module_and_context(grad.device)
     format = memory_format(grad)
     grad_xs = [torch.empty_like(grad, memory_format=format) if need else None for need in need_x]
+    weights = weights.contiguous()
     # Absent tensors are never dereferenced: grad stands in for them.
     operands = [*(xs or [grad] * len(need_x)), grad, *(grad if t is None else t for t in grad_xs)]
     sizes, strides = iteration_space(operands, format)
@@ -42,7 +43,7 @@ def backward(
         grad_weights = torch.empty_like(weights)
     module.mixed_sum_backward(
         DTYPE_CODES[grad.dtype], len(need_x), sizes, addresses, strides,
-        address(weights.contiguous()), address(partials), address(grad_weights), context,
+        address(weights), address(partials), address(grad_weights), context,
     )  # fmt: skip
     return [t for t in grad_xs if t is not None], weights.new_empty(0) if grad_weights is None else grad_weights
 

@@ -14,12 +14,12 @@ DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 def forward(xs: list[Tensor], params: Tensor, plan: Plan) -> list[Tensor]:
     """The outputs of all branches."""
     module, context = module_and_context(xs[0].device)
-    x = xs[0]
+    x, xs, params = xs[0], dense(xs), params.contiguous()
     ys = [empty_channels_last(x, plan.out_shape(x)) for _ in plan.kernels]
     _, scratch = _workspace(x, plan, context)
     module.multi_depthwise_forward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
-        [t.data_ptr() for t in (*_dense(xs), *ys)], address(params.contiguous()), address(scratch), context,
+        [t.data_ptr() for t in (*xs, *ys)], address(params), address(scratch), context,
     )  # fmt: skip
     return ys
 
@@ -35,8 +35,8 @@ def backward(
 ) -> tuple[list[Tensor], Tensor]:
     """The gradients of the inputs that need it, and of params (else an empty tensor)."""
     module, context = module_and_context(xs[0].device)
-    x = xs[0]
-    xs, grads = _dense(xs), [None if g is None else _dense([g])[0] for g in grads]
+    x, params = xs[0], params.contiguous()
+    xs, grads = dense(xs), [None if g is None else dense([g])[0] for g in grads]
     grad_xs = [empty_channels_last(x, x.shape) if need else None for need in need_x]
     slices, scratch = _workspace(x, plan, context)
     partials = grad_params = None
@@ -45,13 +45,14 @@ def backward(
         grad_params = torch.empty_like(params, memory_format=torch.contiguous_format)
     module.multi_depthwise_backward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
-        [address(t) for t in (*xs, *grads, *grad_xs)], address(params.contiguous()), need_weights, need_affine,
+        [address(t) for t in (*xs, *grads, *grad_xs)], address(params), need_weights, need_affine,
         address(partials), address(grad_params), address(scratch), context,
     )  # fmt: skip
     return [t for t in grad_xs if t is not None], params.new_empty(0) if grad_params is None else grad_params
 
 
-def _dense(tensors: list[Tensor]) -> list[Tensor]:
+def dense(tensors: list[Tensor]) -> list[Tensor]:
+    """The tensors in channels_last."""
     return [t.contiguous(memory_format=torch.channels_last) for t in tensors]
 
 

@@ -1,0 +1,373 @@
+"""A whole mixed operation as one autograd node: separable branches, pools and the normalised sum (DESIGN section 5)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from asose_fast.ops.batch_statistics import batch_statistics
+from asose_fast.ops.multi_depthwise import Plan, accumulation_dtype, pack, unpack
+from asose_fast.ops.norms import affine_parameters, check_count, normalisation, of_batch
+from asose_fast.ops.separable import pack_pointwise
+
+
+class Stage(NamedTuple):
+    """ReLU, depthwise convolution, pointwise convolution, BN."""
+
+    depthwise: nn.Conv2d
+    pointwise: nn.Conv2d
+    norm: nn.BatchNorm2d
+
+
+def mixed_layer(
+    x: Tensor,
+    weights: Tensor,
+    chains: Sequence[Sequence[Stage]],
+    *,
+    stride: int,
+    pools: Sequence[nn.BatchNorm2d] = (),
+    zs: Sequence[Tensor] = (),
+    norms: Sequence[nn.BatchNorm2d] = (),
+    plain: Sequence[Tensor] = (),
+    plain_weights: Tensor | None = None,
+    tracked: Sequence[bool] | None = None,
+    recompute: bool = False,
+) -> Tensor:
+    """Weighted sum of separable chains, pools and other branches, forward and backward.
+
+    y = sum_k w_k o_k + sum_j v_j plain_j, where o_k is in turn chain_k(x), BN(average of x), BN(maximum of x), BN(z_k)
+
+    Every convolution, statistic and norm is what the modules would compute (running statistics included), on the
+    operators `separable`, `pool_pair` and `mixed_norm_sum`: outputs of depthwise convolutions and of norms are never
+    stored, statistics come with the convolutions, and the backward of a norm is applied where its result is read.
+    With S0 = sum g, S1 = sum g xhat, M = N H W, r = 1 / sqrt(var + eps) and a the scale of the norm (w_k gamma r for a
+    last one, whose g is dL/dy; gamma r for others, whose g is that of the next stage's input):
+
+    dL/dz = a g - (a r S1 / M) (z - mean) - a S0 / M
+
+    Args:
+        x: (N, C, H, W) float32, float64, bfloat16 or float16; channels_last, or it is copied.
+        weights: (K,) architecture weights of chains, pools and zs, in this order.
+        chains: stages of every separable branch, the longest first. Bias-free depthwise convolutions with `same`
+            padding, the first of the stride and others of stride 1; (C, C) pointwise ones.
+        stride: 1 or 2.
+        pools: the norms of a 3x3 average pooling without padding in its count and of a 3x3 maximum, or nothing.
+        zs, norms: inputs of other branches' last norms, and these norms; zs in the shape of y.
+        plain, plain_weights: further terms in the shape of y and their weights, (J,).
+        tracked: which of chains and pools hand gradients on to x and their parameters; None for all.
+        recompute: whether backward computes the outputs of chains and pools again instead of keeping them.
+
+    Returns:
+        y (N, C, ceil(H / stride), ceil(W / stride)), channels_last.
+
+    Raises:
+        ValueError: chains not sorted by length, or fewer than two values a channel where a norm needs the statistics
+            of the batch.
+    """
+    lengths = [len(chain) for chain in chains]
+    if lengths != sorted(lengths, reverse=True):
+        raise ValueError(f"mixed_layer: the longest chains must come first, got lengths {lengths}")
+    x = x.contiguous(memory_format=torch.channels_last)
+    acc = accumulation_dtype(x.dtype)
+    stages = [[chain[d] for chain in chains if len(chain) > d] for d in range(max(lengths, default=0))]
+    layer = _Layer(
+        stride,
+        [_plan(row, 1 if depth else stride, depth) for depth, row in enumerate(stages)],
+        [[stage.norm for stage in row] for row in stages],
+        [chain[-1].norm for chain in chains] + [*pools, *norms],
+        lengths,
+        len(pools),
+        len(zs),
+        [True] * (len(chains) + len(pools)) if tracked is None else list(tracked),
+        recompute,
+    )
+    if plain_weights is None:
+        plain_weights = weights.new_ones(len(plain))
+    affine = [affine_parameters(row[: len(after)]) for row, after in zip(layer.norms, stages[1:], strict=False)]
+    y: Tensor = _MixedLayer.apply(
+        layer, weights.to(acc), plain_weights.to(acc), x,
+        *(t for pair in [*affine, affine_parameters(layer.last_norms)] for t in pair),
+        *(stage.depthwise.weight for row in stages for stage in row),
+        *(stage.pointwise.weight for row in stages for stage in row),
+        *(t.to(x.dtype) for t in (*zs, *plain)),
+    )  # fmt: skip
+    return y
+
+
+def _plan(stages: Sequence[Stage], stride: int, depth: int) -> Plan:
+    kernels = tuple(stage.depthwise.kernel_size[0] for stage in stages)
+    dilations = tuple(stage.depthwise.dilation[0] for stage in stages)
+    return Plan(kernels, dilations, len(stages) if depth else 1, stride, True, depth > 0)
+
+
+class _Layer(NamedTuple):
+    """What the node computes, apart from its tensors."""
+
+    stride: int
+    plans: list[Plan]
+    """Of the stages, by depth; branch k belongs to chain k."""
+    norms: list[list[nn.BatchNorm2d]]
+    """The norms that follow the stages, by depth."""
+    last_norms: list[nn.BatchNorm2d]
+    """Those that the sum takes: of chains, pools and others."""
+    lengths: list[int]
+    pools: int
+    others: int
+    tracked: list[bool]
+    recompute: bool
+
+    @property
+    def chains(self) -> int:
+        """How many there are."""
+        return len(self.lengths)
+
+    def split(self, values: Sequence[Any]) -> _Parts:
+        """What follows x among the node's inputs, by its meaning."""
+        rest = iter(values)
+
+        def take(count: int) -> list[Any]:
+            return list(itertools.islice(rest, count))
+
+        pairs = [tuple(take(2)) for _ in range(max(len(self.plans), 1))]
+        counts = [len(plan.kernels) for plan in self.plans]
+        return _Parts(pairs, [take(n) for n in counts], [take(n) for n in counts], take(self.others), list(rest))
+
+
+class _Parts(NamedTuple):
+    affine: list[tuple[Any, ...]]
+    """gamma and beta: of the norms between two stages, by depth, then of the last norms."""
+    depthwise: list[list[Any]]
+    pointwise: list[list[Any]]
+    zs: list[Any]
+    plain: list[Any]
+
+
+class _Stage(NamedTuple):
+    """What the stages of one depth are run with, and the norms that follow them."""
+
+    params: Tensor
+    pointwise: Tensor
+    mean: Tensor
+    rstd: Tensor
+
+    def scale(self, count: int, gamma: Tensor | None) -> Tensor:
+        """Of the first norms, as an affine map."""
+        return self.rstd[:count] if gamma is None else gamma * self.rstd[:count]
+
+
+class _MixedLayer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, layer: _Layer, weights: Tensor, plain_weights: Tensor, x: Tensor, *tensors: Any) -> Tensor:
+        parts = layer.split(tensors)
+        acc = accumulation_dtype(x.dtype)
+        outputs: list[list[Tensor]] = []
+        stages: list[_Stage] = []
+        for depth, (plan, norms) in enumerate(zip(layer.plans, layer.norms, strict=True)):
+            affine: tuple[Tensor, ...] = ()
+            if depth:
+                gamma, beta = parts.affine[depth - 1]
+                scale = stages[-1].scale(len(norms), gamma)
+                shift = -stages[-1].mean[: len(norms)] * scale
+                affine = scale, shift if beta is None else beta + shift
+            params = pack(parts.depthwise[depth], affine, plan.inputs, acc)
+            matrices = pack_pointwise(parts.pointwise[depth], acc)
+            check_count(norms, torch.Size(plan.out_shape(x)) if not depth else outputs[0][0].shape)
+            zs, mean, var = _run_stage(x, outputs, plan, params, matrices, any(map(of_batch, norms)))
+            outputs.append(zs)
+            stages.append(_Stage(params, matrices, *normalisation(zs, norms, mean, var)))
+
+        pooled = list(torch.ops.asose_fast.pool_pair_fwd(x, layer.stride)) if layer.pools else []
+        rest = pooled + parts.zs
+        rows = [(stages[n - 1].mean[k], stages[n - 1].rstd[k]) for k, n in enumerate(layer.lengths)]
+        if rest:
+            norms = layer.last_norms[layer.chains :]
+            check_count(norms, rest[0].shape)
+            none = weights.new_empty(0)
+            statistics = batch_statistics(rest) if any(map(of_batch, norms)) else (none, none)
+            rows += zip(*normalisation(rest, norms, *statistics), strict=True)
+        mean, rstd = (torch.stack(column) for column in zip(*rows, strict=True))
+        gamma, beta = parts.affine[-1]
+        all_weights = torch.cat([weights, plain_weights])
+        y: Tensor = torch.ops.asose_fast.mixed_norm_sum_fwd(
+            _last(layer, outputs) + rest + parts.plain, all_weights, gamma, beta, mean, rstd
+        )
+
+        ctx.layer = layer
+        ctx.batch = [[of_batch(norm) for norm in norms] for norms in (*layer.norms, layer.last_norms)]
+        ctx.like = [None if t is None else (t.dtype, t.shape) for t in tensors]
+        # Of a chain that hands no gradient on, only the sums of its last output are wanted.
+        kept = [] if layer.recompute else [
+            z if layer.tracked[k] or layer.lengths[k] == depth + 1 else None
+            for depth, zs in enumerate(outputs) for k, z in enumerate(zs)
+        ] + pooled  # fmt: skip
+        ctx.save_for_backward(
+            x, all_weights, mean, rstd, *(gamma for gamma, _ in parts.affine), beta,
+            *(t for stage in stages for t in stage), *parts.zs, *(parts.plain if ctx.needs_input_grad[2] else ()),
+            *kept,
+        )  # fmt: skip
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        layer: _Layer = ctx.layer
+        _, need_weights, need_plain_weights, need_x, *needs = ctx.needs_input_grad
+        need = layer.split(needs)
+        saved = iter(ctx.saved_tensors)
+
+        def take(count: int) -> list[Any]:
+            return list(itertools.islice(saved, count))
+
+        x, weights, mean, rstd = take(4)
+        *inner_gammas, gamma, beta = take(len(need.affine) + 1)
+        stages = [_Stage(*take(4)) for _ in layer.plans]
+        zs = take(layer.others)
+        plain = take(len(need.plain)) if need_plain_weights else [None] * len(need.plain)
+        outputs: list[list[Tensor]] = []
+        if layer.recompute:
+            for plan, stage in zip(layer.plans, stages, strict=True):
+                outputs.append(_run_stage(x, outputs, plan, stage.params, stage.pointwise, False)[0])
+            pooled = list(torch.ops.asose_fast.pool_pair_fwd(x, layer.stride)) if layer.pools else []
+        else:
+            outputs = [take(len(plan.kernels)) for plan in layer.plans]
+            pooled = take(layer.pools)
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        *batch, last_batch = ctx.batch
+
+        # The sums of all last norms, and the gradients of what is not a chain.
+        chains, branches = layer.chains, len(mean)
+        of_chain = [
+            tracked and w != 0 and (need_x or any(row[k] for group in need[1:3] for row in group if k < len(row)))
+            for k, (w, tracked) in enumerate(zip(weights.tolist(), layer.tracked[:chains], strict=False))
+        ]
+        of_rest = [need_x and tracked for tracked in layer.tracked[chains:]] + need.zs
+        need_gamma, need_beta = need.affine[-1]
+        read = [
+            need_weights or need_gamma or (b and n) for b, n in zip(last_batch, of_chain + of_rest, strict=True)
+        ] + [need_plain_weights] * len(plain)
+        need_sums = need_beta or any(read)
+        inputs = [*_last(layer, outputs), *pooled, *zs, *plain]
+        wanted, sums = torch.ops.asose_fast.mixed_norm_sum_bwd(
+            grad, [t for t, is_read in zip(inputs, read, strict=True) if is_read], weights, gamma, mean, rstd,
+            last_batch, read, [False] * chains + of_rest + need.plain, need_sums, True,
+        )  # fmt: skip
+        del inputs, zs, pooled
+        found = iter(wanted)
+        rest = [next(found) if needed else None for needed in of_rest + need.plain]
+        sums = sums if need_sums else mean.new_zeros(1 + len(weights), mean.shape[1])
+        s0, s1 = sums[:1], sums[1 : 1 + branches]
+        wide = weights[:branches, None].double()
+        terms = s1 if gamma is None else gamma * s1
+        terms = terms if beta is None else terms + beta * s0
+        scale = wide * rstd if gamma is None else wide * rstd * gamma
+        tables = _tables(scale, scale, s0, s1, mean, rstd, grad)
+        last_affine = (torch.where(wide == 0, 0, wide * s1), wide * s0)
+
+        given: list[_Gradient | None] = [None] * chains
+        affine: list[tuple[Tensor | None, ...]] = [last_affine]
+        depthwise: list[list[Tensor | None]] = []
+        pointwise: list[list[Tensor | None]] = []
+        grad_x = None
+        for depth in reversed(range(len(layer.plans))):
+            stage, plan = stages[depth], layer.plans[depth]
+            size = len(plan.kernels)
+            for k in range(size):
+                if layer.lengths[k] == depth + 1 and of_chain[k]:
+                    given[k] = _Gradient(grad, outputs[depth][k] if last_batch[k] else None, tables[k])
+            used = [g is not None for g in given[:size]]
+            if not any(used):
+                depthwise.insert(0, [None] * size)
+                pointwise.insert(0, [None] * size)
+                affine[:0] = [(None, None)] if depth else []
+                continue
+            need_affine = bool(depth) and (
+                any(need.affine[depth - 1]) or any(b and u for b, u in zip(batch[depth - 1], used, strict=False))
+            )
+            # What is not used is not read: the gradient stands in for it.
+            inputs = [z if u else grad for z, u in zip(outputs[depth - 1], used, strict=False)] if depth else [x]
+            grad_inputs, params, matrices = torch.ops.asose_fast.separable_bwd(
+                *_columns(given[:size], x), inputs, stage.params, stage.pointwise, *plan,
+                used if depth else [need_x],
+                any(need.depthwise[depth]), any(need.pointwise[depth]), need_affine,
+            )  # fmt: skip
+            outputs[depth].clear()
+            rows: list[Any] = unpack(params, plan) if len(params) else [None] * len(plan.rows)
+            matrices = matrices if len(matrices) else [None] * size
+            depthwise.insert(0, [row if u else None for row, u in zip(rows, used, strict=False)])
+            pointwise.insert(0, [matrix if u else None for matrix, u in zip(matrices, used, strict=True)])
+            found = iter(grad_inputs)
+            if depth == 0:
+                grad_x = next(found, None)
+                break
+            before = stages[depth - 1]
+            scale = before.scale(size, inner_gammas[depth - 1])
+            mean, rstd = before.mean[:size], before.rstd[:size]
+            s0 = rows[-1].double() if need_affine else torch.zeros_like(mean)
+            s1 = rstd * (rows[-2].double() - mean * s0) if need_affine else s0
+            affine.insert(0, (s1, s0))
+            of_inputs = _tables(torch.ones_like(scale), scale, s0, s1, mean, rstd, grad)
+            for k, u in enumerate(used):
+                z = inputs[k] if batch[depth - 1][k] else None
+                given[k] = _Gradient(next(found), z, of_inputs[k]) if u else None
+
+        average_and_max = rest[: layer.pools]
+        if any(g is not None for g in average_and_max):
+            of_pools = torch.ops.asose_fast.pool_pair_bwd(*average_and_max, x, layer.stride)
+            grad_x = of_pools if grad_x is None else grad_x.add_(of_pools)
+        grads = [
+            *(t for pair in affine for t in pair), *itertools.chain(*depthwise), *itertools.chain(*pointwise),
+            *rest[layer.pools :],
+        ]  # fmt: skip
+        return (
+            None,
+            terms.sum(1).to(weights.dtype) if need_weights else None,
+            sums[1 + branches :].sum(1).to(weights.dtype) if need_plain_weights else None,
+            grad_x,
+            *(
+                g.reshape(like[1]).to(like[0]) if needed and g is not None else None
+                for g, needed, like in zip(grads, needs, ctx.like, strict=True)
+            ),
+        )
+
+
+class _Gradient(NamedTuple):
+    """dL/dz of a stage's output, as `separable`'s backward reads it."""
+
+    grad: Tensor
+    z: Tensor | None
+    table: Tensor
+
+
+def _columns(gradients: list[_Gradient | None], x: Tensor) -> tuple[list[Tensor | None], list[Tensor | None], Tensor]:
+    unused = x.new_zeros(4, x.shape[1], dtype=torch.float64)
+    return (
+        [None if g is None else g.grad for g in gradients],
+        [None if g is None else g.z for g in gradients],
+        torch.stack([unused if g is None else g.table for g in gradients]),
+    )
+
+
+def _tables(factor: Tensor, scale: Tensor, s0: Tensor, s1: Tensor, mean: Tensor, rstd: Tensor, grad: Tensor) -> Tensor:
+    """(K, 4, C): dL/dz = factor * g + slope * (z - center) + shift, the backward of a norm with that scale."""
+    count = grad.numel() // grad.shape[1]
+    center = mean.to(accumulation_dtype(grad.dtype)).double()
+    slope = -scale * rstd * s1 / count
+    shift = -scale * s0 / count - slope * (mean - center)
+    return torch.stack([factor, center, slope, shift], 1)
+
+
+def _run_stage(
+    x: Tensor, outputs: list[list[Tensor]], plan: Plan, params: Tensor, pointwise: Tensor, statistics: bool
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    inputs = outputs[-1][: plan.inputs] if outputs else [x]
+    zs, mean, var = torch.ops.asose_fast.separable_fwd(inputs, params, pointwise, *plan, statistics)
+    return zs, mean, var
+
+
+def _last(layer: _Layer, outputs: list[list[Tensor]]) -> list[Tensor]:
+    """The outputs of the chains."""
+    return [outputs[n - 1][k] for k, n in enumerate(layer.lengths)]

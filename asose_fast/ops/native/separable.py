@@ -1,0 +1,89 @@
+"""`separable` on the compiled kernels (csrc/separable.h)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asose_fast.ops.multi_depthwise import Plan, empty_channels_last
+from asose_fast.ops.native import DTYPE_CODES, address, module_and_context
+from asose_fast.ops.native.multi_depthwise import DTYPES, dense
+
+__all__ = ["DTYPES", "backward", "forward"]
+
+
+def forward(
+    xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: Plan, statistics: bool
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """The outputs of all branches and, where wanted, their means and variances (else empty tensors)."""
+    module, context = module_and_context(xs[0].device)
+    x, branches, xs, params = xs[0], len(plan.kernels), dense(xs), params.contiguous()
+    zs = [empty_channels_last(x, plan.out_shape(x)) for _ in plan.kernels]
+    slices, row, scratch = _workspace(x, plan, context)
+    table = F.pad(pointwise.transpose(1, 2), (0, row - x.shape[1])).contiguous()
+    mean = var = partials = params.new_empty(0, dtype=torch.float64)
+    if statistics:
+        mean, var = mean.new_empty(branches, x.shape[1]), mean.new_empty(branches, x.shape[1])
+        partials = mean.new_empty(slices, 2, *mean.shape)
+    if x.numel() == 0:
+        return zs, mean.fill_(torch.nan), var.fill_(torch.nan)
+    module.separable_forward(
+        DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
+        [t.data_ptr() for t in (*xs, *zs)], address(params), address(table),
+        address(partials), address(mean), address(var), address(scratch), context,
+    )  # fmt: skip
+    return zs, mean, var
+
+
+def backward(
+    grads: list[Tensor | None],
+    zs: list[Tensor | None],
+    tables: Tensor,
+    xs: list[Tensor],
+    params: Tensor,
+    pointwise: Tensor,
+    plan: Plan,
+    need_x: list[bool],
+    need_depthwise: bool,
+    need_pointwise: bool,
+    need_affine: bool,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """The gradients of the inputs that need it, of params and of pointwise (else empty tensors)."""
+    module, context = module_and_context(xs[0].device)
+    x = xs[0]
+    xs, grads = dense(xs), [None if g is None else dense([g])[0] for g in grads]
+    zs = [None if z is None or g is None else dense([z])[0] for z, g in zip(zs, grads, strict=True)]
+    grad_xs = [empty_channels_last(x, x.shape) if need else None for need in need_x]
+    slices, row, scratch = _workspace(x, plan, context)
+    params, tables = params.contiguous(), tables.to(params.dtype).contiguous()
+    table = F.pad(pointwise, (0, row - x.shape[1])).contiguous()
+    partials = partials_pointwise = grad_params = grad_pointwise = None
+    if need_depthwise or need_affine:
+        partials = params.new_empty(slices, *params.shape)
+        grad_params = torch.empty_like(params, memory_format=torch.contiguous_format)
+    if need_pointwise:
+        partials_pointwise = params.new_empty(slices, *table.shape)
+        grad_pointwise = torch.empty_like(table)
+    module.separable_backward(
+        DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
+        [address(t) for t in (*xs, *grads, *zs, *grad_xs)], address(params), address(table),
+        address(tables), need_depthwise, need_pointwise, need_affine,
+        address(partials), address(partials_pointwise), address(grad_params), address(grad_pointwise),
+        address(scratch), context,
+    )  # fmt: skip
+    empty = params.new_empty(0)
+    return (
+        [t for t in grad_xs if t is not None],
+        empty if grad_params is None else grad_params,
+        empty if grad_pointwise is None else grad_pointwise[:, :, : x.shape[1]],
+    )
+
+
+def _workspace(x: Tensor, plan: Plan, threads: int) -> tuple[int, int, Tensor]:
+    """The number of slices of the partial sums, the length of a row of pointwise, and scratch for all threads."""
+    module, _ = module_and_context(x.device)
+    slices, row, size = module.separable_plan(
+        DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.affine, plan.inputs
+    )
+    return slices, row, torch.empty(threads * size, dtype=torch.uint8, device=x.device)

@@ -1,0 +1,271 @@
+"""Depthwise-separable convolutions of a mixed layer: depthwise and pointwise in one pass, forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asose_fast.ops import registry
+from asose_fast.ops.library import define
+from asose_fast.ops.multi_depthwise import (
+    DTYPES,
+    PLAN,
+    Plan,
+    accumulation_dtype,
+    check,
+    empty_channels_last,
+    pack,
+    plan_of,
+    unpack,
+)
+from asose_fast.ops.multi_depthwise import backward as depthwise_backward
+from asose_fast.ops.multi_depthwise import forward as depthwise_forward
+from asose_fast.ops.multi_depthwise import reference as depthwise_reference
+from asose_fast.ops.multi_depthwise import split as depthwise_split
+
+__all__ = ["DTYPES", "backward", "forward", "reference", "separable"]
+
+registry.register(
+    "separable",
+    {"reference": "asose_fast.ops.separable", "cpu": "asose_fast.ops.native.separable"},
+)
+
+
+def separable(
+    xs: Tensor | Sequence[Tensor],
+    weights: Sequence[Tensor],
+    pointwise: Sequence[Tensor],
+    *,
+    dilations: Sequence[int],
+    stride: int = 1,
+    relu: bool = True,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """Depthwise-separable convolutions of B branches in one pass, forward and backward (DESIGN section 5).
+
+    z_b = conv2d(y_b, pointwise_b)        y = multi_depthwise(xs, weights, ...)
+
+    The y are neither stored nor kept: backward computes them again, tile by tile, from xs.
+
+    Args:
+        xs, weights, dilations, stride, relu, scale, shift: as in `multi_depthwise`.
+        pointwise: B tensors (C, C, 1, 1), in any floating dtype.
+
+    Returns:
+        B tensors (N, C, ceil(H / stride), ceil(W / stride)), channels_last, in the dtype of xs.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
+    """
+    plan, inputs, affine = check(xs, weights, dilations, stride, relu, scale, shift)
+    check_pointwise(pointwise, inputs[0], len(weights))
+    return _Separable.apply(plan, *inputs, *weights, *pointwise, *affine)  # type: ignore[no-any-return]
+
+
+def check_pointwise(pointwise: Sequence[Tensor], x: Tensor, branches: int) -> None:
+    """Raises TypeError or ValueError where these are not `branches` matrices for the channels of x."""
+    channels = x.shape[1]
+    if len(pointwise) != branches:
+        raise ValueError(f"separable: {branches} weights need as many pointwise ones, got {len(pointwise)}")
+    for b, weight in enumerate(pointwise):
+        if not isinstance(weight, Tensor) or not weight.is_floating_point():
+            kind = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
+            raise TypeError(f"separable: pointwise[{b}] must be a floating tensor, got {kind}")
+        if weight.shape != (channels, channels, 1, 1):
+            raise ValueError(
+                f"separable: pointwise[{b}] must be (C, C, 1, 1) with C = {channels}, got {tuple(weight.shape)}"
+            )
+        if weight.device != x.device:
+            raise ValueError(f"separable: pointwise[{b}] is on {weight.device}, xs on {x.device}")
+
+
+def reference(
+    xs: Tensor | Sequence[Tensor],
+    weights: Sequence[Tensor],
+    pointwise: Sequence[Tensor],
+    *,
+    dilations: Sequence[int],
+    stride: int = 1,
+    relu: bool = True,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+) -> tuple[Tensor, ...]:
+    """The formula of `separable` in plain differentiable PyTorch: what every backend is tested against."""
+    first = xs if isinstance(xs, Tensor) else xs[0]
+    acc = accumulation_dtype(first.dtype)
+    wide = xs.to(acc) if isinstance(xs, Tensor) else [x.to(acc) for x in xs]
+    ys = depthwise_reference(wide, weights, dilations=dilations, stride=stride, relu=relu, scale=scale, shift=shift)
+    zs = (F.conv2d(y, w.to(acc)) for y, w in zip(ys, pointwise, strict=True))
+    return tuple(z.to(first.dtype).contiguous(memory_format=torch.channels_last) for z in zs)
+
+
+def pack_pointwise(pointwise: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """(B, C, C): of every branch, output channel by input channel."""
+    return torch.stack([w.flatten(1) for w in pointwise]).to(dtype)
+
+
+def forward(
+    xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: Plan, statistics: bool
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """The outputs and, where wanted, their means and biased variances, (B, C) float64; as a backend."""
+    wide = [x.to(params.dtype) for x in xs]
+    ys = depthwise_forward(wide, params, plan)
+    zs = [F.conv2d(y, w[:, :, None, None]) for y, w in zip(ys, pointwise, strict=True)]
+    mean = var = params.new_empty(0, dtype=torch.float64)
+    if statistics:
+        exact = torch.stack([z.double() for z in zs])
+        mean, var = exact.mean((1, 3, 4)), exact.var((1, 3, 4), correction=0)
+    return [z.to(xs[0].dtype).contiguous(memory_format=torch.channels_last) for z in zs], mean, var
+
+
+def backward(
+    grads: list[Tensor | None],
+    zs: list[Tensor | None],
+    tables: Tensor,
+    xs: list[Tensor],
+    params: Tensor,
+    pointwise: Tensor,
+    plan: Plan,
+    need_x: list[bool],
+    need_depthwise: bool,
+    need_pointwise: bool,
+    need_affine: bool,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """The gradients of the inputs that need it, of params and of pointwise; as a backend.
+
+    dL/dz = scale * grad + slope * (z - center) + shift with the four rows of `tables` (B, 4, C) in this order, the last
+    two terms only where z is there: what a batch norm of z makes of its gradient. Of params, rows that are not needed
+    are 0; where neither weights nor affine map need it, it is an empty tensor, as the last is where it is not needed.
+    """
+    acc = params.dtype
+    wide = [x.to(acc) for x in xs]
+    ys = depthwise_forward(wide, params, plan)
+    grad_ys: list[Tensor | None] = []
+    grad_pointwise = torch.zeros_like(pointwise)
+    for b, (grad, z) in enumerate(zip(grads, zs, strict=True)):
+        if grad is None:
+            grad_ys.append(None)
+            continue
+        scale, center, slope, shift = tables[b, :, :, None, None].to(acc)
+        grad_z = scale * grad.to(acc)
+        if z is not None:
+            grad_z = grad_z + slope * (z.to(acc) - center) + shift
+        grad_ys.append(F.conv2d(grad_z, pointwise[b].t()[:, :, None, None]))
+        grad_pointwise[b] = torch.einsum("nohw,nchw->oc", grad_z, ys[b])
+    grad_xs, grad_params = depthwise_backward(grad_ys, wide, params, plan, need_x, need_depthwise, need_affine)
+    return (
+        [g.to(xs[0].dtype) for g in grad_xs],
+        grad_params,
+        grad_pointwise if need_pointwise else params.new_empty(0),
+    )
+
+
+class _Separable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+        xs, weights, pointwise, affine = _split(plan, tensors)
+        acc = accumulation_dtype(xs[0].dtype)
+        params, matrices = pack(weights, affine, plan.inputs, acc), pack_pointwise(pointwise, acc)
+        ctx.plan = plan
+        ctx.like = [(t.dtype, t.shape) for t in tensors]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(params, matrices, *xs)
+        zs, _, _ = torch.ops.asose_fast.separable_fwd(xs, params, matrices, *plan, False)
+        return tuple(zs)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        plan: Plan = ctx.plan
+        params, matrices, *xs = ctx.saved_tensors
+        needs = ctx.needs_input_grad[1:]
+        need_x, need_weights, need_pointwise, need_affine = _split(plan, needs)
+        tables = params.new_zeros(len(grads), 4, params.shape[1])
+        tables[:, 0] = 1
+        grad_xs, grad_params, grad_pointwise = torch.ops.asose_fast.separable_bwd(
+            grads, [None] * len(grads), tables, xs, params, matrices, *plan,
+            need_x, any(need_weights), any(need_pointwise), any(need_affine),
+        )  # fmt: skip
+        wanted = iter(grad_xs)
+        result: list[Tensor | None] = [next(wanted) if need else None for need in need_x]
+        rows = unpack(grad_params, plan) if len(grad_params) else [None] * len(plan.rows)
+        result += rows[: len(grads)]
+        result += list(grad_pointwise) if len(grad_pointwise) else [None] * len(grads)
+        result += rows[len(grads) :]
+        used = [True] * plan.inputs + [g is not None for g in (*grads, *grads)] + [True] * len(need_affine)
+        return None, *(
+            grad.reshape(shape).to(dtype) if grad is not None and need and is_used else None
+            for grad, need, is_used, (dtype, shape) in zip(result, needs, used, ctx.like, strict=True)
+        )
+
+
+def _split(plan: Plan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+    """What belongs to the inputs, to the depthwise and pointwise weights and to the affine map."""
+    xs, weights, rest = depthwise_split(plan, values)
+    return xs, weights, rest[: len(weights)], rest[len(weights) :]
+
+
+def _fwd(xs: list[Tensor], params: Tensor, pointwise: Tensor, *rest: Any) -> Any:
+    *plan, statistics = rest
+    return registry.select("separable", xs[0]).forward(xs, params, pointwise, plan_of(plan), statistics)
+
+
+def _fwd_fake(xs: list[Tensor], params: Tensor, pointwise: Tensor, *rest: Any) -> tuple[list[Tensor], Tensor, Tensor]:
+    *values, statistics = rest
+    plan = plan_of(values)
+    zs = [empty_channels_last(xs[0], plan.out_shape(xs[0])) for _ in plan.kernels]
+    shape = (len(zs) if statistics else 0, *xs[0].shape[1:2]) if statistics else (0,)
+    return zs, params.new_empty(shape, dtype=torch.float64), params.new_empty(shape, dtype=torch.float64)
+
+
+def _bwd(
+    grads: list[Tensor | None],
+    zs: list[Tensor | None],
+    tables: Tensor,
+    xs: list[Tensor],
+    params: Tensor,
+    pointwise: Tensor,
+    *rest: Any,
+) -> Any:
+    *plan, need_x, need_depthwise, need_pointwise, need_affine = rest
+    return registry.select("separable", xs[0]).backward(
+        grads, zs, tables, xs, params, pointwise, plan_of(plan),
+        need_x, need_depthwise, need_pointwise, need_affine,
+    )  # fmt: skip
+
+
+def _bwd_fake(
+    grads: list[Tensor | None],
+    zs: list[Tensor | None],
+    tables: Tensor,
+    xs: list[Tensor],
+    params: Tensor,
+    pointwise: Tensor,
+    *rest: Any,
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    *_, need_x, need_depthwise, need_pointwise, need_affine = rest
+    return (
+        [empty_channels_last(x, x.shape) for x, need in zip(xs, need_x, strict=True) if need],
+        torch.empty_like(params) if need_depthwise or need_affine else params.new_empty(0),
+        torch.empty_like(pointwise) if need_pointwise else params.new_empty(0),
+    )
+
+
+define(
+    f"separable_fwd(Tensor[] xs, Tensor params, Tensor pointwise, {PLAN}, bool statistics) "
+    "-> (Tensor[], Tensor, Tensor)",
+    _fwd,
+    _fwd_fake,
+)
+define(
+    "separable_bwd(Tensor?[] grads, Tensor?[] zs, Tensor tables, Tensor[] xs, Tensor params, Tensor pointwise, "
+    f"{PLAN}, bool[] need_x, bool need_depthwise, bool need_pointwise, bool need_affine) "
+    "-> (Tensor[], Tensor, Tensor)",
+    _bwd,
+    _bwd_fake,
+)

@@ -1,0 +1,151 @@
+// A tile of an image on the CPU: read once, activated and with its zero margin, as vectors of the
+// accumulation type that stay in the cache while every branch reads them.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "../multi_depthwise.h"
+#include "depthwise_rows.h"
+
+namespace asose::cpu::ASOSE_ISA {
+namespace {
+
+static_assert(DepthwiseTiling::kStep % kStep == 0 && DepthwiseTiling::kVectorBytes >= kVectorBytes);
+
+constexpr int64_t kAhead = 4;  // rows between reading a tensor and prefetching it
+
+// The channels [first, first + lanes) of a channels_last tensor's image.
+template <class T>
+struct Image {
+  T* data;
+  int64_t height, width, channels;
+  int lanes;
+  T* pixel(int64_t y, int64_t x) const { return data + (y * width + x) * channels; }
+};
+
+template <class T>
+Image<T> image(void* tensor, int64_t n, int64_t height, int64_t width, int64_t channels,
+               int64_t first, int lanes) {
+  T* data = tensor ? static_cast<T*>(tensor) + n * height * width * channels + first : nullptr;
+  return {data, height, width, channels, lanes};
+}
+
+template <class A>
+struct Activation {
+  bool affine = false, relu = false;
+  Vector<A> scale = {}, shift = {};
+
+  // A NaN stays one.
+  Vector<A> operator()(Vector<A> value) const {
+    if (affine) value = value * scale + shift;
+    if (relu) value = value < Vector<A>{} ? Vector<A>{} : value;
+    return value;
+  }
+};
+
+// Where a tile lies in its image, in output pixels.
+struct Tile {
+  int64_t image, top, left;
+  int height, width;
+
+  Tile(const DepthwiseTiling& tiling, int64_t unit)
+      : image(unit / (tiling.tiles_down * tiling.tiles_across)),
+        top(unit / tiling.tiles_across % tiling.tiles_down * tiling.tile_height),
+        left(unit % tiling.tiles_across * tiling.tile_width),
+        height(static_cast<int>(std::min(tiling.tile_height, tiling.out_height - top))),
+        width(static_cast<int>(std::min(tiling.tile_width, tiling.out_width - left))) {}
+};
+
+// A tile of an image with its margin, which is 0 outside the image. Rows are filled in order, as
+// they are needed.
+template <class T>
+class PaddedTile {
+  using A = typename Element<T>::Acc;
+
+ public:
+  PaddedTile(Vector<A>* memory, const Image<const T>& image, int64_t top, int64_t left, int width,
+             int halo, const Activation<A>& activation)
+      : image_(image),
+        activation_(activation),
+        top_(top),
+        left_(left - halo),
+        next_(-halo),
+        pitch_(width + 2 * halo),
+        plane_{memory + static_cast<int64_t>(halo) * pitch_ + halo, pitch_},
+        halo_(halo) {}
+
+  const Plane<A>& filled_to(int64_t row) {
+    for (; next_ <= row; ++next_) fill(plane_.row(static_cast<int>(next_)) - halo_, top_ + next_);
+    return plane_;
+  }
+  const Plane<A>& plane() const { return plane_; }
+
+ private:
+  void fill(Vector<A>* row, int64_t y) {
+    const bool inside = 0 <= y && y < image_.height;
+    const int64_t first = inside ? std::clamp<int64_t>(-left_, 0, pitch_) : pitch_;
+    const int64_t last = inside ? std::clamp(image_.width - left_, first, pitch_) : pitch_;
+    std::fill(row, row + first, Vector<A>{});
+    const T* from = inside ? image_.pixel(y, left_ + first) : nullptr;
+    const Activation<A> activation = activation_;
+    for (int64_t x = first; x < last; ++x, from += image_.channels) {
+      row[x] = activation(load(from, image_.lanes));
+      __builtin_prefetch(from + kAhead * image_.width * image_.channels);
+    }
+    std::fill(row + last, row + pitch_, Vector<A>{});
+  }
+
+  const Image<const T> image_;
+  const Activation<A> activation_;
+  const int64_t top_, left_;
+  int64_t next_;  // first row not filled yet
+  const int64_t pitch_;
+  const Plane<A> plane_;
+  const int halo_;
+};
+
+template <class A>
+struct Branch {
+  Geometry geometry;
+  RowKernels<A> kernels;
+  int64_t first_tap;
+
+  Branch() = default;
+  Branch(const MultiDepthwise& op, int b, int64_t first_tap)
+      : geometry{static_cast<int>(op.kernels[b]), static_cast<int>(op.dilations[b]), op.stride},
+        kernels(row_kernels<A>(geometry)),
+        first_tap(first_tap) {}
+};
+
+// The gradient of an input from that of its activation: grad_x = scale * mask * grad. Where
+// asked for, the sums of the masked gradient, and of it times x, are added for the affine map.
+template <class T, class A = typename Element<T>::Acc>
+void finish_input_gradient(const Activation<A>& activation, const Plane<A>& active,
+                           const Plane<A>& grad, const Image<const T>& x, const Image<T>& grad_x,
+                           int64_t top, int64_t left, int64_t tile_height, int64_t tile_width,
+                           Vector<A>* sum_scale, Vector<A>* sum_shift) {
+  const int height = static_cast<int>(std::min(tile_height, x.height - top));
+  const int width = static_cast<int>(std::min(tile_width, x.width - left));
+  Vector<A> of_scale = {}, of_shift = {};
+  for (int y = 0; y < height; ++y) {
+    const Vector<A>*value = active.row(y), *row = grad.row(y);
+    const T* from = x.pixel(top + y, left);
+    T* to = grad_x.data ? grad_x.pixel(top + y, left) : nullptr;
+    for (int i = 0; i < width; ++i, from += x.channels) {
+      Vector<A> g = row[i];
+      if (activation.relu) g = value[i] <= Vector<A>{} ? Vector<A>{} : g;
+      if (sum_scale) {
+        of_scale += g * load(from, x.lanes);
+        of_shift += g;
+      }
+      if (to) store(to + i * x.channels, activation.affine ? g * activation.scale : g, x.lanes);
+    }
+  }
+  if (!sum_scale) return;
+  *sum_scale += of_scale;
+  *sum_shift += of_shift;
+}
+
+}  // namespace
+}  // namespace asose::cpu::ASOSE_ISA

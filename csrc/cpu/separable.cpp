@@ -1,0 +1,463 @@
+// Depthwise-separable convolutions on the CPU. What a depthwise convolution gives passes to the
+// pointwise one, and back, in strips of rows that stay in the first-level cache.
+#include "../separable.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <stdexcept>
+#include <vector>
+
+#include "depthwise_tile.h"
+#include "pixel_gemm.h"
+
+namespace asose::cpu::ASOSE_ISA {
+namespace {
+
+static_assert(kStep == 8, "mix_pixels takes multiples of 8");
+
+// A thread's part of the scratch, and what every task needs.
+template <class T>
+struct Worker {
+  using A = typename Element<T>::Acc;
+
+  const MultiDepthwise& op;
+  const SeparableTiling& tiling;
+  const A* pointwise;
+  int blocks;                          // of kLanes channels
+  Vector<A>*inputs, *outputs, *grads;  // planes of all blocks
+  Vector<A>*taps, *sums;               // rows of all blocks
+  Vector<A>*before, *after;            // strips: what enters the pointwise convolution, what leaves
+  Branch<A> branches[kMaxBranches];
+
+  Worker(const Separable& separable, const SeparableTiling& tiling)
+      : op(separable.depthwise),
+        tiling(tiling),
+        pointwise(static_cast<const A*>(separable.pointwise)),
+        blocks(static_cast<int>(DepthwiseTiling::ceil_div(op.channels, kLanes<A>))),
+        inputs(reinterpret_cast<Vector<A>*>(static_cast<char*>(op.scratch) +
+                                            omp_get_thread_num() * tiling.scratch_bytes)),
+        outputs(inputs + blocks * tiling.input_plane(op)),
+        grads(outputs + blocks * tiling.gradient_plane()),
+        taps(grads + blocks * tiling.grad_plane(op)),
+        sums(taps + blocks * op.taps()),
+        before(sums + blocks * op.rows()),
+        after(before + blocks * tiling.strip_plane()) {
+    int64_t first_tap = 0;
+    for (int b = 0; b < op.branches; ++b) {
+      branches[b] = Branch<A>(op, b, first_tap);
+      first_tap += op.kernels[b] * op.kernels[b];
+    }
+    for (int block = 0; block < blocks; ++block)
+      for (int64_t tap = 0; tap < first_tap; ++tap)
+        taps[block * first_tap + tap] = row_of(op.params, tap, block);
+  }
+
+  int lanes(int block) const {
+    return static_cast<int>(std::min<int64_t>(kLanes<A>, op.channels - block * kLanes<A>));
+  }
+  Vector<A> row_of(const void* table, int64_t row, int block) const {
+    return load(static_cast<const A*>(table) + row * op.channels + block * kLanes<A>, lanes(block));
+  }
+  Activation<A> activation(int input, int block) const {
+    if (!op.affine) return {false, op.relu};
+    return {true, op.relu, row_of(op.params, op.taps() + input, block),
+            row_of(op.params, op.taps() + op.inputs + input, block)};
+  }
+  Image<T> input_image(const void* tensor, const Tile& tile, int block) const {
+    return image<T>(const_cast<void*>(tensor), tile.image, op.height, op.width, op.channels,
+                    block * kLanes<A>, lanes(block));
+  }
+  Image<T> output_image(const void* tensor, const Tile& tile, int block) const {
+    return image<T>(const_cast<void*>(tensor), tile.image, tiling.out_height, tiling.out_width,
+                    op.channels, block * kLanes<A>, lanes(block));
+  }
+  static Image<const T> constant(const Image<T>& image) {
+    return {image.data, image.height, image.width, image.channels, image.lanes};
+  }
+  // The activated input, one tile a block.
+  std::vector<PaddedTile<T>> input_tiles(int input, const Tile& tile) const {
+    std::vector<PaddedTile<T>> tiles;
+    tiles.reserve(blocks);
+    for (int block = 0; block < blocks; ++block)
+      tiles.emplace_back(inputs + block * tiling.input_plane(op),
+                         constant(input_image(op.x[input], tile, block)), tile.top * op.stride,
+                         tile.left * op.stride, padded(tile) * op.stride,
+                         static_cast<int>(op.halo()), activation(input, block));
+    return tiles;
+  }
+  static int padded(const Tile& tile) { return (tile.width + kStep - 1) / kStep * kStep; }
+
+  const A* pointwise_of(int branch, int block) const {
+    return pointwise + branch * op.channels * tiling.padded_channels + block * kLanes<A>;
+  }
+  // Rows [first, last) of a depthwise output, row after row, `padded(tile)` vectors each.
+  void depthwise_strip(int branch, const std::vector<PaddedTile<T>>& planes, const Tile& tile,
+                       int first, int last) const {
+    const Branch<A>& b = branches[branch];
+    for (int block = 0; block < blocks; ++block)
+      for (int y = first; y < last; ++y)
+        b.kernels.forward(b.geometry, planes[block].plane(), taps + block * op.taps() + b.first_tap,
+                          y, before + block * tiling.strip_plane() + (y - first) * padded(tile),
+                          tile.width, false);
+  }
+
+  // The branches of an input.
+  int first_branch(int input) const { return op.inputs == 1 ? 0 : input; }
+  int last_branch(int input) const { return op.inputs == 1 ? op.branches : input + 1; }
+};
+
+// Mean and sum of squared deviations of every channel, merged strip by strip (Chan, Golub and
+// LeVeque, 1983); within a strip, deviations are taken about its first value.
+template <class A>
+void add_statistics(const Vector<A>* strip, int rows, int width, int pitch, int lanes, double count,
+                    double* mean, double* squares) {
+  const Vector<A> about = strip[0];
+  Vector<A> sum = {}, square = {};
+  for (int y = 0; y < rows; ++y)
+    for (int x = 0; x < width; ++x) {
+      const Vector<A> deviation = strip[y * pitch + x] - about;
+      sum += deviation;
+      square += deviation * deviation;
+    }
+  const double added = static_cast<double>(rows) * width;
+  const double share = added / (count + added);
+  for (int lane = 0; lane < lanes; ++lane) {
+    const double total = sum[lane];
+    const double distance = about[lane] + total / added - mean[lane];
+    mean[lane] += share * distance;
+    squares[lane] +=
+        std::max(square[lane] - total * total / added, 0.0) + count * share * distance * distance;
+  }
+}
+
+// Adds `count` values of mean and squared deviations, per channel, to `before` others.
+void merge_statistics(const double* from, double count, double before, int64_t channels,
+                      double* mean, double* squares) {
+  const double share = count / (before + count);
+  for (int64_t c = 0; c < channels; ++c) {
+    const double distance = from[c] - mean[c];
+    mean[c] += share * distance;
+    squares[c] += from[channels + c] + before * share * distance * distance;
+  }
+}
+
+// `count` values of every channel are in the slice's statistics already.
+template <class T>
+void forward_tile(const SeparableForward& args, const Worker<T>& worker, const Tile& tile,
+                  double count, double* statistics) {
+  using A = typename Element<T>::Acc;
+  const MultiDepthwise& op = worker.op;
+  const SeparableTiling& tiling = worker.tiling;
+  const int padded = worker.padded(tile);
+  for (int input = 0; input < op.inputs; ++input) {
+    std::vector<PaddedTile<T>> source = worker.input_tiles(input, tile);
+    for (int first = 0; first < tile.height; first += tiling.strip_rows) {
+      const int last = std::min<int>(first + tiling.strip_rows, tile.height);
+      const int rows = last - first;
+      for (auto& plane : source) plane.filled_to((last - 1) * op.stride + op.halo());
+      for (int b = worker.first_branch(input); b < worker.last_branch(input); ++b) {
+        worker.depthwise_strip(b, source, tile, first, last);
+        for (int block = 0; block < worker.blocks; ++block) {
+          Vector<A>* strip = worker.after;
+          mix_pixels<A>(worker.before, tiling.strip_plane(), op.channels,
+                        worker.pointwise_of(b, block), tiling.padded_channels, strip,
+                        rows * padded);
+          const Image<T> out = worker.output_image(args.z[b], tile, block);
+          for (int y = 0; y < rows; ++y) {
+            T* to = out.pixel(tile.top + first + y, tile.left);
+            const Vector<A>* from = strip + y * padded;
+            for (int x = 0; x < tile.width; ++x, to += out.channels) store(to, from[x], out.lanes);
+          }
+          if (!statistics) continue;
+          double* mean = statistics + b * 2 * op.channels + block * kLanes<A>;
+          add_statistics<A>(strip, rows, tile.width, padded, out.lanes,
+                            count + static_cast<double>(first) * tile.width, mean,
+                            mean + op.channels);
+        }
+      }
+    }
+  }
+}
+
+double pixels(const Tile& tile) { return static_cast<double>(tile.height) * tile.width; }
+
+template <class T>
+void forward(const SeparableForward& args) {
+  const MultiDepthwise& op = args.op.depthwise;
+  const SeparableTiling tiling(args.op);
+  const int64_t row = op.branches * 2 * op.channels;
+#pragma omp parallel num_threads(op.threads)
+  {
+    const Worker<T> worker(args.op, tiling);
+#pragma omp for schedule(dynamic)
+    for (int64_t slice = 0; slice < tiling.slices; ++slice) {
+      double* statistics = args.partials ? args.partials + slice * row : nullptr;
+      if (statistics) std::fill_n(statistics, row, 0.0);
+      double count = 0;
+      for (int64_t unit = tiling.first_unit(slice); unit < tiling.first_unit(slice + 1); ++unit) {
+        const Tile tile(tiling, unit);
+        forward_tile<T>(args, worker, tile, count, statistics);
+        count += pixels(tile);
+      }
+    }
+  }
+  if (!args.partials) return;
+  std::fill_n(args.mean, op.branches * op.channels, 0.0);
+  std::fill_n(args.var, op.branches * op.channels, 0.0);
+  double total = 0;
+  for (int64_t slice = 0; slice < tiling.slices; ++slice) {
+    double count = 0;
+    for (int64_t unit = tiling.first_unit(slice); unit < tiling.first_unit(slice + 1); ++unit)
+      count += pixels(Tile(tiling, unit));
+    for (int b = 0; b < op.branches; ++b)
+      merge_statistics(args.partials + slice * row + b * 2 * op.channels, count, total, op.channels,
+                       args.mean + b * op.channels, args.var + b * op.channels);
+    total += count;
+  }
+  for (int64_t i = 0; i < op.branches * op.channels; ++i) args.var[i] /= total;
+}
+
+// What the gradient of an output is made of, for one block of channels.
+template <class T>
+struct OutputGradient {
+  using A = typename Element<T>::Acc;
+
+  Image<const T> grad, z;
+  Vector<A> scale, center, slope, shift;
+
+  OutputGradient(const SeparableBackward& args, const Worker<T>& worker, int branch,
+                 const Tile& tile, int block)
+      : grad(worker.constant(worker.output_image(args.grad[branch], tile, block))),
+        z(worker.constant(worker.output_image(args.z[branch], tile, block))),
+        scale(worker.row_of(args.tables, 4 * branch, block)),
+        center(worker.row_of(args.tables, 4 * branch + 1, block)),
+        slope(worker.row_of(args.tables, 4 * branch + 2, block)),
+        shift(worker.row_of(args.tables, 4 * branch + 3, block)) {}
+
+  // Pixels [first, last) of row y to `to`, and zeros up to a multiple of kStep.
+  void read(int64_t y, int64_t first, int64_t last, Vector<A>* to) const {
+    const int64_t count = last - first, ahead = kAhead * grad.width * grad.channels;
+    const T* g = grad.pixel(y, first);
+    const Vector<A> factor = scale, about = center, curve = slope, offset = shift;
+    if (z.data) {
+      const T* value = z.pixel(y, first);
+      for (int64_t x = 0; x < count; ++x, g += grad.channels, value += z.channels) {
+        to[x] = factor * load(g, grad.lanes) + curve * (load(value, z.lanes) - about) + offset;
+        __builtin_prefetch(g + ahead);
+        __builtin_prefetch(value + ahead);
+      }
+    } else {
+      for (int64_t x = 0; x < count; ++x, g += grad.channels) {
+        to[x] = factor * load(g, grad.lanes);
+        __builtin_prefetch(g + ahead);
+      }
+    }
+    std::fill(to + count, to + (count + kStep - 1) / kStep * kStep, Vector<A>{});
+  }
+};
+
+// One branch of a tile: the gradient of its depthwise output, with margins, to worker.outputs; the
+// gradient of its pointwise weights is added to `grad_pointwise`, where that is there.
+template <class T, class A = typename Element<T>::Acc>
+void pointwise_backward(const SeparableBackward& args, const Worker<T>& worker, int branch,
+                        const std::vector<PaddedTile<T>>& source, const Tile& tile,
+                        A* grad_pointwise) {
+  const MultiDepthwise& op = worker.op;
+  const SeparableTiling& tiling = worker.tiling;
+  const int padded = worker.padded(tile);
+  const int halo = static_cast<int>(
+      DepthwiseTiling::ceil_div(worker.branches[branch].geometry.pad(), op.stride));
+  const ptrdiff_t pitch = padded + 2 * halo;
+  // Columns and rows of the tile and its margin that lie in the image.
+  const int64_t left = std::max<int64_t>(-halo, -tile.left);
+  const int64_t right = std::min<int64_t>(padded + halo, tiling.out_width - tile.left);
+  const int64_t top = std::max<int64_t>(-halo, -tile.top);
+  const int64_t bottom = std::min<int64_t>(tile.height + halo, tiling.out_height - tile.top);
+  const int count = static_cast<int>((right - left + kStep - 1) / kStep * kStep);
+
+  std::vector<OutputGradient<T>> gradients;
+  gradients.reserve(worker.blocks);
+  for (int block = 0; block < worker.blocks; ++block)
+    gradients.emplace_back(args, worker, branch, tile, block);
+  const auto row = [&](int block, int64_t y) {  // its first pixel is the leftmost of the margin
+    return worker.outputs + block * tiling.gradient_plane() + (y + halo) * pitch;
+  };
+
+  for (int64_t y = -halo; y < tile.height + halo; ++y)
+    if (y < top || y >= bottom)
+      for (int block = 0; block < worker.blocks; ++block)
+        std::fill_n(row(block, y), pitch, Vector<A>{});
+
+  // Strips do not cross the borders between the tile and its margin.
+  for (int64_t first = top; first < bottom;) {
+    const bool inside = 0 <= first && first < tile.height;
+    const int64_t border = first < 0 ? 0 : inside ? tile.height : bottom;
+    const int64_t last = std::min(first + tiling.strip_rows, border);
+    for (int64_t y = first; y < last; ++y) {
+      Vector<A>* strip = worker.after + (y - first) * tiling.strip_pitch();
+      for (int block = 0; block < worker.blocks; ++block)
+        gradients[block].read(tile.top + y, tile.left + left, tile.left + right,
+                              strip + block * tiling.strip_plane());
+      for (int block = 0; block < worker.blocks; ++block) {
+        Vector<A>* to = row(block, y);
+        mix_pixels<A>(strip, tiling.strip_plane(), op.channels, worker.pointwise_of(branch, block),
+                      tiling.padded_channels, to + halo + left, count);
+        std::fill(to, to + halo + left, Vector<A>{});
+        std::fill(to + halo + right, to + pitch, Vector<A>{});
+      }
+    }
+    if (inside && grad_pointwise) {
+      worker.depthwise_strip(branch, source, tile, first, last);
+      for (int o = 0; o < worker.blocks; ++o)
+        for (int c = 0; c < worker.blocks; ++c)
+          outer_product<A>(worker.after + o * tiling.strip_plane() - left, tiling.strip_pitch(),
+                           worker.lanes(o), worker.before + c * tiling.strip_plane(), padded,
+                           last - first, tile.width,
+                           grad_pointwise + o * kLanes<A> * tiling.padded_channels + c * kLanes<A>,
+                           tiling.padded_channels);
+    }
+    first = last;
+  }
+}
+
+template <class T, class A = typename Element<T>::Acc>
+void backward_tile(const SeparableBackward& args, const Worker<T>& worker, const Tile& tile,
+                   A* grad_pointwise) {
+  const MultiDepthwise& op = worker.op;
+  const SeparableTiling& tiling = worker.tiling;
+  const int padded = worker.padded(tile);
+  const int64_t matrix = op.channels * tiling.padded_channels;
+  for (int input = 0; input < op.inputs; ++input) {
+    bool used = args.grad_x[input];
+    for (int b = worker.first_branch(input); b < worker.last_branch(input); ++b)
+      used = used || args.grad[b];
+    if (!used) continue;  // its sums are 0
+    const bool need_input = args.grad_x[input] || args.need_affine;
+    std::vector<PaddedTile<T>> source = worker.input_tiles(input, tile);
+    for (auto& plane : source) plane.filled_to(tile.height * op.stride - 1 + op.halo());
+    const auto grad_plane = [&](int block) {
+      return Plane<A>{worker.grads + block * tiling.grad_plane(op), padded * op.stride};
+    };
+    bool accumulate = false;
+    for (int b = worker.first_branch(input); b < worker.last_branch(input); ++b) {
+      if (!args.grad[b]) continue;
+      const Branch<A>& branch = worker.branches[b];
+      pointwise_backward<T>(args, worker, b, source, tile,
+                            grad_pointwise ? grad_pointwise + b * matrix : nullptr);
+      const int halo =
+          static_cast<int>(DepthwiseTiling::ceil_div(branch.geometry.pad(), op.stride));
+      const ptrdiff_t pitch = padded + 2 * halo;
+      for (int block = 0; block < worker.blocks; ++block) {
+        const Plane<A> g = {worker.outputs + block * tiling.gradient_plane() + halo * pitch + halo,
+                            pitch};
+        const Plane<A> grad_x = grad_plane(block);
+        for (int y = 0; y < tile.height; ++y) {
+          if (args.need_depthwise)
+            branch.kernels.weight_gradient(branch.geometry, source[block].plane(), g.row(y), y,
+                                           worker.sums + block * op.rows() + branch.first_tap,
+                                           tile.width);
+          if (need_input)
+            for (int row = y * op.stride; row < (y + 1) * op.stride; ++row)
+              branch.kernels.input_gradient(branch.geometry, g,
+                                            worker.taps + block * op.taps() + branch.first_tap, row,
+                                            grad_x.row(row), tile.width * op.stride, accumulate);
+        }
+      }
+      accumulate = true;
+    }
+    if (!need_input) continue;
+    for (int block = 0; block < worker.blocks; ++block) {
+      const Plane<A> grad_x = grad_plane(block);
+      if (!accumulate) std::fill(grad_x.origin, grad_x.row(tile.height * op.stride), Vector<A>{});
+      Vector<A>* sums = worker.sums + block * op.rows() + op.taps() + input;
+      finish_input_gradient<T>(worker.activation(input, block), source[block].plane(), grad_x,
+                               worker.constant(worker.input_image(op.x[input], tile, block)),
+                               worker.input_image(args.grad_x[input], tile, block),
+                               tile.top * op.stride, tile.left * op.stride, tile.height * op.stride,
+                               tile.width * op.stride, args.need_affine ? sums : nullptr,
+                               args.need_affine ? sums + op.inputs : nullptr);
+    }
+  }
+}
+
+// total[i] = sum over slices of partials[slice][i]
+template <class A>
+void add_up(const A* partials, int64_t slices, int64_t size, A* total, int threads) {
+  constexpr int64_t kPiece = 1024;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t first = 0; first < size; first += kPiece) {
+    const int64_t last = std::min(first + kPiece, size);
+    std::fill(total + first, total + last, A{});
+    for (int64_t slice = 0; slice < slices; ++slice)
+      for (int64_t i = first; i < last; ++i) total[i] += partials[slice * size + i];
+  }
+}
+
+template <class T>
+void backward(const SeparableBackward& args) {
+  using A = typename Element<T>::Acc;
+  const MultiDepthwise& op = args.op.depthwise;
+  const SeparableTiling tiling(args.op);
+  const int64_t rows = op.rows() * op.channels;
+  const int64_t matrices = op.branches * op.channels * tiling.padded_channels;
+  const bool need_params = args.need_depthwise || args.need_affine;
+  A* partials = static_cast<A*>(args.partials);
+  A* partials_pointwise = static_cast<A*>(args.partials_pointwise);
+#pragma omp parallel num_threads(op.threads)
+  {
+    const Worker<T> worker(args.op, tiling);
+#pragma omp for schedule(dynamic)
+    for (int64_t slice = 0; slice < tiling.slices; ++slice) {
+      std::fill_n(worker.sums, worker.blocks * op.rows(), Vector<A>{});
+      A* grad_pointwise = args.need_pointwise ? partials_pointwise + slice * matrices : nullptr;
+      if (grad_pointwise) std::fill_n(grad_pointwise, matrices, A{});
+      for (int64_t unit = tiling.first_unit(slice); unit < tiling.first_unit(slice + 1); ++unit)
+        backward_tile<T>(args, worker, Tile(tiling, unit), grad_pointwise);
+      if (!need_params) continue;
+      for (int block = 0; block < worker.blocks; ++block) {
+        A* to = partials + slice * rows + block * kLanes<A>;
+        for (int64_t row = 0; row < op.rows(); ++row, to += op.channels)
+          store(to, worker.sums[block * op.rows() + row], worker.lanes(block));
+      }
+    }
+  }
+  if (need_params)
+    add_up(partials, tiling.slices, rows, static_cast<A*>(args.grad_params), op.threads);
+  if (args.need_pointwise)
+    add_up(partials_pointwise, tiling.slices, matrices, static_cast<A*>(args.grad_pointwise),
+           op.threads);
+}
+
+}  // namespace
+
+void separable_forward(const SeparableForward& args) {
+  switch (args.op.depthwise.dtype) {
+    case DType::f32:
+      return forward<float>(args);
+    case DType::f64:
+      return forward<double>(args);
+    case DType::bf16:
+      return forward<bfloat16>(args);
+    case DType::f16:
+      break;
+  }
+  throw std::invalid_argument("separable: unknown element type");
+}
+
+void separable_backward(const SeparableBackward& args) {
+  switch (args.op.depthwise.dtype) {
+    case DType::f32:
+      return backward<float>(args);
+    case DType::f64:
+      return backward<double>(args);
+    case DType::bf16:
+      return backward<bfloat16>(args);
+    case DType::f16:
+      break;
+  }
+  throw std::invalid_argument("separable: unknown element type");
+}
+
+}  // namespace asose::cpu::ASOSE_ISA

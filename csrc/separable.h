@@ -1,0 +1,84 @@
+// Depthwise-separable convolutions of a mixed layer: affine map and ReLU on load, depthwise and
+// pointwise convolution, without the depthwise outputs ever reaching memory. Backward takes the
+// gradients of the outputs as they are before a batch norm's backward, which it applies on load.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "multi_depthwise.h"
+
+namespace asose {
+
+struct Separable {
+  MultiDepthwise depthwise;  // its scratch: [threads, SeparableTiling::scratch_bytes]
+  // [branches, channels, SeparableTiling::padded_channels]: forward, a row holds what an input
+  // channel gives to every output channel; backward, what an output channel takes from every input.
+  const void* pointwise;
+};
+
+struct SeparableForward {
+  Separable op;
+  void* const* z;    // [branches]
+  double* partials;  // [slices, branches, 2, channels]; null where no statistics are wanted
+  double* mean;      // [branches, channels]
+  double* var;       // [branches, channels], biased
+};
+
+// Of branch b, dL/dz = scale * grad + slope * (z - center) + shift, the last two terms only where z
+// is there.
+struct SeparableBackward {
+  Separable op;
+  const void* const* grad;  // [branches]; null: 0
+  const void* const* z;     // [branches]
+  const void*
+      tables;  // [branches, 4, channels] in the accumulation type: scale, center, slope, shift
+  void* const* grad_x;  // [inputs]; null where it is not wanted
+  bool need_depthwise, need_pointwise, need_affine;
+  void* partials;            // [slices, rows, channels]; rows as in MultiDepthwise
+  void* partials_pointwise;  // [slices, branches, channels, padded_channels]
+  void* grad_params;         // [rows, channels]; rows that are not wanted become 0
+  void* grad_pointwise;      // [branches, channels, padded_channels]; output channel, input channel
+};
+
+struct SeparableTiling : DepthwiseTiling {
+  static constexpr int64_t kStripPixels = 128;  // vectors of a strip of rows in the L1 cache
+  static constexpr int64_t kPad = 16;
+  static constexpr int64_t kPartialBytes = 16 << 20;
+
+  int64_t padded_channels;
+  int64_t blocks;      // of 64 bytes, that hold all channels of a pixel
+  int64_t strip_rows;  // rows that pass from depthwise to pointwise at once
+  int64_t margin;      // of the outputs' gradients
+  int64_t scratch_bytes;
+
+  explicit SeparableTiling(const Separable& op)
+      : DepthwiseTiling(op.depthwise, op.depthwise.channels > 64 ? kEdge / 2 : kEdge) {
+    const MultiDepthwise& dw = op.depthwise;
+    const int64_t bytes = dw.dtype == DType::f64 ? 8 : 4;
+    padded_channels = ceil_div(dw.channels, kPad) * kPad;
+    blocks = ceil_div(dw.channels * bytes, kVectorBytes);
+    margin = ceil_div(dw.halo(), dw.stride);
+    strip_rows = std::clamp<int64_t>(kStripPixels / blocks / tile_width, 1, tile_height);
+    const int64_t pointwise = dw.branches * dw.channels * padded_channels * bytes;
+    slices = std::min(slices, std::max<int64_t>(kPartialBytes / pointwise, 8));
+    gradient_plane_ = output_plane(dw) + kStep;
+    const int64_t planes = input_plane(dw) + gradient_plane_ + grad_plane(dw);
+    scratch_bytes = kVectorBytes * blocks * (planes + dw.taps() + dw.rows() + 2 * strip_plane());
+  }
+
+  // In vectors: strips of a depthwise output, and of a gradient with its margins, whose rows may
+  // be filled up to a multiple of kStep.
+  int64_t strip_pitch() const { return tile_width + 2 * margin + kStep; }
+  int64_t strip_plane() const { return strip_rows * strip_pitch(); }
+
+  // In vectors: a tile of a depthwise output's gradient with its margins; its last row, too.
+  int64_t gradient_plane() const { return gradient_plane_; }
+
+  int64_t first_unit(int64_t slice) const { return slice * units / slices; }
+
+ private:
+  int64_t gradient_plane_;
+};
+
+}  // namespace asose
