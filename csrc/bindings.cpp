@@ -6,9 +6,13 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "cpu/kernels.h"
+#include "cpu/memory_pool.h"
+#include "dlpack.h"
 
 namespace py = pybind11;
 
@@ -71,6 +75,40 @@ void mixed_sum_backward(int dtype, int inputs, const std::vector<int64_t>& sizes
 }
 
 // `shape` is (N, C, H, W) of the inputs.
+struct PooledTensor {
+  dlpack::ManagedTensor managed;
+  std::vector<int64_t> shape, strides;
+};
+
+void return_to_pool(dlpack::ManagedTensor* managed) {
+  cpu::MemoryPool::shared().give(managed->tensor.data);
+  delete static_cast<PooledTensor*>(managed->context);
+}
+
+// A DLPack capsule of an uninitialised tensor from the pool.
+py::capsule pool_empty(int dtype, std::vector<int64_t> shape, std::vector<int64_t> strides,
+                       size_t bytes) {
+  const DType type = static_cast<DType>(dtype);
+  const uint8_t bits = type == DType::f64 ? 64 : type == DType::f32 ? 32 : 16;
+  const uint8_t code = type == DType::bf16 ? dlpack::kBfloat : dlpack::kFloat;
+  auto tensor = std::make_unique<PooledTensor>();
+  tensor->shape = std::move(shape), tensor->strides = std::move(strides);
+  tensor->managed = {{cpu::MemoryPool::shared().take(bytes),
+                      {dlpack::kCpu, 0},
+                      static_cast<int32_t>(tensor->shape.size()),
+                      {code, bits, 1},
+                      tensor->shape.data(),
+                      tensor->strides.data(),
+                      0},
+                     tensor.get(),
+                     return_to_pool};
+  // Whoever takes the tensor renames the capsule; until then it owns the tensor.
+  return py::capsule(&tensor.release()->managed, "dltensor", [](PyObject* capsule) {
+    if (!PyCapsule_IsValid(capsule, "dltensor")) return;
+    return_to_pool(static_cast<dlpack::ManagedTensor*>(PyCapsule_GetPointer(capsule, "dltensor")));
+  });
+}
+
 MultiDepthwise multi_depthwise(int dtype, const std::vector<int64_t>& shape,
                                const std::vector<int64_t>& kernels,
                                const std::vector<int64_t>& dilations, int stride, bool relu,
@@ -309,6 +347,8 @@ PYBIND11_MODULE(cpu, module) {
   module.def("mixed_sum_tasks", &asose::mixed_sum_tasks);
   module.def("mixed_sum_forward", &asose::mixed_sum_forward);
   module.def("mixed_sum_backward", &asose::mixed_sum_backward);
+  module.def("pool_empty", &asose::pool_empty);
+  module.def("pool_release", [] { asose::cpu::MemoryPool::shared().release(); });
   module.def("multi_depthwise_plan", &asose::multi_depthwise_plan);
   module.def("multi_depthwise_forward", &asose::multi_depthwise_forward);
   module.def("multi_depthwise_backward", &asose::multi_depthwise_backward);

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asose_fast.ops.mixed_sum import accumulation_dtype, memory_format
-from asose_fast.ops.native import DTYPE_CODES, address, module_and_context
+from asose_fast.ops.native import DTYPE_CODES, address, memory, module_and_context
 from asose_fast.ops.native.channels import channel_space
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
@@ -45,7 +45,7 @@ def forward(
     module, context = module_and_context(xs[0].device)
     format, acc = memory_format(xs[0]), accumulation_dtype(xs[0].dtype)
     dense = [x.contiguous(memory_format=format) for x in xs]
-    y = torch.empty_like(dense[0])
+    y = memory.empty(xs[0].shape, xs[0], format)
     tables = _tables(weights, gamma, mean, rstd, acc)
     w = weights[: len(mean), None]
     shifts = -tables.scale[: len(mean)] * tables.rest
@@ -99,7 +99,7 @@ def backward(
         shift = (-share * s0 - slope * tables.rest).to(acc)
         slope = slope.to(acc)
 
-    grad_xs = [torch.empty_like(grad) if need else None for need in need_x]
+    grad_xs = [memory.empty(grad.shape, grad, format) if need else None for need in need_x]
     if any(need_x):
         # With running statistics a branch is affine: its gradient does not read its input.
         curved = [x if k < branches and batch[k] else None for k, x in enumerate(inputs)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asose_fast.ops.multi_depthwise import Plan, empty_channels_last
-from asose_fast.ops.native import DTYPE_CODES, address, module_and_context
+from asose_fast.ops.multi_depthwise import Plan
+from asose_fast.ops.native import DTYPE_CODES, address, memory, module_and_context
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
@@ -15,7 +15,7 @@ def forward(xs: list[Tensor], params: Tensor, plan: Plan) -> list[Tensor]:
     """The outputs of all branches."""
     module, context = module_and_context(xs[0].device)
     x, xs, params = xs[0], dense(xs), params.contiguous()
-    ys = [empty_channels_last(x, plan.out_shape(x)) for _ in plan.kernels]
+    ys = [memory.empty(plan.out_shape(x), x) for _ in plan.kernels]
     _, scratch = _workspace(x, plan, context)
     module.multi_depthwise_forward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
@@ -37,7 +37,7 @@ def backward(
     module, context = module_and_context(xs[0].device)
     x, params = xs[0], params.contiguous()
     xs, grads = dense(xs), [None if g is None else dense([g])[0] for g in grads]
-    grad_xs = [empty_channels_last(x, x.shape) if need else None for need in need_x]
+    grad_xs = [memory.empty(x.shape, x) if need else None for need in need_x]
     slices, scratch = _workspace(x, plan, context)
     partials = grad_params = None
     if need_weights or need_affine:

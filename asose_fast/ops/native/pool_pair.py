@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asose_fast.ops.native import DTYPE_CODES, address, module_and_context
+from asose_fast.ops.native import DTYPE_CODES, address, memory, module_and_context
 from asose_fast.ops.pool_pair import out_shape
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
@@ -15,8 +15,8 @@ def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """avg and max."""
     module, context = module_and_context(x.device)
     x = _dense(x)
-    avg = torch.empty(out_shape(x, stride), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    max = torch.empty_like(avg)
+    avg = memory.empty(out_shape(x, stride), x)
+    max = memory.empty(avg.shape, x)
     module.pool_pair_forward(
         DTYPE_CODES[x.dtype], x.shape, stride, address(x), address(avg), address(max), context
     )  # fmt: skip
@@ -29,7 +29,7 @@ def backward(grad_avg: Tensor | None, grad_max: Tensor | None, x: Tensor, stride
     x = _dense(x)
     grad_avg = None if grad_avg is None else _dense(grad_avg)
     grad_max = None if grad_max is None else _dense(grad_max)
-    grad_x = torch.empty_like(x)
+    grad_x = memory.empty(x.shape, x)
     size = module.pool_pair_scratch(x.shape, stride)
     scratch = torch.empty(context * size, dtype=torch.uint8, device=x.device)
     module.pool_pair_backward(

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asose_fast.ops.multi_depthwise import Plan, empty_channels_last
-from asose_fast.ops.native import DTYPE_CODES, address, module_and_context
+from asose_fast.ops.multi_depthwise import Plan
+from asose_fast.ops.native import DTYPE_CODES, address, memory, module_and_context
 from asose_fast.ops.native.multi_depthwise import DTYPES, dense
 
 __all__ = ["DTYPES", "backward", "forward"]
@@ -19,7 +19,7 @@ def forward(
     """The outputs of all branches and, where wanted, their means and variances (else empty tensors)."""
     module, context = module_and_context(xs[0].device)
     x, branches, xs, params = xs[0], len(plan.kernels), dense(xs), params.contiguous()
-    zs = [empty_channels_last(x, plan.out_shape(x)) for _ in plan.kernels]
+    zs = [memory.empty(plan.out_shape(x), x) for _ in plan.kernels]
     slices, row, scratch = _workspace(x, plan, context)
     table = F.pad(pointwise.transpose(1, 2), (0, row - x.shape[1])).contiguous()
     mean = var = partials = params.new_empty(0, dtype=torch.float64)
@@ -54,7 +54,7 @@ def backward(
     x = xs[0]
     xs, grads = dense(xs), [None if g is None else dense([g])[0] for g in grads]
     zs = [None if z is None or g is None else dense([z])[0] for z, g in zip(zs, grads, strict=True)]
-    grad_xs = [empty_channels_last(x, x.shape) if need else None for need in need_x]
+    grad_xs = [memory.empty(x.shape, x) if need else None for need in need_x]
     slices, row, scratch = _workspace(x, plan, context)
     params, tables = params.contiguous(), tables.to(params.dtype).contiguous()
     table = F.pad(pointwise, (0, row - x.shape[1])).contiguous()

@@ -1,0 +1,42 @@
+"""Uninitialised tensors for the outputs of the CPU kernels, the large ones from a pool (csrc/cpu/memory_pool.h)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.utils import deterministic, dlpack
+
+from asose_fast import _native
+from asose_fast.ops.native import DTYPE_CODES
+
+POOLED_BYTES = 1 << 18
+"""Smaller tensors are not worth it."""
+
+_off = os.environ.get("ASOSE_POOL") == "0"
+
+
+def empty(shape: Sequence[int], like: Tensor, format: torch.memory_format = torch.channels_last) -> Tensor:
+    """An uninitialised CPU tensor (N, C, H, W) in the dtype of `like`, dense in `format`.
+
+    Memory that a large one leaves behind waits for the next of its size, because fresh pages cost more than many a
+    kernel. `release_memory` gives it back to the system; with `ASOSE_POOL=0` in the environment nothing waits.
+    """
+    size = math.prod(shape) * like.element_size()
+    poisoned = torch.are_deterministic_algorithms_enabled() and deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    if size < POOLED_BYTES or poisoned or _off:
+        return torch.empty(tuple(shape), dtype=like.dtype, memory_format=format)
+    n, c, h, w = shape
+    strides = (h * w * c, 1, w * c, c) if format == torch.channels_last else (c * h * w, h * w, w, 1)
+    capsule = _native.kernels("cpu").pool_empty(DTYPE_CODES[like.dtype], (n, c, h, w), strides, size)
+    tensor: Tensor = dlpack.from_dlpack(capsule)
+    return tensor
+
+
+def release_memory() -> None:
+    """Gives the pool's unused memory back to the system."""
+    if not _native.kernels_missing("cpu"):
+        _native.kernels("cpu").pool_release()
