@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from asose_fast.ops.batch_statistics import batch_statistics
 from asose_fast.ops.multi_depthwise import Plan, accumulation_dtype, pack, unpack
-from asose_fast.ops.norms import affine_parameters, check_count, normalisation, of_batch
+from asose_fast.ops.norms import affine_parameters, check_count, normalisation, of_batch, update_running
 from asose_fast.ops.separable import pack_pointwise
+
+T = TypeVar("T")
 
 
 class Stage(NamedTuple):
@@ -125,6 +127,15 @@ class _Layer(NamedTuple):
         """How many there are."""
         return len(self.lengths)
 
+    def ends(self, stages: Sequence[T]) -> Iterator[tuple[T, int, int]]:
+        """What holds the last rows of chains, and from where to where; all of them in the order of the chains."""
+        low = 0
+        for stage, plan in reversed(list(zip(stages, self.plans, strict=True))):
+            high = len(plan.kernels)
+            if low < high:
+                yield stage, low, high
+            low = high
+
     def split(self, values: Sequence[Any]) -> _Parts:
         """What follows x among the node's inputs, by its meaning."""
         rest = iter(values)
@@ -166,6 +177,7 @@ class _MixedLayer(torch.autograd.Function):
         acc = accumulation_dtype(x.dtype)
         outputs: list[list[Tensor]] = []
         stages: list[_Stage] = []
+        measured: list[tuple[list[nn.BatchNorm2d], Tensor, Tensor]] = []
         for depth, (plan, norms) in enumerate(zip(layer.plans, layer.norms, strict=True)):
             affine: tuple[Tensor, ...] = ()
             if depth:
@@ -178,23 +190,31 @@ class _MixedLayer(torch.autograd.Function):
             check_count(norms, torch.Size(plan.out_shape(x)) if not depth else outputs[0][0].shape)
             zs, mean, var = _run_stage(x, outputs, plan, params, matrices, any(map(of_batch, norms)))
             outputs.append(zs)
-            stages.append(_Stage(params, matrices, *normalisation(zs, norms, mean, var)))
+            stages.append(_Stage(params, matrices, *normalisation(norms, mean, var)))
+            measured.append((norms, mean, var))
 
         pooled = list(torch.ops.asose_fast.pool_pair_fwd(x, layer.stride)) if layer.pools else []
         rest = pooled + parts.zs
-        rows = [(stages[n - 1].mean[k], stages[n - 1].rstd[k]) for k, n in enumerate(layer.lengths)]
+        ends = [(stage.mean[low:high], stage.rstd[low:high]) for stage, low, high in layer.ends(stages)]
         if rest:
             norms = layer.last_norms[layer.chains :]
             check_count(norms, rest[0].shape)
             none = weights.new_empty(0)
-            statistics = batch_statistics(rest) if any(map(of_batch, norms)) else (none, none)
-            rows += zip(*normalisation(rest, norms, *statistics), strict=True)
-        mean, rstd = (torch.stack(column) for column in zip(*rows, strict=True))
+            mean, var = batch_statistics(rest) if any(map(of_batch, norms)) else (none, none)
+            ends.append(normalisation(norms, mean, var))
+            measured.append((norms, mean, var))
+        mean, rstd = (torch.cat(rows) for rows in zip(*ends, strict=True))
+        final = _last(layer, outputs) + rest
+        of_all = [m for m in measured if len(m[1])]
+        if of_all:
+            norms_of_all, means, variances = zip(*of_all, strict=True)
+            update_running(
+                list(itertools.chain(*norms_of_all)), torch.cat(means), torch.cat(variances),
+                final[0].numel() // final[0].shape[1], acc,
+            )  # fmt: skip
         gamma, beta = parts.affine[-1]
         all_weights = torch.cat([weights, plain_weights])
-        y: Tensor = torch.ops.asose_fast.mixed_norm_sum_fwd(
-            _last(layer, outputs) + rest + parts.plain, all_weights, gamma, beta, mean, rstd
-        )
+        y: Tensor = torch.ops.asose_fast.mixed_norm_sum_fwd(final + parts.plain, all_weights, gamma, beta, mean, rstd)
 
         ctx.layer = layer
         ctx.batch = [[of_batch(norm) for norm in norms] for norms in (*layer.norms, layer.last_norms)]
@@ -267,22 +287,25 @@ class _MixedLayer(torch.autograd.Function):
         tables = _tables(scale, scale, s0, s1, mean, rstd, grad)
         last_affine = (torch.where(wide == 0, 0, wide * s1), wide * s0)
 
-        given: list[_Gradient | None] = [None] * chains
         affine: list[tuple[Tensor | None, ...]] = [last_affine]
         depthwise: list[list[Tensor | None]] = []
         pointwise: list[list[Tensor | None]] = []
+        # dL/dz of the stages' outputs, as `separable`'s backward reads it.
+        given: list[Tensor | None] = []
+        zs_read: list[Tensor | None] = []
+        of_inputs = tables[:0]
         grad_x = None
         for depth in reversed(range(len(layer.plans))):
-            stage, plan = stages[depth], layer.plans[depth]
+            stage, plan, inner = stages[depth], layer.plans[depth], len(given)
             size = len(plan.kernels)
-            for k in range(size):
-                if layer.lengths[k] == depth + 1 and of_chain[k]:
-                    given[k] = _Gradient(grad, outputs[depth][k] if last_batch[k] else None, tables[k])
-            used = [g is not None for g in given[:size]]
+            given += [grad if u else None for u in of_chain[inner:size]]
+            zs_read += [z if b else None for z, b in zip(outputs[depth][inner:], last_batch[inner:size], strict=True)]
+            used = [g is not None for g in given]
             if not any(used):
                 depthwise.insert(0, [None] * size)
                 pointwise.insert(0, [None] * size)
                 affine[:0] = [(None, None)] if depth else []
+                of_inputs = tables[:size]
                 continue
             need_affine = bool(depth) and (
                 any(need.affine[depth - 1]) or any(b and u for b, u in zip(batch[depth - 1], used, strict=False))
@@ -290,14 +313,14 @@ class _MixedLayer(torch.autograd.Function):
             # What is not used is not read: the gradient stands in for it.
             inputs = [z if u else grad for z, u in zip(outputs[depth - 1], used, strict=False)] if depth else [x]
             grad_inputs, params, matrices = torch.ops.asose_fast.separable_bwd(
-                *_columns(given[:size], x), inputs, stage.params, stage.pointwise, *plan,
-                used if depth else [need_x],
+                given, zs_read, torch.cat([of_inputs, tables[inner:size]]), inputs, stage.params, stage.pointwise,
+                *plan, used if depth else [need_x],
                 any(need.depthwise[depth]), any(need.pointwise[depth]), need_affine,
             )  # fmt: skip
             outputs[depth].clear()
             rows: list[Any] = unpack(params, plan) if len(params) else [None] * len(plan.rows)
-            matrices = matrices if len(matrices) else [None] * size
             depthwise.insert(0, [row if u else None for row, u in zip(rows, used, strict=False)])
+            matrices = matrices.unbind() if len(matrices) else [None] * size
             pointwise.insert(0, [matrix if u else None for matrix, u in zip(matrices, used, strict=True)])
             found = iter(grad_inputs)
             if depth == 0:
@@ -310,9 +333,8 @@ class _MixedLayer(torch.autograd.Function):
             s1 = rstd * (rows[-2].double() - mean * s0) if need_affine else s0
             affine.insert(0, (s1, s0))
             of_inputs = _tables(torch.ones_like(scale), scale, s0, s1, mean, rstd, grad)
-            for k, u in enumerate(used):
-                z = inputs[k] if batch[depth - 1][k] else None
-                given[k] = _Gradient(next(found), z, of_inputs[k]) if u else None
+            given = [next(found) if u else None for u in used]
+            zs_read = [z if b else None for z, b in zip(inputs, batch[depth - 1], strict=False)]
 
         average_and_max = rest[: layer.pools]
         if any(g is not None for g in average_and_max):
@@ -332,23 +354,6 @@ class _MixedLayer(torch.autograd.Function):
                 for g, needed, like in zip(grads, needs, ctx.like, strict=True)
             ),
         )
-
-
-class _Gradient(NamedTuple):
-    """dL/dz of a stage's output, as `separable`'s backward reads it."""
-
-    grad: Tensor
-    z: Tensor | None
-    table: Tensor
-
-
-def _columns(gradients: list[_Gradient | None], x: Tensor) -> tuple[list[Tensor | None], list[Tensor | None], Tensor]:
-    unused = x.new_zeros(4, x.shape[1], dtype=torch.float64)
-    return (
-        [None if g is None else g.grad for g in gradients],
-        [None if g is None else g.z for g in gradients],
-        torch.stack([unused if g is None else g.table for g in gradients]),
-    )
 
 
 def _tables(factor: Tensor, scale: Tensor, s0: Tensor, s1: Tensor, mean: Tensor, rstd: Tensor, grad: Tensor) -> Tensor:

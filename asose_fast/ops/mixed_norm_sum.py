@@ -12,7 +12,7 @@ from asose_fast.ops import registry
 from asose_fast.ops.batch_statistics import DTYPES, batch_statistics
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype, memory_format
-from asose_fast.ops.norms import affine_parameters, check_count, normalisation, of_batch
+from asose_fast.ops.norms import affine_parameters, check_count, normalisation, of_batch, update_running
 
 registry.register(
     "mixed_norm_sum",
@@ -70,8 +70,11 @@ def mixed_norm_sum(
     acc = accumulation_dtype(xs[0].dtype)
     batch = [of_batch(norm) for norm in norms]
     check_count(norms, xs[0].shape)
-    statistics = batch_statistics(xs[: len(zs)]) if any(batch) else (weights.new_empty(0), weights.new_empty(0))
-    mean, rstd = normalisation(xs[: len(zs)], norms, *statistics)
+    mean = var = weights.new_empty(0)
+    if any(batch):
+        mean, var = batch_statistics(xs[: len(zs)])
+        update_running(norms, mean, var, xs[0].numel() // xs[0].size(1), acc)
+    mean, rstd = normalisation(norms, mean, var)
     gamma, beta = affine_parameters(norms)
     y: Tensor = _MixedNormSum.apply(batch, weights.to(acc), plain_weights.to(acc), gamma, beta, mean, rstd, *xs)
     return y
