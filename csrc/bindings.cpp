@@ -247,12 +247,21 @@ void pool_pair_forward(int dtype, const std::vector<int64_t>& shape, int64_t str
       {pool_pair(dtype, shape, stride, x, threads), address(average), address(max)});
 }
 
+// Addresses: grad of average and of max, their z, terms.
 void pool_pair_backward(int dtype, const std::vector<int64_t>& shape, int64_t stride, uintptr_t x,
-                        uintptr_t grad_average, uintptr_t grad_max, uintptr_t grad_x,
-                        uintptr_t scratch, int threads) {
+                        const std::vector<uintptr_t>& addresses, uintptr_t tables,
+                        const std::vector<double>& factors, uintptr_t grad_x, uintptr_t scratch,
+                        int threads) {
+  const auto all = pointers(addresses);
   py::gil_scoped_release unlocked;
   cpu::kernels().pool_pair_backward({pool_pair(dtype, shape, stride, x, threads),
-                                     address(grad_average), address(grad_max), address(grad_x),
+                                     {all[0], all[1]},
+                                     {all[2], all[3]},
+                                     address(tables),
+                                     static_cast<int>(factors.size()),
+                                     all.data() + 4,
+                                     factors.data(),
+                                     address(grad_x),
                                      address(scratch)});
 }
 

@@ -24,10 +24,16 @@ struct PoolPairForward {
   void* max;
 };
 
+// grad_x = what the poolings hand back + sum of factor * term. The gradient of a pooling is grad
+// or, with tables, scale * grad + slope * (z - center) + shift, as in SeparableBackward.
 struct PoolPairBackward {
   PoolPair op;
-  const void* grad_average;  // either may be null
-  const void* grad_max;
+  const void* grad[2];  // average, max; either may be null
+  const void* z[2];
+  const void* tables;  // [2, 4, channels] in the accumulation type, or null
+  int terms;
+  const void* const* term;  // [terms], like x
+  const double* factor;     // [terms]
   void* grad_x;
   void* scratch;  // [threads, pool_pair_scratch_bytes(op)], 64-byte aligned
 };

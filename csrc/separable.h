@@ -44,7 +44,7 @@ struct SeparableBackward {
 struct SeparableTiling : DepthwiseTiling {
   static constexpr int64_t kStripPixels = 128;  // vectors of a strip of rows in the L1 cache
   static constexpr int64_t kPad = 16;
-  static constexpr int64_t kPartialBytes = 16 << 20;
+  static constexpr int64_t kPartialBytes = 2 << 20;
 
   int64_t padded_channels;
   int64_t blocks;      // of 64 bytes, that hold all channels of a pixel
@@ -61,7 +61,7 @@ struct SeparableTiling : DepthwiseTiling {
     margin = ceil_div(dw.halo(), dw.stride);
     strip_rows = std::clamp<int64_t>(kStripPixels / blocks / tile_width, 1, tile_height);
     const int64_t pointwise = dw.branches * dw.channels * padded_channels * bytes;
-    slices = std::min(slices, std::max<int64_t>(kPartialBytes / pointwise, 8));
+    slices = std::min(slices, std::max<int64_t>(kPartialBytes / pointwise, 16));
     gradient_plane_ = output_plane(dw) + kStep;
     const int64_t planes = input_plane(dw) + gradient_plane_ + grad_plane(dw);
     scratch_bytes = kVectorBytes * blocks * (planes + dw.taps() + dw.rows() + 2 * strip_plane());

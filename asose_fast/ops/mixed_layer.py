@@ -73,7 +73,6 @@ def mixed_layer(
     lengths = [len(chain) for chain in chains]
     if lengths != sorted(lengths, reverse=True):
         raise ValueError(f"mixed_layer: the longest chains must come first, got lengths {lengths}")
-    x = x.contiguous(memory_format=torch.channels_last)
     acc = accumulation_dtype(x.dtype)
     stages = [[chain[d] for chain in chains if len(chain) > d] for d in range(max(lengths, default=0))]
     layer = _Layer(
@@ -84,6 +83,7 @@ def mixed_layer(
         lengths,
         len(pools),
         len(zs),
+        [t is x for t in plain],
         [True] * (len(chains) + len(pools)) if tracked is None else list(tracked),
         recompute,
     )
@@ -91,7 +91,7 @@ def mixed_layer(
         plain_weights = weights.new_ones(len(plain))
     affine = [affine_parameters(row[: len(after)]) for row, after in zip(layer.norms, stages[1:], strict=False)]
     y: Tensor = _MixedLayer.apply(
-        layer, weights.to(acc), plain_weights.to(acc), x,
+        layer, weights.to(acc), plain_weights.to(acc), x.contiguous(memory_format=torch.channels_last),
         *(t for pair in [*affine, affine_parameters(layer.last_norms)] for t in pair),
         *(stage.depthwise.weight for row in stages for stage in row),
         *(stage.pointwise.weight for row in stages for stage in row),
@@ -119,6 +119,8 @@ class _Layer(NamedTuple):
     lengths: list[int]
     pools: int
     others: int
+    plain_is_x: list[bool]
+    """Which plain terms are x itself: their gradient is part of that of x."""
     tracked: list[bool]
     recompute: bool
 
@@ -264,20 +266,22 @@ class _MixedLayer(torch.autograd.Function):
             tracked and w != 0 and (need_x or any(row[k] for group in need[1:3] for row in group if k < len(row)))
             for k, (w, tracked) in enumerate(zip(weights.tolist(), layer.tracked[:chains], strict=False))
         ]
-        of_rest = [need_x and tracked for tracked in layer.tracked[chains:]] + need.zs
+        of_pools = [need_x and tracked for tracked in layer.tracked[chains:]]
+        of_plain = [n and not same for n, same in zip(need.plain, layer.plain_is_x, strict=True)]
         need_gamma, need_beta = need.affine[-1]
         read = [
-            need_weights or need_gamma or (b and n) for b, n in zip(last_batch, of_chain + of_rest, strict=True)
+            need_weights or need_gamma or (b and n)
+            for b, n in zip(last_batch, of_chain + of_pools + need.zs, strict=True)
         ] + [need_plain_weights] * len(plain)
         need_sums = need_beta or any(read)
         inputs = [*_last(layer, outputs), *pooled, *zs, *plain]
         wanted, sums = torch.ops.asose_fast.mixed_norm_sum_bwd(
             grad, [t for t, is_read in zip(inputs, read, strict=True) if is_read], weights, gamma, mean, rstd,
-            last_batch, read, [False] * chains + of_rest + need.plain, need_sums, True,
+            last_batch, read, [False] * (chains + layer.pools) + need.zs + of_plain, need_sums, True,
         )  # fmt: skip
-        del inputs, zs, pooled
+        del inputs, zs
         found = iter(wanted)
-        rest = [next(found) if needed else None for needed in of_rest + need.plain]
+        rest = [next(found) if needed else None for needed in need.zs + of_plain]
         sums = sums if need_sums else mean.new_zeros(1 + len(weights), mean.shape[1])
         s0, s1 = sums[:1], sums[1 : 1 + branches]
         wide = weights[:branches, None].double()
@@ -336,13 +340,21 @@ class _MixedLayer(torch.autograd.Function):
             given = [next(found) if u else None for u in used]
             zs_read = [z if b else None for z, b in zip(inputs, batch[depth - 1], strict=False)]
 
-        average_and_max = rest[: layer.pools]
-        if any(g is not None for g in average_and_max):
-            of_pools = torch.ops.asose_fast.pool_pair_bwd(*average_and_max, x, layer.stride)
-            grad_x = of_pools if grad_x is None else grad_x.add_(of_pools)
+        w = weights.tolist()
+        terms_of_x = [(grad, v) for v, same in zip(w[branches:], layer.plain_is_x, strict=True) if same and need_x]
+        if any(of_pools):
+            terms_of_x += [] if grad_x is None else [(grad_x, 1.0)]
+            grad_x = torch.ops.asose_fast.pool_pair_bwd(
+                [grad if n and w[chains + p] != 0 else None for p, n in enumerate(of_pools)],
+                [z if b else None for z, b in zip(pooled, last_batch[chains:], strict=False)],
+                tables[chains : chains + 2], x, layer.stride, [t for t, _ in terms_of_x], [v for _, v in terms_of_x],
+            )  # fmt: skip
+        else:
+            for term, v in terms_of_x:
+                grad_x = v * term if grad_x is None else grad_x.add_(term, alpha=v)
         grads = [
             *(t for pair in affine for t in pair), *itertools.chain(*depthwise), *itertools.chain(*pointwise),
-            *rest[layer.pools :],
+            *rest,
         ]  # fmt: skip
         return (
             None,

@@ -66,16 +66,41 @@ def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     return avg.contiguous(memory_format=torch.channels_last), max.contiguous(memory_format=torch.channels_last)
 
 
-def backward(grad_avg: Tensor | None, grad_max: Tensor | None, x: Tensor, stride: int) -> Tensor:
-    """dL/dx of the poolings whose gradient is there."""
+def backward(
+    grads: list[Tensor | None],
+    zs: list[Tensor | None],
+    tables: Tensor,
+    x: Tensor,
+    stride: int,
+    terms: list[Tensor],
+    factors: list[float],
+) -> Tensor:
+    """dL/dx of the poolings whose gradient is there, plus sum of factor * term, as a backend.
+
+    Unless `tables` is empty, dL/d(pooled) = scale * grad + slope * (z - center) + shift with its four rows (2, 4, C),
+    what a batch norm of z makes of its gradient, the last two terms only where z is there; else it is grad.
+    """
     window = [3, 3], [stride] * 2, [1, 1]
-    grad_x = torch.zeros_like(x, memory_format=torch.channels_last)
-    if grad_avg is not None:
-        grad_x += torch.ops.aten.avg_pool2d_backward(grad_avg, x, *window, False, False, None)
-    if grad_max is not None:
-        _, indices = F.max_pool2d(x, 3, stride, 1, return_indices=True)
-        grad_x += torch.ops.aten.max_pool2d_with_indices_backward(grad_max, x, *window, [1, 1], False, indices)
-    return grad_x
+    acc = torch.float64 if x.dtype == torch.float64 else torch.float32
+    wide = x.to(acc)
+    grad_x = torch.zeros_like(wide, memory_format=torch.channels_last)
+    for term, factor in zip(terms, factors, strict=True):
+        grad_x += factor * term
+    for pool, (grad, z) in enumerate(zip(grads, zs, strict=True)):
+        if grad is None:
+            continue
+        of_pool = grad.to(acc)
+        if len(tables):
+            scale, center, slope, shift = tables[pool, :, :, None, None].to(acc)
+            of_pool = scale * of_pool
+            if z is not None:
+                of_pool = of_pool + slope * (z.to(acc) - center) + shift
+        if pool == 0:
+            grad_x += torch.ops.aten.avg_pool2d_backward(of_pool, wide, *window, False, False, None)
+        else:
+            _, indices = F.max_pool2d(wide, 3, stride, 1, return_indices=True)
+            grad_x += torch.ops.aten.max_pool2d_with_indices_backward(of_pool, wide, *window, [1, 1], False, indices)
+    return grad_x.to(x.dtype)
 
 
 class _PoolPair(torch.autograd.Function):
@@ -91,7 +116,8 @@ class _PoolPair(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad_avg: Tensor | None, grad_max: Tensor | None) -> tuple[Tensor | None, None]:
         (x,) = ctx.saved_tensors
-        return torch.ops.asose_fast.pool_pair_bwd(grad_avg, grad_max, x, ctx.stride), None
+        none = x.new_empty(0)
+        return torch.ops.asose_fast.pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], []), None
 
 
 def out_shape(x: Tensor, stride: int) -> tuple[int, ...]:
@@ -108,13 +134,20 @@ def _fwd_fake(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     return avg, torch.empty_like(avg)
 
 
-def _bwd(grad_avg: Tensor | None, grad_max: Tensor | None, x: Tensor, stride: int) -> Any:
-    return registry.select("pool_pair", x).backward(grad_avg, grad_max, x, stride)
+def _bwd(
+    grads: list[Tensor | None], zs: list[Tensor | None], tables: Tensor, x: Tensor, stride: int, *rest: Any
+) -> Any:
+    return registry.select("pool_pair", x).backward(grads, zs, tables, x, stride, *rest)
 
 
-def _bwd_fake(grad_avg: Tensor | None, grad_max: Tensor | None, x: Tensor, stride: int) -> Tensor:
+def _bwd_fake(grads: list[Tensor | None], zs: list[Tensor | None], tables: Tensor, x: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last)
 
 
 define("pool_pair_fwd(Tensor x, int stride) -> (Tensor, Tensor)", _fwd, _fwd_fake)
-define("pool_pair_bwd(Tensor? grad_avg, Tensor? grad_max, Tensor x, int stride) -> Tensor", _bwd, _bwd_fake)
+define(
+    "pool_pair_bwd(Tensor?[] grads, Tensor?[] zs, Tensor tables, Tensor x, int stride, Tensor[] terms, "
+    "float[] factors) -> Tensor",
+    _bwd,
+    _bwd_fake,
+)

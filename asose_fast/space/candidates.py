@@ -31,14 +31,20 @@ class FactorizedReduce(nn.Module):
         self.norm = _norm(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.relu()
-        shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]
-        halves = [self.even(x), self.odd(shifted)] if self.even.out_channels else [self.odd(shifted)]
-        y: Tensor = self.norm(torch.cat(halves, 1))
+        y: Tensor = self.norm(self.halves(x.relu()))
         return y
 
+    def halves(self, active: Tensor) -> Tensor:
+        """The two convolutions of a rectified tensor, before the norm."""
+        height, width = active.shape[2:]
+        if height % 2 or width % 2:
+            active = F.pad(active, (0, width % 2, 0, height % 2))
+        shifted = active[:, :, 1:, 1:]  # one pixel short, which a stride of 2 does not notice
+        halves = [self.even(active), self.odd(shifted)] if self.even.out_channels else [self.odd(shifted)]
+        return torch.cat(halves, 1)
 
-def _norm(channels: int) -> nn.Module:
+
+def _norm(channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, affine=False)
 
 

@@ -7,16 +7,26 @@ x -> whatever is left, as it is ----------------------^
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from asose_fast.ops.mixed_layer import Stage, mixed_layer
-from asose_fast.space.candidates import Zero
+from asose_fast.space.candidates import FactorizedReduce, Zero
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+
+class Normed(NamedTuple):
+    """A branch that ends in a norm."""
+
+    active: bool
+    """Whether it begins with a ReLU, which `body` then leaves out."""
+    body: Sequence[Callable[[Tensor], Tensor]]
+    """One after the other, up to the norm."""
+    norm: nn.BatchNorm2d
 
 
 class Branches(NamedTuple):
@@ -33,8 +43,8 @@ class Branches(NamedTuple):
     """Chains of stages, the first of the stride, the others of stride 1."""
     pools: dict[int, nn.BatchNorm2d]
     """The norms of an average and a maximum, in this order, or nothing."""
-    normed: dict[int, tuple[nn.Sequential, nn.BatchNorm2d]]
-    """Other chains that end in a norm, whole, and that norm."""
+    normed: dict[int, Normed]
+    """Others that end in a norm."""
     others: dict[int, nn.Module]
     """The rest, without `none`: its term of the sum is 0, and so is the gradient of its weight."""
 
@@ -47,12 +57,18 @@ class Branches(NamedTuple):
                 if stages := _stages(list(op), stride):
                     found.separable[k] = stages
                 else:
-                    found.normed[k] = op, norm
+                    active = _is_relu(op[0])
+                    found.normed[k] = Normed(active, list(op)[active:-1], norm)
+            elif _is_reduction(op):
+                found.normed[k] = Normed(True, [op.halves], op.norm)
             elif not _is(op, Zero):
                 found.others[k] = op
-        pair = [[k for k, (op, _) in found.normed.items() if is_pool(op, stride)] for is_pool in (_is_avg, _is_max)]
+        pair = [
+            [k for k, (_, body, _) in found.normed.items() if len(body) == 1 and is_pool(body[0], stride)]
+            for is_pool in (_is_avg, _is_max)
+        ]
         if all(pair):
-            found.pools.update({k: found.normed.pop(k)[1] for k, *_ in pair})
+            found.pools.update({k: found.normed.pop(k).norm for k, *_ in pair})
         return found
 
     @property
@@ -84,7 +100,11 @@ class Branches(NamedTuple):
                 terms.append((run(op, x, tracked=index in (None, k)), w[k]))
         if shortcut is not None and share is not None:
             terms.append((shortcut, share))
-        zs = [run(list(op)[:-1], x, tracked=index in (None, k)) for k, (op, _) in self.normed.items()]
+        active = x.relu() if any(branch.active for branch in self.normed.values()) else x
+        zs = [
+            run(branch.body, active if branch.active else x, tracked=index in (None, k))
+            for k, branch in self.normed.items()
+        ]
         chains = dict(sorted(self.separable.items(), key=lambda item: -len(item[1])))
         return mixed_layer(
             x,
@@ -93,7 +113,7 @@ class Branches(NamedTuple):
             stride=self.stride,
             pools=list(self.pools.values()),
             zs=zs,
-            norms=[norm for _, norm in self.normed.values()],
+            norms=[branch.norm for branch in self.normed.values()],
             plain=[term for term, _ in terms],
             plain_weights=torch.stack([v for _, v in terms]) if terms else None,
             tracked=[index in (None, k) for k in (*chains, *self.pools)],
@@ -101,24 +121,26 @@ class Branches(NamedTuple):
         )
 
 
-def run(op: nn.Module | Sequence[nn.Module], x: Tensor, *, tracked: bool) -> Tensor:
-    """The output of a candidate, or of its modules one after the other, outside autograd where it is not `tracked`."""
+def run(op: nn.Module | Sequence[Callable[[Tensor], Tensor]], x: Tensor, *, tracked: bool) -> Tensor:
+    """The output of a candidate, or of its parts one after the other, outside autograd where it is not `tracked`."""
     y = x
     with torch.set_grad_enabled(tracked and torch.is_grad_enabled()):
-        for module in [op] if isinstance(op, nn.Module) else op:
-            y = module(y)
+        for part in [op] if isinstance(op, nn.Module) else op:
+            y = part(y)
     return y if tracked else y.detach()  # skip_connect gives x itself, gradient and all
 
 
-def _is(module: nn.Module, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
+def _is(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
     """Whether a module does what its type says: no subclass, no parametrization, no hooks."""
+    if type(module) is not kind:
+        return False
     hooks = (
         module._forward_hooks,
         module._forward_pre_hooks,
         module._backward_hooks,
         module._backward_pre_hooks,
     )
-    return type(module) is kind and not any(hooks)
+    return not any(hooks)
 
 
 def _stages(chain: list[nn.Module], stride: int) -> list[Stage]:
@@ -129,7 +151,7 @@ def _stages(chain: list[nn.Module], stride: int) -> list[Stage]:
             return []
         relu, depthwise, pointwise, norm = chain[first : first + 4]
         if not (
-            (_is(relu, nn.ReLU) and not relu.inplace)
+            _is_relu(relu)
             and (_is(depthwise, nn.Conv2d) and _is_depthwise(depthwise, 1 if stages else stride))
             and (_is(pointwise, nn.Conv2d) and _is_pointwise(pointwise))
             and _is(norm, nn.BatchNorm2d)
@@ -160,22 +182,28 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
     )
 
 
-def _is_avg(op: nn.Sequential, stride: int) -> bool:
-    pool = op[0]
+def _is_relu(module: nn.Module) -> bool:
+    return _is(module, nn.ReLU) and not module.inplace
+
+
+def _is_reduction(op: nn.Module) -> TypeGuard[FactorizedReduce]:
+    return _is(op, FactorizedReduce) and all(
+        [_is(op.even, nn.Conv2d), _is(op.odd, nn.Conv2d), _is(op.norm, nn.BatchNorm2d)]
+    )
+
+
+def _is_avg(pool: object, stride: int) -> bool:
     return (
         _is(pool, nn.AvgPool2d)
-        and len(op) == 2
         and (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode) == (3, stride, 1, False)
         and not pool.count_include_pad
         and pool.divisor_override is None
     )
 
 
-def _is_max(op: nn.Sequential, stride: int) -> bool:
-    pool = op[0]
+def _is_max(pool: object, stride: int) -> bool:
     return (
         _is(pool, nn.MaxPool2d)
-        and len(op) == 2
         and (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode) == (3, stride, 1, False)
         and pool.dilation == 1
         and not pool.return_indices

@@ -139,7 +139,9 @@ void finish_input_gradient(const Activation<A>& activation, const Plane<A>& acti
         of_scale += g * load(from, x.lanes);
         of_shift += g;
       }
-      if (to) store(to + i * x.channels, activation.affine ? g * activation.scale : g, x.lanes);
+      if (!to) continue;
+      store(to + i * x.channels, activation.affine ? g * activation.scale : g, x.lanes);
+      __builtin_prefetch(to + i * x.channels + kAhead * x.width * x.channels, 1);
     }
   }
   if (!sum_scale) return;

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "norm_gradient.h"
 #include "simd.h"
 
 namespace asose::cpu::ASOSE_ISA {
@@ -103,21 +104,25 @@ struct Share {
 // The shares of one row of windows; row[-1] and row[out_width] are the margin. A row outside the
 // image has none to give.
 template <class T, class A = typename Element<T>::Acc>
-void share_row(const PoolPairBackward& args, int64_t image, int64_t y, int64_t channel, int lanes,
-               Share<A>* row) {
+void share_row(const PoolPairBackward& args, const NormGradient<A>* norms, int64_t image, int64_t y,
+               int64_t channel, int lanes, Share<A>* row) {
   const PoolPair& op = args.op;
   const bool outside = y < 0 || y >= op.out_height();
   if (outside) std::fill(row - 1, row + op.out_width() + 1, Share<A>{});
   row[-1] = row[op.out_width()] = Share<A>{};
+  const auto gradient = [&](int pool, int64_t at) {
+    const Vector<A> g = load(static_cast<const T*>(args.grad[pool]) + at, lanes);
+    if (!args.tables) return g;
+    if (!args.z[pool]) return norms[pool](g);
+    return norms[pool](g, load(static_cast<const T*>(args.z[pool]) + at, lanes));
+  };
   for (int64_t x = 0; !outside && x < op.out_width(); ++x) {
     const int64_t at = ((image * op.out_height() + y) * op.out_width() + x) * op.channels + channel;
     const Window inside = window(op, y, x);
     Share<A> share = {};
-    if (args.grad_average)
-      share.average = load(static_cast<const T*>(args.grad_average) + at, lanes) *
-                      (A{1} / static_cast<A>(inside.count()));
-    if (args.grad_max) {
-      share.max = load(static_cast<const T*>(args.grad_max) + at, lanes);
+    if (args.grad[0]) share.average = gradient(0, at) * (A{1} / static_cast<A>(inside.count()));
+    if (args.grad[1]) {
+      share.max = gradient(1, at);
       share.position = pool_any(corner<T>(op, image, y, x) + channel, op, inside, lanes).position;
     }
     row[x] = share;
@@ -137,22 +142,43 @@ void backward_band(const PoolPairBackward& args, int64_t image, int64_t first, i
   const auto first_window = [](int64_t p) { return S == 1 ? p - 1 : p / 2; };
   const auto last_window = [](int64_t p) { return S == 1 ? p + 1 : (p + 1) / 2; };
 
+  NormGradient<A> norms[2] = {};
+  for (int pool = 0; pool < 2; ++pool)
+    if (args.tables)
+      norms[pool] = NormGradient<A>::from(
+          static_cast<const A*>(args.tables) + pool * 4 * op.channels, op.channels, channel, lanes);
+
   int64_t next = first_window(first);
   for (int64_t y = first; y < last; ++y) {
     for (; next <= last_window(y); ++next)
-      share_row<T>(args, image, next, channel, lanes, shares(next));
-    T* to =
-        static_cast<T*>(args.grad_x) + (image * op.height + y) * op.width * op.channels + channel;
-    for (int64_t x = 0; x < op.width; ++x, to += op.channels) {
+      share_row<T>(args, norms, image, next, channel, lanes, shares(next));
+    int64_t at = (image * op.height + y) * op.width * op.channels + channel;
+    const int64_t top = first_window(y), rows = last_window(y) - top + 1;
+    const Share<A>* row[3];
+    for (int64_t i = 0; i < rows; ++i) row[i] = shares(top + i);
+    for (int64_t x = 0; x < op.width; ++x, at += op.channels) {
       Vector<A> sum = {};
-      for (int64_t wy = first_window(y); wy <= last_window(y); ++wy)
-        for (int64_t wx = first_window(x); wx <= last_window(x); ++wx) {
-          const Share<A>& share = shares(wy)[wx];
-          const int position = static_cast<int>((y - wy * S + 1) * 3 + x - wx * S + 1);
-          sum += share.average;
-          sum += share.position == position ? share.max : Vector<A>{};
-        }
-      store(to, sum, lanes);
+      for (int term = 0; term < args.terms; ++term)
+        sum += static_cast<A>(args.factor[term]) *
+               load(static_cast<const T*>(args.term[term]) + at, lanes);
+      const int64_t left = first_window(x), columns = last_window(x) - left + 1;
+      const int corner = static_cast<int>((y - top * S + 1) * 3 + x - left * S + 1);
+      const auto add = [&](int64_t i, int64_t j) {
+        const Share<A>& share = row[i][left + j];
+        sum += share.average;
+        sum +=
+            share.position == corner - static_cast<int>((i * 3 + j) * S) ? share.max : Vector<A>{};
+      };
+      if constexpr (S == 1) {
+#pragma GCC unroll 3
+        for (int64_t i = 0; i < 3; ++i)
+#pragma GCC unroll 3
+          for (int64_t j = 0; j < 3; ++j) add(i, j);
+      } else {
+        for (int64_t i = 0; i < rows; ++i)
+          for (int64_t j = 0; j < columns; ++j) add(i, j);
+      }
+      store(static_cast<T*>(args.grad_x) + at, sum, lanes);
     }
   }
 }

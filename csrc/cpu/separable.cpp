@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "depthwise_tile.h"
+#include "norm_gradient.h"
 #include "pixel_gemm.h"
 
 namespace asose::cpu::ASOSE_ISA {
@@ -168,7 +169,10 @@ void forward_tile(const SeparableForward& args, const Worker<T>& worker, const T
           for (int y = 0; y < rows; ++y) {
             T* to = out.pixel(tile.top + first + y, tile.left);
             const Vector<A>* from = strip + y * padded;
-            for (int x = 0; x < tile.width; ++x, to += out.channels) store(to, from[x], out.lanes);
+            for (int x = 0; x < tile.width; ++x, to += out.channels) {
+              store(to, from[x], out.lanes);
+              __builtin_prefetch(to + kAhead * out.width * out.channels, 1);
+            }
           }
           if (!statistics) continue;
           double* mean = statistics + b * 2 * op.channels + block * kLanes<A>;
@@ -225,32 +229,31 @@ struct OutputGradient {
   using A = typename Element<T>::Acc;
 
   Image<const T> grad, z;
-  Vector<A> scale, center, slope, shift;
+  NormGradient<A> norm;
 
   OutputGradient(const SeparableBackward& args, const Worker<T>& worker, int branch,
                  const Tile& tile, int block)
       : grad(worker.constant(worker.output_image(args.grad[branch], tile, block))),
         z(worker.constant(worker.output_image(args.z[branch], tile, block))),
-        scale(worker.row_of(args.tables, 4 * branch, block)),
-        center(worker.row_of(args.tables, 4 * branch + 1, block)),
-        slope(worker.row_of(args.tables, 4 * branch + 2, block)),
-        shift(worker.row_of(args.tables, 4 * branch + 3, block)) {}
+        norm(NormGradient<A>::from(
+            static_cast<const A*>(args.tables) + branch * 4 * worker.op.channels,
+            worker.op.channels, block * kLanes<A>, worker.lanes(block))) {}
 
   // Pixels [first, last) of row y to `to`, and zeros up to a multiple of kStep.
   void read(int64_t y, int64_t first, int64_t last, Vector<A>* to) const {
     const int64_t count = last - first, ahead = kAhead * grad.width * grad.channels;
     const T* g = grad.pixel(y, first);
-    const Vector<A> factor = scale, about = center, curve = slope, offset = shift;
+    const NormGradient<A> norm = this->norm;
     if (z.data) {
       const T* value = z.pixel(y, first);
       for (int64_t x = 0; x < count; ++x, g += grad.channels, value += z.channels) {
-        to[x] = factor * load(g, grad.lanes) + curve * (load(value, z.lanes) - about) + offset;
+        to[x] = norm(load(g, grad.lanes), load(value, z.lanes));
         __builtin_prefetch(g + ahead);
         __builtin_prefetch(value + ahead);
       }
     } else {
       for (int64_t x = 0; x < count; ++x, g += grad.channels) {
-        to[x] = factor * load(g, grad.lanes);
+        to[x] = norm(load(g, grad.lanes));
         __builtin_prefetch(g + ahead);
       }
     }

@@ -109,8 +109,33 @@ def test_opcheck(dtype, stride):
     x = torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=torch.channels_last)
     torch.library.opcheck(torch.ops.asose_fast.pool_pair_fwd, (x, stride))
     avg, max = reference(x, stride=stride)
-    for grads in [(avg, max), (avg, None), (None, max)]:
-        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (*grads, x, stride))
+    none, tables = torch.empty(0), torch.randn(2, 4, 3)
+    for grads in [[avg, max], [avg, None], [None, max]]:
+        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (grads, [None, None], none, x, stride, [], []))
+        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (grads, [max, avg], tables, x, stride, [x], [0.5]))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_norms_and_terms_in_backward(backend, dtype, stride):
+    """Gradients that a norm's backward is applied to on load, and terms that are added."""
+    x, *terms = (torch.randn(2, 19, 9, 6).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(3))
+    avg, max = (y.detach() for y in reference(x, stride=stride))
+    g, factors = torch.randn_like(avg), [0.25, -2.0]
+    tables = torch.randn(2, 4, 19, dtype=torch.float64)
+    for z in (max, None):
+        with ops.backend(backend):
+            got = torch.ops.asose_fast.pool_pair_bwd([g, g], [z, avg], tables, x, stride, terms, factors)
+        leaf = x.double().requires_grad_()
+        pooled = reference(leaf, stride=stride)
+        of_pools = []
+        for (scale, center, slope, shift), value in zip(tables[:, :, :, None, None], (z, avg), strict=True):
+            curve = 0 if value is None else slope * (value.double() - center) + shift
+            of_pools.append(scale * g.double() + curve)
+        expected = torch.autograd.grad(pooled, leaf, of_pools)[0]
+        expected += sum(factor * term.double() for term, factor in zip(terms, factors, strict=True))
+        torch.testing.assert_close(got.double(), expected, rtol=0, atol=TOLERANCE[dtype] * expected.abs().max().item())
 
 
 def test_compiles_without_a_graph_break():

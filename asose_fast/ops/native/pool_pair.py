@@ -23,18 +23,27 @@ def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     return avg, max
 
 
-def backward(grad_avg: Tensor | None, grad_max: Tensor | None, x: Tensor, stride: int) -> Tensor:
-    """dL/dx of the poolings whose gradient is there."""
+def backward(
+    grads: list[Tensor | None],
+    zs: list[Tensor | None],
+    tables: Tensor,
+    x: Tensor,
+    stride: int,
+    terms: list[Tensor],
+    factors: list[float],
+) -> Tensor:
+    """dL/dx of the poolings whose gradient is there, plus the terms (`asose_fast.ops.pool_pair.backward`)."""
     module, context = module_and_context(x.device)
     x = _dense(x)
-    grad_avg = None if grad_avg is None else _dense(grad_avg)
-    grad_max = None if grad_max is None else _dense(grad_max)
+    tensors = [None if t is None else _dense(t) for t in (*grads, *zs, *terms)]
+    acc = torch.float64 if x.dtype == torch.float64 else torch.float32
+    table = tables.to(acc).contiguous() if len(tables) else None
     grad_x = memory.empty(x.shape, x)
     size = module.pool_pair_scratch(x.shape, stride)
     scratch = torch.empty(context * size, dtype=torch.uint8, device=x.device)
     module.pool_pair_backward(
-        DTYPE_CODES[x.dtype], x.shape, stride, address(x), address(grad_avg), address(grad_max), address(grad_x),
-        address(scratch), context,
+        DTYPE_CODES[x.dtype], x.shape, stride, address(x), [address(t) for t in tensors], address(table), factors,
+        address(grad_x), address(scratch), context,
     )  # fmt: skip
     return grad_x
 
