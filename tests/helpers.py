@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -116,3 +117,12 @@ def python(*arguments: str, cwd: Path | None = None, **environment: str) -> subp
         text=True,
         timeout=300,
     )
+
+
+def check_instruction_set(isa: str, test: str) -> None:
+    """Runs the cases for backend "cpu" of `test`, file::name, on kernels of an instruction set, or skips without it."""
+    probe = python("-c", "from asose_fast import _native; print(_native.kernels_missing('cpu') or '')", ASOSE_ISA=isa)
+    if missing := probe.stdout.strip():
+        pytest.skip(missing)
+    result = python("-m", "pytest", "-q", "-p", "no:cacheprovider", test, "-k", "cpu", ASOSE_ISA=isa)
+    assert result.returncode == 0, result.stdout

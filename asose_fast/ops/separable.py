@@ -116,10 +116,11 @@ def forward(
     wide = [x.to(params.dtype) for x in xs]
     ys = depthwise_forward(wide, params, plan)
     zs = [F.conv2d(y, w[:, :, None, None]) for y, w in zip(ys, pointwise, strict=True)]
-    mean = var = params.new_empty(0, dtype=torch.float64)
     if statistics:
         exact = torch.stack([z.double() for z in zs])
         mean, var = exact.mean((1, 3, 4)), exact.var((1, 3, 4), correction=0)
+    else:
+        mean, var = (params.new_empty(0, dtype=torch.float64) for _ in range(2))
     return [z.to(xs[0].dtype).contiguous(memory_format=torch.channels_last) for z in zs], mean, var
 
 
@@ -219,7 +220,7 @@ def _fwd_fake(xs: list[Tensor], params: Tensor, pointwise: Tensor, *rest: Any) -
     *values, statistics = rest
     plan = plan_of(values)
     zs = [empty_channels_last(xs[0], plan.out_shape(xs[0])) for _ in plan.kernels]
-    shape = (len(zs) if statistics else 0, *xs[0].shape[1:2]) if statistics else (0,)
+    shape = (len(zs), xs[0].shape[1]) if statistics else (0,)
     return zs, params.new_empty(shape, dtype=torch.float64), params.new_empty(shape, dtype=torch.float64)
 
 

@@ -1,10 +1,5 @@
 """multi_depthwise: every backend and instruction set of this machine against the float64 reference, and refusals."""
 
-import os
-import subprocess
-import sys
-from itertools import compress
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,80 +7,18 @@ from hypothesis import strategies as st
 
 from asose_fast import ops
 from asose_fast.ops import registry
-from asose_fast.ops.multi_depthwise import Plan, reference
+from asose_fast.ops.multi_depthwise import reference
+from tests.helpers import check_instruction_set
+from tests.ops.depthwise_cases import (
+    DTYPES,
+    SUPERNET,
+    cases,
+    check,
+    supernet_plan,
+    with_thread_counts,
+)
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("multi_depthwise", b, "cpu")]
-DTYPES = [torch.float32, torch.float64, torch.bfloat16]
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2}
-SUPERNET = [(3, 1), (5, 1), (7, 1), (3, 2), (5, 2)]
-OTHERS = [(1, 1), (3, 3), (5, 4), (7, 2), (9, 1)]
-
-
-def eighths(shape, dtype, generator):
-    """Random multiples of 1/8, exact in every dtype, so that no rounding moves a value across the ReLU's zero."""
-    return (torch.randint(-16, 17, shape, generator=generator) / 8).to(dtype)
-
-
-def lay_out(x, layout):
-    """A tensor of x's values in another layout."""
-    if layout == "sliced":
-        return torch.stack([x, torch.full_like(x, torch.nan)], -1)[..., 0]
-    return x.contiguous(memory_format=torch.contiguous_format if layout == "contiguous" else torch.channels_last)
-
-
-LAYOUTS = st.sampled_from(["contiguous", "channels_last", "sliced"])
-
-
-@st.composite
-def cases(draw, dtype, own):
-    """Tensors (xs, weights, affine), options, gradients of the outputs (or None), and which tensors need a gradient."""
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
-    channels = draw(st.sampled_from([1, 2, 7, 8, 16, 17, 24]))
-    size = st.one_of(st.integers(1, 12), st.sampled_from([16, 31, 33, 41]))
-    shape = (draw(st.integers(1, 2)), channels, draw(size), draw(size))
-    branches = draw(st.one_of(st.just(SUPERNET), st.lists(st.sampled_from(SUPERNET + OTHERS), min_size=1, max_size=4)))
-    stride = draw(st.sampled_from([1, 2]))
-    inputs = len(branches) if own else 1
-    xs = [lay_out(eighths(shape, dtype, generator), draw(LAYOUTS)) for _ in range(inputs)]
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    weights = [eighths((channels, 1, k, k), wide, generator) for k, _ in branches]
-    affine = []
-    if draw(st.booleans()):
-        affine = [eighths((inputs, channels) if own else (channels,), wide, generator) for _ in range(2)]
-    out = (*shape[:2], *((s - 1) // stride + 1 for s in shape[2:]))
-    grads = [lay_out(eighths(out, dtype, generator), draw(LAYOUTS)) for _ in branches]
-    used = [draw(st.booleans()) for _ in branches]
-    grads = [g if use or not any(used) else None for g, use in zip(grads, used, strict=True)]
-    options = {"dilations": [d for _, d in branches], "stride": stride, "relu": draw(st.booleans())}
-    tensors = [xs, weights, affine]
-    need = [[draw(st.booleans()) for _ in group] for group in tensors]
-    return tensors, options, grads, need, own
-
-
-def run(function, tensors, options, grads, need, own):
-    """The outputs, and the gradients of the tensors that need one."""
-    leaves = [
-        [t.detach().requires_grad_(n) for t, n in zip(group, flags, strict=True)]
-        for group, flags in zip(tensors, need, strict=True)
-    ]
-    xs, weights, affine = leaves
-    options = options | dict(zip(("scale", "shift"), affine, strict=False))
-    ys = function(xs if own else xs[0], weights, **options)
-    wanted = [t for group in leaves for t in group if t.requires_grad]
-    used = [(y, g) for y, g in zip(ys, grads, strict=True) if g is not None and y.requires_grad]
-    if not used:
-        return ys, []
-    outputs, output_grads = zip(*used, strict=True)
-    return ys, torch.autograd.grad(outputs, wanted, output_grads, allow_unused=True)
-
-
-def close(got, expected, dtype, what):
-    if expected is None:
-        assert got is None or not got.any(), what
-        return
-    assert got.isfinite().all(), what
-    error = (got.double() - expected).abs().max()
-    assert error <= TOLERANCE[dtype] * (expected.abs().max() + 1), f"{what}: off by {error}"
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -94,36 +27,12 @@ def close(got, expected, dtype, what):
 @settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_matches_the_float64_reference(backend, dtype, own, data):
-    case = data.draw(cases(dtype, own))
-    tensors, options, grads, need, _ = case
-    with ops.backend(backend):
-        ys, got = run(ops.multi_depthwise, *case)
-    exact = [[t.double() for t in group] for group in tensors]
-    exact_ys, expected = run(reference, exact, options, [None if g is None else g.double() for g in grads], need, own)
-
-    for b, (y, exact_y) in enumerate(zip(ys, exact_ys, strict=True)):
-        assert y.dtype == dtype
-        assert y.is_contiguous(memory_format=torch.channels_last)
-        close(y, exact_y, dtype, f"y[{b}]")
-    names = [
-        f"{name}[{i}]" for name, group in zip(("x", "weight", "affine"), need, strict=True) for i in range(len(group))
-    ]
-    wanted = list(compress(names, [flag for group in need for flag in group]))
-    for name, a, b in zip(wanted, got or [None] * len(wanted), expected or [None] * len(wanted), strict=True):
-        close(a, b, dtype, f"gradient of {name}")
+    check(ops.multi_depthwise, reference, data.draw(cases(dtype, own)), backend)
 
 
 @pytest.mark.parametrize("isa", ["generic", "avx2", "avx512"])
 def test_every_instruction_set(isa):
-    environment = {**os.environ, "ASOSE_ISA": isa}
-    probe = "from asose_fast import _native; print(_native.kernels_missing('cpu') or '')"
-    missing = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True)
-    if missing.stdout.strip():
-        pytest.skip(missing.stdout.strip())
-    test = f"{__file__}::test_matches_the_float64_reference"
-    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", test, "-k", "cpu and float"]
-    result = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
+    check_instruction_set(isa, f"{__file__}::test_matches_the_float64_reference")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -186,16 +95,11 @@ def test_empty_batch(backend):
     assert not weight.grad.any()
 
 
-def plan(own, stride, affine):
-    kernels, dilations = zip(*SUPERNET, strict=True)
-    return Plan(kernels, dilations, len(kernels) if own else 1, stride, True, affine)
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("own", [False, True])
 @pytest.mark.parametrize(("stride", "affine"), [(1, True), (2, False)])
 def test_opcheck(dtype, own, stride, affine):
-    options = plan(own, stride, affine)
+    options = supernet_plan(own, stride, affine)
     xs = [
         torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(options.inputs)
     ]
@@ -227,17 +131,17 @@ def test_compiles_without_a_graph_break():
 def test_results_do_not_depend_on_the_thread_count(dtype):
     x = torch.randn(5, 20, 35, 37).to(dtype)
     weights = [torch.randn(20, 1, k, k) for k, _ in SUPERNET]
-    before, results = torch.get_num_threads(), []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
+
+    def results():
         leaves = [t.clone().requires_grad_() for t in (x, *weights, torch.ones(20), torch.zeros(20))]
         ys = ops.multi_depthwise(
             leaves[0], leaves[1:-2], dilations=[d for _, d in SUPERNET], scale=leaves[-2], shift=leaves[-1]
         )
-        results.append((*ys, *torch.autograd.grad([y.float().square().sum() for y in ys], leaves)))
-    torch.set_num_threads(before)
-    for result in results[1:]:
-        for a, b in zip(result, results[0], strict=True):
+        return *ys, *torch.autograd.grad([y.float().square().sum() for y in ys], leaves)
+
+    first, *others = with_thread_counts(results)
+    for result in others:
+        for a, b in zip(result, first, strict=True):
             assert torch.equal(a, b)
 
 

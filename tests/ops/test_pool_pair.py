@@ -1,9 +1,5 @@
 """pool_pair: every backend and instruction set of this machine against PyTorch's poolings, and refusals."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,6 +8,7 @@ from hypothesis import strategies as st
 from asose_fast import ops
 from asose_fast.ops import registry
 from asose_fast.ops.pool_pair import reference
+from tests.helpers import check_instruction_set
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("pool_pair", b, "cpu")]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -65,15 +62,7 @@ def test_matches_the_float64_reference(backend, dtype, data):
 
 @pytest.mark.parametrize("isa", ["generic", "avx2", "avx512"])
 def test_every_instruction_set(isa):
-    environment = {**os.environ, "ASOSE_ISA": isa}
-    probe = "from asose_fast import _native; print(_native.kernels_missing('cpu') or '')"
-    missing = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True)
-    if missing.stdout.strip():
-        pytest.skip(missing.stdout.strip())
-    test = f"{__file__}::test_matches_the_float64_reference"
-    arguments = ["-m", "pytest", "-q", "-p", "no:cacheprovider", test, "-k", "cpu"]
-    result = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
+    check_instruction_set(isa, f"{__file__}::test_matches_the_float64_reference")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

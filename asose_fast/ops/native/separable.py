@@ -18,14 +18,13 @@ def forward(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """The outputs of all branches and, where wanted, their means and variances (else empty tensors)."""
     module, context = module_and_context(xs[0].device)
-    x, branches, xs, params = xs[0], len(plan.kernels), dense(xs), params.contiguous()
+    x, xs, params = xs[0], dense(xs), params.contiguous()
     zs = [memory.empty(plan.out_shape(x), x) for _ in plan.kernels]
     slices, row, scratch = _workspace(x, plan, context)
     table = F.pad(pointwise.transpose(1, 2), (0, row - x.shape[1])).contiguous()
-    mean = var = partials = params.new_empty(0, dtype=torch.float64)
-    if statistics:
-        mean, var = mean.new_empty(branches, x.shape[1]), mean.new_empty(branches, x.shape[1])
-        partials = mean.new_empty(slices, 2, *mean.shape)
+    shape = (len(zs), x.shape[1]) if statistics else (0,)
+    mean, var = (params.new_empty(shape, dtype=torch.float64) for _ in range(2))
+    partials = mean.new_empty(slices, 2, *shape)
     if x.numel() == 0:
         return zs, mean.fill_(torch.nan), var.fill_(torch.nan)
     module.separable_forward(
@@ -72,11 +71,10 @@ def backward(
         address(partials), address(partials_pointwise), address(grad_params), address(grad_pointwise),
         address(scratch), context,
     )  # fmt: skip
-    empty = params.new_empty(0)
     return (
         [t for t in grad_xs if t is not None],
-        empty if grad_params is None else grad_params,
-        empty if grad_pointwise is None else grad_pointwise[:, :, : x.shape[1]],
+        params.new_empty(0) if grad_params is None else grad_params,
+        params.new_empty(0) if grad_pointwise is None else grad_pointwise[:, :, : x.shape[1]].contiguous(),
     )
 
 
