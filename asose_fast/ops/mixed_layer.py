@@ -54,7 +54,7 @@ def mixed_layer(
     Args:
         x: (N, C, H, W) float32, float64, bfloat16 or float16; channels_last, or it is copied.
         weights: (K,) architecture weights of chains, pools and zs, in this order.
-        chains: stages of every separable branch, the longest first. Bias-free depthwise convolutions with `same`
+        chains: stages of every separable branch, the longest first. Convolutions have no bias: depthwise ones of `same`
             padding, the first of the stride and others of stride 1; (C, C) pointwise ones.
         stride: 1 or 2.
         pools: the norms of a 3x3 average pooling without padding in its count and of a 3x3 maximum, or nothing.
@@ -263,9 +263,13 @@ class _MixedLayer(torch.autograd.Function):
         # The sums of all last norms, and the gradients of what is not a chain.
         chains, branches = layer.chains, len(mean)
         of_chain = [
-            tracked and w != 0 and (need_x or any(row[k] for group in need[1:3] for row in group if k < len(row)))
+            tracked and w != 0 and (
+                need_x
+                or any(row[k] for group in need[1:3] for row in group if k < len(row))
+                or any(itertools.chain(*need.affine[: layer.lengths[k] - 1]))
+            )
             for k, (w, tracked) in enumerate(zip(weights.tolist(), layer.tracked[:chains], strict=False))
-        ]
+        ]  # fmt: skip
         of_pools = [need_x and tracked for tracked in layer.tracked[chains:]]
         of_plain = [n and not same for n, same in zip(need.plain, layer.plain_is_x, strict=True)]
         need_gamma, need_beta = need.affine[-1]
@@ -289,7 +293,8 @@ class _MixedLayer(torch.autograd.Function):
         terms = terms if beta is None else terms + beta * s0
         scale = wide * rstd if gamma is None else wide * rstd * gamma
         tables = _tables(scale, scale, s0, s1, mean, rstd, grad)
-        last_affine = (torch.where(wide == 0, 0, wide * s1), wide * s0)
+        own = wide * wide.new_tensor([*layer.tracked, *[True] * layer.others])[:, None]
+        last_affine = (torch.where(own == 0, 0, own * s1), own * s0)
 
         affine: list[tuple[Tensor | None, ...]] = [last_affine]
         depthwise: list[list[Tensor | None]] = []
@@ -335,6 +340,7 @@ class _MixedLayer(torch.autograd.Function):
             mean, rstd = before.mean[:size], before.rstd[:size]
             s0 = rows[-1].double() if need_affine else torch.zeros_like(mean)
             s1 = rstd * (rows[-2].double() - mean * s0) if need_affine else s0
+            s1 = s1.masked_fill(~torch.tensor(used, device=s1.device)[:, None], 0)  # its statistics may not be finite
             affine.insert(0, (s1, s0))
             of_inputs = _tables(torch.ones_like(scale), scale, s0, s1, mean, rstd, grad)
             given = [next(found) if u else None for u in used]

@@ -179,6 +179,7 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
         (conv.kernel_size, conv.stride, conv.padding) == ((1, 1), (1, 1), (0, 0))
         and conv.in_channels == conv.out_channels
         and conv.groups == 1
+        and conv.bias is None
     )
 
 

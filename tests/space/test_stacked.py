@@ -208,6 +208,10 @@ def change_padding(op):
     op[1].padding_mode = "reflect"
 
 
+def give_a_bias(op):
+    op[2].bias = nn.Parameter(torch.ones(4))
+
+
 def make_inplace(op):
     op[0].inplace = True
 
@@ -220,7 +224,7 @@ def put_a_subclass(op):
     op[4] = Other()
 
 
-@pytest.mark.parametrize("change", [change_stride, change_padding, make_inplace, put_a_subclass])
+@pytest.mark.parametrize("change", [change_stride, change_padding, give_a_bias, make_inplace, put_a_subclass])
 def test_a_separable_convolution_that_differs_is_run_as_it_is(change):
     mixed, _ = pair(("sep_conv_3x3", "sep_conv_5x5"), 4, 1, torch.float32)
     change(mixed.ops["sep_conv_5x5"])
