@@ -21,7 +21,7 @@ def forward(
     x, branches, xs, params = xs[0], len(plan.kernels), dense(xs), params.contiguous()
     zs = [memory.empty(plan.out_shape(x), x) for _ in plan.kernels]
     slices, row, scratch = _workspace(x, plan, context)
-    table = F.pad(pointwise.transpose(1, 2), (0, row - x.shape[1])).contiguous()
+    table = _blocked(pointwise.transpose(1, 2), row)
     mean = var = partials = params.new_empty(0, dtype=torch.float64)
     if statistics:
         mean, var = mean.new_empty(branches, x.shape[1]), mean.new_empty(branches, x.shape[1])
@@ -57,14 +57,14 @@ def backward(
     grad_xs = [memory.empty(x.shape, x) if need else None for need in need_x]
     slices, row, scratch = _workspace(x, plan, context)
     params, tables = params.contiguous(), tables.to(params.dtype).contiguous()
-    table = F.pad(pointwise, (0, row - x.shape[1])).contiguous()
+    table = _blocked(pointwise, row)
     partials = partials_pointwise = grad_params = grad_pointwise = None
     if need_depthwise or need_affine:
         partials = params.new_empty(slices, *params.shape)
         grad_params = torch.empty_like(params, memory_format=torch.contiguous_format)
     if need_pointwise:
-        partials_pointwise = params.new_empty(slices, *table.shape)
-        grad_pointwise = torch.empty_like(table)
+        partials_pointwise = params.new_empty(slices, *pointwise.shape[:2], row)
+        grad_pointwise = params.new_empty(*pointwise.shape[:2], row)
     module.separable_backward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
         [address(t) for t in (*xs, *grads, *zs, *grad_xs)], address(params), address(table),
@@ -78,6 +78,12 @@ def backward(
         empty if grad_params is None else grad_params,
         empty if grad_pointwise is None else grad_pointwise[:, :, : x.shape[1]],
     )
+
+
+def _blocked(matrices: Tensor, columns: int) -> Tensor:
+    """(B, C, C) -> (B, columns / 16, C, 16), columns beyond C being 0."""
+    padded = F.pad(matrices, (0, columns - matrices.shape[2]))
+    return padded.unflatten(2, (-1, 16)).transpose(1, 2).contiguous()
 
 
 def _workspace(x: Tensor, plan: Plan, threads: int) -> tuple[int, int, Tensor]:
