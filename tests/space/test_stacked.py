@@ -78,12 +78,12 @@ def results(mixed, x, weights, index=None, gain=None):
 
 
 def assert_close(got, expected, tolerance, usual=None):
-    """Within `tolerance` of the largest value, and twice the error of `usual`; nothing below 1e-3 counts."""
+    """Within `tolerance` of the largest value, and four times the error of `usual`; nothing below 1e-3 counts."""
     assert got.keys() == expected.keys()
     for name, value in expected.items():
         scale = value.abs().max().clamp_min(1e-3)
         error = (got[name].double() - value).abs().max() / scale
-        allowed = 0 if usual is None else 2 * (usual[name].double() - value).abs().max() / scale
+        allowed = 0 if usual is None else 4 * (usual[name].double() - value).abs().max() / scale
         assert error <= tolerance + allowed, f"{name}: {error}"
 
 

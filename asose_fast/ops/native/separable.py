@@ -83,7 +83,8 @@ def backward(
 def _blocked(matrices: Tensor, columns: int) -> Tensor:
     """(B, C, C) -> (B, columns / 16, C, 16), columns beyond C being 0."""
     padded = F.pad(matrices, (0, columns - matrices.shape[2]))
-    return padded.unflatten(2, (-1, 16)).transpose(1, 2).contiguous()
+    blocks: Tensor = padded.unflatten(2, (-1, 16))
+    return blocks.transpose(1, 2).contiguous()
 
 
 def _workspace(x: Tensor, plan: Plan, threads: int) -> tuple[int, int, Tensor]:
