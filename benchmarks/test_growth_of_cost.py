@@ -14,7 +14,7 @@ import torch
 from asose_fast.config import CANDIDATES, SpaceConfig
 from asose_fast.space import BlockSpec, Network, NetworkSpec
 from benchmarks.measure import interleaved, ratio
-from benchmarks.steps import LAYOUTS, eager, make, ours
+from benchmarks.steps import LAYOUTS, check_equal, eager, make, ours
 
 CHAINS = {
     "all of 16 channels on 32x32": lambda depth: NetworkSpec(3, 10, 16, (BlockSpec(CANDIDATES, 16, 16),) * depth),
@@ -95,6 +95,7 @@ def test_depth(benchmark, report, batch, dry, chain):
 def test_threads(benchmark, report, batch, dry):
     parts = make(batch)
     variants = {"ours": ours(*parts)} | {f"eager {layout}": eager(layout, *parts) for layout in LAYOUTS}
+    check_equal(variants, "soft")
     before = torch.get_num_threads()
     # A dry run may share its cores, where more than one thread can take a hundred times as long.
     counts = [1] if dry else [count for count in (1, 2, 4, 8, 16, 32) if count <= os.cpu_count()]

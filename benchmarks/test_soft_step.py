@@ -32,7 +32,7 @@ def test_time(benchmark, report, with_compile, batch, channels, kind, candidates
     variants = forms | {name: ours(*parts, *plan) for name, plan in PLANS.items()}
     if kind == "alpha":
         warm_up(variants)
-    check_equal(variants, kind)
+    rounded = check_equal(variants, kind)
 
     runs = {name: getattr(steps, kind) for name, steps in variants.items()}
     times = interleaved(runs, rounds=9 if channels == 16 else 5, warmup=1)
@@ -41,6 +41,8 @@ def test_time(benchmark, report, with_compile, batch, channels, kind, candidates
     report(row, f"{1e3 * medians['stacked']:.0f} ms")
     for name in list(variants)[:-1]:
         report(f"{row} / {name}", ratio(times[name], times["stacked"]))
+    for name, error in rounded.items():
+        report(f"{row}, {name}: loss or gradients off by", f"{error:.2g} of their norm")
     best = min(forms, key=medians.__getitem__)
     report(f"{row} / best PyTorch form ({best})", ratio(times[best], times["stacked"]))
     benchmark.pedantic(runs["stacked"], rounds=5)
