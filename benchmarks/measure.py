@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
+
+Key = TypeVar("Key")
 
 
 class Ratio(NamedTuple):
@@ -32,16 +34,21 @@ def limit_rounds(rounds: int) -> None:
     _most_rounds = rounds
 
 
-def interleaved(variants: dict[str, Callable[[], object]], rounds: int = 15, warmup: int = 3) -> dict[str, list[float]]:
-    """Seconds of each variant, round by round."""
+def interleaved(
+    variants: dict[Key, Callable[[], object]], rounds: int = 15, warmup: int = 3, *, settle: bool = False
+) -> dict[Key, list[float]]:
+    """Seconds of each variant, round by round; with `settle` each after a call of its own that is not timed, for
+    variants that leave each other memory of the wrong sizes."""
     if _most_rounds is not None:
         rounds, warmup = min(rounds, _most_rounds), min(warmup, 1)
     for _ in range(warmup):
         for run in variants.values():
             run()
-    times: dict[str, list[float]] = {name: [] for name in variants}
+    times: dict[Key, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, run in variants.items():
+            if settle:
+                run()
             start = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - start)

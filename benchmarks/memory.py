@@ -42,6 +42,8 @@ def saved_bytes(forward: Callable[[], Tensor]) -> int:
 def peak_bytes(run: Callable[[], object]) -> int:
     """The largest total of what torch allocates during a call: tensors, and the scratch memory of all kernels.
 
+    Without the pool of `asose_fast.ops.native.memory`, of which torch knows nothing, and which keeps what was freed.
+
     What was allocated before does not count, not even where it is freed. A process should measure one call alone: what
     one allocates and later code frees, torch still has in its books at the next.
     """
@@ -61,22 +63,30 @@ class Peak(NamedTuple):
     """As the system counts them: pages of the process, whoever allocated them."""
 
 
-def peak_in_fresh_process(prepare: Callable[..., Callable[[], object]], *arguments: object) -> Peak:
-    """The peak of the step that `prepare(*arguments)`, a function of a module, returns."""
-    # Freed memory goes back to the system at once, so that resident pages are those in use.
-    environment = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+def peak_in_fresh_process(prepare: Callable[..., Callable[[], object]], *arguments: object, pool: bool) -> Peak:
+    """The peak of the step that `prepare(*arguments)`, a function of a module, returns.
+
+    `pool`: outputs of our kernels come from their pool, as is usual; then `tensors` lacks them.
+    """
+    environment = {
+        "ASOSE_POOL": str(int(pool)),
+        # Freed memory goes back to the system at once, so that resident pages are those in use.
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "0",
+    }
     with (
         mock.patch.dict(os.environ, environment),
-        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool,
+        ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process,
     ):
-        return pool.submit(_peak, torch.get_num_threads(), prepare, *arguments).result()
+        return process.submit(_peak, torch.get_num_threads(), prepare, *arguments).result()
 
 
 def _peak(threads: int, prepare: Callable[..., Callable[[], object]], *arguments: object) -> Peak:
     torch.set_num_threads(threads)
     step = prepare(*arguments)
     before = _status("VmRSS")
-    step()
+    for _ in range(2):
+        step()
     resident = _status("VmHWM") - before  # getrusage's ru_maxrss would be inherited from the parent process
     return Peak(peak_bytes(prepare(*arguments)), resident)
 

@@ -70,7 +70,7 @@ def test_the_fit_finds_the_law():
 
 def grown(benchmark, report, row, runs, rounds=7):
     """Reports the medians of runs by size, and their growth."""
-    times = interleaved(runs, rounds, warmup=1)
+    times = interleaved(runs, rounds, warmup=1, settle=True)
     medians = {size: statistics.median(seconds) for size, seconds in times.items()}
     report(f"{row}, ms by n", {size: round(1e3 * seconds, 1) for size, seconds in medians.items()})
     report(f"{row}, growth", Growth.of(list(medians), list(medians.values())))
