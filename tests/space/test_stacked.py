@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from asose_fast import ops
 from asose_fast.space import CANDIDATES, MixedOp
 from asose_fast.space.stacked import Branches
-from benchmarks.measure import saved_bytes
+from benchmarks.memory import saved_bytes
 
 NAMES = tuple(CANDIDATES)
 DARTS = NAMES[:6] + NAMES[7:9]
