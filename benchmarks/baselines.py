@@ -35,17 +35,37 @@ def eager_arch_weights(logits: Sequence[Tensor], temperature: float) -> list[Ten
 
 
 class EagerMixture(nn.Module):
-    """The network of a supernet's own modules, every candidate computed in every step, mixed by `eager_mixed_sum`."""
+    """A supernet's own modules in plain PyTorch, called like `Network`: with weights alone every candidate computed and
+    every gradient taken, with a path only what the step needs, as plainly as that can be written."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weights: Tensor | None = None, path: Sequence[int] | None = None) -> Tensor:
         x = self.network.stem(x)
-        for block, w in zip(self.network.evolvable_blocks(), weights, strict=True):
-            y = eager_mixed_sum([op(x) for op in block.mixed.ops.values()], w)
+        for i, block in enumerate(self.network.evolvable_blocks()):
+            ops = list(block.mixed.ops.values())
+            if weights is None:
+                y = ops[path[i]](x)
+            elif path is None:
+                y = eager_mixed_sum([op(x) for op in ops], weights[i])
+            else:  # the others' weights are 0, and so are their gradients
+                y = eager_mixed_sum([op(x if k == path[i] else x.detach()) for k, op in enumerate(ops)], weights[i])
             y = torch.lerp(block.shortcut(x), y, block.gain)
             x = y if block.project is None else block.project(y)
         scores: Tensor = self.network.head(x)
         return scores
+
+
+class Autocast(nn.Module):
+    """A model in bfloat16 wherever autocast takes it to be safe."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, *arguments: object, **options: object) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            scores: Tensor = self.model(*arguments, **options)
+        return scores.float()

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import measure
 
-_LINES: list[str] = []
+_LINES: list[tuple[str, object]] = []
 
 
 def pytest_addoption(parser):
@@ -25,8 +25,13 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_configure(config):
-    if config.getoption("benchmark_disable", False):
+    if _dry(config):
         measure.limit_rounds(2)
+
+
+def _dry(config):
+    """Whether everything is only to be seen running."""
+    return config.getoption("benchmark_disable", False)
 
 
 @pytest.fixture
@@ -35,11 +40,22 @@ def with_compile(request):
 
 
 @pytest.fixture
+def dry(request):
+    return _dry(request.config)
+
+
+@pytest.fixture
+def batch(dry):
+    """Images of a step."""
+    return 4 if dry else 64
+
+
+@pytest.fixture
 def report(request, benchmark):
     """report(row, value): a line of the table, kept in pytest-benchmark's JSON as well."""
 
     def add(row, value):
-        _LINES.append(f"{row:60s} {value}")
+        _LINES.append((row, value))
         benchmark.extra_info[row] = str(value)
 
     return add
@@ -47,8 +63,9 @@ def report(request, benchmark):
 
 def pytest_terminal_summary(terminalreporter):
     if _LINES:
-        terminalreporter.section("ratios (ours is faster above 1)")
+        terminalreporter.section("ratios (ours is better above 1)")
         machine = platform.processor() or platform.machine()
         terminalreporter.write_line(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {machine}")
-        for line in _LINES:
-            terminalreporter.write_line(line)
+        width = max(len(row) for row, _ in _LINES)
+        for row, value in _LINES:
+            terminalreporter.write_line(f"{row:{width}s}  {value}")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import statistics
 import time
-import weakref
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
+
+Key = TypeVar("Key")
 
 
 class Ratio(NamedTuple):
@@ -21,7 +21,8 @@ class Ratio(NamedTuple):
     rounds: int
 
     def __str__(self) -> str:
-        return f"{self.median:.2f}x [{self.low:.2f}, {self.high:.2f}] n={self.rounds}"
+        slower = " slower" if round(self.median, 2) < 1 else ""
+        return f"{self.median:.2f}x [{self.low:.2f}, {self.high:.2f}] n={self.rounds}{slower}"
 
 
 _most_rounds: int | None = None
@@ -33,16 +34,21 @@ def limit_rounds(rounds: int) -> None:
     _most_rounds = rounds
 
 
-def interleaved(variants: dict[str, Callable[[], object]], rounds: int = 15, warmup: int = 3) -> dict[str, list[float]]:
-    """Seconds of each variant, round by round."""
+def interleaved(
+    variants: dict[Key, Callable[[], object]], rounds: int = 15, warmup: int = 3, *, settle: bool = False
+) -> dict[Key, list[float]]:
+    """Seconds of each variant, round by round; with `settle` each after a call of its own that is not timed, for
+    variants that leave each other memory of the wrong sizes."""
     if _most_rounds is not None:
         rounds, warmup = min(rounds, _most_rounds), min(warmup, 1)
     for _ in range(warmup):
         for run in variants.values():
             run()
-    times: dict[str, list[float]] = {name: [] for name in variants}
+    times: dict[Key, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):
         for name, run in variants.items():
+            if settle:
+                run()
             start = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - start)
@@ -68,26 +74,3 @@ def copy_fraction(ours: list[float], moved: int, copies: list[float], copied: in
     bandwidth = statistics.median(copied / seconds for seconds in copies)
     fraction = statistics.median(moved / seconds for seconds in ours) / bandwidth
     return f"{fraction:.2f} of {bandwidth / 1e9:.1f} GB/s"
-
-
-class _Kept:
-    """A tensor that a graph keeps for its backward pass."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-
-def saved_bytes(forward: Callable[[], Tensor]) -> int:
-    """What the graph of a result keeps for the backward pass: bytes of all distinct storages."""
-    kept: weakref.WeakSet[_Kept] = weakref.WeakSet()
-
-    def pack(tensor: Tensor) -> _Kept:
-        holder = _Kept(tensor)
-        kept.add(holder)
-        return holder
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda holder: holder.tensor):
-        result = forward()
-    storages = {storage.data_ptr(): storage.nbytes() for storage in (h.tensor.untyped_storage() for h in kept)}
-    del result  # alive until here: with it goes the graph
-    return sum(storages.values())

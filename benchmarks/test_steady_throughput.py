@@ -31,11 +31,11 @@ class Stopwatch:
     def on_epoch_end(self, trainer, record): ...
 
 
-def test_steady_throughput(benchmark, report, tmp_path):
+def test_steady_throughput(benchmark, report, tmp_path, dry):
     """A constant architecture (alpha learns at rate 0), so that a change of speed is not one of sampled operations."""
     config = Config(
-        dataset="digits", batch_size=50, warmup_epochs=1, search_epochs=19, growth_epochs=1, optimize_epochs=1,
-        alpha_learning_rate=0.0, alpha_noise=0.0, temperature_decay=1.0,
+        dataset="digits", batch_size=50, warmup_epochs=1, search_epochs=10 if dry else 19, growth_epochs=1,
+        optimize_epochs=1, alpha_learning_rate=0.0, alpha_noise=0.0, temperature_decay=1.0,
     )  # fmt: skip
     data = load_data(config, config.batch_size, config.seed, torch.device("cpu"))
     assert len(data.train) % config.batch_size, "the last batch must be uneven"

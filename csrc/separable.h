@@ -12,8 +12,9 @@ namespace asose {
 
 struct Separable {
   MultiDepthwise depthwise;  // its scratch: [threads, SeparableTiling::scratch_bytes]
-  // [branches, channels, SeparableTiling::padded_channels]: forward, a row holds what an input
-  // channel gives to every output channel; backward, what an output channel takes from every input.
+  // [branches, padded_channels / kPad, channels, kPad], in the terms of SeparableTiling: forward,
+  // what an input channel gives to kPad output channels; backward, what an output channel takes
+  // from kPad input channels.
   const void* pointwise;
 };
 
@@ -43,13 +44,15 @@ struct SeparableBackward {
 
 struct SeparableTiling : DepthwiseTiling {
   static constexpr int64_t kStripPixels = 128;  // vectors of a strip of rows in the L1 cache
+  static constexpr int64_t kLeastPixels = 32;   // for which weights are worth reading
   static constexpr int64_t kPad = 16;
   static constexpr int64_t kPartialBytes = 2 << 20;
 
   int64_t padded_channels;
-  int64_t blocks;      // of 64 bytes, that hold all channels of a pixel
-  int64_t strip_rows;  // rows that pass from depthwise to pointwise at once
-  int64_t margin;      // of the outputs' gradients
+  int64_t blocks;          // of 64 bytes, that hold all channels of a pixel
+  int64_t strip_rows;      // rows that pass from depthwise to pointwise at once
+  int64_t margin;          // of the outputs' gradients
+  int64_t gradient_plane;  // in vectors: a tile of such a gradient with its margin
   int64_t scratch_bytes;
 
   explicit SeparableTiling(const Separable& op)
@@ -59,26 +62,21 @@ struct SeparableTiling : DepthwiseTiling {
     padded_channels = ceil_div(dw.channels, kPad) * kPad;
     blocks = ceil_div(dw.channels * bytes, kVectorBytes);
     margin = ceil_div(dw.halo(), dw.stride);
-    strip_rows = std::clamp<int64_t>(kStripPixels / blocks / tile_width, 1, tile_height);
+    strip_rows = std::clamp<int64_t>(std::max(kStripPixels / blocks, kLeastPixels) / tile_width, 1,
+                                     tile_height);
     const int64_t pointwise = dw.branches * dw.channels * padded_channels * bytes;
     slices = std::min(slices, std::max<int64_t>(kPartialBytes / pointwise, 16));
-    gradient_plane_ = output_plane(dw) + kStep;
-    const int64_t planes = input_plane(dw) + gradient_plane_ + grad_plane(dw);
+    gradient_plane = (tile_height + 2 * margin) * strip_pitch();
+    const int64_t planes = input_plane(dw) + gradient_plane + grad_plane(dw);
     scratch_bytes = kVectorBytes * blocks * (planes + dw.taps() + dw.rows() + 2 * strip_plane());
   }
 
   // In vectors: strips of a depthwise output, and of a gradient with its margins, whose rows may
-  // be filled up to a multiple of kStep.
+  // be written up to a multiple of kStep.
   int64_t strip_pitch() const { return tile_width + 2 * margin + kStep; }
   int64_t strip_plane() const { return strip_rows * strip_pitch(); }
 
-  // In vectors: a tile of a depthwise output's gradient with its margins; its last row, too.
-  int64_t gradient_plane() const { return gradient_plane_; }
-
   int64_t first_unit(int64_t slice) const { return slice * units / slices; }
-
- private:
-  int64_t gradient_plane_;
 };
 
 }  // namespace asose

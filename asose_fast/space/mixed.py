@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import mixed_sum, registry
+from asose_fast.ops.mixed_sum import accumulation_dtype
 from asose_fast.space.candidates import build_candidate
 from asose_fast.space.stacked import Branches, run
 
@@ -67,12 +68,16 @@ class MixedOp(nn.Module):
         """
         shortcut = x if shortcut is None else shortcut
         if weights is None:
-            y: Tensor = self._candidate(index)(x)
+            op = self._candidate(index)
+            if branches := self._stacked(x, [op]):
+                one = x.new_ones(1, dtype=accumulation_dtype(x.dtype))
+                return branches.mix(x, one if gain is None else gain * one, None, shortcut, gain and 1 - gain)
+            y: Tensor = op(x)
             return y if gain is None else torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))
         share = None
         if gain is not None:
             weights, share = gain * weights, 1 - gain
-        if branches := self._stacked(x):
+        if branches := self._stacked(x, list(self.ops.values())):
             return branches.mix(x, weights, index, shortcut, share)
         outputs = [run(op, x, tracked=index in (None, k)) for k, op in enumerate(self.ops.values())]
         if share is not None:
@@ -82,16 +87,20 @@ class MixedOp(nn.Module):
             weights = torch.cat([weights, share.reshape(1)])
         return mixed_sum(outputs, weights)
 
-    def _stacked(self, x: Tensor) -> Branches | None:
-        """The stacked branches, where they are to be used."""
+    def _stacked(self, x: Tensor, ops: list[nn.Module]) -> Branches | None:
+        """The stacked branches of candidates, where they are to be used."""
         if not self.fused or torch.compiler.is_compiling():
             return None
-        # The fused operators are compiled for the CPU alone; elsewhere they are no faster than the modules.
-        if self.fused == "auto" and registry.why_not("multi_depthwise", "cpu", x.device.type, x.dtype):
+        branches = Branches.of(ops, self.stride, self.memory == "recompute")
+        if not branches.folded:
             return None
-        branches = Branches.of(list(self.ops.values()), self.stride, self.memory == "recompute")
-        # One norm that is folded into the sum shares its passes over memory with nothing.
-        return branches if branches.folded >= (2 if self.fused == "auto" else 1) else None
+        if self.fused == "auto":
+            # The fused operators are compiled for the CPU alone; elsewhere they are no faster than the modules.
+            if registry.why_not("separable", "cpu", x.device.type, x.dtype):
+                return None
+            if not branches.worthwhile(x):
+                return None
+        return branches
 
     def _candidate(self, index: int | None) -> nn.Module:
         ops = list(self.ops.values())

@@ -19,6 +19,10 @@ from asose_fast.space.candidates import FactorizedReduce, Zero
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
+MEDIUM, LARGE = 1 << 18, 1 << 20
+"""Elements of x."""
+
+
 class Normed(NamedTuple):
     """A branch that ends in a norm."""
 
@@ -75,6 +79,20 @@ class Branches(NamedTuple):
     def folded(self) -> int:
         """How many candidates have their last norm folded into the sum."""
         return len(self.separable) + len(self.pools) + len(self.normed)
+
+    def worthwhile(self, x: Tensor) -> bool:
+        """Whether stacking is the faster plan, by the rows of benchmarks/test_mixed_op.py.
+
+        One norm that is folded into the sum shares its passes over memory with nothing; a lone separable candidate
+        gains from the depthwise convolutions that oneDNN is slow at, and a 3x3 one where tensors are large.
+        """
+        if self.folded > 1:
+            return True
+        stages = [stage for chain in self.separable.values() for stage in chain]
+        if not stages:
+            return False
+        simple = all(s.depthwise.kernel_size[0] == 3 and s.depthwise.dilation[0] == 1 for s in stages)
+        return x.numel() >= (LARGE if simple else MEDIUM)
 
     def mix(
         self, x: Tensor, weights: Tensor, index: int | None, shortcut: Tensor | None = None, share: Tensor | None = None

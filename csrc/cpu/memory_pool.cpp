@@ -1,7 +1,9 @@
 #include "memory_pool.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstdlib>
+#include <iterator>
 #include <new>
 
 #ifdef __linux__
@@ -11,15 +13,40 @@
 namespace asose::cpu {
 namespace {
 
-constexpr size_t kGrain = 64 << 10, kHugePage = 2 << 20;
+constexpr size_t kAlignment = 64, kGrain = 64 << 10, kHugePage = 2 << 20;
+
+#ifdef MADV_HUGEPAGE
+// Large blocks come from the system directly: through malloc, aligning them would leave holes.
+void* allocate_large(size_t bytes) {
+  void* mapped =
+      mmap(nullptr, bytes + kHugePage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (mapped == MAP_FAILED) throw std::bad_alloc();
+  char* begin = static_cast<char*>(mapped);
+  const size_t before = -reinterpret_cast<uintptr_t>(begin) % kHugePage;
+  if (before) munmap(begin, before);
+  if (before < kHugePage) munmap(begin + before + bytes, kHugePage - before);
+  madvise(begin + before, bytes, MADV_HUGEPAGE);
+  return begin + before;
+}
+#endif
 
 void* allocate(size_t bytes) {
-  void* block = nullptr;
-  if (posix_memalign(&block, bytes < kHugePage ? kGrain : kHugePage, bytes)) throw std::bad_alloc();
 #ifdef MADV_HUGEPAGE
-  if (bytes >= kHugePage) madvise(block, bytes, MADV_HUGEPAGE);
+  if (bytes >= kHugePage) return allocate_large(bytes);
 #endif
+  void* block = nullptr;
+  if (posix_memalign(&block, kAlignment, bytes)) throw std::bad_alloc();
   return block;
+}
+
+void deallocate(void* block, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+  if (bytes >= kHugePage) {
+    munmap(block, bytes);
+    return;
+  }
+#endif
+  std::free(block);
 }
 
 }  // namespace
@@ -36,7 +63,7 @@ void* MemoryPool::take(size_t bytes) {
     cached_ -= bytes;
   } else {
     const size_t most = std::max(most_in_use_, in_use_ + bytes);
-    shrink(most + most / 4 - (in_use_ + bytes));
+    shrink(most + most / 8 - (in_use_ + bytes));
     block = allocate(bytes);
   }
   sizes_[block] = bytes;
@@ -64,7 +91,7 @@ void MemoryPool::shrink(size_t cached) {
   while (cached_ > cached) {
     const auto largest = std::prev(free_.end());
     cached_ -= largest->first;
-    std::free(largest->second);
+    deallocate(largest->second, largest->first);
     free_.erase(largest);
   }
 }

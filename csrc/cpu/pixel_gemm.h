@@ -10,35 +10,54 @@
 namespace asose::cpu::ASOSE_ISA {
 namespace {
 
-template <class A, int kPixels>
-inline void mix_pixels_fixed(const Vector<A>* in, ptrdiff_t plane, int channels, const A* weights,
-                             ptrdiff_t pitch, Vector<A>* out) {
-  Vector<A> sum[kPixels] = {};
+// Weights of one block of output channels: a row of kWeightLanes for every input channel.
+constexpr int kWeightLanes = 16;
+
+template <class A, int kPixels, int kRows>
+inline void mix_fixed(const Vector<A>* in, ptrdiff_t in_row, ptrdiff_t plane, int channels,
+                      const A* weights, Vector<A>* out, ptrdiff_t out_row) {
+  Vector<A> sum[kRows][kPixels] = {};
   for (int first = 0; first < channels; first += kLanes<A>, in += plane) {
     const A* from = reinterpret_cast<const A*>(in);
     const int lanes = channels - first < kLanes<A> ? channels - first : kLanes<A>;
 #pragma GCC unroll 2
-    for (int lane = 0; lane < lanes; ++lane, weights += pitch) {
+    for (int lane = 0; lane < lanes; ++lane, weights += kWeightLanes) {
       const Vector<A> weight = load(weights);
+#pragma GCC unroll 2
+      for (int y = 0; y < kRows; ++y)
 #pragma GCC unroll 16
-      for (int x = 0; x < kPixels; ++x) sum[x] += weight * from[x * kLanes<A> + lane];
+        for (int x = 0; x < kPixels; ++x)
+          sum[y][x] += weight * from[(y * in_row + x) * kLanes<A> + lane];
     }
   }
+#pragma GCC unroll 2
+  for (int y = 0; y < kRows; ++y)
 #pragma GCC unroll 16
-  for (int x = 0; x < kPixels; ++x) out[x] = sum[x];
+    for (int x = 0; x < kPixels; ++x) out[y * out_row + x] = sum[y][x];
 }
 
-// out[x] = sum over channels c of in[c][x] * weights[c], for one plane of outputs. `count` is a
-// multiple of 8, `pitch` that between the rows of weights.
+// out[y][x] = sum over channels c of in[c][y][x] * weights[c], for one plane of outputs. `width` is
+// a multiple of 8.
 template <class A>
-void mix_pixels(const Vector<A>* in, ptrdiff_t plane, int channels, const A* weights,
-                ptrdiff_t pitch, Vector<A>* out, int count) {
-  constexpr int kWide = kVectorBytes == 64 ? 16 : 8;
+void mix_pixels(const Vector<A>* in, ptrdiff_t in_row, ptrdiff_t plane, int channels,
+                const A* weights, Vector<A>* out, ptrdiff_t out_row, int rows, int width) {
+  constexpr bool kWide = kVectorBytes == 64;  // registers for 16 sums
   int x = 0;
-  for (; x + kWide <= count; x += kWide)
-    mix_pixels_fixed<A, kWide>(in + x, plane, channels, weights, pitch, out + x);
-  for (; x < count; x += 8)
-    mix_pixels_fixed<A, 8>(in + x, plane, channels, weights, pitch, out + x);
+  if constexpr (kWide)
+    for (; x + 16 <= width; x += 16)
+      for (int y = 0; y < rows; ++y)
+        mix_fixed<A, 16, 1>(in + y * in_row + x, in_row, plane, channels, weights,
+                            out + y * out_row + x, out_row);
+  for (; x < width; x += 8) {
+    int y = 0;
+    if constexpr (kWide)
+      for (; y + 2 <= rows; y += 2)
+        mix_fixed<A, 8, 2>(in + y * in_row + x, in_row, plane, channels, weights,
+                           out + y * out_row + x, out_row);
+    for (; y < rows; ++y)
+      mix_fixed<A, 8, 1>(in + y * in_row + x, in_row, plane, channels, weights,
+                         out + y * out_row + x, out_row);
+  }
 }
 
 // to[o] += sum over pixels of grad[o] * y, for the channels o < `channels` of one plane of

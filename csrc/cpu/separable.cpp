@@ -16,7 +16,7 @@
 namespace asose::cpu::ASOSE_ISA {
 namespace {
 
-static_assert(kStep == 8, "mix_pixels takes multiples of 8");
+static_assert(kStep == 8 && kWeightLanes == SeparableTiling::kPad, "what mix_pixels takes");
 
 // A thread's part of the scratch, and what every task needs.
 template <class T>
@@ -40,7 +40,7 @@ struct Worker {
         inputs(reinterpret_cast<Vector<A>*>(static_cast<char*>(op.scratch) +
                                             omp_get_thread_num() * tiling.scratch_bytes)),
         outputs(inputs + blocks * tiling.input_plane(op)),
-        grads(outputs + blocks * tiling.gradient_plane()),
+        grads(outputs + blocks * tiling.gradient_plane),
         taps(grads + blocks * tiling.grad_plane(op)),
         sums(taps + blocks * op.taps()),
         before(sums + blocks * op.rows()),
@@ -90,8 +90,11 @@ struct Worker {
   }
   static int padded(const Tile& tile) { return (tile.width + kStep - 1) / kStep * kStep; }
 
+  // The weights of a block of output channels, kWeightLanes apart.
   const A* pointwise_of(int branch, int block) const {
-    return pointwise + branch * op.channels * tiling.padded_channels + block * kLanes<A>;
+    const int64_t first = block * kLanes<A>;
+    return pointwise + branch * op.channels * tiling.padded_channels +
+           first / kWeightLanes * kWeightLanes * op.channels + first % kWeightLanes;
   }
   // Rows [first, last) of a depthwise output, row after row, `padded(tile)` vectors each.
   void depthwise_strip(int branch, const std::vector<PaddedTile<T>>& planes, const Tile& tile,
@@ -162,9 +165,8 @@ void forward_tile(const SeparableForward& args, const Worker<T>& worker, const T
         worker.depthwise_strip(b, source, tile, first, last);
         for (int block = 0; block < worker.blocks; ++block) {
           Vector<A>* strip = worker.after;
-          mix_pixels<A>(worker.before, tiling.strip_plane(), op.channels,
-                        worker.pointwise_of(b, block), tiling.padded_channels, strip,
-                        rows * padded);
+          mix_pixels<A>(worker.before, padded, tiling.strip_plane(), op.channels,
+                        worker.pointwise_of(b, block), strip, padded, rows, padded);
           const Image<T> out = worker.output_image(args.z[b], tile, block);
           for (int y = 0; y < rows; ++y) {
             T* to = out.pixel(tile.top + first + y, tile.left);
@@ -261,6 +263,9 @@ struct OutputGradient {
   }
 };
 
+// Of a depthwise output's gradient with its margins; rows may be written up to a multiple of kStep.
+ptrdiff_t gradient_pitch(int width, int halo) { return width + 2 * halo + kStep; }
+
 // One branch of a tile: the gradient of its depthwise output, with margins, to worker.outputs; the
 // gradient of its pointwise weights is added to `grad_pointwise`, where that is there.
 template <class T, class A = typename Element<T>::Acc>
@@ -272,7 +277,7 @@ void pointwise_backward(const SeparableBackward& args, const Worker<T>& worker, 
   const int padded = worker.padded(tile);
   const int halo = static_cast<int>(
       DepthwiseTiling::ceil_div(worker.branches[branch].geometry.pad(), op.stride));
-  const ptrdiff_t pitch = padded + 2 * halo;
+  const ptrdiff_t pitch = gradient_pitch(padded, halo);
   // Columns and rows of the tile and its margin that lie in the image.
   const int64_t left = std::max<int64_t>(-halo, -tile.left);
   const int64_t right = std::min<int64_t>(padded + halo, tiling.out_width - tile.left);
@@ -285,7 +290,7 @@ void pointwise_backward(const SeparableBackward& args, const Worker<T>& worker, 
   for (int block = 0; block < worker.blocks; ++block)
     gradients.emplace_back(args, worker, branch, tile, block);
   const auto row = [&](int block, int64_t y) {  // its first pixel is the leftmost of the margin
-    return worker.outputs + block * tiling.gradient_plane() + (y + halo) * pitch;
+    return worker.outputs + block * tiling.gradient_plane + (y + halo) * pitch;
   };
 
   for (int64_t y = -halo; y < tile.height + halo; ++y)
@@ -298,15 +303,17 @@ void pointwise_backward(const SeparableBackward& args, const Worker<T>& worker, 
     const bool inside = 0 <= first && first < tile.height;
     const int64_t border = first < 0 ? 0 : inside ? tile.height : bottom;
     const int64_t last = std::min(first + tiling.strip_rows, border);
-    for (int64_t y = first; y < last; ++y) {
-      Vector<A>* strip = worker.after + (y - first) * tiling.strip_pitch();
+    for (int64_t y = first; y < last; ++y)
       for (int block = 0; block < worker.blocks; ++block)
-        gradients[block].read(tile.top + y, tile.left + left, tile.left + right,
-                              strip + block * tiling.strip_plane());
-      for (int block = 0; block < worker.blocks; ++block) {
+        gradients[block].read(
+            tile.top + y, tile.left + left, tile.left + right,
+            worker.after + block * tiling.strip_plane() + (y - first) * tiling.strip_pitch());
+    for (int block = 0; block < worker.blocks; ++block) {
+      mix_pixels<A>(worker.after, tiling.strip_pitch(), tiling.strip_plane(), op.channels,
+                    worker.pointwise_of(branch, block), row(block, first) + halo + left, pitch,
+                    last - first, count);
+      for (int64_t y = first; y < last; ++y) {
         Vector<A>* to = row(block, y);
-        mix_pixels<A>(strip, tiling.strip_plane(), op.channels, worker.pointwise_of(branch, block),
-                      tiling.padded_channels, to + halo + left, count);
         std::fill(to, to + halo + left, Vector<A>{});
         std::fill(to + halo + right, to + pitch, Vector<A>{});
       }
@@ -351,9 +358,9 @@ void backward_tile(const SeparableBackward& args, const Worker<T>& worker, const
                             grad_pointwise ? grad_pointwise + b * matrix : nullptr);
       const int halo =
           static_cast<int>(DepthwiseTiling::ceil_div(branch.geometry.pad(), op.stride));
-      const ptrdiff_t pitch = padded + 2 * halo;
+      const ptrdiff_t pitch = gradient_pitch(padded, halo);
       for (int block = 0; block < worker.blocks; ++block) {
-        const Plane<A> g = {worker.outputs + block * tiling.gradient_plane() + halo * pitch + halo,
+        const Plane<A> g = {worker.outputs + block * tiling.gradient_plane + halo * pitch + halo,
                             pitch};
         const Plane<A> grad_x = grad_plane(block);
         for (int y = 0; y < tile.height; ++y) {

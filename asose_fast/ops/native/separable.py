@@ -21,7 +21,7 @@ def forward(
     x, xs, params = xs[0], dense(xs), params.contiguous()
     zs = [memory.empty(plan.out_shape(x), x) for _ in plan.kernels]
     slices, row, scratch = _workspace(x, plan, context)
-    table = F.pad(pointwise.transpose(1, 2), (0, row - x.shape[1])).contiguous()
+    table = _blocked(pointwise.transpose(1, 2), row)
     shape = (len(zs), x.shape[1]) if statistics else (0,)
     mean, var = (params.new_empty(shape, dtype=torch.float64) for _ in range(2))
     partials = mean.new_empty(slices, 2, *shape)
@@ -56,14 +56,14 @@ def backward(
     grad_xs = [memory.empty(x.shape, x) if need else None for need in need_x]
     slices, row, scratch = _workspace(x, plan, context)
     params, tables = params.contiguous(), tables.to(params.dtype).contiguous()
-    table = F.pad(pointwise, (0, row - x.shape[1])).contiguous()
+    table = _blocked(pointwise, row)
     partials = partials_pointwise = grad_params = grad_pointwise = None
     if need_depthwise or need_affine:
         partials = params.new_empty(slices, *params.shape)
         grad_params = torch.empty_like(params, memory_format=torch.contiguous_format)
     if need_pointwise:
-        partials_pointwise = params.new_empty(slices, *table.shape)
-        grad_pointwise = torch.empty_like(table)
+        partials_pointwise = params.new_empty(slices, *pointwise.shape[:2], row)
+        grad_pointwise = params.new_empty(*pointwise.shape[:2], row)
     module.separable_backward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
         [address(t) for t in (*xs, *grads, *zs, *grad_xs)], address(params), address(table),
@@ -76,6 +76,13 @@ def backward(
         params.new_empty(0) if grad_params is None else grad_params,
         params.new_empty(0) if grad_pointwise is None else grad_pointwise[:, :, : x.shape[1]].contiguous(),
     )
+
+
+def _blocked(matrices: Tensor, columns: int) -> Tensor:
+    """(B, C, C) -> (B, columns / 16, C, 16), columns beyond C being 0."""
+    padded = F.pad(matrices, (0, columns - matrices.shape[2]))
+    blocks: Tensor = padded.unflatten(2, (-1, 16))
+    return blocks.transpose(1, 2).contiguous()
 
 
 def _workspace(x: Tensor, plan: Plan, threads: int) -> tuple[int, int, Tensor]:
