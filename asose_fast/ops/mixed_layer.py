@@ -95,7 +95,7 @@ def mixed_layer(
         *(t for pair in [*affine, affine_parameters(layer.last_norms)] for t in pair),
         *(stage.depthwise.weight for row in stages for stage in row),
         *(stage.pointwise.weight for row in stages for stage in row),
-        *(t.to(x.dtype) for t in (*zs, *plain)),
+        *(t.to(x.dtype).contiguous(memory_format=torch.channels_last) for t in (*zs, *plain)),
     )  # fmt: skip
     return y
 
