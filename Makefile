@@ -1,4 +1,4 @@
-.PHONY: install train test bench lint format
+.PHONY: install train test sanitize bench lint format
 
 install:
 	pip install -c constraints.txt '.[dev]'
@@ -8,6 +8,9 @@ train:
 
 test:
 	pip install -c constraints.txt '.[test]' && pytest
+
+sanitize:
+	tests/sanitize.sh
 
 bench:
 	pip install -c constraints.txt '.[test]' && pytest benchmarks

@@ -160,6 +160,21 @@ def test_compiles_without_a_graph_break():
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_outputs_too_large_for_the_caches(dtype):
+    """They are written around the caches, in rows of which some start off a boundary of 16 bytes."""
+    x = torch.randn(1451, 1451).to(dtype)
+    xs = [x.requires_grad_(), x.detach().t().requires_grad_()]
+    weights = torch.tensor([0.7, -0.3], dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    grad = torch.randn_like(x)
+    y = ops.mixed_sum(xs, weights)
+    y.backward(grad)
+    exact = [leaf.detach().double() for leaf in xs]
+    close(y, reference(exact, weights.double()), dtype, exact[0].abs() + exact[1].abs())
+    for leaf, w in zip(xs, weights.double(), strict=True):
+        close(leaf.grad, grad.double() * w, dtype, grad.abs())
+
+
 def test_autocast_takes_the_widest_dtype():
     x = torch.randn(2, 3, 4, 5)
     with torch.autocast("cpu", torch.bfloat16):
