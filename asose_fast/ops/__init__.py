@@ -4,6 +4,7 @@ from asose_fast.ops.arch_weights import ArchWeights, Boost, arch_weights
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum
 from asose_fast.ops.mixed_sum import mixed_sum
 from asose_fast.ops.multi_depthwise import multi_depthwise
+from asose_fast.ops.native.memory import release_memory
 from asose_fast.ops.noise import gumbel_noise
 from asose_fast.ops.pool_pair import pool_pair
 from asose_fast.ops.registry import backend
@@ -19,5 +20,6 @@ __all__ = [
     "mixed_sum",
     "multi_depthwise",
     "pool_pair",
+    "release_memory",
     "separable",
 ]

@@ -1,0 +1,60 @@
+"""The pool of the CPU kernels' outputs: what it hands out, takes back and keeps."""
+
+import pytest
+import torch
+
+from asose_fast import _native, ops
+from asose_fast.ops.native import memory
+
+pytestmark = pytest.mark.skipif(bool(_native.kernels_missing("cpu")), reason="the kernels are not built")
+SHAPE = (8, 16, 64, 64)  # 2 MiB in float32
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory():
+    """Instead of the fixture that fills all memory: such tensors do not come from the pool."""
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("format", [torch.contiguous_format, torch.channels_last])
+def test_tensors_are_like_those_of_torch(dtype, format):
+    like = torch.empty(0, dtype=dtype)
+    got, expected = memory.empty(SHAPE, like, format), torch.empty(SHAPE, dtype=dtype, memory_format=format)
+    assert (got.shape, got.dtype, got.stride()) == (expected.shape, expected.dtype, expected.stride())
+    assert got.data_ptr() % 64 == 0
+    assert torch.equal(got.fill_(1), torch.ones_like(got))
+
+
+def test_memory_comes_back_when_the_last_view_dies():
+    like = torch.empty(0)
+    ops.release_memory()
+    first = memory.empty(SHAPE, like)
+    address, view = first.data_ptr(), first[1:]
+    del first
+    second = memory.empty(SHAPE, like)
+    assert second.data_ptr() != address
+    view.fill_(3.0)
+    second.fill_(5.0)
+    assert view.unique().tolist() == [3.0]
+    del view
+    assert memory.empty(SHAPE, like).data_ptr() == address
+
+
+def test_much_larger_blocks_are_not_taken():
+    like = torch.empty(0)
+    ops.release_memory()
+    address = memory.empty((64, *SHAPE[1:]), like).data_ptr()
+    assert memory.empty(SHAPE, like).data_ptr() != address
+
+
+def test_graphs_keep_pooled_tensors_alive():
+    x = torch.randn(SHAPE).contiguous(memory_format=torch.channels_last).requires_grad_()
+    pooled = ops.pool_pair(x)
+    kept = [p.detach().clone() for p in pooled]
+    y = sum((p * p).sum() for p in pooled)
+    del pooled
+    for _ in range(4):
+        ops.pool_pair(torch.randn(SHAPE))
+    y.backward()
+    again = torch.autograd.grad(ops.pool_pair(x), x, [2 * p for p in kept])[0]
+    assert torch.equal(x.grad, again)
