@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from asose_fast.ops import mixed_norm_sum, mixed_sum
+from asose_fast.ops import mixed_sum
+from asose_fast.ops.mixed_layer import mixed_layer
 from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
 from asose_fast.search.steps import alpha_step, weight_step
 from asose_fast.space import mixed, stacked
@@ -90,14 +91,16 @@ def test_an_alpha_step_differentiates_the_sampled_candidates_alone(parts, monkey
         tracked.append([k for k, x in enumerate(xs[:10]) if x.requires_grad])
         return mixed_sum(xs, weights)
 
-    def recorded_norms(zs, weights, norms, *, plain, plain_weights):
+    def recorded_layer(x, weights, chains, *, pools, zs, norms, plain, **options):
+        last = [chain[-1].norm for chain in chains] + pools
+        handing_on = [n for n, t in zip(last, options["tracked"], strict=True) if t and x.requires_grad]
+        handing_on += [norm for z, norm in zip(zs, norms, strict=True) if z.requires_grad]
         *skip, _ = plain
-        tracked.append([owner[norm][1] for z, norm in zip(zs, norms, strict=True) if z.requires_grad])
-        tracked[-1] += [3 for x in skip if x.requires_grad]
-        return mixed_norm_sum(zs, weights, norms, plain=plain, plain_weights=plain_weights)
+        tracked.append([owner[norm][1] for norm in handing_on] + [3 for x in skip if x.requires_grad])
+        return mixed_layer(x, weights, chains, pools=pools, zs=zs, norms=norms, plain=plain, **options)
 
     monkeypatch.setattr(mixed, "mixed_sum", recorded)
-    monkeypatch.setattr(stacked, "mixed_norm_sum", recorded_norms)
+    monkeypatch.setattr(stacked, "mixed_layer", recorded_layer)
     sampled = selector.sample("search")
     path = sampled.index.tolist()
     assert 0 not in path[1:]  # none hands no gradient on
