@@ -40,6 +40,9 @@ struct MultiDepthwise {
     return result;
   }
   int64_t rows() const { return taps() + (affine ? 2 * inputs : 0); }
+  // The branches of an input: [first_branch(input), last_branch(input)).
+  int first_branch(int input) const { return inputs == 1 ? 0 : input; }
+  int last_branch(int input) const { return inputs == 1 ? branches : input + 1; }
 };
 
 struct MultiDepthwiseForward {
@@ -98,6 +101,8 @@ struct DepthwiseTiling {
   int64_t grad_plane(const MultiDepthwise& op) const {
     return tile_height * op.stride * tile_width * op.stride;
   }
+
+  int64_t first_unit(int64_t slice) const { return slice * units / slices; }
 
   static constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 };

@@ -75,8 +75,6 @@ struct SeparableTiling : DepthwiseTiling {
   // be written up to a multiple of kStep.
   int64_t strip_pitch() const { return tile_width + 2 * margin + kStep; }
   int64_t strip_plane() const { return strip_rows * strip_pitch(); }
-
-  int64_t first_unit(int64_t slice) const { return slice * units / slices; }
 };
 
 }  // namespace asose

@@ -261,14 +261,14 @@ class _MixedLayer(torch.autograd.Function):
         *batch, last_batch = ctx.batch
 
         # The sums of all last norms, and the gradients of what is not a chain.
-        chains, branches = layer.chains, len(mean)
+        chains, branches, w = layer.chains, len(mean), weights.tolist()
         of_chain = [
-            tracked and w != 0 and (
+            tracked and w[k] != 0 and (
                 need_x
                 or any(row[k] for group in need[1:3] for row in group if k < len(row))
                 or any(itertools.chain(*need.affine[: layer.lengths[k] - 1]))
             )
-            for k, (w, tracked) in enumerate(zip(weights.tolist(), layer.tracked[:chains], strict=False))
+            for k, tracked in enumerate(layer.tracked[:chains])
         ]  # fmt: skip
         of_pools = [need_x and tracked for tracked in layer.tracked[chains:]]
         of_plain = [n and not same for n, same in zip(need.plain, layer.plain_is_x, strict=True)]
@@ -346,7 +346,6 @@ class _MixedLayer(torch.autograd.Function):
             given = [next(found) if u else None for u in used]
             zs_read = [z if b else None for z, b in zip(inputs, batch[depth - 1], strict=False)]
 
-        w = weights.tolist()
         terms_of_x = [(grad, v) for v, same in zip(w[branches:], layer.plain_is_x, strict=True) if same and need_x]
         if any(of_pools):
             terms_of_x += [] if grad_x is None else [(grad_x, 1.0)]

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from asose_fast.ops import registry
 from asose_fast.ops.library import define
+from asose_fast.ops.mixed_sum import accumulation_dtype
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -81,7 +82,7 @@ def backward(
     what a batch norm of z makes of its gradient, the last two terms only where z is there; else it is grad.
     """
     window = [3, 3], [stride] * 2, [1, 1]
-    acc = torch.float64 if x.dtype == torch.float64 else torch.float32
+    acc = accumulation_dtype(x.dtype)
     wide = x.to(acc)
     grad_x = torch.zeros_like(wide, memory_format=torch.channels_last)
     for term, factor in zip(terms, factors, strict=True):

@@ -31,6 +31,11 @@ Image<T> image(void* tensor, int64_t n, int64_t height, int64_t width, int64_t c
   return {data, height, width, channels, lanes};
 }
 
+template <class T>
+Image<const T> constant(const Image<T>& image) {
+  return {image.data, image.height, image.width, image.channels, image.lanes};
+}
+
 template <class A>
 struct Activation {
   bool affine = false, relu = false;
@@ -55,6 +60,9 @@ struct Tile {
         left(unit % tiling.tiles_across * tiling.tile_width),
         height(static_cast<int>(std::min(tiling.tile_height, tiling.out_height - top))),
         width(static_cast<int>(std::min(tiling.tile_width, tiling.out_width - left))) {}
+
+  // The width that row kernels work on.
+  int padded() const { return (width + kStep - 1) / kStep * kStep; }
 };
 
 // A tile of an image with its margin, which is 0 outside the image. Rows are filled in order, as
@@ -147,6 +155,19 @@ void finish_input_gradient(const Activation<A>& activation, const Plane<A>& acti
   if (!sum_scale) return;
   *sum_scale += of_scale;
   *sum_shift += of_shift;
+}
+
+// total[i] = sum over slices of partials[slice][i]
+template <class A>
+void add_up(const A* partials, int64_t slices, int64_t size, A* total, int threads) {
+  constexpr int64_t kPiece = 1024;
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t first = 0; first < size; first += kPiece) {
+    const int64_t last = std::min(first + kPiece, size);
+    std::fill(total + first, total + last, A{});
+    for (int64_t slice = 0; slice < slices; ++slice)
+      for (int64_t i = first; i < last; ++i) total[i] += partials[slice * size + i];
+  }
 }
 
 }  // namespace

@@ -58,15 +58,12 @@ struct Task {
     return image<T>(const_cast<void*>(tensor), tile.image, tiling.out_height, tiling.out_width,
                     op.channels, first_channel, lanes);
   }
-  static Image<const T> constant(const Image<T>& image) {
-    return {image.data, image.height, image.width, image.channels, image.lanes};
-  }
   PaddedTile<T> input_tile(int input, const Tile& tile) const {
     return {input_plane,
             constant(input_image(op.x[input], tile)),
             tile.top * op.stride,
             tile.left * op.stride,
-            padded(tile) * op.stride,
+            tile.padded() * op.stride,
             static_cast<int>(op.halo()),
             activation(input)};
   }
@@ -75,15 +72,10 @@ struct Task {
             constant(output_image(grad, tile)),
             tile.top,
             tile.left,
-            padded(tile),
+            tile.padded(),
             static_cast<int>(DepthwiseTiling::ceil_div(op.halo(), op.stride)),
             {}};
   }
-  static int padded(const Tile& tile) { return (tile.width + kStep - 1) / kStep * kStep; }
-
-  // The branches of an input.
-  int first_branch(int input) const { return op.inputs == 1 ? 0 : input; }
-  int last_branch(int input) const { return op.inputs == 1 ? op.branches : input + 1; }
 };
 
 template <class T>
@@ -93,7 +85,7 @@ void forward_tile(const MultiDepthwiseForward& args, const Task<T>& task, const 
     PaddedTile<T> source = task.input_tile(input, tile);
     for (int y = 0; y < tile.height; ++y) {
       const auto& plane = source.filled_to(y * op.stride + op.halo());
-      for (int b = task.first_branch(input); b < task.last_branch(input); ++b) {
+      for (int b = task.op.first_branch(input); b < task.op.last_branch(input); ++b) {
         const auto& branch = task.branches[b];
         branch.kernels.forward(branch.geometry, plane, task.taps + branch.first_tap, y, task.row,
                                tile.width, false);
@@ -122,15 +114,15 @@ void backward_tile(const MultiDepthwiseBackward& args, const Task<T>& task, cons
   const MultiDepthwise& op = args.op;
   for (int input = 0; input < op.inputs; ++input) {
     bool used = args.grad_x[input];
-    for (int b = task.first_branch(input); b < task.last_branch(input); ++b)
+    for (int b = task.op.first_branch(input); b < task.op.last_branch(input); ++b)
       used = used || args.grad[b];
     if (!used) continue;  // its sums are 0
     const bool need_input = args.grad_x[input] || args.need_affine;
     PaddedTile<T> source = task.input_tile(input, tile);
     const Plane<A>& x = source.filled_to(tile.height * op.stride - 1 + op.halo());
-    const Plane<A> grad_x = {task.grad_plane, task.padded(tile) * op.stride};
+    const Plane<A> grad_x = {task.grad_plane, tile.padded() * op.stride};
     bool accumulate = false;
-    for (int b = task.first_branch(input); b < task.last_branch(input); ++b) {
+    for (int b = task.op.first_branch(input); b < task.op.last_branch(input); ++b) {
       if (!args.grad[b]) continue;
       const auto& branch = task.branches[b];
       PaddedTile<T> grad = task.grad_tile(args.grad[b], tile);
@@ -151,7 +143,7 @@ void backward_tile(const MultiDepthwiseBackward& args, const Task<T>& task, cons
     if (!accumulate) std::fill(grad_x.origin, grad_x.row(tile.height * op.stride), Vector<A>{});
     const int64_t row = op.taps() + input;
     finish_input_gradient<T>(task.activation(input), x, grad_x,
-                             task.constant(task.input_image(op.x[input], tile)),
+                             constant(task.input_image(op.x[input], tile)),
                              task.input_image(args.grad_x[input], tile), tile.top * op.stride,
                              tile.left * op.stride, tile.height * op.stride, tile.width * op.stride,
                              args.need_affine ? task.sums + row : nullptr,
@@ -173,25 +165,16 @@ void backward(const MultiDepthwiseBackward& args) {
     for (int64_t block = 0; block < blocks; ++block) {
       const Task<T> task(op, tiling, block);
       std::fill(task.sums, task.sums + rows, Vector<A>{});
-      const int64_t last = (slice + 1) * tiling.units / tiling.slices;
-      for (int64_t unit = slice * tiling.units / tiling.slices; unit < last; ++unit)
+      for (int64_t unit = tiling.first_unit(slice); unit < tiling.first_unit(slice + 1); ++unit)
         backward_tile(args, task, Tile(tiling, unit));
       if (!need_params) continue;
       A* to = partials + slice * rows * op.channels + task.first_channel;
       for (int64_t row = 0; row < rows; ++row, to += op.channels)
         store(to, task.sums[row], task.lanes);
     }
-  if (!need_params) return;
-  A* total = static_cast<A*>(args.grad_params);
-#pragma omp parallel for schedule(static) num_threads(op.threads)
-  for (int64_t row = 0; row < rows; ++row) {
-    A* to = total + row * op.channels;
-    std::fill(to, to + op.channels, A{});
-    for (int64_t slice = 0; slice < tiling.slices; ++slice) {
-      const A* from = partials + (slice * rows + row) * op.channels;
-      for (int64_t c = 0; c < op.channels; ++c) to[c] += from[c];
-    }
-  }
+  if (need_params)
+    add_up(partials, tiling.slices, rows * op.channels, static_cast<A*>(args.grad_params),
+           op.threads);
 }
 
 }  // namespace

@@ -74,9 +74,6 @@ struct Worker {
     return image<T>(const_cast<void*>(tensor), tile.image, tiling.out_height, tiling.out_width,
                     op.channels, block * kLanes<A>, lanes(block));
   }
-  static Image<const T> constant(const Image<T>& image) {
-    return {image.data, image.height, image.width, image.channels, image.lanes};
-  }
   // The activated input, one tile a block.
   std::vector<PaddedTile<T>> input_tiles(int input, const Tile& tile) const {
     std::vector<PaddedTile<T>> tiles;
@@ -84,11 +81,10 @@ struct Worker {
     for (int block = 0; block < blocks; ++block)
       tiles.emplace_back(inputs + block * tiling.input_plane(op),
                          constant(input_image(op.x[input], tile, block)), tile.top * op.stride,
-                         tile.left * op.stride, padded(tile) * op.stride,
+                         tile.left * op.stride, tile.padded() * op.stride,
                          static_cast<int>(op.halo()), activation(input, block));
     return tiles;
   }
-  static int padded(const Tile& tile) { return (tile.width + kStep - 1) / kStep * kStep; }
 
   // The weights of a block of output channels, kWeightLanes apart.
   const A* pointwise_of(int branch, int block) const {
@@ -96,20 +92,16 @@ struct Worker {
     return pointwise + branch * op.channels * tiling.padded_channels +
            first / kWeightLanes * kWeightLanes * op.channels + first % kWeightLanes;
   }
-  // Rows [first, last) of a depthwise output, row after row, `padded(tile)` vectors each.
+  // Rows [first, last) of a depthwise output, row after row, `tile.padded()` vectors each.
   void depthwise_strip(int branch, const std::vector<PaddedTile<T>>& planes, const Tile& tile,
                        int first, int last) const {
     const Branch<A>& b = branches[branch];
     for (int block = 0; block < blocks; ++block)
       for (int y = first; y < last; ++y)
         b.kernels.forward(b.geometry, planes[block].plane(), taps + block * op.taps() + b.first_tap,
-                          y, before + block * tiling.strip_plane() + (y - first) * padded(tile),
+                          y, before + block * tiling.strip_plane() + (y - first) * tile.padded(),
                           tile.width, false);
   }
-
-  // The branches of an input.
-  int first_branch(int input) const { return op.inputs == 1 ? 0 : input; }
-  int last_branch(int input) const { return op.inputs == 1 ? op.branches : input + 1; }
 };
 
 // Mean and sum of squared deviations of every channel, merged strip by strip (Chan, Golub and
@@ -154,14 +146,14 @@ void forward_tile(const SeparableForward& args, const Worker<T>& worker, const T
   using A = typename Element<T>::Acc;
   const MultiDepthwise& op = worker.op;
   const SeparableTiling& tiling = worker.tiling;
-  const int padded = worker.padded(tile);
+  const int padded = tile.padded();
   for (int input = 0; input < op.inputs; ++input) {
     std::vector<PaddedTile<T>> source = worker.input_tiles(input, tile);
     for (int first = 0; first < tile.height; first += tiling.strip_rows) {
       const int last = std::min<int>(first + tiling.strip_rows, tile.height);
       const int rows = last - first;
       for (auto& plane : source) plane.filled_to((last - 1) * op.stride + op.halo());
-      for (int b = worker.first_branch(input); b < worker.last_branch(input); ++b) {
+      for (int b = worker.op.first_branch(input); b < worker.op.last_branch(input); ++b) {
         worker.depthwise_strip(b, source, tile, first, last);
         for (int block = 0; block < worker.blocks; ++block) {
           Vector<A>* strip = worker.after;
@@ -235,8 +227,8 @@ struct OutputGradient {
 
   OutputGradient(const SeparableBackward& args, const Worker<T>& worker, int branch,
                  const Tile& tile, int block)
-      : grad(worker.constant(worker.output_image(args.grad[branch], tile, block))),
-        z(worker.constant(worker.output_image(args.z[branch], tile, block))),
+      : grad(constant(worker.output_image(args.grad[branch], tile, block))),
+        z(constant(worker.output_image(args.z[branch], tile, block))),
         norm(NormGradient<A>::from(
             static_cast<const A*>(args.tables) + branch * 4 * worker.op.channels,
             worker.op.channels, block * kLanes<A>, worker.lanes(block))) {}
@@ -274,7 +266,7 @@ void pointwise_backward(const SeparableBackward& args, const Worker<T>& worker, 
                         A* grad_pointwise) {
   const MultiDepthwise& op = worker.op;
   const SeparableTiling& tiling = worker.tiling;
-  const int padded = worker.padded(tile);
+  const int padded = tile.padded();
   const int halo = static_cast<int>(
       DepthwiseTiling::ceil_div(worker.branches[branch].geometry.pad(), op.stride));
   const ptrdiff_t pitch = gradient_pitch(padded, halo);
@@ -337,11 +329,11 @@ void backward_tile(const SeparableBackward& args, const Worker<T>& worker, const
                    A* grad_pointwise) {
   const MultiDepthwise& op = worker.op;
   const SeparableTiling& tiling = worker.tiling;
-  const int padded = worker.padded(tile);
+  const int padded = tile.padded();
   const int64_t matrix = op.channels * tiling.padded_channels;
   for (int input = 0; input < op.inputs; ++input) {
     bool used = args.grad_x[input];
-    for (int b = worker.first_branch(input); b < worker.last_branch(input); ++b)
+    for (int b = worker.op.first_branch(input); b < worker.op.last_branch(input); ++b)
       used = used || args.grad[b];
     if (!used) continue;  // its sums are 0
     const bool need_input = args.grad_x[input] || args.need_affine;
@@ -351,7 +343,7 @@ void backward_tile(const SeparableBackward& args, const Worker<T>& worker, const
       return Plane<A>{worker.grads + block * tiling.grad_plane(op), padded * op.stride};
     };
     bool accumulate = false;
-    for (int b = worker.first_branch(input); b < worker.last_branch(input); ++b) {
+    for (int b = worker.op.first_branch(input); b < worker.op.last_branch(input); ++b) {
       if (!args.grad[b]) continue;
       const Branch<A>& branch = worker.branches[b];
       pointwise_backward<T>(args, worker, b, source, tile,
@@ -383,25 +375,12 @@ void backward_tile(const SeparableBackward& args, const Worker<T>& worker, const
       if (!accumulate) std::fill(grad_x.origin, grad_x.row(tile.height * op.stride), Vector<A>{});
       Vector<A>* sums = worker.sums + block * op.rows() + op.taps() + input;
       finish_input_gradient<T>(worker.activation(input, block), source[block].plane(), grad_x,
-                               worker.constant(worker.input_image(op.x[input], tile, block)),
+                               constant(worker.input_image(op.x[input], tile, block)),
                                worker.input_image(args.grad_x[input], tile, block),
                                tile.top * op.stride, tile.left * op.stride, tile.height * op.stride,
                                tile.width * op.stride, args.need_affine ? sums : nullptr,
                                args.need_affine ? sums + op.inputs : nullptr);
     }
-  }
-}
-
-// total[i] = sum over slices of partials[slice][i]
-template <class A>
-void add_up(const A* partials, int64_t slices, int64_t size, A* total, int threads) {
-  constexpr int64_t kPiece = 1024;
-#pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t first = 0; first < size; first += kPiece) {
-    const int64_t last = std::min(first + kPiece, size);
-    std::fill(total + first, total + last, A{});
-    for (int64_t slice = 0; slice < slices; ++slice)
-      for (int64_t i = first; i < last; ++i) total[i] += partials[slice * size + i];
   }
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from asose_fast.ops.mixed_sum import accumulation_dtype
 from asose_fast.ops.native import DTYPE_CODES, address, memory, module_and_context
 from asose_fast.ops.pool_pair import out_shape
 
@@ -36,7 +37,7 @@ def backward(
     module, context = module_and_context(x.device)
     x = _dense(x)
     tensors = [None if t is None else _dense(t) for t in (*grads, *zs, *terms)]
-    acc = torch.float64 if x.dtype == torch.float64 else torch.float32
+    acc = accumulation_dtype(x.dtype)
     table = tables.to(acc).contiguous() if len(tables) else None
     grad_x = memory.empty(x.shape, x)
     size = module.pool_pair_scratch(x.shape, stride)
