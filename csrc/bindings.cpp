@@ -170,7 +170,7 @@ py::tuple separable_plan(int dtype, const std::vector<int64_t>& shape,
                          const std::vector<int64_t>& kernels, const std::vector<int64_t>& dilations,
                          int stride, bool affine, int inputs) {
   const SeparableTiling tiling(
-      {multi_depthwise(dtype, shape, kernels, dilations, stride, false, affine, inputs, 1),
+      {multi_depthwise(dtype, shape, kernels, dilations, stride, false, affine, inputs, 1), nullptr,
        nullptr});
   return py::make_tuple(tiling.slices, tiling.padded_channels, tiling.scratch_bytes);
 }
@@ -180,14 +180,14 @@ void separable_forward(int dtype, const std::vector<int64_t>& shape,
                        const std::vector<int64_t>& kernels, const std::vector<int64_t>& dilations,
                        int stride, bool relu, bool affine, int inputs,
                        const std::vector<uintptr_t>& addresses, uintptr_t params,
-                       uintptr_t pointwise, uintptr_t partials, uintptr_t mean, uintptr_t var,
-                       uintptr_t scratch, int threads) {
+                       uintptr_t pointwise, uintptr_t blocked, uintptr_t partials, uintptr_t mean,
+                       uintptr_t var, uintptr_t scratch, int threads) {
   MultiDepthwise op =
       multi_depthwise(dtype, shape, kernels, dilations, stride, relu, affine, inputs, threads);
   const auto all = pointers(addresses);
   op.x = all.data(), op.params = address(params), op.scratch = address(scratch);
   py::gil_scoped_release unlocked;
-  cpu::kernels().separable_forward({{op, address(pointwise)},
+  cpu::kernels().separable_forward({{op, address(pointwise), address(blocked)},
                                     all.data() + inputs,
                                     static_cast<double*>(address(partials)),
                                     static_cast<double*>(address(mean)),
@@ -199,9 +199,9 @@ void separable_backward(int dtype, const std::vector<int64_t>& shape,
                         const std::vector<int64_t>& kernels, const std::vector<int64_t>& dilations,
                         int stride, bool relu, bool affine, int inputs,
                         const std::vector<uintptr_t>& addresses, uintptr_t params,
-                        uintptr_t pointwise, uintptr_t tables, bool need_depthwise,
-                        bool need_pointwise, bool need_affine, uintptr_t partials,
-                        uintptr_t partials_pointwise, uintptr_t grad_params,
+                        uintptr_t pointwise, uintptr_t blocked, uintptr_t tables,
+                        bool need_depthwise, bool need_pointwise, bool need_affine,
+                        uintptr_t partials, uintptr_t partials_pointwise, uintptr_t grad_params,
                         uintptr_t grad_pointwise, uintptr_t scratch, int threads) {
   MultiDepthwise op =
       multi_depthwise(dtype, shape, kernels, dilations, stride, relu, affine, inputs, threads);
@@ -209,7 +209,7 @@ void separable_backward(int dtype, const std::vector<int64_t>& shape,
   op.x = all.data(), op.params = address(params), op.scratch = address(scratch);
   void* const* grad = all.data() + inputs;
   py::gil_scoped_release unlocked;
-  cpu::kernels().separable_backward({{op, address(pointwise)},
+  cpu::kernels().separable_backward({{op, address(pointwise), address(blocked)},
                                      grad,
                                      grad + op.branches,
                                      address(tables),
@@ -285,10 +285,17 @@ void batch_statistics(int dtype, int inputs, int64_t outer, int64_t channels, in
                                    threads});
 }
 
+FoldedNorms folded_norms(int count, uintptr_t gamma, uintptr_t beta, uintptr_t mean,
+                         uintptr_t rstd) {
+  const auto table = [](uintptr_t value) { return static_cast<const double*>(address(value)); };
+  return {count, table(gamma), table(beta), table(mean), table(rstd)};
+}
+
 // Tensors: z[0..inputs), y.
 void mixed_norm_sum_forward(int dtype, int inputs, int64_t outer, int64_t channels, int64_t inner,
-                            const std::vector<uintptr_t>& tensors, uintptr_t weights,
-                            uintptr_t scale, uintptr_t center, uintptr_t shift, int threads) {
+                            const std::vector<uintptr_t>& tensors, uintptr_t weights, int norms,
+                            uintptr_t gamma, uintptr_t beta, uintptr_t mean, uintptr_t rstd,
+                            uintptr_t tables, int threads) {
   const auto all = pointers(tensors);
   py::gil_scoped_release unlocked;
   cpu::kernels().mixed_norm_sum_forward({static_cast<DType>(dtype),
@@ -296,49 +303,34 @@ void mixed_norm_sum_forward(int dtype, int inputs, int64_t outer, int64_t channe
                                          inputs,
                                          all.data(),
                                          address(weights),
-                                         address(scale),
-                                         address(center),
-                                         address(shift),
+                                         folded_norms(norms, gamma, beta, mean, rstd),
+                                         address(tables),
                                          all[inputs],
                                          threads});
-}
-
-// Tensors: z[0..inputs), grad.
-void mixed_norm_sum_reduce(int dtype, int inputs, int64_t outer, int64_t channels, int64_t inner,
-                           const std::vector<uintptr_t>& tensors, uintptr_t center,
-                           uintptr_t partials, uintptr_t sums, int threads) {
-  const auto all = pointers(tensors);
-  py::gil_scoped_release unlocked;
-  cpu::kernels().mixed_norm_sum_reduce({static_cast<DType>(dtype),
-                                        {outer, channels, inner},
-                                        inputs,
-                                        all.data(),
-                                        all[inputs],
-                                        address(center),
-                                        static_cast<double*>(address(partials)),
-                                        static_cast<double*>(address(sums)),
-                                        threads});
 }
 
 // Tensors: z[0..inputs), grad, grad_z[0..inputs).
 void mixed_norm_sum_backward(int dtype, int inputs, int64_t outer, int64_t channels, int64_t inner,
                              const std::vector<uintptr_t>& tensors, uintptr_t weights,
-                             uintptr_t scale, uintptr_t center, uintptr_t slope, uintptr_t shift,
-                             int threads) {
+                             uintptr_t gamma, uintptr_t mean, uintptr_t rstd,
+                             const std::vector<int>& of_batch, uintptr_t partials, uintptr_t sums,
+                             uintptr_t tables, int threads) {
   const auto all = pointers(tensors);
   py::gil_scoped_release unlocked;
-  cpu::kernels().mixed_norm_sum_backward({static_cast<DType>(dtype),
-                                          {outer, channels, inner},
-                                          inputs,
-                                          all.data(),
-                                          all[inputs],
-                                          address(weights),
-                                          address(scale),
-                                          address(center),
-                                          address(slope),
-                                          address(shift),
-                                          all.data() + inputs + 1,
-                                          threads});
+  cpu::kernels().mixed_norm_sum_backward(
+      {static_cast<DType>(dtype),
+       {outer, channels, inner},
+       inputs,
+       all.data(),
+       all[inputs],
+       address(weights),
+       folded_norms(static_cast<int>(of_batch.size()), gamma, 0, mean, rstd),
+       of_batch.data(),
+       static_cast<double*>(address(partials)),
+       static_cast<double*>(address(sums)),
+       address(tables),
+       all.data() + inputs + 1,
+       threads});
 }
 
 }  // namespace
@@ -370,6 +362,5 @@ PYBIND11_MODULE(cpu, module) {
   module.def("lane_groups", &asose::lane_groups);
   module.def("batch_statistics", &asose::batch_statistics);
   module.def("mixed_norm_sum_forward", &asose::mixed_norm_sum_forward);
-  module.def("mixed_norm_sum_reduce", &asose::mixed_norm_sum_reduce);
   module.def("mixed_norm_sum_backward", &asose::mixed_norm_sum_backward);
 }

@@ -1,5 +1,5 @@
-// Sum of branches that each have a scale and a centre per channel: what is left of a batch norm
-// once its statistics are known. Tables are [inputs, channels], in the accumulation type of dtype.
+// Sum of branches of which some end in a batch norm whose statistics are known. Tables are in the
+// accumulation type of dtype.
 #pragma once
 
 #include <cstdint>
@@ -9,45 +9,42 @@
 
 namespace asose {
 
-// y = sum_k scale_k (z_k - center_k) + shift
+// What the first inputs are normalised by: BN_k(z) = gamma rstd (z - mean) + beta; [count,
+// channels].
+struct FoldedNorms {
+  int count;
+  const double *gamma, *beta;  // null: 1 and 0
+  const double *mean, *rstd;
+};
+
+// y = sum over k < count of w_k BN_k(z_k) + sum of w_k z_k over the others
 struct MixedNormSumForward {
   DType dtype;
   ChannelSpace space;
   int inputs;
   const void* const* z;
   const void* weights;  // [inputs]; z_k is not read where it is 0
-  const void* scale;
-  const void* center;
-  const void* shift;  // [channels]
+  FoldedNorms norms;
+  void* tables;  // workspace, [2 * inputs + 1, channels]
   void* y;
   int threads;
 };
 
-// sums[0] = sum g, sums[1 + k] = sum g (z_k - center_k), per channel
-struct MixedNormSumReduce {
-  DType dtype;
-  ChannelSpace space;
-  int inputs;
-  const void* const* z;  // null where the sum is not wanted: it becomes 0
-  const void* grad;
-  const void* center;
-  double* partials;  // [LaneGrid(space, kSumRows).groups(), 1 + inputs, channels]
-  double* sums;      // [1 + inputs, channels]
-  int threads;
-};
-
-// dz_k = scale_k g + slope_k (z_k - center_k) + shift_k
+// sums[0] = sum g; sums[1 + k] = sum g rstd (z_k - mean), or sum g z_k where k >= count, or 0 where
+// z_k is null. dL/dz_k = scale g + slope (z_k - center) + shift with the four rows of tables[k];
+// the last two are 0 unless of_batch[k] and sums are there.
 struct MixedNormSumBackward {
   DType dtype;
   ChannelSpace space;
   int inputs;
-  const void* const* z;  // null: dz_k = scale_k g
+  const void* const* z;  // null where it is not to be read
   const void* grad;
-  const void* weights;  // [inputs]; z_k is not read and dz_k = 0 where it is 0
-  const void* scale;
-  const void* center;
-  const void* slope;
-  const void* shift;
+  const void* weights;  // [inputs]; z_k adds nothing to dz_k = 0 where it is 0
+  FoldedNorms norms;
+  const int* of_batch;  // [count]: whether mean and rstd depend on z_k
+  double* partials;     // [LaneGrid(space, kSumRows).groups(), 1 + inputs, channels]
+  double* sums;         // [1 + inputs, channels]; null where it is not wanted
+  void* tables;         // [inputs, 4, channels]: scale, center, slope, shift
   void* const* grad_z;  // null where it is not wanted
   int threads;
 };

@@ -12,10 +12,11 @@ namespace asose {
 
 struct Separable {
   MultiDepthwise depthwise;  // its scratch: [threads, SeparableTiling::scratch_bytes]
-  // [branches, padded_channels / kPad, channels, kPad], in the terms of SeparableTiling: forward,
-  // what an input channel gives to kPad output channels; backward, what an output channel takes
-  // from kPad input channels.
-  const void* pointwise;
+  const void* pointwise;     // [branches, channels, channels]: output channel, input channel
+  // Workspace, [branches, padded_channels / kPad, channels, kPad] in the terms of SeparableTiling:
+  // forward, what an input channel gives to kPad output channels; backward, what an output channel
+  // takes from kPad input channels.
+  void* blocked;
 };
 
 struct SeparableForward {

@@ -279,24 +279,26 @@ class _MixedLayer(torch.autograd.Function):
         ] + [need_plain_weights] * len(plain)
         need_sums = need_beta or any(read)
         inputs = [*_last(layer, outputs), *pooled, *zs, *plain]
-        wanted, sums = torch.ops.asose_fast.mixed_norm_sum_bwd(
+        wanted, sums, tables = torch.ops.asose_fast.mixed_norm_sum_bwd(
             grad, [t for t, is_read in zip(inputs, read, strict=True) if is_read], weights, gamma, mean, rstd,
             last_batch, read, [False] * (chains + layer.pools) + need.zs + of_plain, need_sums, True,
         )  # fmt: skip
         del inputs, zs
         found = iter(wanted)
         rest = [next(found) if needed else None for needed in need.zs + of_plain]
-        sums = sums if need_sums else mean.new_zeros(1 + len(weights), mean.shape[1])
         s0, s1 = sums[:1], sums[1 : 1 + branches]
-        wide = weights[:branches, None].double()
-        terms = s1 if gamma is None else gamma * s1
-        terms = terms if beta is None else terms + beta * s0
-        scale = wide * rstd if gamma is None else wide * rstd * gamma
-        tables = _tables(scale, scale, s0, s1, mean, rstd, grad)
-        own = wide * wide.new_tensor([*layer.tracked, *[True] * layer.others])[:, None]
-        last_affine = (torch.where(own == 0, 0, own * s1), own * s0)
+        grad_weights = grad_plain_weights = None
+        if need_weights:
+            terms = s1 if gamma is None else gamma * s1
+            grad_weights = (terms if beta is None else terms + beta * s0).sum(1).to(weights.dtype)
+        if need_plain_weights:
+            grad_plain_weights = sums[1 + branches :].sum(1).to(weights.dtype)
+        affine: list[tuple[Tensor | None, ...]] = [(None, None)]
+        if need_gamma or need_beta:
+            own = weights[:branches, None].double()
+            own = own * own.new_tensor([*layer.tracked, *[True] * layer.others])[:, None]
+            affine = [(torch.where(own == 0, 0, own * s1), own * s0)]
 
-        affine: list[tuple[Tensor | None, ...]] = [last_affine]
         depthwise: list[list[Tensor | None]] = []
         pointwise: list[list[Tensor | None]] = []
         # dL/dz of the stages' outputs, as `separable`'s backward reads it.
@@ -342,7 +344,7 @@ class _MixedLayer(torch.autograd.Function):
             s1 = rstd * (rows[-2].double() - mean * s0) if need_affine else s0
             s1 = s1.masked_fill(~torch.tensor(used, device=s1.device)[:, None], 0)  # its statistics may not be finite
             affine.insert(0, (s1, s0))
-            of_inputs = _tables(torch.ones_like(scale), scale, s0, s1, mean, rstd, grad)
+            of_inputs = _table(scale, s0, s1, mean, rstd, grad)
             given = [next(found) if u else None for u in used]
             zs_read = [z if b else None for z, b in zip(inputs, batch[depth - 1], strict=False)]
 
@@ -363,23 +365,32 @@ class _MixedLayer(torch.autograd.Function):
         ]  # fmt: skip
         return (
             None,
-            terms.sum(1).to(weights.dtype) if need_weights else None,
-            sums[1 + branches :].sum(1).to(weights.dtype) if need_plain_weights else None,
+            grad_weights,
+            grad_plain_weights,
             grad_x,
             *(
-                g.reshape(like[1]).to(like[0]) if needed and g is not None else None
+                _as(g, *like) if needed and g is not None else None
                 for g, needed, like in zip(grads, needs, ctx.like, strict=True)
             ),
         )
 
 
-def _tables(factor: Tensor, scale: Tensor, s0: Tensor, s1: Tensor, mean: Tensor, rstd: Tensor, grad: Tensor) -> Tensor:
-    """(K, 4, C): dL/dz = factor * g + slope * (z - center) + shift, the backward of a norm with that scale."""
+def _as(grad: Tensor, dtype: torch.dtype, shape: torch.Size) -> Tensor:
+    """The gradient in the dtype and shape of its tensor, as it is where it can be."""
+    if grad.shape != shape:
+        grad = grad.reshape(shape)
+    return grad if grad.dtype is dtype else grad.to(dtype)
+
+
+def _table(scale: Tensor, s0: Tensor, s1: Tensor, mean: Tensor, rstd: Tensor, grad: Tensor) -> Tensor:
+    """(K, 4, C): dL/dz = g + slope * (z - center) + shift, the backward of a norm with that scale."""
     count = grad.numel() // grad.shape[1]
-    center = mean.to(accumulation_dtype(grad.dtype)).double()
-    slope = -scale * rstd * s1 / count
-    shift = -scale * s0 / count - slope * (mean - center)
-    return torch.stack([factor, center, slope, shift], 1)
+    acc = accumulation_dtype(grad.dtype)
+    center = mean.to(acc)
+    share = scale / -count
+    slope = share * rstd * s1
+    shift = share * s0 - slope * (mean - center)
+    return torch.stack([torch.ones_like(center), center, slope.to(acc), shift.to(acc)], 1)
 
 
 def _run_stage(

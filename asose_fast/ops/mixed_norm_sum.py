@@ -171,14 +171,18 @@ def backward(
     need_x: list[bool],
     need_sums: bool,
     channels_last: bool,
-) -> tuple[list[Tensor], Tensor]:
-    """Gradients of xs that are needed and, per channel, the sums that the other gradients are made of; as a backend.
+) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Gradients of xs that are needed and, per channel, the sums that the other gradients are made of, and tables of
+    what the gradients of xs are; as a backend.
 
     `xs` holds only the tensors that are `read`. The sums are (1 + K + J, C) float64, empty where not needed: S0, then
-    S1 of the normalised and sum g x of the plain tensors, of no meaning for those that are not read.
+    S1 of the normalised and sum g x of the plain tensors, 0 for those that are not read. Of the tables (K + J, 4, C),
+    in the accumulation dtype, the rows give dL/dx_k = scale * g + slope * (x_k - center) + shift, where x_k is read.
     """
     tensors = iter(xs)
     g = grad.double()
+    acc = accumulation_dtype(grad.dtype)
+    tables = mean.new_zeros(len(read), 4, mean.size(1))
     sums = [g.sum((0, 2, 3))]
     count = g.numel() // g.size(1)
     grad_xs = []
@@ -188,6 +192,15 @@ def backward(
         if normalised and read[k]:
             x = (x - _per_channel(mean[k])) * _per_channel(rstd[k])
         sums.append((g * x).sum((0, 2, 3)))
+        scale, center, slope, shift = tables[k]
+        scale += w
+        if normalised:
+            center += mean[k].to(acc)
+            scale *= rstd[k] if gamma is None else rstd[k] * gamma[k]
+            if batch[k] and need_sums:
+                slope -= scale * rstd[k] * sums[-1] / count
+                shift -= scale * sums[0] / count + slope * (mean[k] - center)
+        tables[k] = torch.where(w == 0, 0, tables[k])
         if not need_x[k]:
             continue
         grad_x = g
@@ -198,7 +211,7 @@ def backward(
         grad_xs.append(
             torch.where(w == 0, 0, w * grad_x).to(grad.dtype).contiguous(memory_format=_format(channels_last))
         )
-    return grad_xs, torch.stack(sums) if need_sums else mean.new_empty(0, mean.size(1))
+    return grad_xs, torch.stack(sums) if need_sums else mean.new_empty(0, mean.size(1)), tables.to(acc)
 
 
 def _per_channel(values: Tensor) -> Tensor:
@@ -240,7 +253,7 @@ class _MixedNormSum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weights, gamma, beta, mean, rstd, *xs = ctx.saved_tensors
         _, need_weights, need_plain_weights, need_gamma, need_beta, *_ = ctx.needs_input_grad
-        grad_xs, sums = torch.ops.asose_fast.mixed_norm_sum_bwd(
+        grad_xs, sums, _ = torch.ops.asose_fast.mixed_norm_sum_bwd(
             grad, xs, weights, gamma, mean, rstd, ctx.batch, ctx.read, ctx.need_x, ctx.need_sums, ctx.channels_last
         )
         wanted = iter(grad_xs)
@@ -290,9 +303,10 @@ def _bwd_fake(
     need_x: list[bool],
     need_sums: bool,
     channels_last: bool,
-) -> tuple[list[Tensor], Tensor]:
+) -> tuple[list[Tensor], Tensor, Tensor]:
     grad_xs = [torch.empty_like(grad, memory_format=_format(channels_last)) for need in need_x if need]
-    return grad_xs, mean.new_empty(1 + len(need_x) if need_sums else 0, mean.size(1))
+    sums = mean.new_empty(1 + len(need_x) if need_sums else 0, mean.size(1))
+    return grad_xs, sums, mean.new_empty(len(need_x), 4, mean.size(1), dtype=accumulation_dtype(grad.dtype))
 
 
 define(
@@ -302,7 +316,7 @@ define(
 )
 define(
     "mixed_norm_sum_bwd(Tensor grad, Tensor[] xs, Tensor weights, Tensor? gamma, Tensor mean, Tensor rstd, "
-    "bool[] batch, bool[] read, bool[] need_x, bool need_sums, bool channels_last) -> (Tensor[], Tensor)",
+    "bool[] batch, bool[] read, bool[] need_x, bool need_sums, bool channels_last) -> (Tensor[], Tensor, Tensor)",
     _bwd,
     _bwd_fake,
 )

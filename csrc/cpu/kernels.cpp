@@ -16,7 +16,7 @@ void pool_pair_forward(const PoolPairForward&);
 void pool_pair_backward(const PoolPairBackward&);
 void batch_statistics(const BatchStatistics&);
 void mixed_norm_sum_forward(const MixedNormSumForward&);
-void mixed_norm_sum_reduce(const MixedNormSumReduce&);
+
 void mixed_norm_sum_backward(const MixedNormSumBackward&);
 void separable_forward(const SeparableForward&);
 void separable_backward(const SeparableBackward&);
@@ -26,8 +26,8 @@ const Kernels table = {
     ASOSE_NAME(ASOSE_ISA),    arch_weights_forward,   arch_weights_backward,
     mixed_sum_forward,        mixed_sum_backward,     multi_depthwise_forward,
     multi_depthwise_backward, pool_pair_forward,      pool_pair_backward,
-    batch_statistics,         mixed_norm_sum_forward, mixed_norm_sum_reduce,
-    mixed_norm_sum_backward,  separable_forward,      separable_backward,
+    batch_statistics,         mixed_norm_sum_forward, mixed_norm_sum_backward,
+    separable_forward,        separable_backward,
 };
 
 }  // namespace asose::cpu::ASOSE_ISA

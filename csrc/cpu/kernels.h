@@ -23,7 +23,6 @@ struct Kernels {
   void (*pool_pair_backward)(const PoolPairBackward&);
   void (*batch_statistics)(const BatchStatistics&);
   void (*mixed_norm_sum_forward)(const MixedNormSumForward&);
-  void (*mixed_norm_sum_reduce)(const MixedNormSumReduce&);
   void (*mixed_norm_sum_backward)(const MixedNormSumBackward&);
   void (*separable_forward)(const SeparableForward&);
   void (*separable_backward)(const SeparableBackward&);

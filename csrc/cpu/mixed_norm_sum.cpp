@@ -21,23 +21,51 @@ struct Lanes {
   Acc operator[](int64_t i) const { return values[i]; }
 };
 
+// w_k gamma_kc rstd_kc, or w_k where nothing is folded in.
+double scale_of(const FoldedNorms& norms, double weight, int k, int64_t at) {
+  if (weight == 0 || k >= norms.count) return weight;
+  return weight * norms.rstd[at] * (norms.gamma ? norms.gamma[at] : 1);
+}
+
+// The mean as the kernels' arithmetic can hold it. What it lacks is small, but not beside the
+// standard deviation where the mean is large.
+template <class Acc>
+Acc center_of(const FoldedNorms& norms, int k, int64_t at) {
+  return k < norms.count ? static_cast<Acc>(norms.mean[at]) : Acc{0};
+}
+
 template <class T>
 void forward(const MixedNormSumForward& args) {
   using Acc = typename Element<T>::Acc;
   const LaneGrid grid(args.space, 0);
   const Acc* weights = static_cast<const Acc*>(args.weights);
-  const int64_t runs = grid.runs();
+  const int64_t runs = grid.runs(), channels = args.space.channels;
+  Acc* scales = static_cast<Acc*>(args.tables);
+  Acc *centers = scales + args.inputs * channels, *shifts = centers + args.inputs * channels;
+  for (int64_t c = 0; c < channels; ++c) {
+    double shift = 0;
+    for (int k = 0; k < args.inputs; ++k) {
+      const int64_t at = k * channels + c;
+      const double scale = scale_of(args.norms, weights[k], k, at);
+      const Acc center = center_of<Acc>(args.norms, k, at);
+      scales[at] = static_cast<Acc>(scale), centers[at] = center;
+      if (k >= args.norms.count || weights[k] == 0) continue;
+      shift -= scale * (args.norms.mean[at] - center);
+      if (args.norms.beta) shift += weights[k] * args.norms.beta[at];
+    }
+    shifts[c] = static_cast<Acc>(shift);
+  }
 #pragma omp parallel for schedule(static) num_threads(args.threads)
   for (int64_t index = 0; index < runs; ++index) {
     const LaneRun run = grid.run(index);
     alignas(64) Acc sum[kBlockElements];
-    const Lanes<Acc> shift(args.shift, 0, args.space, run);
+    const Lanes<Acc> shift(shifts, 0, args.space, run);
     for (int64_t r = 0; r < run.rows; ++r)
       std::copy_n(shift.values, run.lanes, sum + r * run.lanes);
     for (int k = 0; k < args.inputs; ++k) {
       if (weights[k] == 0) continue;
-      const Lanes<Acc> scale(args.scale, k, args.space, run);
-      const Lanes<Acc> center(args.center, k, args.space, run);
+      const Lanes<Acc> scale(scales, k, args.space, run);
+      const Lanes<Acc> center(centers, k, args.space, run);
       const T* z = static_cast<const T*>(args.z[k]) + run.offset;
       for (int64_t r = 0; r < run.rows; ++r) {
         Acc* row = sum + r * run.lanes;
@@ -55,15 +83,18 @@ void forward(const MixedNormSumForward& args) {
   }
 }
 
+// Rows of tables[k].
+enum TableRow { kScale, kCenter, kSlope, kShift, kTableRows };
+
 // Sums of one run: g where z is null, else g (z - center).
 template <class T>
-void sum_run(double* sums, const T* grad, const T* z, const void* center, int64_t k,
+void sum_run(double* sums, const T* grad, const T* z, const void* tables, int64_t k,
              const ChannelSpace& space, const LaneRun& run) {
   using Acc = typename Element<T>::Acc;
   alignas(64) Acc sum[kMaxLanes];
   std::fill_n(sum, run.lanes, Acc{0});
   if (z) {
-    const Lanes<Acc> centers(center, k, space, run);
+    const Lanes<Acc> centers(tables, k * kTableRows + kCenter, space, run);
     for (int64_t r = 0; r < run.rows; ++r) {
       const T* g = grad + run.offset + r * run.pitch;
       const T* row = z + run.offset + r * run.pitch;
@@ -84,7 +115,7 @@ void sum_run(double* sums, const T* grad, const T* z, const void* center, int64_
 }
 
 template <class T>
-void reduce(const MixedNormSumReduce& args) {
+void reduce(const MixedNormSumBackward& args) {
   const LaneGrid grid(args.space, kSumRows);
   const T* grad = static_cast<const T*>(args.grad);
   const int64_t channels = args.space.channels, runs = grid.runs(), groups = grid.groups();
@@ -100,7 +131,7 @@ void reduce(const MixedNormSumReduce& args) {
       double* partial = args.partials + run.group * columns * channels;
       for (int column = 0; column < columns; ++column)
         if (column == 0 || z(column))
-          sum_run(partial + column * channels, grad, z(column), args.center, column - 1, args.space,
+          sum_run(partial + column * channels, grad, z(column), args.tables, column - 1, args.space,
                   run);
     }
 #pragma omp for schedule(static)
@@ -116,12 +147,48 @@ void reduce(const MixedNormSumReduce& args) {
   }
 }
 
+// The tables, and the sums about means instead of centres.
+template <class Acc>
+void finish_tables(const MixedNormSumBackward& args) {
+  const int64_t channels = args.space.channels;
+  const double count = static_cast<double>(args.space.outer * args.space.inner);
+  for (int k = 0; k < args.norms.count; ++k) {
+    Acc* table = static_cast<Acc*>(args.tables) + k * kTableRows * channels;
+    double* s1 = args.sums + (1 + k) * channels;
+    const double weight = static_cast<const Acc*>(args.weights)[k];
+    for (int64_t c = 0; c < channels; ++c) {
+      const int64_t at = k * channels + c;
+      const double rest = args.norms.mean[at] - table[kCenter * channels + c];
+      if (args.z[k]) s1[c] = (s1[c] - rest * args.sums[c]) * args.norms.rstd[at];
+      if (weight == 0 || !args.of_batch[k]) continue;
+      const double share = scale_of(args.norms, weight, k, at) / count;
+      const double slope = -share * args.norms.rstd[at] * s1[c];
+      table[kSlope * channels + c] = static_cast<Acc>(slope);
+      table[kShift * channels + c] = static_cast<Acc>(-share * args.sums[c] - slope * rest);
+    }
+  }
+}
+
 template <class T>
 void backward(const MixedNormSumBackward& args) {
   using Acc = typename Element<T>::Acc;
   const LaneGrid grid(args.space, 0);
   const Acc* weights = static_cast<const Acc*>(args.weights);
-  const int64_t runs = grid.runs();
+  const int64_t runs = grid.runs(), channels = args.space.channels;
+  for (int k = 0; k < args.inputs; ++k) {
+    Acc* table = static_cast<Acc*>(args.tables) + k * kTableRows * channels;
+    for (int64_t c = 0; c < channels; ++c) {
+      const int64_t at = k * channels + c;
+      table[kScale * channels + c] = static_cast<Acc>(scale_of(args.norms, weights[k], k, at));
+      table[kCenter * channels + c] = center_of<Acc>(args.norms, k, at);
+      table[kSlope * channels + c] = table[kShift * channels + c] = 0;
+    }
+  }
+  if (args.sums) {
+    reduce<T>(args);
+    finish_tables<Acc>(args);
+  }
+  if (std::all_of(args.grad_z, args.grad_z + args.inputs, [](void* to) { return !to; })) return;
 #pragma omp parallel for schedule(static) num_threads(args.threads)
   for (int64_t index = 0; index < runs; ++index) {
     const LaneRun run = grid.run(index);
@@ -134,8 +201,11 @@ void backward(const MixedNormSumBackward& args) {
           std::fill_n(grad_z + r * run.pitch, run.lanes, Element<T>::store(0));
         continue;
       }
-      const Lanes<Acc> scale(args.scale, k, args.space, run);
-      if (!args.z[k]) {
+      const auto row = [&](TableRow row) {
+        return Lanes<Acc>(args.tables, k * kTableRows + row, args.space, run);
+      };
+      const Lanes<Acc> scale = row(kScale);
+      if (k >= args.norms.count || !args.of_batch[k]) {
         for (int64_t r = 0; r < run.rows; ++r) {
           const int64_t at = r * run.pitch;
 #pragma omp simd
@@ -144,9 +214,7 @@ void backward(const MixedNormSumBackward& args) {
         }
         continue;
       }
-      const Lanes<Acc> center(args.center, k, args.space, run);
-      const Lanes<Acc> slope(args.slope, k, args.space, run);
-      const Lanes<Acc> shift(args.shift, k, args.space, run);
+      const Lanes<Acc> center = row(kCenter), slope = row(kSlope), shift = row(kShift);
       const T* z = static_cast<const T*>(args.z[k]) + run.offset;
       for (int64_t r = 0; r < run.rows; ++r) {
         const int64_t at = r * run.pitch;
@@ -170,20 +238,6 @@ void mixed_norm_sum_forward(const MixedNormSumForward& args) {
       return forward<double>(args);
     case DType::bf16:
       return forward<bfloat16>(args);
-    case DType::f16:
-      break;
-  }
-  throw std::invalid_argument("mixed_norm_sum: unknown element type");
-}
-
-void mixed_norm_sum_reduce(const MixedNormSumReduce& args) {
-  switch (args.dtype) {
-    case DType::f32:
-      return reduce<float>(args);
-    case DType::f64:
-      return reduce<double>(args);
-    case DType::bf16:
-      return reduce<bfloat16>(args);
     case DType::f16:
       break;
   }

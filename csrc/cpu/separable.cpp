@@ -35,7 +35,7 @@ struct Worker {
   Worker(const Separable& separable, const SeparableTiling& tiling)
       : op(separable.depthwise),
         tiling(tiling),
-        pointwise(static_cast<const A*>(separable.pointwise)),
+        pointwise(static_cast<const A*>(separable.blocked)),
         blocks(static_cast<int>(DepthwiseTiling::ceil_div(op.channels, kLanes<A>))),
         inputs(reinterpret_cast<Vector<A>*>(static_cast<char*>(op.scratch) +
                                             omp_get_thread_num() * tiling.scratch_bytes)),
@@ -103,6 +103,26 @@ struct Worker {
                           tile.width, false);
   }
 };
+
+// Fills op.blocked, all threads of a parallel region together.
+template <class A>
+void block_pointwise(const Separable& op, const SeparableTiling& tiling, bool backward) {
+  constexpr int64_t pad = SeparableTiling::kPad;
+  const int64_t channels = op.depthwise.channels, groups = tiling.padded_channels / pad;
+  const int64_t all = op.depthwise.branches * groups;
+  const int64_t across = backward ? 1 : channels, along = backward ? channels : 1;
+#pragma omp for schedule(static)
+  for (int64_t group = 0; group < all; ++group) {
+    const int64_t first = group % groups * pad;
+    const int64_t lanes = std::min(pad, channels - first);
+    const A* from = static_cast<const A*>(op.pointwise) + group / groups * channels * channels;
+    A* to = static_cast<A*>(op.blocked) + group * channels * pad;
+    for (int64_t c = 0; c < channels; ++c, to += pad) {
+      for (int64_t i = 0; i < lanes; ++i) to[i] = from[c * along + (first + i) * across];
+      std::fill(to + lanes, to + pad, A{});
+    }
+  }
+}
 
 // Mean and sum of squared deviations of every channel, merged strip by strip (Chan, Golub and
 // LeVeque, 1983); within a strip, deviations are taken about its first value.
@@ -189,6 +209,7 @@ void forward(const SeparableForward& args) {
 #pragma omp parallel num_threads(op.threads)
   {
     const Worker<T> worker(args.op, tiling);
+    block_pointwise<typename Element<T>::Acc>(args.op, tiling, false);
 #pragma omp for schedule(dynamic)
     for (int64_t slice = 0; slice < tiling.slices; ++slice) {
       double* statistics = args.partials ? args.partials + slice * row : nullptr;
@@ -397,6 +418,7 @@ void backward(const SeparableBackward& args) {
 #pragma omp parallel num_threads(op.threads)
   {
     const Worker<T> worker(args.op, tiling);
+    block_pointwise<A>(args.op, tiling, true);
 #pragma omp for schedule(dynamic)
     for (int64_t slice = 0; slice < tiling.slices; ++slice) {
       std::fill_n(worker.sums, worker.blocks * op.rows(), Vector<A>{});

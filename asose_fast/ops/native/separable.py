@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from asose_fast.ops.multi_depthwise import Plan
 from asose_fast.ops.native import DTYPE_CODES, address, memory, module_and_context
@@ -21,7 +20,7 @@ def forward(
     x, xs, params = xs[0], dense(xs), params.contiguous()
     zs = [memory.empty(plan.out_shape(x), x) for _ in plan.kernels]
     slices, row, scratch = _workspace(x, plan, context)
-    table = _blocked(pointwise.transpose(1, 2), row)
+    pointwise, blocked = pointwise.contiguous(), pointwise.new_empty(*pointwise.shape[:2], row)
     shape = (len(zs), x.shape[1]) if statistics else (0,)
     mean, var = (params.new_empty(shape, dtype=torch.float64) for _ in range(2))
     partials = mean.new_empty(slices, 2, *shape)
@@ -29,7 +28,7 @@ def forward(
         return zs, mean.fill_(torch.nan), var.fill_(torch.nan)
     module.separable_forward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
-        [t.data_ptr() for t in (*xs, *zs)], address(params), address(table),
+        [t.data_ptr() for t in (*xs, *zs)], address(params), address(pointwise), address(blocked),
         address(partials), address(mean), address(var), address(scratch), context,
     )  # fmt: skip
     return zs, mean, var
@@ -56,7 +55,7 @@ def backward(
     grad_xs = [memory.empty(x.shape, x) if need else None for need in need_x]
     slices, row, scratch = _workspace(x, plan, context)
     params, tables = params.contiguous(), tables.to(params.dtype).contiguous()
-    table = _blocked(pointwise, row)
+    pointwise, blocked = pointwise.contiguous(), pointwise.new_empty(*pointwise.shape[:2], row)
     partials = partials_pointwise = grad_params = grad_pointwise = None
     if need_depthwise or need_affine:
         partials = params.new_empty(slices, *params.shape)
@@ -66,7 +65,7 @@ def backward(
         grad_pointwise = params.new_empty(*pointwise.shape[:2], row)
     module.separable_backward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
-        [address(t) for t in (*xs, *grads, *zs, *grad_xs)], address(params), address(table),
+        [address(t) for t in (*xs, *grads, *zs, *grad_xs)], address(params), address(pointwise), address(blocked),
         address(tables), need_depthwise, need_pointwise, need_affine,
         address(partials), address(partials_pointwise), address(grad_params), address(grad_pointwise),
         address(scratch), context,
@@ -76,13 +75,6 @@ def backward(
         params.new_empty(0) if grad_params is None else grad_params,
         params.new_empty(0) if grad_pointwise is None else grad_pointwise[:, :, : x.shape[1]].contiguous(),
     )
-
-
-def _blocked(matrices: Tensor, columns: int) -> Tensor:
-    """(B, C, C) -> (B, columns / 16, C, 16), columns beyond C being 0."""
-    padded = F.pad(matrices, (0, columns - matrices.shape[2]))
-    blocks: Tensor = padded.unflatten(2, (-1, 16))
-    return blocks.transpose(1, 2).contiguous()
 
 
 def _workspace(x: Tensor, plan: Plan, threads: int) -> tuple[int, int, Tensor]:
