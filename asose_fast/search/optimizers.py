@@ -13,10 +13,24 @@ from asose_fast.search.phases import Phase
 
 
 def weight_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.SGD:
-    """SGD over all parameters of `network`."""
-    return torch.optim.SGD(
-        network.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    """SGD over all parameters of `network`, in one call for those that have a gradient."""
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
+    optimizer.register_step_pre_hook(_start_momentum)
+    return optimizer
+
+
+def _start_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Momentum 0 for a parameter's first gradient, the same as none: the fused step wants all of them or no one."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if group["momentum"] and p.grad is not None and p not in optimizer.state:
+                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
 
 
 def alpha_optimizer(alpha: list[Tensor], learning_rate: float) -> torch.optim.Adam:

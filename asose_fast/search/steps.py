@@ -50,7 +50,7 @@ def weight_step(
     optimizer.zero_grad(set_to_none=True)
     result.loss.backward()
     if clip:
-        nn.utils.clip_grad_norm_(network.parameters(), clip)
+        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
     optimizer.step()
     return _detached(result)
 

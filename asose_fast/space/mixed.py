@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from asose_fast.ops import mixed_sum, registry
 from asose_fast.ops.mixed_sum import accumulation_dtype
-from asose_fast.space.candidates import build_candidate
-from asose_fast.space.stacked import Branches, run
+from asose_fast.space.candidates import Zero, build_candidate
+from asose_fast.space.stacked import Branches, computes, run
 
 
 class MixedOp(nn.Module):
@@ -69,6 +69,10 @@ class MixedOp(nn.Module):
         shortcut = x if shortcut is None else shortcut
         if weights is None:
             op = self._candidate(index)
+            if gain is not None and shortcut is x and computes(op, nn.Identity):
+                return x
+            if gain is not None and computes(op, Zero):
+                return mixed_sum([shortcut], (1 - gain).reshape(1))
             if branches := self._stacked(x, [op]):
                 one = x.new_ones(1, dtype=accumulation_dtype(x.dtype))
                 return branches.mix(x, one if gain is None else gain * one, None, shortcut, gain and 1 - gain)

@@ -57,7 +57,7 @@ class Branches(NamedTuple):
         """Sorts the candidates of a mixed operation."""
         found = Branches(stride, recompute, {}, {}, {}, {})
         for k, op in enumerate(ops):
-            if _is(op, nn.Sequential) and len(op) and _is(norm := op[-1], nn.BatchNorm2d):
+            if computes(op, nn.Sequential) and len(op) and computes(norm := op[-1], nn.BatchNorm2d):
                 if stages := _stages(list(op), stride):
                     found.separable[k] = stages
                 else:
@@ -65,7 +65,7 @@ class Branches(NamedTuple):
                     found.normed[k] = Normed(active, list(op)[active:-1], norm)
             elif _is_reduction(op):
                 found.normed[k] = Normed(True, [op.halves], op.norm)
-            elif not _is(op, Zero):
+            elif not computes(op, Zero):
                 found.others[k] = op
         pair = [
             [k for k, (_, body, _) in found.normed.items() if len(body) == 1 and is_pool(body[0], stride)]
@@ -112,7 +112,7 @@ class Branches(NamedTuple):
         w = weights.unbind()
         terms = []
         for k, op in self.others.items():
-            if share is not None and shortcut is x and _is(op, nn.Identity):
+            if share is not None and shortcut is x and computes(op, nn.Identity):
                 share = share + w[k]  # one term less to read and to differentiate
             else:
                 terms.append((run(op, x, tracked=index in (None, k)), w[k]))
@@ -148,7 +148,7 @@ def run(op: nn.Module | Sequence[Callable[[Tensor], Tensor]], x: Tensor, *, trac
     return y if tracked else y.detach()  # skip_connect gives x itself, gradient and all
 
 
-def _is(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
+def computes(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
     """Whether a module does what its type says: no subclass, no parametrization, no hooks."""
     if type(module) is not kind:
         return False
@@ -170,9 +170,9 @@ def _stages(chain: list[nn.Module], stride: int) -> list[Stage]:
         relu, depthwise, pointwise, norm = chain[first : first + 4]
         if not (
             _is_relu(relu)
-            and (_is(depthwise, nn.Conv2d) and _is_depthwise(depthwise, 1 if stages else stride))
-            and (_is(pointwise, nn.Conv2d) and _is_pointwise(pointwise))
-            and _is(norm, nn.BatchNorm2d)
+            and (computes(depthwise, nn.Conv2d) and _is_depthwise(depthwise, 1 if stages else stride))
+            and (computes(pointwise, nn.Conv2d) and _is_pointwise(pointwise))
+            and computes(norm, nn.BatchNorm2d)
         ):
             return []
         stages.append(Stage(depthwise, pointwise, norm))
@@ -202,18 +202,18 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
 
 
 def _is_relu(module: nn.Module) -> bool:
-    return _is(module, nn.ReLU) and not module.inplace
+    return computes(module, nn.ReLU) and not module.inplace
 
 
 def _is_reduction(op: nn.Module) -> TypeGuard[FactorizedReduce]:
-    return _is(op, FactorizedReduce) and all(
-        [_is(op.even, nn.Conv2d), _is(op.odd, nn.Conv2d), _is(op.norm, nn.BatchNorm2d)]
+    return computes(op, FactorizedReduce) and all(
+        [computes(op.even, nn.Conv2d), computes(op.odd, nn.Conv2d), computes(op.norm, nn.BatchNorm2d)]
     )
 
 
 def _is_avg(pool: object, stride: int) -> bool:
     return (
-        _is(pool, nn.AvgPool2d)
+        computes(pool, nn.AvgPool2d)
         and (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode) == (3, stride, 1, False)
         and not pool.count_include_pad
         and pool.divisor_override is None
@@ -222,7 +222,7 @@ def _is_avg(pool: object, stride: int) -> bool:
 
 def _is_max(pool: object, stride: int) -> bool:
     return (
-        _is(pool, nn.MaxPool2d)
+        computes(pool, nn.MaxPool2d)
         and (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode) == (3, stride, 1, False)
         and pool.dilation == 1
         and not pool.return_indices

@@ -79,7 +79,7 @@ void MemoryPool::give(void* block) {
   sizes_.erase(found);
   in_use_ -= bytes;
   cached_ += bytes;
-  free_.emplace(bytes, block);
+  free_.emplace_hint(free_.lower_bound(bytes), bytes, block);  // first out, while the cache has it
 }
 
 void MemoryPool::release() {
