@@ -208,7 +208,7 @@ class _ArchWeights(torch.autograd.Function):
         boost: Boost | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rule = boost or Boost(top_k=0)
-        weights, soft, index, entropy, max_prob = torch.ops.asose_fast.arch_weights_fwd(
+        weights, soft, index, entropy, max_prob = arch_weights_fwd(
             logits, noise, rng, temperature, hard, rule.top_k, rule.amount, rule.below, rule.skip, rule.none
         )
         ctx.save_for_backward(soft)
@@ -223,7 +223,7 @@ class _ArchWeights(torch.autograd.Function):
         if grad is None:
             return (None,) * 6
         (soft,) = ctx.saved_tensors
-        grad_logits = torch.ops.asose_fast.arch_weights_bwd(grad, soft, ctx.temperature)
+        grad_logits = arch_weights_bwd(grad, soft, ctx.temperature)
         return grad_logits, None, None, None, None, None
 
 
@@ -257,10 +257,10 @@ def _bwd_fake(grad: Tensor, soft: Tensor, temperature: float) -> Tensor:
     return torch.empty_like(soft)
 
 
-define(
+arch_weights_fwd = define(
     "arch_weights_fwd(Tensor logits, Tensor? noise, Tensor? rng, float temperature, bool hard, int top_k, "
     "float amount, float below, int skip, int none) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _fwd,
     _fwd_fake,
 )
-define("arch_weights_bwd(Tensor grad, Tensor soft, float temperature) -> Tensor", _bwd, _bwd_fake)
+arch_weights_bwd = define("arch_weights_bwd(Tensor grad, Tensor soft, float temperature) -> Tensor", _bwd, _bwd_fake)

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops.batch_statistics import batch_statistics
+from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
 from asose_fast.ops.multi_depthwise import Plan, accumulation_dtype, pack, unpack
 from asose_fast.ops.norms import affine_parameters, check_count, normalisation, of_batch, update_running
-from asose_fast.ops.separable import pack_pointwise
+from asose_fast.ops.pool_pair import pool_pair_bwd, pool_pair_fwd
+from asose_fast.ops.separable import pack_pointwise, separable_bwd, separable_fwd
 
 T = TypeVar("T")
 
@@ -195,7 +197,7 @@ class _MixedLayer(torch.autograd.Function):
             stages.append(_Stage(params, matrices, *normalisation(norms, mean, var)))
             measured.append((norms, mean, var))
 
-        pooled = list(torch.ops.asose_fast.pool_pair_fwd(x, layer.stride)) if layer.pools else []
+        pooled = list(pool_pair_fwd(x, layer.stride)) if layer.pools else []
         rest = pooled + parts.zs
         ends = [(stage.mean[low:high], stage.rstd[low:high]) for stage, low, high in layer.ends(stages)]
         if rest:
@@ -216,7 +218,7 @@ class _MixedLayer(torch.autograd.Function):
             )  # fmt: skip
         gamma, beta = parts.affine[-1]
         all_weights = torch.cat([weights, plain_weights])
-        y: Tensor = torch.ops.asose_fast.mixed_norm_sum_fwd(final + parts.plain, all_weights, gamma, beta, mean, rstd)
+        y: Tensor = mixed_norm_sum_fwd(final + parts.plain, all_weights, gamma, beta, mean, rstd)
 
         ctx.layer = layer
         ctx.batch = [[of_batch(norm) for norm in norms] for norms in (*layer.norms, layer.last_norms)]
@@ -253,7 +255,7 @@ class _MixedLayer(torch.autograd.Function):
         if layer.recompute:
             for plan, stage in zip(layer.plans, stages, strict=True):
                 outputs.append(_run_stage(x, outputs, plan, stage.params, stage.pointwise, False)[0])
-            pooled = list(torch.ops.asose_fast.pool_pair_fwd(x, layer.stride)) if layer.pools else []
+            pooled = list(pool_pair_fwd(x, layer.stride)) if layer.pools else []
         else:
             outputs = [take(len(plan.kernels)) for plan in layer.plans]
             pooled = take(layer.pools)
@@ -279,7 +281,7 @@ class _MixedLayer(torch.autograd.Function):
         ] + [need_plain_weights] * len(plain)
         need_sums = need_beta or any(read)
         inputs = [*_last(layer, outputs), *pooled, *zs, *plain]
-        wanted, sums, tables = torch.ops.asose_fast.mixed_norm_sum_bwd(
+        wanted, sums, tables = mixed_norm_sum_bwd(
             grad, [t for t, is_read in zip(inputs, read, strict=True) if is_read], weights, gamma, mean, rstd,
             last_batch, read, [False] * (chains + layer.pools) + need.zs + of_plain, need_sums, True,
         )  # fmt: skip
@@ -323,7 +325,7 @@ class _MixedLayer(torch.autograd.Function):
             )
             # What is not used is not read: the gradient stands in for it.
             inputs = [z if u else grad for z, u in zip(outputs[depth - 1], used, strict=False)] if depth else [x]
-            grad_inputs, params, matrices = torch.ops.asose_fast.separable_bwd(
+            grad_inputs, params, matrices = separable_bwd(
                 given, zs_read, torch.cat([of_inputs, tables[inner:size]]), inputs, stage.params, stage.pointwise,
                 *plan, used if depth else [need_x],
                 any(need.depthwise[depth]), any(need.pointwise[depth]), need_affine,
@@ -351,7 +353,7 @@ class _MixedLayer(torch.autograd.Function):
         terms_of_x = [(grad, v) for v, same in zip(w[branches:], layer.plain_is_x, strict=True) if same and need_x]
         if any(of_pools):
             terms_of_x += [] if grad_x is None else [(grad_x, 1.0)]
-            grad_x = torch.ops.asose_fast.pool_pair_bwd(
+            grad_x = pool_pair_bwd(
                 [grad if n and w[chains + p] != 0 else None for p, n in enumerate(of_pools)],
                 [z if b else None for z, b in zip(pooled, last_batch[chains:], strict=False)],
                 tables[chains : chains + 2], x, layer.stride, [t for t, _ in terms_of_x], [v for _, v in terms_of_x],
@@ -397,7 +399,7 @@ def _run_stage(
     x: Tensor, outputs: list[list[Tensor]], plan: Plan, params: Tensor, pointwise: Tensor, statistics: bool
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     inputs = outputs[-1][: plan.inputs] if outputs else [x]
-    zs, mean, var = torch.ops.asose_fast.separable_fwd(inputs, params, pointwise, *plan, statistics)
+    zs, mean, var = separable_fwd(inputs, params, pointwise, *plan, statistics)
     return zs, mean, var
 
 

@@ -245,7 +245,7 @@ class _MixedNormSum(torch.autograd.Function):
         all_weights = torch.cat([weights, plain_weights])
         saved = [x for x, read in zip(xs, ctx.read, strict=True) if read]
         ctx.save_for_backward(all_weights, gamma, beta, mean, rstd, *saved)
-        y: Tensor = torch.ops.asose_fast.mixed_norm_sum_fwd(xs, all_weights, gamma, beta, mean, rstd)
+        y: Tensor = mixed_norm_sum_fwd(xs, all_weights, gamma, beta, mean, rstd)
         return y
 
     @staticmethod
@@ -253,7 +253,7 @@ class _MixedNormSum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weights, gamma, beta, mean, rstd, *xs = ctx.saved_tensors
         _, need_weights, need_plain_weights, need_gamma, need_beta, *_ = ctx.needs_input_grad
-        grad_xs, sums, _ = torch.ops.asose_fast.mixed_norm_sum_bwd(
+        grad_xs, sums, _ = mixed_norm_sum_bwd(
             grad, xs, weights, gamma, mean, rstd, ctx.batch, ctx.read, ctx.need_x, ctx.need_sums, ctx.channels_last
         )
         wanted = iter(grad_xs)
@@ -309,12 +309,12 @@ def _bwd_fake(
     return grad_xs, sums, mean.new_empty(len(need_x), 4, mean.size(1), dtype=accumulation_dtype(grad.dtype))
 
 
-define(
+mixed_norm_sum_fwd = define(
     "mixed_norm_sum_fwd(Tensor[] xs, Tensor weights, Tensor? gamma, Tensor? beta, Tensor mean, Tensor rstd) -> Tensor",
     _fwd,
     _fwd_fake,
 )
-define(
+mixed_norm_sum_bwd = define(
     "mixed_norm_sum_bwd(Tensor grad, Tensor[] xs, Tensor weights, Tensor? gamma, Tensor mean, Tensor rstd, "
     "bool[] batch, bool[] read, bool[] need_x, bool need_sums, bool channels_last) -> (Tensor[], Tensor, Tensor)",
     _bwd,

@@ -135,7 +135,7 @@ class _MixedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, *xs: Tensor) -> Tensor:
         ctx.save_for_backward(weights, *(xs if ctx.needs_input_grad[0] else ()))
-        y: Tensor = torch.ops.asose_fast.mixed_sum_fwd(xs, weights)
+        y: Tensor = mixed_sum_fwd(xs, weights)
         return y
 
     @staticmethod
@@ -143,7 +143,7 @@ class _MixedSum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weights, *xs = ctx.saved_tensors
         need_weights, *need_x = ctx.needs_input_grad
-        grad_xs, grad_weights = torch.ops.asose_fast.mixed_sum_bwd(grad, xs, weights, need_x, need_weights)
+        grad_xs, grad_weights = mixed_sum_bwd(grad, xs, weights, need_x, need_weights)
         wanted = iter(grad_xs)
         return grad_weights if need_weights else None, *(next(wanted) if need else None for need in need_x)
 
@@ -168,8 +168,8 @@ def _bwd_fake(
     return grad_xs, weights.new_empty(len(need_x) if need_weights else 0)
 
 
-define("mixed_sum_fwd(Tensor[] xs, Tensor weights) -> Tensor", _fwd, _fwd_fake)
-define(
+mixed_sum_fwd = define("mixed_sum_fwd(Tensor[] xs, Tensor weights) -> Tensor", _fwd, _fwd_fake)
+mixed_sum_bwd = define(
     "mixed_sum_bwd(Tensor grad, Tensor[] xs, Tensor weights, bool[] need_x, bool need_weights) -> (Tensor[], Tensor)",
     _bwd,
     _bwd_fake,

@@ -283,7 +283,7 @@ class _MultiDepthwise(torch.autograd.Function):
         ctx.affine = [(t.dtype, t.shape) for t in affine]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(params, *xs)
-        return tuple(torch.ops.asose_fast.multi_depthwise_fwd(xs, params, *plan))
+        return tuple(multi_depthwise_fwd(xs, params, *plan))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -291,7 +291,7 @@ class _MultiDepthwise(torch.autograd.Function):
         plan: Plan = ctx.plan
         params, *xs = ctx.saved_tensors
         need_x, need_weights, need_affine = split(plan, ctx.needs_input_grad[1:])
-        grad_xs, grad_params = torch.ops.asose_fast.multi_depthwise_bwd(
+        grad_xs, grad_params = multi_depthwise_bwd(
             grads, xs, params, *plan, need_x, any(need_weights), any(need_affine)
         )
         wanted = iter(grad_xs)
@@ -344,8 +344,8 @@ def empty_channels_last(like: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 PLAN = "int[] kernels, int[] dilations, int inputs, int stride, bool relu, bool affine"
-define(f"multi_depthwise_fwd(Tensor[] xs, Tensor params, {PLAN}) -> Tensor[]", _fwd, _fwd_fake)
-define(
+multi_depthwise_fwd = define(f"multi_depthwise_fwd(Tensor[] xs, Tensor params, {PLAN}) -> Tensor[]", _fwd, _fwd_fake)
+multi_depthwise_bwd = define(
     f"multi_depthwise_bwd(Tensor?[] grads, Tensor[] xs, Tensor params, {PLAN}, bool[] need_x, bool need_weights, "
     "bool need_affine) -> (Tensor[], Tensor)",
     _bwd,

@@ -110,7 +110,7 @@ class _PoolPair(torch.autograd.Function):
         ctx.stride = stride
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x)
-        avg, max = torch.ops.asose_fast.pool_pair_fwd(x, stride)
+        avg, max = pool_pair_fwd(x, stride)
         return avg, max
 
     @staticmethod
@@ -118,7 +118,7 @@ class _PoolPair(torch.autograd.Function):
     def backward(ctx: Any, grad_avg: Tensor | None, grad_max: Tensor | None) -> tuple[Tensor | None, None]:
         (x,) = ctx.saved_tensors
         none = x.new_empty(0)
-        return torch.ops.asose_fast.pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], []), None
+        return pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], []), None
 
 
 def out_shape(x: Tensor, stride: int) -> tuple[int, ...]:
@@ -145,8 +145,8 @@ def _bwd_fake(grads: list[Tensor | None], zs: list[Tensor | None], tables: Tenso
     return torch.empty_like(x, memory_format=torch.channels_last)
 
 
-define("pool_pair_fwd(Tensor x, int stride) -> (Tensor, Tensor)", _fwd, _fwd_fake)
-define(
+pool_pair_fwd = define("pool_pair_fwd(Tensor x, int stride) -> (Tensor, Tensor)", _fwd, _fwd_fake)
+pool_pair_bwd = define(
     "pool_pair_bwd(Tensor?[] grads, Tensor?[] zs, Tensor tables, Tensor x, int stride, Tensor[] terms, "
     "float[] factors) -> Tensor",
     _bwd,

@@ -177,7 +177,7 @@ class _Separable(torch.autograd.Function):
         ctx.like = [(t.dtype, t.shape) for t in tensors]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(params, matrices, *xs)
-        zs, _, _ = torch.ops.asose_fast.separable_fwd(xs, params, matrices, *plan, False)
+        zs, _, _ = separable_fwd(xs, params, matrices, *plan, False)
         return tuple(zs)
 
     @staticmethod
@@ -189,7 +189,7 @@ class _Separable(torch.autograd.Function):
         need_x, need_weights, need_pointwise, need_affine = _split(plan, needs)
         tables = params.new_zeros(len(grads), 4, params.shape[1])
         tables[:, 0] = 1
-        grad_xs, grad_params, grad_pointwise = torch.ops.asose_fast.separable_bwd(
+        grad_xs, grad_params, grad_pointwise = separable_bwd(
             grads, [None] * len(grads), tables, xs, params, matrices, *plan,
             need_x, any(need_weights), any(need_pointwise), any(need_affine),
         )  # fmt: skip
@@ -258,13 +258,13 @@ def _bwd_fake(
     )
 
 
-define(
+separable_fwd = define(
     f"separable_fwd(Tensor[] xs, Tensor params, Tensor pointwise, {PLAN}, bool statistics) "
     "-> (Tensor[], Tensor, Tensor)",
     _fwd,
     _fwd_fake,
 )
-define(
+separable_bwd = define(
     "separable_bwd(Tensor?[] grads, Tensor?[] zs, Tensor tables, Tensor[] xs, Tensor params, Tensor pointwise, "
     f"{PLAN}, bool[] need_x, bool need_depthwise, bool need_pointwise, bool need_affine) "
     "-> (Tensor[], Tensor, Tensor)",

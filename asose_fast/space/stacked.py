@@ -19,7 +19,7 @@ from asose_fast.space.candidates import FactorizedReduce, Zero
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-MEDIUM, LARGE = 1 << 18, 1 << 20
+MEDIUM, LARGE = 1 << 16, 1 << 20
 """Elements of x."""
 
 
