@@ -19,8 +19,8 @@ from asose_fast.space.candidates import FactorizedReduce, Zero
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-MEDIUM, LARGE = 1 << 16, 1 << 20
-"""Elements of x."""
+MEDIUM, LARGE = 1 << 19, 1 << 20
+"""Elements of a tensor."""
 
 
 class Normed(NamedTuple):
@@ -83,16 +83,16 @@ class Branches(NamedTuple):
     def worthwhile(self, x: Tensor) -> bool:
         """Whether stacking is the faster plan, by the rows of benchmarks/test_mixed_op.py.
 
-        One norm that is folded into the sum shares its passes over memory with nothing; a lone separable candidate
-        gains from the depthwise convolutions that oneDNN is slow at, and a 3x3 one where tensors are large.
+        A lone separable candidate gains from the depthwise convolutions that oneDNN is slow at, a 3x3 one where tensors
+        are large, as does one norm that is folded into the sum.
         """
         if self.folded > 1:
             return True
         stages = [stage for chain in self.separable.values() for stage in chain]
         if not stages:
-            return False
+            return x.numel() >= LARGE * self.stride**2
         simple = all(s.depthwise.kernel_size[0] == 3 and s.depthwise.dilation[0] == 1 for s in stages)
-        return x.numel() >= (LARGE if simple else MEDIUM)
+        return not simple or x.numel() >= MEDIUM
 
     def mix(
         self, x: Tensor, weights: Tensor, index: int | None, shortcut: Tensor | None = None, share: Tensor | None = None

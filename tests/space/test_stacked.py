@@ -157,14 +157,17 @@ def test_plans_of_a_sampled_path_agree(stride, index, gain, train):
 def test_lone_candidates_are_stacked_where_it_pays():
     mixed = MixedOp(NAMES, 16, 1)
     sizes = {name: [] for name in NAMES}
-    for name, size in itertools.product(NAMES, (8, 16, 32)):
-        x = torch.empty(64, 16, size, size, device="meta")
+    for name, batch in itertools.product(NAMES, (1, 32, 64)):
+        x = torch.empty(batch, 16, 32, 32, device="meta")
         branches = Branches.of([mixed.ops[name]], 1)
         if branches.folded and branches.worthwhile(x):
-            sizes[name].append(size)
-    assert sizes["sep_conv_3x3"] == [32]
-    assert sizes["sep_conv_7x7"] == sizes["dil_conv_3x3"] == [16, 32]
-    assert not sizes["conv_7x1_1x7"] + sizes["avg_pool_3x3"] + sizes["skip_connect"] + sizes["none"]
+            sizes[name].append(batch)
+    assert sizes["sep_conv_7x7"] == sizes["dil_conv_3x3"] == [1, 32, 64]
+    assert sizes["sep_conv_3x3"] == [32, 64]
+    assert sizes["conv_7x1_1x7"] == sizes["avg_pool_3x3"] == [64]
+    assert not sizes["skip_connect"] + sizes["none"]
+    reducing = Branches.of([MixedOp(NAMES, 16, 2).ops["avg_pool_3x3"]], 2)
+    assert [reducing.worthwhile(x), reducing.worthwhile(torch.empty(256, 16, 32, 32, device="meta"))] == [False, True]
 
 
 def test_state_moves_between_the_plans():
