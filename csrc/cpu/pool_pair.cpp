@@ -110,11 +110,16 @@ void share_row(const PoolPairBackward& args, const NormGradient<A>* norms, int64
   const bool outside = y < 0 || y >= op.out_height();
   if (outside) std::fill(row - 1, row + op.out_width() + 1, Share<A>{});
   row[-1] = row[op.out_width()] = Share<A>{};
+  const int64_t ahead = op.out_width() * op.channels;
   const auto gradient = [&](int pool, int64_t at) {
-    const Vector<A> g = load(static_cast<const T*>(args.grad[pool]) + at, lanes);
+    const T* grad = static_cast<const T*>(args.grad[pool]) + at;
+    const Vector<A> g = load(grad, lanes);
+    __builtin_prefetch(grad + ahead);
     if (!args.tables) return g;
     if (!args.z[pool]) return norms[pool](g);
-    return norms[pool](g, load(static_cast<const T*>(args.z[pool]) + at, lanes));
+    const T* z = static_cast<const T*>(args.z[pool]) + at;
+    __builtin_prefetch(z + ahead);
+    return norms[pool](g, load(z, lanes));
   };
   for (int64_t x = 0; !outside && x < op.out_width(); ++x) {
     const int64_t at = ((image * op.out_height() + y) * op.out_width() + x) * op.channels + channel;
@@ -123,6 +128,7 @@ void share_row(const PoolPairBackward& args, const NormGradient<A>* norms, int64
     if (args.grad[0]) share.average = gradient(0, at) * (A{1} / static_cast<A>(inside.count()));
     if (args.grad[1]) {
       share.max = gradient(1, at);
+      __builtin_prefetch(corner<T>(op, image, y + 2, x) + channel);
       share.position = pool_any(corner<T>(op, image, y, x) + channel, op, inside, lanes).position;
     }
     row[x] = share;
@@ -158,9 +164,11 @@ void backward_band(const PoolPairBackward& args, int64_t image, int64_t first, i
     for (int64_t i = 0; i < rows; ++i) row[i] = shares(top + i);
     for (int64_t x = 0; x < op.width; ++x, at += op.channels) {
       Vector<A> sum = {};
-      for (int term = 0; term < args.terms; ++term)
-        sum += static_cast<A>(args.factor[term]) *
-               load(static_cast<const T*>(args.term[term]) + at, lanes);
+      for (int term = 0; term < args.terms; ++term) {
+        const T* from = static_cast<const T*>(args.term[term]) + at;
+        sum += static_cast<A>(args.factor[term]) * load(from, lanes);
+        __builtin_prefetch(from + op.width * op.channels);
+      }
       const int64_t left = first_window(x), columns = last_window(x) - left + 1;
       const int corner = static_cast<int>((y - top * S + 1) * 3 + x - left * S + 1);
       const auto add = [&](int64_t i, int64_t j) {
@@ -178,7 +186,9 @@ void backward_band(const PoolPairBackward& args, int64_t image, int64_t first, i
         for (int64_t i = 0; i < rows; ++i)
           for (int64_t j = 0; j < columns; ++j) add(i, j);
       }
-      store(static_cast<T*>(args.grad_x) + at, sum, lanes);
+      T* to = static_cast<T*>(args.grad_x) + at;
+      store(to, sum, lanes);
+      __builtin_prefetch(to + op.width * op.channels, 1);
     }
   }
 }
