@@ -114,8 +114,9 @@ class GrowthConfig:
     while there is one."""
     growth_factor: float = 1.5
     """By how much a stage gets wider."""
-    growth_noise: float = 0.0
-    """Relative standard deviation of the shares that the replicas of a channel get of its weights."""
+    growth_noise: float = 0.3
+    """Relative standard deviation of the shares that the replicas of a channel get of its weights. They change no
+    output; without them, at 0, replicas never part."""
     growth_candidates: tuple[str, ...] = ()
     """Candidate operations to add, besides `candidates`."""
     max_depth: int = 9
