@@ -51,6 +51,7 @@ def test_a_grown_network_is_built_again_from_its_spec(seed):
         assert torch.equal(outputs(again, case, 1, plan), outputs(case.grown, case, 1, plan))
     layouts = [[p.stride() for p in network.parameters()] for network in (again, case.grown)]
     assert layouts[0] == layouts[1]
+    assert repr(again) == repr(case.grown)  # the sizes that the modules say they have
 
 
 def test_a_derived_network_of_a_grown_one_is_built_again_from_its_spec():
