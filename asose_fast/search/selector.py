@@ -50,8 +50,7 @@ class Selector:
         self.generator = torch.Generator().manual_seed(seed)
         self.alpha = [self._initial_row().to(device).requires_grad_() for _ in range(layers)]
         self.rng = torch.tensor([seed, 0], device=device)
-        self.opening: dict[int, int] = {}
-        """Alpha steps since a candidate was added, by its index, for those that are not yet open."""
+        self._open({})
 
     def _initial_row(self) -> Tensor:
         row = self.config.alpha_std * torch.randn(len(self.candidates), generator=self.generator)
@@ -77,14 +76,17 @@ class Selector:
     def logits(self) -> Tensor:
         """Alpha, with ln b added, as one table (L, K), which hands its gradient on to the layers' parameters."""
         table = torch.stack(self.alpha)
-        return table + self._log_openness() if self.opening else table
+        return table if self._log_openness is None else table + self._log_openness
 
-    def _log_openness(self) -> Tensor:
-        """ln b, (K,)."""
-        row = torch.zeros(len(self.candidates))
-        for k, steps in self.opening.items():
-            row[k] = math.log(steps / self.config.opening_steps) if steps else CLOSED
-        return row.to(self.rng.device)
+    def _open(self, opening: dict[int, int]) -> None:
+        """Takes note of the alpha steps since candidates were added, by their index, for those not yet open."""
+        self.opening = opening
+        self._log_openness: Tensor | None = None
+        if opening:
+            row = torch.zeros(len(self.candidates))
+            for k, steps in opening.items():
+                row[k] = math.log(steps / self.config.opening_steps) if steps else CLOSED
+            self._log_openness = row.to(self.rng.device)
 
     def sample(self, phase: PhaseName, *, hard: bool = True) -> ArchWeights:
         """Draws the architecture weights of all layers; their gradient reaches `alpha`."""
@@ -127,7 +129,8 @@ class Selector:
     def cool(self) -> None:
         """Lowers the temperature after an alpha step, and opens what has been added further."""
         self.temperature = max(self.config.temperature_floor, self.temperature * self.config.temperature_decay)
-        self.opening = {k: t + 1 for k, t in self.opening.items() if t + 1 < self.config.opening_steps}
+        if self.opening:
+            self._open({k: t + 1 for k, t in self.opening.items() if t + 1 < self.config.opening_steps})
 
     def insert_layer(self, position: int) -> Tensor:
         """Gives a new layer at `position` logits of its own, and returns them."""
@@ -144,9 +147,9 @@ class Selector:
             average = self.logits().logsumexp(1, keepdim=True) - math.log(len(self.candidates))
             rows = [torch.cat(pair).requires_grad_() for pair in zip(self.alpha, average, strict=True)]
         replaced = list(zip(self.alpha, rows, strict=True))
-        self.opening[len(self.candidates)] = 0
         self.candidates.append(name)
         self.alpha = rows
+        self._open({**self.opening, len(self.candidates) - 1: 0})
         return replaced
 
     def state_dict(self) -> dict[str, Any]:
@@ -163,7 +166,8 @@ class Selector:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of `state_dict`; the numbers of layers and candidates may differ from the present ones."""
         self.alpha = [row.to(self.rng.device).clone().requires_grad_() for row in state["alpha"]]
-        self.candidates, self.opening = list(state["candidates"]), dict(state["opening"])
         self.temperature = state["temperature"]
         self.rng = state["rng"].to(self.rng.device).clone()
         self.generator.set_state(state["generator"].cpu())
+        self.candidates = list(state["candidates"])
+        self._open(dict(state["opening"]))

@@ -104,7 +104,9 @@ def test_adam_takes_no_long_step_on_a_new_logit():
         assert state["exp_avg"].shape == state["exp_avg_sq"].shape == row.shape
         assert state["exp_avg"][-1] == 0
         torch.testing.assert_close(state["exp_avg_sq"][-1], state["exp_avg_sq"][:-1].mean())
-    search.selector.opening = {}
+    for _ in range(3):
+        search.selector.cool()
+    assert not search.selector.opening
     before = [row.detach().clone() for row in search.selector.alpha]
     search.alpha_step()
     for row, old in zip(search.selector.alpha, before, strict=True):
