@@ -11,9 +11,9 @@ from asose_fast.config import GrowthConfig
 from asose_fast.search.growth import add_candidate, deepen, next_position, next_stage, widen
 from asose_fast.search.selector import Selector
 from asose_fast.space.candidates import build_candidate
+from asose_fast.space.channels import CannotWidenError
 from asose_fast.space.cost import largest_derived
 from asose_fast.space.network import Network, NetworkSpec
-from asose_fast.space.widen import CannotWidenError
 
 Event = dict[str, Any]
 

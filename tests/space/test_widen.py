@@ -9,8 +9,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from asose_fast.space import Network
-from asose_fast.space import widen as widen_module
-from asose_fast.space.widen import CannotWidenError, ChannelMap, widen
+from asose_fast.space import channels as channels_module
+from asose_fast.space.channels import CannotWidenError, ChannelMap
+from asose_fast.space.widen import widen
 from tests.growth_cases import random_spec, randomize
 from tests.helpers import FEW, make_batch, make_network
 
@@ -119,7 +120,7 @@ def grouped():
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (Tanh(), r"cannot widen blocks\.0\.mixed\.ops\.max_pool_3x3: Tanh has no rule .* asose_fast\.space\.widen"),
+        (Tanh(), r"cannot widen blocks\.0\.mixed\.ops\.max_pool_3x3: Tanh has no rule .* asose_fast\.space\.channels"),
         (grouped(), r"cannot widen blocks\.0\.mixed\.ops\.max_pool_3x3: a convolution of 2 groups is neither"),
         (nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 4, 1)), "ParametrizedConv2d has no rule"),
     ],
@@ -136,7 +137,7 @@ def test_unknown_modules_are_named_and_nothing_changes(module, message):
 
 
 def test_a_rule_makes_a_module_known(monkeypatch):
-    monkeypatch.setitem(widen_module.RULES, Tanh, lambda module, entering, wanted: ([], entering))
+    monkeypatch.setitem(channels_module.RULES, Tanh, lambda module, entering, wanted: ([], entering))
     network = with_users_module(Tanh()).double()
     x = make_batch(dtype=torch.float64)[0]
     block = network.blocks[0]
