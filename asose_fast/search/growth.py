@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -59,8 +59,10 @@ def deepen(
 
     The next step of every old parameter is the one that it would have made, but for a gradient clipped by its norm.
     """
-    weights.param_groups[0]["params"] += list(network.deepen(position).parameters())
-    alpha.param_groups[0]["params"].append(selector.insert_layer(position))
+    network.deepen(position)
+    selector.insert_layer(position)
+    _hold(weights, network.parameters())
+    _hold(alpha, selector.alpha)
 
 
 def widen(network: Network, weights: torch.optim.Optimizer, stage: int, channels: int, *, noise: float = 0.0) -> None:
@@ -70,7 +72,8 @@ def widen(network: Network, weights: torch.optim.Optimizer, stage: int, channels
     def carry(as_gradient: Callable[[Tensor], Tensor]) -> Carry:
         return lambda _, momentum: as_gradient(momentum)
 
-    _replace(weights, {r.old: (r.new, carry(r.as_gradient)) for r in replaced})
+    _carry(weights, {r.old: (r.new, carry(r.as_gradient)) for r in replaced})
+    _hold(weights, network.parameters())
 
 
 def add_candidate(
@@ -82,19 +85,18 @@ def add_candidate(
     make the first steps many times too long. The next step of every old parameter and logit is the one that it would
     have made.
     """
-    added = network.add_candidate(name)
-    weights.param_groups[0]["params"] += [p for module in added for p in module.parameters()]
 
     def carry(key: str, value: Tensor) -> Tensor:
         return torch.cat([value, value.mean(0, keepdim=True) if key == "exp_avg_sq" else value.new_zeros(1)])
 
-    _replace(alpha, {old: (new, carry) for old, new in selector.add_candidate(name)})
+    network.add_candidate(name)
+    _carry(alpha, {old: (new, carry) for old, new in selector.add_candidate(name)})
+    _hold(weights, network.parameters())
+    _hold(alpha, selector.alpha)
 
 
-def _replace(optimizer: torch.optim.Optimizer, replaced: dict[Tensor, tuple[Tensor, Carry]]) -> None:
-    """Puts parameters in the place of others; what their state holds in the shape of the parameter is carried over."""
-    for group in optimizer.param_groups:
-        group["params"] = [replaced[p][0] if p in replaced else p for p in group["params"]]
+def _carry(optimizer: torch.optim.Optimizer, replaced: dict[Tensor, tuple[Tensor, Carry]]) -> None:
+    """Hands state on to the parameters that take the place of others: what is in their shape changes as they do."""
     for old, (new, carry) in replaced.items():
         if old in optimizer.state:
             state = optimizer.state.pop(old).items()
@@ -102,3 +104,8 @@ def _replace(optimizer: torch.optim.Optimizer, replaced: dict[Tensor, tuple[Tens
                 key: carry(key, value) if isinstance(value, Tensor) and value.shape == old.shape else value
                 for key, value in state
             }
+
+
+def _hold(optimizer: torch.optim.Optimizer, parameters: Iterable[Tensor]) -> None:
+    """Makes an optimizer hold `parameters`, in their order: that of a resumed run, whose sums round alike."""
+    optimizer.param_groups[0]["params"] = list(parameters)

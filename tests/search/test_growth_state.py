@@ -176,8 +176,7 @@ def test_optimizers_hold_exactly_the_parameters_and_train_them(kind):
     grow[kind]()
     for optimizer, live in ((search.weights, list(search.network.parameters())), (search.alpha, search.selector.alpha)):
         held = [p for group in optimizer.param_groups for p in group["params"]]
-        assert len(held) == len(live)
-        assert {id(p) for p in held} == {id(p) for p in live}
+        assert [id(p) for p in held] == [id(p) for p in live]
         assert {id(p) for p in optimizer.state} <= {id(p) for p in live}
         for p, state in optimizer.state.items():
             assert all(value.shape == p.shape for key, value in state.items() if key != "step" and value is not None)
