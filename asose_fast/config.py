@@ -78,6 +78,8 @@ class SelectorConfig:
     """Initial logit of `skip_connect`."""
     alpha_noise: float = 0.05
     """Standard deviation of the noise added to the logits when the search begins."""
+    opening_steps: int = 20
+    """Alpha steps over which a candidate that growth adds comes from weight 0 to that of its logit."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,8 +109,22 @@ class GrowthConfig:
     """Epochs without enough improvement before it grows."""
     growth_threshold: float = 2.0
     """Percentage points of validation accuracy that count as an improvement."""
+    growth_kinds: tuple[Literal["deeper", "wider", "branch"], ...] = ("deeper", "wider", "branch")
+    """How it grows, in turn: by a block, by channels of a stage, or by the next of `growth_candidates` in every block
+    while there is one."""
+    growth_factor: float = 1.5
+    """By how much a stage gets wider."""
+    growth_noise: float = 0.3
+    """Relative standard deviation of the shares that the replicas of a channel get of its weights. They change no
+    output; without them, at 0, replicas never part."""
+    growth_candidates: tuple[str, ...] = ()
+    """Candidate operations to add, besides `candidates`."""
     max_depth: int = 9
     """Blocks at most."""
+    max_parameters: int | None = None
+    """Parameters at most, of any network that can be derived; None: no bound."""
+    max_flops: int | None = None
+    """FLOPs at most, of any network that can be derived, for one image (2 for a multiplication with its addition)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +149,8 @@ _AT_LEAST = {
     "depth": 1,
     "max_depth": 1,
     "growth_patience": 1,
+    "growth_noise": 0.0,
+    "opening_steps": 1,
     "alpha_every": 2,
     "boost_top_k": 0,
     "learning_rate": 0.0,
@@ -177,6 +195,8 @@ class Config(
         for name, lowest in _AT_LEAST.items():
             if (value := getattr(self, name)) is not None and value < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, got {value}")
+        if not 1 < self.growth_factor < float("inf"):
+            raise ValueError(f"growth_factor must be greater than 1 and finite, got {self.growth_factor}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in YAML."""

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from asose_fast.search.growth_control import describe
 from asose_fast.search.phases import Phase
 
 if TYPE_CHECKING:
@@ -80,9 +81,8 @@ class ConsoleObserver:
             highlight=False,
             soft_wrap=True,
         )
-        growth = record.get("growth")
-        if growth:
-            self.console.print(f"  grown deeper: block {growth['position']} is new, depth {growth['depth']}")
+        for line in describe(record.get("growth") or {}):
+            self.console.print(f"  {line}", soft_wrap=True)
 
     def close(self) -> None:
         """Takes the progress bar away."""

@@ -30,9 +30,10 @@ def indicators(
         classes: number of classes.
         record: the epoch's metrics (`batch_size_errors`, `max_weight`, `entropy`, `train_accuracy`,
             `images_per_second`, `phase`).
-        history: metrics of the epochs before it.
+        history: metrics of the epochs before it. Throughput is compared since the last growth, which makes a step
+            costlier.
     """
-    rates = [r["images_per_second"] for r in (*history, record) if r["phase"] == record["phase"]]
+    rates = [r["images_per_second"] for r in _since_growth([*history, record]) if r["phase"] == record["phase"]]
     steadiness = statistics.median(rates[-5:]) / statistics.median(rates)
     lowest = min(0.5, config.accuracy_above_chance / classes)
     errors, weight, entropy = record["batch_size_errors"], record["max_weight"], record["entropy"]
@@ -48,3 +49,9 @@ def indicators(
             "throughput / median", steadiness, f"> {config.throughput_steady:g}", steadiness > config.throughput_steady
         ),
     ]
+
+
+def _since_growth(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The epochs of the network as it is now; it grows when an epoch ends."""
+    grown = [i for i, r in enumerate(records[:-1]) if (r.get("growth") or {}).get("kind", "none") != "none"]
+    return records[grown[-1] + 1 :] if grown else records

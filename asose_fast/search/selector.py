@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,11 +13,24 @@ from asose_fast.config import SelectorConfig
 from asose_fast.ops import ArchWeights, Boost, arch_weights
 from asose_fast.search.phases import PhaseName
 
+CLOSED = -1e4
+"""Logarithm of 0 for logits: far below what noise can make up for, and finite, so that no operator meets inf - inf."""
+
 
 class Selector:
     """Holds alpha, one parameter (K,) for each of L layers, and draws architecture weights and paths.
 
     A draw depends on the seed and on how many came before it, not on the device.
+
+    A candidate that growth adds (`add_candidate`) opens over n alpha steps, `opening_steps`. With b_k its openness,
+    t / n after t of them, and 1 for all other candidates, every draw is made from the logits a_k + ln b_k:
+
+        y = softmax((a + ln b + G) / T),   P(k is sampled) = b_k e^a_k / sum_j b_j e^a_j
+
+    At first, at b = 0, the candidate has weight 0 in a soft mixture, is never sampled and never the argmax, and every
+    other weight, probability and sample is what it was without it. Gradients are 0 at a weight of 0, so that b rises
+    without them. The new logit is a = ln(mean_k e^a_k): once open, the candidate is as probable as the others are on
+    average, and so does not lead; what is derived changes by learning alone.
     """
 
     def __init__(
@@ -36,6 +50,7 @@ class Selector:
         self.generator = torch.Generator().manual_seed(seed)
         self.alpha = [self._initial_row().to(device).requires_grad_() for _ in range(layers)]
         self.rng = torch.tensor([seed, 0], device=device)
+        self._open({})
 
     def _initial_row(self) -> Tensor:
         row = self.config.alpha_std * torch.randn(len(self.candidates), generator=self.generator)
@@ -59,8 +74,19 @@ class Selector:
         return max(self.config.search_temperature_floor, self.temperature) if phase == "search" else self.temperature
 
     def logits(self) -> Tensor:
-        """Alpha as one table (L, K), which hands its gradient on to the layers' parameters."""
-        return torch.stack(self.alpha)
+        """Alpha, with ln b added, as one table (L, K), which hands its gradient on to the layers' parameters."""
+        table = torch.stack(self.alpha)
+        return table if self._log_openness is None else table + self._log_openness
+
+    def _open(self, opening: dict[int, int]) -> None:
+        """Takes note of the alpha steps since candidates were added, by their index, for those not yet open."""
+        self.opening = opening
+        self._log_openness: Tensor | None = None
+        if opening:
+            row = torch.zeros(len(self.candidates))
+            for k, steps in opening.items():
+                row[k] = math.log(steps / self.config.opening_steps) if steps else CLOSED
+            self._log_openness = row.to(self.rng.device)
 
     def sample(self, phase: PhaseName, *, hard: bool = True) -> ArchWeights:
         """Draws the architecture weights of all layers; their gradient reaches `alpha`."""
@@ -101,8 +127,10 @@ class Selector:
                 row += self.config.alpha_noise * torch.randn(len(row), generator=self.generator).to(row.device)
 
     def cool(self) -> None:
-        """Lowers the temperature after an alpha step."""
+        """Lowers the temperature after an alpha step, and opens what has been added further."""
         self.temperature = max(self.config.temperature_floor, self.temperature * self.config.temperature_decay)
+        if self.opening:
+            self._open({k: t + 1 for k, t in self.opening.items() if t + 1 < self.config.opening_steps})
 
     def insert_layer(self, position: int) -> Tensor:
         """Gives a new layer at `position` logits of its own, and returns them."""
@@ -110,18 +138,36 @@ class Selector:
         self.alpha.insert(position, row)
         return row
 
+    def add_candidate(self, name: str) -> list[tuple[Tensor, Tensor]]:
+        """Gives every layer a logit for a further candidate, the last, which opens from weight 0 (see the class).
+
+        Returns alpha before and after, layer by layer.
+        """
+        with torch.no_grad():
+            average = self.logits().logsumexp(1, keepdim=True) - math.log(len(self.candidates))
+            rows = [torch.cat(pair).requires_grad_() for pair in zip(self.alpha, average, strict=True)]
+        replaced = list(zip(self.alpha, rows, strict=True))
+        self.candidates.append(name)
+        self.alpha = rows
+        self._open({**self.opening, len(self.candidates) - 1: 0})
+        return replaced
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that a draw depends on."""
         return {
-            "alpha": self.logits().detach(),
+            "alpha": torch.stack(self.alpha).detach(),
+            "candidates": list(self.candidates),
+            "opening": dict(self.opening),
             "temperature": self.temperature,
             "rng": self.rng,
             "generator": self.generator.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; the number of layers may differ from the present one."""
+        """The inverse of `state_dict`; the numbers of layers and candidates may differ from the present ones."""
         self.alpha = [row.to(self.rng.device).clone().requires_grad_() for row in state["alpha"]]
         self.temperature = state["temperature"]
         self.rng = state["rng"].to(self.rng.device).clone()
         self.generator.set_state(state["generator"].cpu())
+        self.candidates = list(state["candidates"])
+        self._open(dict(state["opening"]))

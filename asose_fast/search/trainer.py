@@ -19,7 +19,8 @@ from asose_fast.data import Data
 from asose_fast.search import health
 from asose_fast.search.diverged import SearchDivergedError, first_nonfinite
 from asose_fast.search.evaluate import accuracy, recalibrate
-from asose_fast.search.growth import StallCounter, deepen, next_position
+from asose_fast.search.growth import StallCounter
+from asose_fast.search.growth_control import GrowthControl
 from asose_fast.search.meter import Meter
 from asose_fast.search.optimizers import (
     alpha_learning_rate,
@@ -100,6 +101,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         spec = NetworkSpec.chain(config, data.channels, len(data.classes))
         self.selector = Selector(config, config.candidates, len(spec.blocks), config.seed, device)
+        self.growth = GrowthControl(config, spec, data.image_size)
         self._install(Network(spec))
 
     def _install(self, network: Network) -> None:
@@ -292,14 +294,11 @@ class Trainer:
         return network.to(self.device).eval()
 
     def _grow_if_stalled(self, phase: Phase, valid_accuracy: float) -> Record | None:
-        """Adds a block where accuracy has stalled, unless too few epochs are left for the block to learn anything."""
-        depth = len(self.network.blocks)
+        """Grows where accuracy has stalled, unless too few epochs are left for what is new to learn anything."""
         time_left = phase.end - (self.progress.epoch + 1) >= self.config.growth_patience
-        if not self.stall.stalled(self.config, valid_accuracy) or depth >= self.config.max_depth or not time_left:
+        if not self.stall.stalled(self.config, valid_accuracy) or not time_left:
             return None
-        position = next_position(self.network)
-        deepen(self.network, self.selector, self.weights, self.alpha, position)
-        return {"kind": "deeper", "position": position, "depth": depth + 1}
+        return self.growth.grow(self.network, self.selector, self.weights, self.alpha, self.history)
 
     def save(self, name: str) -> None:
         """Writes `checkpoints/<name>.pt`. Raises CheckpointError."""

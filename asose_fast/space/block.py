@@ -19,11 +19,16 @@ class BlockSpec:
     in_channels: int
     out_channels: int
     stride: int = 1
+    project: bool = False
+    """Whether a projection ends the block: always where channels change, and still where growth has made them equal."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "project", self.project or self.in_channels != self.out_channels)
 
     @property
     def reduces(self) -> bool:
-        """Whether the block changes the shape, so that no identity can pass through it."""
-        return self.stride != 1 or self.in_channels != self.out_channels
+        """Whether the block changes the shape or projects, so that no identity can pass through it."""
+        return self.stride != 1 or self.project
 
 
 class EvolvableBlock(nn.Module):
@@ -43,7 +48,7 @@ class EvolvableBlock(nn.Module):
         self.mixed = MixedOp(spec.candidates, spec.in_channels, spec.stride)
         self.gain = nn.Parameter(torch.tensor(gain))
         self.project: nn.Module | None = None
-        if spec.in_channels != spec.out_channels:
+        if spec.project:
             self.project = nn.Sequential(
                 nn.ReLU(),
                 nn.Conv2d(spec.in_channels, spec.out_channels, 1, bias=False),

@@ -75,7 +75,8 @@ class MixedOp(nn.Module):
                 return mixed_sum([shortcut], (1 - gain).reshape(1))
             if branches := self._stacked(x, [op]):
                 one = x.new_ones(1, dtype=accumulation_dtype(x.dtype))
-                return branches.mix(x, one if gain is None else gain * one, None, shortcut, gain and 1 - gain)
+                share = None if gain is None else 1 - gain  # a gain of 0 is false, and not absent
+                return branches.mix(x, one if gain is None else gain * one, None, shortcut, share)
             y: Tensor = op(x)
             return y if gain is None else torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))
         share = None

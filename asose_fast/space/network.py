@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from asose_fast.config import SpaceConfig
 from asose_fast.space.block import BlockSpec, EvolvableBlock
+from asose_fast.space.candidates import build_candidate
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 REDUCTIONS = (1, 3)
 """Blocks that halve the resolution and double the channels."""
@@ -48,6 +51,40 @@ class NetworkSpec:
         blocks = [{**dataclasses.asdict(b), "candidates": list(b.candidates)} for b in self.blocks]
         return {**dataclasses.asdict(self), "blocks": blocks}
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of every stage. A stage begins at the stem or a projection; its blocks have one number of channels,
+        those of the mixed operation of the next projecting block included."""
+        return self.stem_channels, *(block.out_channels for block in self.blocks if block.project)
+
+    def deeper(self, position: int) -> NetworkSpec:
+        """The spec with one block more, before block `position` or at the end."""
+        model = self.blocks[position - 1] if position else self.blocks[0]
+        channels = model.out_channels if position else model.in_channels
+        block = BlockSpec(model.candidates, channels, channels)
+        return dataclasses.replace(self, blocks=(*self.blocks[:position], block, *self.blocks[position:]))
+
+    def wider(self, stage: int, channels: int) -> NetworkSpec:
+        """The spec with `channels` channels in a stage. Raises ValueError for no such stage, or channels not above."""
+        widths = list(self.widths)
+        if not 0 <= stage < len(widths):
+            raise ValueError(f"stage must be from 0 to {len(widths) - 1}, got {stage}")
+        if channels <= widths[stage]:
+            raise ValueError(f"stage {stage} has {widths[stage]} channels; wider needs more, got {channels}")
+        widths[stage] = channels
+        blocks, here = [], 0
+        for block in self.blocks:
+            before, here = here, here + block.project
+            blocks.append(dataclasses.replace(block, in_channels=widths[before], out_channels=widths[here]))
+        return dataclasses.replace(self, stem_channels=widths[0], blocks=tuple(blocks))
+
+    def with_candidate(self, name: str) -> NetworkSpec:
+        """The spec with one candidate more in every block, the last. Raises ValueError where a block has it already."""
+        if any(name in block.candidates for block in self.blocks):
+            raise ValueError(f"{name} cannot be added to the candidates: it is one of them")
+        blocks = [dataclasses.replace(block, candidates=(*block.candidates, name)) for block in self.blocks]
+        return dataclasses.replace(self, blocks=tuple(blocks))
+
 
 class Network(nn.Module):
     """Stem, blocks, then BN, ReLU, global average pooling and a linear classifier."""
@@ -74,6 +111,13 @@ class Network(nn.Module):
         """The spec of the network as it is now, grown or derived."""
         blocks = tuple(block.spec for block in self.evolvable_blocks())
         return dataclasses.replace(self._spec, blocks=blocks)
+
+    @spec.setter
+    def spec(self, spec: NetworkSpec) -> None:
+        """Takes note of what the modules, which someone has changed, are now."""
+        self._spec = spec
+        for block, block_spec in zip(self.evolvable_blocks(), spec.blocks, strict=True):
+            block.spec = block_spec
 
     def evolvable_blocks(self) -> list[EvolvableBlock]:
         """The blocks in order, typed."""
@@ -105,12 +149,28 @@ class Network(nn.Module):
 
         The function of the network does not change: the block's gain is 0 (DESIGN section 6).
         """
-        blocks = self.evolvable_blocks()
-        model = blocks[position - 1] if position else blocks[0]
-        channels = model.spec.out_channels if position else model.spec.in_channels
-        block = EvolvableBlock(BlockSpec(model.spec.candidates, channels, channels), gain=0.0)
-        like = next(self.parameters())
-        block.to(like.device, like.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        block.train(self.training)
-        self.blocks.insert(position, block)
+        spec = self.spec.deeper(position)
+        block = EvolvableBlock(spec.blocks[position], gain=0.0)
+        self.blocks.insert(position, self._like_the_rest(block))
+        self.spec = spec
         return block
+
+    def add_candidate(self, name: str) -> list[nn.Module]:
+        """Gives every block a further candidate, the last, and returns these modules.
+
+        y = g * (sum_{k<=K} w_k o_k(x) + w_{K+1} o_{K+1}(x)) + (1 - g) * s is what it was where w_{K+1} = 0 and no path
+        leads through candidate K+1; the architecture weights are the selector's business (`Selector.add_candidate`).
+        Raises ValueError for an unknown name, or one that a block has already.
+        """
+        spec = self.spec.with_candidate(name)
+        added = [self._like_the_rest(build_candidate(name, b.in_channels, b.stride)) for b in spec.blocks]
+        for block, op in zip(self.evolvable_blocks(), added, strict=True):
+            block.mixed.ops[name] = op
+        self.spec = spec
+        return added
+
+    def _like_the_rest(self, module: ModuleT) -> ModuleT:
+        """A new module with the device, dtype, memory format and mode of the network."""
+        like = next(self.parameters())
+        module.to(like.device, like.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return module.train(self.training)

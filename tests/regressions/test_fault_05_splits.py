@@ -18,7 +18,8 @@ def test_each_split_is_read_for_its_purpose_and_test_once(tmp_path, monkeypatch)
 
     monkeypatch.setattr(Split, "batches", recorded)
     trainer.run()
-    assert len(trainer.network.blocks) == 4  # it grew, and wrote its best checkpoint
+    grown = [record["growth"]["kind"] for record in trainer.history if record.get("growth")]
+    assert grown == ["deeper", "wider"]  # it grew, and wrote its best checkpoint
     assert (tmp_path / "checkpoints" / "best.pt").exists()
     assert "test" not in read
     write_result(trainer, tmp_path)

@@ -3,7 +3,7 @@
 import pytest
 
 from asose_fast.config import GrowthConfig
-from asose_fast.search.growth import StallCounter, next_position
+from asose_fast.search.growth import StallCounter, next_position, next_stage
 from tests.helpers import FEW, make_network, make_trainer
 
 
@@ -52,11 +52,13 @@ def test_the_shortest_stage_grows_first(depth, expected):
     assert changed == [max(i for i, size in enumerate(stages) if size == shortest)]
 
 
-def test_growth_ends_at_the_largest_depth(tmp_path):
-    trainer = make_trainer(tmp_path, growth_patience=1, growth_threshold=99.0, growth_epochs=9, max_depth=4)
-    grown = [trainer._grow_if_stalled(trainer.phases[2], 0.5) for _ in range(4)]
-    assert [g and g["depth"] for g in grown] == [3, 4, None, None]
-    assert len(trainer.network.blocks) == len(trainer.selector.alpha) == 4
+def test_the_narrowest_stage_gets_wider_first():
+    spec, order = make_network(FEW, depth=6, channels=4).spec, []
+    for _ in range(7):
+        stage = next_stage(spec)
+        order.append(stage)
+        spec = spec.wider(stage, round(1.5 * spec.widths[stage]))
+    assert order == [2, 1, 0, 2, 1, 0, 2]
 
 
 def test_a_block_is_not_added_where_it_has_no_time_to_learn(tmp_path):

@@ -56,6 +56,16 @@ def test_throughput_is_the_last_epochs_over_the_phase():
     assert verdicts(history=other_phase + slow, images_per_second=40.0)[4] is True
 
 
+def test_throughput_is_compared_since_the_last_growth():
+    fast, slow = ({**GOOD, "phase": "growth", "images_per_second": rate} for rate in (100.0, 40.0))
+    grown = {**fast, "growth": {"kind": "wider"}}
+    passed_over = {**fast, "growth": {"kind": "none", "skipped": {"wider": "too large"}}}
+    for last, ok in ((grown, True), (passed_over, False), ({**fast, "growth": None}, False)):
+        history = [*[fast] * 9, last, *[slow] * 4]
+        assert verdicts(history=history, **slow)[4] is ok
+    assert verdicts(history=[*[fast] * 9, grown], **slow)[4] is True
+
+
 def test_bounds_are_settings_and_are_named():
     config = HealthConfig(max_weight_above=0.6, entropy_below=1.0, accuracy_above_chance=4, throughput_steady=0.9)
     found = indicators(config, 10, GOOD, [])

@@ -99,6 +99,90 @@ def test_state_continues_every_draw():
     assert selector.temperature == other.temperature
 
 
+def twins(**changes):
+    """Two selectors of the same seed, the second with a candidate more."""
+    one, other = (make_selector(FEW, seed=7, **changes) for _ in range(2))
+    other.add_candidate("dil_conv_3x3")
+    return one, other
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("phase", ["search", "growth"])
+@pytest.mark.parametrize("temperature", [1.5, 0.1])
+def test_an_added_candidate_changes_nothing_at_first(phase, temperature, backend):
+    if backend == "cpu" and (missing := ops.registry.why_not("arch_weights", "cpu", "cpu", torch.float32)):
+        pytest.skip(missing)
+    with ops.backend(backend):
+        one, other = twins()
+        one.temperature = other.temperature = temperature
+        assert other.candidates == [*FEW, "dil_conv_3x3"]
+        assert other.best_path() == one.best_path()
+        for before, after in zip(one.monitor(), other.monitor(), strict=True):
+            torch.testing.assert_close(after, before)
+        old, new = one.sample(phase, hard=False).weights, other.sample(phase, hard=False).weights
+        torch.testing.assert_close(new[:, :-1], old)
+        assert (new[:, -1] == 0).all()
+        old, new = one.sample(phase).weights, other.sample(phase).weights
+        assert torch.equal(new[:, :-1], old)
+        assert (new[:, -1] == 0).all()
+        assert [one.path(phase) for _ in range(200)] == [other.path(phase) for _ in range(200)]
+        factors = torch.randn(4, 5)
+        for selector in (one, other):
+            weights = selector.sample(phase).weights
+            (weights * factors[:, : weights.shape[1]]).sum().backward()
+        for before, after in zip(one.alpha, other.alpha, strict=True):
+            torch.testing.assert_close(after.grad[:-1], before.grad, rtol=1e-5, atol=1e-6)
+            assert after.grad[-1] == 0
+
+
+def test_an_added_candidate_opens_with_the_alpha_steps():
+    one, other = twins(opening_steps=4)
+    p = one.logits().detach().double().softmax(1)
+    for step in range(7):
+        openness = min(1, step / 4)
+        share = openness / (len(FEW) + openness)  # the average of the others is 1 / K of them
+        got = other.logits().detach().double().softmax(1)
+        torch.testing.assert_close(got[:, -1], torch.full((4,), share, dtype=torch.float64), rtol=1e-5, atol=1e-12)
+        torch.testing.assert_close(got[:, :-1], p * (1 - share), rtol=1e-5, atol=1e-9)
+        assert other.best_path() == one.best_path()
+        assert bool(other.opening) == (step < 4)
+        other.cool()
+    assert torch.equal(other.logits(), torch.stack(other.alpha))
+
+
+def test_an_open_candidate_is_sampled_by_its_probability():
+    _, other = twins(opening_steps=2)
+    other.cool()
+    drawn = torch.tensor([other.path("growth") for _ in range(2000)])
+    assert abs((drawn == 4).double().mean().item() - 0.5 / 4.5) < 0.015
+
+
+def test_an_added_candidate_can_win():
+    _, other = twins(opening_steps=5)
+    optimizer = torch.optim.Adam(other.alpha, 0.1, betas=(0.5, 0.999))
+    for _ in range(60):
+        optimizer.zero_grad()
+        (-other.sample("growth").weights[:, -1]).sum().backward()
+        optimizer.step()
+        other.cool()
+    assert other.best_path() == [4] * 4
+
+
+def test_state_continues_an_opening():
+    _, other = twins(opening_steps=4)
+    other.cool()
+    other.add_candidate("dil_conv_5x5")
+    read = make_selector(FEW, seed=99, opening_steps=4)
+    read.load_state_dict(other.state_dict())
+    assert read.candidates == other.candidates
+    for _ in range(5):
+        assert torch.equal(read.logits(), other.logits())
+        assert read.path("growth") == other.path("growth")
+        for selector in (read, other):
+            selector.cool()
+    assert read.insert_layer(0).shape == (6,)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -1,0 +1,150 @@
+"""How the tensors of a module carry channels: one table, `RULES`, by the exact type of the module."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from asose_fast.space.candidates import FactorizedReduce, Zero
+
+
+class CannotWidenError(ValueError):
+    """A module cannot be widened, and nothing was changed; the message names the module and says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelMap:
+    """Which old channel each new one repeats."""
+
+    source: Tensor
+    """(new channels,) int64, on the CPU; every old channel occurs."""
+    old: int
+    """Old channels."""
+
+    @staticmethod
+    def halves(old: int, new: int) -> ChannelMap:
+        """Repeats channels in turn, those of the first half (old // 2 channels) in the first half of the new ones.
+
+        So a concatenation of two halves, which FactorizedReduce is, still is one.
+        """
+        if old == 1:
+            return ChannelMap(torch.zeros(new, dtype=torch.int64), old)
+        first, rest = torch.arange(new // 2) % (old // 2), torch.arange(new - new // 2) % (old - old // 2)
+        return ChannelMap(torch.cat([first, old // 2 + rest]), old)
+
+    @property
+    def new(self) -> int:
+        """New channels."""
+        return len(self.source)
+
+    @property
+    def replicas(self) -> Tensor:
+        """How many new channels repeat the source of each, (new,)."""
+        return torch.bincount(self.source)[self.source]
+
+    def part(self, old: slice, new: slice) -> ChannelMap:
+        """The map from some old channels to some new ones. Raises CannotWidenError where the new ones
+        repeat others."""
+        start, stop, _ = old.indices(self.old)
+        source = self.source[new] - start
+        if not ((source >= 0) & (source < stop - start)).all():
+            raise CannotWidenError(
+                "a FactorizedReduce of one channel has an empty half, which cannot be widened: use more channels, or "
+                "no skip_connect in blocks of stride 2"
+            )
+        return ChannelMap(source, stop - start)
+
+
+Channels = ChannelMap | None
+"""What becomes of the channels of a tensor's dimension; None: they stay."""
+
+
+class Carrier(NamedTuple):
+    """A module that carries channels."""
+
+    module: nn.Module
+    tensors: dict[str, tuple[Channels, Channels]]
+    """Parameters and buffers by name: channels of dimension 0, and of dimension 1, which is summed over."""
+    sizes: dict[str, Channels]
+    """Attributes that count channels."""
+
+
+Rule = Callable[[Any, Channels, Channels], tuple[list[Carrier], Channels]]
+"""Of (module, channels that enter, channels wanted in the end): the carriers in it, and the channels that leave it."""
+
+
+def carriers(module: nn.Module, entering: Channels, wanted: Channels) -> tuple[list[Carrier], Channels]:
+    """What the rule of a module says. Raises CannotWidenError for a module without one."""
+    if entering is None and wanted is None:
+        return [], None
+    rule = RULES.get(type(module))
+    if rule is None:
+        raise CannotWidenError(
+            f"{type(module).__name__} has no rule for how its tensors carry channels: "
+            "add one to asose_fast.space.channels.RULES"
+        )
+    return rule(module, entering, wanted)
+
+
+def _sequence(modules: nn.Sequential, entering: Channels, wanted: Channels) -> tuple[list[Carrier], Channels]:
+    found = []
+    for module in modules:
+        inside, entering = carriers(module, entering, wanted)
+        found += inside
+    return found, entering
+
+
+def _unchanged(module: nn.Module, entering: Channels, wanted: Channels) -> tuple[list[Carrier], Channels]:
+    return [], entering
+
+
+def _convolution(conv: nn.Conv2d, entering: Channels, wanted: Channels) -> tuple[list[Carrier], Channels]:
+    """Dense ones mix channels; depthwise ones keep each apart."""
+    if conv.groups == 1:
+        tensors = {"weight": (wanted, entering), "bias": (wanted, None)}
+        return [Carrier(conv, tensors, {"in_channels": entering, "out_channels": wanted})], wanted
+    if not conv.groups == conv.in_channels == conv.out_channels:
+        raise CannotWidenError(f"a convolution of {conv.groups} groups is neither dense nor depthwise")
+    sizes = {"in_channels": entering, "out_channels": entering, "groups": entering}
+    return [Carrier(conv, {"weight": (entering, None), "bias": (entering, None)}, sizes)], entering
+
+
+def _norm(norm: nn.BatchNorm2d, entering: Channels, wanted: Channels) -> tuple[list[Carrier], Channels]:
+    names = ("weight", "bias", "running_mean", "running_var")
+    return [Carrier(norm, dict.fromkeys(names, (entering, None)), {"num_features": entering})], entering
+
+
+def _linear(linear: nn.Linear, entering: Channels, wanted: Channels) -> tuple[list[Carrier], Channels]:
+    tensors = {"weight": (wanted, entering), "bias": (wanted, None)}
+    return [Carrier(linear, tensors, {"in_features": entering, "out_features": wanted})], wanted
+
+
+def _factorized_reduce(op: FactorizedReduce, entering: Channels, wanted: Channels) -> tuple[list[Carrier], Channels]:
+    even = odd = wanted
+    if wanted is not None:
+        old, new = wanted.old // 2, wanted.new // 2
+        even = wanted.part(slice(0, old), slice(0, new))
+        odd = wanted.part(slice(old, None), slice(new, None))
+    parts = [carriers(op.even, entering, even), carriers(op.odd, entering, odd), carriers(op.norm, wanted, wanted)]
+    return [carrier for found, _ in parts for carrier in found], wanted
+
+
+RULES: dict[type[nn.Module], Rule] = {
+    nn.Sequential: _sequence,
+    nn.Conv2d: _convolution,
+    nn.BatchNorm2d: _norm,
+    nn.Linear: _linear,
+    FactorizedReduce: _factorized_reduce,
+    Zero: _unchanged,
+    nn.Identity: _unchanged,
+    nn.ReLU: _unchanged,
+    nn.AvgPool2d: _unchanged,
+    nn.MaxPool2d: _unchanged,
+    nn.AdaptiveAvgPool2d: _unchanged,
+    nn.Flatten: _unchanged,
+}
+"""Told by exact type: a subclass, or a module with parametrizations, may use its tensors in another way."""
