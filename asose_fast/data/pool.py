@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -23,8 +23,8 @@ class Batch(NamedTuple):
 
 
 class Pool(Protocol):
-    def fetch(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
-        """The images of `order` (int64, CPU) in batches; the last may be smaller."""
+    def fetch(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Batches of images by their numbers (int64, CPU); a batch may be empty."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +34,12 @@ class MemoryPool:
     pixels: Tensor
     labels: Tensor
 
-    def fetch(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
-        for numbers in upload(order, self.pixels.device).split(batch_size):
-            if len(numbers):  # an empty tensor splits into one empty part
-                yield Batch(self.pixels, numbers, self.labels[numbers])
+    def fetch(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        if not batches:
+            return
+        everything = upload(torch.cat(list(batches)), self.pixels.device)
+        for numbers in everything.split([len(batch) for batch in batches]):
+            yield Batch(self.pixels, numbers, self.labels[numbers])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +51,9 @@ class StreamPool:
     workers: int
     device: torch.device
 
-    def fetch(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+    def fetch(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            _Batches(self.images, self.labels, order, batch_size),
+            _Batches(self.images, self.labels, batches),
             batch_size=None,
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
@@ -68,12 +70,11 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
 
     images: Images
     labels: Tensor
-    order: Tensor
-    batch_size: int
+    batches: Sequence[Tensor]
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        return len(self.batches)
 
     def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
-        numbers = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        numbers = self.batches[batch]
         return self.images.read(numbers.tolist()), self.labels[numbers]
