@@ -90,24 +90,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or resumes a search. Returns the exit status: 0, 2 (error), 3 (--strict breach), 128 + signal."""
     words = _normalized(sys.argv[1:] if arguments is None else arguments)
     settings = _parser().parse_args(words)
-    speaker = ""
+    speaker, kept, command = "", "", "python -m"
     try:
         with together() as processes:
             if processes.count > 1:
                 speaker = f"process {processes.rank} of {processes.count}: "
+                command = f"torchrun --nproc_per_node {processes.local_count} -m"
             console = Console(quiet=not processes.first)
             folder, config, state = processes.from_first(lambda: _begin(settings, words))
+            kept = f"The last good checkpoint is kept in {folder / 'checkpoints'}"
             try:
                 status = _run(config, folder, state, console, processes)
             except InterruptedRunError as interruption:
-                console.print(f"{interruption}. To go on: python -m asose_fast.train --resume {folder}", soft_wrap=True)
+                console.print(f"{interruption}. To go on: {command} asose_fast.train --resume {folder}", soft_wrap=True)
                 status = 128 + interruption.signal
             processes.wait()  # torchrun ends the others when the first has ended
             return status
     except SearchDivergedError as error:
-        sys.stderr.write(f"error: {speaker}{error}. The last good checkpoint is kept in {folder / 'checkpoints'}\n")
+        sys.stderr.write(f"error: {speaker}{error}. {kept}\n")
     except (ProcessLostError, ProcessesDifferError) as error:
-        sys.stderr.write(f"error: {error}. The last checkpoint can be resumed\n")
+        sys.stderr.write(f"error: {error}. {kept}\n")
     except (ValueError, OSError, CheckpointError) as error:
         sys.stderr.write(f"error: {speaker}{error}\n")
     return EXIT_ERROR
@@ -177,7 +179,8 @@ def _run(config: Config, folder: Path, state: dict[str, Any] | None, console: Co
     several = f"{processes.count} processes of " if processes.count > 1 else ""
     console.print(
         f"{config.dataset}: {len(data.train)} training, {len(data.valid)} validation, {len(data.test)} test images of "
-        f"{len(data.classes)} classes; {device}, {several}{torch.get_num_threads()} threads"
+        f"{len(data.classes)} classes; {device}, {several}{torch.get_num_threads()} threads",
+        soft_wrap=True,
     )
     with _stopping_on_signals(trainer), closing(screen):
         trainer.run()

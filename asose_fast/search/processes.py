@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import hashlib
 import os
+import re
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
@@ -159,10 +160,11 @@ class Processes:
         try:
             yield
         except RuntimeError as error:  # torch raises nothing narrower for gloo
-            reason = str(error).splitlines()[0]
+            reason = re.sub(
+                r"^\[\S*\] |\. This is typically.*", "", str(error).splitlines()[0]
+            )  # gloo's source line, advice
             raise ProcessLostError(
-                f"process {self.rank} of {self.count} has lost touch with another one, which has ended or does not "
-                f"answer ({reason})"
+                f"process {self.rank} of {self.count} has lost another one, which has ended or does not answer ({reason})"
             ) from error
 
 

@@ -108,7 +108,7 @@ class _Normalise(torch.autograd.Function):
         dbias, dweight = (own if weight is not None else None for own in sums.unbind())
         dx = None
         if ctx.needs_input_grad[0]:
-            mean_dy, mean_dy_xhat = (ctx.processes.sum(sums.double()) / count).to(x.dtype).unbind()
+            mean_dy, mean_dy_xhat = (ctx.processes.sum(sums.to(torch.float64, copy=True)) / count).to(x.dtype).unbind()
             dx = dy - mean_dy[:, None, None] - xhat * mean_dy_xhat[:, None, None]
             dx *= (scale if weight is None else scale * weight).to(x.dtype)[:, None, None]
         return dx, dweight, dbias, None, None, None, None
