@@ -9,7 +9,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,7 +17,12 @@ from torch import Tensor
 
 from asose_fast.data.part import Part
 
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
 Value = TypeVar("Value")
+JOINING = datetime.timedelta(minutes=10)
+"""How long processes wait for each other before they know the settings of the run."""
 
 
 class ProcessLostError(RuntimeError):
@@ -160,11 +165,10 @@ class Processes:
         try:
             yield
         except RuntimeError as error:  # torch raises nothing narrower for gloo
-            reason = re.sub(
-                r"^\[\S*\] |\. This is typically.*", "", str(error).splitlines()[0]
-            )  # gloo's source line, advice
+            # gloo adds its source line in front and advice behind
+            reason = re.sub(r"^\[\S*\] |\. This is typically.*", "", str(error).splitlines()[0])
             raise ProcessLostError(
-                f"process {self.rank} of {self.count} has lost another one, which has ended or does not answer ({reason})"
+                f"process {self.rank} of {self.count} has lost another, which has ended or does not answer ({reason})"
             ) from error
 
 
@@ -186,11 +190,27 @@ def together() -> Iterator[Processes]:
     if count == 1:
         yield processes
         return
-    dist.init_process_group("gloo")
+    with processes._in_touch():
+        dist.init_process_group("gloo", store=_meeting_point(), rank=rank, world_size=count, timeout=JOINING)
     try:
         yield processes
     finally:
         dist.destroy_process_group()
+
+
+def _meeting_point() -> Store:
+    """Where the processes find each other's addresses.
+
+    On one machine torchrun may keep its store when it restarts them, where they would find the addresses of those that
+    ran before. (Several machines have a new one for each rendezvous, and need not agree on how often they restarted.)
+    """
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
+
+    store, _, _ = next(rendezvous("env://", timeout=JOINING))
+    one_machine = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if one_machine else "0"
+    return PrefixStore(f"asose_fast/{restarts}", store)
 
 
 def cores() -> int:
