@@ -160,8 +160,8 @@ def _run(config: Config, folder: Path, state: dict[str, Any] | None, console: Co
     if config.batch_size < processes.count:
         raise ValueError(f"batch_size {config.batch_size} leaves some of the {processes.count} processes without work")
     device = _device(config.device, processes)
-    processes.open(device, config.process_timeout)
     data = processes.one_first(lambda: load_data(config, config.batch_size, config.seed, device))
+    processes.open(device, config.process_timeout)
     _set_threads(config, data.image_size, processes)
     screen = ConsoleObserver(console)
     observers: list[Observer] = [screen, MetricsObserver(folder / "metrics.jsonl")] if processes.first else []

@@ -37,7 +37,7 @@ def recalibrate(network: nn.Module, batches: Batches, count: int, processes: Pro
     network.train(was_training)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    if processes.count > 1:
+    if processes.count > 1 and norms:
         _average(norms, taken, processes)
 
 

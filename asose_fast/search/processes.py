@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
 
 Value = TypeVar("Value")
-JOINING = datetime.timedelta(minutes=10)
-"""How long processes wait for each other before they know the settings of the run."""
+JOINING = datetime.timedelta(hours=1)
+"""How long processes wait for each other before the run begins: one may download the data for all."""
 
 
 class ProcessLostError(RuntimeError):
@@ -69,7 +69,7 @@ class Processes:
         with self._in_touch():
             self._host = self._tensors = dist.new_group(backend="gloo", timeout=limit)
             if device.type == "cuda":
-                self._tensors = dist.new_group(backend="nccl", timeout=limit, device_id=device)
+                self._tensors = dist.new_group(backend="nccl", timeout=limit)
 
     def stop(self, reason: signal.Signals) -> None:
         """Asks all processes to stop; they agree on it at their next `total`."""

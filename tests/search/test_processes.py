@@ -1,7 +1,9 @@
 """Several processes: the same batches, gradients, statistics, decisions and end as one."""
 
+import contextlib
 import dataclasses
 import signal
+from unittest import mock
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from asose_fast import checkpoint
 from asose_fast.config import CANDIDATES
 from asose_fast.data import load_data
 from asose_fast.data.part import Part
+from asose_fast.data.transform import Transform
 from asose_fast.ops import arch_weights
 from asose_fast.search import InterruptedRunError, Trainer
 from asose_fast.search.optimizers import alpha_optimizer
@@ -183,8 +186,25 @@ def test_a_synchronised_norm_is_the_norm_of_all_images(team, count, images, affi
         torch.testing.assert_close(evaluated, norm(x), rtol=1e-11, atol=1e-11)
 
 
-def trained(processes, folder, changes, stop_at=None, resume=False):
-    """A run of TINY to its end or to a stop; its state, its history and its best network."""
+@contextlib.contextmanager
+def precision(dtype):
+    """Networks and images of `dtype`. In float32 rounding takes values across the zero of a ReLU, sooner or later."""
+    normalised = Transform.__call__
+    torch.set_default_dtype(dtype)
+    try:
+        with mock.patch.object(Transform, "__call__", lambda *arguments: normalised(*arguments).to(dtype)):
+            yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def trained(processes, folder, changes, dtype=torch.float64, **keywords):
+    """A run to its end or to a stop; its state, its history and its best network."""
+    with precision(dtype):
+        return run_of(processes, folder, changes, **keywords)
+
+
+def run_of(processes, folder, changes, stop_at=None, resume=False):
     processes = opened(processes) if processes.count > 1 else processes
     config = make_config(**{**TINY_TAIL, **changes})
     data = load_data(config, config.batch_size, config.seed, CPU)
@@ -245,13 +265,13 @@ def assert_same_everywhere(outcomes):
                 assert same or name == "rng", name
 
 
-@pytest.mark.parametrize("count", [2, 3])
-def test_with_synchronised_norms_a_run_is_that_of_one_process(team, tmp_path, count):
-    expected = trained(Processes(), tmp_path / "one", {})
+@pytest.mark.parametrize(("count", "dtype", "tolerance"), [(2, torch.float32, 1e-5), (3, torch.float64, 1e-10)])
+def test_with_synchronised_norms_a_run_is_that_of_one_process(team, tmp_path, count, dtype, tolerance):
+    expected = trained(Processes(), tmp_path / "one", {}, dtype)
     assert any(record.get("growth") for record in expected.history)
-    found = team.run(count, trained, tmp_path / "several", {"sync_batch_norm": True})
+    found = team.run(count, trained, tmp_path / "several", {"sync_batch_norm": True}, dtype)
     assert_same_everywhere(found)
-    assert_same_run(found[0], expected, 1e-5)
+    assert_same_run(found[0], expected, tolerance)
 
 
 @pytest.mark.parametrize("changes", [{}, {"share_samples": False}], ids=["shared", "one each"])
@@ -265,13 +285,13 @@ def test_without_synchronised_norms_all_processes_end_alike(team, tmp_path, chan
 def test_a_stopped_run_goes_on_with_another_number_of_processes(team, tmp_path, before, after):
     changes = {"sync_batch_norm": True}
     undisturbed = trained(Processes(), tmp_path / "one", changes)
-    start = team.run(before, trained, tmp_path / "several", changes, (3, 2))
+    start = team.run(before, trained, tmp_path / "several", changes, stop_at=(3, 2))
     messages = {outcome.message for outcome in start}
     assert messages == {start[0].message}
     assert "stopped by SIGTERM in phase growth, epoch 4 of 7, step" in start[0].message
-    end = team.run(after, trained, tmp_path / "several", changes, None, True)
+    end = team.run(after, trained, tmp_path / "several", changes, resume=True)
     assert_same_everywhere(end)
-    assert_same_run(end[0], undisturbed, 1e-5)
+    assert_same_run(end[0], undisturbed, 1e-10)
 
 
 def stray(processes, folder):
