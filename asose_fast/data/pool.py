@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
@@ -56,12 +57,20 @@ class StreamPool:
             _Batches(self.images, self.labels, batches),
             batch_size=None,
             num_workers=self.workers,
+            worker_init_fn=_outlive_stops,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else the loader would draw its seed from torch's global stream
         )
         for pixels, labels in loader:
             numbers = torch.arange(len(labels), device=self.device)
             yield Batch(pixels.to(self.device, non_blocking=True), numbers, labels.to(self.device, non_blocking=True))
+
+
+def _outlive_stops(_: int) -> None:
+    """Terminals and torchrun signal a whole group of processes. A worker in one of its own serves on while the run ends
+    in its own time; it ends when its process has."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
 
 @dataclasses.dataclass(frozen=True)
