@@ -53,6 +53,6 @@ def _member(
 
 
 def opened(processes: Processes) -> Processes:
-    """Ready to exchange tensors."""
-    processes.open(CPU, 600.0)
+    """Ready to exchange tensors, and patient where the machine is not its own."""
+    processes.open(CPU, 3600.0)
     return processes

@@ -35,7 +35,7 @@ def epochs(folder):
 
 
 def wait_until(job, reached):
-    deadline = time.monotonic() + 600
+    deadline = time.monotonic() + 1800
     while job.poll() is None and time.monotonic() < deadline:
         if reached():
             return
@@ -50,7 +50,14 @@ def workers(job):
 
 def test_a_job_outlives_a_killed_process_and_stops_when_told(tmp_path):
     folder = tmp_path / "run"
-    command = ["-m", "asose_fast.train", *options(search_epochs=200), "--out", str(folder), "--resume_if_there"]
+    command = [
+        "-m",
+        "asose_fast.train",
+        *options(search_epochs=200, process_timeout=3600.0),
+        "--out",
+        str(folder),
+        "--resume_if_there",
+    ]
     job = torchrun("--max-restarts=1", *command)
     wait_until(job, lambda: epochs(folder) >= 2)
     first, second = workers(job)
@@ -59,7 +66,7 @@ def test_a_job_outlives_a_killed_process_and_stops_when_told(tmp_path):
     done = checkpoint.load(folder / "checkpoints" / "last.pt")["progress"]["epoch"]
     wait_until(job, lambda: epochs(folder) >= done + 2)
     job.send_signal(signal.SIGTERM)
-    said, error = job.communicate(timeout=600)
+    said, error = job.communicate(timeout=1800)
     assert "process 0 of 2 has lost another, which has ended or does not answer" in error
     assert f"The last good checkpoint is kept in {folder / 'checkpoints'}" in error
     assert f"resuming {folder} after" in said
