@@ -105,6 +105,29 @@ def test_gradients_are_means_over_images_and_samples(team, paths, images):
         assert close([found[name] for name in expected], expected.values(), 1e-12)
 
 
+def trimmed(processes, images):
+    """The first process's model leaves an image out."""
+    network, x, y = network_and_part(images, opened(processes))
+    forward = network.forward
+    network.forward = lambda *a, **k: forward(*a, **k)[: -1 if processes.first else None]
+    result = weight_step(network, torch.optim.SGD(network.parameters(), 0.0), x, y, [4, 9], processes=processes)
+    return result, {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+def test_trimmed_batches_are_counted_once_and_weigh_what_they_have(team):
+    network, x, y = network_and_part(7, Processes(0, 2))
+    nn.functional.cross_entropy(network(x, path=[4, 9])[:-1], y[:-1], reduction="sum").div(6).backward()
+    other, x, y = network_and_part(7, Processes(1, 2))
+    nn.functional.cross_entropy(other(x, path=[4, 9]), y, reduction="sum").div(6).backward()
+    expected = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    for name, p in other.named_parameters():
+        if p.grad is not None:
+            expected[name] = expected[name] + p.grad
+    for result, found in team.run(2, trimmed, 7):
+        assert (result.images, result.size_error) == (6, True)
+        assert close([found[name] for name in expected], expected.values(), 1e-12)
+
+
 def alpha_after_a_step(processes, images, sync):
     network, x, y = network_and_part(images, processes)
     if sync:
