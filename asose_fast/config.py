@@ -164,26 +164,49 @@ _AT_LEAST = {
 
 
 @dataclasses.dataclass(frozen=True)
+class ProcessesConfig:
+    """Of a run in several processes (torchrun)."""
+
+    share_samples: bool = True
+    """All processes sample one architecture in a step; otherwise each its own, and gradients are means over them."""
+    sync_batch_norm: bool = False
+    """Batch norm takes its statistics from the images of all processes: results do not depend on their number, but
+    every norm waits for the others, and the fused layers of the CPU are not used. Otherwise each process takes those of
+    its own part of the batch."""
+    process_timeout: float = 600.0
+    """Seconds without an answer after which another process counts as lost and the run ends."""
+
+
+@dataclasses.dataclass(frozen=True)
 class RunConfig:
     """What belongs to no other part."""
 
     batch_size: int = 64
-    """Images per step; the last batch of an epoch may be smaller."""
+    """Images per step, of all processes together; the last batch of an epoch may be smaller."""
     recalibration_batches: int = 16
     """Training batches that set the batch-norm statistics of a derived path before it is evaluated."""
     seed: int = 0
     """Of everything random."""
     device: str = "auto"
-    """cpu, cuda, cuda:N, or auto: cuda where there is one."""
+    """cpu, cuda, cuda:N, or auto: cuda where there is one. Of several processes each takes a GPU of its own."""
     threads: int | None = None
-    """CPU threads. By default as many as torch takes, but one where steps are too small to gain from more."""
+    """CPU threads of a process. By default as many as torch takes, or the process's share of the cores where there are
+    several, but one where steps are too small to gain from more."""
     strict: bool = False
     """End with a non-zero exit status where a health indicator is out of bounds at the end of the search."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(
-    RunConfig, HealthConfig, GrowthConfig, OptimizerConfig, SelectorConfig, PhaseConfig, SpaceConfig, DataConfig
+    RunConfig,
+    ProcessesConfig,
+    HealthConfig,
+    GrowthConfig,
+    OptimizerConfig,
+    SelectorConfig,
+    PhaseConfig,
+    SpaceConfig,
+    DataConfig,
 ):
     """Every setting of a run. A part of the program takes a Config where it asks for its own part.
 
@@ -197,6 +220,12 @@ class Config(
                 raise ValueError(f"{name} must be at least {lowest}, got {value}")
         if not 1 < self.growth_factor < float("inf"):
             raise ValueError(f"growth_factor must be greater than 1 and finite, got {self.growth_factor}")
+        if not self.process_timeout > 0:
+            raise ValueError(f"process_timeout must be above 0 seconds, got {self.process_timeout}")
+        if self.sync_batch_norm and not self.share_samples:
+            raise ValueError(
+                "sync_batch_norm needs share_samples: processes that sample different operations share no norms"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as in YAML."""

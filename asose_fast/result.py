@@ -20,12 +20,12 @@ GENOTYPE_FORMAT = "asose_fast genotype"
 
 
 def write_result(trainer: Trainer, folder: Path) -> Record:
-    """Reads the test split, once, and writes the three files. Returns the summary.
+    """Reads the test split, once, and has the first process write the three files. Returns the summary.
 
     The network is the one of the best validation accuracy among the epochs of the optimize phase.
     """
-    network = trainer.best_network()
-    test_accuracy = accuracy(network, trainer.data.test.batches(0))
+    network, processes = trainer.best_network(), trainer.processes
+    test_accuracy = accuracy(network, trainer.data.test.batches(0, turns=processes.part), processes)
     history = trainer.history
     last_search = next(r for r in reversed(history) if r["phase"] in ("search", "growth"))
     operations = [block.spec.candidates[0] for block in network.evolvable_blocks()]
@@ -34,6 +34,7 @@ def write_result(trainer: Trainer, folder: Path) -> Record:
         "torch": torch.__version__,
         "device": str(trainer.device),
         "threads": torch.get_num_threads(),
+        "processes": processes.count,
         "test_accuracy": test_accuracy,
         "valid_accuracy": trainer.progress.best_accuracy,
         "operations": operations,
@@ -52,11 +53,15 @@ def write_result(trainer: Trainer, folder: Path) -> Record:
         "normalization": _normalization(trainer.data),
         "network": network.spec.to_dict(),
     }
+    processes.from_first(lambda: _write(folder, genotype, network, summary))
+    return summary
+
+
+def _write(folder: Path, genotype: Record, network: Network, summary: Record) -> None:
     write_json(folder / "genotype.json", genotype)
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     write_atomically(folder / "model.safetensors", safetensors.torch.save(tensors))
     write_json(folder / "summary.json", summary)
-    return summary
 
 
 def load(run: str | Path) -> Network:

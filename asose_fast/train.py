@@ -1,12 +1,15 @@
 """`python -m asose_fast.train`: search, grow, derive and train a network on images.
 
 Every field of `asose_fast.config.Config` is an option; `--print_config` prints them all as YAML.
+
+Several processes: `torchrun --nproc_per_node N -m asose_fast.train ...`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import re
 import signal
 import sys
@@ -27,7 +30,8 @@ from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.observers import ConsoleObserver, MetricsObserver, TensorBoardObserver, health_table
 from asose_fast.result import write_result
-from asose_fast.search import InterruptedRunError, SearchDivergedError, Trainer
+from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
+from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, together
 
 EXIT_ERROR, EXIT_BREACH = 2, 3
 
@@ -55,11 +59,18 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_argument("--out", type=str | None, help="run folder to make; default: runs/<dataset>-<time>")
     parser.add_argument("--resume", type=str | None, help="run folder to go on with, under the settings it has")
+    parser.add_argument(
+        "--resume_if_there",
+        type=bool,
+        default=False,
+        help="go on with the run that --out holds, which must have these settings; where there is none, begin it",
+    )
     parser.add_class_arguments(Config, as_group=False)
     return parser
 
 
 _SWITCHES = {f"--{field.name}" for field in dataclasses.fields(Config) if field.type in (bool, "bool")}
+_SWITCHES.add("--resume_if_there")
 
 
 def _normalized(words: Sequence[str]) -> list[str]:
@@ -78,58 +89,98 @@ def _normalized(words: Sequence[str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or resumes a search. Returns the exit status: 0, 2 (error), 3 (--strict breach), 128 + signal."""
     words = _normalized(sys.argv[1:] if arguments is None else arguments)
-    console = Console()
     settings = _parser().parse_args(words)
+    speaker, kept, command = "", "", "python -m"
     try:
-        if settings.resume is None:
-            folder, config = _new_run(settings)
-            state = None
-        else:
-            if settings.config or len(words) > 2 - ("=" in words[0]):
-                raise ValueError("--resume takes its settings from the run: give no other option")
-            folder = Path(settings.resume)
-            state = checkpoint.load(folder / "checkpoints" / "last.pt")
-            config = Config.from_dict(state["config"])
-        return _run(config, folder, state, console)
-    except InterruptedRunError as interruption:
-        console.print(f"{interruption}. To go on: python -m asose_fast.train --resume {folder}", soft_wrap=True)
-        return 128 + interruption.signal
+        with together() as processes:
+            if processes.count > 1:
+                speaker = f"process {processes.rank} of {processes.count}: "
+                command = f"torchrun --nproc_per_node {processes.local_count} -m"
+            console = Console(quiet=not processes.first)
+            folder, config, state = processes.from_first(lambda: _begin(settings, words))
+            kept = f"The last good checkpoint is kept in {folder / 'checkpoints'}"
+            try:
+                status = _run(config, folder, state, console, processes)
+            except InterruptedRunError as interruption:
+                console.print(f"{interruption}. To go on: {command} asose_fast.train --resume {folder}", soft_wrap=True)
+                status = 128 + interruption.signal
+            processes.wait()  # torchrun ends the others when the first has ended
+            return status
     except SearchDivergedError as error:
-        sys.stderr.write(f"error: {error}. The last good checkpoint is kept in {folder / 'checkpoints'}\n")
+        sys.stderr.write(f"error: {speaker}{error}. {kept}\n")
+    except (ProcessLostError, ProcessesDifferError) as error:
+        sys.stderr.write(f"error: {error}. {kept}\n")
     except (ValueError, OSError, CheckpointError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {speaker}{error}\n")
     return EXIT_ERROR
 
 
-def _new_run(settings: Namespace) -> tuple[Path, Config]:
+def _begin(settings: Namespace, words: Sequence[str]) -> tuple[Path, Config, dict[str, Any] | None]:
+    """The run folder, the settings and, of a run that goes on, its state."""
+    if settings.resume is not None:
+        if settings.config or len(words) > 2 - ("=" in words[0]):
+            raise ValueError("--resume takes its settings from the run: give no other option")
+        return _resumed(Path(settings.resume))
     values: dict[str, Any] = {f.name: settings[f.name] for f in dataclasses.fields(Config)}
     config = Config.from_dict(values)
     kind = config.dataset.partition(":")[0]
     folder = Path(settings.out or f"runs/{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if (folder / "checkpoints").exists():
-        raise ValueError(f"{folder} holds a run already: resume it with --resume {folder}, or give another --out")
-    return folder, config
+    if not settings.resume_if_there:
+        if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
+            raise ValueError(
+                "torchrun --max-restarts gives this command again after a failure: add --out FOLDER --resume_if_there, "
+                "so that it goes on with its run"
+            )
+        if (folder / "checkpoints").exists():
+            raise ValueError(f"{folder} holds a run already: resume it with --resume {folder}, or give another --out")
+    elif settings.out is None:
+        raise ValueError("--resume_if_there needs --out FOLDER, the run to look for")
+    elif (folder / "checkpoints" / "last.pt").exists():
+        resumed = _resumed(folder)
+        _check_same_settings(folder, resumed[1], config)
+        return resumed
+    return folder, config, None
 
 
-def _run(config: Config, folder: Path, state: dict[str, Any] | None, console: Console) -> int:
-    device = _device(config.device)
-    data = load_data(config, config.batch_size, config.seed, device)
-    _set_threads(config, data.image_size)
+def _resumed(folder: Path) -> tuple[Path, Config, dict[str, Any]]:
+    state = checkpoint.load(folder / "checkpoints" / "last.pt")
+    return folder, Config.from_dict(state["config"]), state
+
+
+def _check_same_settings(folder: Path, there: Config, here: Config) -> None:
+    ours = here.to_dict()
+    unlike = [
+        f"{name} {value} there, {ours[name]} here" for name, value in there.to_dict().items() if value != ours[name]
+    ]
+    if unlike:
+        raise ValueError(f"{folder} holds a run of other settings: {'; '.join(unlike)}. Give another --out")
+
+
+def _run(config: Config, folder: Path, state: dict[str, Any] | None, console: Console, processes: Processes) -> int:
+    if config.batch_size < processes.count:
+        raise ValueError(f"batch_size {config.batch_size} leaves some of the {processes.count} processes without work")
+    device = _device(config.device, processes)
+    data = processes.one_first(lambda: load_data(config, config.batch_size, config.seed, device))
+    processes.open(device, config.process_timeout)
+    _set_threads(config, data.image_size, processes)
     screen = ConsoleObserver(console)
-    trainer = Trainer(config, data, device, folder, [screen, MetricsObserver(folder / "metrics.jsonl")])
+    observers: list[Observer] = [screen, MetricsObserver(folder / "metrics.jsonl")] if processes.first else []
+    trainer = Trainer(config, data, device, folder, observers, processes)
     if state is not None:
         trainer.load_state_dict(state)
         done = f"{trainer.progress.epoch} of {trainer.epochs} epochs"
         console.print(f"resuming {folder} after {done} and {trainer.progress.step} steps")
     else:
-        (folder / "checkpoints").mkdir(parents=True)
-        write_atomically(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
+        processes.from_first(lambda: _make_folder(config, folder))
         trainer.save("last")  # from here on the run can be resumed, whenever it ends
         console.print(f"run folder: {folder}")
-    trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
+    if processes.first:
+        trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
+    several = f"{processes.count} processes of " if processes.count > 1 else ""
     console.print(
         f"{config.dataset}: {len(data.train)} training, {len(data.valid)} validation, {len(data.test)} test images of "
-        f"{len(data.classes)} classes; {device}, {torch.get_num_threads()} threads"
+        f"{len(data.classes)} classes; {device}, {several}{torch.get_num_threads()} threads",
+        soft_wrap=True,
     )
     with _stopping_on_signals(trainer), closing(screen):
         trainer.run()
@@ -144,27 +195,42 @@ def _run(config: Config, folder: Path, state: dict[str, Any] | None, console: Co
     )
     breached = [item["name"] for item in summary["health"] if not item["ok"]]
     if config.strict and breached:
-        sys.stderr.write(f"error: --strict: out of bounds at the end of the search: {', '.join(breached)}\n")
+        if processes.first:
+            sys.stderr.write(f"error: --strict: out of bounds at the end of the search: {', '.join(breached)}\n")
         return EXIT_BREACH
     return 0
 
 
-def _set_threads(config: Config, image_size: int) -> None:
-    """The configured threads; one where a step has so few elements that threads wait more than they work.
+def _make_folder(config: Config, folder: Path) -> None:
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
+
+
+def _set_threads(config: Config, image_size: int, processes: Processes) -> None:
+    """The configured threads, or the process's share of the cores; one where a step has so few elements that threads
+    wait more than they work.
 
     At 65,000 elements (digits) one thread is as fast as two on a quiet machine, and a hundred times faster where other
     processes hold the cores that a second one would wait for.
     """
-    small = config.batch_size * image_size**2 * config.channels < 2**18
+    small = config.batch_size / processes.count * image_size**2 * config.channels < 2**18
     if config.threads is not None or small:
         torch.set_num_threads(config.threads or 1)
+    elif processes.count > 1:  # torchrun sets OMP_NUM_THREADS=1
+        torch.set_num_threads(max(1, cores() // processes.local_count))
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, processes: Processes) -> torch.device:
+    """The device of a process; of several, each takes the GPU of its rank on its machine."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.type == "cuda" and processes.count > 1:
+            if device.index is not None:
+                raise ValueError(f"device {name!r} is one GPU for {processes.count} processes: give --device cuda")
+            device = torch.device("cuda", processes.local_rank)
+            torch.cuda.set_device(device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error

@@ -43,7 +43,7 @@ class ArrayImages:
         return len(self.pixels)
 
     def read(self, numbers: Sequence[int]) -> Tensor:
-        return self.pixels[torch.as_tensor(numbers)]
+        return self.pixels[torch.as_tensor(numbers, dtype=torch.int64)]
 
 
 @dataclasses.dataclass(frozen=True)

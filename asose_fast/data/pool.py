@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -23,8 +24,8 @@ class Batch(NamedTuple):
 
 
 class Pool(Protocol):
-    def fetch(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
-        """The images of `order` (int64, CPU) in batches; the last may be smaller."""
+    def fetch(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        """Batches of images by their numbers (int64, CPU); a batch may be empty."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +35,12 @@ class MemoryPool:
     pixels: Tensor
     labels: Tensor
 
-    def fetch(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
-        for numbers in upload(order, self.pixels.device).split(batch_size):
-            if len(numbers):  # an empty tensor splits into one empty part
-                yield Batch(self.pixels, numbers, self.labels[numbers])
+    def fetch(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
+        if not batches:
+            return
+        everything = upload(torch.cat(list(batches)), self.pixels.device)
+        for numbers in everything.split([len(batch) for batch in batches]):
+            yield Batch(self.pixels, numbers, self.labels[numbers])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +52,12 @@ class StreamPool:
     workers: int
     device: torch.device
 
-    def fetch(self, order: Tensor, batch_size: int) -> Iterator[Batch]:
+    def fetch(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
         loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            _Batches(self.images, self.labels, order, batch_size),
+            _Batches(self.images, self.labels, batches),
             batch_size=None,
             num_workers=self.workers,
+            worker_init_fn=_outlive_stops,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else the loader would draw its seed from torch's global stream
         )
@@ -62,18 +66,24 @@ class StreamPool:
             yield Batch(pixels.to(self.device, non_blocking=True), numbers, labels.to(self.device, non_blocking=True))
 
 
+def _outlive_stops(_: int) -> None:
+    """Terminals and torchrun signal a whole group of processes. A worker in one of its own serves on while the run ends
+    in its own time; it ends when its process has."""
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
+
+
 @dataclasses.dataclass(frozen=True)
 class _Batches(Dataset[tuple[Tensor, Tensor]]):
     """One item a batch, so that a worker is asked once for all of its images."""
 
     images: Images
     labels: Tensor
-    order: Tensor
-    batch_size: int
+    batches: Sequence[Tensor]
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        return len(self.batches)
 
     def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
-        numbers = self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        numbers = self.batches[batch]
         return self.images.read(numbers.tolist()), self.labels[numbers]

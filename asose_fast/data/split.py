@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.data.errors import DataError
+from asose_fast.data.part import Part
 from asose_fast.data.pool import Pool
 from asose_fast.data.seeds import generator
 from asose_fast.data.transform import Transform
@@ -47,7 +48,14 @@ class Split:
         return -(-len(self) // self.batch_size)
 
     def batches(
-        self, epoch: int, *, start: int = 0, shuffle: bool | None = None, augment: bool | None = None
+        self,
+        epoch: int,
+        *,
+        start: int = 0,
+        shuffle: bool | None = None,
+        augment: bool | None = None,
+        part: Part | None = None,
+        turns: Part | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of an epoch, from number `start` on.
 
@@ -60,6 +68,8 @@ class Split:
             shuffle: order drawn for the epoch, or one fixed order (in which classes are mixed too). None: the former
                 for train, the latter for valid and test.
             augment: random crop and mirroring. None: as configured for train, never for valid and test.
+            part: of each batch, give these images alone, maybe none: bit for bit those that the whole batch has there.
+            turns: give only these of the batches.
 
         Returns:
             Iterator of x float32 (B, C, H, W) in channels_last memory, normalised by mean and standard deviation of
@@ -72,13 +82,21 @@ class Split:
             raise DataError(f"start must be 0 to {self.num_batches()}, the batches of {self.name}, got {start}")
         shuffle = self._shuffle if shuffle is None else shuffle
         augment = self._augment if augment is None else augment
-        return self._batches(epoch, start, shuffle, augment)
+        return self._batches(epoch, start, shuffle, augment, part or Part(), turns or Part())
 
-    def _batches(self, epoch: int, start: int, shuffle: bool, augment: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(
+        self, epoch: int, start: int, shuffle: bool, augment: bool, part: Part, turns: Part
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         order = self._members
         if shuffle:
             order = order[torch.randperm(len(order), generator=generator(self._seed, self.name, "order", epoch))]
-        fetched = self._pool.fetch(order[start * self.batch_size :], self.batch_size)
-        for number, (pixels, numbers, labels) in enumerate(fetched, start):
-            randomness = generator(self._seed, self.name, "augment", epoch, number) if augment else None
-            yield self._transform(pixels, numbers, randomness), labels
+        whole = order.split(self.batch_size)
+        chosen = turns.turns(start, self.num_batches())
+        rows = [part.rows(len(whole[number])) for number in chosen]
+        fetched = self._pool.fetch([whole[number][r] for number, r in zip(chosen, rows, strict=True)])
+        for number, r, (pixels, numbers, labels) in zip(chosen, rows, fetched, strict=True):
+            moves = None
+            if augment:  # drawn for the whole batch, so that an image moves alike whoever asks for it
+                randomness = generator(self._seed, self.name, "augment", epoch, number)
+                moves = self._transform.draw(len(whole[number]), randomness)[:, r]
+            yield self._transform(pixels, numbers, moves), labels

@@ -34,31 +34,29 @@ class Transform:
         m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
         return cls((1 / (255 * s)).float().to(device), (-m / s).float().to(device), pad, mirror)
 
-    def __call__(self, pixels: Tensor, index: Tensor, generator: torch.Generator | None) -> Tensor:
+    def __call__(self, pixels: Tensor, index: Tensor, moves: Tensor | None) -> Tensor:
         """One batch.
 
         Args:
             pixels: uint8 (N, H, W, C), contiguous.
             index: int64 (B,), the images to take.
-            generator: source of the augmentation; None: no augmentation.
+            moves: int64 (3, B) on the CPU, as `draw` gives them; None: no augmentation.
 
         Returns:
             float32 (B, C, H, W) in channels_last memory.
         """
-        if generator is None:
-            batch = pixels[index]
-        else:
-            batch = _moved(pixels, index, upload(self._draw(len(index), generator), pixels.device))
+        batch = pixels[index] if moves is None else _moved(pixels, index, upload(moves, pixels.device))
         return torch.addcmul(self.shift, batch.float(), self.scale).permute(0, 3, 1, 2)
 
-    def _draw(self, batch_size: int, generator: torch.Generator) -> Tensor:
+    def draw(self, batch_size: int, generator: torch.Generator) -> Tensor:
+        """The augmentation of a batch, int64 (3, B): rows down, columns right, whether mirrored."""
         down_right = torch.randint(-self.pad, self.pad + 1, (2, batch_size), generator=generator)
         mirrored = torch.randint(0, 2, (1, batch_size), generator=generator) * self.mirror
         return torch.cat((down_right, mirrored))
 
 
 def _moved(pixels: Tensor, index: Tensor, moves: Tensor) -> Tensor:
-    """Gathers every output pixel by its place in `pixels`; `moves` is (3, B): rows down, columns right, mirrored."""
+    """Gathers every output pixel by its place in `pixels`; `moves` is that of `Transform.draw`."""
     _, height, width, channels = pixels.shape
     down, right, mirrored = moves[:, :, None]
     columns = torch.arange(width, device=pixels.device)

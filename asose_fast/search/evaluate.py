@@ -8,12 +8,17 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from asose_fast.search.processes import ALONE, Processes
+from asose_fast.search.sync_batch_norm import on_its_own
+
 Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 @torch.no_grad()
-def recalibrate(network: nn.Module, batches: Batches, count: int) -> None:
+def recalibrate(network: nn.Module, batches: Batches, count: int, processes: Processes = ALONE) -> None:
     """Replaces the running statistics of every BatchNorm by the mean over the first `count` batches.
+
+    Of several `processes` each takes `batches` in turn, whole ones, so that the statistics are those of one process.
 
     Those of a supernet mix all paths that were sampled, and say nothing about a single one (DESIGN section 3, fault 4).
     """
@@ -24,16 +29,36 @@ def recalibrate(network: nn.Module, batches: Batches, count: int) -> None:
         norm.momentum = None  # cumulative mean
     was_training = network.training
     network.train()
-    for x, _ in itertools.islice(batches, count):
-        network(x)
+    taken = 0
+    with on_its_own(network):
+        for x, _ in itertools.islice(batches, len(processes.part.turns(0, count))):
+            network(x)
+            taken += 1
     network.train(was_training)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+    if processes.count > 1 and norms:
+        _average(norms, taken, processes)
+
+
+def _average(norms: list[nn.modules.batchnorm._BatchNorm], taken: int, processes: Processes) -> None:
+    """The mean of running statistics over all batches, of which this process has taken some."""
+    (batches,) = processes.total(taken)
+    statistics = [s for norm in norms for s in (norm.running_mean, norm.running_var) if s is not None]
+    flat = processes.sum(torch.cat(statistics) * (taken / max(1, batches)))
+    for old, new in zip(statistics, flat.split([len(s) for s in statistics]), strict=True):
+        old.copy_(new)
+    for norm in norms:
+        if norm.num_batches_tracked is not None:
+            norm.num_batches_tracked.fill_(batches)
 
 
 @torch.no_grad()
-def accuracy(network: nn.Module, batches: Batches) -> float:
-    """Share of images whose largest score is that of their class, in evaluation mode."""
+def accuracy(network: nn.Module, batches: Batches, processes: Processes = ALONE) -> float:
+    """Share of images whose largest score is that of their class, in evaluation mode.
+
+    Of several `processes` each has some of the `batches`; the share is that of all images.
+    """
     was_training = network.training
     network.eval()
     correct, images = [], 0
@@ -41,4 +66,6 @@ def accuracy(network: nn.Module, batches: Batches) -> float:
         correct.append((network(x).argmax(1) == y).sum())
         images += len(y)
     network.train(was_training)
-    return int(torch.stack(correct).sum()) / images
+    right = int(torch.stack(correct).sum()) if correct else 0
+    right, images = processes.total(right, images)
+    return right / images

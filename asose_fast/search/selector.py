@@ -108,6 +108,10 @@ class Selector:
         path: list[int] = index.tolist()
         return path
 
+    def draw_apart(self, process: int) -> None:
+        """Gives a process draws of its own; those of process 0 stay as they are."""
+        self.rng[0] ^= process << 32
+
     def best_path(self) -> list[int]:
         """The candidate of largest logit in every layer."""
         path: list[int] = self.logits().argmax(1).tolist()

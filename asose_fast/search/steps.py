@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asose_fast.ops import ArchWeights
+from asose_fast.search.gradients import sum_gradients
+from asose_fast.search.processes import ALONE, Processes
+from asose_fast.search.sync_batch_norm import SyncBatchNorm2d
 from asose_fast.space.network import Network
 
 LossCheck = Callable[[Tensor], None]
 
 
 class StepResult(NamedTuple):
-    """What a step yields, on the device: reading it is the caller's choice."""
+    """What a step yields, on the device, over the images of all processes: reading it is the caller's choice."""
 
     loss: Tensor
     """Mean cross-entropy (scalar)."""
@@ -38,17 +41,19 @@ def weight_step(
     *,
     clip: float = 0.0,
     check: LossCheck | None = None,
+    processes: Processes = ALONE,
 ) -> StepResult:
     """Updates the weights on the sampled path alone (`path` is None for a derived network).
 
     Candidates off the path get no gradient, and the optimizer leaves them as they are. `clip` bounds the norm of
-    the gradient where it is not 0. `check` sees the loss before it can spoil the weights.
+    the gradient where it is not 0. `check` sees the loss before it can spoil the weights. x and y are this one's part,
+    maybe empty, of the batch that several `processes` have together; the gradient is that of the whole batch.
     """
-    result = _measure(network(x) if path is None else network(x, path=path), y)
+    result = _measure(_scores(network, x, {} if path is None else {"path": path}), y)
     if check:
         check(result.loss)
     optimizer.zero_grad(set_to_none=True)
-    result.loss.backward()
+    result = _backward(result, optimizer, processes)
     if clip:
         nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
     optimizer.step()
@@ -64,6 +69,7 @@ def alpha_step(
     path: list[int],
     *,
     check: LossCheck | None = None,
+    processes: Processes = ALONE,
 ) -> StepResult:
     """Updates alpha, through the straight-through weights `sampled` (`path`: their index, on the host), and computes no
     weight gradient.
@@ -71,11 +77,11 @@ def alpha_step(
     dL/dw_k = <dL/dy, o_k(x)> for every candidate of every layer (DESIGN section 3, fault 1).
     """
     with frozen(network):
-        result = _measure(network(x, weights=sampled.weights, path=path), y)
+        result = _measure(_scores(network, x, {"weights": sampled.weights, "path": path}), y)
         if check:
             check(result.loss)
         optimizer.zero_grad(set_to_none=True)
-        result.loss.backward()
+        result = _backward(result, optimizer, processes)
     optimizer.step()
     return _detached(result)
 
@@ -93,6 +99,14 @@ def frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def _scores(network: nn.Module, x: Tensor, plan: dict[str, Any]) -> Tensor:
+    """The forward pass; without images only where norms take the statistics of all processes and so wait for each."""
+    if not len(x) and not any(isinstance(module, SyncBatchNorm2d) for module in network.modules()):
+        return x.new_zeros(0, 1)
+    scores: Tensor = network(x, **plan)
+    return scores
+
+
 def _measure(scores: Tensor, y: Tensor) -> StepResult:
     size_error = len(scores) != len(y)
     if size_error:
@@ -103,7 +117,23 @@ def _measure(scores: Tensor, y: Tensor) -> StepResult:
         )
         images = min(len(scores), len(y))
         scores, y = scores[:images], y[:images]
-    return StepResult(F.cross_entropy(scores, y), (scores.argmax(1) == y).sum(), len(y), size_error)
+    loss = F.cross_entropy(scores, y, reduction="mean" if len(y) else "sum")
+    return StepResult(loss, (scores.argmax(1) == y).sum(), len(y), size_error)
+
+
+def _backward(result: StepResult, optimizer: torch.optim.Optimizer, processes: Processes) -> StepResult:
+    """The gradient of the loss over the images of all processes, and the result over them."""
+    if processes.count == 1:
+        result.loss.backward()
+        return result
+    loss = result.loss * result.images
+    if loss.requires_grad:
+        loss.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    images, size_error, (loss, correct) = sum_gradients(
+        processes, parameters, result.images, result.size_error, loss, result.correct
+    )
+    return StepResult(loss / max(1, images), correct.round().long(), images, size_error)
 
 
 def _detached(result: StepResult) -> StepResult:

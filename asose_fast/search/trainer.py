@@ -31,8 +31,10 @@ from asose_fast.search.optimizers import (
     weight_optimizer,
 )
 from asose_fast.search.phases import Phase, phase_at, plan
+from asose_fast.search.processes import Processes, digest
 from asose_fast.search.selector import Selector
 from asose_fast.search.steps import LossCheck, alpha_step, weight_step
+from asose_fast.search.sync_batch_norm import on_its_own, synchronise
 from asose_fast.space.network import Network, NetworkSpec
 
 Record = dict[str, Any]
@@ -80,7 +82,13 @@ class Trainer:
     """Runs a search from its first batch to the derived network, and can stop and go on anywhere in between."""
 
     def __init__(
-        self, config: Config, data: Data, device: torch.device, folder: Path, observers: Sequence[Observer] = ()
+        self,
+        config: Config,
+        data: Data,
+        device: torch.device,
+        folder: Path,
+        observers: Sequence[Observer] = (),
+        processes: Processes | None = None,
     ) -> None:
         """Builds everything for epoch 0. Raises ValueError for a configuration that cannot run.
 
@@ -90,19 +98,26 @@ class Trainer:
             device: where the network lives.
             folder: the run folder; checkpoints go to its `checkpoints`.
             observers: told of every step and epoch.
+            processes: those that run this search together, each with a trainer of its own. All hold the same network,
+                alpha and history; the first alone writes files.
         """
         self.config, self.data, self.device, self.observers = config, data, device, list(observers)
+        self.processes = processes or Processes()
         self.checkpoints = folder / "checkpoints"
         self.phases = plan(config)
         self.progress, self.stall = Progress(), StallCounter()
         self.history: list[Record] = []
         self.weight_meter, self.alpha_meter = Meter(device), Meter(device)
-        self._stop: signal.Signals | None = None
         torch.manual_seed(config.seed)
         spec = NetworkSpec.chain(config, data.channels, len(data.classes))
         self.selector = Selector(config, config.candidates, len(spec.blocks), config.seed, device)
         self.growth = GrowthControl(config, spec, data.image_size)
+        self._sample_apart()
         self._install(Network(spec))
+
+    def _sample_apart(self) -> None:
+        if not self.config.share_samples:
+            self.selector.draw_apart(self.processes.rank)
 
     def _install(self, network: Network) -> None:
         """Makes `network` the one that is trained, with fresh optimizers."""
@@ -117,8 +132,8 @@ class Trainer:
         return self.phases[-1].end
 
     def stop(self, reason: signal.Signals) -> None:
-        """Asks the run to write a checkpoint after the present step and raise InterruptedRunError."""
-        self._stop = reason
+        """Asks the run to write a checkpoint after the present step and raise InterruptedRunError, in all processes."""
+        self.processes.stop(reason)
 
     def run(self) -> None:
         """Goes on from the present state to the end of the last phase.
@@ -151,8 +166,11 @@ class Trainer:
         progress, started = self.progress, time.perf_counter()
         before = progress.epoch_seconds
         self.network.train()
+        if self.config.sync_batch_norm and self.processes.count > 1:
+            synchronise(self.network, self.processes)  # again in every epoch: a block may have grown since
         held_out = self._held_out_batches() if phase.searching else None
-        batches = self.data.train.batches(progress.epoch, start=progress.step, augment=self.config.augment)
+        augment, part = self.config.augment, self.processes.part
+        batches = self.data.train.batches(progress.epoch, start=progress.step, augment=augment, part=part)
         for x, y in batches:
             self._weight_step(phase, x, y)
             progress.step += 1
@@ -163,18 +181,20 @@ class Trainer:
             progress.epoch_seconds = before + time.perf_counter() - started
             for observer in self.observers:
                 observer.on_step(self)
-            if self._stop:
+            if reason := self.processes.stopping:
                 self._require_finite(phase)
+                self._require_same()
                 self.save("last")
                 where = f"epoch {progress.epoch + 1} of {self.epochs}, step {progress.step}"
-                raise InterruptedRunError(self._stop, f"stopped by {self._stop.name} in phase {phase.name}, {where}")
+                raise InterruptedRunError(reason, f"stopped by {reason.name} in phase {phase.name}, {where}")
 
     def _held_out_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless shuffled validation batches for alpha steps, from where the last alpha step left off."""
         count = self.data.valid.num_batches()
         epoch, start = divmod(self.progress.alpha_steps, count)
         while True:
-            yield from self.data.valid.batches(epoch, start=start, shuffle=True, augment=self.config.augment)
+            augment, part = self.config.augment, self.processes.part
+            yield from self.data.valid.batches(epoch, start=start, shuffle=True, augment=augment, part=part)
             epoch, start = epoch + 1, 0
 
     def _weight_step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
@@ -183,8 +203,9 @@ class Trainer:
             group["lr"] = self._learning_rate(phase)
         path = None if phase.name == "optimize" else self.selector.path(phase.name)
         check = self._loss_check("loss", progress.step, phase, x, path)
-        clip = self.config.gradient_clip
-        self.weight_meter.add(weight_step(self.network, self.weights, x, y, path, clip=clip, check=check))
+        clip, processes = self.config.gradient_clip, self.processes
+        result = weight_step(self.network, self.weights, x, y, path, clip=clip, check=check, processes=processes)
+        self.weight_meter.add(result)
 
     def _learning_rate(self, phase: Phase) -> float:
         done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
@@ -194,7 +215,9 @@ class Trainer:
         sampled = self.selector.sample(phase.name)
         path = sampled.index.tolist()
         check = self._loss_check("loss of the alpha step", self.progress.alpha_steps, phase, x, path)
-        self.alpha_meter.add(alpha_step(self.network, self.alpha, x, y, sampled, path, check=check))
+        processes = self.processes
+        result = alpha_step(self.network, self.alpha, x, y, sampled, path, check=check, processes=processes)
+        self.alpha_meter.add(result)
         self.selector.cool()
         if check and not self.selector.logits().isfinite().all():
             raise self._diverged("alpha is not finite", phase, x, path)
@@ -222,12 +245,34 @@ class Trainer:
 
     def _diverged(self, what: str, phase: Phase, x: Tensor, path: list[int] | None) -> SearchDivergedError:
         where = f"in phase {phase.name}, epoch {self.progress.epoch + 1}, after {self.progress.step} steps of it"
-        place = first_nonfinite(self.network, self.selector.logits(), x, path)
+        if not len(x):
+            x, _ = next(self.data.train.batches(self.progress.epoch, augment=False))
+        with on_its_own(self.network):
+            place = first_nonfinite(self.network, self.selector.logits(), x, path)
         return SearchDivergedError(f"{what} {where}: first not finite is {place}")
+
+    def _require_same(self) -> None:
+        """Gives all processes the same running statistics, and raises ProcessesDifferError where they differ in more.
+
+        Those of the first are taken, as DistributedDataParallel does: no evaluation reads any that were not
+        recalibrated, but so its checkpoint is the state of every process.
+        """
+        if self.processes.count == 1:
+            return
+        self.processes.copy_from_first(self.network.buffers())
+        self.processes.check_same(
+            {
+                "genotype": digest(repr((self.network.spec, self.selector.best_path())).encode()),
+                "alpha": digest(*self.selector.alpha),
+                "weights": digest(*self.network.parameters()),
+            }
+        )
 
     def _end_epoch(self, phase: Phase) -> None:
         self._require_finite(phase)
-        record = self._measure(phase)
+        self._require_same()
+        measured = self._measure(phase)
+        record = self.processes.from_first(lambda: measured)  # times are not the same in all processes
         if phase.name == "growth":
             record["growth"] = self._grow_if_stalled(phase, record["valid_accuracy"])
         self.history.append(record)
@@ -255,7 +300,7 @@ class Trainer:
             "phase": phase.name,
             "train_loss": loss,
             "train_accuracy": train_accuracy,
-            "valid_accuracy": accuracy(derived, self.data.valid.batches(0, shuffle=False, augment=False)),
+            "valid_accuracy": self._valid_accuracy(derived),
             "temperature": self._reported_temperature(phase),
             "entropy": float(entropy.mean()),
             "max_weight": float(max_prob.mean()),
@@ -272,6 +317,11 @@ class Trainer:
         record["health"] = [dataclasses.asdict(indicator) for indicator in found]
         return record
 
+    def _valid_accuracy(self, network: Network) -> float:
+        turns = self.processes.part
+        batches = self.data.valid.batches(0, shuffle=False, augment=False, turns=turns)
+        return accuracy(network, batches, self.processes)
+
     def _reported_temperature(self, phase: Phase) -> float:
         return self.config.temperature_floor if phase.name == "optimize" else self.selector.temperature
 
@@ -283,12 +333,12 @@ class Trainer:
 
     def calibrate(self, network: Network) -> None:
         """Gives `network` batch-norm statistics of its own, from training images without augmentation."""
-        batches = self.data.train.batches(self.progress.epoch, augment=False)
-        recalibrate(network, batches, self.config.recalibration_batches)
+        batches = self.data.train.batches(self.progress.epoch, augment=False, turns=self.processes.part)
+        recalibrate(network, batches, self.config.recalibration_batches, self.processes)
 
     def best_network(self) -> Network:
         """The derived network of the optimize epoch with the best validation accuracy, in evaluation mode."""
-        state = checkpoint.load(self.checkpoints / "best.pt")
+        state = self.processes.from_first(lambda: checkpoint.load(self.checkpoints / "best.pt"))
         network = Network(NetworkSpec.from_dict(state["spec"]))
         network.load_state_dict(state["network"])
         return network.to(self.device).eval()
@@ -301,8 +351,8 @@ class Trainer:
         return self.growth.grow(self.network, self.selector, self.weights, self.alpha, self.history)
 
     def save(self, name: str) -> None:
-        """Writes `checkpoints/<name>.pt`. Raises CheckpointError."""
-        checkpoint.save(self.checkpoints / f"{name}.pt", self.state_dict())
+        """Has the first process write `checkpoints/<name>.pt`, for which the others wait. Raises CheckpointError."""
+        self.processes.from_first(lambda: checkpoint.save(self.checkpoints / f"{name}.pt", self.state_dict()))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""
@@ -329,6 +379,7 @@ class Trainer:
         self.progress, self.stall = Progress(**state["progress"]), StallCounter(**state["stall"])
         self.history = list(state["history"])
         self.selector.load_state_dict(state["selector"])
+        self._sample_apart()
         self._install(Network(NetworkSpec.from_dict(state["spec"])))
         self.network.load_state_dict(state["network"])
         load_named_state(self.weights, dict(self.network.named_parameters()), state["weight_optimizer"])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from asose_fast.data import DataConfig, DataError, Split, load_data
+from asose_fast.data.part import Part
 from asose_fast.data.pool import MemoryPool
 from asose_fast.data.transform import Transform
 
@@ -59,6 +60,19 @@ def test_every_image_comes_once_and_the_last_batch_may_be_smaller(name):
     shuffled = torch.cat([x for x, _ in split.batches(5, shuffle=True, augment=False)])
     fixed = torch.cat([x for x, _ in split.batches(5, shuffle=False, augment=False)])
     assert sorted(shuffled.flatten(1).tolist()) == sorted(fixed.flatten(1).tolist())
+
+
+@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("memory_limit_gb", [0, 1])
+def test_parts_of_batches_and_turns_make_up_the_epoch_bit_for_bit(augment, memory_limit_gb):
+    split = digits(mirror=True, batch_size=31, memory_limit_gb=memory_limit_gb).train  # the last batch has 5 images
+    whole = list(split.batches(3, start=1, augment=augment))
+    parts = [split.batches(3, start=1, augment=augment, part=Part(i, 6)) for i in range(6)]
+    together = [tuple(torch.cat(rows) for rows in zip(*batch, strict=True)) for batch in zip(*parts, strict=True)]
+    assert equal(together, whole)
+    assert min(len(x) for x, _ in split.batches(3, part=Part(0, 6))) == 0
+    turns = [list(split.batches(3, start=1, augment=augment, turns=Part(i, 6))) for i in range(6)]
+    assert equal((turns[n % 6][n // 6] for n in range(len(whole))), whole)
 
 
 @pytest.mark.parametrize("name", ["valid", "test"])

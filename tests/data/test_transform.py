@@ -40,7 +40,8 @@ def test_normalisation_is_value_minus_mean_over_std():
 
 @pytest.mark.parametrize("augmented", [False, True])
 def test_batches_are_float32_in_channels_last_memory(augmented):
-    x = transform()(torch.zeros(5, 6, 6, 3, dtype=torch.uint8), torch.arange(4), generator(0) if augmented else None)
+    moves = transform().draw(4, generator(0)) if augmented else None
+    x = transform()(torch.zeros(5, 6, 6, 3, dtype=torch.uint8), torch.arange(4), moves)
     assert x.shape == (4, 3, 6, 6)
     assert x.dtype == torch.float32
     assert x.is_contiguous(memory_format=torch.channels_last)
@@ -48,6 +49,6 @@ def test_batches_are_float32_in_channels_last_memory(augmented):
 
 @pytest.mark.parametrize("mirror", [False, True])
 def test_draws_cover_every_shift_and_mirror_only_where_allowed(mirror):
-    down, right, mirrored = transform(mirror)._draw(1000, generator(0))
+    down, right, mirrored = transform(mirror).draw(1000, generator(0))
     assert set(down.tolist()) == set(right.tolist()) == {-2, -1, 0, 1, 2}
     assert set(mirrored.tolist()) == ({0, 1} if mirror else {0})

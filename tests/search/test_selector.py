@@ -195,3 +195,14 @@ def test_state_continues_an_opening():
 def test_bad_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         make_selector(**{"candidates": FEW, **changes})
+
+
+def test_processes_that_draw_apart_draw_differently_and_the_first_as_on_its_own():
+    def draws(process):
+        selector = make_selector()
+        if process is not None:
+            selector.draw_apart(process)
+        return [selector.path("warmup") for _ in range(5)] + [selector.path("search") for _ in range(5)]
+
+    assert draws(0) == draws(None)
+    assert len({str(draws(process)) for process in range(4)}) == 4
