@@ -1,7 +1,8 @@
-"""What a finished run leaves behind: genotype.json, model.safetensors, summary.json; and `load`, which reads them."""
+"""What a finished run leaves behind: genotype.json, model.safetensors, summary.json; `load` reads them."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,12 @@ import torch
 
 from asose_fast import __version__
 from asose_fast.checkpoint import write_atomically
-from asose_fast.data import Data
+from asose_fast.derived import GENOTYPE, WEIGHTS, load
 from asose_fast.search.evaluate import accuracy
 from asose_fast.search.trainer import Record, Trainer
-from asose_fast.space.network import Network, NetworkSpec
+from asose_fast.space.genotype import Genotype
 
-GENOTYPE_FORMAT = "asose_fast genotype"
+__all__ = ["load", "write_json", "write_result"]
 
 
 def write_result(trainer: Trainer, folder: Path) -> Record:
@@ -44,42 +45,19 @@ def write_result(trainer: Trainer, folder: Path) -> Record:
         "health": last_search["health"],
         "phases": {phase.name: _phase_summary(phase.name, history) for phase in trainer.phases},
     }
-    genotype = {
-        "format": GENOTYPE_FORMAT,
-        "version": 1,
-        "operations": operations,
-        "classes": list(trainer.data.classes),
-        "normalization": _normalization(trainer.data),
-        "network": network.spec.to_dict(),
-    }
-    write_json(folder / "genotype.json", genotype)
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    write_atomically(folder / "model.safetensors", safetensors.torch.save(tensors))
+    weights = safetensors.torch.save(tensors)
+    data, digest = trainer.data, hashlib.sha256(weights).hexdigest()
+    genotype = Genotype(network.spec, data.classes, data.mean, data.std, data.image_size, digest)
+    write_json(folder / GENOTYPE, genotype.to_dict())
+    write_atomically(folder / WEIGHTS, weights)
     write_json(folder / "summary.json", summary)
     return summary
-
-
-def load(run: str | Path) -> Network:
-    """The derived network of a run folder, with its weights, in evaluation mode.
-
-    Its input is (N, C, H, W) float32, normalised as `genotype.json` says. Raises ValueError for a foreign genotype.
-    """
-    folder = Path(run)
-    genotype = json.loads((folder / "genotype.json").read_text())
-    if genotype.get("format") != GENOTYPE_FORMAT or genotype.get("version") != 1:
-        raise ValueError(f"{folder / 'genotype.json'} is not a genotype of asose_fast, version 1")
-    network = Network(NetworkSpec.from_dict(genotype["network"]))
-    network.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
-    return network.eval()
 
 
 def write_json(path: Path, values: Any) -> None:
     """Writes `values` as indented JSON, atomically."""
     write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
-
-
-def _normalization(data: Data) -> dict[str, list[float]]:
-    return {"mean": list(data.mean), "std": list(data.std)}
 
 
 def _phase_summary(name: str, history: list[Record]) -> dict[str, float]:
