@@ -1,19 +1,42 @@
-"""What a finished run found: the genotype and the weights of its derived network, checked as they are read."""
+"""What a run found, `genotype.json` and `model.safetensors`: written by `save`, checked and read by `load`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from asose_fast.checkpoint import write_atomically
 from asose_fast.space.genotype import Genotype
 from asose_fast.space.network import Network
 
 GENOTYPE, WEIGHTS = "genotype.json", "model.safetensors"
+
+
+def save(
+    run: str | Path,
+    network: Network,
+    *,
+    classes: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    image_size: int | None,
+) -> None:
+    """Writes a derived network into a run folder; the rest is as in Genotype.
+
+    Raises ValueError where it does not fit the network, and CheckpointError.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    weights = safetensors.torch.save(tensors)
+    digest = hashlib.sha256(weights).hexdigest()
+    genotype = Genotype(network.spec, tuple(classes), tuple(mean), tuple(std), image_size, digest)
+    write_atomically(Path(run) / GENOTYPE, (json.dumps(genotype.to_dict(), indent=2) + "\n").encode())
+    write_atomically(Path(run) / WEIGHTS, weights)
 
 
 def load(run: str | Path) -> Network:

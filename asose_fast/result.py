@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from asose_fast import __version__
 from asose_fast.checkpoint import write_atomically
-from asose_fast.derived import GENOTYPE, WEIGHTS, load
+from asose_fast.derived import load, save
 from asose_fast.search.evaluate import accuracy
 from asose_fast.search.trainer import Record, Trainer
-from asose_fast.space.genotype import Genotype
 
 __all__ = ["load", "write_json", "write_result"]
 
@@ -45,12 +42,8 @@ def write_result(trainer: Trainer, folder: Path) -> Record:
         "health": last_search["health"],
         "phases": {phase.name: _phase_summary(phase.name, history) for phase in trainer.phases},
     }
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    weights = safetensors.torch.save(tensors)
-    data, digest = trainer.data, hashlib.sha256(weights).hexdigest()
-    genotype = Genotype(network.spec, data.classes, data.mean, data.std, data.image_size, digest)
-    write_json(folder / GENOTYPE, genotype.to_dict())
-    write_atomically(folder / WEIGHTS, weights)
+    data = trainer.data
+    save(folder, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
     write_json(folder / "summary.json", summary)
     return summary
 
