@@ -64,7 +64,7 @@ def test_weights_move_both_ways_and_train_alike(half):
     torch.testing.assert_close(again.eval()(x.double()), original.eval()(x.double()))
 
 
-def test_a_grown_network(tmp_path):
+def test_a_grown_network():
     supernet = make_network(FEW, depth=4, channels=5)
     for position in (4, 1, 3):
         torch.nn.init.constant_(supernet.deepen(position).gain, 0.3)
@@ -121,7 +121,7 @@ def test_is_as_ruff_would_have_it(tmp_path):
     for (k, classes), normalized in itertools.product(enumerate(names), (False, True)):
         source = source_of(half_of_all(k % 2), normalized, classes=classes, image_size=32)
         (tmp_path / f"model_{k}_{normalized}.py").write_text(source)
-    wide = make_derived([BlockSpec((name,), 1024, 2048, 2) for name in ("skip_connect",)])
+    wide = make_derived([BlockSpec(("skip_connect",), 1024, 2048, 2)])
     (tmp_path / "wide.py").write_text(source_of(wide))
     ruff = [sys.executable, "-m", "ruff"]
     for options in (["--isolated"], ["--config", str(ROOT / "pyproject.toml")]):
