@@ -20,8 +20,6 @@ INPUT, OUTPUT = "images", "scores"
 
 def encode(plain: nn.Module, images: Tensor, metadata: dict[str, Any]) -> dict[str, bytes]:
     """The content of the file, by the end of its name. `metadata` is in its metadata_props, as JSON."""
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*LeafSpec\)` is deprecated", FutureWarning)  # torch, of torch
         exported = torch.onnx.export(
@@ -33,7 +31,6 @@ def encode(plain: nn.Module, images: Tensor, metadata: dict[str, Any]) -> dict[s
             verbose=False,
         )
     assert exported
-    ClearMetadataAndDocStringPass()(exported.model)  # the paths and source lines of this machine
     exported.model.metadata_props.update({key: json.dumps(value) for key, value in metadata.items()})
     content: bytes = exported.model_proto.SerializeToString()
     return {SUFFIX: content}
