@@ -141,16 +141,15 @@ class Conv7x1(nn.Sequential):
 class Block(nn.Module):
     """s + gain * (operation(x) - s), with a shortcut s: x, or at stride 2 its 2x2 means.
 
-    Where the channels change, ReLU, a 1x1 convolution and BN follow.
+    To project from some channels to others, ReLU, a 1x1 convolution and BN follow.
     """
 
     def __init__(
         self,
         name: str,
         operation: nn.Module,
-        in_channels: int,
-        out_channels: int,
         stride: int = 1,
+        project: tuple[int, int] | None = None,
     ) -> None:
         super().__init__()
         self.gain = nn.Parameter(torch.tensor(0.5))
@@ -160,11 +159,11 @@ class Block(nn.Module):
         ops = nn.Sequential(OrderedDict([(name, operation)]))
         self.mixed = nn.Sequential(OrderedDict([("ops", ops)]))
         self.project: nn.Module = nn.Identity()
-        if in_channels != out_channels:
+        if project:
             self.project = nn.Sequential(
                 nn.ReLU(),
-                nn.Conv2d(in_channels, out_channels, 1, bias=False),
-                nn.BatchNorm2d(out_channels, affine=False),
+                nn.Conv2d(*project, 1, bias=False),
+                nn.BatchNorm2d(project[1], affine=False),
             )
 
     def forward(self, x: Tensor) -> Tensor:

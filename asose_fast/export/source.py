@@ -103,11 +103,12 @@ def model_source(genotype: Genotype, network: Network, with_normalization: bool)
     Raises ExportError for a candidate that is not one of the ten.
     """
     spec, size = genotype.network, genotype.image_size
-    calls = [_call(block) for block in network.evolvable_blocks()]
-    used = {call.partition("(")[0] for call in calls} | {"Normalize", "Block"}
+    blocks = network.evolvable_blocks()
+    operations = [_operation(block) for block in blocks]
+    used = {call.partition("(")[0] for call in operations} | {"Normalize", "Block"}
     return _TEMPLATE.format(
         classes=spec.classes,
-        depth=len(calls),
+        depth=len(blocks),
         parameters=sum(p.numel() for p in network.parameters()),
         argument="images" if with_normalization else "Normalize()(images)",
         channels=spec.in_channels,
@@ -119,16 +120,13 @@ def model_source(genotype: Genotype, network: Network, with_normalization: bool)
         normalized=" with values from 0 to 1" if with_normalization else " that went through Normalize",
         normalize="\n        self.normalize = Normalize()" if with_normalization else "",
         stem=spec.stem_channels,
-        blocks="\n".join(
-            f'            Block("{b.candidates[0]}", {call}, {b.in_channels}, {b.out_channels}, stride={b.stride}),'
-            for b, call in zip(spec.blocks, calls, strict=True)
-        ),
+        blocks="\n".join(map(_block, blocks, operations)),
         features=spec.blocks[-1].out_channels,
         first="self.normalize(images)" if with_normalization else "images",
     )
 
 
-def _call(block: EvolvableBlock) -> str:
+def _operation(block: EvolvableBlock) -> str:
     """The expression that builds the operation of a derived block."""
     (name,) = block.spec.candidates
     if name not in _OPERATIONS:
@@ -137,6 +135,16 @@ def _call(block: EvolvableBlock) -> str:
     if isinstance(operation, FactorizedReduce):
         return f"FactorizedReduce({operation.even.out_channels}, {operation.odd.out_channels})"
     return _OPERATIONS[name].format(channels=block.spec.in_channels, stride=block.spec.stride)
+
+
+def _block(block: EvolvableBlock, operation: str) -> str:
+    """The line, or lines where it projects, that build a derived block."""
+    spec = block.spec
+    name, stride, indent = f'"{spec.candidates[0]}"', f"stride={spec.stride}", " " * 12
+    if block.project is None:
+        return f"{indent}Block({name}, {operation}, {stride}),"
+    arguments = (name, operation, stride, f"project=({spec.in_channels}, {spec.out_channels})")
+    return f"{indent}Block(\n" + "".join(f"{indent}    {argument},\n" for argument in arguments) + f"{indent}),"
 
 
 def _literal(text: str) -> str:

@@ -82,6 +82,14 @@ def test_halves_of_any_widths():
     assert difference(plain(original)(x := torch.randn(2, 3, 9, 8)), original(x)) <= 1e-5
 
 
+def test_a_projection_between_equal_widths():
+    original = make_derived([BlockSpec(("none",), 4, 4)])
+    original.blocks[0].project = torch.nn.Sequential(
+        torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 1, bias=False), torch.nn.BatchNorm2d(4, affine=False)
+    ).eval()
+    assert difference(plain(original)(x := torch.randn(2, 3, 9, 8)), original(x)) <= 1e-5
+
+
 def test_normalization_is_what_genotypes_say_and_no_state():
     original, images = make_derived([BlockSpec(("max_pool_3x3",), 3, 3)]), torch.rand(2, 3, 8, 8)
     mean, std = torch.tensor([0.4, 0.5, 0.6]).reshape(3, 1, 1), torch.tensor([0.2, 0.3, 0.4]).reshape(3, 1, 1)
