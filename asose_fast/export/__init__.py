@@ -92,7 +92,7 @@ def export(
 
     path.parent.mkdir(parents=True, exist_ok=True)
     paths = {path.with_suffix(ending): content for ending, content in files.items()}
-    for file, content in paths.items():
+    for file, content in reversed(paths.items()):  # the weights first: no module is ever without them
         write_atomically(file, content)
     return Exported(tuple(paths), difference)
 

@@ -1,6 +1,7 @@
 """`python -m asose_fast.export`: what it prints and refuses, and that a refusal leaves no file."""
 
 import importlib.util
+import json
 import shutil
 
 import pytest
@@ -52,7 +53,9 @@ def test_a_trained_and_grown_run_is_exported_by_the_command(tmp_path, capsys):
     grows = options(growth_epochs=3, growth_patience=1, growth_threshold=100, depth=2, max_depth=4)
     assert train([*grows, "--out", str(folder)]) == 0
     network = asose_fast.load(folder)
-    assert len(network.blocks) == 4
+    summary = json.loads((folder / "summary.json").read_text())
+    assert "deeper" in [event["kind"] for event in summary["growth"]]
+    assert len(network.blocks) == summary["depth"] > 2
     done = python("-m", "asose_fast.export", str(folder), "--format", "module", "--with-normalization")
     assert done.returncode == 0, done.stderr
     assert not done.stderr
@@ -132,3 +135,4 @@ def test_a_file_that_cannot_be_written_is_said(run, tmp_path, capsys):
     assert f"cannot write {tmp_path / 'model.pt'}" in refused(
         capsys, run, "--format", "module", "--out", tmp_path / "model.py"
     )
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
