@@ -20,6 +20,7 @@ def command(line, monkeypatch):
     python, option, name, *arguments = shlex.split(line)
     assert (python, option) == ("python", "-m")
     monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.delitem(sys.modules, f"{name}.__main__", raising=False)
     with pytest.raises(SystemExit) as end:
         runpy.run_module(name, run_name="__main__", alter_sys=True)
     assert not end.value.code
