@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import safetensors
 import safetensors.torch
+import torch
 from torch import Tensor
 
 from asose_fast.checkpoint import write_atomically
@@ -57,7 +57,7 @@ def load_genotype(run: str | Path) -> Genotype:
     path = _existing(Path(run) / GENOTYPE)
     try:
         values = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no JSON ({error})") from error
     try:
         return Genotype.from_dict(values)
@@ -73,11 +73,11 @@ def load_weights(run: str | Path, genotype: Genotype) -> Network:
         raise ValueError(f"{path} is damaged, or not what {GENOTYPE} beside it was written with")
     try:
         weights = safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
+    except Exception as error:  # what is not in the format raises many types
         raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
-    network = Network(genotype.network)
-    if unlike := _unlike(network.state_dict(), weights):
+    if unlike := _unlike(_empty_state(genotype), weights):
         raise ValueError(f"{path} is not of the network in {GENOTYPE} beside it: {unlike}")
+    network = Network(genotype.network)
     network.load_state_dict(weights)
     return network.eval()
 
@@ -88,6 +88,16 @@ def _existing(path: Path) -> Path:
     unfinished = (path.parent / "checkpoints" / "last.pt").exists()
     hint = f"; it has not ended: python -m asose_fast.train --resume {path.parent}" if unfinished else ""
     raise FileNotFoundError(f"{path.parent} holds no finished run: there is no {path.name}{hint}")
+
+
+def _empty_state(genotype: Genotype) -> dict[str, Tensor]:
+    """Names, shapes and dtypes of the network's state, without memory: a damaged genotype may ask for any amount."""
+    try:
+        with torch.device("meta"):
+            return Network(genotype.network).state_dict()
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{GENOTYPE} is damaged: it is of no network that can be built ({reason})") from error
 
 
 def _unlike(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:

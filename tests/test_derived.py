@@ -64,7 +64,7 @@ def test_missing_weights(run):
     assert refused(run, FileNotFoundError) == f"{run} holds no finished run: there is no model.safetensors"
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"pickle"])
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"pickle", b"[" * 100_000])
 def test_a_damaged_genotype(run, content):
     (run / "genotype.json").write_bytes(content)
     assert refused(run).startswith(f"{run / 'genotype.json'} is damaged or no JSON (")
@@ -105,6 +105,15 @@ def test_weights_of_another_network(run, change, message):
     rewrite(run, change)
     path = run / "model.safetensors"
     assert refused(run) == f"{path} is not of the network in genotype.json beside it: {message}"
+
+
+@pytest.mark.parametrize("channels", [10**9, 10**15, 10**30])
+def test_a_genotype_of_an_enormous_network(run, channels):
+    path = run / "genotype.json"
+    values = json.loads(path.read_text())
+    values["network"]["blocks"][-1]["out_channels"] = channels
+    path.write_text(json.dumps(values))
+    assert refused(run).split(" is ")[0] in (str(run / "model.safetensors"), "genotype.json")
 
 
 def test_importing_the_package_imports_no_search_and_no_scikit_learn():

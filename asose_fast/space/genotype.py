@@ -44,6 +44,8 @@ class Genotype:
             raise ValueError(f"{len(self.mean)} means and {len(self.std)} stds for {network.in_channels} channels")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ValueError(f"means {self.mean} must be finite and stds {self.std} positive")
+        if self.image_size is not None and (type(self.image_size) is not int or self.image_size < 1):
+            raise ValueError(f"the image size must be whole and at least 1, or None, got {self.image_size!r}")
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -79,7 +81,7 @@ class Genotype:
             )
         except KeyError as error:
             raise ValueError(f"is damaged: {error} is missing") from error
-        except (TypeError, AttributeError, ValueError) as error:
+        except (TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"is damaged: {error}") from error
 
 

@@ -61,6 +61,8 @@ FIRST = ("network", "blocks", 0)
         (changed(["classes"], [1, 2]), "names of classes must be strings"),
         (changed(["normalization", "mean"], [0.5]), "1 means and 3 stds for 3 channels"),
         (changed(["normalization", "mean"], [0.5, 0.5, "x"]), "is damaged: "),
+        (changed(["normalization", "mean"], [0.5, 0.5, 10**400]), "is damaged: "),
+        (changed(["image_size"], "8"), "image size must be whole and at least 1, or None, got '8'"),
         (changed(["normalization", "std"], [0.5, 0.5, 0.0]), "must be finite and stds .* positive"),
         (changed(["normalization", "std"], [0.5, 0.5, float("nan")]), "must be finite and stds .* positive"),
     ],
