@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: genotype.json, model.safetensors, summary.json; and `load`, which reads them."""
+"""What a finished run leaves behind: genotype.json, model.safetensors, summary.json; `load` reads them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 
 from asose_fast import __version__
 from asose_fast.checkpoint import write_atomically
-from asose_fast.data import Data
+from asose_fast.derived import load, save
 from asose_fast.search.evaluate import accuracy
 from asose_fast.search.trainer import Record, Trainer
-from asose_fast.space.network import Network, NetworkSpec
 
-GENOTYPE_FORMAT = "asose_fast genotype"
+__all__ = ["load", "write_json", "write_result"]
 
 
 def write_result(trainer: Trainer, folder: Path) -> Record:
@@ -45,46 +43,19 @@ def write_result(trainer: Trainer, folder: Path) -> Record:
         "health": last_search["health"],
         "phases": {phase.name: _phase_summary(phase.name, history) for phase in trainer.phases},
     }
-    genotype = {
-        "format": GENOTYPE_FORMAT,
-        "version": 1,
-        "operations": operations,
-        "classes": list(trainer.data.classes),
-        "normalization": _normalization(trainer.data),
-        "network": network.spec.to_dict(),
-    }
-    processes.from_first(lambda: _write(folder, genotype, network, summary))
+    data = trainer.data
+
+    def write() -> None:
+        save(folder, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
+        write_json(folder / "summary.json", summary)
+
+    processes.from_first(write)
     return summary
-
-
-def _write(folder: Path, genotype: Record, network: Network, summary: Record) -> None:
-    write_json(folder / "genotype.json", genotype)
-    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
-    write_atomically(folder / "model.safetensors", safetensors.torch.save(tensors))
-    write_json(folder / "summary.json", summary)
-
-
-def load(run: str | Path) -> Network:
-    """The derived network of a run folder, with its weights, in evaluation mode.
-
-    Its input is (N, C, H, W) float32, normalised as `genotype.json` says. Raises ValueError for a foreign genotype.
-    """
-    folder = Path(run)
-    genotype = json.loads((folder / "genotype.json").read_text())
-    if genotype.get("format") != GENOTYPE_FORMAT or genotype.get("version") != 1:
-        raise ValueError(f"{folder / 'genotype.json'} is not a genotype of asose_fast, version 1")
-    network = Network(NetworkSpec.from_dict(genotype["network"]))
-    network.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
-    return network.eval()
 
 
 def write_json(path: Path, values: Any) -> None:
     """Writes `values` as indented JSON, atomically."""
     write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
-
-
-def _normalization(data: Data) -> dict[str, list[float]]:
-    return {"mean": list(data.mean), "std": list(data.std)}
 
 
 def _phase_summary(name: str, history: list[Record]) -> dict[str, float]:

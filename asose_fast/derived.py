@@ -1,0 +1,113 @@
+"""What a run found, `genotype.json` and `model.safetensors`: written by `save`, checked and read by `load`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from asose_fast.checkpoint import write_atomically
+from asose_fast.space.genotype import Genotype
+from asose_fast.space.network import Network
+
+GENOTYPE, WEIGHTS = "genotype.json", "model.safetensors"
+
+
+def save(
+    run: str | Path,
+    network: Network,
+    *,
+    classes: Sequence[str],
+    mean: Sequence[float],
+    std: Sequence[float],
+    image_size: int | None,
+) -> None:
+    """Writes a derived network into a run folder; the rest is as in Genotype.
+
+    Raises ValueError where it does not fit the network, and CheckpointError.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    weights = safetensors.torch.save(tensors)
+    digest = hashlib.sha256(weights).hexdigest()
+    genotype = Genotype(network.spec, tuple(classes), tuple(mean), tuple(std), image_size, digest)
+    write_atomically(Path(run) / GENOTYPE, (json.dumps(genotype.to_dict(), indent=2) + "\n").encode())
+    write_atomically(Path(run) / WEIGHTS, weights)
+
+
+def load(run: str | Path) -> Network:
+    """The derived network of a run folder, with its weights, on the CPU, in evaluation mode.
+
+    Its input is (N, C, H, W) float32, normalised as `genotype.json` says; its output (N, classes), scores before the
+    softmax.
+
+    Raises:
+        FileNotFoundError: the folder holds no finished run.
+        ValueError: the genotype or the weights are damaged, foreign, or not of one run; the message names the file.
+    """
+    return load_weights(run, load_genotype(run))
+
+
+def load_genotype(run: str | Path) -> Genotype:
+    """What `genotype.json` of a run folder says. Raises as `load`."""
+    path = _existing(Path(run) / GENOTYPE)
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged or no JSON ({error})") from error
+    try:
+        return Genotype.from_dict(values)
+    except ValueError as error:
+        raise ValueError(f"{path} {error}") from error
+
+
+def load_weights(run: str | Path, genotype: Genotype) -> Network:
+    """The network of `genotype` with the weights of a run folder, in evaluation mode. Raises as `load`."""
+    path = _existing(Path(run) / WEIGHTS)
+    content = path.read_bytes()
+    if genotype.weights_sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise ValueError(f"{path} is damaged, or not what {GENOTYPE} beside it was written with")
+    try:
+        weights = safetensors.torch.load(content)
+    except Exception as error:  # what is not in the format raises many types
+        raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
+    if unlike := _unlike(_empty_state(genotype), weights):
+        raise ValueError(f"{path} is not of the network in {GENOTYPE} beside it: {unlike}")
+    network = Network(genotype.network)
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _existing(path: Path) -> Path:
+    if path.is_file():
+        return path
+    unfinished = (path.parent / "checkpoints" / "last.pt").exists()
+    hint = f"; it has not ended: python -m asose_fast.train --resume {path.parent}" if unfinished else ""
+    raise FileNotFoundError(f"{path.parent} holds no finished run: there is no {path.name}{hint}")
+
+
+def _empty_state(genotype: Genotype) -> dict[str, Tensor]:
+    """Names, shapes and dtypes of the network's state, without memory: a damaged genotype may ask for any amount."""
+    try:
+        with torch.device("meta"):
+            return Network(genotype.network).state_dict()
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{GENOTYPE} is damaged: it is of no network that can be built ({reason})") from error
+
+
+def _unlike(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
+    """The first difference in names, shapes or dtypes."""
+    for name in sorted(wanted.keys() | found.keys()):
+        if name not in found:
+            return f"{name} is missing"
+        if name not in wanted:
+            return f"{name} is unknown"
+        sides = [f"{tuple(tensor.shape)} {tensor.dtype}" for tensor in (wanted[name], found[name])]
+        if sides[0] != sides[1]:
+            return f"{name} should be {sides[0]}, is {sides[1]}"
+    return None

@@ -1,0 +1,42 @@
+"""`python -m asose_fast.export RUN --format module|pt2|onnx`: the derived network of a run, without asose_fast."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import get_args
+
+from asose_fast.checkpoint import CheckpointError
+from asose_fast.export import ExportError, Format, export
+from asose_fast.export.check import BATCHES, BOUND
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Exports, and prints what was written. Returns the exit status: 0, or 2 after an error."""
+    parser = argparse.ArgumentParser(prog="python -m asose_fast.export", description=__doc__)
+    parser.add_argument("run", metavar="RUN", help="run folder of python -m asose_fast.train")
+    parser.add_argument("--format", required=True, choices=get_args(Format), help="what to write")
+    parser.add_argument("--out", metavar="PATH", help="file to write; default: RUN/model.py, model.pt2 or model.onnx")
+    parser.add_argument(
+        *("--with_normalization", "--with-normalization"),
+        action="store_true",
+        help="the network takes values from 0 to 1 and normalises them itself",
+    )
+    given = parser.parse_args(arguments)
+    try:
+        exported = export(given.run, given.format, given.out, with_normalization=given.with_normalization)
+    except (ValueError, OSError, ExportError, CheckpointError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    batches = f"{', '.join(map(str, BATCHES[:-1]))} and {BATCHES[-1]}"
+    print(f"wrote {' and '.join(map(str, exported.paths))}")
+    print(
+        f"largest difference from the original: {exported.difference:.1e} of the largest score "
+        f"(bound {BOUND:.0e}; random batches of {batches})"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

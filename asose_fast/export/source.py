@@ -1,0 +1,159 @@
+"""The text of model.py: the parts of `plain.py` that a network uses, and the network made of them."""
+
+from __future__ import annotations
+
+import inspect
+
+from asose_fast.export import plain
+from asose_fast.export.errors import ExportError
+from asose_fast.space.block import EvolvableBlock
+from asose_fast.space.candidates import FactorizedReduce
+from asose_fast.space.genotype import Genotype
+from asose_fast.space.network import Network
+
+_OPERATIONS: dict[str, str] = {
+    "none": "Zero(stride={stride})",
+    "avg_pool_3x3": "AvgPool({channels}, stride={stride})",
+    "max_pool_3x3": "MaxPool({channels}, stride={stride})",
+    "skip_connect": "nn.Identity()",
+    "sep_conv_3x3": "SepConv({channels}, 3, stride={stride})",
+    "sep_conv_5x5": "SepConv({channels}, 5, stride={stride})",
+    "sep_conv_7x7": "SepConv({channels}, 7, stride={stride})",
+    "dil_conv_3x3": "DilConv({channels}, 3, stride={stride})",
+    "dil_conv_5x5": "DilConv({channels}, 5, stride={stride})",
+    "conv_7x1_1x7": "Conv7x1({channels}, stride={stride})",
+}
+_PARTS = (
+    plain.Normalize,
+    plain.Zero,
+    plain.AvgPool,
+    plain.MaxPool,
+    plain.FactorizedReduce,
+    plain.SepConv,
+    plain.DilConv,
+    plain.Conv7x1,
+    plain.Block,
+)
+
+_TEMPLATE = '''\
+"""A network for images of {classes} classes, derived by asose_fast.
+
+It has {depth} blocks and {parameters:,} parameters, and needs torch alone. Its weights are in the
+file beside this one whose name ends in .pt.
+
+    network = load()
+    scores = network({argument})  # score c is that of CLASSES[c], before the softmax
+
+Images are (N, {channels}, H, W), float32, with values from 0 to 1.{size}
+"""
+
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+CLASSES = {names}
+MEAN = {mean}
+STD = {std}
+
+
+{parts}
+
+
+class Network(nn.Module):
+    """Scores (N, {classes}) of images (N, {channels}, H, W){normalized}."""
+
+    def __init__(self) -> None:
+        super().__init__(){normalize}
+        self.stem = nn.Sequential(
+            nn.Conv2d({channels}, {stem}, 3, padding=1, bias=False),
+            nn.BatchNorm2d({stem}, affine=False),
+        )
+        self.blocks = nn.Sequential(
+{blocks}
+        )
+        self.head = nn.Sequential(
+            nn.BatchNorm2d({features}),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+            nn.Linear({features}, {classes}),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = self.stem({first})
+        scores: Tensor = self.head(self.blocks(x))
+        return scores
+
+
+def load(weights: str | Path | None = None) -> Network:
+    """The trained network, in evaluation mode, with the weights beside this file or others."""
+    network = Network()
+    path = weights or Path(__file__).with_suffix(".pt")
+    network.load_state_dict(torch.load(path, weights_only=True))
+    return network.eval()
+'''
+
+
+def model_source(genotype: Genotype, network: Network, with_normalization: bool) -> str:
+    """A Python module with a class `Network` of the same state_dict as `network`, and `load()`.
+
+    With normalization, `Network` takes values from 0 to 1; without it, what the module's `Normalize` makes of them.
+    Raises ExportError for a candidate that is not one of the ten.
+    """
+    spec, size = genotype.network, genotype.image_size
+    blocks = network.evolvable_blocks()
+    operations = [_operation(block) for block in blocks]
+    used = {call.partition("(")[0] for call in operations} | {"Normalize", "Block"}
+    return _TEMPLATE.format(
+        classes=spec.classes,
+        depth=len(blocks),
+        parameters=sum(p.numel() for p in network.parameters()),
+        argument="images" if with_normalization else "Normalize()(images)",
+        channels=spec.in_channels,
+        size=f" Those of the training were {size}x{size}." if size else "",
+        names=_tuple([_literal(name) for name in genotype.classes]),
+        mean=_tuple([repr(value) for value in genotype.mean]),
+        std=_tuple([repr(value) for value in genotype.std]),
+        parts="\n\n".join(inspect.getsource(part) for part in _PARTS if part.__name__ in used).rstrip(),
+        normalized=" with values from 0 to 1" if with_normalization else " that went through Normalize",
+        normalize="\n        self.normalize = Normalize()" if with_normalization else "",
+        stem=spec.stem_channels,
+        blocks="\n".join(map(_block, blocks, operations)),
+        features=spec.blocks[-1].out_channels,
+        first="self.normalize(images)" if with_normalization else "images",
+    )
+
+
+def _operation(block: EvolvableBlock) -> str:
+    """The expression that builds the operation of a derived block."""
+    (name,) = block.spec.candidates
+    if name not in _OPERATIONS:
+        raise ExportError(f"cannot export the operation {name!r}: known are {', '.join(_OPERATIONS)}")
+    operation = block.mixed.ops[name]
+    if isinstance(operation, FactorizedReduce):
+        return f"FactorizedReduce({operation.even.out_channels}, {operation.odd.out_channels})"
+    return _OPERATIONS[name].format(channels=block.spec.in_channels, stride=block.spec.stride)
+
+
+def _block(block: EvolvableBlock, operation: str) -> str:
+    """The line, or lines where it projects, that build a derived block."""
+    spec = block.spec
+    name, stride, indent = f'"{spec.candidates[0]}"', f"stride={spec.stride}", " " * 12
+    if block.project is None:
+        return f"{indent}Block({name}, {operation}, {stride}),"
+    arguments = (name, operation, stride, f"project=({spec.in_channels}, {spec.out_channels})")
+    return f"{indent}Block(\n" + "".join(f"{indent}    {argument},\n" for argument in arguments) + f"{indent}),"
+
+
+def _literal(text: str) -> str:
+    """A Python string literal in double quotes, unless it has some itself."""
+    literal = repr(text)
+    return literal if '"' in literal else f'"{literal[1:-1]}"'
+
+
+def _tuple(items: list[str]) -> str:
+    """A tuple on one line, or on a line for each item where that would be long."""
+    line = f"({', '.join(items)}{',' * (len(items) == 1)})"
+    return line if len(line) <= 78 else "(\n" + "".join(f"    {item},\n" for item in items) + ")"

@@ -1,0 +1,100 @@
+"""The genotype: a derived network's spec, and what must be known of the images that it takes. Goes through JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from asose_fast.space.candidates import CANDIDATES
+from asose_fast.space.network import NetworkSpec
+
+FORMAT = "asose_fast genotype"
+VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Genotype:
+    """All of a derived network but its weights. Raises ValueError where the parts do not fit each other."""
+
+    network: NetworkSpec
+    """One candidate a block."""
+    classes: tuple[str, ...]
+    """Names; score c is that of classes[c]."""
+    mean: tuple[float, ...]
+    """Of each channel, for values from 0 to 1: the network takes (value - mean) / std."""
+    std: tuple[float, ...]
+    """Likewise."""
+    image_size: int | None = None
+    """Side of the square images that it was trained on, in pixels."""
+    weights_sha256: str | None = None
+    """Of the file of its weights."""
+
+    def __post_init__(self) -> None:
+        network = self.network
+        _check_sizes(network)
+        for i, block in enumerate(network.blocks):
+            if len(block.candidates) != 1 or block.candidates[0] not in CANDIDATES:
+                raise ValueError(f"block {i} must have one known candidate, has ({', '.join(block.candidates)})")
+        if not all(isinstance(name, str) for name in self.classes):
+            raise ValueError("names of classes must be strings")
+        if len(self.classes) != network.classes:
+            raise ValueError(f"{len(self.classes)} names of classes for {network.classes} classes")
+        if not len(self.mean) == len(self.std) == network.in_channels:
+            raise ValueError(f"{len(self.mean)} means and {len(self.std)} stds for {network.in_channels} channels")
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError(f"means {self.mean} must be finite and stds {self.std} positive")
+        if self.image_size is not None and (type(self.image_size) is not int or self.image_size < 1):
+            raise ValueError(f"the image size must be whole and at least 1, or None, got {self.image_size!r}")
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The candidate of every block."""
+        return tuple(block.candidates[0] for block in self.network.blocks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists, strings and numbers."""
+        return {
+            "format": FORMAT,
+            "version": VERSION,
+            "operations": list(self.operations),
+            "classes": list(self.classes),
+            "normalization": {"mean": list(self.mean), "std": list(self.std)},
+            "image_size": self.image_size,
+            "weights_sha256": self.weights_sha256,
+            "network": self.network.to_dict(),
+        }
+
+    @staticmethod
+    def from_dict(values: Any) -> Genotype:
+        """The inverse of `to_dict`. Raises ValueError, which says what the file that they are from is, or lacks."""
+        if not isinstance(values, dict) or (values.get("format"), values.get("version")) != (FORMAT, VERSION):
+            raise ValueError(f"is not a genotype of asose_fast, version {VERSION}")
+        try:
+            return Genotype(
+                NetworkSpec.from_dict(values["network"]),
+                tuple(values["classes"]),
+                tuple(values["normalization"]["mean"]),
+                tuple(values["normalization"]["std"]),
+                values.get("image_size"),
+                values.get("weights_sha256"),
+            )
+        except KeyError as error:
+            raise ValueError(f"is damaged: {error} is missing") from error
+        except (TypeError, AttributeError, ValueError, OverflowError) as error:
+            raise ValueError(f"is damaged: {error}") from error
+
+
+def _check_sizes(network: NetworkSpec) -> None:
+    sizes = [network.in_channels, network.classes, network.stem_channels]
+    sizes += [size for block in network.blocks for size in (block.in_channels, block.out_channels, block.stride)]
+    for size in sizes:
+        if type(size) is not int or size < 1:
+            raise ValueError(f"channels, classes and strides must be whole and at least 1, got {size!r}")
+    if not network.blocks:
+        raise ValueError("there are no blocks")
+    channels = network.stem_channels
+    for i, block in enumerate(network.blocks):
+        if block.in_channels != channels:
+            raise ValueError(f"block {i} takes {block.in_channels} channels, but is given {channels}")
+        channels = block.out_channels

@@ -1,0 +1,72 @@
+"""The genotype: through JSON and back, and refused with a reason where its parts do not fit."""
+
+import copy
+import json
+
+import pytest
+
+from asose_fast.space import BlockSpec, NetworkSpec
+from asose_fast.space.genotype import Genotype
+
+
+def make_genotype(**changes):
+    blocks = (BlockSpec(("sep_conv_3x3",), 4, 6, 2), BlockSpec(("none",), 6, 6))
+    values = {"classes": ("cat", "dog"), "mean": (0.5, 0.4, 0.3), "std": (0.1, 0.2, 0.3), "image_size": 32, **changes}
+    return Genotype(NetworkSpec(3, 2, 4, blocks), **values)
+
+
+def test_survives_json():
+    genotype = make_genotype(weights_sha256="12ab")
+    assert genotype.operations == ("sep_conv_3x3", "none")
+    assert Genotype.from_dict(json.loads(json.dumps(genotype.to_dict()))) == genotype
+
+
+def test_reads_those_of_before_they_had_image_sizes_and_digests():
+    values = make_genotype().to_dict()
+    del values["image_size"], values["weights_sha256"]
+    assert Genotype.from_dict(values) == make_genotype(image_size=None)
+
+
+def changed(path, value):
+    values = copy.deepcopy(make_genotype().to_dict())
+    *parents, last = path
+    place = values
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    return values
+
+
+FIRST = ("network", "blocks", 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "is not a genotype of asose_fast, version 1"),
+        (changed(["format"], "darts"), "is not a genotype of asose_fast, version 1"),
+        (changed(["version"], 2), "is not a genotype of asose_fast, version 1"),
+        ({"format": "asose_fast genotype", "version": 1}, "is damaged: 'network' is missing"),
+        (changed(["network"], None), "is damaged: "),
+        (changed(["network", "blocks"], []), "is damaged: there are no blocks"),
+        (changed(["network", "width"], 3), "is damaged: .*unexpected keyword argument 'width'"),
+        (changed(["network", "classes"], 3), "2 names of classes for 3 classes"),
+        (changed(["network", "stem_channels"], "16"), "whole and at least 1, got '16'"),
+        (changed([*FIRST, "in_channels"], 0), "whole and at least 1, got 0"),
+        (changed([*FIRST, "out_channels"], 5), "block 1 takes 6 channels, but is given 5"),
+        (changed([*FIRST, "stride"], True), "whole and at least 1, got True"),
+        (changed([*FIRST, "candidates"], ["none", "skip_connect"]), r"block 0 must .*, has \(none, skip_connect\)"),
+        (changed([*FIRST, "candidates"], []), "block 0 must have one known candidate"),
+        (changed([*FIRST, "candidates"], ["conv_1x1"]), r"one known candidate, has \(conv_1x1\)"),
+        (changed(["classes"], [1, 2]), "names of classes must be strings"),
+        (changed(["normalization", "mean"], [0.5]), "1 means and 3 stds for 3 channels"),
+        (changed(["normalization", "mean"], [0.5, 0.5, "x"]), "is damaged: "),
+        (changed(["normalization", "mean"], [0.5, 0.5, 10**400]), "is damaged: "),
+        (changed(["image_size"], "8"), "image size must be whole and at least 1, or None, got '8'"),
+        (changed(["normalization", "std"], [0.5, 0.5, 0.0]), "must be finite and stds .* positive"),
+        (changed(["normalization", "std"], [0.5, 0.5, float("nan")]), "must be finite and stds .* positive"),
+    ],
+)
+def test_what_does_not_fit_is_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        Genotype.from_dict(values)
