@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from asose_fast.checkpoint import write_atomically
 from asose_fast.search.phases import Phase
 
 if TYPE_CHECKING:
@@ -107,24 +109,29 @@ def health_table(indicators: list[dict[str, Any]]) -> Table:
 
 
 class MetricsObserver:
-    """`metrics.jsonl`: one line an epoch. What a resumed run will do again is taken out first."""
+    """`metrics.jsonl`: one line an epoch."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None:
-        lines = [json.dumps(record) + "\n" for record in trainer.history]
-        if not lines or trainer.progress.epoch != self._written():
-            self.path.write_text("".join(lines))
+    def restore(self, history: Sequence[Record]) -> None:
+        """Makes the file that of the epochs in `history`: what a resumed run will do again is taken out."""
+        write_atomically(self.path, "".join(map(_line, history)).encode())
+
+    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None: ...
 
     def on_step(self, trainer: Trainer) -> None: ...
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(_line(record))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error  # a failed write names no file
 
-    def _written(self) -> int:
-        return len(self.path.read_text().splitlines()) if self.path.exists() else 0
+
+def _line(record: Record) -> str:
+    return json.dumps(record) + "\n"
 
 
 class TensorBoardObserver:

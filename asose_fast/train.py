@@ -21,12 +21,13 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from rich.console import Console
 
-from asose_fast import checkpoint
+from asose_fast import checkpoint_folder, resume
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.observers import ConsoleObserver, MetricsObserver, TensorBoardObserver, health_table
 from asose_fast.result import write_result
+from asose_fast.resume import Resumable
 from asose_fast.search import InterruptedRunError, SearchDivergedError, Trainer
 
 EXIT_ERROR, EXIT_BREACH = 2, 3
@@ -83,16 +84,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if settings.resume is None:
             folder, config = _new_run(settings)
-            state = None
+            resumable = None
         else:
             if settings.config or len(words) > 2 - ("=" in words[0]):
                 raise ValueError("--resume takes its settings from the run: give no other option")
             folder = Path(settings.resume)
-            state = checkpoint.load(folder / "checkpoints" / "last.pt")
-            config = Config.from_dict(state["config"])
-        return _run(config, folder, state, console)
+            resumable = resume.read(folder, _warn)
+            config = resumable.config
+        return _run(config, folder, resumable, console)
     except InterruptedRunError as interruption:
-        console.print(f"{interruption}. To go on: python -m asose_fast.train --resume {folder}", soft_wrap=True)
+        console.print(f"{interruption}. To go on: {_command_to_resume(folder)}", soft_wrap=True)
         return 128 + interruption.signal
     except SearchDivergedError as error:
         sys.stderr.write(f"error: {error}. The last good checkpoint is kept in {folder / 'checkpoints'}\n")
@@ -101,39 +102,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_ERROR
 
 
+def _warn(message: str) -> None:
+    sys.stderr.write(f"warning: {message}\n")
+
+
+def _command_to_resume(folder: Path) -> str:
+    return f"python -m asose_fast.train --resume {folder}"
+
+
 def _new_run(settings: Namespace) -> tuple[Path, Config]:
     values: dict[str, Any] = {f.name: settings[f.name] for f in dataclasses.fields(Config)}
     config = Config.from_dict(values)
     kind = config.dataset.partition(":")[0]
     folder = Path(settings.out or f"runs/{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if (folder / "checkpoints").exists():
+    if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
         raise ValueError(f"{folder} holds a run already: resume it with --resume {folder}, or give another --out")
     return folder, config
 
 
-def _run(config: Config, folder: Path, state: dict[str, Any] | None, console: Console) -> int:
+def _run(config: Config, folder: Path, resumable: Resumable | None, console: Console) -> int:
     device = _device(config.device)
     data = load_data(config, config.batch_size, config.seed, device)
     _set_threads(config, data.image_size)
     screen = ConsoleObserver(console)
-    trainer = Trainer(config, data, device, folder, [screen, MetricsObserver(folder / "metrics.jsonl")])
-    if state is not None:
-        trainer.load_state_dict(state)
+    metrics = MetricsObserver(folder / "metrics.jsonl")
+    trainer = Trainer(config, data, device, folder, [screen, metrics])
+    if resumable is not None:
+        resumable.restore(trainer, _warn)
         done = f"{trainer.progress.epoch} of {trainer.epochs} epochs"
         console.print(f"resuming {folder} after {done} and {trainer.progress.step} steps")
     else:
-        (folder / "checkpoints").mkdir(parents=True)
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
         trainer.save("last")  # from here on the run can be resumed, whenever it ends
         console.print(f"run folder: {folder}")
+    metrics.restore(trainer.history)
     trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
     console.print(
         f"{config.dataset}: {len(data.train)} training, {len(data.valid)} validation, {len(data.test)} test images of "
         f"{len(data.classes)} classes; {device}, {torch.get_num_threads()} threads"
     )
-    with _stopping_on_signals(trainer), closing(screen):
-        trainer.run()
-    summary = write_result(trainer, folder)
+    try:
+        with _stopping_on_signals(trainer), closing(screen):
+            trainer.run()
+        summary = write_result(trainer, folder)
+    except (OSError, CheckpointError) as error:
+        raise CheckpointError(f"{error}. When that is mended: {_command_to_resume(folder)}") from error
     console.print(health_table(summary["health"]))
     console.print(f"operations: {', '.join(summary['operations'])}", soft_wrap=True)
     seconds = sum(phase["seconds"] for phase in summary["phases"].values())

@@ -50,7 +50,10 @@ def refused(capsys, *arguments):
 
 def test_a_run_leaves_its_files(run):
     assert {p.name for p in run.iterdir()} == FILES | {"summary.json"}
-    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {
+        *("last.pt", "best.pt"),
+        *(f"epoch-000{epoch}-step-000000.pt" for epoch in (3, 4, 5)),
+    }
     assert Config.from_dict(yaml.safe_load((run / "config.yaml").read_text())) == make_config()
     assert [r["phase"] for r in metrics(run)] == ["warmup", "search", "search", "growth", "optimize"]
     summary = json.loads((run / "summary.json").read_text())
@@ -233,11 +236,15 @@ def test_bad_checkpoints_are_refused(tmp_path, run, capsys):
     (tmp_path / "checkpoints").mkdir()
     last = tmp_path / "checkpoints" / "last.pt"
     last.write_bytes((run / "checkpoints" / "last.pt").read_bytes()[:5000])
-    assert "is damaged or not a checkpoint of asose_fast" in refused(capsys, "--resume", str(tmp_path))
+    error = refused(capsys, "--resume", str(tmp_path))
+    assert "no good checkpoint is left" in error
+    assert f"{last} is damaged or not a checkpoint of asose_fast (the checksum of its 5,000 bytes is wrong)" in error
     torch.save({"model": 1}, last)
-    assert "is not a checkpoint of asose_fast" in refused(capsys, "--resume", str(tmp_path))
-    torch.save({"format": checkpoint.FORMAT, "version": 2}, last)
-    assert "has checkpoint version 2" in refused(capsys, "--resume", str(tmp_path))
+    assert "it does not begin as one of this release does" in refused(capsys, "--resume", str(tmp_path))
+    last.write_bytes(checkpoint.sealed(b"", version=99))
+    assert "has checkpoint version 99" in refused(capsys, "--resume", str(tmp_path))
+    checkpoint.save(last, {"config": make_config().to_dict(), "provenance": None})
+    assert f"cannot go on from {last}: its state does not fit: TypeError" in refused(capsys, "--resume", str(tmp_path))
 
 
 def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(tmp_path, capsys, monkeypatch):
@@ -245,7 +252,7 @@ def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(tmp_path, capsys,
     written = []
 
     def full_after_three(path, content):
-        if path.name == "last.pt":
+        if path.name.startswith("epoch-"):
             written.append(path)
         if len(written) > 2:
             monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -253,9 +260,12 @@ def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(tmp_path, capsys,
 
     monkeypatch.setattr(checkpoint, "write_atomically", full_after_three)
     error = refused(capsys, *options(), "--out", str(tmp_path / "run"))
-    last = tmp_path / "run" / "checkpoints" / "last.pt"
-    assert f"cannot write {last}: No space left on device; the file that was there is unharmed" in error
-    assert checkpoint.load(last)["progress"]["epoch"] == 1  # after the first and that of the start
+    folder = tmp_path / "run" / "checkpoints"
+    assert (
+        f"cannot write {folder / 'epoch-0002-step-000000.pt'}: No space left on device. When that is mended: " in error
+    )
+    assert error.endswith(f"python -m asose_fast.train --resume {tmp_path / 'run'}\n")
+    assert checkpoint.load(folder / "last.pt")["progress"]["epoch"] == 1  # after the first and that of the start
     monkeypatch.undo()
     assert main(["--resume", str(tmp_path / "run")]) == 0
 
