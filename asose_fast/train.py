@@ -130,12 +130,12 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     if resumable is not None:
         resumable.restore(trainer, _warn)
         done = f"{trainer.progress.epoch} of {trainer.epochs} epochs"
-        console.print(f"resuming {folder} after {done} and {trainer.progress.step} steps")
+        console.print(f"resuming {folder} after {done} and {trainer.progress.step} steps", soft_wrap=True)
     else:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
         write_atomically(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
         trainer.save("last")  # from here on the run can be resumed, whenever it ends
-        console.print(f"run folder: {folder}")
+        console.print(f"run folder: {folder}", soft_wrap=True)
     metrics.restore(trainer.history)
     trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
     console.print(

@@ -99,7 +99,7 @@ def test_none_good_is_one_error_that_names_all(tmp_path):
 
 def test_an_empty_folder_is_said(tmp_path):
     assert not checkpoint_folder.holds_checkpoints(tmp_path)
-    with pytest.raises(CheckpointError, match="there is no checkpoint in .*: start the run anew"):
+    with pytest.raises(CheckpointError, match=r"there is no checkpoint in .*: start the run anew"):
         newest(tmp_path)
 
 

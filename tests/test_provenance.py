@@ -44,9 +44,8 @@ def test_what_may_change_the_result_is_told():
     assert check(sources="t") == [
         "the source files of asose_fast have changed since the checkpoint: the rest of the run may differ"
     ]
-    assert check(torch="2.14.0", threads=1) == [
-        "changed since the checkpoint: torch 2.13.0 -> 2.14.0, threads 2 -> 1; the rest of the run may differ by rounding"
-    ]
+    (told,) = check(torch="2.14.0", threads=1)
+    assert told.startswith("changed since the checkpoint: torch 2.13.0 -> 2.14.0, threads 2 -> 1; the rest")
 
 
 def test_collected_values_go_through_a_checkpoint():

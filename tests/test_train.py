@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import time
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from asose_fast import checkpoint, result
+from asose_fast import checkpoint, provenance, result
 from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.search.evaluate import accuracy
@@ -229,6 +231,66 @@ def test_resume_takes_no_other_option(run, tmp_path, capsys):
         ["--config", str(file)],
     ):
         assert "--resume takes its settings from the run" in refused(capsys, *arguments)
+
+
+def resumed(capsys, folder):
+    """What the command says to the user, on either stream, when it resumes to the end."""
+    assert main(["--resume", str(folder)]) == 0
+    return capsys.readouterr()
+
+
+def copied(run, folder):
+    shutil.copytree(run, folder)
+    return folder
+
+
+def tensorboard_epochs(folder):
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return [event.step for event in events.Scalars("train_loss")]
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_leads_to_the_same_end(run, tmp_path, capsys):
+    folder = copied(run, tmp_path / "run")
+    for path in ("epoch-0005-step-000000.pt", "best.pt"):
+        (folder / "checkpoints" / path).write_bytes(b"x")
+    said = resumed(capsys, folder)
+    assert "warning:" in said.err
+    assert "epoch-0005-step-000000.pt is damaged" in said.err
+    assert "going on from the newest good one, epoch-0004-step-000000.pt" in said.err
+    assert f"resuming {folder} after 4 of 5 epochs and 0 steps\n" in said.out
+    assert (folder / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+    assert metrics(folder) == metrics(run)
+    assert tensorboard_epochs(folder) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("found", ["", "broken", "doubled"])
+def test_metrics_are_made_those_of_the_checkpoint(run, tmp_path, capsys, found):
+    folder = copied(run, tmp_path / "run")
+    lines = (run / "metrics.jsonl").read_text()
+    written = {"": "", "broken": lines[:-20], "doubled": lines + lines.splitlines()[-1]}[found]
+    (folder / "metrics.jsonl").write_text(written)
+    resumed(capsys, folder)
+    assert (folder / "metrics.jsonl").read_text() == lines
+
+
+def test_changed_images_are_refused_and_changed_code_is_told(tmp_path, run, capsys, monkeypatch):
+    folder = copied(run, tmp_path / "run")
+    monkeypatch.setattr(provenance, "_sources", lambda: "others")
+    assert "warning: the source files of asose_fast have changed" in resumed(capsys, folder).err
+    state = checkpoint.load(run / "checkpoints" / "last.pt")
+    state["provenance"]["data"] = "others"
+    checkpoint.save(folder / "checkpoints" / "epoch-0005-step-000000.pt", state)
+    error = refused(capsys, "--resume", str(folder))
+    assert "epoch-0005-step-000000.pt: the images, their labels or their division are not those" in error
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path, capsys):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    assert f"there is no checkpoint in {folder / 'checkpoints'}: start the run anew" in refused(
+        capsys, "--resume", str(folder)
+    )
+    assert main([*options(), "--out", str(folder)]) == 0
 
 
 def test_bad_checkpoints_are_refused(tmp_path, run, capsys):
