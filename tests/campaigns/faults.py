@@ -81,6 +81,8 @@ class Attempt:
     """One disturbed run: where it lives and what chance it has been dealt."""
 
     folder: Path
+    log: Path
+    """On another disk."""
     random: random.Random
     search: list[str]
     file_operations: int
@@ -88,7 +90,7 @@ class Attempt:
     disk_bytes: int
     """Of the undisturbed run's folder at its end."""
     resize: Callable[[int | None], None]
-    """Makes the disk of the folder so large; None: as large as it needs."""
+    """Leaves so many bytes free on the disk of the folder; None: enough."""
     steps: int = -1
     """Weight steps done when the disturbance struck."""
     ended: bool = False
@@ -105,7 +107,7 @@ class Attempt:
     def start(self, prepare: Callable[[], None] = lambda: None) -> Run:
         """Starts the search, or resumes it where it has a checkpoint."""
         begun = ["--resume", str(self.folder)] if self.checkpoints else [*self.search, "--out", str(self.folder)]
-        return Run(begun, self.folder.with_suffix(".log"), prepare)
+        return Run(begun, self.log, prepare)
 
     def strike(self, number: int) -> None:
         """Runs the search until a signal stops it at a random moment."""
@@ -164,7 +166,7 @@ def fill_disk(attempt: Attempt) -> None:
     attempt._note(run)
     attempt.resize(None)
     errors = [line for line in run.said().splitlines() if line.startswith("error: ")]
-    require(status in (0, 2) and len(errors) == (status == 2), run, f"status {status} with {size} bytes of disk")
+    require(status in (0, 2) and len(errors) == (status == 2), run, f"status {status} with {size} bytes free")
     attempt.ended = not status
     if status:
         require(re.search("No space left on device|File too large", errors[0]) is not None, run, "no cause is named")
@@ -235,7 +237,7 @@ def judge(attempt: Attempt, expected: Outputs) -> str:
     """Resumes a disturbed run and compares its end. Raises Breach."""
     found = attempt.checkpoints
     good = [path for path in found if path.name not in attempt.damaged]
-    resuming = Run(["--resume", str(attempt.folder)], attempt.folder.with_suffix(".log"))
+    resuming = Run(["--resume", str(attempt.folder)], attempt.log)
     status, said = resuming.wait(), resuming.said()
     require("Traceback" not in said, resuming, "a traceback")
     outcome = ENDED if attempt.ended and not attempt.damaged else IDENTICAL
@@ -283,7 +285,7 @@ def _check_position(attempt: Attempt, newest_good: Path, resuming: Run) -> None:
 
 @contextlib.contextmanager
 def small_disks(folder: Path) -> Iterator[Callable[[int | None], None]]:
-    """A disk in memory, in `folder`, whose size can be set; without the right to mount one, a limit to file sizes.
+    """A disk in memory, in `folder`, whose free bytes can be set; without the right to mount, a limit to file sizes.
 
     The first gives ENOSPC, the second EFBIG.
     """
@@ -293,8 +295,10 @@ def small_disks(folder: Path) -> Iterator[Callable[[int | None], None]]:
         yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size or limits[0], limits[1]))
         return
 
-    def resize(size: int | None) -> None:
-        subprocess.run(["mount", "-o", f"remount,size={size or 2**28}", str(folder)], check=True)
+    def resize(free: int | None) -> None:
+        disk = os.statvfs(folder)
+        size = 2**28 if free is None else (disk.f_blocks - disk.f_bfree) * disk.f_frsize + free
+        subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
 
     try:
         yield resize
@@ -302,17 +306,21 @@ def small_disks(folder: Path) -> Iterator[Callable[[int | None], None]]:
         subprocess.run(["umount", str(folder)], check=True)
 
 
-def campaign(runs: int, seed: int, search: list[str], console: Console) -> int:
-    """Disturbs so many runs, the kinds in turn, and prints what became of them. Returns the number of breaches."""
+def campaign(numbers: range, seed: int, search: list[str], console: Console) -> int:
+    """Disturbs the runs of these numbers, the kinds in turn, and prints what became of them. Returns the breaches."""
     counts: Counter[tuple[str, str]] = Counter()
     breaches = 0
-    with tempfile.TemporaryDirectory() as temporary, small_disks(Path(temporary)) as resize:
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        tempfile.NamedTemporaryFile() as log,
+        small_disks(Path(temporary)) as resize,
+    ):
         scratch = Path(temporary)
-        expected, operations, size = _undisturbed(scratch / "undisturbed", search)
-        for number in range(runs):
+        expected, operations, size = _undisturbed(scratch / "undisturbed", Path(log.name), search)
+        for number in numbers:
             kind = list(KINDS)[number % len(KINDS)]
             chance = random.Random(f"{seed}/{number}")
-            attempt = Attempt(scratch / f"run{number}", chance, search, operations, size, resize)
+            attempt = Attempt(scratch / f"run{number}", Path(log.name), chance, search, operations, size, resize)
             try:
                 KINDS[kind](attempt)
                 if chance.random() < 0.3 and not attempt.damaged and not attempt.ended and attempt.checkpoints:
@@ -324,7 +332,7 @@ def campaign(runs: int, seed: int, search: list[str], console: Console) -> int:
                 console.print(f"run {number} ({kind}): {breach}", markup=False, highlight=False, soft_wrap=True)
             counts[kind, outcome] += 1
             shutil.rmtree(attempt.folder, ignore_errors=True)
-    table = Table("disturbed by", "runs", *OUTCOMES, title=f"{runs} runs, seed {seed}: {breaches} breaches")
+    table = Table("disturbed by", "runs", *OUTCOMES, title=f"{len(numbers)} runs, seed {seed}: {breaches} breaches")
     for kind in KINDS:
         row = [counts[kind, outcome] for outcome in OUTCOMES]
         table.add_row(kind, str(sum(row)), *map(str, row))
@@ -332,14 +340,14 @@ def campaign(runs: int, seed: int, search: list[str], console: Console) -> int:
     return breaches
 
 
-def _undisturbed(folder: Path, search: list[str]) -> tuple[Outputs, int, int]:
+def _undisturbed(folder: Path, log: Path, search: list[str]) -> tuple[Outputs, int, int]:
     """The end to compare with, the number of its file operations and its size on the disk."""
     counted = folder.with_suffix(".count")
 
     def prepare() -> None:
         at_file_operations(lambda number, *_: counted.write_text(str(number + 1)) and None)
 
-    run = Run([*search, "--out", str(folder)], folder.with_suffix(".log"), prepare)
+    run = Run([*search, "--out", str(folder)], log, prepare)
     if status := run.wait():
         raise SystemExit(f"the undisturbed run ended with status {status}:\n{run.said()}")
     records = Outputs.of(folder)
@@ -356,8 +364,10 @@ def main() -> int:
     logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every event that a resumed run did again
     parser.add_argument("--runs", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first run, to repeat one")
     known, further = parser.parse_known_args()
-    return int(campaign(known.runs, known.seed, [*options(**SEARCH), *further], Console(width=110)) > 0)
+    numbers = range(known.first, known.first + known.runs)
+    return int(campaign(numbers, known.seed, [*options(**SEARCH), *further], Console(width=110)) > 0)
 
 
 if __name__ == "__main__":
