@@ -80,8 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or resumes a search. Returns the exit status: 0, 2 (error), 3 (--strict breach), 128 + signal."""
     words = _normalized(sys.argv[1:] if arguments is None else arguments)
     console = Console()
-    settings = _parser().parse_args(words)
     try:
+        settings = _settings(words)
         if settings.resume is None:
             folder, config = _new_run(settings)
             resumable = None
@@ -100,6 +100,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")
     return EXIT_ERROR
+
+
+def _settings(words: Sequence[str]) -> Namespace:
+    """The options of the command line. Raises ValueError for a file that the parser does not refuse by itself."""
+    try:
+        return _parser().parse_args(words)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"the file of --config cannot be read as YAML: {error}") from error
 
 
 def _warn(message: str) -> None:

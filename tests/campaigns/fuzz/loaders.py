@@ -24,17 +24,20 @@ from asose_fast.resume import read
 from asose_fast.search.phases import plan
 from asose_fast.space import NetworkSpec
 from tests.campaigns.fuzz.target import Finding, Target, refused
-from tests.helpers import make_trainer, options
+from tests.helpers import make_trainer, options, python
 
 
 @functools.cache
 def finished_run() -> dict[str, bytes]:
-    """The files of a small finished run, by name."""
-    with tempfile.TemporaryDirectory() as temporary, contextlib.redirect_stdout(io.StringIO()):
+    """The files of a small finished run, by name.
+
+    In a process of its own: one that has used torch's threads must not be forked.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run"
-        status = train.main([*options(epochs=4), "--out", str(folder)])
-        if status:
-            raise AssertionError(f"a run that is only to give files ended with status {status}")
+        done = python("-m", "asose_fast.train", *options(epochs=4), "--out", str(folder))
+        if done.returncode:
+            raise AssertionError(f"a run that is only to give files failed:\n{done.stderr}")
         names = ("checkpoints/last.pt", "genotype.json", "model.safetensors", "config.yaml")
         return {name: (folder / name).read_bytes() for name in names}
 
