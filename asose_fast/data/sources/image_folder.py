@@ -72,7 +72,7 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], list[str], Tensor]:
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """All files below a folder, links followed. Raises DataError for a link that leads back, which would have no end."""
+    """All files below a folder, links followed. Raises DataError for a link that leads back: it would have no end."""
     for below, names in sorted(_walk(str(folder), [])):
         yield from (os.path.join(below, name) for name in names)
 

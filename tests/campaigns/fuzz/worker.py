@@ -19,7 +19,7 @@ from tests.campaigns.fuzz.target import Target, run
 
 EXAMPLES = 100
 """Of one round; the next has the next number."""
-STANDSTILL = 120
+STANDSTILL = 60
 """Seconds without a further input, of CPU time or, where the process waits for something, on the clock."""
 _COUNTS = struct.Struct("qqq")
 
