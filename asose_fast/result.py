@@ -62,14 +62,27 @@ def write_result(trainer: Trainer, folder: Path) -> Record:
 def load(run: str | Path) -> Network:
     """The derived network of a run folder, with its weights, in evaluation mode.
 
-    Its input is (N, C, H, W) float32, normalised as `genotype.json` says. Raises ValueError for a foreign genotype.
+    Its input is (N, C, H, W) float32, normalised as `genotype.json` says. Raises OSError where a file is missing and
+    ValueError for a foreign or damaged one.
     """
     folder = Path(run)
-    genotype = json.loads((folder / "genotype.json").read_text())
-    if genotype.get("format") != GENOTYPE_FORMAT or genotype.get("version") != 1:
+    text = (folder / "genotype.json").read_bytes()
+    try:
+        genotype = json.loads(text)
+    except (ValueError, RecursionError):
+        genotype = None
+    known = isinstance(genotype, dict) and (genotype.get("format"), genotype.get("version")) == (GENOTYPE_FORMAT, 1)
+    if not known:
         raise ValueError(f"{folder / 'genotype.json'} is not a genotype of asose_fast, version 1")
-    network = Network(NetworkSpec.from_dict(genotype["network"]))
-    network.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+    try:
+        with torch.device("meta"):  # whatever sizes a damaged genotype asks for
+            network = Network(NetworkSpec.from_dict(genotype["network"]))
+        network.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"), assign=True)
+    except OSError:
+        raise
+    except Exception as error:  # of many types, by what is damaged
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise ValueError(f"genotype.json or model.safetensors in {folder} is damaged ({reason})") from error
     return network.eval()
 
 

@@ -25,7 +25,8 @@ from tests.campaigns.fuzz.worker import fuzz
 def main() -> int:
     """Runs the campaign that the command line describes."""
     parser = argparse.ArgumentParser(prog="python -m tests.campaigns.fuzz", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600, help="for all targets together")
+    parser.add_argument("--seconds", type=float, default=600, help="for all targets together; 0: one round each")
+    parser.add_argument("--examples", type=int, default=100, help="inputs of a round")
     parser.add_argument("--seed", type=int, default=0, help="number of the first round")
     parser.add_argument("--only", default="", help="targets whose name has this in it")
     settings = parser.parse_args()
@@ -35,14 +36,14 @@ def main() -> int:
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)
     targets = [t for t in (*loaders.targets(), *folders.targets(), *operators.targets()) if settings.only in t.name]
-    names = [name for name in guided.LOADERS if settings.only in f"guided: {name}"]
+    names = [name for name in guided.LOADERS if settings.seconds and settings.only in f"guided: {name}"]
     share = settings.seconds / (len(targets) + len(names))
     table = Table(
         "target", "inputs", "taken", "refused", "findings", title=f"{settings.seconds:g} s, seed {settings.seed}"
     )
     console, findings = Console(width=110), 0
     for target in targets:
-        report = fuzz(target, share, settings.seed)
+        report = fuzz(target, share, settings.seed, settings.examples)
         findings += report.finding is not None
         if report.finding:
             console.print(report.finding, markup=False, highlight=False, soft_wrap=True)

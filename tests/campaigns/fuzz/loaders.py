@@ -23,8 +23,9 @@ from asose_fast.config import Config
 from asose_fast.resume import read
 from asose_fast.search.phases import plan
 from asose_fast.space import NetworkSpec
+from tests.campaigns.forked import Run
 from tests.campaigns.fuzz.target import Finding, Target, refused
-from tests.helpers import make_trainer, options, python
+from tests.helpers import make_trainer, options
 
 
 @functools.cache
@@ -35,9 +36,9 @@ def finished_run() -> dict[str, bytes]:
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "run"
-        done = python("-m", "asose_fast.train", *options(epochs=4), "--out", str(folder))
-        if done.returncode:
-            raise AssertionError(f"a run that is only to give files failed:\n{done.stderr}")
+        run = Run([*options(epochs=4), "--out", str(folder)], Path(temporary) / "log")
+        if run.wait():
+            raise AssertionError(f"a run that is only to give files failed:\n{run.said()}")
         names = ("checkpoints/last.pt", "genotype.json", "model.safetensors", "config.yaml")
         return {name: (folder / name).read_bytes() for name in names}
 

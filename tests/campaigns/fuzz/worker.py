@@ -17,8 +17,6 @@ from hypothesis.errors import HypothesisException
 
 from tests.campaigns.fuzz.target import Target, run
 
-EXAMPLES = 100
-"""Of one round; the next has the next number."""
 STANDSTILL = 60
 """Seconds without a further input, of CPU time or, where the process waits for something, on the clock."""
 _COUNTS = struct.Struct("qqq")
@@ -34,14 +32,17 @@ class Report:
     finding: str | None = None
 
 
-def fuzz(target: Target, seconds: float, first_round: int) -> Report:
-    """Rounds of inputs until the time is over or something is found."""
+def fuzz(target: Target, seconds: float, first_round: int, examples: int = 100) -> Report:
+    """Rounds of `examples` inputs, one at least, until the time is over or something is found.
+
+    A round's inputs follow from its number.
+    """
     shared = mmap.mmap(-1, _COUNTS.size)
     with tempfile.NamedTemporaryFile() as log:
         sys.stdout.flush()
         pid = os.fork()
         if not pid:
-            _rounds(target, seconds, first_round, shared, Path(log.name))
+            _rounds(target, seconds, first_round, examples, shared, Path(log.name))
         status = _watch(pid, shared)
         report = Report(*_COUNTS.unpack(shared[:]))
         said = Path(log.name).read_text(errors="replace")[-6000:]
@@ -51,7 +52,7 @@ def fuzz(target: Target, seconds: float, first_round: int) -> Report:
     return report
 
 
-def _rounds(target: Target, seconds: float, first: int, shared: mmap.mmap, log: Path) -> None:
+def _rounds(target: Target, seconds: float, first: int, examples: int, shared: mmap.mmap, log: Path) -> None:
     """What the process does; it does not return."""
     status = 1
     try:
@@ -66,8 +67,8 @@ def _rounds(target: Target, seconds: float, first: int, shared: mmap.mmap, log: 
             shared[:] = _COUNTS.pack(*counts)
 
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            run(target, EXAMPLES, first + counts[2], told)
+        while not counts[2] or time.monotonic() < deadline:
+            run(target, examples, first + counts[2], told)
             counts[2] += 1
             shared[:] = _COUNTS.pack(*counts)
         status = 0
