@@ -83,6 +83,18 @@ def test_a_foreign_genotype_is_refused(tmp_path):
         result.load(tmp_path)
 
 
+@pytest.mark.parametrize("damage", ["genotype.json", "model.safetensors", "other network"])
+def test_a_damaged_result_is_refused(run, tmp_path, damage):
+    folder = copied(run, tmp_path / "run")
+    if damage == "other network":
+        text = (folder / "genotype.json").read_text()
+        (folder / "genotype.json").write_text(text.replace('"stem_channels": 4', '"stem_channels": 1000000000'))
+    else:
+        (folder / damage).write_bytes((folder / damage).read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"genotype\.json (is not a genotype|or model\.safetensors in .* is damaged)"):
+        result.load(folder)
+
+
 def start(folder):
     """The command in a process of its own, returned once its search has begun."""
     process = subprocess.Popen(
@@ -182,6 +194,13 @@ def test_yaml_file(tmp_path, capsys):
 
 def test_the_config_of_a_run_runs_again(run, capsys):
     assert printed(capsys, "--config", str(run / "config.yaml"))["channels"] == TINY["channels"]
+
+
+def test_a_config_file_that_is_no_text_is_refused(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_bytes(b"\x80")
+    assert "the file of --config cannot be read as YAML: 'utf-8'" in refused(
+        capsys, "--config", str(tmp_path / "run.yaml")
+    )
 
 
 def test_unknown_options_and_keys_name_the_nearest(tmp_path, capsys):
