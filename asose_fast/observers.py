@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +131,12 @@ class MetricsObserver:
             raise OSError(error.errno, error.strerror, str(self.path)) from error  # a failed write names no file
 
 
+def _silent_on_full_disks(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread. Where that fails, the next call of the writer raises the error again."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
+
+
 def _line(record: Record) -> str:
     return json.dumps(record) + "\n"
 
@@ -140,6 +147,7 @@ class TensorBoardObserver:
     def __init__(self, folder: Path, first_epoch: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        threading.excepthook = _silent_on_full_disks
         self._writer = SummaryWriter(str(folder), purge_step=first_epoch + 1)
 
     def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None: ...

@@ -145,12 +145,12 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         trainer.save("last")  # from here on the run can be resumed, whenever it ends
         console.print(f"run folder: {folder}", soft_wrap=True)
     metrics.restore(trainer.history)
-    trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
     console.print(
         f"{config.dataset}: {len(data.train)} training, {len(data.valid)} validation, {len(data.test)} test images of "
         f"{len(data.classes)} classes; {device}, {torch.get_num_threads()} threads"
     )
     try:
+        trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
         with _stopping_on_signals(trainer), closing(screen):
             trainer.run()
         summary = write_result(trainer, folder)

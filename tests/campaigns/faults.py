@@ -163,8 +163,8 @@ def fill_disk(attempt: Attempt) -> None:
     attempt.resize(size)
     run = attempt.start()
     status = run.wait()
-    attempt._note(run)
     attempt.resize(None)
+    attempt._note(run)
     errors = [line for line in run.said().splitlines() if line.startswith("error: ")]
     require(status in (0, 2) and len(errors) == (status == 2), run, f"status {status} with {size} bytes free")
     attempt.ended = not status
