@@ -11,15 +11,18 @@ def test_every_kind_of_disturbance_once():
 
 
 def test_a_search_that_does_not_resume_to_the_same_end_is_a_breach(tmp_path):
-    """Without the state of the meters, say, resumed runs report other losses: the campaign must notice."""
+    """Where resuming forgets the losses of the epochs before, the campaign must notice."""
     broken = tmp_path / "broken.py"
     broken.write_text(
         "import sys\n"
-        "from asose_fast.search.meter import Meter\n"
-        "Meter.load_state_dict = lambda self, state: None\n"
+        "from asose_fast.search import Trainer\n"
+        "restored = Trainer.load_state_dict\n"
+        "def forgetful(self, state):\n"
+        "    restored(self, {**state, 'history': [{**record, 'train_loss': 0.0} for record in state['history']]})\n"
+        "Trainer.load_state_dict = forgetful\n"
         "from tests.campaigns.faults import main\n"
         "sys.exit(main())\n"
     )
-    done = python(str(broken), "--first", "1", "--runs", "1", "--seed", "5", PYTHONPATH=str(ROOT))
+    done = python(str(broken), "--first", "1", "--runs", "1", "--seed", "85", PYTHONPATH=str(ROOT))
     assert done.returncode == 1, done.stdout + done.stderr
     assert "metrics differ from those of the undisturbed run" in done.stdout
