@@ -1,7 +1,12 @@
-"""Checkpoints: written atomically, read with weights_only, and refused with a reason when they are not ours."""
+"""One checkpoint file: written atomically, checksummed, read with weights_only, refused with a reason when not ours.
+
+Its content: "asose_fast checkpoint", newline, SHA-256 of all that follows in hexadecimal, newline, version, newline,
+what torch.save gave.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -9,12 +14,17 @@ from typing import Any
 
 import torch
 
-FORMAT = "asose_fast checkpoint"
-VERSION = 1
+MAGIC = b"asose_fast checkpoint\n"
+VERSION = 2
+_DIGEST_CHARACTERS = 64
 
 
 class CheckpointError(RuntimeError):
     """A checkpoint cannot be read or written; the message names the file, the cause and what to do."""
+
+
+class DamagedCheckpointError(CheckpointError):
+    """A file cannot be read, or is not what was written: an older checkpoint may still be good."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -29,15 +39,15 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         kept = "; the file that was there is unharmed" if path.exists() else ""
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}{kept}") from error
 
 
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name of a file as durable as its content."""
+def sync_folder(folder: Path) -> None:
+    """Makes the new name of a file as durable as its content. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -48,26 +58,54 @@ def _sync_folder(folder: Path) -> None:
 def save(path: Path, state: dict[str, Any]) -> None:
     """Writes `state` (tensors, numbers, strings, lists, dicts). Raises CheckpointError."""
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "version": VERSION, **state}, buffer)
-    write_atomically(path, buffer.getvalue())
+    torch.save(state, buffer)
+    write_atomically(path, sealed(buffer.getvalue()))
+
+
+def sealed(pickled: bytes, version: int = VERSION) -> bytes:
+    """The content of a file: what torch.save gave, after the version, after the checksum of both."""
+    content = b"%d\n" % version + pickled
+    return MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads what `save` wrote, onto the CPU.
+    """Reads what `save` wrote, onto the CPU. Nothing is unpickled before the checksum is found right.
 
-    Raises CheckpointError for a missing, truncated or foreign file, or one of another version.
+    Raises DamagedCheckpointError for an unreadable, truncated, changed or foreign file, and CheckpointError for a
+    missing one or one of another version.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises many types for a damaged file
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path} is damaged or not a checkpoint of asose_fast ({reason})") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise CheckpointError(f"{path} is not a checkpoint of asose_fast")
-    if state.get("version") != VERSION:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedCheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+    version, _, pickled = _checked(path, content).partition(b"\n")
+    if version != b"%d" % VERSION:
         raise CheckpointError(
-            f"{path} has checkpoint version {state.get('version')}; this release of asose_fast reads version {VERSION}"
+            f"{path} has checkpoint version {version[:20].decode(errors='replace')}; this release of asose_fast reads "
+            f"version {VERSION}"
         )
+    try:
+        state = torch.load(io.BytesIO(pickled), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises many types for what it does not read
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise _damaged(path, reason) from error
+    if not isinstance(state, dict):
+        raise _damaged(path, f"it holds a {type(state).__name__}")
     return state
+
+
+def _checked(path: Path, content: bytes) -> bytes:
+    """What follows the checksum, once that is found right."""
+    start = len(MAGIC) + _DIGEST_CHARACTERS + 1
+    if not content.startswith(MAGIC):
+        raise _damaged(path, "it does not begin as one of this release does")
+    digest, rest = content[len(MAGIC) : start], content[start:]
+    if digest != hashlib.sha256(rest).hexdigest().encode() + b"\n":
+        raise _damaged(path, f"the checksum of its {len(content):,} bytes is wrong")
+    return rest
+
+
+def _damaged(path: Path, reason: str) -> DamagedCheckpointError:
+    return DamagedCheckpointError(f"{path} is damaged or not a checkpoint of asose_fast ({reason})")

@@ -141,7 +141,22 @@ class HealthConfig:
     """Images per second, the median of the last 5 epochs over that of the phase so far."""
 
 
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run writes checkpoints, beside the end of every epoch: what a kill loses at most."""
+
+    checkpoint_seconds: float | None = 300.0
+    """Write one after the first step that ends so many seconds after the last one; None: by steps alone."""
+    checkpoint_steps: int | None = None
+    """Write one so many steps after the last one; None: by seconds alone."""
+    checkpoints_kept: int = 3
+    """How many stay, the newest first; the older ones serve where a newer one is damaged."""
+
+
 _AT_LEAST = {
+    "checkpoint_seconds": 0.0,
+    "checkpoint_steps": 1,
+    "checkpoints_kept": 1,
     "batch_size": 1,
     "threads": 1,
     "recalibration_batches": 1,
@@ -200,6 +215,7 @@ class RunConfig:
 class Config(
     RunConfig,
     ProcessesConfig,
+    CheckpointConfig,
     HealthConfig,
     GrowthConfig,
     OptimizerConfig,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from asose_fast.checkpoint import write_atomically
 from asose_fast.search.growth_control import describe
 from asose_fast.search.phases import Phase
 
@@ -107,24 +110,35 @@ def health_table(indicators: list[dict[str, Any]]) -> Table:
 
 
 class MetricsObserver:
-    """`metrics.jsonl`: one line an epoch. What a resumed run will do again is taken out first."""
+    """`metrics.jsonl`: one line an epoch."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None:
-        lines = [json.dumps(record) + "\n" for record in trainer.history]
-        if not lines or trainer.progress.epoch != self._written():
-            self.path.write_text("".join(lines))
+    def restore(self, history: Sequence[Record]) -> None:
+        """Makes the file that of the epochs in `history`: what a resumed run will do again is taken out."""
+        write_atomically(self.path, "".join(map(_line, history)).encode())
+
+    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None: ...
 
     def on_step(self, trainer: Trainer) -> None: ...
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
-        with self.path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        try:
+            with self.path.open("a") as file:
+                file.write(_line(record))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error  # a failed write names no file
 
-    def _written(self) -> int:
-        return len(self.path.read_text().splitlines()) if self.path.exists() else 0
+
+def _silent_on_full_disks(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread. Where that fails, the next call of the writer raises the error again."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record) + "\n"
 
 
 class TensorBoardObserver:
@@ -133,6 +147,7 @@ class TensorBoardObserver:
     def __init__(self, folder: Path, first_epoch: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
+        threading.excepthook = _silent_on_full_disks
         self._writer = SummaryWriter(str(folder), purge_step=first_epoch + 1)
 
     def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None: ...

@@ -24,12 +24,13 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from rich.console import Console
 
-from asose_fast import checkpoint
+from asose_fast import checkpoint_folder, resume
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.observers import ConsoleObserver, MetricsObserver, TensorBoardObserver, health_table
 from asose_fast.result import write_result
+from asose_fast.resume import Resumable
 from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
 from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, together
 
@@ -89,20 +90,19 @@ def _normalized(words: Sequence[str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or resumes a search. Returns the exit status: 0, 2 (error), 3 (--strict breach), 128 + signal."""
     words = _normalized(sys.argv[1:] if arguments is None else arguments)
-    settings = _parser().parse_args(words)
-    speaker, kept, command = "", "", "python -m"
+    speaker, kept = "", ""
     try:
+        settings = _settings(words)
         with together() as processes:
             if processes.count > 1:
                 speaker = f"process {processes.rank} of {processes.count}: "
-                command = f"torchrun --nproc_per_node {processes.local_count} -m"
             console = Console(quiet=not processes.first)
-            folder, config, state = processes.from_first(lambda: _begin(settings, words))
+            folder, config, resumable = processes.from_first(lambda: _begin(settings, words))
             kept = f"The last good checkpoint is kept in {folder / 'checkpoints'}"
             try:
-                status = _run(config, folder, state, console, processes)
+                status = _run(config, folder, resumable, console, processes)
             except InterruptedRunError as interruption:
-                console.print(f"{interruption}. To go on: {command} asose_fast.train --resume {folder}", soft_wrap=True)
+                console.print(f"{interruption}. To go on: {_command_to_resume(folder, processes)}", soft_wrap=True)
                 status = 128 + interruption.signal
             processes.wait()  # torchrun ends the others when the first has ended
             return status
@@ -115,8 +115,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_ERROR
 
 
-def _begin(settings: Namespace, words: Sequence[str]) -> tuple[Path, Config, dict[str, Any] | None]:
-    """The run folder, the settings and, of a run that goes on, its state."""
+def _settings(words: Sequence[str]) -> Namespace:
+    """The options of the command line. Raises ValueError for a file that the parser does not refuse by itself."""
+    try:
+        return _parser().parse_args(words)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"the file of --config cannot be read as YAML: {error}") from error
+
+
+def _warn(message: str) -> None:
+    sys.stderr.write(f"warning: {message}\n")
+
+
+def _command_to_resume(folder: Path, processes: Processes) -> str:
+    command = "python" if processes.count == 1 else f"torchrun --nproc_per_node {processes.local_count}"
+    return f"{command} -m asose_fast.train --resume {folder}"
+
+
+def _begin(settings: Namespace, words: Sequence[str]) -> tuple[Path, Config, Resumable | None]:
+    """The run folder, the settings and, of a run that goes on, what it goes on from."""
     if settings.resume is not None:
         if settings.config or len(words) > 2 - ("=" in words[0]):
             raise ValueError("--resume takes its settings from the run: give no other option")
@@ -131,20 +148,20 @@ def _begin(settings: Namespace, words: Sequence[str]) -> tuple[Path, Config, dic
                 "torchrun --max-restarts gives this command again after a failure: add --out FOLDER --resume_if_there, "
                 "so that it goes on with its run"
             )
-        if (folder / "checkpoints").exists():
+        if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
             raise ValueError(f"{folder} holds a run already: resume it with --resume {folder}, or give another --out")
     elif settings.out is None:
         raise ValueError("--resume_if_there needs --out FOLDER, the run to look for")
-    elif (folder / "checkpoints" / "last.pt").exists():
+    elif checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
         resumed = _resumed(folder)
         _check_same_settings(folder, resumed[1], config)
         return resumed
     return folder, config, None
 
 
-def _resumed(folder: Path) -> tuple[Path, Config, dict[str, Any]]:
-    state = checkpoint.load(folder / "checkpoints" / "last.pt")
-    return folder, Config.from_dict(state["config"]), state
+def _resumed(folder: Path) -> tuple[Path, Config, Resumable]:
+    resumable = resume.read(folder, _warn)
+    return folder, resumable.config, resumable
 
 
 def _check_same_settings(folder: Path, there: Config, here: Config) -> None:
@@ -156,35 +173,39 @@ def _check_same_settings(folder: Path, there: Config, here: Config) -> None:
         raise ValueError(f"{folder} holds a run of other settings: {'; '.join(unlike)}. Give another --out")
 
 
-def _run(config: Config, folder: Path, state: dict[str, Any] | None, console: Console, processes: Processes) -> int:
+def _run(config: Config, folder: Path, resumable: Resumable | None, console: Console, processes: Processes) -> int:
     if config.batch_size < processes.count:
         raise ValueError(f"batch_size {config.batch_size} leaves some of the {processes.count} processes without work")
     device = _device(config.device, processes)
     data = processes.one_first(lambda: load_data(config, config.batch_size, config.seed, device))
     processes.open(device, config.process_timeout)
     _set_threads(config, data.image_size, processes)
-    screen = ConsoleObserver(console)
-    observers: list[Observer] = [screen, MetricsObserver(folder / "metrics.jsonl")] if processes.first else []
+    screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")
+    observers: list[Observer] = [screen, metrics] if processes.first else []
     trainer = Trainer(config, data, device, folder, observers, processes)
-    if state is not None:
-        trainer.load_state_dict(state)
+    if resumable is not None:
+        resumable.restore(trainer, _warn if processes.first else lambda _: None)
         done = f"{trainer.progress.epoch} of {trainer.epochs} epochs"
-        console.print(f"resuming {folder} after {done} and {trainer.progress.step} steps")
+        console.print(f"resuming {folder} after {done} and {trainer.progress.step} steps", soft_wrap=True)
     else:
         processes.from_first(lambda: _make_folder(config, folder))
         trainer.save("last")  # from here on the run can be resumed, whenever it ends
-        console.print(f"run folder: {folder}")
-    if processes.first:
-        trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
+        console.print(f"run folder: {folder}", soft_wrap=True)
+    processes.from_first(lambda: metrics.restore(trainer.history))
     several = f"{processes.count} processes of " if processes.count > 1 else ""
     console.print(
         f"{config.dataset}: {len(data.train)} training, {len(data.valid)} validation, {len(data.test)} test images of "
         f"{len(data.classes)} classes; {device}, {several}{torch.get_num_threads()} threads",
         soft_wrap=True,
     )
-    with _stopping_on_signals(trainer), closing(screen):
-        trainer.run()
-    summary = write_result(trainer, folder)
+    try:
+        if processes.first:
+            trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
+        with _stopping_on_signals(trainer), closing(screen):
+            trainer.run()
+        summary = write_result(trainer, folder)
+    except (OSError, CheckpointError) as error:
+        raise CheckpointError(f"{error}. When that is mended: {_command_to_resume(folder, processes)}") from error
     console.print(health_table(summary["health"]))
     console.print(f"operations: {', '.join(summary['operations'])}", soft_wrap=True)
     seconds = sum(phase["seconds"] for phase in summary["phases"].values())

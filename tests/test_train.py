@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,8 +11,9 @@ import time
 import pytest
 import torch
 import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from asose_fast import checkpoint, result
+from asose_fast import checkpoint, provenance, result
 from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.search.evaluate import accuracy
@@ -50,7 +52,10 @@ def refused(capsys, *arguments):
 
 def test_a_run_leaves_its_files(run):
     assert {p.name for p in run.iterdir()} == FILES | {"summary.json"}
-    assert {p.name for p in (run / "checkpoints").iterdir()} == {"last.pt", "best.pt"}
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {
+        *("last.pt", "best.pt"),
+        *(f"epoch-000{epoch}-step-000000.pt" for epoch in (3, 4, 5)),
+    }
     assert Config.from_dict(yaml.safe_load((run / "config.yaml").read_text())) == make_config()
     assert [r["phase"] for r in metrics(run)] == ["warmup", "search", "search", "growth", "optimize"]
     summary = json.loads((run / "summary.json").read_text())
@@ -76,6 +81,18 @@ def test_a_foreign_genotype_is_refused(tmp_path):
     (tmp_path / "genotype.json").write_text('{"format": "darts"}')
     with pytest.raises(ValueError, match=r"genotype\.json is not a genotype of asose_fast, version 1"):
         result.load(tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["genotype.json", "model.safetensors", "other network"])
+def test_a_damaged_result_is_refused(run, tmp_path, damage):
+    folder = copied(run, tmp_path / "run")
+    if damage == "other network":
+        text = (folder / "genotype.json").read_text()
+        (folder / "genotype.json").write_text(text.replace('"stem_channels": 4', '"stem_channels": 1000000000'))
+    else:
+        (folder / damage).write_bytes((folder / damage).read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"genotype\.json (is not a genotype|or model\.safetensors in .* is damaged)"):
+        result.load(folder)
 
 
 def start(folder):
@@ -179,6 +196,13 @@ def test_the_config_of_a_run_runs_again(run, capsys):
     assert printed(capsys, "--config", str(run / "config.yaml"))["channels"] == TINY["channels"]
 
 
+def test_a_config_file_that_is_no_text_is_refused(tmp_path, capsys):
+    (tmp_path / "run.yaml").write_bytes(b"\x80")
+    assert "the file of --config cannot be read as YAML: 'utf-8'" in refused(
+        capsys, "--config", str(tmp_path / "run.yaml")
+    )
+
+
 def test_unknown_options_and_keys_name_the_nearest(tmp_path, capsys):
     assert "did you mean 'batch_size'?" in refused(capsys, "--batch_sise=3")
     assert "did you mean 'growth_patience'?" in refused(capsys, "--growth-patiense", "3")
@@ -228,16 +252,80 @@ def test_resume_takes_no_other_option(run, tmp_path, capsys):
         assert "--resume takes its settings from the run" in refused(capsys, *arguments)
 
 
+def resumed(capsys, folder):
+    """What the command says to the user, on either stream, when it resumes to the end."""
+    assert main(["--resume", str(folder)]) == 0
+    return capsys.readouterr()
+
+
+def copied(run, folder):
+    shutil.copytree(run, folder)
+    return folder
+
+
+def tensorboard_epochs(folder):
+    events = EventAccumulator(str(folder / "tensorboard")).Reload()
+    return [event.step for event in events.Scalars("train_loss")]
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_leads_to_the_same_end(run, tmp_path, capsys):
+    folder = copied(run, tmp_path / "run")
+    for path in ("epoch-0005-step-000000.pt", "best.pt"):
+        (folder / "checkpoints" / path).write_bytes(b"x")
+    said = resumed(capsys, folder)
+    assert "warning:" in said.err
+    assert "epoch-0005-step-000000.pt is damaged" in said.err
+    assert "going on from the newest good one, epoch-0004-step-000000.pt" in said.err
+    assert f"resuming {folder} after 4 of 5 epochs and 0 steps\n" in said.out
+    assert (folder / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
+    assert metrics(folder) == metrics(run)
+    assert tensorboard_epochs(folder) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("found", ["", "broken", "doubled"])
+def test_metrics_are_made_those_of_the_checkpoint(run, tmp_path, capsys, found):
+    folder = copied(run, tmp_path / "run")
+    lines = (run / "metrics.jsonl").read_text()
+    written = {"": "", "broken": lines[:-20], "doubled": lines + lines.splitlines()[-1]}[found]
+    (folder / "metrics.jsonl").write_text(written)
+    resumed(capsys, folder)
+    assert (folder / "metrics.jsonl").read_text() == lines
+
+
+def test_changed_images_are_refused_and_changed_code_is_told(tmp_path, run, capsys, monkeypatch):
+    folder = copied(run, tmp_path / "run")
+    monkeypatch.setattr(provenance, "_sources", lambda: "others")
+    assert "warning: the source files of asose_fast have changed" in resumed(capsys, folder).err
+    state = checkpoint.load(run / "checkpoints" / "last.pt")
+    state["provenance"]["data"] = "others"
+    checkpoint.save(folder / "checkpoints" / "epoch-0005-step-000000.pt", state)
+    error = refused(capsys, "--resume", str(folder))
+    assert "epoch-0005-step-000000.pt: the images, their labels or their division are not those" in error
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_anew(tmp_path, capsys):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    assert f"there is no checkpoint in {folder / 'checkpoints'}: start the run anew" in refused(
+        capsys, "--resume", str(folder)
+    )
+    assert main([*options(), "--out", str(folder)]) == 0
+
+
 def test_bad_checkpoints_are_refused(tmp_path, run, capsys):
     assert "there is no checkpoint" in refused(capsys, "--resume", str(tmp_path))
     (tmp_path / "checkpoints").mkdir()
     last = tmp_path / "checkpoints" / "last.pt"
     last.write_bytes((run / "checkpoints" / "last.pt").read_bytes()[:5000])
-    assert "is damaged or not a checkpoint of asose_fast" in refused(capsys, "--resume", str(tmp_path))
+    error = refused(capsys, "--resume", str(tmp_path))
+    assert "no good checkpoint is left" in error
+    assert f"{last} is damaged or not a checkpoint of asose_fast (the checksum of its 5,000 bytes is wrong)" in error
     torch.save({"model": 1}, last)
-    assert "is not a checkpoint of asose_fast" in refused(capsys, "--resume", str(tmp_path))
-    torch.save({"format": checkpoint.FORMAT, "version": 2}, last)
-    assert "has checkpoint version 2" in refused(capsys, "--resume", str(tmp_path))
+    assert "it does not begin as one of this release does" in refused(capsys, "--resume", str(tmp_path))
+    last.write_bytes(checkpoint.sealed(b"", version=99))
+    assert "has checkpoint version 99" in refused(capsys, "--resume", str(tmp_path))
+    checkpoint.save(last, {"config": make_config().to_dict(), "provenance": None})
+    assert f"cannot go on from {last}: its state does not fit: TypeError" in refused(capsys, "--resume", str(tmp_path))
 
 
 def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(tmp_path, capsys, monkeypatch):
@@ -245,7 +333,7 @@ def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(tmp_path, capsys,
     written = []
 
     def full_after_three(path, content):
-        if path.name == "last.pt":
+        if path.name.startswith("epoch-"):
             written.append(path)
         if len(written) > 2:
             monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
@@ -253,9 +341,12 @@ def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(tmp_path, capsys,
 
     monkeypatch.setattr(checkpoint, "write_atomically", full_after_three)
     error = refused(capsys, *options(), "--out", str(tmp_path / "run"))
-    last = tmp_path / "run" / "checkpoints" / "last.pt"
-    assert f"cannot write {last}: No space left on device; the file that was there is unharmed" in error
-    assert checkpoint.load(last)["progress"]["epoch"] == 1  # after the first and that of the start
+    folder = tmp_path / "run" / "checkpoints"
+    assert (
+        f"cannot write {folder / 'epoch-0002-step-000000.pt'}: No space left on device. When that is mended: " in error
+    )
+    assert error.endswith(f"python -m asose_fast.train --resume {tmp_path / 'run'}\n")
+    assert checkpoint.load(folder / "last.pt")["progress"]["epoch"] == 1  # after the first and that of the start
     monkeypatch.undo()
     assert main(["--resume", str(tmp_path / "run")]) == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +21,10 @@ class Header(NamedTuple):
 
 def header(path: str) -> Header:
     """Mode and size of an image, without decoding it. Raises DataError, which names the file."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError(
+            f"{path} is no file, though its name is that of an image: remove it"
+        )  # a pipe would be waited for
     try:
         with Image.open(path) as image:
             mode, size = image.mode, image.size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 
 import torch
@@ -32,6 +33,7 @@ class Data:
         image_size: side of the square images.
         mean: of each channel of the training split, for values from 0 to 1; x = (value - mean) / std.
         std: likewise.
+        digest: SHA-256 of the images of all splits, of their labels and of the division: what a run is computed from.
     """
 
     train: Split
@@ -42,6 +44,7 @@ class Data:
     image_size: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    digest: str
 
 
 def load_data(config: DataConfig, batch_size: int, seed: int, device: torch.device) -> Data:
@@ -66,7 +69,7 @@ def load_data(config: DataConfig, batch_size: int, seed: int, device: torch.devi
     images = source.open(torch.cat(members))
     labels = source.labels[torch.cat(members)]
     in_memory = len(images) * math.prod(images.shape) <= config.memory_limit_gb * 1e9
-    pixels, mean, std = scan(images, len(members[0]), keep=in_memory)
+    pixels, mean, std, pixel_digest = scan(images, len(members[0]), keep=in_memory)
     pool: Pool
     if pixels is not None:
         pool = MemoryPool(pixels.to(device), labels.to(device))
@@ -91,7 +94,12 @@ def load_data(config: DataConfig, batch_size: int, seed: int, device: torch.devi
         size,
         mean,
         std,
+        _digest(pixel_digest, images.shape, source.classes, [labels[part].tolist() for part in (train, valid, test)]),
     )
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def _divide(source: Source, config: DataConfig, seed: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ class Scan(NamedTuple):
     pixels: Tensor | None  # uint8 (N, H, W, C) on the CPU, where they were to be kept
     mean: tuple[float, ...]  # of each channel of the training images, for values from 0 to 1
     std: tuple[float, ...]
+    digest: str  # SHA-256 of all pixels, in order
 
 
 def scan(images: Images, num_train: int, keep: bool) -> Scan:
@@ -29,8 +31,10 @@ def scan(images: Images, num_train: int, keep: bool) -> Scan:
     pixels = torch.empty((len(images), *images.shape), dtype=torch.uint8) if keep else None
     height, width, channels = images.shape
     sums, squares = [0] * channels, [0] * channels
+    digest = hashlib.sha256()
     first = 0
     for chunk in in_threads(images.read, len(images), "Reading images"):
+        digest.update(chunk.contiguous().numpy().data)
         if pixels is not None:
             pixels[first : first + len(chunk)] = chunk
         values = chunk[: max(0, num_train - first)].reshape(-1, channels).double()  # float64 adds integers exactly
@@ -43,4 +47,4 @@ def scan(images: Images, num_train: int, keep: bool) -> Scan:
     # n * sum(x^2) - sum(x)^2 in whole numbers: no cancellation.
     variance = (count * square - total * total for total, square in zip(sums, squares, strict=True))
     std = tuple(max(math.sqrt(v) / count / 255, _SMALLEST_STD) for v in variance)
-    return Scan(pixels, mean, std)
+    return Scan(pixels, mean, std, digest.hexdigest())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops import registry
+from asose_fast.ops.checks import check_flag, check_integer, check_number, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.noise import gumbel_noise
 
@@ -89,6 +90,7 @@ def arch_weights(
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
     """
+    check_flag("arch_weights: hard", hard)
     _check(logits, temperature, boost, noise, rng)
     if logits.dtype == torch.bfloat16:
         logits = logits.float()
@@ -101,8 +103,8 @@ def arch_weights(
 
 
 def _check(logits: Tensor, temperature: float, boost: Boost | None, noise: Tensor | None, rng: Tensor | None) -> None:
-    if not isinstance(logits, Tensor):
-        raise TypeError(f"arch_weights: logits must be a tensor (L, K), got {type(logits).__name__}")
+    check_tensor("arch_weights: logits", logits)
+    check_number("arch_weights: temperature", temperature)
     if logits.dim() != 2 or not 1 <= logits.shape[1] <= MAX_OPS:
         raise ValueError(f"arch_weights: logits must be (L, K) with K from 1 to {MAX_OPS}, got {tuple(logits.shape)}")
     if logits.dtype not in DTYPES and logits.dtype != torch.bfloat16:
@@ -112,17 +114,21 @@ def _check(logits: Tensor, temperature: float, boost: Boost | None, noise: Tenso
     if noise is not None:
         if rng is not None:
             raise ValueError("arch_weights: give noise or rng, not both")
+        check_tensor("arch_weights: noise", noise)
         if noise.shape != logits.shape or noise.device != logits.device or not noise.is_floating_point():
             raise ValueError(
                 f"arch_weights: noise must be floating and like logits, {tuple(logits.shape)} on {logits.device}; "
                 f"got {noise.dtype} {tuple(noise.shape)} on {noise.device}"
             )
+    if rng is not None:
+        check_tensor("arch_weights: rng", rng)
     if rng is not None and (rng.dtype != torch.int64 or rng.shape != (2,) or rng.device != logits.device):
         raise ValueError(
             f"arch_weights: rng must be int64 (2,) on {logits.device}, "
             f"got {rng.dtype} {tuple(rng.shape)} on {rng.device}"
         )
     if boost is not None:
+        _check_boost(boost)
         ops = logits.shape[1]
         if not 1 <= boost.top_k <= ops:
             raise ValueError(f"arch_weights: boost.top_k must be from 1 to K = {ops}, got {boost.top_k}")
@@ -131,6 +137,15 @@ def _check(logits: Tensor, temperature: float, boost: Boost | None, noise: Tenso
                 raise ValueError(
                     f"arch_weights: boost.{name} must be an index below K = {ops}, or -1; got {getattr(boost, name)}"
                 )
+
+
+def _check_boost(boost: Boost) -> None:
+    if not isinstance(boost, Boost):
+        raise TypeError(f"arch_weights: boost must be a Boost or None, got {type(boost).__name__}")
+    for name in ("top_k", "skip", "none"):
+        check_integer(f"arch_weights: boost.{name}", getattr(boost, name))
+    for name in ("amount", "below"):
+        check_number(f"arch_weights: boost.{name}", getattr(boost, name))
 
 
 def reference(

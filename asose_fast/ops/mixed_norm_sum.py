@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from asose_fast.ops import registry
 from asose_fast.ops.batch_statistics import DTYPES, batch_statistics
+from asose_fast.ops.checks import as_list, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype, memory_format
 from asose_fast.ops.norms import affine_parameters, check_count, normalisation, of_batch, update_running
@@ -62,7 +63,10 @@ def mixed_norm_sum(
         TypeError, ValueError: an argument of the wrong type, dtype, shape or device, or fewer than two values a channel
             where a norm needs the statistics of the batch.
     """
-    zs, plain = list(zs), list(plain)
+    zs, norms, plain = (
+        as_list(f"mixed_norm_sum: {name}", values) for name, values in (("zs", zs), ("norms", norms), ("plain", plain))
+    )
+    check_tensor("mixed_norm_sum: weights", weights)
     if plain_weights is None:
         plain_weights = weights.new_ones(len(plain))
     _check(zs, weights, norms, plain, plain_weights)
@@ -91,8 +95,7 @@ def _check(
     first = zs[0]
     named = [(f"zs[{k}]", z) for k, z in enumerate(zs)] + [(f"plain[{j}]", x) for j, x in enumerate(plain)]
     for name, x in named:
-        if not isinstance(x, Tensor):
-            raise TypeError(f"mixed_norm_sum: {name} must be a tensor, got {type(x).__name__}")
+        check_tensor(f"mixed_norm_sum: {name}", x)
         if x.dim() != 4:
             raise ValueError(f"mixed_norm_sum: {name} must be (N, C, H, W), got shape {tuple(x.shape)}")
         if x.shape != first.shape:
@@ -102,6 +105,7 @@ def _check(
         if x.dtype not in DTYPES:
             raise TypeError(f"mixed_norm_sum: {name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
     for name, w, xs in (("weights", weights, zs), ("plain_weights", plain_weights, plain)):
+        check_tensor(f"mixed_norm_sum: {name}", w)
         if w.shape != (len(xs),):
             raise ValueError(f"mixed_norm_sum: {name} must be ({len(xs)},), one a tensor, got {tuple(w.shape)}")
         if w.dtype not in (torch.float32, torch.float64):

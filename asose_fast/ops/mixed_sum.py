@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops import registry
+from asose_fast.ops.checks import check_tensor
 from asose_fast.ops.library import define
 
 MAX_INPUTS = 128
@@ -59,8 +60,7 @@ def _check(xs: list[Tensor], weights: Tensor) -> None:
         raise ValueError(f"mixed_sum: xs must hold 1 to {MAX_INPUTS} tensors, got {len(xs)}")
     first = xs[0]
     for k, x in enumerate(xs):
-        if not isinstance(x, Tensor):
-            raise TypeError(f"mixed_sum: xs[{k}] must be a tensor, got {type(x).__name__}")
+        check_tensor(f"mixed_sum: xs[{k}]", x)
         if x.shape != first.shape:
             raise ValueError(f"mixed_sum: xs[{k}] has shape {tuple(x.shape)}, xs[0] has {tuple(first.shape)}")
         if x.device != first.device:
@@ -69,6 +69,7 @@ def _check(xs: list[Tensor], weights: Tensor) -> None:
             raise TypeError(f"mixed_sum: xs[{k}] must be float16, bfloat16, float32 or float64, got {x.dtype}")
     if first.dim() > MAX_DIMS:
         raise ValueError(f"mixed_sum: xs must have at most {MAX_DIMS} dimensions, got {first.dim()}")
+    check_tensor("mixed_sum: weights", weights)
     if weights.shape != (len(xs),):
         raise ValueError(f"mixed_sum: weights must be (K,) = ({len(xs)},) for {len(xs)} xs, got {tuple(weights.shape)}")
     if weights.dtype not in (torch.float32, torch.float64):

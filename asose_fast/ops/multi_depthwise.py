@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asose_fast.ops import registry
+from asose_fast.ops.checks import as_list, check_flag, check_integer, check_tensor
 from asose_fast.ops.library import define
 
 MAX_BRANCHES = 32
@@ -109,8 +110,10 @@ def check(
 ) -> tuple[Plan, list[Tensor], tuple[Tensor, ...]]:
     """The plan, the inputs in channels_last and the affine map of valid arguments; else raises as `multi_depthwise`."""
     shared = isinstance(xs, Tensor)
-    inputs = [xs] if isinstance(xs, Tensor) else list(xs)
-    weights, dilations = list(weights), list(dilations)
+    inputs = [xs] if isinstance(xs, Tensor) else as_list("multi_depthwise: xs", xs)
+    weights = as_list("multi_depthwise: weights", weights)
+    dilations = as_list("multi_depthwise: dilations", dilations)
+    check_flag("multi_depthwise: relu", relu)
     _check(inputs, weights, dilations, stride, shared)
     if (scale is None) != (shift is None):
         raise ValueError("multi_depthwise: give both scale and shift, or neither")
@@ -129,12 +132,12 @@ def _check(xs: list[Tensor], weights: list[Tensor], dilations: list[int], stride
         raise ValueError(f"multi_depthwise: {len(weights)} weights need as many dilations, got {len(dilations)}")
     if not shared and len(xs) != len(weights):
         raise ValueError(f"multi_depthwise: {len(weights)} weights need one x or as many, got {len(xs)}")
+    check_integer("multi_depthwise: stride", stride)
     if stride not in (1, 2):
         raise ValueError(f"multi_depthwise: stride must be 1 or 2, got {stride}")
     for i, x in enumerate(xs):
         name = "xs" if shared else f"xs[{i}]"
-        if not isinstance(x, Tensor):
-            raise TypeError(f"multi_depthwise: {name} must be a tensor, got {type(x).__name__}")
+        check_tensor(f"multi_depthwise: {name}", x)
         if x.dtype not in DTYPES:
             raise TypeError(f"multi_depthwise: {name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
         if x.dim() != 4 or 0 in x.shape[1:]:
@@ -146,9 +149,9 @@ def _check(xs: list[Tensor], weights: list[Tensor], dilations: list[int], stride
             )
     channels = xs[0].shape[1]
     for b, (weight, dilation) in enumerate(zip(weights, dilations, strict=True)):
-        if not isinstance(weight, Tensor) or not weight.is_floating_point():
-            kind = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
-            raise TypeError(f"multi_depthwise: weights[{b}] must be a floating tensor, got {kind}")
+        check_tensor(f"multi_depthwise: weights[{b}]", weight)
+        if not weight.is_floating_point():
+            raise TypeError(f"multi_depthwise: weights[{b}] must be a floating tensor, got {weight.dtype}")
         if weight.dim() != 4 or weight.shape[:2] != (channels, 1) or weight.shape[2] != weight.shape[3]:
             raise ValueError(
                 f"multi_depthwise: weights[{b}] must be (C, 1, k, k) with C = {channels}, got {tuple(weight.shape)}"
@@ -157,12 +160,14 @@ def _check(xs: list[Tensor], weights: list[Tensor], dilations: list[int], stride
             raise ValueError(f"multi_depthwise: weights[{b}] must have an odd kernel size, got {weight.shape[3]}")
         if weight.device != xs[0].device:
             raise ValueError(f"multi_depthwise: weights[{b}] is on {weight.device}, xs on {xs[0].device}")
+        check_integer(f"multi_depthwise: dilations[{b}]", dilation)
         if dilation < 1:
             raise ValueError(f"multi_depthwise: dilations[{b}] must be positive, got {dilation}")
 
 
 def _check_affine(name: str, value: Tensor, x: Tensor, branches: int | None) -> None:
     shape = (x.shape[1],) if branches is None else (branches, x.shape[1])
+    check_tensor(f"multi_depthwise: {name}", value)
     if value.shape != shape:
         raise ValueError(f"multi_depthwise: {name} must have shape {shape}, got {tuple(value.shape)}")
     if not value.is_floating_point() or value.device != x.device:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from asose_fast.ops.checks import check_integer, check_tensor
+
 _MASK = 0xFFFFFFFF
 
 
@@ -40,7 +42,17 @@ def gumbel_noise(rng: Tensor, layers: int, ops: int) -> Tensor:
 
     Returns:
         float64 (layers, ops) on the device of `rng`.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape or range.
     """
+    check_tensor("gumbel_noise: rng", rng)
+    if rng.dtype != torch.int64 or rng.shape != (2,):
+        raise ValueError(f"gumbel_noise: rng must be int64 (2,), got {rng.dtype} {tuple(rng.shape)}")
+    for name, value in (("layers", layers), ("ops", ops)):
+        check_integer(f"gumbel_noise: {name}", value)
+        if value < 0:
+            raise ValueError(f"gumbel_noise: {name} must be at least 0, got {value}")
     seed, offset = rng.unbind()
     op = torch.arange(ops, device=rng.device).expand(layers, ops)
     layer = torch.arange(layers, device=rng.device)[:, None].expand(layers, ops)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asose_fast.ops import registry
+from asose_fast.ops.checks import check_integer, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import accumulation_dtype
 
@@ -43,8 +44,8 @@ def pool_pair(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape or range.
     """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"pool_pair: x must be a tensor, got {type(x).__name__}")
+    check_tensor("pool_pair: x", x)
+    check_integer("pool_pair: stride", stride)
     if x.dtype not in DTYPES:
         raise TypeError(f"pool_pair: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
     if x.dim() != 4 or 0 in x.shape[1:]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asose_fast.ops import registry
+from asose_fast.ops.checks import as_list, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.multi_depthwise import (
     DTYPES,
@@ -63,6 +64,7 @@ def separable(
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
     """
     plan, inputs, affine = check(xs, weights, dilations, stride, relu, scale, shift)
+    pointwise = as_list("separable: pointwise", pointwise)
     check_pointwise(pointwise, inputs[0], len(weights))
     return _Separable.apply(plan, *inputs, *weights, *pointwise, *affine)  # type: ignore[no-any-return]
 
@@ -73,9 +75,9 @@ def check_pointwise(pointwise: Sequence[Tensor], x: Tensor, branches: int) -> No
     if len(pointwise) != branches:
         raise ValueError(f"separable: {branches} weights need as many pointwise ones, got {len(pointwise)}")
     for b, weight in enumerate(pointwise):
-        if not isinstance(weight, Tensor) or not weight.is_floating_point():
-            kind = weight.dtype if isinstance(weight, Tensor) else type(weight).__name__
-            raise TypeError(f"separable: pointwise[{b}] must be a floating tensor, got {kind}")
+        check_tensor(f"separable: pointwise[{b}]", weight)
+        if not weight.is_floating_point():
+            raise TypeError(f"separable: pointwise[{b}] must be a floating tensor, got {weight.dtype}")
         if weight.shape != (channels, channels, 1, 1):
             raise ValueError(
                 f"separable: pointwise[{b}] must be (C, C, 1, 1) with C = {channels}, got {tuple(weight.shape)}"

@@ -13,10 +13,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from asose_fast import checkpoint
+from asose_fast import checkpoint, checkpoint_folder, provenance
 from asose_fast.config import Config
 from asose_fast.data import Data
 from asose_fast.search import health
+from asose_fast.search.cadence import Cadence
 from asose_fast.search.diverged import SearchDivergedError, first_nonfinite
 from asose_fast.search.evaluate import accuracy, recalibrate
 from asose_fast.search.growth import StallCounter
@@ -107,6 +108,8 @@ class Trainer:
         self.phases = plan(config)
         self.progress, self.stall = Progress(), StallCounter()
         self.history: list[Record] = []
+        self.best: dict[str, Any] | None = None  # spec and tensors of the network that best_network gives
+        self.cadence = Cadence(config)
         self.weight_meter, self.alpha_meter = Meter(device), Meter(device)
         torch.manual_seed(config.seed)
         spec = NetworkSpec.chain(config, data.channels, len(data.classes))
@@ -187,6 +190,12 @@ class Trainer:
                 self.save("last")
                 where = f"epoch {progress.epoch + 1} of {self.epochs}, step {progress.step}"
                 raise InterruptedRunError(reason, f"stopped by {reason.name} in phase {phase.name}, {where}")
+            if any(self.processes.total(self.cadence.due())):
+                paused = time.perf_counter()
+                self._require_finite(phase)
+                self._require_same()
+                self.save("last")
+                started += time.perf_counter() - paused
 
     def _held_out_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Endless shuffled validation batches for alpha steps, from where the last alpha step left off."""
@@ -284,6 +293,9 @@ class Trainer:
         self.alpha_meter.reset()
         for observer in self.observers:
             observer.on_epoch_end(self, record)
+        if improved and phase.name == "optimize":
+            tensors = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
+            self.best = {"spec": self.network.spec.to_dict(), "network": tensors}
         if improved:
             self.save("best")
         self.save("last")
@@ -337,10 +349,14 @@ class Trainer:
         recalibrate(network, batches, self.config.recalibration_batches, self.processes)
 
     def best_network(self) -> Network:
-        """The derived network of the optimize epoch with the best validation accuracy, in evaluation mode."""
-        state = self.processes.from_first(lambda: checkpoint.load(self.checkpoints / "best.pt"))
-        network = Network(NetworkSpec.from_dict(state["spec"]))
-        network.load_state_dict(state["network"])
+        """The derived network of the optimize epoch with the best validation accuracy, in evaluation mode.
+
+        Raises ValueError before the first such epoch.
+        """
+        if self.best is None:
+            raise ValueError("there is no best network before the end of the first epoch of the phase optimize")
+        network = Network(NetworkSpec.from_dict(self.best["spec"]))
+        network.load_state_dict(self.best["network"])
         return network.to(self.device).eval()
 
     def _grow_if_stalled(self, phase: Phase, valid_accuracy: float) -> Record | None:
@@ -351,13 +367,28 @@ class Trainer:
         return self.growth.grow(self.network, self.selector, self.weights, self.alpha, self.history)
 
     def save(self, name: str) -> None:
-        """Has the first process write `checkpoints/<name>.pt`, for which the others wait. Raises CheckpointError."""
-        self.processes.from_first(lambda: checkpoint.save(self.checkpoints / f"{name}.pt", self.state_dict()))
+        """Has the first process write `checkpoints/<name>.pt`, for which the others wait.
+
+        "last" is also kept under its epoch and step, with as many before it as configured.
+
+        Raises CheckpointError.
+        """
+        self.processes.from_first(lambda: self._write(name))
+        if name == "last":
+            self.cadence.restart()
+
+    def _write(self, name: str) -> None:
+        if name != "last":
+            checkpoint.save(self.checkpoints / f"{name}.pt", self.state_dict())
+            return
+        progress, keep = self.progress, self.config.checkpoints_kept
+        checkpoint_folder.save_newest(self.checkpoints, progress.epoch, progress.step, self.state_dict(), keep)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the run depends on."""
         return {
             "config": self.config.to_dict(),
+            "provenance": provenance.collect(self.data, self.device),
             "spec": self.network.spec.to_dict(),
             "network": self.network.state_dict(),
             "selector": self.selector.state_dict(),
@@ -368,7 +399,9 @@ class Trainer:
             "weight_meter": self.weight_meter.state_dict(),
             "alpha_meter": self.alpha_meter.state_dict(),
             "history": self.history,
+            "best": self.best,
             "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
     def _named_alpha(self) -> dict[str, Tensor]:
@@ -386,4 +419,7 @@ class Trainer:
         load_named_state(self.alpha, self._named_alpha(), state["alpha_optimizer"])
         self.weight_meter.load_state_dict(state["weight_meter"])
         self.alpha_meter.load_state_dict(state["alpha_meter"])
+        self.best = state["best"]
         torch.set_rng_state(state["torch_rng"])
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)

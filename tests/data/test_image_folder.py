@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -167,3 +169,28 @@ def test_half_a_split_is_not_taken_for_a_class(write_classes, there, missing):
 def test_a_class_too_small_for_three_splits_is_named(write_classes):
     with pytest.raises(DataError, match=r"class 'b' has 1 image\(s\) to divide into training and validation"):
         load(write_classes({"a": 20, "b": 2}))
+
+
+@pytest.mark.parametrize("where", ["beside", "above"])
+def test_links_that_lead_back_are_refused(write_classes, where):
+    root = write_classes({"cat": 5, "dog": 5})
+    (root / "cat" / "more").symlink_to({"beside": root / "cat", "above": root}[where])
+    with pytest.raises(DataError, match=r"the link .*cat.* leads back to .*cat, which it is in: remove it"):
+        load(root)
+
+
+def test_links_to_other_folders_are_followed(write_classes, tmp_path_factory):
+    root = write_classes({"cat": 5, "dog": 5})
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    for path in list((root / "cat").iterdir())[:2]:
+        path.rename(elsewhere / path.name)
+    (root / "cat" / "more").symlink_to(elsewhere)
+    data = load(root)
+    assert len(data.train) + len(data.valid) + len(data.test) == 10
+
+
+def test_a_pipe_that_is_named_like_an_image_is_refused(write_classes):
+    root = write_classes({"cat": 5, "dog": 5})
+    os.mkfifo(root / "cat" / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png is no file, though its name is that of an image: remove it"):
+        load(root)

@@ -9,8 +9,9 @@ import torch
 from asose_fast import checkpoint
 from asose_fast.search import InterruptedRunError
 from asose_fast.search import trainer as trainer_module
+from asose_fast.search.cadence import Cadence
 from asose_fast.search.steps import alpha_step, weight_step
-from tests.helpers import OnStep, make_trainer
+from tests.helpers import OnStep, make_config, make_trainer
 
 TIMINGS = ("seconds", "images_per_second", "health")
 GROWING = {"growth_patience": 1, "growth_threshold": 99.0, "growth_epochs": 3, "optimize_epochs": 2}
@@ -148,6 +149,37 @@ class EndOfEpoch:
     def on_step(self, trainer): ...
 
     def on_epoch_end(self, trainer, record): ...
+
+
+@pytest.mark.parametrize(("epoch", "step", "last"), [(0, 3, 2), (2, 2, 0), (4, 5, 4), (6, 4, 2)])
+def test_a_killed_run_goes_on_from_the_checkpoint_within_its_epoch(tmp_path, undisturbed, epoch, step, last):
+    def kill(trainer):  # observers come before the checkpoint of a step
+        if (trainer.progress.epoch, trainer.progress.step) == (epoch, step):
+            raise KeyboardInterrupt
+
+    cadence = {"checkpoint_steps": 2, "checkpoint_seconds": None}
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(tmp_path, [OnStep(kill)], **GROWING, **cadence).run()
+    progress = checkpoint.load(tmp_path / "checkpoints" / "last.pt")["progress"]
+    assert (progress["epoch"], progress["step"]) == (epoch, last)
+    assert len(list((tmp_path / "checkpoints").glob("epoch-*"))) <= 3
+    assert_same_end(resumed(tmp_path), undisturbed)
+
+
+def test_a_checkpoint_by_time_is_due_after_the_step_that_exceeds_it(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("asose_fast.search.cadence.time.monotonic", lambda: now)
+    cadence = Cadence(make_config(checkpoint_seconds=10.0))
+    assert not cadence.due()
+    now = 109.9
+    assert not cadence.due()
+    now = 110.0
+    assert cadence.due()
+    cadence.restart()
+    assert not cadence.due()
+    unlimited = Cadence(make_config(checkpoint_seconds=None))
+    now = 1e9
+    assert not unlimited.due()
 
 
 @pytest.mark.parametrize("epochs", [1, 4, 5, 6])

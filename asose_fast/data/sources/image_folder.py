@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -52,7 +54,12 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], list[str], Tensor]:
     if len(classes) == 1:
         raise DataError(f"{folder} has one class only, {classes[0]!r}: a classifier needs at least two class folders")
     numbers = {name: number for number, name in enumerate(classes)}
-    found = scanning.make_dataset(folder, numbers, scanning.IMG_EXTENSIONS, allow_empty=True)
+    found = [
+        (path, label)
+        for name, label in numbers.items()
+        for path in _files(folder / name)
+        if path.lower().endswith(scanning.IMG_EXTENSIONS)
+    ]
     labels = torch.tensor([label for _, label in found], dtype=torch.int64)
     counts = torch.bincount(labels, minlength=len(classes)).tolist()
     empty = [name for name, count in zip(classes, counts, strict=True) if count == 0]
@@ -62,6 +69,27 @@ def _scan(folder: Path) -> tuple[tuple[str, ...], list[str], Tensor]:
             f"add some ({' '.join(scanning.IMG_EXTENSIONS)}) or remove the folder"
         )
     return tuple(classes), [path for path, _ in found], labels
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """All files below a folder, links followed. Raises DataError for a link that leads back: it would have no end."""
+    for below, names in sorted(_walk(str(folder), [])):
+        yield from (os.path.join(below, name) for name in names)
+
+
+def _walk(folder: str, above: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it, each with the names that are no folders; `above` are the folders that it is in."""
+    real = os.path.realpath(folder)
+    if real in above:
+        raise DataError(f"the link {folder} leads back to {real}, which it is in: remove it")
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise DataError(f"cannot read the folder {folder}: {error.strerror}") from error
+    folders = [name for name in names if os.path.isdir(os.path.join(folder, name))]
+    yield folder, sorted(set(names) - set(folders))
+    for name in folders:
+        yield from _walk(os.path.join(folder, name), [*above, real])
 
 
 def _check_same_classes(root: Path, train: tuple[str, ...], test: tuple[str, ...]) -> None:
