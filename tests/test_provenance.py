@@ -1,10 +1,10 @@
 """What is said when a run is resumed with other data or other code."""
 
 import pytest
+import sklearn.datasets
 
 from asose_fast import provenance
 from asose_fast.data import load_data
-from asose_fast.data.sources import digits as digits_module
 from tests.helpers import CPU, make_config
 
 THEN = {
@@ -62,7 +62,7 @@ def test_the_digest_of_the_data_follows_images_labels_and_division(monkeypatch):
     assert digest() == original
     assert digest(memory_limit_gb=0.0) == original  # decoded as needed: the same images
     assert len({original, digest(seed=1), digest(limit_test=41), digest(valid_fraction=0.3)}) == 4
-    load = digits_module.load_digits
+    load = sklearn.datasets.load_digits
 
     def changed(part):
         def loaded():
@@ -73,19 +73,19 @@ def test_the_digest_of_the_data_follows_images_labels_and_division(monkeypatch):
         return loaded
 
     for part in ("images", "target"):
-        monkeypatch.setattr(digits_module, "load_digits", changed(part))
+        monkeypatch.setattr(sklearn.datasets, "load_digits", changed(part))
         assert digest() != original
 
 
 def test_one_changed_pixel_is_noticed(monkeypatch):
     config = make_config(limit_train=None, limit_test=None)
     original = load_data(config, config.batch_size, config.seed, CPU).digest
-    load = digits_module.load_digits
+    load = sklearn.datasets.load_digits
 
     def changed():
         bunch = load()
         bunch.images[1000, 4, 4] = (bunch.images[1000, 4, 4] + 1) % 17
         return bunch
 
-    monkeypatch.setattr(digits_module, "load_digits", changed)
+    monkeypatch.setattr(sklearn.datasets, "load_digits", changed)
     assert load_data(config, config.batch_size, config.seed, CPU).digest != original

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from asose_fast import checkpoint
+from asose_fast import checkpoint, checkpoint_folder
 from asose_fast.search.processes import Processes
 from asose_fast.train import _run, main
 from tests.helpers import ROOT, make_config, options
@@ -78,8 +78,9 @@ def test_a_job_outlives_a_killed_process_and_stops_when_told(tmp_path):
     assert not (folder / "summary.json").exists()
 
     # In one process now, and soon at its end.
+    newest, state = checkpoint_folder.load_newest(folder / "checkpoints", pytest.fail)
     state["config"]["search_epochs"] = state["progress"]["epoch"] + 1
-    checkpoint.save(folder / "checkpoints" / "last.pt", state)
+    checkpoint.save(newest, state)
     assert main(["--resume", str(folder)]) == 0
     assert json.loads((folder / "summary.json").read_text())["processes"] == 1
     assert epochs(folder) == state["progress"]["epoch"] + 4

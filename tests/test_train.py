@@ -91,7 +91,7 @@ def test_a_damaged_result_is_refused(run, tmp_path, damage):
         (folder / "genotype.json").write_text(text.replace('"stem_channels": 4', '"stem_channels": 1000000000'))
     else:
         (folder / damage).write_bytes((folder / damage).read_bytes()[:-9])
-    with pytest.raises(ValueError, match=r"genotype\.json (is not a genotype|or model\.safetensors in .* is damaged)"):
+    with pytest.raises(ValueError, match=r"(genotype\.json|model\.safetensors) "):
         result.load(folder)
 
 
