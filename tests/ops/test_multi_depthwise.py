@@ -156,7 +156,7 @@ X, W = torch.ones(2, 3, 4, 5), torch.ones(3, 1, 3, 3)
         ((X, [W, W]), {"dilations": [1]}, "2 weights need as many dilations, got 1"),
         (([X], [W, W]), {}, "2 weights need one x or as many, got 1"),
         ((X, [W]), {"stride": 3}, "stride must be 1 or 2, got 3"),
-        ((3, [W]), {}, "not iterable"),
+        ((3, [W]), {}, "xs must be a sequence, got int 3"),
         (([3], [W]), {}, r"xs\[0\] must be a tensor, got int"),
         ((X.long(), [W]), {}, "xs must be float16, bfloat16, float32 or float64, got torch.int64"),
         ((X[0], [W]), {}, r"xs must be \(N, C, H, W\) with C, H, W > 0, got \(3, 4, 5\)"),
