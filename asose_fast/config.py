@@ -230,6 +230,9 @@ class Config(
     """
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            if getattr(self, field.name) is None and "None" not in str(field.type):
+                raise ValueError(f"{field.name} must have a value, got null")
         super().__post_init__()
         for name, lowest in _AT_LEAST.items():
             if (value := getattr(self, name)) is not None and value < lowest:

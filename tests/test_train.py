@@ -222,6 +222,7 @@ def test_unknown_options_and_keys_name_the_nearest(tmp_path, capsys):
         ("--batch_size=many", "batch_size"),
         ("--epochs=3", "epochs must be at least 4"),
         ("--alpha_every=1", "alpha_every must be at least 2"),
+        ("--candidates=null", "candidates must have a value, got null"),
         ("--device=gpu", "device 'gpu' cannot be used here"),
         ("--limit_train=5", "limit_train must be at least 20"),
         ("--boost_top_k=-1", "boost_top_k must be"),

@@ -51,8 +51,8 @@ def gumbel_noise(rng: Tensor, layers: int, ops: int) -> Tensor:
         raise ValueError(f"gumbel_noise: rng must be int64 (2,), got {rng.dtype} {tuple(rng.shape)}")
     for name, value in (("layers", layers), ("ops", ops)):
         check_integer(f"gumbel_noise: {name}", value)
-        if value < 0:
-            raise ValueError(f"gumbel_noise: {name} must be at least 0, got {value}")
+        if not 0 <= value < 2**32:  # a word of the counter
+            raise ValueError(f"gumbel_noise: {name} must be at least 0 and below 2^32, got {value}")
     seed, offset = rng.unbind()
     op = torch.arange(ops, device=rng.device).expand(layers, ops)
     layer = torch.arange(layers, device=rng.device)[:, None].expand(layers, ops)

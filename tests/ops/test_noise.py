@@ -2,6 +2,7 @@
 
 import math
 
+import pytest
 import torch
 
 from asose_fast import ops
@@ -49,3 +50,9 @@ def test_the_kernel_draws_the_reference_noise():
         rng = torch.tensor([seed, offset])
         drawn = ops.arch_weights(torch.zeros(6, 10, dtype=torch.float64), 1.0, hard=False, rng=rng).weights
         torch.testing.assert_close(drawn, ops.gumbel_noise(rng, 6, 10).softmax(1), atol=1e-13, rtol=1e-12)
+
+
+@pytest.mark.parametrize("number", [-1, 2**32, 10**30])
+def test_a_table_beyond_the_counter_is_refused(number):
+    with pytest.raises(ValueError, match=r"ops must be at least 0 and below 2\^32"):
+        ops.gumbel_noise(torch.tensor([0, 0]), 0, number)
