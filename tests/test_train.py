@@ -196,6 +196,11 @@ def test_the_config_of_a_run_runs_again(run, capsys):
     assert printed(capsys, "--config", str(run / "config.yaml"))["channels"] == TINY["channels"]
 
 
+def test_a_config_file_without_a_value_is_refused(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text("candidates: null")
+    assert "candidates must have a value, got null" in refused(capsys, "--config", str(tmp_path / "config.yaml"))
+
+
 def test_a_config_file_that_is_no_text_is_refused(tmp_path, capsys):
     (tmp_path / "run.yaml").write_bytes(b"\x80")
     assert "the file of --config cannot be read as YAML: 'utf-8'" in refused(
@@ -222,7 +227,6 @@ def test_unknown_options_and_keys_name_the_nearest(tmp_path, capsys):
         ("--batch_size=many", "batch_size"),
         ("--epochs=3", "epochs must be at least 4"),
         ("--alpha_every=1", "alpha_every must be at least 2"),
-        ("--candidates=null", "candidates must have a value, got null"),
         ("--device=gpu", "device 'gpu' cannot be used here"),
         ("--limit_train=5", "limit_train must be at least 20"),
         ("--boost_top_k=-1", "boost_top_k must be"),
