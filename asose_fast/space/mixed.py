@@ -72,7 +72,7 @@ class MixedOp(nn.Module):
             if gain is not None and shortcut is x and computes(op, nn.Identity):
                 return x
             if gain is not None and computes(op, Zero):
-                return mixed_sum([shortcut], (1 - gain).reshape(1))
+                return mixed_sum([shortcut], (1 - gain).to(accumulation_dtype(x.dtype)).reshape(1))
             if branches := self._stacked(x, [op]):
                 one = x.new_ones(1, dtype=accumulation_dtype(x.dtype))
                 share = None if gain is None else 1 - gain  # a gain of 0 is false, and not absent

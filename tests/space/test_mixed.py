@@ -72,6 +72,25 @@ def test_hard_plans_agree_with_the_formula(stride, gain, index, fused):
         assert NAMES[index] == "none"
 
 
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("index", range(len(NAMES)))
+@pytest.mark.parametrize("stride", [1, 2])
+def test_sampled_paths_run_in_bfloat16(stride, index, fused):
+    torch.manual_seed(0)
+    exact = MixedOp(NAMES, 4, stride, fused=fused)
+    rounded = copy.deepcopy(exact).bfloat16()
+    x, gain = torch.randn(3, 4, 6, 6).bfloat16(), torch.tensor(0.25)
+
+    def blended(mixed, x, gain):
+        return mixed(x, None, index, gain=gain, shortcut=x if stride == 1 else x[:, :, ::2, ::2])
+
+    expected = blended(exact, x.float(), gain)
+    y = blended(rounded, x.requires_grad_(), gain.bfloat16())
+    y.sum().backward()
+    assert (y.dtype, y.shape) == (torch.bfloat16, expected.shape)
+    torch.testing.assert_close(y.float(), expected, rtol=0.1, atol=0.1)
+
+
 def test_every_plan_updates_the_statistics_of_what_it_runs():
     mixed, x = make_mixed()
     counts = {name: [m for m in op.modules() if isinstance(m, nn.BatchNorm2d)] for name, op in mixed.ops.items()}
