@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,11 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
         kept = "; the file that was there is unharmed" if path.exists() else ""
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}{kept}") from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes `values` as indented JSON, as `write_atomically` does."""
+    write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def sync_folder(folder: Path) -> None:

@@ -11,7 +11,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from asose_fast.checkpoint import write_atomically
+from asose_fast.checkpoint import write_atomically, write_json
+from asose_fast.checkpoint_folder import holds_checkpoints
 from asose_fast.space.genotype import Genotype
 from asose_fast.space.network import Network
 
@@ -35,7 +36,7 @@ def save(
     weights = safetensors.torch.save(tensors)
     digest = hashlib.sha256(weights).hexdigest()
     genotype = Genotype(network.spec, tuple(classes), tuple(mean), tuple(std), image_size, digest)
-    write_atomically(Path(run) / GENOTYPE, (json.dumps(genotype.to_dict(), indent=2) + "\n").encode())
+    write_json(Path(run) / GENOTYPE, genotype.to_dict())
     write_atomically(Path(run) / WEIGHTS, weights)
 
 
@@ -85,7 +86,7 @@ def load_weights(run: str | Path, genotype: Genotype) -> Network:
 def _existing(path: Path) -> Path:
     if path.is_file():
         return path
-    unfinished = (path.parent / "checkpoints" / "last.pt").exists()
+    unfinished = holds_checkpoints(path.parent / "checkpoints")
     hint = f"; it has not ended: python -m asose_fast.train --resume {path.parent}" if unfinished else ""
     raise FileNotFoundError(f"{path.parent} holds no finished run: there is no {path.name}{hint}")
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from asose_fast import __version__
-from asose_fast.checkpoint import write_atomically
+from asose_fast.checkpoint import write_json
 from asose_fast.derived import load, save
 from asose_fast.search.evaluate import accuracy
 from asose_fast.search.trainer import Record, Trainer
 
-__all__ = ["load", "write_json", "write_result"]
+__all__ = ["load", "write_result"]
 
 
 def write_result(trainer: Trainer, folder: Path) -> Record:
@@ -51,11 +49,6 @@ def write_result(trainer: Trainer, folder: Path) -> Record:
 
     processes.from_first(write)
     return summary
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Writes `values` as indented JSON, atomically."""
-    write_atomically(path, (json.dumps(values, indent=2) + "\n").encode())
 
 
 def _phase_summary(name: str, history: list[Record]) -> dict[str, float]:

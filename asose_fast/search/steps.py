@@ -55,7 +55,7 @@ def weight_step(
     optimizer.zero_grad(set_to_none=True)
     result = _backward(result, optimizer, processes)
     if clip:
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip)
+        nn.utils.clip_grad_norm_(_parameters(optimizer), clip)
     optimizer.step()
     return _detached(result)
 
@@ -129,11 +129,14 @@ def _backward(result: StepResult, optimizer: torch.optim.Optimizer, processes: P
     loss = result.loss * result.images
     if loss.requires_grad:
         loss.backward()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     images, size_error, (loss, correct) = sum_gradients(
-        processes, parameters, result.images, result.size_error, loss, result.correct
+        processes, _parameters(optimizer), result.images, result.size_error, loss, result.correct
     )
     return StepResult(loss / max(1, images), correct.round().long(), images, size_error)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
 
 
 def _detached(result: StepResult) -> StepResult:
