@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -18,6 +18,8 @@ from asose_fast.search.sync_batch_norm import SyncBatchNorm2d
 from asose_fast.space.network import Network
 
 LossCheck = Callable[[Tensor], None]
+Regularizer = Callable[[], Tensor]
+"""A scalar function of alpha that is added to the validation loss."""
 
 
 class StepResult(NamedTuple):
@@ -68,13 +70,15 @@ def alpha_step(
     sampled: ArchWeights,
     path: list[int],
     *,
+    regularizers: Sequence[Regularizer] = (),
     check: LossCheck | None = None,
     processes: Processes = ALONE,
 ) -> StepResult:
     """Updates alpha, through the straight-through weights `sampled` (`path`: their index, on the host), and computes no
     weight gradient.
 
-    dL/dw_k = <dL/dy, o_k(x)> for every candidate of every layer (DESIGN section 3, fault 1).
+    dL/dw_k = <dL/dy, o_k(x)> for every candidate of every layer (DESIGN section 3, fault 1). `regularizers` add to the
+    gradient and not to the loss of the result.
     """
     with frozen(network):
         result = _measure(_scores(network, x, {"weights": sampled.weights, "path": path}), y)
@@ -82,6 +86,8 @@ def alpha_step(
             check(result.loss)
         optimizer.zero_grad(set_to_none=True)
         result = _backward(result, optimizer, processes)
+        for regularizer in regularizers:
+            regularizer().backward()
     optimizer.step()
     return _detached(result)
 

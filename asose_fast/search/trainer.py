@@ -34,7 +34,7 @@ from asose_fast.search.optimizers import (
 from asose_fast.search.phases import Phase, phase_at, plan
 from asose_fast.search.processes import Processes, digest
 from asose_fast.search.selector import Selector
-from asose_fast.search.steps import LossCheck, alpha_step, weight_step
+from asose_fast.search.steps import LossCheck, Regularizer, alpha_step, weight_step
 from asose_fast.search.sync_batch_norm import on_its_own, synchronise
 from asose_fast.space.network import Network, NetworkSpec
 
@@ -110,6 +110,7 @@ class Trainer:
         self.history: list[Record] = []
         self.best: dict[str, Any] | None = None  # spec and tensors of the network that best_network gives
         self.cadence = Cadence(config)
+        self.regularizers: list[Regularizer] = []
         self.weight_meter, self.alpha_meter = Meter(device), Meter(device)
         torch.manual_seed(config.seed)
         spec = NetworkSpec.chain(config, data.channels, len(data.classes))
@@ -224,8 +225,17 @@ class Trainer:
         sampled = self.selector.sample(phase.name)
         path = sampled.index.tolist()
         check = self._loss_check("loss of the alpha step", self.progress.alpha_steps, phase, x, path)
-        processes = self.processes
-        result = alpha_step(self.network, self.alpha, x, y, sampled, path, check=check, processes=processes)
+        result = alpha_step(
+            self.network,
+            self.alpha,
+            x,
+            y,
+            sampled,
+            path,
+            regularizers=self.regularizers,
+            check=check,
+            processes=self.processes,
+        )
         self.alpha_meter.add(result)
         self.selector.cool()
         if check and not self.selector.logits().isfinite().all():

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from asose_fast.search.meter import Meter
 from asose_fast.search.optimizers import weight_optimizer
-from asose_fast.search.steps import weight_step
+from asose_fast.search.selector import Selector
+from asose_fast.search.steps import alpha_step, weight_step
 from tests.helpers import CPU, FEW, make_batch, make_config, make_network
 
 PATH = [3, 3, 2, 3]
@@ -99,3 +100,20 @@ def test_meter_weighs_batches_by_their_images():
     other.add(results[0])
     assert other.images == 14
     assert meter.images == 8
+
+
+def test_a_regularizer_adds_its_gradient_to_alpha_and_not_to_the_loss():
+    def gradient(*regularizers):
+        torch.manual_seed(0)
+        network = make_network(FEW)
+        selector = Selector(make_config(), FEW, len(network.blocks), 0, CPU)
+        sampled = selector.sample("search")
+        optimizer = torch.optim.SGD(selector.alpha, 0.0)
+        terms = [lambda r=r: r(selector.logits()) for r in regularizers]
+        result = alpha_step(network, optimizer, *make_batch(), sampled, sampled.index.tolist(), regularizers=terms)
+        return result.loss, torch.stack([row.grad for row in selector.alpha])
+
+    loss, plain = gradient()
+    same_loss, regularized = gradient(torch.sum, lambda logits: 2 * logits.sum())
+    assert torch.equal(loss, same_loss)
+    torch.testing.assert_close(regularized, plain + 3)
