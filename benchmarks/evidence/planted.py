@@ -45,16 +45,16 @@ WEIGHTS = {"learning_rate": 0.0, "learning_rate_min": 0.0, "weight_decay": 0.0}
 SEARCH = {
     "channels": 8,
     "depth": 6,
-    "max_depth": 6,
     "warmup_epochs": 1,
-    "search_epochs": 24,
-    "growth_epochs": 1,
+    "search_epochs": 11,
+    "growth_epochs": 14,
+    "growth_patience": 100,
     "optimize_epochs": 1,
     "alpha_every": 2,
     "augment": False,
     "threads": 1,
 }
-"""The run, 800 alpha steps. Every second batch is one of alpha's, since there is nothing else to learn."""
+"""The run, 800 alpha steps, without growth. Every second batch is one of alpha's: there is nothing else to learn."""
 
 Given = Literal["given", "trained", "scratch"]
 
@@ -90,7 +90,16 @@ def make_task(config: Config, seed: int, images: int = IMAGES) -> Task:
     pool = MemoryPool(pixels[kept], labels)
     transform = Transform.normalising(mean, std, 1, False, CPU)
     train, valid, test = (
-        Split(name, pool, numbers, transform, config.batch_size, seed, shuffle=name == "train", augment=False)
+        Split(
+            name,
+            pool,
+            numbers,
+            transform,
+            batch_size=config.batch_size,
+            seed=seed,
+            shuffle=name == "train",
+            augment=False,
+        )
         for name, numbers in zip(
             ("train", "valid", "test"), torch.arange(len(kept)).tensor_split([images, 2 * images]), strict=True
         )

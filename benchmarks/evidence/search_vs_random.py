@@ -1,0 +1,118 @@
+"""Does the search beat random choice? `python -m benchmarks.evidence.search_vs_random --data imagefolder:PATH ...`
+
+Searches a space with several seeds, without growth, draws as many random architectures as asked for from the same
+space, and trains every one of them from scratch in the same way. Reports test accuracies, the difference of the means
+with its 95 % confidence interval (Welch), and the architectures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from scipy import stats
+
+from asose_fast.config import Config
+from asose_fast.data import load_data
+from asose_fast.search import Trainer
+from asose_fast.space import NetworkSpec
+from asose_fast.space.cost import largest_derived
+from benchmarks.evidence.report import Table, changes, summary, write
+from benchmarks.evidence.training import CPU, derived, train
+
+SEARCH = {"limit_train": 6000, "epochs": 40, "channels": 16, "threads": 1, "growth_patience": 1000}
+"""The search: 4,500 images for the weights, 1,500 for alpha."""
+
+TRAINING = {"limit_train": 6000, "channels": 16, "threads": 1}
+
+
+class Trained(NamedTuple):
+    """An architecture and what it comes to."""
+
+    origin: str
+    seed: int
+    operations: tuple[str, ...]
+    parameters: int
+    flops: int
+    test_accuracy: float
+
+
+def searched(data: str, seed: int, settings: dict[str, Any]) -> list[int]:
+    """The path that the search with `seed` ends with."""
+    torch.set_num_threads(1)
+    config = Config(**{**SEARCH, "dataset": data, "seed": seed, **settings})
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "checkpoints").mkdir()
+        images = load_data(config, config.batch_size, config.seed, CPU)
+        trainer = Trainer(config, images, CPU, Path(folder))
+        trainer.run()
+    return trainer.selector.best_path()
+
+
+def drawn(seed: int, settings: dict[str, Any]) -> list[int]:
+    """A path drawn uniformly."""
+    config = Config(**{**SEARCH, **settings})
+    choice = random.Random(seed)
+    return [choice.randrange(len(config.candidates)) for _ in range(config.depth)]
+
+
+def evaluate(origin: str, seed: int, path: list[int], data: str, epochs: int, settings: dict[str, Any]) -> Trained:
+    """Trains the network of `path` from scratch."""
+    torch.set_num_threads(1)
+    config = Config(**{**TRAINING, "dataset": data, "seed": 0, **settings})
+    images = load_data(config, config.batch_size, config.seed, CPU)
+    spec = derived(NetworkSpec.chain(config, images.channels, len(images.classes)), path)
+    cost = largest_derived(spec, images.image_size)
+    accuracy = train(spec, images, config, epochs=epochs, seed=seed).test_accuracy
+    operations = tuple(block.candidates[0] for block in spec.blocks)
+    return Trained(origin, seed, operations, cost.parameters, cost.flops, accuracy)
+
+
+def job(origin: str, seed: int, data: str, epochs: int, settings: dict[str, Any]) -> Trained:
+    path = searched(data, seed, settings) if origin == "search" else drawn(seed, settings)
+    return evaluate(origin, seed, path, data, epochs, settings)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence.search_vs_random", description=__doc__)
+    parser.add_argument("--data", required=True, help="dataset of Config")
+    parser.add_argument("--searches", type=int, default=4)
+    parser.add_argument("--random", type=int, default=8, help="random architectures")
+    parser.add_argument("--epochs", type=int, default=40, help="of training from scratch")
+    parser.add_argument("--processes", type=int, default=1, help="searches or trainings at a time")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of Config, for all")
+    parser.add_argument("--out", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    work = [("search", seed) for seed in range(options.searches)] + [("random", seed) for seed in range(options.random)]
+    table = Table("from", "seed", "test accuracy", "parameters", "MFLOPs", "operations")
+    found = []
+    with ProcessPoolExecutor(options.processes) as pool:
+        for one in pool.map(job, *zip(*work, strict=True), *constant(options, len(work))):
+            found.append(one)
+            cost = f"{one.parameters:,}", f"{one.flops / 1e6:.1f}"
+            table.row(one.origin, one.seed, f"{one.test_accuracy:.2%}", *cost, ", ".join(one.operations))
+    ours, others = ([t.test_accuracy for t in found if t.origin == origin] for origin in ("search", "random"))
+    test = stats.ttest_ind(ours, others, equal_var=False)
+    interval = test.confidence_interval(0.95)
+    difference = statistics.mean(ours) - statistics.mean(others)
+    means = f"search {statistics.mean(ours):.2%}, random {statistics.mean(others):.2%} (best {max(others):.2%})"
+    bounds = f"{100 * interval.low:.1f}, {100 * interval.high:.1f}"
+    print(f"{means}: difference {100 * difference:.1f} points [{bounds}], p = {test.pvalue:.2g}")
+    comparison = {"difference": difference, "low": interval.low, "high": interval.high, "p": test.pvalue}
+    write(options.out, {**summary(options), **comparison, "trained": [one._asdict() for one in found]})
+
+
+def constant(options: argparse.Namespace, count: int) -> tuple[list[Any], ...]:
+    """The arguments that all jobs share."""
+    settings = changes(options.set)
+    return [options.data] * count, [options.epochs] * count, [settings] * count
+
+
+if __name__ == "__main__":
+    main()
