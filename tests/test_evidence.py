@@ -1,0 +1,133 @@
+"""The commands of `benchmarks/evidence`: that what they plant is there, that faults are faults, that figures add up."""
+
+import json
+
+import pytest
+import torch
+
+from asose_fast.config import Config
+from asose_fast.search.evaluate import accuracy, recalibrate
+from benchmarks.evidence import ablation, failure_and_fix, faults, planted, search_vs_random
+from tests.helpers import TINY, make_config, make_trainer, python
+
+SMALL = {"channels": 4, "depth": 2, "search_epochs": 2, "growth_epochs": 1}
+
+
+def small_config(**changes):
+    return Config(**{**planted.SEARCH, **SMALL, **changes})
+
+
+def test_the_planted_path_of_the_supernet_gives_the_labels():
+    task = planted.make_task(small_config(), seed=3, images=300)
+    labels = torch.cat([y for _, y in task.data.train.batches(0)])
+    counts = torch.bincount(labels, minlength=planted.CLASSES)
+    assert counts.min() >= 15
+    assert counts.sum() == 300
+    network = task.supernet.derive(task.path)
+    recalibrate(network, task.data.train.batches(0, augment=False), 16)
+    assert accuracy(network, task.data.valid.batches(0)) > 0.9
+    assert all(task.supernet.spec.blocks[0].candidates[k] != "none" for k in task.path)
+
+
+def test_every_seed_plants_something_else():
+    tasks = [planted.make_task(small_config(depth=6), seed, images=50) for seed in range(2)]
+    assert tasks[0].path != tasks[1].path
+    assert not torch.equal(tasks[0].data.train._pool.pixels, tasks[1].data.train._pool.pixels)
+
+
+def test_planted_operations_are_recovered_with_the_weights_untouched():
+    run = planted.recover(
+        0, images=500, channels=4, depth=2, search_epochs=12, growth_epochs=6, alpha_learning_rate=0.1
+    )
+    assert run.found == run.planted
+    assert run.recovered == run.layers == 2
+
+
+def test_without_alphas_gradient_nothing_is_found():
+    run = planted.recover(0, images=100, trainer_type=faults.NoGradient, **SMALL, alpha_noise=0.0)
+    selector = planted.Trainer(
+        small_config(), planted.make_task(small_config(), 0, 100).data, planted.CPU, planted.Path("unused")
+    ).selector
+    assert run.found == [Config().candidates[k] for k in selector.best_path()]
+
+
+class Watch:
+    """Keeps alpha as it is at the end of every epoch."""
+
+    def __init__(self):
+        self.alpha = []
+
+    def on_epoch_start(self, trainer, phase): ...
+
+    def on_step(self, trainer): ...
+
+    def on_epoch_end(self, trainer, record):
+        self.alpha.append(torch.stack(trainer.selector.alpha).detach().clone())
+
+
+def watched(folder, trainer_type, **changes):
+    """Alpha at the end of the epochs of a run: one of warmup, two of search, one of growth, one of optimize."""
+    watch = Watch()
+    config = make_config(alpha_noise=0.0, max_depth=2, **changes)
+    data = make_trainer(folder, **changes).data
+    trainer_type(config, data, planted.CPU, folder, [watch]).run()
+    return watch.alpha
+
+
+def test_the_original_never_moves_alpha(tmp_path):
+    alpha = watched(tmp_path, faults.OriginalTrainer, warmup="skip")
+    assert len(alpha) == 5
+    assert all(torch.equal(alpha[0], later) for later in alpha)
+
+
+def test_a_detached_boost_freezes_the_layers_that_are_boosted(tmp_path):
+    warmup, *search, growth, _ = watched(tmp_path, faults.DetachedBoost, boost_below=1.0, alpha_skip=-9.0)
+    assert all(torch.equal(warmup, later) for later in search)
+    assert not torch.equal(warmup, growth)  # without boost
+
+
+def test_a_verdict_is_of_the_search_alone():
+    records = [
+        {"phase": phase, "accuracy": accuracy, "entropy": entropy, "max_weight": 1 - entropy / 2}
+        for phase, accuracy, entropy in [
+            ("warmup", 0.1, 2.0),
+            ("warmup", 0.4, 2.0),
+            ("search", 0.3, 1.5),
+            ("growth", 0.5, 1.0),
+            ("optimize", 0.05, 0.5),
+        ]
+    ]
+    found = failure_and_fix.verdict(records, "accuracy")
+    assert found == failure_and_fix.Verdict(0.4, 0.3, 0.5, 1.0, 0.5)
+    assert "(75%)" in str(found)
+
+
+def test_random_architectures_are_drawn_from_the_whole_space():
+    paths = [search_vs_random.drawn(seed, {}) for seed in range(200)]
+    counts = torch.bincount(torch.tensor(paths).flatten(), minlength=10)
+    assert len(paths[0]) == 6
+    assert counts.min() > 70
+    assert counts.max() < 170
+
+
+@pytest.mark.parametrize("element", ["nothing", "boost", "recalibrated norms"])
+def test_the_ablation_runs_with_every_kind_of_element(element, monkeypatch):
+    tiny = {**TINY, "max_depth": 2, "threads": 1}
+    monkeypatch.setattr(ablation, "SHORT", tiny)
+    monkeypatch.setitem(planted.SEARCH, "search_epochs", 1)
+    monkeypatch.setitem(planted.SEARCH, "growth_epochs", 1)
+    monkeypatch.setitem(planted.SEARCH, "depth", 2)
+    outcome = ablation.measure(element, 0, "digits", {})
+    assert (outcome.recovered is None) == (element == "recalibrated norms")
+    assert 0 < outcome.lowest < 3
+    assert 0 <= outcome.valid <= 1
+
+
+def test_the_comparison_with_random_choice_runs_as_a_command(tmp_path):
+    tiny = [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in TINY.items()]
+    command = ["-m", "benchmarks.evidence.search_vs_random", "--data", "digits", "--searches", "2", "--random", "2"]
+    result = python(*command, "--epochs", "1", "--out", str(tmp_path / "out.json"), "--set", *tiny)
+    assert result.returncode == 0, result.stderr
+    written = json.loads((tmp_path / "out.json").read_text())
+    assert len(written["trained"]) == 4
+    assert written["low"] < written["difference"] < written["high"]
