@@ -83,6 +83,20 @@ class SelectorConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class EstimatorConfig:
+    """How alpha's gradient is estimated (docs/estimators.md)."""
+
+    estimator: Literal["straight_through", "soft", "reinmax", "gumbel_rao", "gdas", "local_score", "two_path"] = (
+        "straight_through"
+    )
+    """What alpha steps sample and run, and the gradient that alpha gets."""
+    gumbel_rao_samples: int = 16
+    """Of `gumbel_rao`: draws of the noise that its gradient is the mean of."""
+    baseline_momentum: float = 0.9
+    """Of `local_score`: how much of a layer's baseline stays at each alpha step."""
+
+
+@dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """SGD with a cosine for the weights, Adam for alpha (DESIGN section 2)."""
 
@@ -167,6 +181,8 @@ _AT_LEAST = {
     "growth_noise": 0.0,
     "opening_steps": 1,
     "alpha_every": 2,
+    "gumbel_rao_samples": 1,
+    "baseline_momentum": 0.0,
     "boost_top_k": 0,
     "learning_rate": 0.0,
     "learning_rate_min": 0.0,
@@ -219,6 +235,7 @@ class Config(
     HealthConfig,
     GrowthConfig,
     OptimizerConfig,
+    EstimatorConfig,
     SelectorConfig,
     PhaseConfig,
     SpaceConfig,
@@ -239,6 +256,8 @@ class Config(
                 raise ValueError(f"{name} must be at least {lowest}, got {value}")
         if not 1 < self.growth_factor < float("inf"):
             raise ValueError(f"growth_factor must be greater than 1 and finite, got {self.growth_factor}")
+        if not self.baseline_momentum < 1:
+            raise ValueError(f"baseline_momentum must be below 1, got {self.baseline_momentum}")
         if not self.process_timeout > 0:
             raise ValueError(f"process_timeout must be above 0 seconds, got {self.process_timeout}")
         if self.sync_batch_norm and not self.share_samples:

@@ -21,6 +21,7 @@ import torch
 
 from asose_fast.config import OptimizerConfig
 from asose_fast.ops import arch_weights
+from asose_fast.search.estimators import Draw
 from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
 from asose_fast.search.processes import ALONE, Processes, cores, together
 from asose_fast.search.steps import alpha_step, weight_step
@@ -53,7 +54,14 @@ class Round:
             if step < 4:
                 weight_step(self.network, self.weights, self.x, self.y, path, clip=CLIP, processes=self.processes)
             else:
-                alpha_step(self.network, self.architecture, self.x, self.y, sampled, path, processes=self.processes)
+                alpha_step(
+                    self.network,
+                    self.architecture,
+                    self.x,
+                    self.y,
+                    Draw(sampled.weights, path),
+                    processes=self.processes,
+                )
 
 
 class Times(NamedTuple):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from asose_fast.config import CANDIDATES, OptimizerConfig, SpaceConfig
 from asose_fast.ops import ArchWeights, arch_weights
+from asose_fast.search.estimators import Draw
 from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
 from asose_fast.search.steps import alpha_step, weight_step
 from asose_fast.space import Network, NetworkSpec
@@ -65,7 +66,7 @@ class Steps:
         sampled = sampled or self._draw()
         if self.skipping:
             path = sampled.index.tolist()
-            return alpha_step(self.model, self.alpha_optimizer, self.x, self.y, sampled, path).loss
+            return alpha_step(self.model, self.alpha_optimizer, self.x, self.y, Draw(sampled.weights, path)).loss
         return self._whole(sampled, self.alpha_optimizer)
 
     def soft(self) -> Tensor:

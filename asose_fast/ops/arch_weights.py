@@ -160,8 +160,7 @@ def reference(
     a = logits.double()
     p = a.softmax(1)
     max_prob = p.detach().amax(1)
-    boosted = a if boost is None else a + boost.amount * _boost_mask(a.detach(), max_prob, boost)
-    z = (boosted + noise.double()) / temperature
+    z = (boosted(a, boost) + noise.double()) / temperature
     y = z.softmax(1)
     valid = ~y.detach().isnan().any(1)
     index = torch.where(valid, _first_argmax(z.detach()), 0)
@@ -171,6 +170,14 @@ def reference(
         weights = torch.where(valid[:, None], one_hot + (y - y.detach()), y)
     entropy = -torch.xlogy(p, p).sum(1).detach()
     return ArchWeights(weights.to(logits.dtype), index, entropy.to(logits.dtype), max_prob.to(logits.dtype))
+
+
+def boosted(logits: Tensor, boost: Boost | None) -> Tensor:
+    """a' = a + amount * mask, float64 (L, K), with the identity as gradient."""
+    a = logits.double()
+    if boost is None:
+        return a
+    return a + boost.amount * _boost_mask(a.detach(), a.detach().softmax(1).amax(1), boost)
 
 
 def _first_argmax(values: Tensor) -> Tensor:

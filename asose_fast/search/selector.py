@@ -11,6 +11,7 @@ from torch import Tensor
 
 from asose_fast.config import SelectorConfig
 from asose_fast.ops import ArchWeights, Boost, arch_weights
+from asose_fast.ops.arch_weights import boosted
 from asose_fast.search.phases import PhaseName
 
 CLOSED = -1e4
@@ -91,9 +92,17 @@ class Selector:
     def sample(self, phase: PhaseName, *, hard: bool = True) -> ArchWeights:
         """Draws the architecture weights of all layers; their gradient reaches `alpha`."""
         temperature = self.effective_temperature(phase)
-        sampled = arch_weights(self.logits(), temperature, hard=hard, boost=self.boost(phase), rng=self.rng)
+        return arch_weights(self.logits(), temperature, hard=hard, boost=self.boost(phase), rng=self.next_draw())
+
+    def next_draw(self) -> Tensor:
+        """Seed and offset of the next draw of noise, which no other draw has."""
+        rng = self.rng.clone()
         self.rng[1] += 1
-        return sampled
+        return rng
+
+    def boosted_logits(self, phase: PhaseName) -> Tensor:
+        """a' of a phase, float64 (L, K); what `sample` adds noise to."""
+        return boosted(self.logits(), self.boost(phase))
 
     def path(self, phase: PhaseName) -> list[int]:
         """Draws the candidate of every layer for a weight step: one copy of L indices to the host."""
@@ -103,8 +112,7 @@ class Selector:
             elif self.config.warmup == "skip":
                 return [self.candidates.index("skip_connect")] * len(self.alpha)
             else:
-                index = arch_weights(torch.zeros_like(self.logits()), 1.0, rng=self.rng).index
-                self.rng[1] += 1
+                index = arch_weights(torch.zeros_like(self.logits()), 1.0, rng=self.next_draw()).index
         path: list[int] = index.tolist()
         return path
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asose_fast.ops import ArchWeights
+from asose_fast.search.estimators import Draw
 from asose_fast.search.gradients import sum_gradients
 from asose_fast.search.processes import ALONE, Processes
 from asose_fast.search.sync_batch_norm import SyncBatchNorm2d
@@ -41,17 +41,20 @@ def weight_step(
     y: Tensor,
     path: list[int] | None,
     *,
+    mixture: Tensor | None = None,
     clip: float = 0.0,
     check: LossCheck | None = None,
     processes: Processes = ALONE,
 ) -> StepResult:
-    """Updates the weights on the sampled path alone (`path` is None for a derived network).
+    """Updates the weights on the sampled path alone, or all of them where `mixture` (L, K) has the architecture weights
+    of a soft mixture (both None for a derived network).
 
     Candidates off the path get no gradient, and the optimizer leaves them as they are. `clip` bounds the norm of
     the gradient where it is not 0. `check` sees the loss before it can spoil the weights. x and y are this one's part,
     maybe empty, of the batch that several `processes` have together; the gradient is that of the whole batch.
     """
-    result = _measure(_scores(network, x, {} if path is None else {"path": path}), y)
+    plan = {"weights": mixture} if mixture is not None else {} if path is None else {"path": path}
+    result = _measure(_scores(network, x, plan), y)
     if check:
         check(result.loss)
     optimizer.zero_grad(set_to_none=True)
@@ -67,25 +70,28 @@ def alpha_step(
     optimizer: torch.optim.Optimizer,
     x: Tensor,
     y: Tensor,
-    sampled: ArchWeights,
-    path: list[int],
+    draw: Draw,
     *,
+    finish: Callable[[Draw], None] | None = None,
     regularizers: Sequence[Regularizer] = (),
     check: LossCheck | None = None,
     processes: Processes = ALONE,
 ) -> StepResult:
-    """Updates alpha, through the straight-through weights `sampled` (`path`: their index, on the host), and computes no
-    weight gradient.
+    """Updates alpha through the architecture weights of `draw`, and computes no weight gradient.
 
-    dL/dw_k = <dL/dy, o_k(x)> for every candidate of every layer (DESIGN section 3, fault 1). `regularizers` add to the
-    gradient and not to the loss of the result.
+    dL/dw_k = <dL/dy, o_k(x)> for every candidate that runs, all of them unless `draw` says otherwise (DESIGN section 3,
+    fault 1). `finish` may complete the gradient (`Estimator.finish`). `regularizers` add to the gradient and not to the
+    loss of the result.
     """
     with frozen(network):
-        result = _measure(_scores(network, x, {"weights": sampled.weights, "path": path}), y)
+        plan = {"weights": draw.weights, "path": draw.path, "kept": draw.kept}
+        result = _measure(_scores(network, x, {key: value for key, value in plan.items() if value is not None}), y)
         if check:
             check(result.loss)
         optimizer.zero_grad(set_to_none=True)
         result = _backward(result, optimizer, processes)
+        if finish:
+            finish(draw)
         for regularizer in regularizers:
             regularizer().backward()
     optimizer.step()

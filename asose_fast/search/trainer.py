@@ -19,6 +19,7 @@ from asose_fast.data import Data
 from asose_fast.search import health
 from asose_fast.search.cadence import Cadence
 from asose_fast.search.diverged import SearchDivergedError, first_nonfinite
+from asose_fast.search.estimators import make_estimator
 from asose_fast.search.evaluate import accuracy, recalibrate
 from asose_fast.search.growth import StallCounter
 from asose_fast.search.growth_control import GrowthControl
@@ -104,12 +105,15 @@ class Trainer:
         """
         self.config, self.data, self.device, self.observers = config, data, device, list(observers)
         self.processes = processes or Processes()
+        if config.estimator == "local_score" and self.processes.count > 1:
+            raise ValueError("estimator local_score runs in one process: its baseline is that of one batch")
         self.checkpoints = folder / "checkpoints"
         self.phases = plan(config)
         self.progress, self.stall = Progress(), StallCounter()
         self.history: list[Record] = []
         self.best: dict[str, Any] | None = None  # spec and tensors of the network that best_network gives
         self.cadence = Cadence(config)
+        self.estimator = make_estimator(config)
         self.regularizers: list[Regularizer] = []
         self.weight_meter, self.alpha_meter = Meter(device), Meter(device)
         torch.manual_seed(config.seed)
@@ -211,10 +215,22 @@ class Trainer:
         progress = self.progress
         for group in self.weights.param_groups:
             group["lr"] = self._learning_rate(phase)
-        path = None if phase.name == "optimize" else self.selector.path(phase.name)
+        path, mixture = None, None
+        if phase.name != "optimize":
+            mixture = self.estimator.mixture(self.selector, phase.name)
+            path = self.selector.path(phase.name) if mixture is None else self.selector.best_path()
         check = self._loss_check("loss", progress.step, phase, x, path)
-        clip, processes = self.config.gradient_clip, self.processes
-        result = weight_step(self.network, self.weights, x, y, path, clip=clip, check=check, processes=processes)
+        result = weight_step(
+            self.network,
+            self.weights,
+            x,
+            y,
+            path,
+            mixture=mixture,
+            clip=self.config.gradient_clip,
+            check=check,
+            processes=self.processes,
+        )
         self.weight_meter.add(result)
 
     def _learning_rate(self, phase: Phase) -> float:
@@ -222,16 +238,16 @@ class Trainer:
         return learning_rate(self.config, self.phases, phase, done)
 
     def _alpha_step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
-        sampled = self.selector.sample(phase.name)
-        path = sampled.index.tolist()
+        draw = self.estimator.draw(self.selector, phase.name)
+        path = draw.path or self.selector.best_path()
         check = self._loss_check("loss of the alpha step", self.progress.alpha_steps, phase, x, path)
         result = alpha_step(
             self.network,
             self.alpha,
             x,
             y,
-            sampled,
-            path,
+            draw,
+            finish=self.estimator.finish,
             regularizers=self.regularizers,
             check=check,
             processes=self.processes,
@@ -402,6 +418,7 @@ class Trainer:
             "spec": self.network.spec.to_dict(),
             "network": self.network.state_dict(),
             "selector": self.selector.state_dict(),
+            "estimator": self.estimator.state_dict(),
             "weight_optimizer": named_state(self.weights, dict(self.network.named_parameters())),
             "alpha_optimizer": named_state(self.alpha, self._named_alpha()),
             "progress": dataclasses.asdict(self.progress),
@@ -422,6 +439,7 @@ class Trainer:
         self.progress, self.stall = Progress(**state["progress"]), StallCounter(**state["stall"])
         self.history = list(state["history"])
         self.selector.load_state_dict(state["selector"])
+        self.estimator.load_state_dict(state["estimator"])
         self._sample_apart()
         self._install(Network(NetworkSpec.from_dict(state["spec"])))
         self.network.load_state_dict(state["network"])

@@ -55,10 +55,16 @@ class EvolvableBlock(nn.Module):
                 nn.BatchNorm2d(spec.out_channels, affine=False),
             )
 
-    def forward(self, x: Tensor, weights: Tensor | None = None, index: int | None = None) -> Tensor:
-        """Shapes (N, in, H, W) -> (N, out, ceil(H/s), ceil(W/s)); `weights` and `index` as in MixedOp."""
+    def forward(
+        self,
+        x: Tensor,
+        weights: Tensor | None = None,
+        index: int | None = None,
+        kept: tuple[int, ...] | None = None,
+    ) -> Tensor:
+        """Shapes (N, in, H, W) -> (N, out, ceil(H/s), ceil(W/s)); `weights`, `index` and `kept` as in MixedOp."""
         shortcut = self.shortcut(x)
-        y: Tensor = self.mixed(x, weights, index, gain=self.gain, shortcut=shortcut)
+        y: Tensor = self.mixed(x, weights, index, kept, gain=self.gain, shortcut=shortcut)
         return y if self.project is None else self.project(y)
 
     def shortcut(self, x: Tensor) -> Tensor:

@@ -25,9 +25,11 @@ class MixedOp(nn.Module):
     straight-through: both    all candidates; those whose weight is 0 contribute no gradient to x or to their parameters
                               and run outside autograd. Gives dL/dw_k = <dL/dy, o_k(x)> for every k
     soft: `weights`           all candidates, all gradients
+    some: `kept` besides      of either, only the candidates `kept`, the weights of the others counting as 0 and getting
+                              no gradient
     ========================  =======================================================================================
 
-    The last two run the candidates one by one or, with the same results up to rounding, as the stacked branches of
+    All but the first run the candidates one by one or, with the same results up to rounding, as the stacked branches of
     `asose_fast.space.stacked`: always where `fused` is True, never where it is False, and where it pays with "auto".
     These keep less for backward with `memory` "recompute", and take longer.
     """
@@ -53,6 +55,7 @@ class MixedOp(nn.Module):
         x: Tensor,
         weights: Tensor | None = None,
         index: int | None = None,
+        kept: tuple[int, ...] | None = None,
         *,
         gain: Tensor | None = None,
         shortcut: Tensor | None = None,
@@ -63,6 +66,7 @@ class MixedOp(nn.Module):
             x: (N, C, H, W).
             weights: (K,) architecture weights; with `index`, a one-hot straight-through sample.
             index: the sampled candidate; may be left out where there is only one.
+            kept: the candidates to run, with `weights`; None: all. Has `index` in it where there is one.
             gain: scalar g, or None for g = 1.
             shortcut: s, in the shape of y; x itself where it is left out.
         """
@@ -79,12 +83,15 @@ class MixedOp(nn.Module):
                 return branches.mix(x, one if gain is None else gain * one, None, shortcut, share)
             y: Tensor = op(x)
             return y if gain is None else torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))
-        share = None
+        ops, share = list(self.ops.values()), None
+        if kept is not None:
+            ops, weights = [ops[k] for k in kept], torch.stack([weights[k] for k in kept])
+            index = None if index is None else kept.index(index)
         if gain is not None:
             weights, share = gain * weights, 1 - gain
-        if branches := self._stacked(x, list(self.ops.values())):
+        if branches := self._stacked(x, ops):
             return branches.mix(x, weights, index, shortcut, share)
-        outputs = [run(op, x, tracked=index in (None, k)) for k, op in enumerate(self.ops.values())]
+        outputs = [run(op, x, tracked=index in (None, k)) for k, op in enumerate(ops)]
         if share is not None:
             outputs.append(
                 shortcut.view_as(shortcut)

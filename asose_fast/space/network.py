@@ -123,15 +123,21 @@ class Network(nn.Module):
         """The blocks in order, typed."""
         return [block for block in self.blocks if isinstance(block, EvolvableBlock)]
 
-    def forward(self, x: Tensor, weights: Tensor | None = None, path: Sequence[int] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        weights: Tensor | None = None,
+        path: Sequence[int] | None = None,
+        kept: Sequence[tuple[int, ...]] | None = None,
+    ) -> Tensor:
         """Class scores (N, classes) of images (N, in_channels, H, W).
 
-        `weights` (L, K) and `path` (L indices) choose the plan of every block as in MixedOp; a derived network needs
-        neither.
+        `weights` (L, K), `path` (L indices) and `kept` (L tuples of indices) choose the plan of every block as in
+        MixedOp; a derived network needs none of them.
         """
         x = self.stem(x)
         for i, block in enumerate(self.blocks):
-            x = block(x, None if weights is None else weights[i], None if path is None else path[i])
+            x = block(x, *(None if table is None else table[i] for table in (weights, path, kept)))
         y: Tensor = self.head(x)
         return y
 

@@ -7,6 +7,7 @@ import torch
 
 from asose_fast import ops
 from asose_fast.search import trainer as trainer_module
+from asose_fast.search.estimators import Draw
 from asose_fast.search.optimizers import alpha_optimizer
 from asose_fast.search.steps import alpha_step
 from tests.helpers import make_batch, make_network, make_selector, make_trainer, plain_loss
@@ -54,7 +55,7 @@ def test_gradient_of_alpha_is_that_of_the_formula(dtype, hard, phase):
 
     sampled = selector.sample(phase, hard=hard)
     path = sampled.index.tolist() if hard else None
-    alpha_step(network, alpha_optimizer(selector.alpha, 0.0), x, y, sampled, path)
+    alpha_step(network, alpha_optimizer(selector.alpha, 0.0), x, y, Draw(sampled.weights, path))
 
     for layer, row in enumerate(selector.alpha):
         assert expected[layer].abs().max() > 1e-6

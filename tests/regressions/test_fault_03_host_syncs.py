@@ -5,6 +5,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from asose_fast.search.estimators import Draw
 from asose_fast.search.steps import alpha_step, weight_step
 from tests.helpers import make_trainer
 
@@ -75,7 +76,7 @@ def test_an_alpha_step_copies_the_indices_and_nothing_else(tmp_path, phase):
     with Waits(trainer.alpha) as waits:
         sampled = trainer.selector.sample(phase)
         path = sampled.index.tolist()
-        trainer.alpha_meter.add(alpha_step(trainer.network, trainer.alpha, x, y, sampled, path))
+        trainer.alpha_meter.add(alpha_step(trainer.network, trainer.alpha, x, y, Draw(sampled.weights, path)))
         trainer.selector.cool()
     assert waits.found == ["tolist"]
 

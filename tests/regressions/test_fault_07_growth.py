@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from asose_fast.result import write_result
+from asose_fast.search.estimators import Draw
 from asose_fast.search.growth import deepen
 from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
 from asose_fast.search.steps import alpha_step, weight_step
@@ -60,7 +61,7 @@ def test_alpha_and_optimizer_state_follow_their_layers(position):
     for _ in range(3):
         weight_step(network, weights, x, y, selector.path("search"))
         sampled = selector.sample("search")
-        alpha_step(network, alpha, x, y, sampled, sampled.index.tolist())
+        alpha_step(network, alpha, x, y, Draw(sampled.weights, sampled.index.tolist()))
     rows = [row.detach().clone() for row in selector.alpha]
     momentum = {name: weights.state[p] for name, p in network.named_parameters() if p in weights.state}
     adam = [alpha.state[row] for row in selector.alpha]
@@ -96,7 +97,7 @@ def test_a_new_layer_learns():
         path = [4] * 5
         weight_step(network, weights, x, y, path)
         sampled = selector.sample("growth")
-        alpha_step(network, alpha, x, y, sampled, sampled.index.tolist())
+        alpha_step(network, alpha, x, y, Draw(sampled.weights, sampled.index.tolist()))
     assert gain.item() != 0
     assert not torch.equal(row, before)
 

@@ -5,6 +5,7 @@ import torch
 
 from asose_fast.ops import mixed_sum
 from asose_fast.ops.mixed_layer import mixed_layer
+from asose_fast.search.estimators import Draw
 from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
 from asose_fast.search.steps import alpha_step, weight_step
 from asose_fast.space import mixed, stacked
@@ -33,7 +34,7 @@ def test_an_alpha_step_leaves_the_weights_and_computes_no_gradient_of_theirs(par
     for name, p in network.named_parameters():
         p.register_hook(lambda _, name=name: computed.append(name))
     sampled = selector.sample("search")
-    alpha_step(network, alpha, x, y, sampled, sampled.index.tolist())
+    alpha_step(network, alpha, x, y, Draw(sampled.weights, sampled.index.tolist()))
     for name, p in network.named_parameters():
         assert p.grad is None, name
         assert p.requires_grad, name
@@ -70,7 +71,7 @@ def test_an_alpha_step_runs_every_candidate_once(parts):
     network, selector, _, alpha = parts
     ran = watched(network)
     sampled = selector.sample("search")
-    alpha_step(network, alpha, *make_batch(), sampled, sampled.index.tolist())
+    alpha_step(network, alpha, *make_batch(), Draw(sampled.weights, sampled.index.tolist()))
     assert ran == [(layer, name) for layer, name, _ in candidates_of(network)]
 
 
@@ -104,7 +105,7 @@ def test_an_alpha_step_differentiates_the_sampled_candidates_alone(parts, monkey
     sampled = selector.sample("search")
     path = sampled.index.tolist()
     assert 0 not in path[1:]  # none hands no gradient on
-    alpha_step(network, alpha, *make_batch(), sampled, path)
+    alpha_step(network, alpha, *make_batch(), Draw(sampled.weights, path))
     # The first input comes from the frozen stem. An identity joins the shortcut where both are x.
     shared = [fused and k == 3 and block.spec.stride == 1 for k, block in zip(path, network.blocks, strict=True)]
     assert tracked == [[] if not layer or shared[layer] else [k] for layer, k in enumerate(path)]

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from asose_fast.search.estimators import Draw
 from asose_fast.search.growth import add_candidate, deepen, widen
 from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
 from asose_fast.search.steps import alpha_step, weight_step
@@ -43,7 +44,7 @@ class Search:
 
     def alpha_step(self):
         sampled = self.selector.sample("growth")
-        alpha_step(self.network, self.alpha, self.x, self.y, sampled, sampled.index.tolist())
+        alpha_step(self.network, self.alpha, self.x, self.y, Draw(sampled.weights, sampled.index.tolist()))
 
     def named(self):
         return {name: p.detach().clone() for name, p in self.network.named_parameters()}

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from asose_fast.search.estimators import Draw
 from asose_fast.search.meter import Meter
 from asose_fast.search.optimizers import weight_optimizer
 from asose_fast.search.selector import Selector
@@ -110,7 +111,9 @@ def test_a_regularizer_adds_its_gradient_to_alpha_and_not_to_the_loss():
         sampled = selector.sample("search")
         optimizer = torch.optim.SGD(selector.alpha, 0.0)
         terms = [lambda r=r: r(selector.logits()) for r in regularizers]
-        result = alpha_step(network, optimizer, *make_batch(), sampled, sampled.index.tolist(), regularizers=terms)
+        result = alpha_step(
+            network, optimizer, *make_batch(), Draw(sampled.weights, sampled.index.tolist()), regularizers=terms
+        )
         return result.loss, torch.stack([row.grad for row in selector.alpha])
 
     loss, plain = gradient()

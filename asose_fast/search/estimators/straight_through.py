@@ -1,0 +1,19 @@
+"""Straight-through Gumbel-softmax: the default (Jang et al., ICLR 2017; DESIGN section 2)."""
+
+from __future__ import annotations
+
+from asose_fast.search.estimators.estimator import Draw, Estimator
+from asose_fast.search.phases import PhaseName
+from asose_fast.search.selector import Selector
+
+
+class StraightThrough(Estimator):
+    """i = argmax(a + G), w = one_hot(i), dL/da = J(q) c / T with q = softmax((a + G) / T), J(q) = diag(q) - q q^T.
+
+    All operations run; only the sampled one hands a gradient on to the layers below. Biased, for q is not the
+    one-hot weight that was used, the less the lower T, while the variance rises.
+    """
+
+    def draw(self, selector: Selector, phase: PhaseName) -> Draw:
+        sampled = selector.sample(phase)
+        return Draw(sampled.weights, sampled.index.tolist())
