@@ -142,6 +142,29 @@ class GrowthConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class GuardConfig:
+    """What keeps a search from collapsing (docs/stability.md)."""
+
+    beta_decay: float = 0.0
+    """Weight of the mean log-sum-exp of the layers' logits in alpha's loss, reached linearly over the search phase."""
+    alpha_order: Literal["first", "second"] = "first"
+    """Whether alpha's gradient is taken at the present weights or through their next step, at three times the cost."""
+    guard: Literal["off", "warn", "rollback"] = "warn"
+    """What follows signs of a collapse at the end of an epoch of search or growth: nothing, a warning, or a return to
+    the last healthy epoch with half the learning rate of alpha."""
+    guard_rollbacks: int = 3
+    """Returns at most; after as many, alpha stays what it was in the last healthy epoch."""
+    guard_accuracy: float = 0.6
+    """Least accuracy of sampled paths, as a share of the warmup's last."""
+    guard_idle: float = 0.85
+    """Largest mean probability of the candidates without weights."""
+    guard_curvature: float = 1.34
+    """Largest growth of the curvature within 5 epochs."""
+    curvature_every: int = 0
+    """Epochs between measurements of the validation loss's curvature in alpha; 0: never."""
+
+
+@dataclasses.dataclass(frozen=True)
 class HealthConfig:
     """Bounds of the indicators."""
 
@@ -182,6 +205,11 @@ _AT_LEAST = {
     "opening_steps": 1,
     "alpha_every": 2,
     "gumbel_rao_samples": 1,
+    "beta_decay": 0.0,
+    "guard_rollbacks": 0,
+    "guard_accuracy": 0.0,
+    "guard_curvature": 1.0,
+    "curvature_every": 0,
     "baseline_momentum": 0.0,
     "boost_top_k": 0,
     "learning_rate": 0.0,
@@ -233,6 +261,7 @@ class Config(
     ProcessesConfig,
     CheckpointConfig,
     HealthConfig,
+    GuardConfig,
     GrowthConfig,
     OptimizerConfig,
     EstimatorConfig,

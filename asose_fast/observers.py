@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from asose_fast.checkpoint import write_atomically
+from asose_fast.search import guard
 from asose_fast.search.growth_control import describe
 from asose_fast.search.phases import Phase
 
@@ -84,7 +85,7 @@ class ConsoleObserver:
             highlight=False,
             soft_wrap=True,
         )
-        for line in describe(record.get("growth") or {}):
+        for line in [*describe(record.get("growth") or {}), *guard.describe(record.get("guard") or {})]:
             self.console.print(f"  {line}", soft_wrap=True)
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from asose_fast.search.estimators import Draw
 from asose_fast.search.gradients import sum_gradients
 from asose_fast.search.processes import ALONE, Processes
+from asose_fast.search.second_order import unrolled_gradient
 from asose_fast.search.sync_batch_norm import SyncBatchNorm2d
 from asose_fast.space.network import Network
 
@@ -65,6 +66,14 @@ def weight_step(
     return _detached(result)
 
 
+class Ahead(NamedTuple):
+    """What a second-order alpha step needs besides: how the weights move next, and on which images."""
+
+    optimizer: torch.optim.SGD
+    x: Tensor
+    y: Tensor
+
+
 def alpha_step(
     network: Network,
     optimizer: torch.optim.Optimizer,
@@ -74,28 +83,56 @@ def alpha_step(
     *,
     finish: Callable[[Draw], None] | None = None,
     regularizers: Sequence[Regularizer] = (),
+    ahead: Ahead | None = None,
     check: LossCheck | None = None,
     processes: Processes = ALONE,
 ) -> StepResult:
-    """Updates alpha through the architecture weights of `draw`, and computes no weight gradient.
+    """Updates alpha through the architecture weights of `draw`, and no weight; at first order it computes no weight
+    gradient.
 
     dL/dw_k = <dL/dy, o_k(x)> for every candidate that runs, all of them unless `draw` says otherwise (DESIGN section 3,
-    fault 1). `finish` may complete the gradient (`Estimator.finish`). `regularizers` add to the gradient and not to the
-    loss of the result.
+    fault 1), at the present weights or, with `ahead`, through their next step (`second_order.unrolled_gradient`).
+    `finish` may complete the gradient (`Estimator.finish`). `regularizers` add to the gradient and not to the loss of
+    the result.
     """
-    with frozen(network):
-        plan = {"weights": draw.weights, "path": draw.path, "kept": draw.kept}
-        result = _measure(_scores(network, x, {key: value for key, value in plan.items() if value is not None}), y)
+    if ahead is None:
+        with frozen(network):
+            result = _measure(_scores(network, x, _plan(draw, draw.weights)), y)
+            if check:
+                check(result.loss)
+            optimizer.zero_grad(set_to_none=True)
+            result = _backward(result, optimizer, processes)
+    else:
+        result, gradient = _look_ahead(network, ahead, x, y, draw)
         if check:
             check(result.loss)
         optimizer.zero_grad(set_to_none=True)
-        result = _backward(result, optimizer, processes)
-        if finish:
-            finish(draw)
-        for regularizer in regularizers:
-            regularizer().backward()
+        draw.weights.backward(gradient)
+    if finish:
+        finish(draw)
+    for regularizer in regularizers:
+        regularizer().backward()
     optimizer.step()
     return _detached(result)
+
+
+def _plan(draw: Draw, weights: Tensor) -> dict[str, Any]:
+    plan = {"weights": weights, "path": draw.path, "kept": draw.kept}
+    return {key: value for key, value in plan.items() if value is not None}
+
+
+def _look_ahead(network: Network, ahead: Ahead, x: Tensor, y: Tensor, draw: Draw) -> tuple[StepResult, Tensor]:
+    """The result on the validation batch x, y after the weights' next step, and the gradient of `draw.weights`."""
+    results = []
+
+    def loss(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        results.append(_measure(_scores(network, x, _plan(draw, weights)), y))
+        return results[-1].loss
+
+    _, gradient = unrolled_gradient(
+        network, ahead.optimizer, draw.weights.detach(), lambda w: loss(w, ahead.x, ahead.y), lambda w: loss(w, x, y)
+    )
+    return results[1], gradient
 
 
 @contextlib.contextmanager

@@ -12,17 +12,21 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from asose_fast import checkpoint, checkpoint_folder, provenance
 from asose_fast.config import Config
 from asose_fast.data import Data
 from asose_fast.search import health
 from asose_fast.search.cadence import Cadence
+from asose_fast.search.collapse import idle_mass
+from asose_fast.search.curvature import dominant_eigenvalue
 from asose_fast.search.diverged import SearchDivergedError, first_nonfinite
 from asose_fast.search.estimators import make_estimator
 from asose_fast.search.evaluate import accuracy, recalibrate
 from asose_fast.search.growth import StallCounter
 from asose_fast.search.growth_control import GrowthControl
+from asose_fast.search.guard import Guard
 from asose_fast.search.meter import Meter
 from asose_fast.search.optimizers import (
     alpha_learning_rate,
@@ -34,8 +38,9 @@ from asose_fast.search.optimizers import (
 )
 from asose_fast.search.phases import Phase, phase_at, plan
 from asose_fast.search.processes import Processes, digest
+from asose_fast.search.regularizers import beta_decay
 from asose_fast.search.selector import Selector
-from asose_fast.search.steps import LossCheck, Regularizer, alpha_step, weight_step
+from asose_fast.search.steps import Ahead, LossCheck, Regularizer, alpha_step, frozen, weight_step
 from asose_fast.search.sync_batch_norm import on_its_own, synchronise
 from asose_fast.space.network import Network, NetworkSpec
 
@@ -105,16 +110,17 @@ class Trainer:
         """
         self.config, self.data, self.device, self.observers = config, data, device, list(observers)
         self.processes = processes or Processes()
-        if config.estimator == "local_score" and self.processes.count > 1:
-            raise ValueError("estimator local_score runs in one process: its baseline is that of one batch")
+        for setting, only in (("estimator", "local_score"), ("alpha_order", "second")):
+            if self.processes.count > 1 and getattr(config, setting) == only:
+                raise ValueError(f"{setting}: {only} runs in one process, got {self.processes.count}")
         self.checkpoints = folder / "checkpoints"
         self.phases = plan(config)
         self.progress, self.stall = Progress(), StallCounter()
         self.history: list[Record] = []
         self.best: dict[str, Any] | None = None  # spec and tensors of the network that best_network gives
         self.cadence = Cadence(config)
-        self.estimator = make_estimator(config)
-        self.regularizers: list[Regularizer] = []
+        self.estimator, self.guard = make_estimator(config), Guard(config)
+        self.regularizers: list[Regularizer] = [self._beta_decay] if config.beta_decay else []
         self.weight_meter, self.alpha_meter = Meter(device), Meter(device)
         torch.manual_seed(config.seed)
         spec = NetworkSpec.chain(config, data.channels, len(data.classes))
@@ -132,7 +138,8 @@ class Trainer:
         self.network: Network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights = weight_optimizer(self.config, self.network)
         steps = self.phases[1].epochs * self.data.train.num_batches() // (self.config.alpha_every - 1)
-        self.alpha = alpha_optimizer(self.selector.alpha, alpha_learning_rate(self.config, steps))
+        rate = alpha_learning_rate(self.config, steps) * self.guard.alpha_rate
+        self.alpha = alpha_optimizer(self.selector.alpha, rate)
 
     @property
     def epochs(self) -> int:
@@ -184,7 +191,7 @@ class Trainer:
             progress.step += 1
             progress.since_alpha += phase.searching
             if held_out and progress.since_alpha == self.config.alpha_every - 1:
-                self._alpha_step(phase, *next(held_out))
+                self._alpha_step(phase, *next(held_out), Ahead(self.weights, x, y))
                 progress.since_alpha = 0
             progress.epoch_seconds = before + time.perf_counter() - started
             for observer in self.observers:
@@ -237,7 +244,7 @@ class Trainer:
         done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
         return learning_rate(self.config, self.phases, phase, done)
 
-    def _alpha_step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
+    def _alpha_step(self, phase: Phase, x: Tensor, y: Tensor, ahead: Ahead) -> None:
         draw = self.estimator.draw(self.selector, phase.name)
         path = draw.path or self.selector.best_path()
         check = self._loss_check("loss of the alpha step", self.progress.alpha_steps, phase, x, path)
@@ -249,6 +256,7 @@ class Trainer:
             draw,
             finish=self.estimator.finish,
             regularizers=self.regularizers,
+            ahead=ahead if self.config.alpha_order == "second" else None,
             check=check,
             processes=self.processes,
         )
@@ -257,6 +265,23 @@ class Trainer:
         if check and not self.selector.logits().isfinite().all():
             raise self._diverged("alpha is not finite", phase, x, path)
         self.progress.alpha_steps += 1
+
+    def _beta_decay(self) -> Tensor:
+        search = self.phases[1]
+        ramp = min(1.0, (self.progress.epoch + 1 - search.first) / search.epochs)
+        return beta_decay(self.selector.logits(), self.config.beta_decay * ramp)
+
+    def _curvature(self) -> float:
+        """Of the loss of the soft mixture on the first validation images, at the present alpha."""
+        x, y = next(self.data.valid.batches(0, shuffle=False, augment=False))
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
+        with frozen(self.network), on_its_own(self.network):
+            found = dominant_eigenvalue(
+                lambda logits: cross_entropy(self.network(x, logits.softmax(1)), y), self.selector.logits().detach()
+            )
+        for buffer, before in zip(self.network.buffers(), buffers, strict=True):
+            buffer.copy_(before)
+        return found
 
     def _loss_check(self, what: str, step: int, phase: Phase, x: Tensor, path: list[int] | None) -> LossCheck | None:
         """Raises SearchDivergedError when called; None where reading the loss would make the host wait too often."""
@@ -308,7 +333,8 @@ class Trainer:
         self._require_same()
         measured = self._measure(phase)
         record = self.processes.from_first(lambda: measured)  # times are not the same in all processes
-        if phase.name == "growth":
+        self.guard.examine(self, phase, record)
+        if phase.name == "growth" and "guard" not in record:
             record["growth"] = self._grow_if_stalled(phase, record["valid_accuracy"])
         self.history.append(record)
         progress = self.progress
@@ -344,6 +370,9 @@ class Trainer:
             "max_weight": float(max_prob.mean()),
             "entropy_by_layer": entropy.tolist(),
             "max_weight_by_layer": max_prob.tolist(),
+            "candidates": len(self.selector.candidates),
+            "idle_mass": idle_mass(self.selector.logits().detach().softmax(1), self.selector.candidates),
+            "curvature": self._curvature() if self._measures_curvature(phase) else None,
             "path": [block.spec.candidates[0] for block in derived.evolvable_blocks()],
             "learning_rate": self._learning_rate(phase),
             "alpha_steps": progress.alpha_steps,
@@ -354,6 +383,10 @@ class Trainer:
         found = health.indicators(self.config, len(self.data.classes), record, self.history)
         record["health"] = [dataclasses.asdict(indicator) for indicator in found]
         return record
+
+    def _measures_curvature(self, phase: Phase) -> bool:
+        every = self.config.curvature_every
+        return phase.searching and every > 0 and (self.progress.epoch + 1) % every == 0
 
     def _valid_accuracy(self, network: Network) -> float:
         turns = self.processes.part
@@ -415,12 +448,8 @@ class Trainer:
         return {
             "config": self.config.to_dict(),
             "provenance": provenance.collect(self.data, self.device),
-            "spec": self.network.spec.to_dict(),
-            "network": self.network.state_dict(),
-            "selector": self.selector.state_dict(),
-            "estimator": self.estimator.state_dict(),
-            "weight_optimizer": named_state(self.weights, dict(self.network.named_parameters())),
-            "alpha_optimizer": named_state(self.alpha, self._named_alpha()),
+            **self.search_state(),
+            "guard": self.guard.state_dict(),
             "progress": dataclasses.asdict(self.progress),
             "stall": dataclasses.asdict(self.stall),
             "weight_meter": self.weight_meter.state_dict(),
@@ -431,6 +460,32 @@ class Trainer:
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
 
+    def search_state(self) -> dict[str, Any]:
+        """The network, the architecture and their optimizers."""
+        return {
+            "spec": self.network.spec.to_dict(),
+            "network": self.network.state_dict(),
+            "selector": self.selector.state_dict(),
+            "estimator": self.estimator.state_dict(),
+            "weight_optimizer": named_state(self.weights, dict(self.network.named_parameters())),
+            "alpha_optimizer": named_state(self.alpha, self._named_alpha()),
+        }
+
+    def _load_search_state(self, state: dict[str, Any]) -> None:
+        self.selector.load_state_dict(state["selector"])
+        self.estimator.load_state_dict(state["estimator"])
+        self._install(Network(NetworkSpec.from_dict(state["spec"])))
+        self.network.load_state_dict(state["network"])
+        load_named_state(self.weights, dict(self.network.named_parameters()), state["weight_optimizer"])
+        load_named_state(self.alpha, self._named_alpha(), state["alpha_optimizer"])
+
+    def return_to(self, state: dict[str, Any]) -> None:
+        """Goes on from an earlier `search_state`, with draws that have not been made yet."""
+        rng, generator = self.selector.rng.clone(), self.selector.generator.get_state()
+        self._load_search_state(state)
+        self.selector.rng = rng
+        self.selector.generator.set_state(generator)
+
     def _named_alpha(self) -> dict[str, Tensor]:
         return {str(layer): row for layer, row in enumerate(self.selector.alpha)}
 
@@ -438,13 +493,9 @@ class Trainer:
         """The inverse of `state_dict`, for a trainer of the same config and data."""
         self.progress, self.stall = Progress(**state["progress"]), StallCounter(**state["stall"])
         self.history = list(state["history"])
-        self.selector.load_state_dict(state["selector"])
-        self.estimator.load_state_dict(state["estimator"])
+        self.guard.load_state_dict(state["guard"])
+        self._load_search_state(state)
         self._sample_apart()
-        self._install(Network(NetworkSpec.from_dict(state["spec"])))
-        self.network.load_state_dict(state["network"])
-        load_named_state(self.weights, dict(self.network.named_parameters()), state["weight_optimizer"])
-        load_named_state(self.alpha, self._named_alpha(), state["alpha_optimizer"])
         self.weight_meter.load_state_dict(state["weight_meter"])
         self.alpha_meter.load_state_dict(state["alpha_meter"])
         self.best = state["best"]

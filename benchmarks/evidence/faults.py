@@ -8,14 +8,14 @@ from torch import Tensor, nn
 
 from asose_fast.search import Trainer
 from asose_fast.search.phases import Phase
-from asose_fast.search.steps import weight_step
+from asose_fast.search.steps import Ahead, weight_step
 from asose_fast.space import Network
 
 
 class NoGradient(Trainer):
     """The output of a sampled operation is returned as it is, not multiplied by its weight: alpha gets no gradient."""
 
-    def _alpha_step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
+    def _alpha_step(self, phase: Phase, x: Tensor, y: Tensor, ahead: Ahead) -> None:
         self.selector.sample(phase.name)
         self.selector.cool()
         self.progress.alpha_steps += 1
@@ -24,7 +24,7 @@ class NoGradient(Trainer):
 class DetachedBoost(Trainer):
     """The boosted logits are a copy: a layer that is boosted gets no gradient."""
 
-    def _alpha_step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
+    def _alpha_step(self, phase: Phase, x: Tensor, y: Tensor, ahead: Ahead) -> None:
         boost = self.selector.boost(phase.name)
         boosted = []
         if boost is not None:
@@ -34,7 +34,7 @@ class DetachedBoost(Trainer):
         for row in boosted:
             row.requires_grad_(False)
         if len(boosted) < len(self.selector.alpha):
-            super()._alpha_step(phase, x, y)
+            super()._alpha_step(phase, x, y, ahead)
         else:
             self.selector.sample(phase.name)
             self.selector.cool()

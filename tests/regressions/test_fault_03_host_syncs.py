@@ -6,7 +6,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from asose_fast.search.estimators import Draw
-from asose_fast.search.steps import alpha_step, weight_step
+from asose_fast.search.steps import Ahead, alpha_step, weight_step
 from tests.helpers import make_trainer
 
 
@@ -89,6 +89,6 @@ def test_a_trainers_step_adds_the_checks_for_nan_alone(tmp_path):
         trainer._weight_step(phase, x, y)
     assert waits.found == ["tolist", "aten._local_scalar_dense.default"]
     with Waits(trainer.alpha) as waits:
-        trainer._alpha_step(phase, x, y)
+        trainer._alpha_step(phase, x, y, Ahead(trainer.weights, x, y))
     loss_and_alpha = 2 * ["aten._local_scalar_dense.default"]
     assert waits.found == ["tolist", *loss_and_alpha]

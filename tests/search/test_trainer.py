@@ -30,9 +30,9 @@ def steps(monkeypatch):
         seen.append(("weights", x, path))
         return weight_step(network, optimizer, x, y, path, **keywords)
 
-    def alpha(network, optimizer, x, y, sampled, path, **keywords):
-        seen.append(("alpha", x, path))
-        return alpha_step(network, optimizer, x, y, sampled, path, **keywords)
+    def alpha(network, optimizer, x, y, draw, **keywords):
+        seen.append(("alpha", x, draw.path))
+        return alpha_step(network, optimizer, x, y, draw, **keywords)
 
     monkeypatch.setattr(trainer_module, "weight_step", weights)
     monkeypatch.setattr(trainer_module, "alpha_step", alpha)

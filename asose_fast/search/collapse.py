@@ -1,0 +1,59 @@
+"""Signs that a search is collapsing, from the metrics of its epochs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from asose_fast.config import GuardConfig
+
+WITHOUT_WEIGHTS = ("none", "skip_connect", "avg_pool_3x3", "max_pool_3x3")
+"""Candidates that learn nothing: what DARTS collapses to."""
+WINDOW = 5
+"""Epochs that an eigenvalue is averaged over."""
+EARLY_ENTROPY = 0.1
+"""Of the largest entropy, ln K: a search that is so sure in its first half has not compared."""
+
+
+def idle_mass(probabilities: Tensor, candidates: Sequence[str]) -> float:
+    """Mean over layers of the probability of all candidates without weights; `probabilities` is (L, K)."""
+    idle = [k for k, name in enumerate(candidates) if name in WITHOUT_WEIGHTS]
+    return float(probabilities[:, idle].sum(1).mean())
+
+
+def signs(
+    config: GuardConfig, record: dict[str, Any], history: Sequence[dict[str, Any]], share_done: float
+) -> list[str]:
+    """What is wrong with an epoch of the phases search and growth, in words; nothing where all is well.
+
+    - The accuracy of sampled paths is below `guard_accuracy` of the warmup's last: how the original failed.
+    - Candidates without weights have more than `guard_idle` of all probability.
+    - The entropy is below a tenth of its largest in the first half of the search.
+    - The Hessian's eigenvalue, its mean over 5 epochs, has grown by more than `guard_curvature` since 5 epochs before
+      (arXiv 1909.09656), where it is measured (`curvature_every`).
+
+    Args:
+        config: the bounds.
+        record: of the epoch, with `train_accuracy`, `idle_mass`, `entropy`, `candidates` (K) and maybe `curvature`.
+        history: of all epochs before.
+        share_done: of the phase search, from 0 to 1.
+    """
+    found = []
+    warmup = [r["train_accuracy"] for r in history if r["phase"] == "warmup"]
+    accuracy = record["train_accuracy"]
+    if warmup and accuracy < config.guard_accuracy * warmup[-1]:
+        found.append(f"accuracy of sampled paths {accuracy:.1%}, after {warmup[-1]:.1%} at the warmup's end")
+    if record["idle_mass"] > config.guard_idle:
+        found.append(f"{record['idle_mass']:.0%} of the probability on operations without weights")
+    largest = math.log(max(2, record["candidates"]))
+    if share_done <= 0.5 and record["entropy"] < EARLY_ENTROPY * largest:
+        found.append(f"entropy {record['entropy']:.2f} of {largest:.2f} in the first half of the search")
+    values = [r["curvature"] for r in [*history, record] if r.get("curvature") is not None]
+    if record.get("curvature") is not None and len(values) >= 2 * WINDOW:
+        now, before = sum(values[-WINDOW:]) / WINDOW, sum(values[-2 * WINDOW : -WINDOW]) / WINDOW
+        if before > 0 and now > config.guard_curvature * before:
+            found.append(f"curvature {now:.3g}, {now / before:.2f} times that of {WINDOW} epochs before")
+    return found
