@@ -142,6 +142,19 @@ class GrowthConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class BudgetConfig:
+    """What the derived network may cost (docs/derive.md). Growth's ceilings, `max_parameters` and `max_flops`, bound
+    every network that could be derived; these bound the one that is, by the choice of its operations."""
+
+    derive_max_parameters: int | None = None
+    """Parameters at most; None: no bound."""
+    derive_max_flops: int | None = None
+    """FLOPs at most, for one image; None: no bound."""
+    budget_weight: float = 1.0
+    """Weight in alpha's loss of the share by which the expected cost is above these bounds."""
+
+
+@dataclasses.dataclass(frozen=True)
 class GuardConfig:
     """What keeps a search from collapsing (docs/stability.md)."""
 
@@ -206,6 +219,9 @@ _AT_LEAST = {
     "alpha_every": 2,
     "gumbel_rao_samples": 1,
     "beta_decay": 0.0,
+    "budget_weight": 0.0,
+    "derive_max_parameters": 1,
+    "derive_max_flops": 1,
     "guard_rollbacks": 0,
     "guard_accuracy": 0.0,
     "guard_curvature": 1.0,
@@ -262,6 +278,7 @@ class Config(
     CheckpointConfig,
     HealthConfig,
     GuardConfig,
+    BudgetConfig,
     GrowthConfig,
     OptimizerConfig,
     EstimatorConfig,

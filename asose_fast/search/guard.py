@@ -34,25 +34,26 @@ class Guard:
         """Factor of alpha's learning rate."""
         return 0.0 if self.rollbacks > self.config.guard_rollbacks else 0.5**self.rollbacks
 
-    def examine(self, trainer: Trainer, phase: Phase, record: Record) -> None:
-        """Notes in `record["guard"]` what is wrong and what was done, and does it."""
+    def examine(self, trainer: Trainer, phase: Phase, record: Record) -> bool:
+        """Notes in `record["guard"]` what is wrong and what was done, and does it. True where it has turned back."""
         if self.config.guard == "off" or not phase.searching:
             if self.config.guard == "rollback" and phase.name == "warmup":
                 self.healthy = copy.deepcopy(trainer.search_state())
-            return
+            return False
         search = trainer.phases[1]
         share_done = (record["epoch"] - search.first) / search.epochs
         found = collapse.signs(self.config, record, trainer.history, share_done)
         if not found:
             if self.config.guard == "rollback":
                 self.healthy = copy.deepcopy(trainer.search_state())
-            return
+            return False
         action = "warning"
         if self.config.guard == "rollback" and self.healthy is not None and self.alpha_rate > 0:
             self.rollbacks += 1
             trainer.return_to(copy.deepcopy(self.healthy))
             action = f"back to the last healthy epoch, learning rate of alpha x {self.alpha_rate:g}"
         record["guard"] = {"signs": found, "action": action}
+        return action != "warning"
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the config."""

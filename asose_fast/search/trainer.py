@@ -18,6 +18,7 @@ from asose_fast import checkpoint, checkpoint_folder, provenance
 from asose_fast.config import Config
 from asose_fast.data import Data
 from asose_fast.search import health
+from asose_fast.search.budget import Budget, best_path, penalty
 from asose_fast.search.cadence import Cadence
 from asose_fast.search.collapse import idle_mass
 from asose_fast.search.curvature import dominant_eigenvalue
@@ -42,6 +43,7 @@ from asose_fast.search.regularizers import beta_decay
 from asose_fast.search.selector import Selector
 from asose_fast.search.steps import Ahead, LossCheck, Regularizer, alpha_step, frozen, weight_step
 from asose_fast.search.sync_batch_norm import on_its_own, synchronise
+from asose_fast.space.cost import Costs, candidate_costs
 from asose_fast.space.network import Network, NetworkSpec
 
 Record = dict[str, Any]
@@ -115,19 +117,24 @@ class Trainer:
                 raise ValueError(f"{setting}: {only} runs in one process, got {self.processes.count}")
         self.checkpoints = folder / "checkpoints"
         self.phases = plan(config)
+        self.budget = Budget(config.derive_max_parameters, config.derive_max_flops)
         self.progress, self.stall = Progress(), StallCounter()
         self.history: list[Record] = []
         self.best: dict[str, Any] | None = None  # spec and tensors of the network that best_network gives
         self.cadence = Cadence(config)
+        self._costs_of: tuple[NetworkSpec, Costs] | None = None
         self.estimator, self.guard = make_estimator(config), Guard(config)
         self.regularizers: list[Regularizer] = [self._beta_decay] if config.beta_decay else []
+        if self.budget.any and config.budget_weight:
+            self.regularizers.append(self._over_budget)
         self.weight_meter, self.alpha_meter = Meter(device), Meter(device)
         torch.manual_seed(config.seed)
         spec = NetworkSpec.chain(config, data.channels, len(data.classes))
         self.selector = Selector(config, config.candidates, len(spec.blocks), config.seed, device)
-        self.growth = GrowthControl(config, spec, data.image_size)
+        self.growth = GrowthControl(config, spec, data.image_size, self.budget)
         self._sample_apart()
         self._install(Network(spec))
+        self.best_path()  # a budget that no network can keep is refused here
 
     def _sample_apart(self) -> None:
         if not self.config.share_samples:
@@ -166,12 +173,14 @@ class Trainer:
     def _enter(self, phase: Phase) -> None:
         if self.progress.phase == phase.name:
             return
+        if phase.name == "optimize":
+            self.save("supernet")  # what `asose_fast.derive` goes on from
         self.progress.phase = phase.name
         if phase.name == "search":
             self.selector.perturb()
         elif phase.name == "optimize":
             momentum = self.weights.state
-            self._install(self.network.derive(self.selector.best_path()))
+            self._install(self.network.derive(self.best_path()))
             for parameter in self.network.parameters():
                 if parameter in momentum:
                     self.weights.state[parameter] = momentum[parameter]
@@ -225,7 +234,7 @@ class Trainer:
         path, mixture = None, None
         if phase.name != "optimize":
             mixture = self.estimator.mixture(self.selector, phase.name)
-            path = self.selector.path(phase.name) if mixture is None else self.selector.best_path()
+            path = self.selector.path(phase.name) if mixture is None else self.best_path()
         check = self._loss_check("loss", progress.step, phase, x, path)
         result = weight_step(
             self.network,
@@ -246,7 +255,7 @@ class Trainer:
 
     def _alpha_step(self, phase: Phase, x: Tensor, y: Tensor, ahead: Ahead) -> None:
         draw = self.estimator.draw(self.selector, phase.name)
-        path = draw.path or self.selector.best_path()
+        path = draw.path or self.best_path()
         check = self._loss_check("loss of the alpha step", self.progress.alpha_steps, phase, x, path)
         result = alpha_step(
             self.network,
@@ -270,6 +279,22 @@ class Trainer:
         search = self.phases[1]
         ramp = min(1.0, (self.progress.epoch + 1 - search.first) / search.epochs)
         return beta_decay(self.selector.logits(), self.config.beta_decay * ramp)
+
+    def _over_budget(self) -> Tensor:
+        return self.config.budget_weight * penalty(self.selector.logits(), self._costs(), self.budget)
+
+    def _costs(self) -> Costs:
+        """Of the candidates of the present supernet."""
+        if self._costs_of is None or self._costs_of[0] != self.network.spec:
+            self._costs_of = (self.network.spec, candidate_costs(self.network.spec, self.data.image_size))
+        return self._costs_of[1]
+
+    def best_path(self) -> list[int]:
+        """The most probable candidates of all layers that keep the budget together."""
+        if not self.budget.any:
+            return self.selector.best_path()
+        scores = self.selector.logits().detach().log_softmax(1)
+        return best_path(scores, self._costs(), self.budget)
 
     def _curvature(self) -> float:
         """Of the loss of the soft mixture on the first validation images, at the present alpha."""
@@ -300,7 +325,7 @@ class Trainer:
         tensors = [*self.network.parameters(), *self.selector.alpha]
         if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
             x, _ = next(self.data.train.batches(self.progress.epoch, augment=False))
-            path = None if phase.name == "optimize" else self.selector.best_path()
+            path = None if phase.name == "optimize" else self.best_path()
             raise self._diverged("a parameter is not finite", phase, x, path)
 
     def _diverged(self, what: str, phase: Phase, x: Tensor, path: list[int] | None) -> SearchDivergedError:
@@ -322,7 +347,7 @@ class Trainer:
         self.processes.copy_from_first(self.network.buffers())
         self.processes.check_same(
             {
-                "genotype": digest(repr((self.network.spec, self.selector.best_path())).encode()),
+                "genotype": digest(repr((self.network.spec, self.best_path())).encode()),
                 "alpha": digest(*self.selector.alpha),
                 "weights": digest(*self.network.parameters()),
             }
@@ -333,8 +358,8 @@ class Trainer:
         self._require_same()
         measured = self._measure(phase)
         record = self.processes.from_first(lambda: measured)  # times are not the same in all processes
-        self.guard.examine(self, phase, record)
-        if phase.name == "growth" and "guard" not in record:
+        turned_back = self.guard.examine(self, phase, record)
+        if phase.name == "growth" and not turned_back:
             record["growth"] = self._grow_if_stalled(phase, record["valid_accuracy"])
         self.history.append(record)
         progress = self.progress
@@ -400,7 +425,7 @@ class Trainer:
         """The network of the most probable candidates; in optimize, the network itself."""
         if self.progress.phase == "optimize":
             return self.network
-        return self.network.derive(self.selector.best_path())
+        return self.network.derive(self.best_path())
 
     def calibrate(self, network: Network) -> None:
         """Gives `network` batch-norm statistics of its own, from training images without augmentation."""

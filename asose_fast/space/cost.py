@@ -5,45 +5,65 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from asose_fast.space.network import Network, NetworkSpec
 
 
 class Cost(NamedTuple):
-    """Of the largest network that can be derived, whatever the architecture weights come to be."""
+    """Of a network."""
 
     parameters: int
     flops: int
     """Of the convolutions and the classifier for one image, forward; a multiplication with its addition counts 2."""
 
 
+class Costs(NamedTuple):
+    """Of all networks that can be derived from a supernet: the cost of one is `fixed` and, for every row of alpha, that
+    of the candidate it takes."""
+
+    parameters: Tensor
+    """int64 (L, K)."""
+    flops: Tensor
+    """int64 (L, K)."""
+    fixed: Cost
+    """Of what every derived network has."""
+
+
 @torch.no_grad()
-def largest_derived(spec: NetworkSpec, image_size: int) -> Cost:
-    """Sums over stem, blocks and classifier, with the largest candidate of each block: the most parameters and, on its
-    own, the most FLOPs. Nothing is computed: the modules have no memory."""
+def candidate_costs(spec: NetworkSpec, image_size: int) -> Costs:
+    """The costs of all candidates of all blocks. Nothing is computed: the modules have no memory."""
     with torch.device("meta"):
         network = Network(spec).eval()
         x = torch.empty(1, spec.in_channels, image_size, image_size)
-    fixed = _measure(network.stem, x)
-    parameters, flops, x = _parameters(network.stem), fixed[0], fixed[1]
+    parameters, (flops, x) = _parameters(network.stem), _measure(network.stem, x)
+    rows: list[list[Cost]] = []
     for block in network.evolvable_blocks():
-        ops = list(block.mixed.ops.values())
-        parameters += block.gain.numel() + max(map(_parameters, ops))
-        flops += max(_measure(op, x)[0] for op in ops)
+        rows.append([Cost(_parameters(op), _measure(op, x)[0]) for op in block.mixed.ops.values()])
+        parameters += block.gain.numel()
         x = block.shortcut(x)
         if block.project is not None:
             more, x = _measure(block.project, x)
             parameters, flops = parameters + _parameters(block.project), flops + more
-    return Cost(parameters + _parameters(network.head), flops + _measure(network.head, x)[0])
+    fixed = Cost(parameters + _parameters(network.head), flops + _measure(network.head, x)[0])
+    tables = [torch.tensor([[cost[i] for cost in row] for row in rows]) for i in range(2)]
+    return Costs(tables[0], tables[1], fixed)
+
+
+def largest_derived(spec: NetworkSpec, image_size: int) -> Cost:
+    """Sums over stem, blocks and classifier, with the largest candidate of each block: the most parameters and, on its
+    own, the most FLOPs."""
+    costs = candidate_costs(spec, image_size)
+    most = (int(table.amax(1).sum()) for table in (costs.parameters, costs.flops))
+    return Cost(*(fixed + more for fixed, more in zip(costs.fixed, most, strict=True)))
 
 
 def _parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def _measure(module: nn.Module, x: torch.Tensor) -> tuple[int, torch.Tensor]:
+def _measure(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
     with FlopCounterMode(display=False) as counter:
         y = module(x)
     return counter.get_total_flops(), y

@@ -8,6 +8,7 @@ with its 95 % confidence interval (Welch), and the architectures.
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import statistics
 import tempfile
@@ -28,8 +29,6 @@ from benchmarks.evidence.training import CPU, derived, train
 
 SEARCH = {"limit_train": 6000, "epochs": 40, "channels": 16, "threads": 1, "growth_patience": 1000}
 """The search: 4,500 images for the weights, 1,500 for alpha."""
-
-TRAINING = {"limit_train": 6000, "channels": 16, "threads": 1}
 
 
 class Trained(NamedTuple):
@@ -65,7 +64,7 @@ def drawn(seed: int, settings: dict[str, Any]) -> list[int]:
 def evaluate(origin: str, seed: int, path: list[int], data: str, epochs: int, settings: dict[str, Any]) -> Trained:
     """Trains the network of `path` from scratch."""
     torch.set_num_threads(1)
-    config = Config(**{**TRAINING, "dataset": data, "seed": 0, **settings})
+    config = Config(**{**SEARCH, "dataset": data, "seed": 0, **settings})
     images = load_data(config, config.batch_size, config.seed, CPU)
     spec = derived(NetworkSpec.chain(config, images.channels, len(images.classes)), path)
     cost = largest_derived(spec, images.image_size)
@@ -74,9 +73,29 @@ def evaluate(origin: str, seed: int, path: list[int], data: str, epochs: int, se
     return Trained(origin, seed, operations, cost.parameters, cost.flops, accuracy)
 
 
-def job(origin: str, seed: int, data: str, epochs: int, settings: dict[str, Any]) -> Trained:
-    path = searched(data, seed, settings) if origin == "search" else drawn(seed, settings)
-    return evaluate(origin, seed, path, data, epochs, settings)
+class Job(NamedTuple):
+    """An architecture to find, unless it is given, and to train."""
+
+    origin: str
+    seed: int
+    operations: tuple[str, ...] | None
+    data: str
+    epochs: int
+    settings: dict[str, Any]
+    """Of the search."""
+    training: dict[str, Any]
+    """Of the training."""
+
+
+def run(job: Job) -> Trained:
+    """Finds and trains."""
+    if job.operations is not None:
+        path = [Config().candidates.index(name) for name in job.operations]
+    elif job.origin == "search":
+        path = searched(job.data, job.seed, job.settings)
+    else:
+        path = drawn(job.seed, job.settings)
+    return evaluate(job.origin, job.seed, path, job.data, job.epochs, {**job.settings, **job.training})
 
 
 def main() -> None:
@@ -87,13 +106,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=40, help="of training from scratch")
     parser.add_argument("--processes", type=int, default=1, help="searches or trainings at a time")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of Config, for all")
+    parser.add_argument("--train", nargs="*", default=[], metavar="KEY=VALUE", help="other settings for training")
+    parser.add_argument("--again", type=Path, help="JSON file of an earlier call: trains its architectures again")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    work = [("search", seed) for seed in range(options.searches)] + [("random", seed) for seed in range(options.random)]
     table = Table("from", "seed", "test accuracy", "parameters", "MFLOPs", "operations")
     found = []
     with ProcessPoolExecutor(options.processes) as pool:
-        for one in pool.map(job, *zip(*work, strict=True), *constant(options, len(work))):
+        for one in pool.map(run, jobs(options)):
             found.append(one)
             cost = f"{one.parameters:,}", f"{one.flops / 1e6:.1f}"
             table.row(one.origin, one.seed, f"{one.test_accuracy:.2%}", *cost, ", ".join(one.operations))
@@ -108,10 +128,14 @@ def main() -> None:
     write(options.out, {**summary(options), **comparison, "trained": [one._asdict() for one in found]})
 
 
-def constant(options: argparse.Namespace, count: int) -> tuple[list[Any], ...]:
-    """The arguments that all jobs share."""
-    settings = changes(options.set)
-    return [options.data] * count, [options.epochs] * count, [settings] * count
+def jobs(options: argparse.Namespace) -> list[Job]:
+    """One for each architecture."""
+    shared = options.data, options.epochs, changes(options.set), changes(options.train)
+    if options.again:
+        earlier = json.loads(options.again.read_text())["trained"]
+        return [Job(one["origin"], one["seed"], tuple(one["operations"]), *shared) for one in earlier]
+    counts = {"search": options.searches, "random": options.random}
+    return [Job(origin, seed, None, *shared) for origin, count in counts.items() for seed in range(count)]
 
 
 if __name__ == "__main__":

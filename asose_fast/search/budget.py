@@ -1,0 +1,114 @@
+"""A bound on the cost of what is derived: kept by construction, and drawn towards during the search."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from asose_fast.space.cost import Cost, Costs
+
+
+class BudgetError(ValueError):
+    """No network that can be derived costs so little; the message says what the least is."""
+
+
+class Bound(NamedTuple):
+    """One cost that is bounded."""
+
+    name: str
+    limit: int
+    table: Tensor
+    """int64 (L, K): of the candidates."""
+    fixed: int
+    """Of what every derived network has."""
+
+    @property
+    def least(self) -> int:
+        """Of the cheapest network."""
+        return self.fixed + int(self.table.amin(1).sum())
+
+
+class Budget(NamedTuple):
+    """Parameters and FLOPs at most, of one image and forward; None: any number."""
+
+    parameters: int | None = None
+    flops: int | None = None
+
+    def bounds(self, costs: Costs) -> list[Bound]:
+        """What is bounded, with the costs of candidates and of the rest."""
+        rows = zip(self._fields, self, (costs.parameters, costs.flops), costs.fixed, strict=True)
+        return [Bound(name, limit, table, fixed) for name, limit, table, fixed in rows if limit is not None]
+
+    @property
+    def any(self) -> bool:
+        """Whether there is a bound."""
+        return self != Budget()
+
+
+def cost_of(path: list[int], costs: Costs) -> Cost:
+    """Of the network that `path` derives."""
+    rows = torch.arange(len(path)), torch.tensor(path)
+    spent = (int(table[rows].sum()) for table in (costs.parameters, costs.flops))
+    return Cost(*(fixed + more for fixed, more in zip(costs.fixed, spent, strict=True)))
+
+
+def best_path(scores: Tensor, costs: Costs, budget: Budget) -> list[int]:
+    """The path k_1, ..., k_L of the largest sum_l scores[l, k_l] among those within the budget.
+
+    Exact: row by row, of all partial paths those stay that no other one beats in score at no greater cost. Of equal
+    scores the cheaper one wins, then the first.
+
+    Args:
+        scores: (L, K), the logarithms of the architecture's probabilities, say.
+        costs: of the candidates.
+        budget: of the whole network.
+
+    Raises BudgetError.
+    """
+    bounds = budget.bounds(costs)
+    tables = [bound.table for bound in bounds]
+    left = [bound.limit - bound.fixed for bound in bounds]
+    # What the rows still to come cost at least, so that no partial path is kept that cannot be completed.
+    least = [[*table.amin(1).flip(0).cumsum(0).flip(0).tolist(), 0] for table in tables]
+    front: list[tuple[float, tuple[int, ...], tuple[int, ...]]] = [(0.0, (0,) * len(bounds), ())]
+    for row in range(len(scores)):
+        values = scores[row].tolist()
+        prices = [tuple(int(table[row, k]) for table in tables) for k in range(len(values))]
+        room = [limit - rest[row + 1] for limit, rest in zip(left, least, strict=True)]
+        grown = [
+            (score + values[k], tuple(s + p for s, p in zip(spent, prices[k], strict=True)), (*taken, k))
+            for score, spent, taken in front
+            for k in range(len(values))
+        ]
+        front = _undominated([g for g in grown if all(s <= r for s, r in zip(g[1], room, strict=True))])
+    if not front:
+        raise BudgetError(_unreachable(bounds))
+    return list(max(front, key=lambda state: state[0])[2])
+
+
+def _undominated(
+    states: list[tuple[float, tuple[int, ...], tuple[int, ...]]],
+) -> list[tuple[float, tuple[int, ...], tuple[int, ...]]]:
+    kept: list[tuple[float, tuple[int, ...], tuple[int, ...]]] = []
+    for state in sorted(states, key=lambda s: (-s[0], s[1])):
+        if not any(all(a <= b for a, b in zip(better[1], state[1], strict=True)) for better in kept):
+            kept.append(state)
+    return kept
+
+
+def _unreachable(bounds: list[Bound]) -> str:
+    parts = [f"derive_max_{bound.name} = {bound.limit:,} (the least is {bound.least:,})" for bound in bounds]
+    return f"no network of this space is within {' and '.join(parts)}"
+
+
+def penalty(logits: Tensor, costs: Costs, budget: Budget) -> Tensor:
+    """sum over what is bounded of relu(E[cost] / bound - 1), a scalar function of `logits` (L, K); E is over
+    independent choices k_l ~ softmax(logits_l)."""
+    probabilities = logits.softmax(1)
+    total = logits.new_zeros(())
+    for bound in budget.bounds(costs):
+        expected = bound.fixed + (probabilities * bound.table.to(logits)).sum()
+        total = total + torch.relu(expected / bound.limit - 1)
+    return total
