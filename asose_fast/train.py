@@ -32,7 +32,7 @@ from asose_fast.observers import ConsoleObserver, MetricsObserver, TensorBoardOb
 from asose_fast.result import write_result
 from asose_fast.resume import Resumable
 from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
-from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, together
+from asose_fast.search.processes import ALONE, Processes, ProcessesDifferError, ProcessLostError, cores, together
 
 EXIT_ERROR, EXIT_BREACH = 2, 3
 
@@ -74,7 +74,7 @@ _SWITCHES = {f"--{field.name}" for field in dataclasses.fields(Config) if field.
 _SWITCHES.add("--resume_if_there")
 
 
-def _normalized(words: Sequence[str]) -> list[str]:
+def normalized(words: Sequence[str]) -> list[str]:
     """--some-option=value as --some_option=value, and a bare --switch as --switch=true."""
     result = []
     for word, following in zip(words, [*words, "--"][1:], strict=True):
@@ -89,7 +89,7 @@ def _normalized(words: Sequence[str]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or resumes a search. Returns the exit status: 0, 2 (error), 3 (--strict breach), 128 + signal."""
-    words = _normalized(sys.argv[1:] if arguments is None else arguments)
+    words = normalized(sys.argv[1:] if arguments is None else arguments)
     speaker, kept = "", ""
     try:
         settings = _settings(words)
@@ -123,7 +123,8 @@ def _settings(words: Sequence[str]) -> Namespace:
         raise ValueError(f"the file of --config cannot be read as YAML: {error}") from error
 
 
-def _warn(message: str) -> None:
+def warn(message: str) -> None:
+    """Says what does not end the run."""
     sys.stderr.write(f"warning: {message}\n")
 
 
@@ -160,7 +161,7 @@ def _begin(settings: Namespace, words: Sequence[str]) -> tuple[Path, Config, Res
 
 
 def _resumed(folder: Path) -> tuple[Path, Config, Resumable]:
-    resumable = resume.read(folder, _warn)
+    resumable = resume.read(folder, warn)
     return folder, resumable.config, resumable
 
 
@@ -176,7 +177,7 @@ def _check_same_settings(folder: Path, there: Config, here: Config) -> None:
 def _run(config: Config, folder: Path, resumable: Resumable | None, console: Console, processes: Processes) -> int:
     if config.batch_size < processes.count:
         raise ValueError(f"batch_size {config.batch_size} leaves some of the {processes.count} processes without work")
-    device = _device(config.device, processes)
+    device = device_named(config.device, processes)
     data = processes.one_first(lambda: load_data(config, config.batch_size, config.seed, device))
     processes.open(device, config.process_timeout)
     _set_threads(config, data.image_size, processes)
@@ -184,7 +185,7 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     observers: list[Observer] = [screen, metrics] if processes.first else []
     trainer = Trainer(config, data, device, folder, observers, processes)
     if resumable is not None:
-        resumable.restore(trainer, _warn if processes.first else lambda _: None)
+        resumable.restore(trainer, warn if processes.first else lambda _: None)
         done = f"{trainer.progress.epoch} of {trainer.epochs} epochs"
         console.print(f"resuming {folder} after {done} and {trainer.progress.step} steps", soft_wrap=True)
     else:
@@ -241,7 +242,7 @@ def _set_threads(config: Config, image_size: int, processes: Processes) -> None:
         torch.set_num_threads(max(1, cores() // processes.local_count))
 
 
-def _device(name: str, processes: Processes) -> torch.device:
+def device_named(name: str, processes: Processes = ALONE) -> torch.device:
     """The device of a process; of several, each takes the GPU of its rank on its machine."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"

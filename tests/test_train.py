@@ -17,7 +17,7 @@ from asose_fast import checkpoint, provenance, result
 from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.search.evaluate import accuracy
-from asose_fast.train import _normalized, main
+from asose_fast.train import main, normalized
 from tests.helpers import CPU, ROOT, TINY, make_config, options
 
 FILES = {"config.yaml", "metrics.jsonl", "checkpoints", "tensorboard", "genotype.json", "model.safetensors"}
@@ -357,9 +357,9 @@ def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(tmp_path, capsys,
 
 
 def test_words_of_the_command_line():
-    assert _normalized([]) == []
-    assert _normalized(["--strict"]) == ["--strict=true"]
-    assert _normalized(["--limit-train", "50", "--strict", "--augment", "false"]) == [
+    assert normalized([]) == []
+    assert normalized(["--strict"]) == ["--strict=true"]
+    assert normalized(["--limit-train", "50", "--strict", "--augment", "false"]) == [
         *("--limit_train", "50", "--strict=true", "--augment", "false")
     ]
-    assert _normalized(["--out=a-b", "--config", "my-run.yaml"]) == ["--out=a-b", "--config", "my-run.yaml"]
+    assert normalized(["--out=a-b", "--config", "my-run.yaml"]) == ["--out=a-b", "--config", "my-run.yaml"]

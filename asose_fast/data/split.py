@@ -39,6 +39,19 @@ class Split:
         self._shuffle = shuffle
         self._augment = augment
 
+    def joined(self, other: Split) -> Split:
+        """The images of both, as this one gives them."""
+        return Split(
+            self.name,
+            self._pool,
+            torch.cat((self._members, other._members)),
+            self._transform,
+            batch_size=self.batch_size,
+            seed=self._seed,
+            shuffle=self._shuffle,
+            augment=self._augment,
+        )
+
     def __len__(self) -> int:
         """Number of images."""
         return len(self._members)

@@ -47,6 +47,8 @@ class EvolvableBlock(nn.Module):
         self.spec = spec
         self.mixed = MixedOp(spec.candidates, spec.in_channels, spec.stride)
         self.gain = nn.Parameter(torch.tensor(gain))
+        self.drop_path = 0.0
+        """In training, the probability that an image takes the shortcut alone (arXiv 1605.07648)."""
         self.project: nn.Module | None = None
         if spec.project:
             self.project = nn.Sequential(
@@ -64,8 +66,17 @@ class EvolvableBlock(nn.Module):
     ) -> Tensor:
         """Shapes (N, in, H, W) -> (N, out, ceil(H/s), ceil(W/s)); `weights`, `index` and `kept` as in MixedOp."""
         shortcut = self.shortcut(x)
-        y: Tensor = self.mixed(x, weights, index, kept, gain=self.gain, shortcut=shortcut)
+        if self.training and self.drop_path:
+            mixed = self.mixed(x, weights, index, kept)
+            y: Tensor = shortcut + self._kept_paths(x) * self.gain * (mixed - shortcut)
+            return y if self.project is None else self.project(y)
+        y = self.mixed(x, weights, index, kept, gain=self.gain, shortcut=shortcut)
         return y if self.project is None else self.project(y)
+
+    def _kept_paths(self, x: Tensor) -> Tensor:
+        """For each image 0 with probability `drop_path`, else 1 / (1 - drop_path); (N, 1, 1, 1)."""
+        kept = torch.rand(len(x), 1, 1, 1, device=x.device, dtype=x.dtype) >= self.drop_path
+        return kept / (1 - self.drop_path)
 
     def shortcut(self, x: Tensor) -> Tensor:
         """What the mixed operation is blended with: x in the shape of its output."""

@@ -1,0 +1,137 @@
+"""`python -m asose_fast.derive RUN`: chooses a network from the supernet of a run, anew and in other ways.
+
+The supernet is that of the end of the search, `checkpoints/supernet.pt`, or, of a run that has not come so far, that
+of its newest checkpoint. The network has the supernet's weights; `python -m asose_fast.retrain` trains from scratch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+
+from asose_fast import checkpoint, resume
+from asose_fast.checkpoint import CheckpointError
+from asose_fast.config import Config
+from asose_fast.data import Data, load_data
+from asose_fast.derived import save
+from asose_fast.resume import Resumable
+from asose_fast.search import Trainer
+from asose_fast.search.budget import Budget, best_path, cost_of
+from asose_fast.search.evaluate import accuracy
+from asose_fast.search.perturbation import losses_without
+from asose_fast.space.cost import Cost, candidate_costs
+from asose_fast.space.network import Network
+from asose_fast.train import warn
+
+Method = Literal["argmax", "perturbation"]
+
+
+class Derived(NamedTuple):
+    """What was chosen, and what it is worth before any further training."""
+
+    network: Network
+    cost: Cost
+    valid_accuracy: float
+    data: Data
+
+
+def derive(
+    run: str | Path,
+    method: Method = "argmax",
+    *,
+    max_parameters: int | None = None,
+    max_flops: int | None = None,
+    device: str = "cpu",
+) -> Derived:
+    """The network of largest total score, sum_l s[l, k_l], within the budget.
+
+    Args:
+        run: run folder of `python -m asose_fast.train`; its data must still be where they were.
+        method: s is the logarithm of the architecture's probability, or the validation accuracy that the supernet loses
+            without the candidate (`perturbation.losses_without`).
+        max_parameters: of the network; None: as the run was configured.
+        max_flops: likewise.
+        device: where to evaluate.
+
+    Raises:
+        CheckpointError, DataError: the run cannot be read; BudgetError: no network costs so little.
+    """
+    resumable = _supernet(Path(run))
+    config, place = resumable.config, torch.device(device)
+    data = load_data(config, config.batch_size, config.seed, place)
+    trainer = Trainer(config, data, place, Path(run))
+    resumable.restore(trainer, warn)
+    budget = Budget(
+        config.derive_max_parameters if max_parameters is None else max_parameters,
+        config.derive_max_flops if max_flops is None else max_flops,
+    )
+    costs = candidate_costs(trainer.network.spec, data.image_size)
+    scores = trainer.selector.logits().detach().log_softmax(1)
+    if method == "perturbation":
+        best_path(scores, costs, budget)  # a budget that cannot be kept is refused before the long part
+        scores = losses_without(scores.exp(), lambda weights: _mixture_accuracy(trainer, weights), config.seed)
+    path = best_path(scores.cpu(), costs, budget)
+    network = trainer.network.derive(path)
+    trainer.calibrate(network)
+    batches = data.valid.batches(0, shuffle=False, augment=False)
+    return Derived(network.eval(), cost_of(path, costs), accuracy(network, batches), data)
+
+
+def _supernet(run: Path) -> Resumable:
+    kept = run / "checkpoints" / "supernet.pt"
+    if kept.is_file():
+        state = checkpoint.load(kept)
+        return Resumable(kept, Config.from_dict(state["config"]), state)
+    resumable = resume.read(run, warn)
+    if resumable.state["progress"]["phase"] == "optimize":
+        raise CheckpointError(f"{run} has no supernet any more: {kept} is missing, and the network is derived already")
+    return resumable
+
+
+@torch.no_grad()
+def _mixture_accuracy(trainer: Trainer, weights: Tensor) -> float:
+    """Validation accuracy of the soft mixture under the statistics of each batch."""
+    network = trainer.network.train()
+    buffers = [buffer.clone() for buffer in network.buffers()]
+    correct = images = 0
+    for x, y in trainer.data.valid.batches(0, shuffle=False, augment=False):
+        correct += int((network(x, weights).argmax(1) == y).sum())
+        images += len(y)
+    for buffer, before in zip(network.buffers(), buffers, strict=True):
+        buffer.copy_(before)
+    return correct / images
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Derives, saves and prints. Returns the exit status: 0, or 2 after an error."""
+    parser = argparse.ArgumentParser(prog="python -m asose_fast.derive", description=__doc__)
+    parser.add_argument("run", metavar="RUN", help="run folder of python -m asose_fast.train")
+    parser.add_argument("--method", choices=get_args(Method), default="argmax", help="how operations are chosen")
+    bound: dict[str, Any] = {"type": int, "metavar": "N"}
+    parser.add_argument("--max_parameters", "--max-parameters", help="of the network", **bound)
+    parser.add_argument("--max_flops", "--max-flops", help="of the network, for one image", **bound)
+    parser.add_argument("--out", metavar="FOLDER", help="folder to write; default: RUN/derived-METHOD")
+    given = parser.parse_args(arguments)
+    out = Path(given.out or Path(given.run) / f"derived-{given.method}")
+    try:
+        found = derive(given.run, given.method, max_parameters=given.max_parameters, max_flops=given.max_flops)
+        out.mkdir(parents=True, exist_ok=True)
+        data = found.data
+        save(out, found.network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
+    except (ValueError, OSError, CheckpointError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    print(f"operations: {', '.join(block.candidates[0] for block in found.network.spec.blocks)}")
+    print(f"{found.cost.parameters:,} parameters, {found.cost.flops:,} FLOPs an image")
+    print(f"validation accuracy with the supernet's weights {found.valid_accuracy:.2%}; written to {out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

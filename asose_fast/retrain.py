@@ -1,0 +1,123 @@
+"""`python -m asose_fast.retrain GENOTYPE`: trains a derived architecture from scratch.
+
+GENOTYPE is a run folder or its `genotype.json`. The images are those of the run unless options say otherwise. Killed
+and called again with the same options and --out, it goes on from the last epoch's end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from rich.console import Console
+
+from asose_fast import checkpoint_folder, derived
+from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
+from asose_fast.data import load_data
+from asose_fast.data.config import DataConfig
+from asose_fast.search.retrainer import Record, RetrainConfig, Retrainer
+from asose_fast.space.genotype import Genotype
+from asose_fast.train import EXIT_ERROR, device_named, normalized, warn
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Trains or goes on training. Returns the exit status: 0, or 2 after an error."""
+    try:
+        settings = _parser().parse_args(normalized(sys.argv[1:] if arguments is None else arguments))
+        folder, genotype = _genotype(Path(settings.genotype))
+        config = _config(settings, folder)
+        _run(config, genotype, Path(settings.out or f"{folder}/retrain-{time.strftime('%Y%m%d-%H%M%S')}"), Console())
+    except (ValueError, OSError, CheckpointError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_ERROR
+    return 0
+
+
+def _parser() -> ArgumentParser:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(prog="python -m asose_fast.retrain", description=__doc__)
+    parser.add_argument("genotype", metavar="GENOTYPE", help="run folder, or its genotype.json")
+    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--out", type=str | None, help="folder to write; default: RUN/retrain-TIME")
+    parser.add_class_arguments(RetrainConfig, as_group=False)
+    return parser
+
+
+def _genotype(path: Path) -> tuple[Path, Genotype]:
+    """The run folder and its architecture."""
+    folder = path if path.is_dir() else path.parent
+    if not path.is_dir() and path.name != derived.GENOTYPE:
+        raise ValueError(f"{path} is neither a run folder nor a {derived.GENOTYPE}")
+    return folder, derived.load_genotype(folder)
+
+
+def _config(settings: Namespace, folder: Path) -> RetrainConfig:
+    """The settings given; those of the data that are not given are the run's."""
+    values: dict[str, Any] = {field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)}
+    beside = folder / "config.yaml"
+    if beside.is_file():
+        run = yaml.safe_load(beside.read_text())
+        for field in dataclasses.fields(DataConfig):
+            if values[field.name] == field.default and field.name in run:
+                values[field.name] = run[field.name]
+    return RetrainConfig(**values)
+
+
+def _run(config: RetrainConfig, genotype: Genotype, out: Path, console: Console) -> None:
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    device = device_named(config.device)
+    data = load_data(config, config.batch_size, config.seed, device)
+    retrainer = Retrainer(config, genotype.network, data, device)
+    checkpoints = out / "checkpoints"
+    if checkpoint_folder.holds_checkpoints(checkpoints):
+        path, state = checkpoint_folder.load_newest(checkpoints, warn)
+        try:
+            retrainer.load_state_dict(state)
+        except (CheckpointError, KeyError, RuntimeError) as error:
+            raise CheckpointError(f"cannot go on from {path}: {error}") from error
+        console.print(f"going on after {len(retrainer.history)} of {config.epochs} epochs", soft_wrap=True)
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    operations = ", ".join(genotype.operations)
+    console.print(f"{out}: {len(retrainer.images)} training images; {operations}", soft_wrap=True)
+
+    def tell(record: Record) -> None:
+        lines = "".join(json.dumps(one) + "\n" for one in retrainer.history)
+        write_atomically(out / "metrics.jsonl", lines.encode())
+        valid = f"  valid {record['valid_accuracy']:.1%}" if "valid_accuracy" in record else ""
+        console.print(
+            f"{record['epoch']:4d}/{config.epochs:<4d}  loss {record['train_loss']:.3f}  train "
+            f"{record['train_accuracy']:.1%}{valid}  {record['images_per_second']:.0f} images/s",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    retrainer.run(tell, checkpoints)
+    network = retrainer.network.eval()
+    test_accuracy = retrainer.test_accuracy()
+    derived.save(out, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
+    parameters = sum(p.numel() for p in network.parameters())
+    last = retrainer.history[-1]
+    summary = {
+        "test_accuracy": test_accuracy,
+        "valid_accuracy": last.get("valid_accuracy"),
+        "train_accuracy": last["train_accuracy"],
+        "operations": list(genotype.operations),
+        "parameters": parameters,
+        "seconds": sum(record["seconds"] for record in retrainer.history),
+        "settings": dataclasses.asdict(config),
+    }
+    write_json(out / "summary.json", summary)
+    console.print(f"test accuracy {test_accuracy:.2%} ({parameters:,} parameters); results in {out}", soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

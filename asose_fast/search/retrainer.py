@@ -1,0 +1,210 @@
+"""Training a derived architecture from scratch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from asose_fast import checkpoint_folder
+from asose_fast.checkpoint import CheckpointError
+from asose_fast.config import OptimizerConfig
+from asose_fast.data import Data
+from asose_fast.data.config import DataConfig
+from asose_fast.data.cutout import cut_out
+from asose_fast.data.seeds import generator
+from asose_fast.search.evaluate import accuracy
+from asose_fast.search.optimizers import load_named_state, named_state, weight_optimizer
+from asose_fast.space.auxiliary import Auxiliary
+from asose_fast.space.network import Network, NetworkSpec
+
+Record = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How an architecture is trained from scratch."""
+
+    epochs: int = 100
+    """Of the whole training."""
+    batch_size: int = 96
+    """Images per step."""
+    learning_rate: float = 0.025
+    """At the start; it falls to 0 along a cosine."""
+    momentum: float = 0.9
+    weight_decay: float = 3e-4
+    gradient_clip: float = 5.0
+    """Largest norm of the gradient; 0: no bound."""
+    label_smoothing: float = 0.0
+    """Share of the target that goes to all classes alike."""
+    cutout: int = 0
+    """Side of the square that is blanked in every training image, in pixels; 0: none."""
+    drop_path: float = 0.0
+    """Probability, at the end, that an image takes a block's shortcut alone; it rises linearly from 0."""
+    auxiliary: float = 0.0
+    """Weight of the loss of a second classifier two thirds of the way through; 0: none. DARTS takes 0.4."""
+    channels: int | None = None
+    """Channels of the stem; the other widths follow in proportion. None: as in the genotype."""
+    keep_validation: bool = False
+    """Leave the validation images out of the training, and measure on them at the end of every epoch."""
+    seed: int = 0
+    """Of everything random."""
+    device: str = "auto"
+    """cpu, cuda, cuda:N, or auto: cuda where there is one."""
+    threads: int | None = None
+    """CPU threads; by default as many as torch takes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrainConfig(TrainingConfig, DataConfig):
+    """Every setting of `python -m asose_fast.retrain`. Raises ValueError for one out of range."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("epochs", 1), ("batch_size", 2), ("cutout", 0), ("channels", 1), ("threads", 1)):
+            if (value := getattr(self, name)) is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        for name in ("learning_rate", "momentum", "weight_decay", "gradient_clip", "auxiliary"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
+        for name in ("drop_path", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+
+
+def scaled(spec: NetworkSpec, channels: int | None) -> NetworkSpec:
+    """The spec with `channels` channels in the stem and the other widths in proportion, at least 1."""
+    if channels is None or channels == spec.stem_channels:
+        return spec
+    widths = [max(1, round(width * channels / spec.stem_channels)) for width in spec.widths]
+    blocks, here = [], 0
+    for block in spec.blocks:
+        before, here = here, here + block.project
+        blocks.append(dataclasses.replace(block, in_channels=widths[before], out_channels=widths[here]))
+    return dataclasses.replace(spec, stem_channels=channels, blocks=tuple(blocks))
+
+
+class Retrainer:
+    """Trains a network with one candidate a block from its initialisation; can stop and go on at any epoch's end."""
+
+    def __init__(self, config: RetrainConfig, spec: NetworkSpec, data: Data, device: torch.device) -> None:
+        """Raises ValueError for an architecture with a choice left, or one that does not fit the data."""
+        if any(len(block.candidates) != 1 for block in spec.blocks):
+            raise ValueError("only an architecture with one operation in every block can be trained from scratch")
+        if (spec.in_channels, spec.classes) != (data.channels, len(data.classes)):
+            raise ValueError(
+                f"the architecture is for {spec.in_channels} channels and {spec.classes} classes, the data have "
+                f"{data.channels} and {len(data.classes)}"
+            )
+        torch.manual_seed(config.seed)
+        self.config, self.data, self.device = config, data, device
+        self.network: Network = Network(scaled(spec, config.channels)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.auxiliary = Auxiliary(self.network).to(device) if config.auxiliary else None
+        trained = nn.ModuleList([self.network, *([self.auxiliary] if self.auxiliary else [])])
+        optimizer_config = OptimizerConfig(
+            config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+        self.optimizer, self._trained = weight_optimizer(optimizer_config, trained), trained
+        self.images = data.train if config.keep_validation else data.train.joined(data.valid)
+        self.history: list[Record] = []
+
+    def run(self, on_epoch: Callable[[Record], None] = lambda _: None, folder: Path | None = None) -> None:
+        """Trains to the last epoch; writes a checkpoint at the end of each into `folder`, where one is given.
+
+        Raises ValueError where the loss stops being a number, and CheckpointError.
+        """
+        while len(self.history) < self.config.epochs:
+            record = self._epoch(len(self.history))
+            self.history.append(record)
+            if folder is not None:
+                checkpoint_folder.save_newest(folder, len(self.history), 0, self.state_dict(), keep=1)
+            on_epoch(record)
+
+    def _epoch(self, epoch: int) -> Record:
+        config, started = self.config, time.perf_counter()
+        for block in self.network.evolvable_blocks():
+            block.drop_path = config.drop_path * epoch / max(1, config.epochs - 1)
+        self._trained.train()
+        steps = self.images.num_batches()
+        loss_sum = torch.zeros((), device=self.device)
+        correct, images = torch.zeros((), dtype=torch.int64, device=self.device), 0
+        for step, (x, y) in enumerate(self.images.batches(epoch)):
+            done = (epoch + step / steps) / config.epochs
+            self.optimizer.param_groups[0]["lr"] = config.learning_rate * (1 + math.cos(math.pi * done)) / 2
+            if config.cutout:
+                x = cut_out(x, config.cutout, generator(config.seed, "cutout", epoch, step))
+            loss, scores = self._loss(x, y)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if config.gradient_clip:
+                nn.utils.clip_grad_norm_(self._trained.parameters(), config.gradient_clip)
+            self.optimizer.step()
+            loss_sum += loss.detach() * len(y)
+            correct, images = correct + (scores.argmax(1) == y).sum(), images + len(y)
+        seconds = time.perf_counter() - started
+        mean_loss = float(loss_sum) / images
+        if not math.isfinite(mean_loss):
+            raise ValueError(
+                f"the loss is {mean_loss} in epoch {epoch + 1}: lower learning_rate ({config.learning_rate})"
+            )
+        record: Record = {
+            "epoch": epoch + 1,
+            "train_loss": mean_loss,
+            "train_accuracy": int(correct) / images,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": seconds,
+            "images_per_second": images / seconds,
+        }
+        if config.keep_validation:
+            batches = self.data.valid.batches(0, shuffle=False, augment=False)
+            record["valid_accuracy"] = accuracy(self.network, batches)
+        return record
+
+    def _loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        scores = self.network(x)
+        loss = cross_entropy(scores, y, label_smoothing=self.config.label_smoothing)
+        if self.auxiliary is not None:
+            second = cross_entropy(self.auxiliary(), y, label_smoothing=self.config.label_smoothing)
+            loss = loss + self.config.auxiliary * second
+        return loss, scores
+
+    def test_accuracy(self) -> float:
+        """Of the network as it is: to be read once, at the end."""
+        return accuracy(self.network, self.data.test.batches(0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on."""
+        return {
+            "retrain": dataclasses.asdict(self.config),
+            "digest": self.data.digest,
+            "spec": self.network.spec.to_dict(),
+            "trained": self._trained.state_dict(),
+            "optimizer": named_state(self.optimizer, dict(self._trained.named_parameters())),
+            "history": self.history,
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`. Raises CheckpointError where settings, architecture or data are others."""
+        for name, here in (
+            ("retrain", dataclasses.asdict(self.config)),
+            ("digest", self.data.digest),
+            ("spec", self.network.spec.to_dict()),
+        ):
+            if state.get(name) != here:
+                what = {"retrain": "other settings", "digest": "other images", "spec": "another architecture"}[name]
+                raise CheckpointError(f"it was begun with {what}: give another --out")
+        self._trained.load_state_dict(state["trained"])
+        load_named_state(self.optimizer, dict(self._trained.named_parameters()), state["optimizer"])
+        self.history = list(state["history"])
+        torch.set_rng_state(state["torch_rng"])
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)

@@ -1,0 +1,45 @@
+"""A second classifier inside a network, whose loss helps to train a deep one from scratch (arXiv 1806.09055)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from asose_fast.space.network import Network
+
+
+class Auxiliary(nn.Module):
+    """Class scores from the features two thirds of the way through a network: ReLU, means over a 2x2 grid, a 1x1 and a
+    2x2 convolution to 128 and 768 channels, each with norm and ReLU, a linear classifier. It is no part of the network.
+
+    A forward pass of the network in training mode leaves the features here, for `forward` to take.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        block = network.evolvable_blocks()[2 * len(network.blocks) // 3 - 1 if len(network.blocks) > 1 else 0]
+        self.head = nn.Sequential(
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Conv2d(block.spec.out_channels, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+            nn.BatchNorm2d(768),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(768, network.spec.classes),
+        )
+        self._features: Tensor | None = None
+        block.register_forward_hook(self._keep)
+
+    def _keep(self, block: nn.Module, _: object, output: Tensor) -> None:
+        if block.training:
+            self._features = output
+
+    def forward(self) -> Tensor:
+        """Scores (N, classes) for the batch that the network saw last."""
+        if self._features is None:
+            raise RuntimeError("the network has not run in training mode yet")
+        scores: Tensor = self.head(self._features)
+        self._features = None
+        return scores

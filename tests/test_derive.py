@@ -1,0 +1,122 @@
+"""`asose_fast.derive` and `asose_fast.retrain`, as functions and as commands."""
+
+import json
+
+import pytest
+import torch
+
+import asose_fast
+from asose_fast import derive as derive_module
+from asose_fast import retrain as retrain_module
+from asose_fast.derive import derive
+from asose_fast.search.perturbation import losses_without
+from asose_fast.space.cost import largest_derived
+from asose_fast.train import main as train
+from tests.helpers import options, python
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    assert train([*options(), "--out", str(folder)]) == 0
+    return folder
+
+
+def test_argmax_is_what_the_run_derived(run):
+    found = derive(run)
+    summary = json.loads((run / "summary.json").read_text())
+    assert [block.candidates[0] for block in found.network.spec.blocks] == summary["operations"]
+    assert 0 <= found.valid_accuracy <= 1
+    assert found.cost == largest_derived(found.network.spec, 8)
+
+
+def test_a_budget_is_kept_and_one_that_cannot_be_is_refused(run):
+    whole = derive(run).cost
+    least = derive(run, max_flops=1 << 40).cost
+    assert least == whole
+    bound = whole.flops - 1
+    assert derive(run, max_flops=bound).cost.flops <= bound
+    with pytest.raises(ValueError, match="the least is"):
+        derive(run, max_parameters=3)
+
+
+def test_perturbation_keeps_what_is_missed_most(run):
+    found = derive(run, "perturbation")
+    assert len(found.network.spec.blocks) == 2
+    assert derive(run, "perturbation").network.spec == found.network.spec
+
+
+def test_what_is_lost_without_a_candidate():
+    value = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]], dtype=torch.float64)
+    asked = []
+
+    def accuracy(weights):
+        asked.append(weights.clone())
+        return float((weights * value).sum())
+
+    probabilities = torch.full((2, 3), 1 / 3, dtype=torch.float64)
+    found = losses_without(probabilities, accuracy, seed=0)
+    assert found.argmax(1).tolist() == [1, 0]
+    # Without k, a row's mean is that of the other two.
+    expected = value.mean(1, keepdim=True) - (value.sum(1, keepdim=True) - value) / 2
+    torch.testing.assert_close(found, expected)
+    assert len(asked) == 2 * (3 + 1)
+    assert torch.equal(probabilities, torch.full((2, 3), 1 / 3, dtype=torch.float64))
+
+
+def test_the_command_writes_what_load_reads(run, tmp_path, capsys):
+    assert derive_module.main([str(run), "--method", "perturbation", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "operations: " in printed
+    assert "validation accuracy with the supernet's weights" in printed
+    network = asose_fast.load(tmp_path / "out")
+    assert network(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_the_command_says_what_is_wrong(run, tmp_path, capsys):
+    assert derive_module.main([str(tmp_path / "nowhere")]) == 2
+    assert "no checkpoint" in capsys.readouterr().err
+    assert derive_module.main([str(run), "--max-flops", "1"]) == 2
+    assert "derive_max_flops = 1 (the least is" in capsys.readouterr().err
+
+
+def test_a_run_that_has_not_ended_is_derived_from_its_newest_checkpoint(tmp_path):
+    result = python("-m", "asose_fast.train", *options(limit_train=60), "--out", str(tmp_path / "run"))
+    assert result.returncode == 0, result.stderr
+    (tmp_path / "run" / "checkpoints" / "supernet.pt").unlink()
+    with pytest.raises(RuntimeError, match="has no supernet any more"):
+        derive(tmp_path / "run")
+
+
+SMALL = ["--epochs=2", "--batch_size=20", "--threads=1"]
+
+
+def test_retraining_a_run_writes_a_folder_that_load_reads(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert retrain_module.main([str(run), "--out", str(out), *SMALL, "--cutout=2", "--drop-path", "0.1"]) == 0
+    assert "test accuracy" in capsys.readouterr().out
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["settings"]["limit_train"] == 120  # as in the run
+    assert len((out / "metrics.jsonl").read_text().splitlines()) == 2
+    assert asose_fast.load(out)(torch.randn(1, 1, 8, 8)).shape == (1, 10)
+    assert summary["operations"] == json.loads((run / "genotype.json").read_text())["operations"]
+    again = retrain_module.main(
+        [str(out / "genotype.json"), "--out", str(tmp_path / "two"), *SMALL, "--limit_train=80"]
+    )
+    assert again == 0
+
+
+def test_a_finished_retraining_goes_no_further_and_other_settings_are_refused(run, tmp_path, capsys):
+    out = str(tmp_path / "out")
+    assert retrain_module.main([str(run), "--out", out, *SMALL]) == 0
+    assert retrain_module.main([str(run), "--out", out, *SMALL]) == 0
+    assert "going on after 2 of 2 epochs" in capsys.readouterr().out
+    assert retrain_module.main([str(run), "--out", out, *SMALL, "--seed=5"]) == 2
+    assert "begun with other settings" in capsys.readouterr().err
+
+
+def test_retraining_says_what_is_wrong(tmp_path, capsys):
+    assert retrain_module.main([str(tmp_path / "model.bin")]) == 2
+    assert "neither a run folder nor a genotype.json" in capsys.readouterr().err
+    assert retrain_module.main([str(tmp_path)]) == 2
+    assert "holds no finished run" in capsys.readouterr().err
