@@ -22,16 +22,43 @@ CANDIDATES = (
 """The ten candidate operations, in the order of the logits (DESIGN section 2)."""
 
 
+CELL_CANDIDATES = {
+    "darts": (
+        "none",
+        "max_pool_3x3",
+        "avg_pool_3x3",
+        "skip_connect",
+        "sep_conv_3x3",
+        "sep_conv_5x5",
+        "dil_conv_3x3",
+        "dil_conv_5x5",
+    ),
+    "nasbench201": ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"),
+}
+"""The candidate operations of the spaces of cells, in the order of their logits."""
+
+
 @dataclasses.dataclass(frozen=True)
 class SpaceConfig:
-    """The search space."""
+    """The search space (docs/spaces.md)."""
+
+    space: Literal["chain", "darts", "nasbench201"] = "chain"
+    """A chain of evolvable blocks, or a network of cells whose edges are mixed operations."""
 
     channels: int = 16
     """Channels of the stem; they double at blocks 1 and 3."""
     depth: int = 6
-    """Number of evolvable blocks at the start."""
-    candidates: tuple[str, ...] = CANDIDATES
-    """Candidate operations, in the order of the logits."""
+    """Number of evolvable blocks at the start, of the chain."""
+    cells: int | None = None
+    """Number of cells: of darts in all (8), of nasbench201 in each of its three stages (5)."""
+    candidates: tuple[str, ...] = ()
+    """Candidate operations, in the order of the logits; none given: those of the space."""
+
+    def __post_init__(self) -> None:
+        if not self.candidates:
+            object.__setattr__(self, "candidates", CELL_CANDIDATES.get(self.space, CANDIDATES))
+        if following := getattr(super(), "__post_init__", None):
+            following()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,6 +239,7 @@ _AT_LEAST = {
     "recalibration_batches": 1,
     "channels": 1,
     "depth": 1,
+    "cells": 1,
     "max_depth": 1,
     "growth_patience": 1,
     "growth_noise": 0.0,
@@ -300,6 +328,10 @@ class Config(
         for name, lowest in _AT_LEAST.items():
             if (value := getattr(self, name)) is not None and value < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, got {value}")
+        if self.space != "chain":
+            bounds = ("max_parameters", "max_flops", "derive_max_parameters", "derive_max_flops")
+            if given := [name for name in bounds if getattr(self, name) is not None]:
+                raise ValueError(f"{given[0]} bounds networks of the space chain; the space is {self.space}")
         if not 1 < self.growth_factor < float("inf"):
             raise ValueError(f"growth_factor must be greater than 1 and finite, got {self.growth_factor}")
         if not self.baseline_momentum < 1:

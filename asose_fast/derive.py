@@ -22,11 +22,12 @@ from asose_fast.data import Data, load_data
 from asose_fast.derived import save
 from asose_fast.resume import Resumable
 from asose_fast.search import Trainer
-from asose_fast.search.budget import Budget, best_path, cost_of
+from asose_fast.search.budget import Budget, best_path
 from asose_fast.search.evaluate import accuracy
 from asose_fast.search.perturbation import losses_without
-from asose_fast.space.cost import Cost, candidate_costs
-from asose_fast.space.network import Network
+from asose_fast.space.build import Supernet
+from asose_fast.space.cost import Cost, candidate_costs, cost_of
+from asose_fast.space.network import NetworkSpec
 from asose_fast.train import warn
 
 Method = Literal["argmax", "perturbation"]
@@ -35,7 +36,7 @@ Method = Literal["argmax", "perturbation"]
 class Derived(NamedTuple):
     """What was chosen, and what it is worth before any further training."""
 
-    network: Network
+    network: Supernet
     cost: Cost
     valid_accuracy: float
     data: Data
@@ -71,16 +72,22 @@ def derive(
         config.derive_max_parameters if max_parameters is None else max_parameters,
         config.derive_max_flops if max_flops is None else max_flops,
     )
-    costs = candidate_costs(trainer.network.spec, data.image_size)
+    spec = trainer.network.spec
+    if budget.any and not isinstance(spec, NetworkSpec):
+        raise ValueError("bounds are for networks of the space chain; this run searched cells")
+    costs = candidate_costs(spec, data.image_size) if isinstance(spec, NetworkSpec) else None
+
+    def choose(scores: Tensor) -> list[int]:
+        return trainer.network.choose(scores) if costs is None else best_path(scores.cpu(), costs, budget)
+
     scores = trainer.selector.logits().detach().log_softmax(1)
+    path = choose(scores)  # a budget that cannot be kept is refused before the long part
     if method == "perturbation":
-        best_path(scores, costs, budget)  # a budget that cannot be kept is refused before the long part
-        scores = losses_without(scores.exp(), lambda weights: _mixture_accuracy(trainer, weights), config.seed)
-    path = best_path(scores.cpu(), costs, budget)
+        path = choose(losses_without(scores.exp(), lambda weights: _mixture_accuracy(trainer, weights), config.seed))
     network = trainer.network.derive(path)
     trainer.calibrate(network)
     batches = data.valid.batches(0, shuffle=False, augment=False)
-    return Derived(network.eval(), cost_of(path, costs), accuracy(network, batches), data)
+    return Derived(network.eval(), cost_of(network.spec, data.image_size), accuracy(network, batches), data)
 
 
 def _supernet(run: Path) -> Resumable:
@@ -127,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    print(f"operations: {', '.join(block.candidates[0] for block in found.network.spec.blocks)}")
+    print(f"operations: {', '.join(found.network.operations)}")
     print(f"{found.cost.parameters:,} parameters, {found.cost.flops:,} FLOPs an image")
     print(f"validation accuracy with the supernet's weights {found.valid_accuracy:.2%}; written to {out}")
     return 0

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from asose_fast.checkpoint import write_atomically, write_json
 from asose_fast.checkpoint_folder import holds_checkpoints
+from asose_fast.space.build import Supernet, build
 from asose_fast.space.genotype import Genotype
-from asose_fast.space.network import Network
 
 GENOTYPE, WEIGHTS = "genotype.json", "model.safetensors"
 
 
 def save(
     run: str | Path,
-    network: Network,
+    network: Supernet,
     *,
     classes: Sequence[str],
     mean: Sequence[float],
@@ -40,7 +40,7 @@ def save(
     write_atomically(Path(run) / WEIGHTS, weights)
 
 
-def load(run: str | Path) -> Network:
+def load(run: str | Path) -> Supernet:
     """The derived network of a run folder, with its weights, on the CPU, in evaluation mode.
 
     Its input is (N, C, H, W) float32, normalised as `genotype.json` says; its output (N, classes), scores before the
@@ -66,7 +66,7 @@ def load_genotype(run: str | Path) -> Genotype:
         raise ValueError(f"{path} {error}") from error
 
 
-def load_weights(run: str | Path, genotype: Genotype) -> Network:
+def load_weights(run: str | Path, genotype: Genotype) -> Supernet:
     """The network of `genotype` with the weights of a run folder, in evaluation mode. Raises as `load`."""
     path = _existing(Path(run) / WEIGHTS)
     content = path.read_bytes()
@@ -78,7 +78,7 @@ def load_weights(run: str | Path, genotype: Genotype) -> Network:
         raise ValueError(f"{path} is damaged or no safetensors file ({error})") from error
     if unlike := _unlike(_empty_state(genotype), weights):
         raise ValueError(f"{path} is not of the network in {GENOTYPE} beside it: {unlike}")
-    network = Network(genotype.network)
+    network = build(genotype.network)
     network.load_state_dict(weights)
     return network.eval()
 
@@ -95,7 +95,7 @@ def _empty_state(genotype: Genotype) -> dict[str, Tensor]:
     """Names, shapes and dtypes of the network's state, without memory: a damaged genotype may ask for any amount."""
     try:
         with torch.device("meta"):
-            return Network(genotype.network).state_dict()
+            return build(genotype.network).state_dict()
     except (RuntimeError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"{GENOTYPE} is damaged: it is of no network that can be built ({reason})") from error

@@ -24,7 +24,7 @@ def write_result(trainer: Trainer, folder: Path) -> Record:
     test_accuracy = accuracy(network, trainer.data.test.batches(0, turns=processes.part), processes)
     history = trainer.history
     last_search = next(r for r in reversed(history) if r["phase"] in ("search", "growth"))
-    operations = [block.spec.candidates[0] for block in network.evolvable_blocks()]
+    operations = list(network.operations)
     summary = {
         "version": __version__,
         "torch": torch.__version__,
@@ -35,7 +35,7 @@ def write_result(trainer: Trainer, folder: Path) -> Record:
         "valid_accuracy": trainer.progress.best_accuracy,
         "operations": operations,
         "parameters": sum(p.numel() for p in network.parameters()),
-        "depth": len(network.blocks),
+        "depth": network.depth,
         "growth": [r["growth"] for r in history if r.get("growth")],
         "batch_size_errors": sum(r["batch_size_errors"] for r in history),
         "health": last_search["health"],

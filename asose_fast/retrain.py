@@ -1,6 +1,7 @@
 """`python -m asose_fast.retrain GENOTYPE`: trains a derived architecture from scratch.
 
-GENOTYPE is a run folder or its `genotype.json`. The images are those of the run unless options say otherwise. Killed
+GENOTYPE is a run folder, its `genotype.json`, or an architecture of cells in the text format of DARTS or
+NAS-Bench-201, as it is or in a file. The images are those of the run unless options say otherwise. Killed
 and called again with the same options and --out, it goes on from the last epoch's end.
 """
 
@@ -21,20 +22,26 @@ from rich.console import Console
 
 from asose_fast import checkpoint_folder, derived
 from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
-from asose_fast.data import load_data
+from asose_fast.data import Data, load_data
 from asose_fast.data.config import DataConfig
 from asose_fast.search.retrainer import Record, RetrainConfig, Retrainer
-from asose_fast.space.genotype import Genotype
+from asose_fast.space.build import Spec
+from asose_fast.space.cells.genotype import from_text, is_text
+from asose_fast.space.cells.spec import Kind
 from asose_fast.train import EXIT_ERROR, device_named, normalized, warn
+
+EVALUATION: dict[Kind, tuple[int, int]] = {"darts": (36, 20), "nasbench201": (16, 5)}
+"""Channels and cells of the networks that published architectures are trained in."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains or goes on training. Returns the exit status: 0, or 2 after an error."""
     try:
         settings = _parser().parse_args(normalized(sys.argv[1:] if arguments is None else arguments))
-        folder, genotype = _genotype(Path(settings.genotype))
+        folder, architecture = _architecture(settings.genotype)
         config = _config(settings, folder)
-        _run(config, genotype, Path(settings.out or f"{folder}/retrain-{time.strftime('%Y%m%d-%H%M%S')}"), Console())
+        name = f"retrain-{time.strftime('%Y%m%d-%H%M%S')}"
+        _run(config, architecture, Path(settings.out or (folder or Path("runs")) / name), Console())
     except (ValueError, OSError, CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_ERROR
@@ -44,26 +51,44 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = ArgumentParser(prog="python -m asose_fast.retrain", description=__doc__)
-    parser.add_argument("genotype", metavar="GENOTYPE", help="run folder, or its genotype.json")
+    parser.add_argument(
+        "genotype", metavar="GENOTYPE", help="run folder, its genotype.json, or the text of a genotype of cells"
+    )
     parser.add_argument("--config", action="config", help="YAML file with any of the options below")
     parser.add_argument("--out", type=str | None, help="folder to write; default: RUN/retrain-TIME")
     parser.add_class_arguments(RetrainConfig, as_group=False)
     return parser
 
 
-def _genotype(path: Path) -> tuple[Path, Genotype]:
-    """The run folder and its architecture."""
+def _architecture(word: str) -> tuple[Path | None, Spec | str]:
+    """The run folder and its architecture, or no folder and a text of cells."""
+    if is_text(word):
+        return None, word
+    path = Path(word)
     folder = path if path.is_dir() else path.parent
+    if path.is_file() and path.name != derived.GENOTYPE:
+        text = path.read_text(errors="replace")
+        if is_text(text):
+            return None, text
     if not path.is_dir() and path.name != derived.GENOTYPE:
-        raise ValueError(f"{path} is neither a run folder nor a {derived.GENOTYPE}")
-    return folder, derived.load_genotype(folder)
+        raise ValueError(f"{path} is neither a run folder nor a {derived.GENOTYPE}, nor a file with a genotype's text")
+    return folder, derived.load_genotype(folder).network
 
 
-def _config(settings: Namespace, folder: Path) -> RetrainConfig:
+def _spec(architecture: Spec | str, config: RetrainConfig, data: Data) -> Spec:
+    """Of a text, the evaluation network of the published size for its space, unless the config has another."""
+    if not isinstance(architecture, str):
+        return architecture
+    kind: Kind = "nasbench201" if architecture.lstrip().startswith("|") else "darts"
+    channels, cells = config.channels or EVALUATION[kind][0], config.cells or EVALUATION[kind][1]
+    return from_text(architecture, in_channels=data.channels, classes=len(data.classes), channels=channels, cells=cells)
+
+
+def _config(settings: Namespace, folder: Path | None) -> RetrainConfig:
     """The settings given; those of the data that are not given are the run's."""
     values: dict[str, Any] = {field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)}
-    beside = folder / "config.yaml"
-    if beside.is_file():
+    beside = folder / "config.yaml" if folder else None
+    if beside is not None and beside.is_file():
         run = yaml.safe_load(beside.read_text())
         for field in dataclasses.fields(DataConfig):
             if values[field.name] == field.default and field.name in run:
@@ -71,12 +96,12 @@ def _config(settings: Namespace, folder: Path) -> RetrainConfig:
     return RetrainConfig(**values)
 
 
-def _run(config: RetrainConfig, genotype: Genotype, out: Path, console: Console) -> None:
+def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Console) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = device_named(config.device)
     data = load_data(config, config.batch_size, config.seed, device)
-    retrainer = Retrainer(config, genotype.network, data, device)
+    retrainer = Retrainer(config, _spec(architecture, config, data), data, device)
     checkpoints = out / "checkpoints"
     if checkpoint_folder.holds_checkpoints(checkpoints):
         path, state = checkpoint_folder.load_newest(checkpoints, warn)
@@ -86,7 +111,7 @@ def _run(config: RetrainConfig, genotype: Genotype, out: Path, console: Console)
             raise CheckpointError(f"cannot go on from {path}: {error}") from error
         console.print(f"going on after {len(retrainer.history)} of {config.epochs} epochs", soft_wrap=True)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    operations = ", ".join(genotype.operations)
+    operations = ", ".join(retrainer.network.operations)
     console.print(f"{out}: {len(retrainer.images)} training images; {operations}", soft_wrap=True)
 
     def tell(record: Record) -> None:
@@ -110,7 +135,7 @@ def _run(config: RetrainConfig, genotype: Genotype, out: Path, console: Console)
         "test_accuracy": test_accuracy,
         "valid_accuracy": last.get("valid_accuracy"),
         "train_accuracy": last["train_accuracy"],
-        "operations": list(genotype.operations),
+        "operations": list(network.operations),
         "parameters": parameters,
         "seconds": sum(record["seconds"] for record in retrainer.history),
         "settings": dataclasses.asdict(config),

@@ -53,7 +53,7 @@ def refused(capsys, *arguments):
 def test_a_run_leaves_its_files(run):
     assert {p.name for p in run.iterdir()} == FILES | {"summary.json"}
     assert {p.name for p in (run / "checkpoints").iterdir()} == {
-        *("last.pt", "best.pt"),
+        *("last.pt", "best.pt", "supernet.pt"),
         *(f"epoch-000{epoch}-step-000000.pt" for epoch in (3, 4, 5)),
     }
     assert Config.from_dict(yaml.safe_load((run / "config.yaml").read_text())) == make_config()

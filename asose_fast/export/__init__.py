@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
@@ -16,6 +16,7 @@ from asose_fast.derived import load_genotype, load_weights
 from asose_fast.export import module, onnx, pt2
 from asose_fast.export.check import image_size, largest_difference
 from asose_fast.export.errors import ExportError
+from asose_fast.space.cells import CellNetwork
 from asose_fast.space.genotype import Genotype
 
 Format = Literal["module", "pt2", "onnx"]
@@ -80,8 +81,14 @@ def export(
     genotype = load_genotype(run)
     network = load_weights(run, genotype)
 
-    files = module.encode(genotype, network, with_normalization)
-    plain = module.decode(files)
+    files: dict[str, bytes] = {}
+    if isinstance(network, CellNetwork):
+        if traced is None:
+            raise ExportError("format module writes networks of the space chain: take pt2 or onnx for one of cells")
+        plain: nn.Module = Normalized(network, genotype.mean, genotype.std) if with_normalization else network
+    else:
+        files = module.encode(genotype, network, with_normalization)
+        plain = module.decode(files)
     function: Callable[[Tensor], Tensor] = plain
     if traced:
         side = image_size(genotype)
@@ -95,6 +102,23 @@ def export(
     for file, content in reversed(paths.items()):  # the weights first: no module is ever without them
         write_atomically(file, content)
     return Exported(tuple(paths), difference)
+
+
+class Normalized(nn.Module):
+    """A network that takes values from 0 to 1."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.network = network
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values).reshape(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.network((x - self.mean) / self.std)
+        return y
 
 
 def metadata(genotype: Genotype, with_normalization: bool) -> dict[str, Any]:

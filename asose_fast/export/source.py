@@ -102,7 +102,7 @@ def model_source(genotype: Genotype, network: Network, with_normalization: bool)
     With normalization, `Network` takes values from 0 to 1; without it, what the module's `Normalize` makes of them.
     Raises ExportError for a candidate that is not one of the ten.
     """
-    spec, size = genotype.network, genotype.image_size
+    spec, size = network.spec, genotype.image_size
     blocks = network.evolvable_blocks()
     operations = [_operation(block) for block in blocks]
     used = {call.partition("(")[0] for call in operations} | {"Normalize", "Block"}

@@ -47,7 +47,7 @@ class Budget(NamedTuple):
         return self != Budget()
 
 
-def cost_of(path: list[int], costs: Costs) -> Cost:
+def path_cost(path: list[int], costs: Costs) -> Cost:
     """Of the network that `path` derives."""
     rows = torch.arange(len(path)), torch.tensor(path)
     spent = (int(table[rows].sum()) for table in (costs.parameters, costs.flops))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from asose_fast.space.network import Network
+from asose_fast.space.build import Supernet
+from asose_fast.space.cells import CellNetwork
 
 
 class SearchDivergedError(RuntimeError):
@@ -15,13 +16,15 @@ class SearchDivergedError(RuntimeError):
 
 
 @torch.no_grad()
-def first_nonfinite(network: Network, alpha: Tensor, x: Tensor, path: Sequence[int] | None) -> str:
+def first_nonfinite(network: Supernet, alpha: Tensor, x: Tensor, path: Sequence[int] | None) -> str:
     """Names the first part whose parameters or output on `x` are not finite, down to the layer and its operation.
 
     `path` leads through the network; of every layer all operations are looked at, since an alpha step uses them all.
     """
     if not x.isfinite().all():
         return "the input images"
+    if isinstance(network, CellNetwork):
+        return _first_in_cells(network, alpha, x)
     x = network.stem(x)
     if not _finite(network.stem, x):
         return "the stem"
@@ -36,6 +39,36 @@ def first_nonfinite(network: Network, alpha: Tensor, x: Tensor, path: Sequence[i
         return "the classifier"
     for i, k in (~alpha.isfinite()).nonzero().tolist():
         return f"alpha of layer {i}, operation {network.evolvable_blocks()[i].spec.candidates[k]}"
+    return "the loss"
+
+
+def _first_in_cells(network: CellNetwork, alpha: Tensor, x: Tensor) -> str:
+    """In the order in which a mixture of all operations runs them."""
+    found: list[str] = []
+
+    def look(name: str) -> Callable[[nn.Module, object, Tensor], None]:
+        def note(module: nn.Module, _: object, output: Tensor) -> None:
+            if not found and not _finite(module, output):
+                found.append(name)
+
+        return note
+
+    handles = [network.stem.register_forward_hook(look("the stem"))]
+    for i, cell in enumerate(network.mixed_cells()):
+        for edge, mixed in zip(cell.edges, cell.ops, strict=True):
+            for name, op in mixed.ops.items():  # type: ignore[union-attr, operator]
+                where = f"cell {i}, edge {edge.source} to {edge.target}, operation {name}"
+                handles.append(op.register_forward_hook(look(where)))
+        handles.append(cell.register_forward_hook(look(f"cell {i}")))
+    handles.append(network.head.register_forward_hook(look("the classifier")))
+    rows, candidates = network.spec.rows, max(len(edge.candidates) for edge in network.spec.edges)
+    network(x, x.new_full((rows, candidates), 1 / candidates))
+    for handle in handles:
+        handle.remove()
+    if found:
+        return found[0]
+    for i, k in (~alpha.isfinite()).nonzero().tolist():
+        return f"alpha of row {i}, operation {k}"
     return "the loss"
 
 

@@ -23,7 +23,7 @@ from asose_fast.data.seeds import generator
 from asose_fast.search.evaluate import accuracy
 from asose_fast.search.optimizers import load_named_state, named_state, weight_optimizer
 from asose_fast.space.auxiliary import Auxiliary
-from asose_fast.space.network import Network, NetworkSpec
+from asose_fast.space.build import Spec, Supernet, build
 
 Record = dict[str, Any]
 
@@ -52,6 +52,8 @@ class TrainingConfig:
     """Weight of the loss of a second classifier two thirds of the way through; 0: none. DARTS takes 0.4."""
     channels: int | None = None
     """Channels of the stem; the other widths follow in proportion. None: as in the genotype."""
+    cells: int | None = None
+    """Of an architecture given as text: cells in all (darts: 20) or in each stage (nasbench201: 5)."""
     keep_validation: bool = False
     """Leave the validation images out of the training, and measure on them at the end of every epoch."""
     seed: int = 0
@@ -68,7 +70,14 @@ class RetrainConfig(TrainingConfig, DataConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, least in (("epochs", 1), ("batch_size", 2), ("cutout", 0), ("channels", 1), ("threads", 1)):
+        for name, least in (
+            ("epochs", 1),
+            ("batch_size", 2),
+            ("cutout", 0),
+            ("channels", 1),
+            ("cells", 1),
+            ("threads", 1),
+        ):
             if (value := getattr(self, name)) is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
         for name in ("learning_rate", "momentum", "weight_decay", "gradient_clip", "auxiliary"):
@@ -79,25 +88,13 @@ class RetrainConfig(TrainingConfig, DataConfig):
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
 
 
-def scaled(spec: NetworkSpec, channels: int | None) -> NetworkSpec:
-    """The spec with `channels` channels in the stem and the other widths in proportion, at least 1."""
-    if channels is None or channels == spec.stem_channels:
-        return spec
-    widths = [max(1, round(width * channels / spec.stem_channels)) for width in spec.widths]
-    blocks, here = [], 0
-    for block in spec.blocks:
-        before, here = here, here + block.project
-        blocks.append(dataclasses.replace(block, in_channels=widths[before], out_channels=widths[here]))
-    return dataclasses.replace(spec, stem_channels=channels, blocks=tuple(blocks))
-
-
 class Retrainer:
-    """Trains a network with one candidate a block from its initialisation; can stop and go on at any epoch's end."""
+    """Trains a derived architecture from its initialisation; can stop and go on at any epoch's end."""
 
-    def __init__(self, config: RetrainConfig, spec: NetworkSpec, data: Data, device: torch.device) -> None:
+    def __init__(self, config: RetrainConfig, spec: Spec, data: Data, device: torch.device) -> None:
         """Raises ValueError for an architecture with a choice left, or one that does not fit the data."""
-        if any(len(block.candidates) != 1 for block in spec.blocks):
-            raise ValueError("only an architecture with one operation in every block can be trained from scratch")
+        if not spec.derived:
+            raise ValueError("only an architecture with no choice left can be trained from scratch")
         if (spec.in_channels, spec.classes) != (data.channels, len(data.classes)):
             raise ValueError(
                 f"the architecture is for {spec.in_channels} channels and {spec.classes} classes, the data have "
@@ -105,7 +102,8 @@ class Retrainer:
             )
         torch.manual_seed(config.seed)
         self.config, self.data, self.device = config, data, device
-        self.network: Network = Network(scaled(spec, config.channels)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = build(spec.scaled(config.channels))
+        self.network: Supernet = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.auxiliary = Auxiliary(self.network).to(device) if config.auxiliary else None
         trained = nn.ModuleList([self.network, *([self.auxiliary] if self.auxiliary else [])])
         optimizer_config = OptimizerConfig(
@@ -129,8 +127,7 @@ class Retrainer:
 
     def _epoch(self, epoch: int) -> Record:
         config, started = self.config, time.perf_counter()
-        for block in self.network.evolvable_blocks():
-            block.drop_path = config.drop_path * epoch / max(1, config.epochs - 1)
+        self.network.set_drop_path(config.drop_path * epoch / max(1, config.epochs - 1))
         self._trained.train()
         steps = self.images.num_batches()
         loss_sum = torch.zeros((), device=self.device)

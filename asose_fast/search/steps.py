@@ -16,7 +16,7 @@ from asose_fast.search.gradients import sum_gradients
 from asose_fast.search.processes import ALONE, Processes
 from asose_fast.search.second_order import unrolled_gradient
 from asose_fast.search.sync_batch_norm import SyncBatchNorm2d
-from asose_fast.space.network import Network
+from asose_fast.space.build import Supernet
 
 LossCheck = Callable[[Tensor], None]
 Regularizer = Callable[[], Tensor]
@@ -75,7 +75,7 @@ class Ahead(NamedTuple):
 
 
 def alpha_step(
-    network: Network,
+    network: Supernet,
     optimizer: torch.optim.Optimizer,
     x: Tensor,
     y: Tensor,
@@ -121,7 +121,7 @@ def _plan(draw: Draw, weights: Tensor) -> dict[str, Any]:
     return {key: value for key, value in plan.items() if value is not None}
 
 
-def _look_ahead(network: Network, ahead: Ahead, x: Tensor, y: Tensor, draw: Draw) -> tuple[StepResult, Tensor]:
+def _look_ahead(network: Supernet, ahead: Ahead, x: Tensor, y: Tensor, draw: Draw) -> tuple[StepResult, Tensor]:
     """The result on the validation batch x, y after the weights' next step, and the gradient of `draw.weights`."""
     results = []
 

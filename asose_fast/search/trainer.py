@@ -43,6 +43,7 @@ from asose_fast.search.regularizers import beta_decay
 from asose_fast.search.selector import Selector
 from asose_fast.search.steps import Ahead, LossCheck, Regularizer, alpha_step, frozen, weight_step
 from asose_fast.search.sync_batch_norm import on_its_own, synchronise
+from asose_fast.space.build import Supernet, build, make_spec, spec_from_dict
 from asose_fast.space.cost import Costs, candidate_costs
 from asose_fast.space.network import Network, NetworkSpec
 
@@ -129,20 +130,22 @@ class Trainer:
             self.regularizers.append(self._over_budget)
         self.weight_meter, self.alpha_meter = Meter(device), Meter(device)
         torch.manual_seed(config.seed)
-        spec = NetworkSpec.chain(config, data.channels, len(data.classes))
-        self.selector = Selector(config, config.candidates, len(spec.blocks), config.seed, device)
-        self.growth = GrowthControl(config, spec, data.image_size, self.budget)
+        spec = make_spec(config, data.channels, len(data.classes))
+        self.selector = Selector(config, config.candidates, spec.rows, config.seed, device)
+        self.growth = None  # networks of cells do not grow
+        if isinstance(spec, NetworkSpec):
+            self.growth = GrowthControl(config, spec, data.image_size, self.budget)
         self._sample_apart()
-        self._install(Network(spec))
+        self._install(build(spec))
         self.best_path()  # a budget that no network can keep is refused here
 
     def _sample_apart(self) -> None:
         if not self.config.share_samples:
             self.selector.draw_apart(self.processes.rank)
 
-    def _install(self, network: Network) -> None:
+    def _install(self, network: Supernet) -> None:
         """Makes `network` the one that is trained, with fresh optimizers."""
-        self.network: Network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: Supernet = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights = weight_optimizer(self.config, self.network)
         steps = self.phases[1].epochs * self.data.train.num_batches() // (self.config.alpha_every - 1)
         rate = alpha_learning_rate(self.config, steps) * self.guard.alpha_rate
@@ -173,6 +176,7 @@ class Trainer:
     def _enter(self, phase: Phase) -> None:
         if self.progress.phase == phase.name:
             return
+        path = self.best_path()
         if phase.name == "optimize":
             self.save("supernet")  # what `asose_fast.derive` goes on from
         self.progress.phase = phase.name
@@ -180,7 +184,7 @@ class Trainer:
             self.selector.perturb()
         elif phase.name == "optimize":
             momentum = self.weights.state
-            self._install(self.network.derive(self.best_path()))
+            self._install(self.network.derive(path))
             for parameter in self.network.parameters():
                 if parameter in momentum:
                     self.weights.state[parameter] = momentum[parameter]
@@ -284,17 +288,19 @@ class Trainer:
         return self.config.budget_weight * penalty(self.selector.logits(), self._costs(), self.budget)
 
     def _costs(self) -> Costs:
-        """Of the candidates of the present supernet."""
-        if self._costs_of is None or self._costs_of[0] != self.network.spec:
-            self._costs_of = (self.network.spec, candidate_costs(self.network.spec, self.data.image_size))
+        """Of the candidates of the present supernet, a chain."""
+        spec = self.network.spec
+        assert isinstance(spec, NetworkSpec)
+        if self._costs_of is None or self._costs_of[0] != spec:
+            self._costs_of = (spec, candidate_costs(spec, self.data.image_size))
         return self._costs_of[1]
 
     def best_path(self) -> list[int]:
-        """The most probable candidates of all layers that keep the budget together."""
-        if not self.budget.any:
+        """The most probable architecture that keeps the budget, as candidates by row of alpha (`choose`, `derive`)."""
+        if self.progress.phase == "optimize":
             return self.selector.best_path()
         scores = self.selector.logits().detach().log_softmax(1)
-        return best_path(scores, self._costs(), self.budget)
+        return best_path(scores, self._costs(), self.budget) if self.budget.any else self.network.choose(scores)
 
     def _curvature(self) -> float:
         """Of the loss of the soft mixture on the first validation images, at the present alpha."""
@@ -398,7 +404,7 @@ class Trainer:
             "candidates": len(self.selector.candidates),
             "idle_mass": idle_mass(self.selector.logits().detach().softmax(1), self.selector.candidates),
             "curvature": self._curvature() if self._measures_curvature(phase) else None,
-            "path": [block.spec.candidates[0] for block in derived.evolvable_blocks()],
+            "path": list(derived.operations),
             "learning_rate": self._learning_rate(phase),
             "alpha_steps": progress.alpha_steps,
             "batch_size_errors": sum(m.size_errors for m in meters),
@@ -413,7 +419,7 @@ class Trainer:
         every = self.config.curvature_every
         return phase.searching and every > 0 and (self.progress.epoch + 1) % every == 0
 
-    def _valid_accuracy(self, network: Network) -> float:
+    def _valid_accuracy(self, network: Supernet) -> float:
         turns = self.processes.part
         batches = self.data.valid.batches(0, shuffle=False, augment=False, turns=turns)
         return accuracy(network, batches, self.processes)
@@ -421,25 +427,25 @@ class Trainer:
     def _reported_temperature(self, phase: Phase) -> float:
         return self.config.temperature_floor if phase.name == "optimize" else self.selector.temperature
 
-    def derived(self) -> Network:
+    def derived(self) -> Supernet:
         """The network of the most probable candidates; in optimize, the network itself."""
         if self.progress.phase == "optimize":
             return self.network
         return self.network.derive(self.best_path())
 
-    def calibrate(self, network: Network) -> None:
+    def calibrate(self, network: Supernet) -> None:
         """Gives `network` batch-norm statistics of its own, from training images without augmentation."""
         batches = self.data.train.batches(self.progress.epoch, augment=False, turns=self.processes.part)
         recalibrate(network, batches, self.config.recalibration_batches, self.processes)
 
-    def best_network(self) -> Network:
+    def best_network(self) -> Supernet:
         """The derived network of the optimize epoch with the best validation accuracy, in evaluation mode.
 
         Raises ValueError before the first such epoch.
         """
         if self.best is None:
             raise ValueError("there is no best network before the end of the first epoch of the phase optimize")
-        network = Network(NetworkSpec.from_dict(self.best["spec"]))
+        network = build(spec_from_dict(self.best["spec"]))
         network.load_state_dict(self.best["network"])
         return network.to(self.device).eval()
 
@@ -447,6 +453,8 @@ class Trainer:
         """Grows where accuracy has stalled, unless too few epochs are left for what is new to learn anything."""
         time_left = phase.end - (self.progress.epoch + 1) >= self.config.growth_patience
         if not self.stall.stalled(self.config, valid_accuracy) or not time_left:
+            return None
+        if self.growth is None or not isinstance(self.network, Network):
             return None
         return self.growth.grow(self.network, self.selector, self.weights, self.alpha, self.history)
 
@@ -499,7 +507,7 @@ class Trainer:
     def _load_search_state(self, state: dict[str, Any]) -> None:
         self.selector.load_state_dict(state["selector"])
         self.estimator.load_state_dict(state["estimator"])
-        self._install(Network(NetworkSpec.from_dict(state["spec"])))
+        self._install(build(spec_from_dict(state["spec"])))
         self.network.load_state_dict(state["network"])
         load_named_state(self.weights, dict(self.network.named_parameters()), state["weight_optimizer"])
         load_named_state(self.alpha, self._named_alpha(), state["alpha_optimizer"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from asose_fast.space.network import Network
+from asose_fast.space.build import Supernet
 
 
 class Auxiliary(nn.Module):
@@ -14,13 +14,13 @@ class Auxiliary(nn.Module):
     A forward pass of the network in training mode leaves the features here, for `forward` to take.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Supernet) -> None:
         super().__init__()
-        block = network.evolvable_blocks()[2 * len(network.blocks) // 3 - 1 if len(network.blocks) > 1 else 0]
+        module, channels = network.middle
         self.head = nn.Sequential(
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(2),
-            nn.Conv2d(block.spec.out_channels, 128, 1, bias=False),
+            nn.Conv2d(channels, 128, 1, bias=False),
             nn.BatchNorm2d(128),
             nn.ReLU(),
             nn.Conv2d(128, 768, 2, bias=False),
@@ -30,10 +30,10 @@ class Auxiliary(nn.Module):
             nn.Linear(768, network.spec.classes),
         )
         self._features: Tensor | None = None
-        block.register_forward_hook(self._keep)
+        module.register_forward_hook(self._keep)
 
-    def _keep(self, block: nn.Module, _: object, output: Tensor) -> None:
-        if block.training:
+    def _keep(self, module: nn.Module, _: object, output: Tensor) -> None:
+        if module.training:
             self._features = output
 
     def forward(self) -> Tensor:

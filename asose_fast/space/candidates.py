@@ -1,4 +1,4 @@
-"""The ten candidate operations (DESIGN section 2). Each maps (N, C, H, W) to (N, C, ceil(H/s), ceil(W/s))."""
+"""The candidate operations (DESIGN section 2). Each maps (N, C, H, W) to (N, C, ceil(H/s), ceil(W/s))."""
 
 from __future__ import annotations
 
@@ -24,11 +24,13 @@ class Zero(nn.Module):
 class FactorizedReduce(nn.Module):
     """`skip_connect` at stride 2: ReLU, two 1x1 convolutions on the even and the odd pixels, concatenated, BN."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, out_channels: int | None = None) -> None:
+        """`out_channels`: as many as `channels` where it is left out."""
         super().__init__()
-        self.even = nn.Conv2d(channels, channels // 2, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(channels, channels - channels // 2, 1, stride=2, bias=False)
-        self.norm = _norm(channels)
+        out = channels if out_channels is None else out_channels
+        self.even = nn.Conv2d(channels, out // 2, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(channels, out - out // 2, 1, stride=2, bias=False)
+        self.norm = _norm(out)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.norm(self.halves(x.relu()))
@@ -95,6 +97,14 @@ def _conv_7x1_1x7(channels: int, stride: int) -> nn.Module:
     )
 
 
+def _nor_conv(kernel: int) -> Callable[[int, int], nn.Module]:
+    def build(channels: int, stride: int) -> nn.Module:
+        conv = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, bias=False)
+        return nn.Sequential(nn.ReLU(), conv, _norm(channels))
+
+    return build
+
+
 CANDIDATES: dict[str, Callable[[int, int], nn.Module]] = {
     "none": lambda channels, stride: Zero(stride),
     "avg_pool_3x3": _avg_pool,
@@ -106,8 +116,11 @@ CANDIDATES: dict[str, Callable[[int, int], nn.Module]] = {
     "dil_conv_3x3": _dil_conv(3),
     "dil_conv_5x5": _dil_conv(5),
     "conv_7x1_1x7": _conv_7x1_1x7,
+    "nor_conv_1x1": _nor_conv(1),
+    "nor_conv_3x3": _nor_conv(3),
 }
-"""Builders by name, called with (channels, stride). The order is the order of the logits."""
+"""Builders by name, called with (channels, stride). The first ten are those of the default space, in their order; the
+last two are those of NAS-Bench-201 that it has not."""
 
 
 def build_candidate(name: str, channels: int, stride: int) -> nn.Module:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from asose_fast.space.build import Spec, build
 from asose_fast.space.network import Network, NetworkSpec
 
 
@@ -49,6 +50,15 @@ def candidate_costs(spec: NetworkSpec, image_size: int) -> Costs:
     fixed = Cost(parameters + _parameters(network.head), flops + _measure(network.head, x)[0])
     tables = [torch.tensor([[cost[i] for cost in row] for row in rows]) for i in range(2)]
     return Costs(tables[0], tables[1], fixed)
+
+
+@torch.no_grad()
+def cost_of(spec: Spec, image_size: int) -> Cost:
+    """Of a derived network of any space."""
+    with torch.device("meta"):
+        network = build(spec).eval()
+        x = torch.empty(1, spec.in_channels, image_size, image_size)
+    return Cost(_parameters(network), _measure(network, x)[0])
 
 
 def largest_derived(spec: NetworkSpec, image_size: int) -> Cost:

@@ -6,7 +6,10 @@ import dataclasses
 import math
 from typing import Any
 
+from asose_fast.space.build import Spec, spec_from_dict
 from asose_fast.space.candidates import CANDIDATES
+from asose_fast.space.cells import CellNetworkSpec
+from asose_fast.space.cells.genotype import to_text
 from asose_fast.space.network import NetworkSpec
 
 FORMAT = "asose_fast genotype"
@@ -17,8 +20,8 @@ VERSION = 1
 class Genotype:
     """All of a derived network but its weights. Raises ValueError where the parts do not fit each other."""
 
-    network: NetworkSpec
-    """One candidate a block."""
+    network: Spec
+    """One candidate a block or an edge."""
     classes: tuple[str, ...]
     """Names; score c is that of classes[c]."""
     mean: tuple[float, ...]
@@ -32,10 +35,16 @@ class Genotype:
 
     def __post_init__(self) -> None:
         network = self.network
-        _check_sizes(network)
-        for i, block in enumerate(network.blocks):
-            if len(block.candidates) != 1 or block.candidates[0] not in CANDIDATES:
-                raise ValueError(f"block {i} must have one known candidate, has ({', '.join(block.candidates)})")
+        if isinstance(network, CellNetworkSpec):
+            network.check()
+        else:
+            _check_sizes(network)
+        cells = isinstance(network, CellNetworkSpec)
+        parts = network.edges if isinstance(network, CellNetworkSpec) else network.blocks
+        for i, candidates in enumerate(part.candidates for part in parts):
+            if len(candidates) != 1 or candidates[0] not in CANDIDATES:
+                what = "edge" if cells else "block"
+                raise ValueError(f"{what} {i} must have one known candidate, has ({', '.join(candidates)})")
         if not all(isinstance(name, str) for name in self.classes):
             raise ValueError("names of classes must be strings")
         if len(self.classes) != network.classes:
@@ -49,8 +58,13 @@ class Genotype:
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """The candidate of every block."""
-        return tuple(block.candidates[0] for block in self.network.blocks)
+        """The candidate of every block or edge."""
+        return self.network.operations
+
+    @property
+    def text(self) -> str | None:
+        """Of an architecture of cells, in the format in which such are published."""
+        return to_text(self.network) if isinstance(self.network, CellNetworkSpec) else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers."""
@@ -62,6 +76,7 @@ class Genotype:
             "normalization": {"mean": list(self.mean), "std": list(self.std)},
             "image_size": self.image_size,
             "weights_sha256": self.weights_sha256,
+            "text": self.text,
             "network": self.network.to_dict(),
         }
 
@@ -72,7 +87,7 @@ class Genotype:
             raise ValueError(f"is not a genotype of asose_fast, version {VERSION}")
         try:
             return Genotype(
-                NetworkSpec.from_dict(values["network"]),
+                spec_from_dict(values["network"]),
                 tuple(values["classes"]),
                 tuple(values["normalization"]["mean"]),
                 tuple(values["normalization"]["std"]),

@@ -52,6 +52,27 @@ class NetworkSpec:
         return {**dataclasses.asdict(self), "blocks": blocks}
 
     @property
+    def rows(self) -> int:
+        """Of alpha: one a block."""
+        return len(self.blocks)
+
+    @property
+    def derived(self) -> bool:
+        """Whether no choice is left."""
+        return all(len(block.candidates) == 1 for block in self.blocks)
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The candidate of every block of a derived network."""
+        return tuple(block.candidates[0] for block in self.blocks)
+
+    def scaled(self, channels: int | None) -> NetworkSpec:
+        """With `channels` channels in the stem and the other widths in proportion, at least 1; None: as it is."""
+        if channels is None or channels == self.stem_channels:
+            return self
+        return self._of_widths([max(1, round(width * channels / self.stem_channels)) for width in self.widths])
+
+    @property
     def widths(self) -> tuple[int, ...]:
         """Channels of every stage. A stage begins at the stem or a projection; its blocks have one number of channels,
         those of the mixed operation of the next projecting block included."""
@@ -72,6 +93,9 @@ class NetworkSpec:
         if channels <= widths[stage]:
             raise ValueError(f"stage {stage} has {widths[stage]} channels; wider needs more, got {channels}")
         widths[stage] = channels
+        return self._of_widths(widths)
+
+    def _of_widths(self, widths: Sequence[int]) -> NetworkSpec:
         blocks, here = [], 0
         for block in self.blocks:
             before, here = here, here + block.project
@@ -118,6 +142,32 @@ class Network(nn.Module):
         self._spec = spec
         for block, block_spec in zip(self.evolvable_blocks(), spec.blocks, strict=True):
             block.spec = block_spec
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """Of a derived network, block by block."""
+        return self.spec.operations
+
+    @property
+    def depth(self) -> int:
+        """Blocks."""
+        return len(self.blocks)
+
+    @property
+    def middle(self) -> tuple[nn.Module, int]:
+        """The block two thirds of the way through, and the channels of its output."""
+        block = self.evolvable_blocks()[max(0, 2 * len(self.blocks) // 3 - 1)]
+        return block, block.spec.out_channels
+
+    def set_drop_path(self, probability: float) -> None:
+        """For every block."""
+        for block in self.evolvable_blocks():
+            block.drop_path = probability
+
+    def choose(self, scores: Tensor) -> list[int]:
+        """The path of the best architecture: the candidate of largest score in every block. `scores` is (L, K)."""
+        path: list[int] = scores.argmax(1).tolist()
+        return path
 
     def evolvable_blocks(self) -> list[EvolvableBlock]:
         """The blocks in order, typed."""

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from asose_fast.search.budget import Budget, BudgetError, best_path, cost_of, penalty
+from asose_fast.search.budget import Budget, BudgetError, best_path, path_cost, penalty
 from asose_fast.space import Network, NetworkSpec
 from asose_fast.space.cost import Cost, Costs, candidate_costs, largest_derived
 from tests.helpers import FEW, make_config, make_network, make_trainer
@@ -24,7 +24,7 @@ def test_the_choice_is_the_best_there_is(seed):
     budget = Budget(*(limits if seed % 3 else [limits[0], None]))
     best = None
     for path in itertools.product(range(4), repeat=4):
-        cost = cost_of(list(path), costs)
+        cost = path_cost(list(path), costs)
         if all(limit is None or spent <= limit for spent, limit in zip(cost, budget, strict=True)):
             score = float(scores[torch.arange(4), torch.tensor(path)].double().sum())
             best = score if best is None else max(best, score)
@@ -54,7 +54,7 @@ def test_costs_are_those_of_the_derived_networks():
     for path in ([0, 1, 2, 3], [3, 3, 3, 3]):
         derived = network.derive(path)
         expected = largest_derived(derived.spec, 9)
-        assert cost_of(path, costs) == expected
+        assert path_cost(path, costs) == expected
         assert expected.parameters == sum(p.numel() for p in derived.parameters())
 
 
@@ -83,7 +83,7 @@ def test_a_run_derives_within_its_budget(tmp_path):
     with torch.no_grad():  # where it would take the dearest of every layer
         for row in trainer.selector.alpha:
             row.zero_()[FEW.index("sep_conv_3x3")] = 5.0
-    assert cost_of(trainer.selector.best_path(), trainer._costs()).flops > bound
+    assert path_cost(trainer.selector.best_path(), trainer._costs()).flops > bound
     trainer.run()
     assert largest_derived(trainer.network.spec, 8).flops <= bound
     assert all(

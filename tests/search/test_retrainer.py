@@ -8,7 +8,7 @@ import torch
 
 from asose_fast.checkpoint import CheckpointError
 from asose_fast.data import load_data
-from asose_fast.search.retrainer import RetrainConfig, Retrainer, scaled
+from asose_fast.search.retrainer import RetrainConfig, Retrainer
 from asose_fast.space import NetworkSpec
 from asose_fast.space.auxiliary import Auxiliary
 from tests.helpers import CPU, FEW, make_config, make_network
@@ -111,16 +111,16 @@ def test_the_auxiliary_classifier_sees_two_thirds_of_the_network():
 
 def test_widths_follow_the_stem():
     spec = make_spec()
-    wide = scaled(spec, 10)
+    wide = spec.scaled(10)
     assert (spec.widths, wide.widths) == ((4, 8), (10, 20))
     assert [b.candidates for b in wide.blocks] == [b.candidates for b in spec.blocks]
-    assert scaled(spec, None) is spec
+    assert spec.scaled(None) is spec
     retrainer = make_retrainer(channels=6, epochs=1)
     assert retrainer.network.stem[0].out_channels == 6
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="one operation in every block"):
+    with pytest.raises(ValueError, match="no choice left"):
         make_retrainer(NetworkSpec.chain(make_config(), 1, 10))
     with pytest.raises(ValueError, match="1 channels and 7 classes, the data have 1 and 10"):
         make_retrainer(make_spec(classes=7))
