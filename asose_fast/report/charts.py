@@ -35,6 +35,8 @@ class Line(NamedTuple):
 
     label: str
     values: Sequence[float]
+    faint: bool = False
+    """Whether it stands behind the others, thin and grey."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,11 +55,11 @@ class Time:
         """Of a place from 0, the beginning, to `total`; epoch e takes e - 1 to e."""
         return LEFT + place / max(1, self.total) * (width - LEFT - RIGHT)
 
-    def backdrop(self, width: float, top: float, height: float) -> Iterator[Markup]:
+    def backdrop(self, width: float, top: float, height: float, *, bands: bool = True) -> Iterator[Markup]:
         """Bands and names of the phases, the axis below, and what happened."""
         for i, phase in enumerate(self.phases):
             x, end = self.x(phase.first, width), self.x(phase.end, width)
-            if i % 2 == 0:
+            if i % 2 == 0 and bands:
                 yield svg.tag("rect", x=x, y=top, width=end - x, height=height, class_="band")
             if svg.text_width(phase.name) < end - x:
                 yield svg.text((x + end) / 2, top - 5, phase.name, anchor="middle")
@@ -107,20 +109,19 @@ def line_chart(
         for i, line in enumerate(lines):
             points = [(time.x(e - 0.5, width), v) for e, v in zip(time.epochs, line.values, strict=True)]
             d = _curve([(x, y(v) if math.isfinite(v) else v) for x, v in points])
-            parts.append(svg.tag("path", d=d, class_="line", stroke=_stroke(i), stroke_dasharray=_dash(i)))
+            parts.append(_stroked(d, line, i))
         parts += [mark for _, mark in names]
         return svg.figure(width, top + height + AXIS, title, description, parts)
 
     return draw
 
 
-def _stroke(i: int) -> str:
-    return f"var(--line-{i % LINES})"
-
-
-def _dash(i: int) -> str | None:
-    """The second curve is dashed as well as of another colour, and so are the second six."""
-    return "5 3" if i == 1 or i // LINES % 2 else None
+def _stroked(d: str, line: Line, i: int) -> Markup:
+    """Curve `i`. The second is dashed as well as of another colour, and so are those whose colours come again."""
+    if line.faint:
+        return svg.tag("path", d=d, class_="faint")
+    dash = "5 3" if i == 1 or i // LINES % 2 else None
+    return svg.tag("path", d=d, class_="line", stroke=f"var(--line-{i % LINES})", stroke_dasharray=dash)
 
 
 def _legend(lines: Sequence[Line], width: float, show: Callable[[float], str]) -> Iterator[tuple[int, Markup]]:
@@ -131,10 +132,7 @@ def _legend(lines: Sequence[Line], width: float, show: Callable[[float], str]) -
         if x > LEFT and x + 26 + svg.text_width(label) > width:
             x, row = LEFT, row + 1
         y = 11.0 + 18 * row
-        stroke = svg.tag(
-            "path", d=f"M{x:.1f} {y - 4:.1f}h18", class_="line", stroke=_stroke(i), stroke_dasharray=_dash(i)
-        )
-        yield row, stroke
+        yield row, _stroked(f"M{x:.1f} {y - 4:.1f}h18", line, i)
         yield row, svg.text(x + 24, y, label, strong=True)
         x += 24 + svg.text_width(label) + 22
 
@@ -223,7 +221,7 @@ def _table(
     strokes = _strokes(time, cells, len(colours))
     unit = time.x(1, width) - time.x(0, width)
     painted = [svg.tag("path", d=d, stroke=colour) for d, colour in zip(strokes, colours, strict=True) if d]
-    parts = [*legend, *time.backdrop(width, top, height)]
+    parts = [*legend, *time.backdrop(width, top, height, bands=False)]
     parts.append(
         svg.tag("g", *painted, class_="cells", transform=f"translate({LEFT} {top:.2f}) scale({unit:.6g} {size:.6g})")
     )
@@ -289,8 +287,7 @@ def share_chart(
             parts.append(svg.tag("path", d=d, fill=colours[name], shape_rendering="crispEdges"))
             below = above
         parts += [
-            svg.text(LEFT - 7, top + height * (1 - share) + 4, f"{share:.0%}".replace("%", " %"), anchor="end")
-            for share in (0.0, 0.5, 1.0)
+            svg.text(LEFT - 7, top + height * (1 - part) + 4, share(part), anchor="end") for part in (0.0, 0.5, 1.0)
         ]
         return svg.figure(width, top + height + AXIS, title, description, parts)
 
@@ -309,7 +306,7 @@ def phase_strip(spans: Sequence[tuple[str, float]], *, title: str, description: 
             told = svg.tag("title", f"{name}: {seconds:.1f} s")
             parts.append(svg.tag("rect", told, x=x, y=18.0, width=max(0.0, length - 1), height=10.0, fill=colour))
             for label in (f"{name} {duration(seconds)}", name):
-                if svg.text_width(label) < length:
+                if svg.text_width(label) + 10 < length:
                     parts.append(svg.text(x, 11, label))
                     break
             x += length
@@ -339,14 +336,18 @@ def matrix(
                     continue
                 q, x = level(value, 0, 1), LEFT + wide * k
                 parts.append(svg.tag("rect", x=x, y=y, width=wide - 1, height=size - 1, fill=f"var(--q{q})"))
-                ink = "var(--paper)" if q >= LEVELS // 2 else "var(--ink)"
                 shown = f"{100 * value:.0f}"
                 parts.append(
-                    svg.tag("text", shown, x=x + wide / 2, y=y + 14, text_anchor="middle", style=f"fill:{ink}")
+                    svg.tag("text", shown, x=x + wide / 2, y=y + 14, text_anchor="middle", style=f"fill:var(--t{q})")
                 )
         return svg.figure(width, top + size * len(rows) + 4, title, description, parts)
 
     return draw
+
+
+def share(value: float) -> str:
+    """0.123 as 12.3 %, 0.5 as 50 %."""
+    return f"{100 * value:.1f}".removesuffix(".0") + " %"
 
 
 def duration(seconds: float) -> str:

@@ -40,7 +40,7 @@ def network(genotype: dict[str, Any]) -> Callable[[float], Markup] | None:
 
 def _chain(spec: NetworkSpec, size: int | None) -> Callable[[float], Markup]:
     def shape(channels: int) -> str:
-        return f"{channels} channels" + (f", {size} {svg.TIMES} {size}" if size else "")
+        return f"{channels} channel{'s' * (channels > 1)}" + (f", {size} {svg.TIMES} {size}" if size else "")
 
     colours = operation_colours(block.candidates[0] for block in spec.blocks)
     boxes = [

@@ -57,7 +57,7 @@ def course(run: Run) -> list[Figure]:
             "Training: of the sampled paths on the images that they train on. Validation: of the network of the most "
             "probable operations.",
             [line for line in (valid, train) if _any(line.values)],
-            show=lambda v: f"{100 * v:.0f} %" if v in (0, 1) else f"{100 * v:.1f}".rstrip("0").rstrip(".") + " %",
+            show=charts.share,
             bounds=(0.0, 1.0),
         ),
         curve("loss", "Loss", "Cross entropy, mean of the epoch.", [Line("training", values("train_loss"))]),
@@ -72,8 +72,8 @@ def course(run: Run) -> list[Figure]:
         curve(
             "throughput",
             "Throughput",
-            "Images per second, of weight and alpha steps together, and the median of five epochs of a phase.",
-            [Line("images/s", values("images_per_second")), Line("median", smoothed(run))],
+            "Images per second, of weight and alpha steps together: of each epoch, and the median of five in a phase.",
+            [Line("median", smoothed(run)), Line("epoch", values("images_per_second"), faint=True)],
             height=110.0,
             bounds=(0.0, None),
         ),
@@ -174,7 +174,9 @@ def compared(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
             known = {e.epoch: e.number(key) for e in run.epochs}
             lines.append(Line(label, [known.get(epoch, math.nan) for epoch in epochs]))
         if any(_any(line.values) for line in lines):
-            draw = charts.line_chart(time, lines, title=title, description=_description(lines), bounds=bounds)
+            show = charts.share if key == "valid_accuracy" else svg.short
+            told = _description(lines)
+            draw = charts.line_chart(time, lines, title=title, description=told, show=show, bounds=bounds)
             found.append(Figure(key, title, "", draw))
     return found
 

@@ -6,6 +6,7 @@ kernels differ in lightness. Heat maps rise in lightness alone, from the colour 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 
@@ -53,7 +54,7 @@ _OPERATIONS = {
     "nor_conv_3x3": ("#b84a17", "#ef9a6f"),
 }
 _OTHERS = (("#7d74ab", "#a79fd6"), ("#4d7d2c", "#94c46f"), ("#7a5230", "#c59a72"), ("#2f8f9d", "#67c2cf"))
-_RAMPS = (("#eaf0f5", "#93bfdc", "#2f7db1", "#0a2f4e"), ("#20272d", "#2d6288", "#6fb1dc", "#e2f2fd"))
+_RAMPS = (("#d9e6f0", "#8fbddb", "#2f7db1", "#0a2f4e"), ("#26394a", "#2f678f", "#6fb1dc", "#e2f2fd"))
 
 
 def _ramp(anchors: tuple[str, ...]) -> list[str]:
@@ -68,12 +69,26 @@ def _ramp(anchors: tuple[str, ...]) -> list[str]:
     return colours
 
 
+def contrast(one: str, other: str) -> float:
+    """From 1 to 21, as the Web Content Accessibility Guidelines (2.1) define it; 4.5 is enough for text."""
+    darker, lighter = sorted((_luminance(one), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
 def _theme(dark: bool) -> dict[str, str]:
     lines = {f"line-{i}": pair[dark] for i, pair in enumerate(_LINES)}
     operations = {f"op-{name}": pair[dark] for name, pair in _OPERATIONS.items()}
     others = {f"op-{i}": pair[dark] for i, pair in enumerate(_OTHERS)}
-    levels = {f"q{i}": colour for i, colour in enumerate(_ramp(_RAMPS[dark]))}
-    return {**(_DARK if dark else _LIGHT), **lines, **operations, **others, **levels}
+    page, ramp = _DARK if dark else _LIGHT, _ramp(_RAMPS[dark])
+    levels = {f"q{i}": colour for i, colour in enumerate(ramp)}
+    texts = {f"t{i}": max(("#000000", "#ffffff"), key=functools.partial(contrast, q)) for i, q in enumerate(ramp)}
+    return {**page, **lines, **operations, **others, **levels, **texts}
 
 
 THEMES = {"light": _theme(False), "dark": _theme(True)}

@@ -76,8 +76,8 @@ class Run:
         return [epoch for epoch in self.epochs if epoch.phase == phase]
 
 
-def read(folder: Path) -> Run:
-    """Reads a run folder. What is missing or damaged is named in `problems`.
+def read(folder: Path, *, checkpoints: bool = True) -> Run:
+    """Reads a run folder, provenance and alpha from its checkpoints. What is missing or damaged is named in `problems`.
 
     Raises ValueError where the folder holds nothing of a run.
     """
@@ -91,7 +91,8 @@ def read(folder: Path) -> Run:
     run.genotype = _read(folder / "genotype.json", json.loads, run.problems, needed=bool(run.summary)) or {}
     run.state = "finished" if run.summary else "unfinished"
     run.epochs = _epochs(folder / "metrics.jsonl", run.problems)
-    _read_checkpoint(folder / "checkpoints", run)
+    if checkpoints:
+        _read_checkpoint(folder / "checkpoints", run)
     return run
 
 

@@ -17,7 +17,8 @@ svg.figure text{font-size:11px;fill:var(--muted);font-variant-numeric:tabular-nu
 svg.figure text.strong{font-size:12px;fill:var(--ink)}
 svg.figure .hair{stroke:var(--rule);stroke-width:1;fill:none}
 svg.figure .band{fill:var(--band)}
-svg.figure .cells path{fill:none;stroke-width:1}
+svg.figure .cells path{fill:none;stroke-width:1;shape-rendering:crispEdges}
+svg.figure .faint{fill:none;stroke:var(--muted);stroke-width:.8;stroke-opacity:.75}
 svg.figure .line{fill:none;stroke-width:1.6;stroke-linejoin:round;stroke-linecap:round}
 svg.figure .event{fill:var(--muted)}
 svg.figure .flow{stroke:var(--muted);stroke-width:1.2;fill:none}
