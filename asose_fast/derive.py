@@ -7,6 +7,7 @@ of its newest checkpoint. The network has the supernet's weights; `python -m aso
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,12 +23,11 @@ from asose_fast.data import Data, load_data
 from asose_fast.derived import save
 from asose_fast.resume import Resumable
 from asose_fast.search import Trainer
-from asose_fast.search.budget import Budget, best_path
+from asose_fast.search.budget import BudgetKeeper
 from asose_fast.search.evaluate import accuracy
 from asose_fast.search.perturbation import losses_without
 from asose_fast.space.build import Supernet
-from asose_fast.space.cost import Cost, candidate_costs, cost_of
-from asose_fast.space.network import NetworkSpec
+from asose_fast.space.cost import Cost, cost_of
 from asose_fast.train import warn
 
 Method = Literal["argmax", "perturbation"]
@@ -68,22 +68,14 @@ def derive(
     data = load_data(config, config.batch_size, config.seed, place)
     trainer = Trainer(config, data, place, Path(run))
     resumable.restore(trainer, warn)
-    budget = Budget(
-        config.derive_max_parameters if max_parameters is None else max_parameters,
-        config.derive_max_flops if max_flops is None else max_flops,
-    )
-    spec = trainer.network.spec
-    if budget.any and not isinstance(spec, NetworkSpec):
-        raise ValueError("bounds are for networks of the space chain; this run searched cells")
-    costs = candidate_costs(spec, data.image_size) if isinstance(spec, NetworkSpec) else None
-
-    def choose(scores: Tensor) -> list[int]:
-        return trainer.network.choose(scores) if costs is None else best_path(scores.cpu(), costs, budget)
-
+    bounds = {"derive_max_parameters": max_parameters, "derive_max_flops": max_flops}
+    given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
+    keeper = BudgetKeeper(dataclasses.replace(config, **given), data.image_size)
     scores = trainer.selector.logits().detach().log_softmax(1)
-    path = choose(scores)  # a budget that cannot be kept is refused before the long part
+    path = keeper.choose(trainer.network, scores)  # a budget that cannot be kept is refused before the long part
     if method == "perturbation":
-        path = choose(losses_without(scores.exp(), lambda weights: _mixture_accuracy(trainer, weights), config.seed))
+        scores = losses_without(scores.exp(), lambda weights: _mixture_accuracy(trainer, weights), config.seed)
+        path = keeper.choose(trainer.network, scores)
     network = trainer.network.derive(path)
     trainer.calibrate(network)
     batches = data.valid.batches(0, shuffle=False, augment=False)

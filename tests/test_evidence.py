@@ -7,7 +7,7 @@ import torch
 
 from asose_fast.config import Config
 from asose_fast.search.evaluate import accuracy, recalibrate
-from benchmarks.evidence import ablation, failure_and_fix, faults, planted, search_vs_random
+from benchmarks.evidence import ablation, estimators, failure_and_fix, faults, planted, search_vs_random
 from tests.helpers import TINY, make_config, make_trainer, python
 
 SMALL = {"channels": 4, "depth": 2, "search_epochs": 2, "growth_epochs": 1}
@@ -131,3 +131,12 @@ def test_the_comparison_with_random_choice_runs_as_a_command(tmp_path):
     written = json.loads((tmp_path / "out.json").read_text())
     assert len(written["trained"]) == 4
     assert written["low"] < written["difference"] < written["high"]
+
+
+def test_the_table_of_estimators_measures_bias_and_deviation():
+    logits, losses = estimators.problem()
+    exact = estimators.quality("reinmax", losses["quadratic"], logits, 1.0, draws=20_000)
+    biased = estimators.quality("straight_through", losses["quadratic"], logits, 1.5, draws=20_000)
+    assert exact.bias < 5 * exact.deviation / 20_000**0.5
+    assert biased.bias > 0.3
+    assert biased.deviation < exact.deviation

@@ -40,7 +40,7 @@ _LINES = (
     ("#3f4650", "#c3cad2"),
 )
 _OPERATIONS = {
-    "none": ("#dde0e4", "#3c4248"),
+    "none": ("#d0d5da", "#3c4248"),
     "skip_connect": ("#9da5ad", "#737b84"),
     "avg_pool_3x3": ("#f3cf73", "#8a6a14"),
     "max_pool_3x3": ("#c98a0c", "#e8b23a"),

@@ -18,6 +18,7 @@ from asose_fast.report.epochs import Epoch, parse
 from asose_fast.search.phases import Phase, plan
 from asose_fast.search.selector import Selector
 
+FILES = ("metrics.jsonl", "config.yaml", "summary.json", "genotype.json")
 State = Literal["finished", "running", "unfinished"]
 
 
@@ -83,8 +84,8 @@ def read(folder: Path, *, checkpoints: bool = True) -> Run:
     """
     if not folder.is_dir():
         raise ValueError(f"there is no run folder {folder}")
-    if not any((folder / name).exists() for name in ("metrics.jsonl", "config.yaml", "summary.json")):
-        raise ValueError(f"{folder} is no run folder: it has no metrics.jsonl, config.yaml or summary.json")
+    if not any((folder / name).exists() for name in FILES):
+        raise ValueError(f"{folder} is no run folder: it has none of {', '.join(FILES)}")
     run = Run(folder.resolve().name or str(folder), "unfinished")
     run.config = _read(folder / "config.yaml", yaml.safe_load, run.problems) or {}
     run.summary = _read(folder / "summary.json", json.loads, run.problems, needed=False) or {}

@@ -7,7 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from asose_fast.space.cost import Cost, Costs
+from asose_fast.config import BudgetConfig
+from asose_fast.space.build import Spec, Supernet
+from asose_fast.space.cost import Cost, Costs, candidate_costs
+from asose_fast.space.network import NetworkSpec
 
 
 class BudgetError(ValueError):
@@ -45,6 +48,32 @@ class Budget(NamedTuple):
     def any(self) -> bool:
         """Whether there is a bound."""
         return self != Budget()
+
+
+class BudgetKeeper:
+    """The budget of a run, for whatever supernet it has at the time."""
+
+    def __init__(self, config: BudgetConfig, image_size: int) -> None:
+        self.budget = Budget(config.derive_max_parameters, config.derive_max_flops)
+        self._image_size = image_size
+        self._costs: tuple[Spec, Costs] | None = None
+
+    def choose(self, network: Supernet, scores: Tensor) -> list[int]:
+        """The best architecture by `scores` (L, K) within the budget. Raises BudgetError where none is."""
+        return best_path(scores, self.costs(network), self.budget) if self.budget.any else network.choose(scores)
+
+    def penalty(self, network: Supernet, logits: Tensor) -> Tensor:
+        """See the function."""
+        return penalty(logits, self.costs(network), self.budget)
+
+    def costs(self, network: Supernet) -> Costs:
+        """Of the candidates of a chain, computed when its spec is a new one."""
+        spec = network.spec
+        if not isinstance(spec, NetworkSpec):
+            raise BudgetError("bounds on the derived network are for the space chain")
+        if self._costs is None or self._costs[0] != spec:
+            self._costs = (spec, candidate_costs(spec, self._image_size))
+        return self._costs[1]
 
 
 def path_cost(path: list[int], costs: Costs) -> Cost:

@@ -12,16 +12,15 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from asose_fast import checkpoint, checkpoint_folder, provenance
 from asose_fast.config import Config
 from asose_fast.data import Data
 from asose_fast.search import health
-from asose_fast.search.budget import Budget, best_path, penalty
+from asose_fast.search.budget import BudgetKeeper
 from asose_fast.search.cadence import Cadence
 from asose_fast.search.collapse import idle_mass
-from asose_fast.search.curvature import dominant_eigenvalue
+from asose_fast.search.curvature import curvature
 from asose_fast.search.diverged import SearchDivergedError, first_nonfinite
 from asose_fast.search.estimators import make_estimator
 from asose_fast.search.evaluate import accuracy, recalibrate
@@ -41,10 +40,9 @@ from asose_fast.search.phases import Phase, phase_at, plan
 from asose_fast.search.processes import Processes, digest
 from asose_fast.search.regularizers import beta_decay
 from asose_fast.search.selector import Selector
-from asose_fast.search.steps import Ahead, LossCheck, Regularizer, alpha_step, frozen, weight_step
+from asose_fast.search.steps import Ahead, LossCheck, Regularizer, alpha_step, weight_step
 from asose_fast.search.sync_batch_norm import on_its_own, synchronise
 from asose_fast.space.build import Supernet, build, make_spec, spec_from_dict
-from asose_fast.space.cost import Costs, candidate_costs
 from asose_fast.space.network import Network, NetworkSpec
 
 Record = dict[str, Any]
@@ -118,15 +116,14 @@ class Trainer:
                 raise ValueError(f"{setting}: {only} runs in one process, got {self.processes.count}")
         self.checkpoints = folder / "checkpoints"
         self.phases = plan(config)
-        self.budget = Budget(config.derive_max_parameters, config.derive_max_flops)
+        self.budget = BudgetKeeper(config, data.image_size)
         self.progress, self.stall = Progress(), StallCounter()
         self.history: list[Record] = []
         self.best: dict[str, Any] | None = None  # spec and tensors of the network that best_network gives
         self.cadence = Cadence(config)
-        self._costs_of: tuple[NetworkSpec, Costs] | None = None
         self.estimator, self.guard = make_estimator(config), Guard(config)
         self.regularizers: list[Regularizer] = [self._beta_decay] if config.beta_decay else []
-        if self.budget.any and config.budget_weight:
+        if self.budget.budget.any and config.budget_weight:
             self.regularizers.append(self._over_budget)
         self.weight_meter, self.alpha_meter = Meter(device), Meter(device)
         torch.manual_seed(config.seed)
@@ -134,7 +131,7 @@ class Trainer:
         self.selector = Selector(config, config.candidates, spec.rows, config.seed, device)
         self.growth = None  # networks of cells do not grow
         if isinstance(spec, NetworkSpec):
-            self.growth = GrowthControl(config, spec, data.image_size, self.budget)
+            self.growth = GrowthControl(config, spec, data.image_size, self.budget.budget)
         self._sample_apart()
         self._install(build(spec))
         self.best_path()  # a budget that no network can keep is refused here
@@ -285,34 +282,14 @@ class Trainer:
         return beta_decay(self.selector.logits(), self.config.beta_decay * ramp)
 
     def _over_budget(self) -> Tensor:
-        return self.config.budget_weight * penalty(self.selector.logits(), self._costs(), self.budget)
-
-    def _costs(self) -> Costs:
-        """Of the candidates of the present supernet, a chain."""
-        spec = self.network.spec
-        assert isinstance(spec, NetworkSpec)
-        if self._costs_of is None or self._costs_of[0] != spec:
-            self._costs_of = (spec, candidate_costs(spec, self.data.image_size))
-        return self._costs_of[1]
+        return self.config.budget_weight * self.budget.penalty(self.network, self.selector.logits())
 
     def best_path(self) -> list[int]:
         """The most probable architecture that keeps the budget, as candidates by row of alpha (`choose`, `derive`)."""
         if self.progress.phase == "optimize":
             return self.selector.best_path()
         scores = self.selector.logits().detach().log_softmax(1)
-        return best_path(scores, self._costs(), self.budget) if self.budget.any else self.network.choose(scores)
-
-    def _curvature(self) -> float:
-        """Of the loss of the soft mixture on the first validation images, at the present alpha."""
-        x, y = next(self.data.valid.batches(0, shuffle=False, augment=False))
-        buffers = [buffer.clone() for buffer in self.network.buffers()]
-        with frozen(self.network), on_its_own(self.network):
-            found = dominant_eigenvalue(
-                lambda logits: cross_entropy(self.network(x, logits.softmax(1)), y), self.selector.logits().detach()
-            )
-        for buffer, before in zip(self.network.buffers(), buffers, strict=True):
-            buffer.copy_(before)
-        return found
+        return self.budget.choose(self.network, scores)
 
     def _loss_check(self, what: str, step: int, phase: Phase, x: Tensor, path: list[int] | None) -> LossCheck | None:
         """Raises SearchDivergedError when called; None where reading the loss would make the host wait too often."""
@@ -403,7 +380,7 @@ class Trainer:
             "max_weight_by_layer": max_prob.tolist(),
             "candidates": len(self.selector.candidates),
             "idle_mass": idle_mass(self.selector.logits().detach().softmax(1), self.selector.candidates),
-            "curvature": self._curvature() if self._measures_curvature(phase) else None,
+            "curvature": self._curvature(phase),
             "path": list(derived.operations),
             "learning_rate": self._learning_rate(phase),
             "alpha_steps": progress.alpha_steps,
@@ -415,9 +392,13 @@ class Trainer:
         record["health"] = [dataclasses.asdict(indicator) for indicator in found]
         return record
 
-    def _measures_curvature(self, phase: Phase) -> bool:
+    def _curvature(self, phase: Phase) -> float | None:
+        """On the first validation images, where it is the turn of this epoch."""
         every = self.config.curvature_every
-        return phase.searching and every > 0 and (self.progress.epoch + 1) % every == 0
+        if not phase.searching or not every or (self.progress.epoch + 1) % every:
+            return None
+        x, y = next(self.data.valid.batches(0, shuffle=False, augment=False))
+        return curvature(self.network, x, y, self.selector.logits().detach())
 
     def _valid_accuracy(self, network: Supernet) -> float:
         turns = self.processes.part

@@ -1,4 +1,5 @@
-"""The candidate operations (DESIGN section 2). Each maps (N, C, H, W) to (N, C, ceil(H/s), ceil(W/s))."""
+"""The ten candidate operations (DESIGN section 2), and those of other spaces. Each maps (N, C, H, W) to
+(N, C, ceil(H/s), ceil(W/s))."""
 
 from __future__ import annotations
 
@@ -116,17 +117,21 @@ CANDIDATES: dict[str, Callable[[int, int], nn.Module]] = {
     "dil_conv_3x3": _dil_conv(3),
     "dil_conv_5x5": _dil_conv(5),
     "conv_7x1_1x7": _conv_7x1_1x7,
+}
+"""Builders by name, called with (channels, stride). The order is the order of the logits."""
+
+KNOWN: dict[str, Callable[[int, int], nn.Module]] = {
+    **CANDIDATES,
     "nor_conv_1x1": _nor_conv(1),
     "nor_conv_3x3": _nor_conv(3),
 }
-"""Builders by name, called with (channels, stride). The first ten are those of the default space, in their order; the
-last two are those of NAS-Bench-201 that it has not."""
+"""Those of all spaces: NAS-Bench-201 has two that the default space has not."""
 
 
 def build_candidate(name: str, channels: int, stride: int) -> nn.Module:
     """The candidate `name` for `channels` channels. Raises ValueError for an unknown name."""
-    if name not in CANDIDATES:
-        near = difflib.get_close_matches(name, CANDIDATES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(CANDIDATES)}"
+    if name not in KNOWN:
+        near = difflib.get_close_matches(name, KNOWN, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(KNOWN)}"
         raise ValueError(f"unknown candidate {name!r}: {hint}")
-    return CANDIDATES[name](channels, stride)
+    return KNOWN[name](channels, stride)

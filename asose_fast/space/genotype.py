@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from asose_fast.space.build import Spec, spec_from_dict
-from asose_fast.space.candidates import CANDIDATES
+from asose_fast.space.candidates import KNOWN
 from asose_fast.space.cells import CellNetworkSpec
 from asose_fast.space.cells.genotype import to_text
 from asose_fast.space.network import NetworkSpec
@@ -42,7 +42,7 @@ class Genotype:
         cells = isinstance(network, CellNetworkSpec)
         parts = network.edges if isinstance(network, CellNetworkSpec) else network.blocks
         for i, candidates in enumerate(part.candidates for part in parts):
-            if len(candidates) != 1 or candidates[0] not in CANDIDATES:
+            if len(candidates) != 1 or candidates[0] not in KNOWN:
                 what = "edge" if cells else "block"
                 raise ValueError(f"{what} {i} must have one known candidate, has ({', '.join(candidates)})")
         if not all(isinstance(name, str) for name in self.classes):

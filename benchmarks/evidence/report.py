@@ -35,9 +35,11 @@ def changes(words: list[str]) -> dict[str, Any]:
 
 
 def summary(options: argparse.Namespace) -> dict[str, Any]:
-    """What was asked for, and where it ran."""
+    """What was asked for, without paths, and where it ran."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    asked = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
+    asked = {key: value for key, value in vars(options).items() if not isinstance(value, Path)}
+    if "data" in asked:
+        asked["data"] = str(asked["data"]).partition(":")[0]
     machine = f"{_processor()}, {torch.get_num_threads()} thread"
     return {"options": asked, "commit": commit, "torch": torch.__version__, "machine": machine}
 

@@ -107,11 +107,15 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=1, help="searches or trainings at a time")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of Config, for all")
     parser.add_argument("--train", nargs="*", default=[], metavar="KEY=VALUE", help="other settings for training")
+    parser.add_argument("--first", type=int, default=0, help="first seed")
+    parser.add_argument(
+        "--add", type=Path, help="JSON file of an earlier call with these settings: its results count too"
+    )
     parser.add_argument("--again", type=Path, help="JSON file of an earlier call: trains its architectures again")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
     table = Table("from", "seed", "test accuracy", "parameters", "MFLOPs", "operations")
-    found = []
+    found = [Trained(**one) for one in json.loads(options.add.read_text())["trained"]] if options.add else []
     with ProcessPoolExecutor(options.processes) as pool:
         for one in pool.map(run, jobs(options)):
             found.append(one)
@@ -135,7 +139,8 @@ def jobs(options: argparse.Namespace) -> list[Job]:
         earlier = json.loads(options.again.read_text())["trained"]
         return [Job(one["origin"], one["seed"], tuple(one["operations"]), *shared) for one in earlier]
     counts = {"search": options.searches, "random": options.random}
-    return [Job(origin, seed, None, *shared) for origin, count in counts.items() for seed in range(count)]
+    seeds = {origin: range(options.first, options.first + count) for origin, count in counts.items()}
+    return [Job(origin, seed, None, *shared) for origin in counts for seed in seeds[origin]]
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import torch
 
 from asose_fast.export import ExportError, module
 from asose_fast.space import CANDIDATES, BlockSpec, Network
+from asose_fast.space.candidates import KNOWN
 from asose_fast.space.genotype import Genotype
 from tests.export.networks import difference, half_of_all, make_derived
 from tests.helpers import FEW, ROOT, make_network
@@ -147,7 +148,7 @@ def test_any_names_of_classes():
 
 
 def test_a_candidate_of_ones_own_is_refused(monkeypatch):
-    monkeypatch.setitem(CANDIDATES, "blur", lambda channels, stride: torch.nn.AvgPool2d(3, stride, 1))
+    monkeypatch.setitem(KNOWN, "blur", lambda channels, stride: torch.nn.AvgPool2d(3, stride, 1))
     original = make_derived([BlockSpec(("blur",), 3, 3)])
     with pytest.raises(ExportError, match="cannot export the operation 'blur': known are none, avg_pool_3x3"):
         source_of(original)

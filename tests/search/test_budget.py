@@ -83,7 +83,7 @@ def test_a_run_derives_within_its_budget(tmp_path):
     with torch.no_grad():  # where it would take the dearest of every layer
         for row in trainer.selector.alpha:
             row.zero_()[FEW.index("sep_conv_3x3")] = 5.0
-    assert path_cost(trainer.selector.best_path(), trainer._costs()).flops > bound
+    assert path_cost(trainer.selector.best_path(), trainer.budget.costs(trainer.network)).flops > bound
     trainer.run()
     assert largest_derived(trainer.network.spec, 8).flops <= bound
     assert all(

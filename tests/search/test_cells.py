@@ -54,7 +54,7 @@ def test_it_is_derived_anew(run):
     found = derive(run, "perturbation")
     assert len(found.network.operations) == (16 if run.name == "darts" else 6)
     assert found.cost.parameters == sum(p.numel() for p in found.network.parameters())
-    with pytest.raises(ValueError, match="bounds are for networks of the space chain"):
+    with pytest.raises(ValueError, match="bounds networks of the space chain"):
         derive(run, max_flops=10**9)
 
 

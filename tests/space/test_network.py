@@ -104,7 +104,6 @@ def test_the_shortcut_of_a_strided_block_is_the_mean_of_what_is_there():
         ({"channels": 0}, "channels must be at least 1, got 0"),
         ({"depth": 0}, "depth must be at least 1, got 0"),
         ({"candidates": ("none", "none")}, "candidates must differ from each other, got none, none"),
-        ({"candidates": ()}, "at least one candidate"),
         ({"candidates": ("skip_conect",)}, "unknown candidate 'skip_conect': did you mean 'skip_connect'"),
     ],
 )
