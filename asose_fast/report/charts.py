@@ -16,7 +16,8 @@ from asose_fast.search.phases import Phase
 LEFT, RIGHT, PHASES, AXIS = 44.0, 8.0, 16.0, 22.0
 """Margins of a chart; those above and below hold the names of the phases and the epochs."""
 COLUMNS = 400
-"""Epochs that a heat map shows one by one; of more, each column takes the last of several."""
+"""Epochs that a chart shows one by one. Of more, a column of a heat map takes the last of several, and a curve the
+highest and the lowest."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +55,14 @@ class Time:
     def x(self, place: float, width: float) -> float:
         """Of a place from 0, the beginning, to `total`; epoch e takes e - 1 to e."""
         return LEFT + place / max(1, self.total) * (width - LEFT - RIGHT)
+
+    def columns(self) -> Iterator[tuple[int, int, int]]:
+        """The index of an epoch, and where the column that shows it begins and ends."""
+        every = max(1, math.ceil(len(self.epochs) / COLUMNS))
+        last = self.epochs[0] - 1 if self.epochs else 0
+        for i in range(min(every, len(self.epochs)) - 1, len(self.epochs), every):
+            yield i, self.epochs[i] - 1 if every == 1 else last, self.epochs[i]
+            last = self.epochs[i]
 
     def backdrop(self, width: float, top: float, height: float, *, bands: bool = True) -> Iterator[Markup]:
         """Bands and names of the phases, the axis below, and what happened."""
@@ -108,7 +117,7 @@ def line_chart(
             parts.append(svg.text(LEFT - 7, y(tick) + 4, show(tick), anchor="end"))
         for i, line in enumerate(lines):
             points = [(time.x(e - 0.5, width), v) for e, v in zip(time.epochs, line.values, strict=True)]
-            d = _curve([(x, y(v) if math.isfinite(v) else v) for x, v in points])
+            d = _curve([(x, y(v) if math.isfinite(v) else v) for x, v in _thinned(points)])
             parts.append(_stroked(d, line, i))
         parts += [mark for _, mark in names]
         return svg.figure(width, top + height + AXIS, title, description, parts)
@@ -135,6 +144,19 @@ def _legend(lines: Sequence[Line], width: float, show: Callable[[float], str]) -
         yield row, _stroked(f"M{x:.1f} {y - 4:.1f}h18", line, i)
         yield row, svg.text(x + 24, y, label, strong=True)
         x += 24 + svg.text_width(label) + 22
+
+
+def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Of too many points, the lowest and the highest of each few."""
+    many = math.ceil(len(points) / COLUMNS)
+    if many < 3:
+        return list(points)
+    kept = []
+    for start in range(0, len(points), many):
+        finite = [point for point in points[start : start + many] if math.isfinite(point[1])]
+        ends = {min(finite, key=lambda p: p[1]), max(finite, key=lambda p: p[1])} if finite else {points[start]}
+        kept += sorted(ends)
+    return kept
 
 
 def _curve(points: Sequence[tuple[float, float]]) -> str:
@@ -238,14 +260,11 @@ def _table(
 
 def _strokes(time: Time, cells: Sequence[Sequence[int | None]], colours: int) -> list[str]:
     """Of each colour, the path of its runs; a run goes on over epochs without a gap."""
-    every = math.ceil(len(time.epochs) / COLUMNS)
-    columns = range(every - 1, len(time.epochs), every) if every else range(0)
-    ends = [time.epochs[i] for i in columns]
-    starts = [e - 1 if every == 1 else (ends[i - 1] if i else time.epochs[0] - 1) for i, e in enumerate(ends)]
+    columns = list(time.columns())
     paths = [""] * colours
     for y, row in enumerate(cells):
         open_run: tuple[int, int, int] | None = None
-        for column, start, end in zip(columns, starts, ends, strict=True):
+        for column, start, end in columns:
             colour = row[column]
             if open_run and colour == open_run[0] and start == open_run[2]:
                 open_run = (open_run[0], open_run[1], end)
@@ -273,16 +292,17 @@ def share_chart(
         legend = list(_swatches(names, width))
         top = PHASES + 18.0 * (1 + max((row for row, _ in legend), default=0))
         parts = [mark for _, mark in legend] + list(time.backdrop(width, top, height))
+        columns = list(time.columns())
         below = [0.0] * len(paths)
         for name in names:
             above = [
                 base + (path.count(name) / len(path) if path else 0.0) for base, path in zip(below, paths, strict=True)
             ]
             d = ""
-            for epoch, low, high in zip(time.epochs, below, above, strict=True):
-                if high > low:
-                    x, end = time.x(epoch - 1, width), time.x(epoch, width)
-                    a, b = top + height * (1 - high), top + height * (1 - low)
+            for i, start, stop in columns:
+                if above[i] > below[i]:
+                    x, end = time.x(start, width), time.x(stop, width)
+                    a, b = top + height * (1 - above[i]), top + height * (1 - below[i])
                     d += f"M{x:.1f} {a:.1f}H{end:.1f}V{b:.1f}H{x:.1f}z"
             parts.append(svg.tag("path", d=d, fill=colours[name], shape_rendering="crispEdges"))
             below = above

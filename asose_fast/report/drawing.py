@@ -9,9 +9,9 @@ from markupsafe import Markup
 
 from asose_fast.report import svg
 from asose_fast.report.palette import operation_colours
-from asose_fast.space.build import spec_from_dict
 from asose_fast.space.cells import CellNetworkSpec
 from asose_fast.space.cells.spec import INPUTS, Edge
+from asose_fast.space.genotype import Genotype
 from asose_fast.space.network import NetworkSpec
 
 BOX, GAP = 30.0, 12.0
@@ -25,17 +25,13 @@ class _Box(NamedTuple):
 
 
 def network(genotype: dict[str, Any]) -> Callable[[float], Markup] | None:
-    """A drawing of the network in `genotype.json`; None where it is no network that is known here."""
+    """A drawing of the network in `genotype.json`; None where it is no genotype."""
     try:
-        spec = spec_from_dict(genotype["network"])
-        if not spec.derived:
-            return None
-    except (KeyError, TypeError, ValueError, AttributeError):
+        found = Genotype.from_dict(genotype)
+    except ValueError:
         return None
-    if isinstance(spec, CellNetworkSpec):
-        return _cells(spec)
-    size = genotype.get("image_size")
-    return _chain(spec, size if type(size) is int and 0 < size < 10**6 else None)
+    spec = found.network
+    return _cells(spec) if isinstance(spec, CellNetworkSpec) else _chain(spec, found.image_size)
 
 
 def _chain(spec: NetworkSpec, size: int | None) -> Callable[[float], Markup]:

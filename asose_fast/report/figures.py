@@ -98,7 +98,8 @@ def architecture(run: Run) -> list[Figure]:
     candidates = max((int(e.numbers.get("candidates", 0)) for e in run.epochs), default=0)
     if run.choice:
         candidates = max(candidates, len(run.choice.candidates))
-    candidates = max(candidates, len(run.config.get("candidates") or ()), 2)
+    given = run.config.get("candidates")
+    candidates = max(candidates, len(given) if isinstance(given, list) else 0, 2)
     for name, key, title, highest, caption in (
         (
             "entropy",

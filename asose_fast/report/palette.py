@@ -105,7 +105,7 @@ def variables() -> str:
 
 def written_out(svg: str, theme: str) -> str:
     """`svg` with the colours of a theme in place of the variables, for programs that know none."""
-    return re.sub(r"var\(--([\w-]+)\)", lambda match: THEMES[theme][match[1]], svg)
+    return re.sub(r"var\(--([\w-]+)\)", lambda match: THEMES[theme].get(match[1], match[0]), svg)
 
 
 def operation_colours(names: Iterable[str]) -> dict[str, str]:

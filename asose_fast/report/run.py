@@ -14,7 +14,7 @@ import yaml
 
 from asose_fast import checkpoint_folder
 from asose_fast.config import Config, PhaseConfig
-from asose_fast.report.epochs import Epoch, parse
+from asose_fast.report.epochs import LARGEST, Epoch, parse
 from asose_fast.search.phases import Phase, plan
 from asose_fast.search.selector import Selector
 
@@ -51,13 +51,13 @@ class Run:
     @property
     def phases(self) -> list[Phase]:
         """As planned by the settings; where these are missing, as found."""
-        names = [field.name for field in dataclasses.fields(PhaseConfig)]
-        if all(name in self.config for name in names):
+        lengths: dict[str, Any] = {field.name: self.config.get(field.name) for field in dataclasses.fields(PhaseConfig)}
+        if all(_length(length) or (name, length) == ("epochs", None) for name, length in lengths.items()):
             try:
-                planned = list(plan(PhaseConfig(**{name: self.config[name] for name in names})))
+                planned = list(plan(PhaseConfig(**lengths)))
                 if {e.phase for e in self.epochs} <= {phase.name for phase in planned}:
                     return planned
-            except (TypeError, ValueError):
+            except ValueError:  # the settings of no run: what follows needs none
                 pass
         found: list[Phase] = []
         for epoch in self.epochs:
@@ -75,6 +75,10 @@ class Run:
     def of(self, phase: str) -> list[Epoch]:
         """The epochs of a phase."""
         return [epoch for epoch in self.epochs if epoch.phase == phase]
+
+
+def _length(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= LARGEST
 
 
 def read(folder: Path, *, checkpoints: bool = True) -> Run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 
 from markupsafe import Markup, escape
@@ -28,16 +29,21 @@ svg.figure .flow{stroke:var(--muted);stroke-width:1.2;fill:none}
 def tag(name: str, *children: object, **attributes: object) -> Markup:
     """An element. Children that are no Markup, and all attributes, are escaped; `class_` is class, a_b is a-b."""
     given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(_plain(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{escape(_printable(_plain(value)))}"'
         for key, value in attributes.items()
         if value is not None
     )
-    content = "".join(str(escape(child)) for child in children)
+    content = "".join(child if isinstance(child, Markup) else escape(_printable(str(child))) for child in children)
     return Markup(f"<{name}{given}>{content}</{name}>" if children else f"<{name}{given}/>")
 
 
-def _plain(value: object) -> object:
-    return compact(value) if isinstance(value, float) else value
+def _plain(value: object) -> str:
+    return compact(value) if isinstance(value, float) else str(value)
+
+
+def _printable(content: str) -> str:
+    """Without the characters that XML knows no way to write."""
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", content)
 
 
 def compact(value: float) -> str:
