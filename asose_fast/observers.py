@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from asose_fast import forecast
 from asose_fast.checkpoint import write_atomically
 from asose_fast.search import guard
 from asose_fast.search.growth_control import describe
-from asose_fast.search.phases import Phase
+from asose_fast.search.phases import Phase, phase_at
 
 if TYPE_CHECKING:
     from asose_fast.search.trainer import Record, Trainer
+
+
+ConsoleMode = Literal["auto", "plain", "quiet"]
+
+
+def make_console(mode: ConsoleMode, *, speaks: bool = True) -> Console:
+    """auto: colours and a progress bar on a terminal, plain text elsewhere; plain: plain text everywhere; quiet: none.
+
+    Errors and warnings do not go through it. `speaks`: whether this process does.
+    """
+    if mode == "plain":
+        return Console(quiet=not speaks, color_system=None, force_terminal=False, force_interactive=False)
+    return Console(quiet=not speaks or mode == "quiet")
 
 
 class ConsoleObserver:
@@ -31,8 +46,12 @@ class ConsoleObserver:
         self._phase = ""
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._began: float | None = None
+        self._known = 0
 
     def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None:
+        if self._began is None:
+            self._began, self._known = time.monotonic() - trainer.progress.epoch_seconds, len(trainer.history)
         if phase.name != self._phase:
             self._phase = phase.name
             self.console.rule(f"{phase.name}: {phase.epochs} epochs", align="left")
@@ -43,7 +62,7 @@ class ConsoleObserver:
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             TextColumn("{task.fields[numbers]}"),
             console=self.console,
             transient=True,
@@ -53,6 +72,7 @@ class ConsoleObserver:
             f"{phase.name} {trainer.progress.epoch + 1}/{trainer.epochs}",
             total=total,
             completed=trainer.progress.step,
+            left=self._left(trainer),
             numbers="",
         )
         self._bar.start()
@@ -67,8 +87,22 @@ class ConsoleObserver:
         self._bar.update(
             self._task,
             completed=step,
+            left=self._left(trainer),
             numbers=f"loss {loss:.3f}  accuracy {accuracy:.1%}  T {trainer.selector.temperature:.2f}  {rate:.0f} img/s",
         )
+
+    def _left(self, trainer: Trainer) -> str:
+        """What is left of the phase and of the run, with evaluation and checkpoints at the rate seen so far."""
+        progress = trainer.progress
+        done = progress.step / trainer.data.train.num_batches()
+        left = forecast.left(trainer.phases, trainer.history, progress.epoch, done, progress.epoch_seconds)
+        if left is None:
+            return ""
+        steps = sum(record["seconds"] for record in trainer.history[self._known :]) + progress.epoch_seconds
+        passed = time.monotonic() - (self._began or 0.0)
+        share = passed / steps if steps and len(trainer.history) > self._known else 1.0
+        name = phase_at(trainer.phases, progress.epoch).name
+        return f"left: {name} {forecast.clock(left.phase * share)}, run {forecast.clock(left.run * share)}"
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
         self.close()
@@ -143,7 +177,7 @@ def _line(record: Record) -> str:
 
 
 class TensorBoardObserver:
-    """The scalars of every epoch as TensorBoard events."""
+    """The scalars of every epoch as TensorBoard events, those of every layer too, and alpha as histograms."""
 
     def __init__(self, folder: Path, first_epoch: int) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -159,4 +193,10 @@ class TensorBoardObserver:
         for name, value in record.items():
             if isinstance(value, (int, float)) and name != "epoch":
                 self._writer.add_scalar(name, value, record["epoch"])
+        for name in ("entropy", "max_weight"):
+            for layer, value in enumerate(record[f"{name}_by_layer"], start=1):
+                self._writer.add_scalar(f"{name}_by_layer/{layer:02d}", value, record["epoch"])
+        if record["phase"] != "optimize":  # which leaves alpha as it is
+            for layer, row in enumerate(trainer.selector.logits().detach().cpu(), start=1):
+                self._writer.add_histogram(f"alpha/{layer:02d}", row, record["epoch"])
         self._writer.flush()

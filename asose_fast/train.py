@@ -15,9 +15,9 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import torch
 import yaml
@@ -28,7 +28,15 @@ from asose_fast import checkpoint_folder, resume
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.observers import ConsoleObserver, MetricsObserver, TensorBoardObserver, health_table
+from asose_fast.observers import (
+    ConsoleMode,
+    ConsoleObserver,
+    MetricsObserver,
+    TensorBoardObserver,
+    health_table,
+    make_console,
+)
+from asose_fast.report.observer import ReportObserver
 from asose_fast.result import write_result
 from asose_fast.resume import Resumable
 from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
@@ -66,6 +74,13 @@ def _parser() -> ArgumentParser:
         default=False,
         help="go on with the run that --out holds, which must have these settings; where there is none, begin it",
     )
+    parser.add_argument(
+        "--console",
+        type=ConsoleMode,
+        default="auto",
+        help="auto: colours and a progress bar on a terminal; plain (or --plain): neither; quiet (or --quiet): only "
+        "errors and warnings",
+    )
     parser.add_class_arguments(Config, as_group=False)
     return parser
 
@@ -87,16 +102,29 @@ def normalized(words: Sequence[str]) -> list[str]:
     return result
 
 
+def _with_console(words: Sequence[str]) -> list[str]:
+    """--quiet and --plain, or --console and its value, as one word."""
+    result: list[str] = []
+    for word in words:
+        if word in {f"--{mode}" for mode in get_args(ConsoleMode)[1:]}:
+            word = f"--console={word[2:]}"
+        if result and result[-1] == "--console":
+            result[-1] += f"={word}"
+        else:
+            result.append(word)
+    return result
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or resumes a search. Returns the exit status: 0, 2 (error), 3 (--strict breach), 128 + signal."""
-    words = normalized(sys.argv[1:] if arguments is None else arguments)
+    words = _with_console(normalized(sys.argv[1:] if arguments is None else arguments))
     speaker, kept = "", ""
     try:
         settings = _settings(words)
         with together() as processes:
             if processes.count > 1:
                 speaker = f"process {processes.rank} of {processes.count}: "
-            console = Console(quiet=not processes.first)
+            console = make_console(settings.console, speaks=processes.first)
             folder, config, resumable = processes.from_first(lambda: _begin(settings, words))
             kept = f"The last good checkpoint is kept in {folder / 'checkpoints'}"
             try:
@@ -136,7 +164,8 @@ def _command_to_resume(folder: Path, processes: Processes) -> str:
 def _begin(settings: Namespace, words: Sequence[str]) -> tuple[Path, Config, Resumable | None]:
     """The run folder, the settings and, of a run that goes on, what it goes on from."""
     if settings.resume is not None:
-        if settings.config or len(words) > 2 - ("=" in words[0]):
+        given = [word for word in words if not word.startswith("--console=")]
+        if settings.config or len(given) > 2 - ("=" in given[0]):
             raise ValueError("--resume takes its settings from the run: give no other option")
         return _resumed(Path(settings.resume))
     values: dict[str, Any] = {f.name: settings[f.name] for f in dataclasses.fields(Config)}
@@ -182,7 +211,8 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     processes.open(device, config.process_timeout)
     _set_threads(config, data.image_size, processes)
     screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")
-    observers: list[Observer] = [screen, metrics] if processes.first else []
+    report = ReportObserver(folder, warn)
+    observers: list[Observer] = [screen, metrics, report] if processes.first else []
     trainer = Trainer(config, data, device, folder, observers, processes)
     if resumable is not None:
         resumable.restore(trainer, warn if processes.first else lambda _: None)
@@ -202,9 +232,10 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     try:
         if processes.first:
             trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
-        with _stopping_on_signals(trainer), closing(screen):
-            trainer.run()
-        summary = write_result(trainer, folder)
+        with report.to_the_end(trainer) if processes.first else nullcontext():
+            with _stopping_on_signals(trainer), closing(screen):
+                trainer.run()
+            summary = write_result(trainer, folder)
     except (OSError, CheckpointError) as error:
         raise CheckpointError(f"{error}. When that is mended: {_command_to_resume(folder, processes)}") from error
     console.print(health_table(summary["health"]))

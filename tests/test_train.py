@@ -20,7 +20,15 @@ from asose_fast.search.evaluate import accuracy
 from asose_fast.train import main, normalized
 from tests.helpers import CPU, ROOT, TINY, make_config, options
 
-FILES = {"config.yaml", "metrics.jsonl", "checkpoints", "tensorboard", "genotype.json", "model.safetensors"}
+FILES = {
+    "config.yaml",
+    "metrics.jsonl",
+    "checkpoints",
+    "tensorboard",
+    "genotype.json",
+    "model.safetensors",
+    "report.html",
+}
 TIMINGS = ("seconds", "images_per_second", "health")
 
 

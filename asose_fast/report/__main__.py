@@ -1,0 +1,46 @@
+"""`python -m asose_fast.report RUN [RUN ...]`: a page on a run, or on several compared, in one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from asose_fast.checkpoint import CheckpointError, write_atomically
+from asose_fast.report import figures, page
+from asose_fast.report.run import read
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the page, and prints where it is. Returns the exit status: 0, or 2 after an error."""
+    parser = argparse.ArgumentParser(prog="python -m asose_fast.report", description=__doc__)
+    parser.add_argument("runs", metavar="RUN", nargs="+", help="run folder of python -m asose_fast.train")
+    parser.add_argument("--out", metavar="FILE", help="default: RUN/report.html, or comparison.html for several runs")
+    parser.add_argument(
+        "--figures", metavar="FOLDER", help="also write each figure as SVG and, with resvg_py installed, as PNG"
+    )
+    given = parser.parse_args(arguments)
+    try:
+        runs = [read(Path(name)) for name in given.runs]
+        if len(runs) == 1:
+            out, text, drawn = Path(given.runs[0]) / "report.html", page.render(runs[0]), figures.all_of(runs[0])
+        else:
+            named = list(zip(page.label(runs), runs, strict=True))
+            out, text, drawn = Path("comparison.html"), page.compare(runs), figures.compared(named)
+        out = Path(given.out or out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(out, text.encode(errors="replace"))
+        written = figures.write(drawn, Path(given.figures)) if given.figures else []
+    except (ValueError, OSError, CheckpointError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    for run in runs:
+        for problem in run.problems:
+            sys.stderr.write(f"warning: {run.name}: {problem}\n")
+    print(f"wrote {out}" + (f" and {len(written)} figures in {given.figures}" if written else ""))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

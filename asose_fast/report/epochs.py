@@ -1,0 +1,72 @@
+"""One line of metrics.jsonl, as far as it can be trusted."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+LARGEST = 1e12
+"""No metric of a run is beyond it; what is would only spoil the scales."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch:
+    """What a report takes from a record. What is missing in it, or of a wrong type, is missing here."""
+
+    epoch: int
+    """From 1."""
+    phase: str
+    numbers: dict[str, float]
+    """Every finite number, by its name."""
+    layers: dict[str, list[float]]
+    """Every list of numbers, one a layer, by its name; NaN stands for what is no number."""
+    path: list[str]
+    """The leading operation of every layer."""
+    health: list[dict[str, Any]]
+    growth: dict[str, Any]
+    """Empty where the network did not grow."""
+    guard: dict[str, Any]
+
+    def number(self, name: str) -> float:
+        """NaN where there is none."""
+        return self.numbers.get(name, math.nan)
+
+    @property
+    def grown(self) -> bool:
+        """Whether the network grew at the end of this epoch."""
+        return self.growth.get("kind") in ("deeper", "wider", "branch")
+
+
+def number(value: Any) -> float:
+    """`value` as a finite number; NaN where it is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return math.nan
+    return float(value) if abs(value) <= LARGEST else math.nan
+
+
+def parse(record: Any) -> Epoch | None:
+    """The epoch of a record, or None where it does not say which it is of."""
+    if not isinstance(record, dict) or type(record.get("epoch")) is not int or not 1 <= record["epoch"] <= LARGEST:
+        return None
+    numbers = {str(name): value for name, found in record.items() if not math.isnan(value := number(found))}
+    layers = {
+        str(name): [number(item) for item in found]
+        for name, found in record.items()
+        if isinstance(found, list) and found and all(not isinstance(item, (str, dict, list)) for item in found)
+    }
+    path, health = record.get("path"), record.get("health")
+    return Epoch(
+        epoch=record["epoch"],
+        phase=str(record.get("phase", "training")),
+        numbers=numbers,
+        layers=layers,
+        path=[str(name) for name in path] if isinstance(path, list) else [],
+        health=[item for item in health if isinstance(item, dict)] if isinstance(health, list) else [],
+        growth=_dict(record.get("growth")),
+        guard=_dict(record.get("guard")),
+    )
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

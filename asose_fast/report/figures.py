@@ -1,0 +1,243 @@
+"""The figures of a run, and of several runs side by side; as files where asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from markupsafe import Markup
+
+from asose_fast.checkpoint import write_atomically
+from asose_fast.report import charts, drawing, palette, svg
+from asose_fast.report.charts import Figure, Line, Time
+from asose_fast.report.lineage import rows
+from asose_fast.report.run import Run
+from asose_fast.search import guard
+from asose_fast.search.growth_control import describe
+
+WIDE, NARROW = 860.0, 360.0
+"""Widths that figures are drawn for, in pixels."""
+
+
+def events(run: Run) -> list[tuple[int, str]]:
+    """Epochs after which the network grew or was turned back, and what happened."""
+    found = []
+    for epoch in run.epochs:
+        told = _told(describe, epoch.growth if epoch.grown else {}) + _told(guard.describe, epoch.guard)
+        if told:
+            found.append((epoch.epoch, "; ".join(line for line in told if not line.startswith("not grown"))))
+    return found
+
+
+def _told(describe: Callable[[dict], list[str]], event: dict) -> list[str]:  # type: ignore[type-arg]
+    """What is said of an event, which may be damaged."""
+    try:
+        return describe(event)
+    except (KeyError, TypeError, AttributeError):
+        return [str(event.get("kind", "something")) + " (the record is damaged)"]
+
+
+def course(run: Run) -> list[Figure]:
+    """Curves over the epochs."""
+    time = _time(run)
+
+    def curve(name: str, title: str, caption: str, lines: Sequence[Line], **options: object) -> Figure:
+        draw = charts.line_chart(time, lines, title=title, description=_description(lines), **options)  # type: ignore[arg-type]
+        return Figure(name, title, caption, draw)
+
+    def values(name: str) -> list[float]:
+        return [epoch.number(name) for epoch in run.epochs]
+
+    train, valid = Line("training", values("train_accuracy")), Line("validation", values("valid_accuracy"))
+    found = [
+        curve(
+            "accuracy",
+            "Accuracy",
+            "Training: of the sampled paths on the images that they train on. Validation: of the network of the most "
+            "probable operations.",
+            [line for line in (valid, train) if _any(line.values)],
+            show=charts.share,
+            bounds=(0.0, 1.0),
+        ),
+        curve("loss", "Loss", "Cross entropy, mean of the epoch.", [Line("training", values("train_loss"))]),
+        curve(
+            "temperature",
+            "Temperature",
+            "Of the Gumbel softmax that samples the architecture.",
+            [Line("T", values("temperature"))],
+            height=90.0,
+            bounds=(0.0, None),
+        ),
+        curve(
+            "throughput",
+            "Throughput",
+            "Images per second, of weight and alpha steps together: of each epoch, and the median of five in a phase.",
+            [Line("median", smoothed(run)), Line("epoch", values("images_per_second"), faint=True)],
+            height=110.0,
+            bounds=(0.0, None),
+        ),
+    ]
+    shown = {"accuracy": [*train.values, *valid.values], "throughput": values("images_per_second")}
+    return [f for f in found if _any(shown.get(f.name) or values({"loss": "train_loss"}.get(f.name, f.name)))]
+
+
+def architecture(run: Run) -> list[Figure]:
+    """What the search chooses, layer by layer."""
+    time, found = _time(run), []
+    paths = [epoch.path for epoch in run.epochs]
+    if any(paths):
+        title = "Leading operation of each layer"
+        table = rows(run.epochs, paths)
+        described = f"{len(table)} layers. At the end: " + ", ".join(next((p for p in reversed(paths) if p), []))
+        draw = charts.operation_map(time, table, title=title, description=described)
+        found.append(Figure("operations", title, "The most probable candidate at the end of every epoch.", draw))
+        title = "Share of the layers that each operation leads"
+        draw = charts.share_chart(time, paths, title=title, description=described)
+        found.append(Figure("shares", title, "", draw))
+    candidates = max((int(e.numbers.get("candidates", 0)) for e in run.epochs), default=0)
+    if run.choice:
+        candidates = max(candidates, len(run.choice.candidates))
+    given = run.config.get("candidates")
+    candidates = max(candidates, len(given) if isinstance(given, list) else 0, 2)
+    for name, key, title, highest, caption in (
+        (
+            "entropy",
+            "entropy_by_layer",
+            "Entropy of each layer",
+            math.log(candidates),
+            f"In nats, of softmax(alpha), up to ln {candidates}: the darker, the less decided.",
+        ),
+        (
+            "max_weight",
+            "max_weight_by_layer",
+            "Largest probability of each layer",
+            1.0,
+            "Of softmax(alpha): the darker, the more decided.",
+        ),
+    ):
+        values = [epoch.layers.get(key, []) for epoch in run.epochs]
+        if any(values):
+            last = next(v for v in reversed(values) if v)
+            described = f"{len(last)} layers. At the end: " + ", ".join(f"{value:.2f}" for value in last)
+            draw = charts.heat_map(
+                time, rows(run.epochs, values), title=title, description=described, bounds=(0.0, highest)
+            )
+            caption = caption.replace("the darker", "the stronger the colour")
+            found.append(Figure(name, title, caption, draw))
+    if run.choice and run.choice.probabilities:
+        title = "Probabilities of the candidates"
+        described = "; ".join(
+            f"layer {i + 1}: {run.choice.candidates[row.index(max(row))]} {svg.percent(max(row))}"
+            for i, row in enumerate(run.choice.probabilities)
+        )
+        draw = charts.matrix(run.choice.candidates, run.choice.probabilities, title=title, description=described)
+        found.append(Figure("alpha", title, "softmax(alpha) of the last supernet, in percent.", draw))
+    return found
+
+
+def network(run: Run) -> list[Figure]:
+    """The derived network, where there is one."""
+    draw = drawing.network(run.genotype)
+    return [Figure("network", "The derived network", "", draw)] if draw else []
+
+
+def strip(run: Run) -> list[Figure]:
+    """How long the phases took."""
+    spans = [(phase.name, sum(_number(e.number("seconds")) for e in run.of(phase.name))) for phase in run.phases]
+    if not any(seconds for _, seconds in spans):
+        return []
+    told = ", ".join(f"{name} {charts.duration(seconds)}" for name, seconds in spans)
+    title = "Time of the phases"
+    return [Figure("phases", title, "", charts.phase_strip(spans, title=title, description=told))]
+
+
+def all_of(run: Run) -> list[Figure]:
+    """Every figure of a run."""
+    return [*strip(run), *network(run), *course(run), *architecture(run)]
+
+
+def compared(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
+    """Curves of several runs, each under its label, over the same epochs."""
+    epochs = sorted({e.epoch for _, run in runs for e in run.epochs})
+    plans = {tuple(run.phases) for _, run in runs}
+    time = Time(epochs, max((run.total for _, run in runs), default=0), next(iter(plans)) if len(plans) == 1 else ())
+    found = []
+    for key, title, bounds in (
+        ("valid_accuracy", "Validation accuracy", (0.0, 1.0)),
+        ("train_loss", "Training loss", (None, None)),
+        ("entropy", "Mean entropy", (0.0, None)),
+        ("max_weight", "Mean largest probability", (0.0, 1.0)),
+        ("images_per_second", "Images per second", (0.0, None)),
+    ):
+        lines = []
+        for label, run in runs:
+            known = {e.epoch: e.number(key) for e in run.epochs}
+            lines.append(Line(label, [known.get(epoch, math.nan) for epoch in epochs]))
+        if any(_any(line.values) for line in lines):
+            show = charts.share if key == "valid_accuracy" else svg.short
+            told = _description(lines)
+            draw = charts.line_chart(time, lines, title=title, description=told, show=show, bounds=bounds)
+            found.append(Figure(key, title, "", draw))
+    return found
+
+
+def smoothed(run: Run) -> list[float]:
+    """The median of the images per second of an epoch and the four before it in its phase."""
+    result = []
+    for i, epoch in enumerate(run.epochs):
+        near = [e.number("images_per_second") for e in run.epochs[max(0, i - 4) : i + 1] if e.phase == epoch.phase]
+        near = sorted(value for value in near if math.isfinite(value))
+        result.append(near[len(near) // 2] if near else math.nan)
+    return result
+
+
+def write(figures: Sequence[Figure], folder: Path) -> list[Path]:
+    """Writes each figure as SVG, for light and dark pages, and, where resvg_py is installed, as PNG on white.
+
+    Returns the paths. Raises OSError and CheckpointError.
+    """
+    svg_to_bytes: Callable[..., bytes] | None = None
+    with contextlib.suppress(ImportError):
+        svg_to_bytes = importlib.import_module("resvg_py").svg_to_bytes
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for figure in figures:
+        drawn = figure.draw(WIDE)
+        path = folder / f"{figure.name}.svg"
+        write_atomically(path, _styled(drawn, palette.variables() + svg.STYLE).encode())
+        paths.append(path)
+        if svg_to_bytes:
+            plain = palette.written_out(_styled(drawn, svg.STYLE), "light")
+            image = bytes(svg_to_bytes(svg_string=plain, zoom=2.0, background="#ffffff"))
+            write_atomically(path.with_suffix(".png"), image)
+            paths.append(path.with_suffix(".png"))
+    return paths
+
+
+def _styled(drawn: Markup, style: str) -> str:
+    opening, rest = str(drawn).split(">", 1)
+    return f"{opening}>{svg.tag('style', Markup(style))}{rest}\n"
+
+
+def _time(run: Run) -> Time:
+    return Time([e.epoch for e in run.epochs], run.total, run.phases, events(run))
+
+
+def _description(lines: Sequence[Line]) -> str:
+    told = []
+    for line in lines:
+        finite = [value for value in line.values if math.isfinite(value)]
+        if finite:
+            told.append(f"{line.label}: {finite[0]:.4g} at first, {finite[-1]:.4g} at last, {max(finite):.4g} at most")
+    return "; ".join(told)
+
+
+def _any(values: Sequence[float]) -> bool:
+    return any(math.isfinite(value) for value in values)
+
+
+def _number(value: float) -> float:
+    return value if math.isfinite(value) else 0.0

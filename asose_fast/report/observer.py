@@ -1,0 +1,90 @@
+"""Keeps the report of a run up to date while it runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from asose_fast import provenance
+from asose_fast.checkpoint import write_atomically
+from asose_fast.search.phases import Phase
+
+if TYPE_CHECKING:
+    from asose_fast.report.run import Run
+    from asose_fast.search.trainer import Record, Trainer
+
+EVERY = 10.0
+"""Seconds between two writes, at least."""
+SHARE = 0.02
+"""Of a run's time, at most, that goes into its report."""
+
+
+class ReportObserver:
+    """Writes `report.html` at the ends of epochs, every `EVERY` seconds at most, and when the run ends.
+
+    Whatever fails here is told once and changes nothing in the run. What draws is imported at the first write.
+    """
+
+    def __init__(self, folder: Path, warn: Callable[[str], None], every: float = EVERY) -> None:
+        self.path, self.warn, self.every = folder / "report.html", warn, every
+        self._due = 0.0
+        self._told = False
+
+    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None: ...
+
+    def on_step(self, trainer: Trainer) -> None: ...
+
+    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+        started = time.monotonic()
+        if started < self._due:
+            return
+        self._write(lambda: _running(trainer, self.path.parent.resolve().name))
+        ended = time.monotonic()
+        self._due = ended + max(self.every, (ended - started) / SHARE)
+
+    @contextmanager
+    def to_the_end(self, trainer: Trainer) -> Iterator[None]:
+        """Writes the report of what the run folder holds in the end, however the block ends."""
+        try:
+            yield
+        except BaseException:
+            self._told = True  # of an error, the run itself tells
+            raise
+        finally:
+            self._write(lambda: _ended(trainer, self.path.parent))
+
+    def _write(self, found: Callable[[], Run]) -> None:
+        try:
+            from asose_fast.report import page
+
+            write_atomically(self.path, page.render(found()).encode(errors="replace"))
+        except Exception as error:  # a report is worth less than the run
+            if not self._told:
+                self.warn(f"there is no new report: {str(error) or type(error).__name__}; the run goes on without")
+            self._told = True
+
+
+def _running(trainer: Trainer, name: str) -> Run:
+    from asose_fast.report.epochs import parse
+    from asose_fast.report.run import Run, choice
+
+    return Run(
+        name,
+        "running",
+        epochs=[epoch for record in trainer.history if (epoch := parse(record)) is not None],
+        config=trainer.config.to_dict(),
+        provenance=provenance.collect(trainer.data, trainer.device),
+        choice=choice(trainer.selector),
+    )
+
+
+def _ended(trainer: Trainer, folder: Path) -> Run:
+    from asose_fast.report.run import choice, read
+
+    run = read(folder, checkpoints=False)
+    run.provenance = provenance.collect(trainer.data, trainer.device)
+    run.choice = choice(trainer.selector)
+    return run

@@ -1,0 +1,324 @@
+"""The pages: of one run, and of several compared. HTML from Jinja2 templates that escape whatever they are given."""
+
+from __future__ import annotations
+
+import functools
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from asose_fast.config import Config
+from asose_fast.report import charts, figures, palette, svg
+from asose_fast.report.charts import Figure
+from asose_fast.report.epochs import Epoch, number
+from asose_fast.report.run import Run
+
+ROWS = 250
+"""Epochs in the table of a page; metrics.jsonl has them all."""
+STATES = {
+    "finished": "finished",
+    "running": "running when this was written",
+    "unfinished": "not finished",
+}
+
+
+def render(run: Run) -> str:
+    """The page of a run."""
+    return (
+        _templates()
+        .get_template("run.html")
+        .render(
+            style=_style(),
+            run=run,
+            title=_title(run),
+            state=STATES[run.state],
+            lead=lead(run),
+            facts=facts(run),
+            network=_drawn(figures.network(run)),
+            strip=_drawn(figures.strip(run)),
+            course=_drawn(figures.course(run)),
+            architecture=_drawn(figures.architecture(run)),
+            phases=phases(run),
+            events=figures.events(run),
+            skipped=_skipped(run),
+            health=health(run),
+            settings=settings(run),
+            environment=environment(run),
+            table=_table(run),
+        )
+    )
+
+
+def compare(runs: Sequence[Run]) -> str:
+    """The page of several runs. Their labels are the names of their folders, numbered where these are alike."""
+    labels = label(runs)
+    named = list(zip(labels, runs, strict=True))
+    return (
+        _templates()
+        .get_template("compare.html")
+        .render(
+            style=_style(),
+            labels=labels,
+            runs=runs,
+            rows=_compared(runs),
+            figures=_drawn(figures.compared(named)),
+            settings=_unlike([run.config for run in runs]),
+            health=[(name, health(run)) for name, run in named],
+            states=STATES,
+        )
+    )
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("asose_fast.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["duration"] = charts.duration
+    return environment
+
+
+def _style() -> Markup:
+    return Markup(palette.variables() + "\n" + svg.STYLE)  # constants of this package
+
+
+def _drawn(found: Iterable[Figure]) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": figure.name,
+            "title": figure.title,
+            "caption": figure.caption,
+            "wide": figure.draw(figures.WIDE),
+            "narrow": figure.draw(figures.NARROW),
+        }
+        for figure in found
+    ]
+
+
+def label(runs: Sequence[Run]) -> list[str]:
+    """A name for each run, unlike the others."""
+    names = [run.name for run in runs]
+    return [name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)]
+
+
+def _title(run: Run) -> str:
+    return str(run.config.get("dataset") or run.name)
+
+
+def lead(run: Run) -> tuple[str, str]:
+    """The first figure of the page, and what it is."""
+    test = number(run.summary.get("test_accuracy"))
+    if math.isfinite(test):
+        return svg.percent(test), "test accuracy of the derived network"
+    valid = [e.number("valid_accuracy") for e in run.epochs]
+    best = max((v for v in valid if math.isfinite(v)), default=math.nan)
+    if math.isfinite(best):
+        return svg.percent(best), "best validation accuracy so far"
+    return svg.NONE, "no epoch has ended yet"
+
+
+def facts(run: Run) -> list[tuple[str, str]]:
+    """What stands below the first figure: name and value."""
+    done = run.epochs[-1].epoch if run.epochs else 0
+    total = run.total
+    seconds = _total(e.number("seconds") for e in run.epochs)
+    found = [
+        ("epochs", f"{done:,} of {total:,}" if done < total else f"{done:,}"),
+        ("training", charts.duration(seconds)),
+    ]
+    valid = number(run.summary.get("valid_accuracy"))
+    if math.isfinite(valid):
+        found.append(("validation accuracy", svg.percent(valid)))
+    for key, name in (("parameters", "parameters"), ("depth", "depth")):
+        if math.isfinite(value := number(run.summary.get(key))):
+            found.append((name, f"{value:,.0f}"))
+    rate = _median(e.number("images_per_second") for e in run.epochs)
+    if math.isfinite(rate):
+        found.append(("images/s", f"{rate:,.0f}"))
+    errors = _total(e.number("batch_size_errors") for e in run.epochs)
+    found.append(("batch-size errors", f"{errors:,.0f}"))
+    return found
+
+
+def phases(run: Run) -> list[dict[str, str]]:
+    """A row a phase."""
+    result = []
+    for phase in run.phases:
+        epochs = run.of(phase.name)
+        valid = [v for e in epochs if math.isfinite(v := e.number("valid_accuracy"))]
+        result.append(
+            {
+                "name": phase.name,
+                "epochs": f"{len(epochs)} of {phase.epochs}" if len(epochs) != phase.epochs else str(len(epochs)),
+                "time": charts.duration(_total(e.number("seconds") for e in epochs)) if epochs else svg.NONE,
+                "first": svg.percent(valid[0]) if valid else svg.NONE,
+                "last": svg.percent(valid[-1]) if valid else svg.NONE,
+                "rate": _rate(_median(e.number("images_per_second") for e in epochs)),
+                "trend": trend(epochs),
+            }
+        )
+    return result
+
+
+def _rate(value: float) -> str:
+    return f"{value:,.0f}" if math.isfinite(value) else svg.NONE
+
+
+def trend(epochs: Sequence[Epoch]) -> str:
+    """How the images per second changed: the median of the last five epochs over that of the first five."""
+    rates = [value for e in epochs if math.isfinite(value := e.number("images_per_second"))]
+    if len(rates) < 10 or not statistics.median(rates[:5]):
+        return svg.NONE
+    return f"{100 * (statistics.median(rates[-5:]) / statistics.median(rates[:5]) - 1):+.0f} %".replace("-", svg.MINUS)
+
+
+def health(run: Run) -> list[dict[str, Any]]:
+    """A row an indicator: at the end of the search or, before that, at the last epoch of it."""
+    judged = [e for e in run.epochs if e.phase in ("search", "growth") and e.health]
+    if not judged:
+        return []
+    result = []
+    for item in judged[-1].health:
+        name = str(item.get("name"))
+        breached = [
+            e.epoch for e in judged if any(i.get("name") == item.get("name") and not i.get("ok") for i in e.health)
+        ]
+        value = number(item.get("value"))
+        result.append(
+            {
+                "name": name,
+                "value": f"{value:.4g}" if math.isfinite(value) else svg.NONE,
+                "bound": str(item.get("bound", svg.NONE)),
+                "ok": bool(item.get("ok")),
+                "breached": f"{len(breached)} of {len(judged)}",
+                "last": str(breached[-1]) if breached else svg.NONE,
+            }
+        )
+    return result
+
+
+def settings(run: Run) -> list[tuple[str, str, str]]:
+    """Name, value and default of the settings that are not the default."""
+    if not run.config:
+        return []
+    try:
+        defaults = Config(space=run.config.get("space", "chain")).to_dict()
+    except (TypeError, ValueError):
+        defaults = Config().to_dict()
+    return [
+        (name, _said(value), _said(defaults[name]) if name in defaults else "unknown in this release")
+        for name, value in run.config.items()
+        if name not in defaults or value != defaults[name]
+    ]
+
+
+def environment(run: Run) -> list[tuple[str, str]]:
+    """With what the run was computed, on what."""
+    found: dict[str, object] = {"folder": run.name}
+    classes = run.genotype.get("classes")
+    if isinstance(classes, list):
+        shown = [str(name) for name in classes[:20]] + (["…"] if len(classes) > 20 else [])
+        found[f"{len(classes)} classes"] = ", ".join(shown)
+    if size := run.genotype.get("image_size"):
+        found["image size"] = f"{size} {svg.TIMES} {size}"
+    found |= {
+        "asose_fast" if name == "release" else name: value
+        for name, value in run.provenance.items()
+        if name not in ("data", "sources")
+    }
+    for name in ("version", "torch", "device", "threads", "processes"):
+        if name in run.summary:
+            found["asose_fast" if name == "version" else name] = run.summary[name]
+    found |= {f"digest of the {name}": run.provenance[name] for name in ("data", "sources") if name in run.provenance}
+    return [(name, _said(value)) for name, value in found.items()]
+
+
+def _said(value: object) -> str:
+    """A value as YAML would have it, nearly."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_said, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _table(run: Run) -> dict[str, Any]:
+    columns = [
+        ("train_loss", "loss", "{:.4f}"),
+        ("train_accuracy", "training", "{:.1%}"),
+        ("valid_accuracy", "validation", "{:.1%}"),
+        ("temperature", "T", "{:.3f}"),
+        ("entropy", "entropy", "{:.3f}"),
+        ("max_weight", "max weight", "{:.3f}"),
+        ("learning_rate", "learning rate", "{:.4f}"),
+        ("seconds", "seconds", "{:.2f}"),
+        ("images_per_second", "images/s", "{:,.0f}"),
+    ]
+    columns = [column for column in columns if any(column[0] in e.numbers for e in run.epochs)]
+    every = math.ceil(len(run.epochs) / ROWS) or 1
+    epochs = run.epochs[::-1][::every][::-1]
+    return {
+        "every": every,
+        "columns": [name for _, name, _ in columns],
+        "rows": [
+            (
+                e.epoch,
+                e.phase,
+                [form.format(v) if math.isfinite(v := e.number(k)) else svg.NONE for k, _, form in columns],
+            )
+            for e in epochs
+        ],
+    }
+
+
+def _skipped(run: Run) -> list[tuple[int, str, str]]:
+    """Growths that were passed over: epoch, kind and reason."""
+    return [
+        (epoch.epoch, str(kind), str(reason))
+        for epoch in run.epochs
+        if isinstance(epoch.growth.get("skipped"), dict)
+        for kind, reason in epoch.growth["skipped"].items()
+    ]
+
+
+def _compared(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
+    """The rows of the comparison: what, and its value in each run."""
+    found: dict[str, list[str]] = {"state": [STATES[run.state] for run in runs]}
+    found["test accuracy"] = [
+        svg.percent(v) if math.isfinite(v := number(run.summary.get("test_accuracy"))) else svg.NONE for run in runs
+    ]
+    rest = [dict(facts(run)) for run in runs]
+    for name in dict.fromkeys(name for each in rest for name in each):
+        found[name] = [each.get(name, svg.NONE) for each in rest]
+    paths = [run.epochs[-1].path if run.epochs else [] for run in runs]
+    found["operations"] = [", ".join(path) or svg.NONE for path in paths]
+    return list(found.items())
+
+
+def _unlike(configs: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    """The settings that are not the same in all runs."""
+    names = dict.fromkeys(name for config in configs for name in config)
+    return [
+        (name, [_said(config[name]) if name in config else svg.NONE for config in configs])
+        for name in names
+        if any(name not in config or config[name] != configs[0].get(name) for config in configs)
+    ]
+
+
+def _total(values: Iterable[float]) -> float:
+    return sum(value for value in values if math.isfinite(value))
+
+
+def _median(values: Iterable[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return statistics.median(finite) if finite else math.nan

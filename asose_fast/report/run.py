@@ -1,0 +1,170 @@
+"""What is known of a run: read from its folder, as far as the files are there and whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+import yaml
+
+from asose_fast import checkpoint_folder
+from asose_fast.config import Config, PhaseConfig
+from asose_fast.report.epochs import LARGEST, Epoch, parse
+from asose_fast.search.phases import Phase, plan
+from asose_fast.search.selector import Selector
+
+FILES = ("metrics.jsonl", "config.yaml", "summary.json", "genotype.json")
+State = Literal["finished", "running", "unfinished"]
+
+
+class Choice(NamedTuple):
+    """softmax(alpha) of the last supernet."""
+
+    candidates: list[str]
+    probabilities: list[list[float]]
+    """(L, K)."""
+
+
+@dataclasses.dataclass
+class Run:
+    """All that a report shows."""
+
+    name: str
+    state: State
+    epochs: list[Epoch] = dataclasses.field(default_factory=list)
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    summary: dict[str, Any] = dataclasses.field(default_factory=dict)
+    genotype: dict[str, Any] = dataclasses.field(default_factory=dict)
+    provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
+    choice: Choice | None = None
+    problems: list[str] = dataclasses.field(default_factory=list)
+    """What could not be read, for the reader of the report."""
+    written: str = dataclasses.field(
+        default_factory=lambda: datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    )
+
+    @property
+    def phases(self) -> list[Phase]:
+        """As planned by the settings; where these are missing, as found."""
+        lengths: dict[str, Any] = {field.name: self.config.get(field.name) for field in dataclasses.fields(PhaseConfig)}
+        if all(_length(length) or (name, length) == ("epochs", None) for name, length in lengths.items()):
+            try:
+                planned = list(plan(PhaseConfig(**lengths)))
+                if {e.phase for e in self.epochs} <= {phase.name for phase in planned}:
+                    return planned
+            except ValueError:  # the settings of no run: what follows needs none
+                pass
+        found: list[Phase] = []
+        for epoch in self.epochs:
+            if not found or found[-1].name != epoch.phase:
+                found.append(Phase(epoch.phase, epoch.epoch - 1, 1))  # type: ignore[arg-type]
+            else:
+                found[-1] = dataclasses.replace(found[-1], epochs=epoch.epoch - found[-1].first)
+        return found
+
+    @property
+    def total(self) -> int:
+        """Epochs of the whole run."""
+        return max([phase.end for phase in self.phases] + [e.epoch for e in self.epochs], default=0)
+
+    def of(self, phase: str) -> list[Epoch]:
+        """The epochs of a phase."""
+        return [epoch for epoch in self.epochs if epoch.phase == phase]
+
+
+def _length(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= LARGEST
+
+
+def read(folder: Path, *, checkpoints: bool = True) -> Run:
+    """Reads a run folder, provenance and alpha from its checkpoints. What is missing or damaged is named in `problems`.
+
+    Raises ValueError where the folder holds nothing of a run.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"there is no run folder {folder}")
+    if not any((folder / name).exists() for name in FILES):
+        raise ValueError(f"{folder} is no run folder: it has none of {', '.join(FILES)}")
+    run = Run(folder.resolve().name or str(folder), "unfinished")
+    run.config = _read(folder / "config.yaml", yaml.safe_load, run.problems) or {}
+    run.summary = _read(folder / "summary.json", json.loads, run.problems, needed=False) or {}
+    run.genotype = _read(folder / "genotype.json", json.loads, run.problems, needed=bool(run.summary)) or {}
+    run.state = "finished" if run.summary else "unfinished"
+    run.epochs = _epochs(folder / "metrics.jsonl", run.problems)
+    if checkpoints:
+        _read_checkpoint(folder / "checkpoints", run)
+    return run
+
+
+def _read(
+    path: Path, decode: Callable[[str], Any], problems: list[str], *, needed: bool = True
+) -> dict[str, Any] | None:
+    try:
+        values = decode(path.read_text())
+    except FileNotFoundError:
+        if needed:
+            problems.append(f"{path.name} is missing")
+        return None
+    except OSError as error:
+        problems.append(f"{path.name} cannot be read: {error.strerror or error}")
+        return None
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        problems.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
+        return None
+    if not isinstance(values, dict):
+        problems.append(f"{path.name} is damaged: it does not hold names with values")
+        return None
+    return {str(name): value for name, value in values.items()}
+
+
+def _epochs(path: Path, problems: list[str]) -> list[Epoch]:
+    try:
+        lines = path.read_text(errors="replace").splitlines()
+    except OSError as error:
+        problems.append(f"{path.name} cannot be read: {error.strerror or error}")
+        return []
+    found: dict[int, Epoch] = {}
+    bad: list[int] = []
+    for i, line in enumerate(lines, start=1):
+        try:
+            epoch = parse(json.loads(line))
+        except (ValueError, RecursionError):
+            epoch = None
+        if epoch is None:
+            bad.append(i)
+        else:
+            found[epoch.epoch] = epoch
+    if bad:
+        listed = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        problems.append(f"{path.name}: {len(bad)} of {len(lines)} lines are damaged and left out (line {listed})")
+    return [found[epoch] for epoch in sorted(found)]
+
+
+def _read_checkpoint(folder: Path, run: Run) -> None:
+    """Provenance and alpha from the newest good checkpoint."""
+    if not checkpoint_folder.holds_checkpoints(folder):
+        return
+    try:
+        _, state = checkpoint_folder.load_newest(folder, run.problems.append)
+        if "provenance" in state:
+            run.provenance = dict(state["provenance"])
+        if "selector" in state:
+            run.choice = _choice(Config.from_dict(state["config"]), state["selector"])
+    except Exception as error:  # a checkpoint of another release fails in many ways, none of which matters here
+        run.problems.append(f"the checkpoints do not say more: {str(error).splitlines()[0] if str(error) else error!r}")
+
+
+def _choice(config: Config, state: dict[str, Any]) -> Choice:
+    selector = Selector(config, state["candidates"], len(state["alpha"]), config.seed, torch.device("cpu"))
+    selector.load_state_dict(state)
+    return choice(selector)
+
+
+def choice(selector: Selector) -> Choice:
+    """Of a selector as it is."""
+    return Choice(list(selector.candidates), selector.logits().detach().softmax(1).tolist())

@@ -1,0 +1,134 @@
+"""The report while a run goes on: there after every epoch, complete in the end, and never in the run's way."""
+
+import os
+import signal
+
+import pytest
+
+from asose_fast import checkpoint, result
+from asose_fast.observers import MetricsObserver
+from asose_fast.report import page
+from asose_fast.report.observer import ReportObserver
+from asose_fast.search import InterruptedRunError
+from tests.helpers import OnStep, make_trainer
+from tests.report.runs import Page
+
+TIMES = ("seconds", "images_per_second", "health")
+
+
+class OnEpoch(OnStep):
+    """Calls `action(trainer)` after every epoch."""
+
+    def __init__(self, action):
+        self.on_epoch_end = lambda trainer, record: action(trainer)
+
+    def on_step(self, trainer): ...
+
+
+def observers(folder, warnings, every=0.0):
+    return [MetricsObserver(folder / "metrics.jsonl"), ReportObserver(folder, warnings.append, every)]
+
+
+def text(folder):
+    return Page((folder / "report.html").read_text()).text
+
+
+def without_times(history):
+    return [{k: v for k, v in record.items() if k not in TIMES} for record in history]
+
+
+@pytest.fixture
+def undisturbed(tmp_path_factory):
+    trainer = make_trainer(tmp_path_factory.mktemp("run"))
+    trainer.run()
+    return without_times(trainer.history)
+
+
+def test_every_epoch_is_shown_and_the_run_is_what_it_would_be(tmp_path, undisturbed, monkeypatch):
+    monkeypatch.setattr("asose_fast.report.observer.SHARE", 1e9)
+    warnings, said = [], []
+    report = [*observers(tmp_path, warnings), OnEpoch(lambda _: said.append(text(tmp_path)))]
+    trainer = make_trainer(tmp_path, report)
+    with report[1].to_the_end(trainer):
+        trainer.run()
+        result.write_result(trainer, tmp_path)
+    for epoch, words in enumerate(said[:4], start=1):
+        assert f"Running when this was written: {epoch} of 5 epochs" in words
+        assert "Probabilities of the candidates" in words
+    assert "Finished." in text(tmp_path)
+    assert "The derived network" in [a["aria-label"] for a in Page((tmp_path / "report.html").read_text()).named("svg")]
+    assert "digest of the data" in text(tmp_path)
+    assert warnings == []
+    assert without_times(trainer.history) == undisturbed
+
+
+def test_it_is_written_seldom(tmp_path):
+    trainer = make_trainer(tmp_path, observers(tmp_path, [], every=1000.0))
+    trainer.run()
+    assert "1 of 5 epochs" in text(tmp_path)
+
+
+def test_a_full_disk_is_told_once_and_the_run_goes_on(tmp_path, undisturbed, monkeypatch):
+    def full(path, content):
+        if path.name == "report.html":
+            monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        try:
+            write(path, content)
+        finally:
+            monkeypatch.setattr(os, "fsync", sync)
+
+    write, sync = checkpoint.write_atomically, os.fsync
+    monkeypatch.setattr("asose_fast.report.observer.write_atomically", full)
+    monkeypatch.setattr("asose_fast.report.observer.SHARE", 1e9)
+    warnings = []
+    trainer = make_trainer(tmp_path, observers(tmp_path, warnings))
+    trainer.run()
+    (warning,) = warnings
+    assert warning.startswith(
+        f"there is no new report: cannot write {tmp_path / 'report.html'}: No space left on device"
+    )
+    assert not list(tmp_path.glob("*report.html*"))
+    assert not list(tmp_path.glob(".report.html*"))
+    assert without_times(trainer.history) == undisturbed
+
+
+@pytest.mark.parametrize("error", [ValueError("odd"), RecursionError(), MemoryError(), KeyError("x")])
+def test_a_report_that_cannot_be_drawn_does_not_end_the_run(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(page, "render", lambda _: (_ for _ in ()).throw(error))
+    warnings = []
+    trainer = make_trainer(tmp_path, observers(tmp_path, warnings))
+    trainer.progress.epoch = 4
+    trainer.history = [{"phase": "search", "seconds": 1.0, "images_per_second": 1.0}] * 4
+    trainer.run()
+    assert len(warnings) == 1
+
+
+def test_a_run_that_is_stopped_and_resumed_has_one_report_of_all(tmp_path, undisturbed):
+    def stop(trainer):
+        if trainer.progress.epoch == 2 and trainer.progress.step == 2:
+            trainer.stop(signal.SIGTERM)
+
+    warnings = []
+    report = observers(tmp_path, warnings)
+    trainer = make_trainer(tmp_path, [*report, OnStep(stop)])
+    with pytest.raises(InterruptedRunError), report[1].to_the_end(trainer):
+        trainer.run()
+    assert "Not finished" in text(tmp_path)
+    report = observers(tmp_path, warnings)
+    again = make_trainer(tmp_path, report)
+    again.load_state_dict(checkpoint.load(tmp_path / "checkpoints" / "last.pt"))
+    with report[1].to_the_end(again):
+        again.run()
+        result.write_result(again, tmp_path)
+    assert without_times(again.history) == undisturbed
+    assert [f"{epoch} {r['phase']}" in text(tmp_path) for epoch, r in enumerate(again.history, 1)] == [True] * 5
+    assert warnings == []
+
+
+def test_an_error_of_the_run_is_not_covered_by_one_of_the_report(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "render", lambda _: (_ for _ in ()).throw(ValueError))
+    warnings = []
+    trainer = make_trainer(tmp_path)
+    with pytest.raises(KeyError, match="the run"), ReportObserver(tmp_path, warnings.append).to_the_end(trainer):
+        raise KeyError("the run")
+    assert warnings == []
