@@ -55,7 +55,7 @@ def derive(
     Args:
         run: run folder of `python -m asose_fast.train`; its data must still be where they were.
         method: s is the logarithm of the architecture's probability, or the validation accuracy that the supernet loses
-            without the candidate (`perturbation.losses_without`).
+            without the candidate (`none` excepted; `perturbation.losses_without`).
         max_parameters: of the network; None: as the run was configured.
         max_flops: likewise.
         device: where to evaluate.
@@ -67,14 +67,15 @@ def derive(
     config, place = resumable.config, torch.device(device)
     data = load_data(config, config.batch_size, config.seed, place)
     trainer = Trainer(config, data, place, Path(run))
-    resumable.restore(trainer, warn)
+    resumable.restore(trainer, lambda _: None)  # what may make a run differ in rounding does not matter here
     bounds = {"derive_max_parameters": max_parameters, "derive_max_flops": max_flops}
     given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
     keeper = BudgetKeeper(dataclasses.replace(config, **given), data.image_size)
     scores = trainer.selector.logits().detach().log_softmax(1)
     path = keeper.choose(trainer.network, scores)  # a budget that cannot be kept is refused before the long part
     if method == "perturbation":
-        scores = losses_without(scores.exp(), lambda weights: _mixture_accuracy(trainer, weights), config.seed)
+        none = [k for k, name in enumerate(trainer.selector.candidates) if name == "none"]
+        scores = losses_without(scores.exp(), lambda weights: _mixture_accuracy(trainer, weights), config.seed, none)
         path = keeper.choose(trainer.network, scores)
     network = trainer.network.derive(path)
     trainer.calibrate(network)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asose_fast.config import CANDIDATES, OptimizerConfig, SpaceConfig
+from asose_fast.config import CANDIDATES, CELL_CANDIDATES, OptimizerConfig, SpaceConfig
 from asose_fast.ops import ArchWeights, arch_weights
 from asose_fast.search.estimators import Draw
 from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
@@ -17,16 +17,7 @@ from asose_fast.search.steps import alpha_step, weight_step
 from asose_fast.space import Network, NetworkSpec
 from benchmarks.baselines import Autocast, EagerMixture
 
-DARTS = (
-    "none",
-    "max_pool_3x3",
-    "avg_pool_3x3",
-    "skip_connect",
-    "sep_conv_3x3",
-    "sep_conv_5x5",
-    "dil_conv_3x3",
-    "dil_conv_5x5",
-)
+DARTS = CELL_CANDIDATES["darts"]
 """The candidates of DARTS (Liu et al., ICLR 2019)."""
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 CLIP = 5.0

@@ -7,8 +7,8 @@ probable operation is the planted one at the end. Choosing at random finds 1 of 
 
 With `--weights given` the weights stay as they were drawn, so that only the architecture is learned and the planted
 path is the best one by construction. With `trained` they start there and are trained as in any run, with `scratch` they
-are initialised and trained: other operations then learn to imitate the planted ones, and the labels no longer tell
-which they were (`benchmarks.evidence.identifiable`).
+are initialised and trained: other operations may then learn to imitate the planted ones, and where they do, no label
+tells which they were (`benchmarks.evidence.identifiable`).
 """
 
 from __future__ import annotations
