@@ -17,7 +17,7 @@ from asose_fast import forecast
 from asose_fast.checkpoint import write_atomically
 from asose_fast.search import guard
 from asose_fast.search.growth_control import describe
-from asose_fast.search.phases import Phase, phase_at
+from asose_fast.search.phases import Phase
 
 if TYPE_CHECKING:
     from asose_fast.search.trainer import Record, Trainer
@@ -84,11 +84,12 @@ class ConsoleObserver:
             return
         loss, accuracy = trainer.weight_meter.read()
         rate = (trainer.weight_meter.images + trainer.alpha_meter.images) / max(trainer.progress.epoch_seconds, 1e-9)
+        temperature = f"  T {trainer.selector.temperature:.2f}" if self.console.width >= 100 else ""
         self._bar.update(
             self._task,
             completed=step,
             left=self._left(trainer),
-            numbers=f"loss {loss:.3f}  accuracy {accuracy:.1%}  T {trainer.selector.temperature:.2f}  {rate:.0f} img/s",
+            numbers=f"loss {loss:.3f}  accuracy {accuracy:.1%}  {rate:.0f}/s{temperature}",
         )
 
     def _left(self, trainer: Trainer) -> str:
@@ -101,8 +102,7 @@ class ConsoleObserver:
         steps = sum(record["seconds"] for record in trainer.history[self._known :]) + progress.epoch_seconds
         passed = time.monotonic() - (self._began or 0.0)
         share = passed / steps if steps and len(trainer.history) > self._known else 1.0
-        name = phase_at(trainer.phases, progress.epoch).name
-        return f"left: {name} {forecast.clock(left.phase * share)}, run {forecast.clock(left.run * share)}"
+        return f"left {forecast.clock(left.phase * share)}, run {forecast.clock(left.run * share)}"
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
         self.close()
@@ -198,5 +198,5 @@ class TensorBoardObserver:
                 self._writer.add_scalar(f"{name}_by_layer/{layer:02d}", value, record["epoch"])
         if record["phase"] != "optimize":  # which leaves alpha as it is
             for layer, row in enumerate(trainer.selector.logits().detach().cpu(), start=1):
-                self._writer.add_histogram(f"alpha/{layer:02d}", row, record["epoch"])
+                self._writer.add_histogram(f"alpha/{layer:02d}", row, record["epoch"], bins=16)
         self._writer.flush()

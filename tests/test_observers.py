@@ -1,6 +1,7 @@
 """The console in its modes, and what TensorBoard gets."""
 
 import io
+import re
 
 import pytest
 import torch
@@ -24,9 +25,7 @@ def watched(tmp_path_factory):
 
 def test_a_terminal_shows_what_is_left(watched):
     _, said, _ = watched
-    assert "left: search " in said
-    assert "left: optimize 0:0" in said
-    assert ", run 0:0" in said
+    assert re.search(r"search 3/5.*left 0:0\d, run 0:0\d", said)
     assert "\x1b[" in said
 
 

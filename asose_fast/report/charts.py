@@ -13,7 +13,7 @@ from asose_fast.report import svg
 from asose_fast.report.palette import LEVELS, LINES, in_order, level, operation_colours
 from asose_fast.search.phases import Phase
 
-LEFT, RIGHT, PHASES, AXIS = 44.0, 8.0, 16.0, 22.0
+LEFT, RIGHT, PHASES, AXIS = 44.0, 14.0, 16.0, 22.0
 """Margins of a chart; those above and below hold the names of the phases and the epochs."""
 COLUMNS = 400
 """Epochs that a chart shows one by one. Of more, a column of a heat map takes the last of several, and a curve the

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
+import importlib.util
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -87,14 +87,15 @@ def course(run: Run) -> list[Figure]:
 def architecture(run: Run) -> list[Figure]:
     """What the search chooses, layer by layer."""
     time, found = _time(run), []
+    part = "layer" if run.config.get("space", "chain") == "chain" else "edge"
     paths = [epoch.path for epoch in run.epochs]
     if any(paths):
-        title = "Leading operation of each layer"
+        title = f"Leading operation of each {part}"
         table = rows(run.epochs, paths)
-        described = f"{len(table)} layers. At the end: " + ", ".join(next((p for p in reversed(paths) if p), []))
+        described = f"{len(table)} {part}s. At the end: " + ", ".join(next((p for p in reversed(paths) if p), []))
         draw = charts.operation_map(time, table, title=title, description=described)
         found.append(Figure("operations", title, "The most probable candidate at the end of every epoch.", draw))
-        title = "Share of the layers that each operation leads"
+        title = f"Share of the {part}s that each operation leads"
         draw = charts.share_chart(time, paths, title=title, description=described)
         found.append(Figure("shares", title, "", draw))
     candidates = max((int(e.numbers.get("candidates", 0)) for e in run.epochs), default=0)
@@ -106,14 +107,14 @@ def architecture(run: Run) -> list[Figure]:
         (
             "entropy",
             "entropy_by_layer",
-            "Entropy of each layer",
+            f"Entropy of each {part}",
             math.log(candidates),
             f"In nats, of softmax(alpha), up to ln {candidates}: the darker, the less decided.",
         ),
         (
             "max_weight",
             "max_weight_by_layer",
-            "Largest probability of each layer",
+            f"Largest probability of each {part}",
             1.0,
             "Of softmax(alpha): the darker, the more decided.",
         ),
@@ -121,7 +122,7 @@ def architecture(run: Run) -> list[Figure]:
         values = [epoch.layers.get(key, []) for epoch in run.epochs]
         if any(values):
             last = next(v for v in reversed(values) if v)
-            described = f"{len(last)} layers. At the end: " + ", ".join(f"{value:.2f}" for value in last)
+            described = f"{len(last)} {part}s. At the end: " + ", ".join(f"{value:.2f}" for value in last)
             draw = charts.heat_map(
                 time, rows(run.epochs, values), title=title, description=described, bounds=(0.0, highest)
             )
@@ -130,7 +131,7 @@ def architecture(run: Run) -> list[Figure]:
     if run.choice and run.choice.probabilities:
         title = "Probabilities of the candidates"
         described = "; ".join(
-            f"layer {i + 1}: {run.choice.candidates[row.index(max(row))]} {svg.percent(max(row))}"
+            f"{part} {i + 1}: {run.choice.candidates[row.index(max(row))]} {svg.percent(max(row))}"
             for i, row in enumerate(run.choice.probabilities)
         )
         draw = charts.matrix(run.choice.candidates, run.choice.probabilities, title=title, description=described)
@@ -189,8 +190,8 @@ def smoothed(run: Run) -> list[float]:
     result = []
     for i, epoch in enumerate(run.epochs):
         near = [e.number("images_per_second") for e in run.epochs[max(0, i - 4) : i + 1] if e.phase == epoch.phase]
-        near = sorted(value for value in near if math.isfinite(value))
-        result.append(near[len(near) // 2] if near else math.nan)
+        finite = [value for value in near if math.isfinite(value)]
+        result.append(statistics.median(finite) if finite else math.nan)
     return result
 
 
@@ -199,9 +200,6 @@ def write(figures: Sequence[Figure], folder: Path) -> list[Path]:
 
     Returns the paths. Raises OSError and CheckpointError.
     """
-    svg_to_bytes: Callable[..., bytes] | None = None
-    with contextlib.suppress(ImportError):
-        svg_to_bytes = importlib.import_module("resvg_py").svg_to_bytes
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for figure in figures:
@@ -209,12 +207,17 @@ def write(figures: Sequence[Figure], folder: Path) -> list[Path]:
         path = folder / f"{figure.name}.svg"
         write_atomically(path, _styled(drawn, palette.variables() + svg.STYLE).encode())
         paths.append(path)
-        if svg_to_bytes:
-            plain = palette.written_out(_styled(drawn, svg.STYLE), "light")
-            image = bytes(svg_to_bytes(svg_string=plain, zoom=2.0, background="#ffffff"))
-            write_atomically(path.with_suffix(".png"), image)
+        if importlib.util.find_spec("resvg_py"):
             paths.append(path.with_suffix(".png"))
+            write_atomically(paths[-1], _png(palette.written_out(_styled(drawn, svg.STYLE), "light")))
     return paths
+
+
+def _png(drawn: str) -> bytes:
+    """At two pixels for each of the drawing's."""
+    from resvg_py import svg_to_bytes
+
+    return bytes(svg_to_bytes(svg_string=drawn, zoom=2.0, background="#ffffff"))
 
 
 def _styled(drawn: Markup, style: str) -> str:
