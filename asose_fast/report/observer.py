@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from asose_fast import provenance
 from asose_fast.checkpoint import write_atomically
 from asose_fast.search.phases import Phase
+from asose_fast.search.processes import ProcessLostError
 
 if TYPE_CHECKING:
     from asose_fast.report.run import Run
@@ -47,14 +48,19 @@ class ReportObserver:
 
     @contextmanager
     def to_the_end(self, trainer: Trainer) -> Iterator[None]:
-        """Writes the report of what the run folder holds in the end, however the block ends."""
+        """Writes the report of what the run folder holds in the end, however the block ends.
+
+        But not where another process is lost: torchrun is about to end this one too, and its error is to be told first.
+        """
         try:
             yield
+        except ProcessLostError:
+            raise
         except BaseException:
             self._told = True  # of an error, the run itself tells
-            raise
-        finally:
             self._write(lambda: _ended(trainer, self.path.parent))
+            raise
+        self._write(lambda: _ended(trainer, self.path.parent))
 
     def _write(self, found: Callable[[], Run]) -> None:
         try:

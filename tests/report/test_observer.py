@@ -10,6 +10,7 @@ from asose_fast.observers import MetricsObserver
 from asose_fast.report import page
 from asose_fast.report.observer import ReportObserver
 from asose_fast.search import InterruptedRunError
+from asose_fast.search.processes import ProcessLostError
 from tests.helpers import OnStep, make_trainer
 from tests.report.runs import Page
 
@@ -132,3 +133,9 @@ def test_an_error_of_the_run_is_not_covered_by_one_of_the_report(tmp_path, monke
     with pytest.raises(KeyError, match="the run"), ReportObserver(tmp_path, warnings.append).to_the_end(trainer):
         raise KeyError("the run")
     assert warnings == []
+
+
+def test_a_lost_process_is_told_of_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(page, "render", lambda _: pytest.fail("a report was drawn"))
+    with pytest.raises(ProcessLostError), ReportObserver(tmp_path, print).to_the_end(make_trainer(tmp_path)):
+        raise ProcessLostError("gone")
