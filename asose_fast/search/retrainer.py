@@ -167,7 +167,7 @@ class Retrainer:
     def _loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         scores = self.network(x)
         loss = cross_entropy(scores, y, label_smoothing=self.config.label_smoothing)
-        if self.auxiliary is not None:
+        if self.auxiliary is not None and len(y) > 1:  # its last norm cannot take the statistics of one image
             second = cross_entropy(self.auxiliary(), y, label_smoothing=self.config.label_smoothing)
             loss = loss + self.config.auxiliary * second
         return loss, scores

@@ -109,6 +109,13 @@ def test_the_auxiliary_classifier_sees_two_thirds_of_the_network():
     assert not any("auxiliary" in name for name in network.state_dict())
 
 
+def test_a_last_batch_of_one_image_trains_without_the_auxiliary_classifier():
+    retrainer = make_retrainer(auxiliary=0.4, batch_size=17, epochs=1)
+    assert len(retrainer.images) % 17 == 1
+    retrainer.run()
+    assert len(retrainer.history) == 1
+
+
 def test_widths_follow_the_stem():
     spec = make_spec()
     wide = spec.scaled(10)
