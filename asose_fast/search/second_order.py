@@ -37,7 +37,8 @@ def unrolled_gradient(
     gradients = [p.grad for p in parameters]
     buffers = [b.clone() for b in network.buffers()]
     try:
-        ahead = _next_step(optimizer, parameters, _gradient(train(architecture), parameters))
+        found = torch.autograd.grad(train(architecture), parameters, allow_unused=True)
+        ahead = _next_step(optimizer, parameters, found)
         rate = optimizer.param_groups[0]["lr"]
         _move(parameters, before, ahead, -rate)
         leaf = architecture.detach().clone().requires_grad_()
@@ -66,10 +67,15 @@ def _gradient(loss: Tensor, of: Sequence[Tensor]) -> list[Tensor]:
     return [torch.zeros_like(p) if g is None else g for p, g in zip(of, found, strict=True)]
 
 
-def _next_step(optimizer: torch.optim.SGD, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[Tensor]:
-    """What the optimizer would subtract, over its learning rate."""
+def _next_step(
+    optimizer: torch.optim.SGD, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]
+) -> list[Tensor]:
+    """What the optimizer would subtract, over its learning rate: nothing without a gradient, as off a sampled path."""
     group, steps = optimizer.param_groups[0], []
     for p, g in zip(parameters, gradients, strict=True):
+        if g is None:
+            steps.append(torch.zeros_like(p))
+            continue
         momentum = optimizer.state[p].get("momentum_buffer") if p in optimizer.state else None
         step = g + group["weight_decay"] * p.detach()
         steps.append(step if momentum is None else step + group["momentum"] * momentum)

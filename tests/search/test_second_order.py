@@ -84,6 +84,25 @@ def test_a_second_order_step_moves_alpha_alone():
     assert all(not torch.equal(row, previous) for row, previous in zip(selector.alpha, old, strict=True))
 
 
+def test_weights_that_the_step_does_not_use_stay_where_they_are():
+    network, optimizer, x, y = problem()
+    used = network.first
+
+    def train(architecture):
+        return torch.tanh(used(x[0]) * architecture[0]).sum()
+
+    seen = []
+
+    def valid(architecture):
+        seen.append((network.last.weight.detach().clone(), used.weight.detach().clone()))
+        return F.cross_entropy(network(x[1], architecture), y[1])
+
+    last, first = network.last.weight.detach().clone(), used.weight.detach().clone()
+    unrolled_gradient(network, optimizer, torch.ones(1, 3, dtype=torch.float64), train, valid)
+    assert torch.equal(seen[0][0], last)
+    assert not torch.equal(seen[0][1], first)
+
+
 def test_with_a_learning_rate_of_0_it_is_the_first_order():
     gradients = []
     for second in (False, True):
