@@ -38,9 +38,7 @@ struct PoolPairBackward {
   void* scratch;  // [threads, pool_pair_scratch_bytes(op)], 64-byte aligned
 };
 
-// Three rows of windows with a margin of one, three 64-byte vectors each.
-inline int64_t pool_pair_scratch_bytes(const PoolPair& op) {
-  return 3 * (op.out_width() + 2) * 3 * 64;
-}
+// Three rows of pixels with a margin of one, a 64-byte vector each.
+inline int64_t pool_pair_scratch_bytes(const PoolPair& op) { return 3 * (op.width + 2) * 64; }
 
 }  // namespace asose

@@ -19,99 +19,149 @@ constexpr int64_t kBandRows = 16;
 template <class A>
 using Lanes = decltype(Vector<A>{} < Vector<A>{});  // signed integers as wide as A
 
-// The part of a window inside the image: offsets of its 3 x 3 pixels.
-struct Window {
-  int top, bottom, left, right;  // bottom and right are excluded
-  int count() const { return (bottom - top) * (right - left); }
-  bool whole() const { return count() == 9; }
+// The rows of window row y that are inside the image: from which to which of its three.
+struct Rows {
+  int top, bottom;
+  Rows(const PoolPair& op, int64_t y)
+      : top(y == 0),
+        bottom(static_cast<int>(std::min<int64_t>(3, op.height - y * op.stride + 1))) {}
 };
 
-Window window(const PoolPair& op, int64_t y, int64_t x) {
-  const int64_t top = y * op.stride - 1, left = x * op.stride - 1;
-  return {top < 0, static_cast<int>(std::min<int64_t>(3, op.height - top)), left < 0,
-          static_cast<int>(std::min<int64_t>(3, op.width - left))};
+// How many pixels of window x, with `rows` rows, are inside the image.
+int64_t window_size(const PoolPair& op, const Rows& rows, int64_t x) {
+  const int64_t columns = 1 + (x > 0) + (x * op.stride + 1 < op.width);
+  return (rows.bottom - rows.top) * columns;
 }
 
+// A window, or one of its columns.
 template <class A>
 struct Pooled {
-  Vector<A> sum, max;
-  Lanes<A> position;  // row-major in the window, the first of equal maxima; a NaN beats all
+  Vector<A> sum = {}, max = Vector<A>{} - static_cast<A>(INFINITY);
+  Lanes<A> position =
+      Lanes<A>{} + 9;  // row-major in the window; outside the image after all others
 };
 
-// `corner` is the window's pixel (0, 0), which may lie outside the image.
-template <class T>
-inline __attribute__((always_inline)) Pooled<typename Element<T>::Acc> pool(const T* corner,
-                                                                            const PoolPair& op,
-                                                                            const Window& window,
-                                                                            int lanes) {
+// The three pixels from `pixel` down, of which those from `top` to `bottom` are inside the image.
+template <class T, bool kPosition, class A = typename Element<T>::Acc>
+inline __attribute__((always_inline)) Pooled<A> pool_column(const T* pixel, int64_t pitch, int top,
+                                                            int bottom, int lanes) {
+  Pooled<A> column;
+  column.position = Lanes<A>{} + top * 3;
+  for (int i = top; i < bottom; ++i) {
+    const Vector<A> value = load(pixel + i * pitch, lanes);
+    const Lanes<A> better = (value > column.max) | (value != value);
+    column.max = better ? value : column.max;
+    if constexpr (kPosition)
+      column.position = better ? Lanes<A>{} + i * 3 : column.position;
+    else
+      column.sum += value;
+  }
+  return column;
+}
+
+// Adds column j to those before it. The position is that of the first of equal maxima, or of the
+// last NaN, which beats all.
+template <bool kPosition, class A>
+inline __attribute__((always_inline)) void add_column(Pooled<A>& window, const Pooled<A>& column,
+                                                      int j) {
+  const Lanes<A> larger = column.max > window.max, nan = column.max != column.max;
+  Lanes<A> better = larger | nan;
+  if constexpr (kPosition) {
+    const Lanes<A> position = column.position + j, earlier = position < window.position;
+    const Lanes<A> equal = column.max == window.max, nan_before = window.max != window.max;
+    better = larger | (equal & earlier) | (nan & ~(nan_before & earlier));
+    window.position = better ? position : window.position;
+  } else {
+    window.sum += column.sum;
+  }
+  window.max = better ? column.max : window.max;
+}
+
+// Calls found(x, window) for a row of windows. Each column is pooled once, for all windows that
+// hold it. `first` is the upper left pixel of a window at x = 0, outside the image.
+template <class T, int S, bool kPosition, class Found>
+inline __attribute__((always_inline)) void pool_row(const T* first, const PoolPair& op, int top,
+                                                    int bottom, int lanes, const Found& found) {
   using A = typename Element<T>::Acc;
-  Pooled<A> result = {{}, Vector<A>{} - static_cast<A>(INFINITY), {}};
-  result.position = Lanes<A>{} + (window.top * 3 + window.left);
-  for (int i = window.top; i < window.bottom; ++i)
-    for (int j = window.left; j < window.right; ++j) {
-      const Vector<A> value = load(corner + (i * op.width + j) * op.channels, lanes);
-      const Lanes<A> better = (value > result.max) | (value != value);
-      result.sum += value;
-      result.max = better ? value : result.max;
-      result.position = better ? Lanes<A>{} + (i * 3 + j) : result.position;
-    }
-  return result;
+  const int64_t pitch = op.width * op.channels, out_width = op.out_width();
+  const auto column = [&](int64_t x) __attribute__((always_inline)) {
+    if (x < 0 || x >= op.width) return Pooled<A>{};
+    return pool_column<T, kPosition>(first + (x + 1) * op.channels, pitch, top, bottom, lanes);
+  };
+  Pooled<A> left, middle = column(-1), right = column(S == 1 ? 0 : -1);
+  for (int64_t x = 0; x < out_width; ++x) {
+    left = S == 1 ? middle : right;
+    middle = S == 1 ? right : column(x * S);
+    right = column(x * S + 1);
+    Pooled<A> window = left;
+    add_column<kPosition>(window, middle, 1);
+    add_column<kPosition>(window, right, 2);
+    found(x, window);
+  }
 }
 
-// As above, unrolled for the windows inside the image.
-template <class T>
-Pooled<typename Element<T>::Acc> pool_any(const T* corner, const PoolPair& op, const Window& window,
-                                          int lanes) {
-  return window.whole() ? pool(corner, op, {0, 3, 0, 3}, lanes) : pool(corner, op, window, lanes);
+// As above for window row y of an image, unrolled where all of it is inside.
+template <class T, int S, bool kPosition, class Found>
+void pool_row(const PoolPair& op, int64_t image, int64_t y, int64_t channel, int lanes,
+              const Found& found) {
+  constexpr int kAll = kLanes<typename Element<T>::Acc>;
+  const Rows rows(op, y);
+  const T* first = static_cast<const T*>(op.x) + channel +
+                   ((image * op.height + y * S - 1) * op.width - 1) * op.channels;
+  if (lanes == kAll && rows.top == 0 && rows.bottom == 3)
+    pool_row<T, S, kPosition>(first, op, 0, 3, kAll, found);
+  else
+    pool_row<T, S, kPosition>(first, op, rows.top, rows.bottom, lanes, found);
 }
 
-template <class T>
-const T* corner(const PoolPair& op, int64_t image, int64_t y, int64_t x) {
-  const int64_t row = image * op.height + y * op.stride - 1;
-  return static_cast<const T*>(op.x) + (row * op.width + x * op.stride - 1) * op.channels;
+template <class T, int S, class A = typename Element<T>::Acc>
+void forward_row(const PoolPairForward& args, int64_t row) {
+  const PoolPair& op = args.op;
+  const int64_t image = row / op.out_height(), y = row % op.out_height();
+  const Rows rows(op, y);
+  for (int64_t c = 0; c < op.channels; c += kLanes<A>) {
+    const int lanes = static_cast<int>(std::min<int64_t>(kLanes<A>, op.channels - c));
+    pool_row<T, S, false>(op, image, y, c, lanes, [&](int64_t x, const Pooled<A>& window) {
+      const int64_t to = (row * op.out_width() + x) * op.channels + c;
+      const A part = A{1} / static_cast<A>(window_size(op, rows, x));
+      store(static_cast<T*>(args.average) + to, window.sum * part, lanes);
+      store(static_cast<T*>(args.max) + to, window.max, lanes);
+    });
+  }
 }
 
 template <class T>
 void forward(const PoolPairForward& args) {
-  using A = typename Element<T>::Acc;
-  const PoolPair& op = args.op;
-  const int64_t rows = op.images * op.out_height();
-#pragma omp parallel for schedule(static) num_threads(op.threads)
+  const int64_t rows = args.op.images * args.op.out_height();
+#pragma omp parallel for schedule(static) num_threads(args.op.threads)
   for (int64_t row = 0; row < rows; ++row)
-    for (int64_t x = 0; x < op.out_width(); ++x) {
-      const int64_t image = row / op.out_height(), y = row % op.out_height();
-      const Window inside = window(op, y, x);
-      const A part = A{1} / static_cast<A>(inside.count());
-      const T* from = corner<T>(op, image, y, x);
-      const int64_t to = (row * op.out_width() + x) * op.channels;
-      for (int64_t c = 0; c < op.channels; c += kLanes<A>) {
-        const int lanes = static_cast<int>(std::min<int64_t>(kLanes<A>, op.channels - c));
-        const Pooled<A> pooled = pool_any(from + c, op, inside, lanes);
-        store(static_cast<T*>(args.average) + to + c, pooled.sum * part, lanes);
-        store(static_cast<T*>(args.max) + to + c, pooled.max, lanes);
-      }
-    }
+    args.op.stride == 1 ? forward_row<T, 1>(args, row) : forward_row<T, 2>(args, row);
 }
 
-// What a window hands back to its pixels.
+// Sums of what windows hand back to three rows of pixels, with a margin of one around the columns.
 template <class A>
-struct Share {
-  Vector<A> average;  // to each
-  Vector<A> max;      // to the pixel at `position`
-  Lanes<A> position;
+class PixelRows {
+ public:
+  PixelRows(void* memory, int64_t width)
+      : sums_(static_cast<Vector<A>*>(memory)), pitch_(width + 2) {
+    std::fill_n(sums_, 3 * pitch_, Vector<A>{});
+  }
+  Vector<A>* operator[](int64_t y) { return sums_ + (y + 3) % 3 * pitch_ + 1; }
+
+ private:
+  Vector<A>* sums_;
+  int64_t pitch_;
 };
 
-// The shares of one row of windows; row[-1] and row[out_width] are the margin. A row outside the
-// image has none to give.
-template <class T, class A = typename Element<T>::Acc>
-void share_row(const PoolPairBackward& args, const NormGradient<A>* norms, int64_t image, int64_t y,
-               int64_t channel, int lanes, Share<A>* row) {
+// Adds the gradients of window row y to its three rows of pixels.
+template <class T, int S, class A = typename Element<T>::Acc>
+void scatter_row(const PoolPairBackward& args, const NormGradient<A>* norms, int64_t image,
+                 int64_t y, int64_t channel, int lanes, PixelRows<A>& sums) {
   const PoolPair& op = args.op;
-  const bool outside = y < 0 || y >= op.out_height();
-  if (outside) std::fill(row - 1, row + op.out_width() + 1, Share<A>{});
-  row[-1] = row[op.out_width()] = Share<A>{};
+  const int64_t start = (image * op.out_height() + y) * op.out_width() * op.channels + channel;
   const int64_t ahead = op.out_width() * op.channels;
-  const auto gradient = [&](int pool, int64_t at) {
+  const auto gradient = [&](int pool, int64_t x) __attribute__((always_inline)) {
+    const int64_t at = start + x * op.channels;
     const T* grad = static_cast<const T*>(args.grad[pool]) + at;
     const Vector<A> g = load(grad, lanes);
     __builtin_prefetch(grad + ahead);
@@ -121,17 +171,48 @@ void share_row(const PoolPairBackward& args, const NormGradient<A>* norms, int64
     __builtin_prefetch(z + ahead);
     return norms[pool](g, load(z, lanes));
   };
-  for (int64_t x = 0; !outside && x < op.out_width(); ++x) {
-    const int64_t at = ((image * op.out_height() + y) * op.out_width() + x) * op.channels + channel;
-    const Window inside = window(op, y, x);
-    Share<A> share = {};
-    if (args.grad[0]) share.average = gradient(0, at) * (A{1} / static_cast<A>(inside.count()));
-    if (args.grad[1]) {
-      share.max = gradient(1, at);
-      __builtin_prefetch(corner<T>(op, image, y + 2, x) + channel);
-      share.position = pool_any(corner<T>(op, image, y, x) + channel, op, inside, lanes).position;
+  const Rows rows(op, y);
+  const auto share = [&](int64_t x) __attribute__((always_inline)) {
+    if (!args.grad[0]) return Vector<A>{};
+    return gradient(0, x) * (A{1} / static_cast<A>(window_size(op, rows, x)));
+  };
+  Vector<A>* to[3];
+  for (int i = 0; i < 3; ++i) to[i] = sums[y * S - 1 + i] - 1;
+  if (!args.grad[1]) {
+    for (int64_t x = 0; x < op.out_width(); ++x) {
+      const Vector<A> average = share(x);
+      for (int i = 0; i < 3; ++i)
+        for (int j = 0; j < 3; ++j) to[i][x * S + j] += average;
     }
-    row[x] = share;
+    return;
+  }
+  pool_row<T, S, true>(op, image, y, channel, lanes, [&](int64_t x, const Pooled<A>& window) {
+    const Vector<A> average = share(x), max = gradient(1, x);
+#pragma GCC unroll 3
+    for (int i = 0; i < 3; ++i)
+#pragma GCC unroll 3
+      for (int j = 0; j < 3; ++j)
+        to[i][x * S + j] += window.position == i * 3 + j ? average + max : average;
+  });
+}
+
+// Writes row y of dL/dx, and clears its sums.
+template <class T, class A = typename Element<T>::Acc>
+void gather_row(const PoolPairBackward& args, int64_t image, int64_t y, int64_t channel, int lanes,
+                Vector<A>* sums) {
+  const PoolPair& op = args.op;
+  int64_t at = (image * op.height + y) * op.width * op.channels + channel;
+  for (int64_t x = 0; x < op.width; ++x, at += op.channels) {
+    Vector<A> sum = sums[x];
+    sums[x] = Vector<A>{};
+    for (int term = 0; term < args.terms; ++term) {
+      const T* from = static_cast<const T*>(args.term[term]) + at;
+      sum += static_cast<A>(args.factor[term]) * load(from, lanes);
+      __builtin_prefetch(from + op.width * op.channels);
+    }
+    T* to = static_cast<T*>(args.grad_x) + at;
+    store(to, sum, lanes);
+    __builtin_prefetch(to + op.width * op.channels, 1);
   }
 }
 
@@ -140,56 +221,27 @@ template <class T, int S, class A = typename Element<T>::Acc>
 void backward_band(const PoolPairBackward& args, int64_t image, int64_t first, int64_t last,
                    int64_t channel, int lanes) {
   const PoolPair& op = args.op;
-  const int64_t pitch = op.out_width() + 2;
-  Share<A>* scratch = reinterpret_cast<Share<A>*>(
-      static_cast<char*>(args.scratch) + omp_get_thread_num() * pool_pair_scratch_bytes(op));
-  const auto shares = [&](int64_t y) { return scratch + (y + 3) % 3 * pitch + 1; };
-  // The windows that hold position p along an axis: [first_window(p), last_window(p)].
-  const auto first_window = [](int64_t p) { return S == 1 ? p - 1 : p / 2; };
-  const auto last_window = [](int64_t p) { return S == 1 ? p + 1 : (p + 1) / 2; };
-
+  PixelRows<A> sums(
+      static_cast<char*>(args.scratch) + omp_get_thread_num() * pool_pair_scratch_bytes(op),
+      op.width);
   NormGradient<A> norms[2] = {};
   for (int pool = 0; pool < 2; ++pool)
     if (args.tables)
       norms[pool] = NormGradient<A>::from(
           static_cast<const A*>(args.tables) + pool * 4 * op.channels, op.channels, channel, lanes);
 
-  int64_t next = first_window(first);
-  for (int64_t y = first; y < last; ++y) {
-    for (; next <= last_window(y); ++next)
-      share_row<T>(args, norms, image, next, channel, lanes, shares(next));
-    int64_t at = (image * op.height + y) * op.width * op.channels + channel;
-    const int64_t top = first_window(y), rows = last_window(y) - top + 1;
-    const Share<A>* row[3];
-    for (int64_t i = 0; i < rows; ++i) row[i] = shares(top + i);
-    for (int64_t x = 0; x < op.width; ++x, at += op.channels) {
-      Vector<A> sum = {};
-      for (int term = 0; term < args.terms; ++term) {
-        const T* from = static_cast<const T*>(args.term[term]) + at;
-        sum += static_cast<A>(args.factor[term]) * load(from, lanes);
-        __builtin_prefetch(from + op.width * op.channels);
-      }
-      const int64_t left = first_window(x), columns = last_window(x) - left + 1;
-      const int corner = static_cast<int>((y - top * S + 1) * 3 + x - left * S + 1);
-      const auto add = [&](int64_t i, int64_t j) {
-        const Share<A>& share = row[i][left + j];
-        sum += share.average;
-        sum +=
-            share.position == corner - static_cast<int>((i * 3 + j) * S) ? share.max : Vector<A>{};
-      };
-      if constexpr (S == 1) {
-#pragma GCC unroll 3
-        for (int64_t i = 0; i < 3; ++i)
-#pragma GCC unroll 3
-          for (int64_t j = 0; j < 3; ++j) add(i, j);
-      } else {
-        for (int64_t i = 0; i < rows; ++i)
-          for (int64_t j = 0; j < columns; ++j) add(i, j);
-      }
-      T* to = static_cast<T*>(args.grad_x) + at;
-      store(to, sum, lanes);
-      __builtin_prefetch(to + op.width * op.channels, 1);
-    }
+  // The windows that hold one of the rows, and the rows that are complete after each.
+  const int64_t top = std::max<int64_t>(S == 1 ? first - 1 : first / 2, 0);
+  const int64_t bottom = std::min(S == 1 ? last : last / 2, op.out_height() - 1);
+  int64_t done = top * S - 1;
+  for (int64_t y = top; y <= bottom; ++y) {
+    scatter_row<T, S>(args, norms, image, y, channel, lanes, sums);
+    const int64_t complete = y < bottom ? (y + 1) * S - 1 : last;
+    for (; done < complete; ++done)
+      if (done >= first)
+        gather_row<T>(args, image, done, channel, lanes, sums[done]);
+      else
+        std::fill_n(sums[done] - 1, op.width + 2, Vector<A>{});
   }
 }
 
