@@ -88,7 +88,7 @@ class Searcher:
                 if not value.requires_grad:
                     raise ValueError("the loss does not depend on any mixed operation: call the searched network in it")
                 if not bool(value.isfinite()):
-                    raise ValueError(f"the loss of the alpha step is {float(value)}")
+                    raise ValueError(f"the loss of the alpha step is {float(value.detach())}")
                 self.optimizer.zero_grad(set_to_none=True)
                 backward(value)
         finally:
