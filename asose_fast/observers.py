@@ -17,6 +17,7 @@ from asose_fast import forecast
 from asose_fast.checkpoint import write_atomically
 from asose_fast.search import guard
 from asose_fast.search.growth_control import describe
+from asose_fast.search.observer import Observer
 from asose_fast.search.phases import Phase
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ def make_console(mode: ConsoleMode, *, speaks: bool = True) -> Console:
     return Console(quiet=not speaks or mode == "quiet")
 
 
-class ConsoleObserver:
+class ConsoleObserver(Observer):
     """A progress bar while an epoch runs and one line of indicators when it ends."""
 
     _HEADER = "epoch      phase     loss   valid  T      errors  max w   entropy  accuracy  steady  images/s  depth"
@@ -144,7 +145,7 @@ def health_table(indicators: list[dict[str, Any]]) -> Table:
     return table
 
 
-class MetricsObserver:
+class MetricsObserver(Observer):
     """`metrics.jsonl`: one line an epoch."""
 
     def __init__(self, path: Path) -> None:
@@ -153,10 +154,6 @@ class MetricsObserver:
     def restore(self, history: Sequence[Record]) -> None:
         """Makes the file that of the epochs in `history`: what a resumed run will do again is taken out."""
         write_atomically(self.path, "".join(map(_line, history)).encode())
-
-    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None: ...
-
-    def on_step(self, trainer: Trainer) -> None: ...
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
         try:
@@ -176,7 +173,7 @@ def _line(record: Record) -> str:
     return json.dumps(record) + "\n"
 
 
-class TensorBoardObserver:
+class TensorBoardObserver(Observer):
     """The scalars of every epoch as TensorBoard events, those of every layer too, and alpha as histograms."""
 
     def __init__(self, folder: Path, first_epoch: int) -> None:
@@ -184,10 +181,6 @@ class TensorBoardObserver:
 
         threading.excepthook = _silent_on_full_disks
         self._writer = SummaryWriter(str(folder), purge_step=first_epoch + 1)
-
-    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None: ...
-
-    def on_step(self, trainer: Trainer) -> None: ...
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
         for name, value in record.items():

@@ -24,11 +24,12 @@ from asose_fast import checkpoint_folder, derived
 from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.data import Data, load_data
 from asose_fast.data.config import DataConfig
+from asose_fast.device import device_named
 from asose_fast.search.retrainer import Record, RetrainConfig, Retrainer
 from asose_fast.space.build import Spec
 from asose_fast.space.cells.genotype import from_text, is_text
 from asose_fast.space.cells.spec import Kind
-from asose_fast.train import EXIT_ERROR, device_named, normalized, warn
+from asose_fast.train import EXIT_ERROR, normalized, warn
 
 EVALUATION: dict[Kind, tuple[int, int]] = {"darts": (36, 20), "nasbench201": (16, 5)}
 """Channels and cells of the networks that published architectures are trained in."""

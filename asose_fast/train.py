@@ -28,6 +28,7 @@ from asose_fast import checkpoint_folder, resume
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import load_data
+from asose_fast.device import device_named
 from asose_fast.observers import (
     ConsoleMode,
     ConsoleObserver,
@@ -40,7 +41,7 @@ from asose_fast.report.observer import ReportObserver
 from asose_fast.result import write_result
 from asose_fast.resume import Resumable
 from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
-from asose_fast.search.processes import ALONE, Processes, ProcessesDifferError, ProcessLostError, cores, together
+from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, together
 
 EXIT_ERROR, EXIT_BREACH = 2, 3
 
@@ -271,23 +272,6 @@ def _set_threads(config: Config, image_size: int, processes: Processes) -> None:
         torch.set_num_threads(config.threads or 1)
     elif processes.count > 1:  # torchrun sets OMP_NUM_THREADS=1
         torch.set_num_threads(max(1, cores() // processes.local_count))
-
-
-def device_named(name: str, processes: Processes = ALONE) -> torch.device:
-    """The device of a process; of several, each takes the GPU of its rank on its machine."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        if device.type == "cuda" and processes.count > 1:
-            if device.index is not None:
-                raise ValueError(f"device {name!r} is one GPU for {processes.count} processes: give --device cuda")
-            device = torch.device("cuda", processes.local_rank)
-            torch.cuda.set_device(device)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used here: {str(error).splitlines()[0]}") from error
-    return device
 
 
 @contextmanager

@@ -53,7 +53,7 @@ def planned(mixed, fused):
 def test_forward_and_backward(benchmark, report, dry, shape, stride):
     torch.manual_seed(0)
     images, channels, height, width = (min(shape[0], 2), *shape[1:]) if dry else shape
-    mixed = MixedOp(CANDIDATES, channels, stride)
+    mixed = MixedOp.named(CANDIDATES, channels, stride)
     x, weights = torch.randn(images, channels, height, width), torch.randn(len(CANDIDATES)).softmax(0)
     tensors = [x, weights, torch.randn(images, channels, height // stride, width // stride)]
     variants = {f"eager {layout}": step(eager, mixed, *tensors, format) for layout, format in LAYOUTS.items()}

@@ -103,7 +103,7 @@ def stages(x):
 @pytest.mark.parametrize("shape", [(64, 16, 32, 32), (64, 32, 16, 16), (64, 64, 8, 8)], ids=str)
 def test_roofline(benchmark, report, shape):
     x = torch.randn(shape).contiguous(memory_format=torch.channels_last)
-    mixed = MixedOp(tuple(CANDIDATES), shape[1], 1, fused=True).to(memory_format=torch.channels_last)
+    mixed = MixedOp.named(tuple(CANDIDATES), shape[1], 1, fused=True).to(memory_format=torch.channels_last)
     leaf, gain = x.clone(memory_format=torch.preserve_format).requires_grad_(), torch.tensor(0.5, requires_grad=True)
     weights, grad = torch.rand(10, requires_grad=True), torch.randn_like(x)
     leaves = [leaf, weights, gain, *mixed.parameters()]

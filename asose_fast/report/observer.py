@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from asose_fast import provenance
 from asose_fast.checkpoint import write_atomically
-from asose_fast.search.phases import Phase
+from asose_fast.search.observer import Observer
 from asose_fast.search.processes import ProcessLostError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ SHARE = 0.02
 """Of a run's time, at most, that goes into its report."""
 
 
-class ReportObserver:
+class ReportObserver(Observer):
     """Writes `report.html` at the ends of epochs, every `EVERY` seconds at most, and when the run ends.
 
     Whatever fails here is told once and changes nothing in the run. What draws is imported at the first write.
@@ -33,10 +33,6 @@ class ReportObserver:
         self.path, self.warn, self.every = folder / "report.html", warn, every
         self._due = 0.0
         self._told = False
-
-    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None: ...
-
-    def on_step(self, trainer: Trainer) -> None: ...
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
         started = time.monotonic()

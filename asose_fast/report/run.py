@@ -62,7 +62,7 @@ class Run:
         found: list[Phase] = []
         for epoch in self.epochs:
             if not found or found[-1].name != epoch.phase:
-                found.append(Phase(epoch.phase, epoch.epoch - 1, 1))  # type: ignore[arg-type]
+                found.append(Phase(epoch.phase, epoch.epoch - 1, 1))
             else:
                 found[-1] = dataclasses.replace(found[-1], epochs=epoch.epoch - found[-1].first)
         return found

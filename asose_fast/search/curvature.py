@@ -6,9 +6,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from asose_fast.search.steps import frozen
+from asose_fast.search.steps import Objective, classification, frozen
 from asose_fast.search.sync_batch_norm import on_its_own
 
 ITERATIONS = 8
@@ -42,12 +41,12 @@ def dominant_eigenvalue(loss: Callable[[Tensor], Tensor], logits: Tensor, iterat
     return eigenvalue
 
 
-def curvature(network: nn.Module, x: Tensor, y: Tensor, logits: Tensor) -> float:
-    """Of the cross-entropy of the soft mixture softmax(logits) on a batch, under the batch's statistics. The network is
+def curvature(network: nn.Module, x: Tensor, y: Tensor, logits: Tensor, objective: Objective = classification) -> float:
+    """Of the loss of the soft mixture softmax(logits) on a batch, under the batch's statistics. The network is
     as before afterwards."""
     buffers = [buffer.clone() for buffer in network.buffers()]
     with frozen(network), on_its_own(network):
-        found = dominant_eigenvalue(lambda at: cross_entropy(network(x, at.softmax(1)), y), logits)
+        found = dominant_eigenvalue(lambda at: objective(network(x, at.softmax(1)), y).loss, logits)
     for buffer, before in zip(network.buffers(), buffers, strict=True):
         buffer.copy_(before)
     return found

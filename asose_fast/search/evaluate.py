@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asose_fast.search.processes import ALONE, Processes
+from asose_fast.search.steps import Objective
 from asose_fast.search.sync_batch_norm import on_its_own
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -51,6 +53,20 @@ def _average(norms: list[nn.modules.batchnorm._BatchNorm], taken: int, processes
     for norm in norms:
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked.fill_(batches)
+
+
+@torch.no_grad()
+def averaged(network: nn.Module, batches: Iterable[tuple[Any, Any]], objective: Objective) -> float:
+    """The mean over all examples of what `objective` counts, in evaluation mode."""
+    was_training = network.training
+    network.eval()
+    counted, examples = [], 0
+    for x, y in batches:
+        result = objective(network(x), y)
+        counted.append(result.correct.double())
+        examples += result.images
+    network.train(was_training)
+    return float(torch.stack(counted).sum()) / examples
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from asose_fast.config import GuardConfig
 from asose_fast.search import collapse
+from asose_fast.search.phases import first_search
 
 if TYPE_CHECKING:
     from asose_fast.search.phases import Phase
@@ -37,10 +38,10 @@ class Guard:
     def examine(self, trainer: Trainer, phase: Phase, record: Record) -> bool:
         """Notes in `record["guard"]` what is wrong and what was done, and does it. True where it has turned back."""
         if self.config.guard == "off" or not phase.searching:
-            if self.config.guard == "rollback" and phase.name == "warmup":
+            if self.config.guard == "rollback" and not phase.searching and not phase.derives:
                 self.healthy = copy.deepcopy(trainer.search_state())
             return False
-        search = trainer.phases[1]
+        search = first_search(trainer.phases) or phase
         share_done = (record["epoch"] - search.first) / search.epochs
         found = collapse.signs(self.config, record, trainer.history, share_done)
         if not found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -21,13 +22,13 @@ class Indicator:
 
 
 def indicators(
-    config: HealthConfig, classes: int, record: dict[str, Any], history: Sequence[dict[str, Any]]
+    config: HealthConfig, classes: int | None, record: dict[str, Any], history: Sequence[dict[str, Any]]
 ) -> list[Indicator]:
     """The indicators of an epoch.
 
     Args:
         config: the bounds.
-        classes: number of classes.
+        classes: number of classes; None: what is called accuracy is a score without bound.
         record: the epoch's metrics (`batch_size_errors`, `max_weight`, `entropy`, `train_accuracy`,
             `images_per_second`, `phase`).
         history: metrics of the epochs before it. Throughput is compared since the last growth, which makes a step
@@ -35,7 +36,7 @@ def indicators(
     """
     rates = [r["images_per_second"] for r in _since_growth([*history, record]) if r["phase"] == record["phase"]]
     steadiness = statistics.median(rates[-5:]) / statistics.median(rates)
-    lowest = min(0.5, config.accuracy_above_chance / classes)
+    lowest = -math.inf if classes is None else min(0.5, config.accuracy_above_chance / classes)
     errors, weight, entropy = record["batch_size_errors"], record["max_weight"], record["entropy"]
     accuracy = record["train_accuracy"]  # of the sampled paths: what falls where a search loses its footing
     return [

@@ -13,14 +13,15 @@ from asose_fast.search.steps import StepResult
 class Meter:
     """Sums loss, right predictions, images and size errors over steps."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, dtype: torch.dtype = torch.int64) -> None:
+        """`dtype`: of what is counted."""
+        self.device, self.dtype = device, dtype
         self.reset()
 
     def reset(self) -> None:
         """Starts a new epoch."""
         self._loss = torch.zeros((), dtype=torch.float64, device=self.device)
-        self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._correct = torch.zeros((), dtype=self.dtype, device=self.device)
         self.images = 0
         self.size_errors = 0
 
@@ -35,7 +36,7 @@ class Meter:
         """Mean loss and accuracy (0 to 1) so far; NaN before the first step. Waits for the device."""
         if not self.images:
             return float("nan"), float("nan")
-        return float(self._loss) / self.images, int(self._correct) / self.images
+        return float(self._loss) / self.images, self._correct.item() / self.images
 
     def state_dict(self) -> dict[str, Any]:
         """The sums."""

@@ -46,15 +46,17 @@ def alpha_learning_rate(config: OptimizerConfig, alpha_steps: int) -> float:
 
 
 def learning_rate(config: OptimizerConfig, phases: tuple[Phase, ...], phase: Phase, epochs_done: float) -> float:
-    """Cosine over warmup, search and growth together, and one of its own over optimize.
+    """Cosine over warmup, search and growth together, all that comes before a derived network, and one of its own over
+    optimize.
 
     Args:
         epochs_done: since the start of the run, fractions included.
     """
-    if phase.name == "optimize":
-        lowest, fraction = 0.0, (epochs_done - phase.first) / phase.epochs
+    derived = next((p.first for p in phases if p.derives), phases[-1].end)
+    if phase.derives:
+        lowest, fraction = 0.0, (epochs_done - derived) / (phases[-1].end - derived)
     else:
-        lowest, fraction = config.learning_rate_min, epochs_done / phases[-1].first
+        lowest, fraction = config.learning_rate_min, epochs_done / derived
     return lowest + (config.learning_rate - lowest) * (1 + math.cos(math.pi * fraction)) / 2
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 from asose_fast.config import PhaseConfig
@@ -14,12 +15,65 @@ SEARCHING: tuple[PhaseName, ...] = ("search", "growth")
 
 
 @dataclasses.dataclass(frozen=True)
+class PhaseSpec:
+    """What one phase of a schedule does. Raises ValueError for what makes no sense.
+
+    [PhaseSpec("warm", 5, updates="weights", architecture="uniform"),
+     PhaseSpec("search", 20, temperature=2.0, boost=True),
+     PhaseSpec("tune", 5, updates="weights", architecture="derived")]
+    """
+
+    name: str
+    epochs: int
+    updates: Literal["weights", "alpha", "both"] = "both"
+    """both: every `alpha_every`-th batch an alpha step on a validation batch besides; alpha: one for every batch."""
+    architecture: Literal["uniform", "sampled", "derived"] = "sampled"
+    """What weight steps run: uniformly random paths (as the setting `warmup` says), paths sampled from alpha, or the
+    most probable network alone, for which what is not part of it is dropped."""
+    temperature: float | None = None
+    """Of the samples, from the beginning of the phase on; None: it goes on from where it is."""
+    boost: bool = False
+    """Whether logits of undecided layers are boosted, and the temperature clamped, as in the phase search."""
+    noise: bool = False
+    """Whether `alpha_noise` is added to alpha when the phase begins."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.epochs, int) or self.epochs < 1:
+            raise ValueError(f"phase {self.name!r} needs at least one epoch, got {self.epochs!r}")
+        for field, known in (
+            ("updates", ("weights", "alpha", "both")),
+            ("architecture", ("uniform", "sampled", "derived")),
+        ):
+            if getattr(self, field) not in known:
+                raise ValueError(
+                    f"phase {self.name!r}: {field} must be one of {', '.join(known)}, got {getattr(self, field)!r}"
+                )
+        if self.architecture != "sampled" and self.updates != "weights":
+            raise ValueError(
+                f"phase {self.name!r} updates alpha, which needs architecture='sampled', got {self.architecture!r}"
+            )
+        if self.temperature is not None and not 0 < self.temperature < float("inf"):
+            raise ValueError(f"phase {self.name!r}: temperature must be positive and finite, got {self.temperature}")
+
+
+STANDARD = {
+    "warmup": PhaseSpec("warmup", 1, updates="weights", architecture="uniform"),
+    "search": PhaseSpec("search", 1, boost=True, noise=True),
+    "growth": PhaseSpec("growth", 1),
+    "optimize": PhaseSpec("optimize", 1, updates="weights", architecture="derived"),
+}
+"""What the four phases do, whatever their length. During `growth` a network that can grow does so when it stalls."""
+
+
+@dataclasses.dataclass(frozen=True)
 class Phase:
     """One phase of a run; epochs count from the start of the run."""
 
-    name: PhaseName
+    name: str
     first: int
     epochs: int
+    spec: PhaseSpec | None = None
+    """None: as the standard phase of this name."""
 
     @property
     def end(self) -> int:
@@ -27,20 +81,61 @@ class Phase:
         return self.first + self.epochs
 
     @property
+    def rules(self) -> PhaseSpec:
+        """What the phase does."""
+        return self.spec or STANDARD[self.name]
+
+    @property
     def searching(self) -> bool:
         """Whether the architecture is updated."""
-        return self.name in SEARCHING
+        return self.rules.updates != "weights"
+
+    @property
+    def derives(self) -> bool:
+        """Whether the derived network alone is trained."""
+        return self.rules.architecture == "derived"
+
+    @property
+    def grows(self) -> bool:
+        """Whether the network may grow."""
+        return self.spec is None and self.name == "growth"
+
+    @property
+    def mode(self) -> PhaseName:
+        """The standard phase in whose way architectures are drawn (`Selector`)."""
+        if self.rules.architecture == "uniform":
+            return "warmup"
+        return "search" if self.rules.boost else "growth"
 
 
-def plan(config: PhaseConfig) -> tuple[Phase, ...]:
-    """The phases of a run. Raises ValueError where one would have no epoch."""
-    lengths = [config.warmup_epochs, config.search_epochs, config.growth_epochs, config.optimize_epochs]
+def schedule(specs: Sequence[PhaseSpec]) -> tuple[Phase, ...]:
+    """The phases of a run, one after the other. Raises ValueError for a schedule that cannot be run."""
+    names = [spec.name for spec in specs]
+    if not specs:
+        raise ValueError("a schedule needs at least one phase")
+    if len(set(names)) < len(names):
+        raise ValueError(f"the phases of a schedule need names of their own, got {', '.join(names)}")
+    derived = [spec.architecture == "derived" for spec in specs]
+    if derived != sorted(derived):
+        raise ValueError(f"after a derived network there is nothing to search: put {names[derived.index(True)]!r} last")
+    firsts = [sum(spec.epochs for spec in specs[:i]) for i in range(len(specs))]
+    return tuple(Phase(spec.name, first, spec.epochs, spec) for spec, first in zip(specs, firsts, strict=True))
+
+
+def first_search(phases: Sequence[Phase]) -> Phase | None:
+    """The first phase that updates the architecture; None where none does."""
+    return next((phase for phase in phases if phase.searching), None)
+
+
+def plan(config: PhaseConfig, names: Sequence[PhaseName] = PHASES) -> tuple[Phase, ...]:
+    """The phases of a run, those of `names`. Raises ValueError where one would have no epoch."""
+    lengths: list[int] = [getattr(config, f"{name}_epochs") for name in names]
     if min(lengths) < 1:
-        raise ValueError(f"every phase needs at least one epoch, got {dict(zip(PHASES, lengths, strict=True))}")
+        raise ValueError(f"every phase needs at least one epoch, got {dict(zip(names, lengths, strict=True))}")
     if config.epochs is not None:
         lengths = _rescale(lengths, config.epochs)
     firsts = [sum(lengths[:i]) for i in range(len(lengths))]
-    return tuple(Phase(*phase) for phase in zip(PHASES, firsts, lengths, strict=True))
+    return tuple(Phase(*phase) for phase in zip(names, firsts, lengths, strict=True))
 
 
 def phase_at(phases: tuple[Phase, ...], epoch: int) -> Phase:

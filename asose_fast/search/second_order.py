@@ -14,7 +14,7 @@ PERTURBATION = 0.01
 
 
 def unrolled_gradient(
-    network: nn.Module, optimizer: torch.optim.SGD, architecture: Tensor, train: Loss, valid: Loss
+    network: nn.Module, optimizer: torch.optim.Optimizer, architecture: Tensor, train: Loss, valid: Loss
 ) -> tuple[Tensor, Tensor]:
     """L_valid(w', A) and its gradient for the architecture weights A through w' = w - xi (g + decay w + momentum m),
     the next weights that `optimizer` would come to; g = dL_train(w, A)/dw, m its momentum and xi its learning rate:
@@ -27,7 +27,7 @@ def unrolled_gradient(
 
     Args:
         network: whose parameters are w.
-        optimizer: of w.
+        optimizer: of w, an SGD.
         architecture: A (L, K), without gradient.
         train: L_train as a function of A, in the present weights of `network`.
         valid: L_valid likewise.
@@ -68,7 +68,7 @@ def _gradient(loss: Tensor, of: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _next_step(
-    optimizer: torch.optim.SGD, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor | None]
 ) -> list[Tensor]:
     """What the optimizer would subtract, over its learning rate: nothing without a gradient, as off a sampled path."""
     group, steps = optimizer.param_groups[0], []

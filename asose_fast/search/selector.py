@@ -79,6 +79,10 @@ class Selector:
         table = torch.stack(self.alpha)
         return table if self._log_openness is None else table + self._log_openness
 
+    def equal_logits(self) -> Tensor:
+        """Those of uniformly random paths, (L, K)."""
+        return torch.zeros_like(self.logits())
+
     def _open(self, opening: dict[int, int]) -> None:
         """Takes note of the alpha steps since candidates were added, by their index, for those not yet open."""
         self.opening = opening
@@ -112,7 +116,7 @@ class Selector:
             elif self.config.warmup == "skip":
                 return [self.candidates.index("skip_connect")] * len(self.alpha)
             else:
-                index = arch_weights(torch.zeros_like(self.logits()), 1.0, rng=self.next_draw()).index
+                index = arch_weights(self.equal_logits(), 1.0, rng=self.next_draw()).index
         path: list[int] = index.tolist()
         return path
 

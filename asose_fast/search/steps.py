@@ -18,6 +18,8 @@ from asose_fast.search.second_order import unrolled_gradient
 from asose_fast.search.sync_batch_norm import SyncBatchNorm2d
 from asose_fast.space.build import Supernet
 
+Objective = Callable[[Any, Any], "StepResult"]
+"""Of a network's outputs and the targets: what a step minimises and counts."""
 LossCheck = Callable[[Tensor], None]
 Regularizer = Callable[[], Tensor]
 """A scalar function of alpha that is added to the validation loss."""
@@ -27,9 +29,9 @@ class StepResult(NamedTuple):
     """What a step yields, on the device, over the images of all processes: reading it is the caller's choice."""
 
     loss: Tensor
-    """Mean cross-entropy (scalar)."""
+    """Mean over the images (scalar), of the cross-entropy where nothing else is asked for."""
     correct: Tensor
-    """Number of right predictions (scalar)."""
+    """Number of right predictions (scalar), or the sum of another score over the images."""
     images: int
     size_error: bool
     """Outputs and targets disagreed in length and were trimmed."""
@@ -46,6 +48,7 @@ def weight_step(
     clip: float = 0.0,
     check: LossCheck | None = None,
     processes: Processes = ALONE,
+    objective: Objective | None = None,
 ) -> StepResult:
     """Updates the weights on the sampled path alone, or all of them where `mixture` (L, K) has the architecture weights
     of a soft mixture (both None for a derived network).
@@ -53,9 +56,10 @@ def weight_step(
     Candidates off the path get no gradient, and the optimizer leaves them as they are. `clip` bounds the norm of
     the gradient where it is not 0. `check` sees the loss before it can spoil the weights. x and y are this one's part,
     maybe empty, of the batch that several `processes` have together; the gradient is that of the whole batch.
+    `objective` is `classification` where none is given.
     """
     plan = {"weights": mixture} if mixture is not None else {} if path is None else {"path": path}
-    result = _measure(_scores(network, x, plan), y)
+    result = (objective or classification)(_scores(network, x, plan), y)
     if check:
         check(result.loss)
     optimizer.zero_grad(set_to_none=True)
@@ -69,7 +73,7 @@ def weight_step(
 class Ahead(NamedTuple):
     """What a second-order alpha step needs besides: how the weights move next, and on which images."""
 
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     x: Tensor
     y: Tensor
 
@@ -86,6 +90,7 @@ def alpha_step(
     ahead: Ahead | None = None,
     check: LossCheck | None = None,
     processes: Processes = ALONE,
+    objective: Objective | None = None,
 ) -> StepResult:
     """Updates alpha through the architecture weights of `draw`, and no weight; at first order it computes no weight
     gradient.
@@ -93,17 +98,17 @@ def alpha_step(
     dL/dw_k = <dL/dy, o_k(x)> for every candidate that runs, all of them unless `draw` says otherwise (DESIGN section 3,
     fault 1), at the present weights or, with `ahead`, through their next step (`second_order.unrolled_gradient`).
     `finish` may complete the gradient (`Estimator.finish`). `regularizers` add to the gradient and not to the loss of
-    the result.
+    the result. `objective` is `classification` where none is given.
     """
     if ahead is None:
         with frozen(network):
-            result = _measure(_scores(network, x, _plan(draw, draw.weights)), y)
+            result = (objective or classification)(_scores(network, x, _plan(draw, draw.weights)), y)
             if check:
                 check(result.loss)
             optimizer.zero_grad(set_to_none=True)
             result = _backward(result, optimizer, processes)
     else:
-        result, gradient = _look_ahead(network, ahead, x, y, draw)
+        result, gradient = _look_ahead(network, ahead, x, y, draw, objective or classification)
         if check:
             check(result.loss)
         optimizer.zero_grad(set_to_none=True)
@@ -121,12 +126,14 @@ def _plan(draw: Draw, weights: Tensor) -> dict[str, Any]:
     return {key: value for key, value in plan.items() if value is not None}
 
 
-def _look_ahead(network: Supernet, ahead: Ahead, x: Tensor, y: Tensor, draw: Draw) -> tuple[StepResult, Tensor]:
+def _look_ahead(
+    network: Supernet, ahead: Ahead, x: Tensor, y: Tensor, draw: Draw, objective: Objective
+) -> tuple[StepResult, Tensor]:
     """The result on the validation batch x, y after the weights' next step, and the gradient of `draw.weights`."""
     results = []
 
     def loss(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        results.append(_measure(_scores(network, x, _plan(draw, weights)), y))
+        results.append(objective(_scores(network, x, _plan(draw, weights)), y))
         return results[-1].loss
 
     _, gradient = unrolled_gradient(
@@ -156,7 +163,8 @@ def _scores(network: nn.Module, x: Tensor, plan: dict[str, Any]) -> Tensor:
     return scores
 
 
-def _measure(scores: Tensor, y: Tensor) -> StepResult:
+def classification(scores: Tensor, y: Tensor) -> StepResult:
+    """Cross-entropy and right predictions of class scores (N, classes) for labels (N,)."""
     size_error = len(scores) != len(y)
     if size_error:
         warnings.warn(

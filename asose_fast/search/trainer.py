@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from asose_fast.search.growth import StallCounter
 from asose_fast.search.growth_control import GrowthControl
 from asose_fast.search.guard import Guard
 from asose_fast.search.meter import Meter
+from asose_fast.search.observer import Observer, Record, tell
 from asose_fast.search.optimizers import (
     alpha_learning_rate,
     alpha_optimizer,
@@ -36,26 +37,24 @@ from asose_fast.search.optimizers import (
     named_state,
     weight_optimizer,
 )
-from asose_fast.search.phases import Phase, phase_at, plan
+from asose_fast.search.phases import Phase, first_search, phase_at, plan
 from asose_fast.search.processes import Processes, digest
 from asose_fast.search.regularizers import beta_decay
 from asose_fast.search.selector import Selector
-from asose_fast.search.steps import Ahead, LossCheck, Regularizer, alpha_step, weight_step
+from asose_fast.search.steps import (
+    Ahead,
+    LossCheck,
+    Objective,
+    Regularizer,
+    alpha_step,
+    classification,
+    weight_step,
+)
 from asose_fast.search.sync_batch_norm import on_its_own, synchronise
 from asose_fast.space.build import Supernet, build, make_spec, spec_from_dict
 from asose_fast.space.network import Network, NetworkSpec
 
-Record = dict[str, Any]
-
-
-class Observer(Protocol):
-    """Is told what happens in a run: console, metrics file, TensorBoard."""
-
-    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None: ...
-
-    def on_step(self, trainer: Trainer) -> None: ...
-
-    def on_epoch_end(self, trainer: Trainer, record: Record) -> None: ...
+__all__ = ["InterruptedRunError", "Observer", "Progress", "Record", "Trainer"]
 
 
 class InterruptedRunError(Exception):
@@ -80,7 +79,7 @@ class Progress:
     """Alpha steps in all: also the position in the validation batches."""
     phase: str = ""
     """The phase that was entered last."""
-    best_accuracy: float = -1.0
+    best_accuracy: float = -math.inf
     """Best validation accuracy, of the supernet's derived paths or, in optimize, of the derived network."""
     epoch_seconds: float = 0.0
     """Time spent in the steps of the present epoch."""
@@ -97,6 +96,9 @@ class Trainer:
         folder: Path,
         observers: Sequence[Observer] = (),
         processes: Processes | None = None,
+        *,
+        phases: Sequence[Phase] | None = None,
+        objective: Objective = classification,
     ) -> None:
         """Builds everything for epoch 0. Raises ValueError for a configuration that cannot run.
 
@@ -108,6 +110,8 @@ class Trainer:
             observers: told of every step and epoch.
             processes: those that run this search together, each with a trainer of its own. All hold the same network,
                 alpha and history; the first alone writes files.
+            phases: another schedule than that of the config (`phases.schedule`).
+            objective: what the steps minimise and count.
         """
         self.config, self.data, self.device, self.observers = config, data, device, list(observers)
         self.processes = processes or Processes()
@@ -115,7 +119,8 @@ class Trainer:
             if self.processes.count > 1 and getattr(config, setting) == only:
                 raise ValueError(f"{setting}: {only} runs in one process, got {self.processes.count}")
         self.checkpoints = folder / "checkpoints"
-        self.phases = plan(config)
+        self.phases = plan(config) if phases is None else tuple(phases)
+        self.objective = objective
         self.budget = BudgetKeeper(config, data.image_size)
         self.progress, self.stall = Progress(), StallCounter()
         self.history: list[Record] = []
@@ -127,14 +132,25 @@ class Trainer:
             self.regularizers.append(self._over_budget)
         self.weight_meter, self.alpha_meter = Meter(device), Meter(device)
         torch.manual_seed(config.seed)
-        spec = make_spec(config, data.channels, len(data.classes))
-        self.selector = Selector(config, config.candidates, spec.rows, config.seed, device)
+        network = self._supernet()
+        self.selector = self._selector(network)
         self.growth = None  # networks of cells do not grow
-        if isinstance(spec, NetworkSpec):
-            self.growth = GrowthControl(config, spec, data.image_size, self.budget.budget)
+        if isinstance(network.spec, NetworkSpec):
+            self.growth = GrowthControl(config, network.spec, data.image_size, self.budget.budget)
         self._sample_apart()
-        self._install(build(spec))
+        self._install(network)
         self.best_path()  # a budget that no network can keep is refused here
+
+    def _supernet(self) -> Supernet:
+        """The network that the search begins with."""
+        return build(make_spec(self.config, self.data.channels, len(self.data.classes)))
+
+    def _rebuilt(self, spec: dict[str, Any]) -> Supernet:
+        """The network of a `spec` in a state, whatever its weights."""
+        return build(spec_from_dict(spec))
+
+    def _selector(self, network: Supernet) -> Selector:
+        return Selector(self.config, self.config.candidates, network.spec.rows, self.config.seed, self.device)
 
     def _sample_apart(self) -> None:
         if not self.config.share_samples:
@@ -142,11 +158,20 @@ class Trainer:
 
     def _install(self, network: Supernet) -> None:
         """Makes `network` the one that is trained, with fresh optimizers."""
-        self.network: Supernet = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.weights = weight_optimizer(self.config, self.network)
-        steps = self.phases[1].epochs * self.data.train.num_batches() // (self.config.alpha_every - 1)
+        self.network: Supernet = self._placed(network)
+        self.weights = self._weight_optimizer()
+        search = first_search(self.phases)
+        batches = search.epochs * self.data.train.num_batches() if search else 0
+        steps = batches // (1 if search and search.rules.updates == "alpha" else self.config.alpha_every - 1)
         rate = alpha_learning_rate(self.config, steps) * self.guard.alpha_rate
         self.alpha = alpha_optimizer(self.selector.alpha, rate)
+
+    def _placed(self, network: Supernet) -> Supernet:
+        return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    def _weight_optimizer(self) -> torch.optim.Optimizer:
+        """Of the present network."""
+        return weight_optimizer(self.config, self.network)
 
     @property
     def epochs(self) -> int:
@@ -165,27 +190,35 @@ class Trainer:
         while self.progress.epoch < self.epochs:
             phase = phase_at(self.phases, self.progress.epoch)
             self._enter(phase)
-            for observer in self.observers:
-                observer.on_epoch_start(self, phase)
+            tell(self.observers, "on_epoch_start", self, phase)
             self._train_epoch(phase)
             self._end_epoch(phase)
+        tell(self.observers, "on_run_end", self)
 
     def _enter(self, phase: Phase) -> None:
         if self.progress.phase == phase.name:
             return
-        path = self.best_path()
-        if phase.name == "optimize":
+        path, derived = self.best_path(), self.deriving
+        if phase.derives and not derived:
             self.save("supernet")  # what `asose_fast.derive` goes on from
         self.progress.phase = phase.name
-        if phase.name == "search":
+        if phase.rules.temperature is not None:
+            self.selector.temperature = phase.rules.temperature
+        if phase.rules.noise:
             self.selector.perturb()
-        elif phase.name == "optimize":
+        if phase.derives and not derived:
             momentum = self.weights.state
             self._install(self.network.derive(path))
             for parameter in self.network.parameters():
                 if parameter in momentum:
                     self.weights.state[parameter] = momentum[parameter]
-            self.progress.best_accuracy = -1.0
+            self.progress.best_accuracy = -math.inf
+        tell(self.observers, "on_phase_start", self, phase)
+
+    @property
+    def deriving(self) -> bool:
+        """Whether the derived network has taken the supernet's place."""
+        return any(phase.derives for phase in self.phases if phase.name == self.progress.phase)
 
     def _train_epoch(self, phase: Phase) -> None:
         progress, started = self.progress, time.perf_counter()
@@ -197,15 +230,17 @@ class Trainer:
         augment, part = self.config.augment, self.processes.part
         batches = self.data.train.batches(progress.epoch, start=progress.step, augment=augment, part=part)
         for x, y in batches:
-            self._weight_step(phase, x, y)
+            alone = phase.rules.updates == "alpha"
+            if not alone:
+                self._weight_step(phase, x, y)
             progress.step += 1
             progress.since_alpha += phase.searching
-            if held_out and progress.since_alpha == self.config.alpha_every - 1:
+            if held_out and (alone or progress.since_alpha == self.config.alpha_every - 1):
                 self._alpha_step(phase, *next(held_out), Ahead(self.weights, x, y))
                 progress.since_alpha = 0
+                tell(self.observers, "on_alpha_step", self)
             progress.epoch_seconds = before + time.perf_counter() - started
-            for observer in self.observers:
-                observer.on_step(self)
+            tell(self.observers, "on_step", self)
             if reason := self.processes.stopping:
                 self._require_finite(phase)
                 self._require_same()
@@ -230,12 +265,11 @@ class Trainer:
 
     def _weight_step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
         progress = self.progress
-        for group in self.weights.param_groups:
-            group["lr"] = self._learning_rate(phase)
+        self._set_learning_rate(self._learning_rate(phase))
         path, mixture = None, None
-        if phase.name != "optimize":
-            mixture = self.estimator.mixture(self.selector, phase.name)
-            path = self.selector.path(phase.name) if mixture is None else self.best_path()
+        if not phase.derives:
+            mixture = self.estimator.mixture(self.selector, phase.mode)
+            path = self.selector.path(phase.mode) if mixture is None else self.best_path()
         check = self._loss_check("loss", progress.step, phase, x, path)
         result = weight_step(
             self.network,
@@ -247,15 +281,20 @@ class Trainer:
             clip=self.config.gradient_clip,
             check=check,
             processes=self.processes,
+            objective=self.objective,
         )
         self.weight_meter.add(result)
+
+    def _set_learning_rate(self, rate: float) -> None:
+        for group in self.weights.param_groups:
+            group["lr"] = rate
 
     def _learning_rate(self, phase: Phase) -> float:
         done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
         return learning_rate(self.config, self.phases, phase, done)
 
     def _alpha_step(self, phase: Phase, x: Tensor, y: Tensor, ahead: Ahead) -> None:
-        draw = self.estimator.draw(self.selector, phase.name)
+        draw = self.estimator.draw(self.selector, phase.mode)
         path = draw.path or self.best_path()
         check = self._loss_check("loss of the alpha step", self.progress.alpha_steps, phase, x, path)
         result = alpha_step(
@@ -269,6 +308,7 @@ class Trainer:
             ahead=ahead if self.config.alpha_order == "second" else None,
             check=check,
             processes=self.processes,
+            objective=self.objective,
         )
         self.alpha_meter.add(result)
         self.selector.cool()
@@ -277,8 +317,8 @@ class Trainer:
         self.progress.alpha_steps += 1
 
     def _beta_decay(self) -> Tensor:
-        search = self.phases[1]
-        ramp = min(1.0, (self.progress.epoch + 1 - search.first) / search.epochs)
+        search = first_search(self.phases)
+        ramp = min(1.0, (self.progress.epoch + 1 - search.first) / search.epochs) if search else 0.0
         return beta_decay(self.selector.logits(), self.config.beta_decay * ramp)
 
     def _over_budget(self) -> Tensor:
@@ -286,7 +326,7 @@ class Trainer:
 
     def best_path(self) -> list[int]:
         """The most probable architecture that keeps the budget, as candidates by row of alpha (`choose`, `derive`)."""
-        if self.progress.phase == "optimize":
+        if self.deriving:
             return self.selector.best_path()
         scores = self.selector.logits().detach().log_softmax(1)
         return self.budget.choose(self.network, scores)
@@ -308,7 +348,7 @@ class Trainer:
         tensors = [*self.network.parameters(), *self.selector.alpha]
         if not torch.stack([tensor.isfinite().all() for tensor in tensors]).all():
             x, _ = next(self.data.train.batches(self.progress.epoch, augment=False))
-            path = None if phase.name == "optimize" else self.best_path()
+            path = None if phase.derives else self.best_path()
             raise self._diverged("a parameter is not finite", phase, x, path)
 
     def _diverged(self, what: str, phase: Phase, x: Tensor, path: list[int] | None) -> SearchDivergedError:
@@ -316,8 +356,11 @@ class Trainer:
         if not len(x):
             x, _ = next(self.data.train.batches(self.progress.epoch, augment=False))
         with on_its_own(self.network):
-            place = first_nonfinite(self.network, self.selector.logits(), x, path)
+            place = self._first_nonfinite(x, path)
         return SearchDivergedError(f"{what} {where}: first not finite is {place}")
+
+    def _first_nonfinite(self, x: Tensor, path: list[int] | None) -> str:
+        return first_nonfinite(self.network, self.selector.logits(), x, path)
 
     def _require_same(self) -> None:
         """Gives all processes the same running statistics, and raises ProcessesDifferError where they differ in more.
@@ -342,7 +385,7 @@ class Trainer:
         measured = self._measure(phase)
         record = self.processes.from_first(lambda: measured)  # times are not the same in all processes
         turned_back = self.guard.examine(self, phase, record)
-        if phase.name == "growth" and not turned_back:
+        if phase.grows and not turned_back:
             record["growth"] = self._grow_if_stalled(phase, record["valid_accuracy"])
         self.history.append(record)
         progress = self.progress
@@ -351,9 +394,8 @@ class Trainer:
         progress.epoch, progress.step, progress.epoch_seconds = progress.epoch + 1, 0, 0.0
         self.weight_meter.reset()
         self.alpha_meter.reset()
-        for observer in self.observers:
-            observer.on_epoch_end(self, record)
-        if improved and phase.name == "optimize":
+        tell(self.observers, "on_epoch_end", self, record)
+        if improved and phase.derives:
             tensors = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
             self.best = {"spec": self.network.spec.to_dict(), "network": tensors}
         if improved:
@@ -362,7 +404,8 @@ class Trainer:
 
     def _measure(self, phase: Phase) -> Record:
         """The metrics of an epoch; the network's batch-norm statistics become those of the derived path."""
-        loss, train_accuracy = self.weight_meter.read()
+        alone = phase.rules.updates == "alpha"
+        loss, train_accuracy = (self.alpha_meter if alone else self.weight_meter).read()
         derived = self.derived()
         self.calibrate(derived)
         entropy, max_prob = self.selector.monitor()
@@ -388,9 +431,13 @@ class Trainer:
             "seconds": progress.epoch_seconds,
             "images_per_second": sum(m.images for m in meters) / progress.epoch_seconds,
         }
-        found = health.indicators(self.config, len(self.data.classes), record, self.history)
+        found = health.indicators(self.config, self._classes(), record, self.history)
         record["health"] = [dataclasses.asdict(indicator) for indicator in found]
         return record
+
+    def _classes(self) -> int | None:
+        """How many there are, if what is counted are right predictions."""
+        return len(self.data.classes)
 
     def _curvature(self, phase: Phase) -> float | None:
         """On the first validation images, where it is the turn of this epoch."""
@@ -398,7 +445,7 @@ class Trainer:
         if not phase.searching or not every or (self.progress.epoch + 1) % every:
             return None
         x, y = next(self.data.valid.batches(0, shuffle=False, augment=False))
-        return curvature(self.network, x, y, self.selector.logits().detach())
+        return curvature(self.network, x, y, self.selector.logits().detach(), self.objective)
 
     def _valid_accuracy(self, network: Supernet) -> float:
         turns = self.processes.part
@@ -406,11 +453,11 @@ class Trainer:
         return accuracy(network, batches, self.processes)
 
     def _reported_temperature(self, phase: Phase) -> float:
-        return self.config.temperature_floor if phase.name == "optimize" else self.selector.temperature
+        return self.config.temperature_floor if phase.derives else self.selector.temperature
 
     def derived(self) -> Supernet:
         """The network of the most probable candidates; in optimize, the network itself."""
-        if self.progress.phase == "optimize":
+        if self.deriving:
             return self.network
         return self.network.derive(self.best_path())
 
@@ -426,7 +473,7 @@ class Trainer:
         """
         if self.best is None:
             raise ValueError("there is no best network before the end of the first epoch of the phase optimize")
-        network = build(spec_from_dict(self.best["spec"]))
+        network = self._rebuilt(self.best["spec"])
         network.load_state_dict(self.best["network"])
         return network.to(self.device).eval()
 
@@ -488,7 +535,7 @@ class Trainer:
     def _load_search_state(self, state: dict[str, Any]) -> None:
         self.selector.load_state_dict(state["selector"])
         self.estimator.load_state_dict(state["estimator"])
-        self._install(build(spec_from_dict(state["spec"])))
+        self._install(self._rebuilt(state["spec"]))
         self.network.load_state_dict(state["network"])
         load_named_state(self.weights, dict(self.network.named_parameters()), state["weight_optimizer"])
         load_named_state(self.alpha, self._named_alpha(), state["alpha_optimizer"])

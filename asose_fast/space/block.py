@@ -45,7 +45,7 @@ class EvolvableBlock(nn.Module):
     def __init__(self, spec: BlockSpec, gain: float = 0.5) -> None:
         super().__init__()
         self.spec = spec
-        self.mixed = MixedOp(spec.candidates, spec.in_channels, spec.stride)
+        self.mixed = MixedOp.named(spec.candidates, spec.in_channels, spec.stride)
         self.gain = nn.Parameter(torch.tensor(gain))
         self.drop_path = 0.0
         """In training, the probability that an image takes the shortcut alone (arXiv 1605.07648)."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,24 @@ from torch import Tensor, nn
 from asose_fast.ops import mixed_sum, registry
 from asose_fast.ops.mixed_sum import accumulation_dtype
 from asose_fast.space.candidates import Zero, build_candidate
-from asose_fast.space.stacked import Branches, computes, run
+from asose_fast.space.stacked import Branches, computes, require_alike, run
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a mixed operation runs; the fields are the arguments of `MixedOp.forward`."""
+
+    weights: Tensor | None = None
+    index: int | None = None
+    kept: tuple[int, ...] | None = None
 
 
 class MixedOp(nn.Module):
-    """y = sum_k w_k o_k(x) over the candidates o_k, blended with a shortcut s by a gain g where one is given:
+    """A choice between candidates: any modules that map a tensor x to tensors of one shape, under any names.
+
+        self.mixed = MixedOp({"conv": nn.Conv1d(8, 8, 3, padding=1), "skip": nn.Identity()})
+
+    y = sum_k w_k o_k(x) over the candidates o_k, blended with a shortcut s by a gain g where one is given:
     y = g * sum_k w_k o_k(x) + (1 - g) * s.
 
     What runs depends on what the step needs (DESIGN section 5):
@@ -31,24 +45,54 @@ class MixedOp(nn.Module):
 
     All but the first run the candidates one by one or, with the same results up to rounding, as the stacked branches of
     `asose_fast.space.stacked`: always where `fused` is True, never where it is False, and where it pays with "auto".
-    These keep less for backward with `memory` "recompute", and take longer.
+    These keep less for backward with `memory` "recompute", and take longer. Whatever is not known there runs as it is
+    and joins at the sum, and so does everything where x is not (N, C, H, W).
     """
+
+    plan: Plan | None = None
+    """What runs where the caller does not say: set from outside, as by `asose_fast.search` and `Searcher`."""
 
     def __init__(
         self,
+        ops: Mapping[str, nn.Module],
+        *,
+        stride: int | None = None,
+        fused: bool | Literal["auto"] = "auto",
+        memory: Literal["save", "recompute"] = "save",
+    ) -> None:
+        """Raises TypeError or ValueError for candidates that are none.
+
+        Args:
+            ops: the candidates by name, in the order of the logits.
+            stride: of the fused candidates; None: as found in them.
+            fused, memory: see the class.
+        """
+        super().__init__()
+        _check(ops)
+        self.ops = nn.ModuleDict(ops)
+        self.stride = _stride(list(ops.values())) if stride is None else stride
+        self.fused, self.memory = fused, memory
+
+    @classmethod
+    def named(
+        cls,
         candidates: Sequence[str],
         channels: int,
         stride: int,
         *,
         fused: bool | Literal["auto"] = "auto",
         memory: Literal["save", "recompute"] = "save",
-    ) -> None:
-        """Raises ValueError for an unknown candidate or none at all."""
-        super().__init__()
-        self.stride, self.fused, self.memory = stride, fused, memory
-        if not candidates:
-            raise ValueError("a mixed operation needs at least one candidate")
-        self.ops = nn.ModuleDict({name: build_candidate(name, channels, stride) for name in candidates})
+    ) -> MixedOp:
+        """Of candidates known by name (`asose_fast.space.CANDIDATES`).
+
+        Raises ValueError for an unknown candidate or none at all.
+        """
+        ops = {name: build_candidate(name, channels, stride) for name in candidates}
+        return cls(ops, stride=stride, fused=fused, memory=memory)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the plan, which may be part of a graph that cannot be copied."""
+        return {name: value for name, value in self.__dict__.items() if name != "plan"}
 
     def forward(
         self,
@@ -60,10 +104,13 @@ class MixedOp(nn.Module):
         gain: Tensor | None = None,
         shortcut: Tensor | None = None,
     ) -> Tensor:
-        """Runs one plan.
+        """Runs one plan: that of the arguments or, without weights and index, that of `plan`.
+
+        Raises ValueError where a candidate's output is of another shape than that of the others or no tensor, or where
+        a candidate changes x in place.
 
         Args:
-            x: (N, C, H, W).
+            x: (N, C, H, W), or in any other shape that the candidates take.
             weights: (K,) architecture weights; with `index`, a one-hot straight-through sample.
             index: the sampled candidate; may be left out where there is only one.
             kept: the candidates to run, with `weights`; None: all. Has `index` in it where there is one.
@@ -71,6 +118,8 @@ class MixedOp(nn.Module):
             shortcut: s, in the shape of y; x itself where it is left out.
         """
         shortcut = x if shortcut is None else shortcut
+        if weights is None and index is None and self.plan is not None:
+            weights, index, kept = self.plan.weights, self.plan.index, self.plan.kept
         if weights is None:
             op = self._candidate(index)
             if gain is not None and shortcut is x and computes(op, nn.Identity):
@@ -83,15 +132,20 @@ class MixedOp(nn.Module):
                 return branches.mix(x, one if gain is None else gain * one, None, shortcut, share)
             y: Tensor = op(x)
             return y if gain is None else torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))
-        ops, share = list(self.ops.values()), None
+        names, ops, share = list(self.ops), list(self.ops.values()), None
         if kept is not None:
-            ops, weights = [ops[k] for k in kept], torch.stack([weights[k] for k in kept])
+            names, ops = [names[k] for k in kept], [ops[k] for k in kept]
+            weights = torch.stack([weights[k] for k in kept])
             index = None if index is None else kept.index(index)
         if gain is not None:
             weights, share = gain * weights, 1 - gain
         if branches := self._stacked(x, ops):
-            return branches.mix(x, weights, index, shortcut, share)
-        outputs = [run(op, x, tracked=index in (None, k)) for k, op in enumerate(ops)]
+            return branches.mix(x, weights, index, shortcut, share, names)
+        outputs = [
+            run(op, x, tracked=index in (None, k), name=name)
+            for k, (name, op) in enumerate(zip(names, ops, strict=True))
+        ]
+        require_alike(zip(names, outputs, strict=True))
         if share is not None:
             outputs.append(
                 shortcut.view_as(shortcut)
@@ -101,7 +155,7 @@ class MixedOp(nn.Module):
 
     def _stacked(self, x: Tensor, ops: list[nn.Module]) -> Branches | None:
         """The stacked branches of candidates, where they are to be used."""
-        if not self.fused or torch.compiler.is_compiling():
+        if not self.fused or x.dim() != 4 or torch.compiler.is_compiling():
             return None
         branches = Branches.of(ops, self.stride, self.memory == "recompute")
         if not branches.folded:
@@ -118,6 +172,33 @@ class MixedOp(nn.Module):
         ops = list(self.ops.values())
         if index is None:
             if len(ops) > 1:
-                raise ValueError(f"a mixed operation of {len(ops)} candidates needs weights or the index of one")
+                raise ValueError(
+                    f"a mixed operation of {len(ops)} candidates needs weights or the index of one: give them, or have "
+                    "asose_fast.search or an asose_fast.Searcher choose"
+                )
             index = 0
         return ops[index]
+
+
+def _check(ops: Mapping[str, nn.Module]) -> None:
+    if not isinstance(ops, Mapping):
+        raise TypeError(
+            f"a mixed operation needs its candidates as a dict of modules by name, got {type(ops).__name__}; "
+            "those known by name are built by MixedOp.named"
+        )
+    if not ops:
+        raise ValueError("a mixed operation needs at least one candidate")
+    for name, op in ops.items():
+        if not isinstance(name, str) or not name or "." in name or hasattr(nn.ModuleDict, name):
+            raise ValueError(f"candidates need names without dots that nn.ModuleDict does not use itself, got {name!r}")
+        if not isinstance(op, nn.Module):
+            raise TypeError(f"candidate {name!r} must be a module, got {type(op).__name__}")
+    for name, op in ops.items():
+        if twins := [other for other, module in ops.items() if module is op and other != name]:
+            raise ValueError(f"candidates {name!r} and {twins[0]!r} are one and the same module")
+
+
+def _stride(ops: Iterable[nn.Module]) -> int:
+    """The stride at which more candidates can be fused; any other gives the same results."""
+    found = {stride: Branches.of(list(ops), stride) for stride in (1, 2)}
+    return max(found, key=lambda stride: len(found[stride].separable) + len(found[stride].pools))

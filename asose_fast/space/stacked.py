@@ -7,7 +7,7 @@ x -> whatever is left, as it is ----------------------^
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeGuard, TypeVar
 
 import torch
@@ -94,8 +94,20 @@ class Branches(NamedTuple):
         simple = all(s.depthwise.kernel_size[0] == 3 and s.depthwise.dilation[0] == 1 for s in stages)
         return not simple or x.numel() >= MEDIUM
 
+    def _shape(self, x: Tensor) -> torch.Size | None:
+        """Of what separable convolutions and pools give."""
+        if not self.separable and not self.pools:
+            return None
+        return x.shape[:2] + torch.Size(-(-side // self.stride) for side in x.shape[2:])
+
     def mix(
-        self, x: Tensor, weights: Tensor, index: int | None, shortcut: Tensor | None = None, share: Tensor | None = None
+        self,
+        x: Tensor,
+        weights: Tensor,
+        index: int | None,
+        shortcut: Tensor | None = None,
+        share: Tensor | None = None,
+        names: Sequence[str] | None = None,
     ) -> Tensor:
         """sum_k w_k o_k(x) + v s: up to rounding what the modules give one by one, running statistics included.
 
@@ -105,24 +117,32 @@ class Branches(NamedTuple):
             index: the one candidate that hands gradients on to x and its parameters, or None for all of them.
             shortcut: s, in the shape of the result; left out without a share.
             share: scalar v, or None for 0.
+            names: of the candidates, for errors.
 
         Returns:
             (N, C, ceil(H / stride), ceil(W / stride)), channels_last.
         """
         w = weights.unbind()
-        terms = []
+
+        def name(k: int) -> str:
+            return names[k] if names is not None else str(k)
+
+        terms, outputs = [], {}
         for k, op in self.others.items():
             if share is not None and shortcut is x and computes(op, nn.Identity):
                 share = share + w[k]  # one term less to read and to differentiate
             else:
-                terms.append((run(op, x, tracked=index in (None, k)), w[k]))
+                outputs[name(k)] = run(op, x, tracked=index in (None, k), name=name(k))
+                terms.append((outputs[name(k)], w[k]))
         if shortcut is not None and share is not None:
             terms.append((shortcut, share))
         active = x.relu() if any(branch.active for branch in self.normed.values()) else x
         zs = [
-            run(branch.body, active if branch.active else x, tracked=index in (None, k))
+            run(branch.body, active if branch.active else x, tracked=index in (None, k), name=name(k))
             for k, branch in self.normed.items()
         ]
+        outputs.update(zip(map(name, self.normed), zs, strict=True))
+        require_alike(outputs.items(), self._shape(x))
         chains = dict(sorted(self.separable.items(), key=lambda item: -len(item[1])))
         return mixed_layer(
             x,
@@ -139,13 +159,41 @@ class Branches(NamedTuple):
         )
 
 
-def run(op: nn.Module | Sequence[Callable[[Tensor], Tensor]], x: Tensor, *, tracked: bool) -> Tensor:
-    """The output of a candidate, or of its parts one after the other, outside autograd where it is not `tracked`."""
-    y = x
+def run(
+    op: nn.Module | Sequence[Callable[[Tensor], Tensor]], x: Tensor, *, tracked: bool, name: str = "of no name"
+) -> Tensor:
+    """The output of a candidate, or of its parts one after the other, outside autograd where it is not `tracked`.
+
+    Raises ValueError where it is no tensor, or x is changed on the way.
+    """
+    y, before = x, _version(x)
     with torch.set_grad_enabled(tracked and torch.is_grad_enabled()):
         for part in [op] if isinstance(op, nn.Module) else op:
             y = part(y)
+    if not isinstance(y, Tensor):
+        raise ValueError(f"candidate {name} returned a {type(y).__name__}; a candidate must return one tensor")
+    if _version(x) != before:
+        raise ValueError(f"candidate {name} changes its input in place, which the other candidates read too")
     return y if tracked else y.detach()  # skip_connect gives x itself, gradient and all
+
+
+def _version(x: Tensor) -> int:
+    """Grows with every change in place, where that is counted."""
+    return 0 if torch.compiler.is_compiling() or x.is_inference() else x._version
+
+
+def require_alike(outputs: Iterable[tuple[str, Tensor]], shape: torch.Size | None = None) -> None:
+    """Raises ValueError for the first output, of the candidate of its name, that has not `shape`; None: that of the
+    first one."""
+    first = "the others" if shape is not None else ""
+    for name, y in outputs:
+        if shape is None:
+            first, shape = f"candidate {name}", y.shape
+        elif y.shape != shape:
+            raise ValueError(
+                f"candidate {name} returned the shape {tuple(y.shape)}, {first} {tuple(shape)}; all candidates of a "
+                "mixed operation must return one shape"
+            )
 
 
 def computes(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:

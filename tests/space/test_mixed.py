@@ -18,7 +18,7 @@ def gain_of(value):
 
 def make_mixed(stride=1, names=NAMES, fused="auto"):
     x = torch.randn(3, 4, 7, 6, dtype=torch.float64).contiguous(memory_format=torch.channels_last)
-    return MixedOp(names, 4, stride, fused=fused).double(), x.requires_grad_()
+    return MixedOp.named(names, 4, stride, fused=fused).double(), x.requires_grad_()
 
 
 def formula(mixed, x, weights, gain):
@@ -77,7 +77,7 @@ def test_hard_plans_agree_with_the_formula(stride, gain, index, fused):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_sampled_paths_run_in_bfloat16(stride, index, fused):
     torch.manual_seed(0)
-    exact = MixedOp(NAMES, 4, stride, fused=fused)
+    exact = MixedOp.named(NAMES, 4, stride, fused=fused)
     rounded = copy.deepcopy(exact).bfloat16()
     x, gain = torch.randn(3, 4, 6, 6).bfloat16(), torch.tensor(0.25)
 
@@ -114,9 +114,9 @@ def test_a_single_candidate_needs_no_choice():
 
 def test_bad_use_is_refused():
     with pytest.raises(ValueError, match="needs at least one candidate"):
-        MixedOp((), 4, 1)
+        MixedOp.named((), 4, 1)
     with pytest.raises(ValueError, match="did you mean 'max_pool_3x3'"):
-        MixedOp(("none", "maxpool_3x3"), 4, 1)
+        MixedOp.named(("none", "maxpool_3x3"), 4, 1)
     mixed, x = make_mixed(names=("none", "skip_connect"))
     with pytest.raises(ValueError, match="a mixed operation of 2 candidates needs weights or the index of one"):
         mixed(x)
@@ -124,7 +124,7 @@ def test_bad_use_is_refused():
 
 def test_compiles_without_a_graph_break():
     names = ("none", "max_pool_3x3", "skip_connect", "dil_conv_3x3")
-    mixed = MixedOp(names, 4, 1)
+    mixed = MixedOp.named(names, 4, 1)
     x = torch.randn(2, 4, 6, 6).contiguous(memory_format=torch.channels_last)
     weights = torch.rand(4).softmax(0).requires_grad_()
     gain = torch.tensor(0.5, requires_grad=True)

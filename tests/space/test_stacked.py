@@ -49,7 +49,7 @@ def wide_stage(channels, stride):
 
 def pair(names, channels, stride, dtype, *, users=False, train=True):
     """The same mixed operation with the plain and with the stacked plan, every buffer and parameter random."""
-    plain = MixedOp(names, channels, stride, fused=False)
+    plain = MixedOp.named(names, channels, stride, fused=False)
     if users:
         plain.ops["scale"], plain.ops["wide"] = Scale(stride), wide_stage(channels, stride)
     for name, tensor in plain.state_dict().items():
@@ -155,7 +155,7 @@ def test_plans_of_a_sampled_path_agree(stride, index, gain, train):
 
 
 def test_lone_candidates_are_stacked_where_it_pays():
-    mixed = MixedOp(NAMES, 16, 1)
+    mixed = MixedOp.named(NAMES, 16, 1)
     sizes = {name: [] for name in NAMES}
     for name, batch in itertools.product(NAMES, (1, 32, 64)):
         x = torch.empty(batch, 16, 32, 32, device="meta")
@@ -166,7 +166,7 @@ def test_lone_candidates_are_stacked_where_it_pays():
     assert sizes["sep_conv_3x3"] == [32, 64]
     assert sizes["conv_7x1_1x7"] == sizes["avg_pool_3x3"] == [64]
     assert not sizes["skip_connect"] + sizes["none"]
-    reducing = Branches.of([MixedOp(NAMES, 16, 2).ops["avg_pool_3x3"]], 2)
+    reducing = Branches.of([MixedOp.named(NAMES, 16, 2).ops["avg_pool_3x3"]], 2)
     assert [reducing.worthwhile(x), reducing.worthwhile(torch.empty(256, 16, 32, 32, device="meta"))] == [False, True]
 
 
@@ -287,7 +287,7 @@ def test_the_plan_is_chosen_by_rule(monkeypatch, fused, names, expected):
     used = []
     mix = Branches.mix
     monkeypatch.setattr(Branches, "mix", lambda *args: used.append(True) or mix(*args))
-    MixedOp(names, 4, 1, fused=fused)(torch.randn(2, 4, 6, 6), torch.rand(len(names)))
+    MixedOp.named(names, 4, 1, fused=fused)(torch.randn(2, 4, 6, 6), torch.rand(len(names)))
     can = fused is True or ops.registry.why_not("multi_depthwise", "cpu", "cpu") is None
     assert bool(used) == (expected and can)
 
@@ -295,4 +295,4 @@ def test_the_plan_is_chosen_by_rule(monkeypatch, fused, names, expected):
 def test_without_kernels_the_plan_is_plain(monkeypatch):
     monkeypatch.setattr(ops.registry, "why_not", lambda *_: "no kernels here")
     monkeypatch.setattr(Branches, "mix", None)
-    MixedOp(NAMES, 4, 1)(torch.randn(2, 4, 6, 6), torch.rand(10))
+    MixedOp.named(NAMES, 4, 1)(torch.randn(2, 4, 6, 6), torch.rand(10))

@@ -47,7 +47,9 @@ class Cell(nn.Module):
         super().__init__()
         self.edges, self.inputs, self.steps = tuple(edges), inputs, steps
         strides = [stride if edge.source < inputs else 1 for edge in edges]
-        self.ops = nn.ModuleList(MixedOp(edge.candidates, channels, s) for edge, s in zip(edges, strides, strict=True))
+        self.ops = nn.ModuleList(
+            MixedOp.named(edge.candidates, channels, s) for edge, s in zip(edges, strides, strict=True)
+        )
         self.drop_path = 0.0
         """In training, the probability that an image loses the output of an edge, skip_connect excepted."""
 

@@ -1,0 +1,66 @@
+"""What a search minimises, and what it measures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asose_fast.search.steps import StepResult, classification
+
+Loss = Callable[[Any, Any], Tensor]
+"""Of the model's output and the targets of a batch: a scalar, the mean over the batch."""
+Metric = Callable[[Any, Any], "Tensor | float"]
+"""Of the same: a score, the mean over the batch, the higher the better."""
+
+
+@dataclasses.dataclass
+class LibraryObjective:
+    """`loss` and `metric` of a batch; without a loss cross-entropy, without a metric accuracy or, of a loss that is
+    given, the loss with the sign changed."""
+
+    loss: Loss | None = None
+    metric: Metric | None = None
+    classes: int | None = None
+    """Where accuracy is measured, as many as the model has scores, once it has run."""
+
+    def __call__(self, outputs: Any, y: Any) -> StepResult:
+        if self.loss is None:
+            result = self._classification(outputs, y)
+        else:
+            loss = self.loss(outputs, y)
+            if not isinstance(loss, Tensor) or loss.numel() != 1:
+                what = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+                raise ValueError(f"the loss must be a tensor with one value, got one {what}")
+            result = StepResult(loss.reshape(()), -loss.detach().reshape(()), 1, False)
+        count = size(y)
+        if self.metric is not None:
+            with torch.no_grad():
+                score = torch.as_tensor(self.metric(outputs, y), dtype=torch.float64, device=result.loss.device)
+            return result._replace(correct=score.reshape(()) * count, images=count)
+        return result if self.loss is None else result._replace(correct=result.correct * count, images=count)
+
+    def _classification(self, outputs: Any, y: Any) -> StepResult:
+        if not isinstance(outputs, Tensor) or not isinstance(y, Tensor) or outputs.dim() < 2:
+            what = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+            raise ValueError(
+                f"the model returned {what}, which is no table of class scores (N, classes): give a loss of your own, "
+                "loss=function(outputs, targets)"
+            )
+        if self.metric is None:
+            self.classes = outputs.shape[1]
+        result = classification(outputs, y)
+        places = max(1, y.numel() // max(1, len(y)))  # class scores (N, classes, ...) of labels (N, ...)
+        return result if places == 1 else result._replace(correct=result.correct / places)
+
+
+def size(y: Any) -> int:
+    """The number of examples of a batch: the length of its first tensor."""
+    if isinstance(y, dict):
+        y = list(y.values())
+    if isinstance(y, (list, tuple)):
+        return size(y[0])
+    return len(y) if isinstance(y, Tensor) and y.dim() else 1

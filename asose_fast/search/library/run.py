@@ -1,0 +1,204 @@
+"""`asose_fast.search`: a whole search in a user's network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asose_fast import checkpoint_folder, provenance
+from asose_fast.checkpoint import CheckpointError
+from asose_fast.config import BudgetConfig, Config, GrowthConfig, ProcessesConfig, SpaceConfig
+from asose_fast.data.config import DataConfig
+from asose_fast.device import device_named
+from asose_fast.observers import MetricsObserver
+from asose_fast.report.observer import ReportObserver
+from asose_fast.search.library.loaders import Loader, Loaders
+from asose_fast.search.library.objective import LibraryObjective, Loss, Metric
+from asose_fast.search.library.trainer import LibraryTrainer, MakeOptimizer
+from asose_fast.search.observer import Observer, Record
+from asose_fast.search.phases import PhaseSpec, plan, schedule
+from asose_fast.space.custom import CustomNetwork
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """What a search found."""
+
+    network: nn.Module
+    """The derived model: the given one with a chosen candidate in place of every MixedOp, trained; plain modules in
+    evaluation mode on the device of the search, whose tensors nothing else has."""
+    genotype: dict[str, str]
+    """The chosen candidate by the name of its MixedOp in the given model. Of a MixedOp within a candidate only where
+    that candidate was chosen."""
+    alpha: dict[str, dict[str, float]]
+    """The logits, by MixedOp and candidate."""
+    history: list[Record]
+    """The metrics of every epoch: `valid_accuracy` and `train_accuracy` are means of the metric."""
+    test_score: float | None
+    """The metric of `network` on the test loader, read once; None without one."""
+
+    @property
+    def health(self) -> list[dict[str, Any]]:
+        """The indicators of the last epoch that searched: name, value, bound, ok."""
+        return next((r["health"] for r in reversed(self.history) if r["phase"] in self._searched), [])
+
+    _searched: frozenset[str] = frozenset()
+
+
+def search(
+    model: nn.Module,
+    loaders: Sequence[Loader],
+    config: Config | None = None,
+    *,
+    loss: Loss | None = None,
+    metric: Metric | None = None,
+    optimizer: MakeOptimizer | None = None,
+    phases: Sequence[PhaseSpec] | None = None,
+    observers: Sequence[Observer] = (),
+    folder: str | Path | None = None,
+) -> SearchResult:
+    """Searches the candidates of all MixedOps in `model`, and trains the model that is derived.
+
+    Warmup, search, optimize, as in `python -m asose_fast.train` but without growth: 60 epochs unless `config` says
+    otherwise. The weights learn on the training batches, alpha on the validation batches. `model` is trained where it
+    is; the result does not share tensors with it.
+
+    Args:
+        model: any module with `MixedOp`s among its submodules, however deep, called as model(x).
+        loaders: (train, valid) or (train, valid, test): iterables of batches (x, y) that give a pass each time they are
+            iterated. x and y are tensors, or lists, tuples or dicts of some. Moved to the device.
+        config: settings of phases, sampling, estimator, optimizers, guard, health, checkpoints, device and seed.
+        loss: of (model(x), y), a scalar mean over the batch. None: cross-entropy.
+        metric: of the same, a mean score, the higher the better. None: accuracy, or the negative of a `loss` given.
+        optimizer: makes the weights' optimizer from parameters, as in `lambda p: torch.optim.AdamW(p, 1e-3)`; its
+            learning rates fall along the cosine of the config. None: SGD as in the config.
+        phases: another schedule than that of the config.
+        observers: are told of everything that happens (`asose_fast.search.Observer`).
+        folder: for checkpoints, metrics.jsonl and report.html. A search that was interrupted goes on from the newest
+            good checkpoint that it finds there, and ends as if it had not been. None: nothing is written.
+
+    Raises:
+        TypeError, ValueError: what is given cannot be searched.
+        SearchDivergedError: loss or alpha became NaN or infinite; the message says where.
+        CheckpointError: the folder holds another search, or cannot be written.
+    """
+    config = config or Config()
+    _require_effective(config)
+    planned = plan(config, ("warmup", "search", "optimize")) if phases is None else schedule(phases)
+    if optimizer is not None and config.alpha_order == "second":
+        raise ValueError("alpha_order: second looks ahead along steps of SGD: leave out optimizer")
+    device = device_named(config.device)
+    network = CustomNetwork(model)
+    data = Loaders(loaders, device, config.seed)
+    path = None if folder is None else Path(folder)
+    objective = LibraryObjective(loss, metric)
+    trainer = LibraryTrainer(network, data, config, device, path, planned, objective, optimizer, observers)
+    _try(trainer)
+    if path is not None:
+        _prepare(trainer, path)
+    try:
+        trainer.run()
+    finally:
+        network.plan()
+    return _result(trainer, data)
+
+
+def _require_effective(config: Config) -> None:
+    """Raises ValueError for a setting that this search would leave unheeded."""
+    default = Config()
+    parts = (DataConfig, SpaceConfig, GrowthConfig, BudgetConfig, ProcessesConfig)
+    names = [field.name for part in parts for field in dataclasses.fields(part)]
+    for name in (*names, "growth_epochs", "batch_size", "threads", "strict"):
+        if getattr(config, name) != getattr(default, name):
+            raise ValueError(f"{name} has no effect on a search in a network and data of your own: leave it out")
+
+
+@torch.no_grad()
+def _try(trainer: LibraryTrainer) -> None:
+    """Runs all candidates on one batch, in evaluation mode, so that what does not fit is told before the search.
+
+    Raises ValueError for a mixed operation that the model does not run.
+    """
+    network, ran = trainer.custom, set[str]()
+    x, y = next(trainer.data.train.batches(0))
+    was_training = network.training
+    handles = [op.register_forward_hook(lambda *_, name=name: ran.add(name)) for name, op in network.mixed.items()]
+    available = network.available.to(trainer.device, torch.float32)
+    outputs = network.eval()(x, available / available.sum(1, keepdim=True))
+    for handle in handles:
+        handle.remove()
+    network.train(was_training)
+    if idle := [name for name in network.mixed if name not in ran]:
+        raise ValueError(f"the model does not run its mixed operation {idle[0]!r}: nothing can be learned about it")
+    trainer.objective(outputs, y)
+    network.derive(trainer.best_path())
+
+
+def _prepare(trainer: LibraryTrainer, folder: Path) -> None:
+    """Goes on from the newest good checkpoint of `folder`, if there is one, and has metrics and report written there.
+
+    Raises CheckpointError where it is of another search.
+    """
+    try:
+        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot make {folder}: {error.strerror or error}") from error
+    if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
+        path, state = checkpoint_folder.load_newest(folder / "checkpoints", _warn)
+        try:
+            _require_same(state, trainer)
+            provenance.check(state["provenance"], provenance.collect(trainer.data, trainer.device), _warn)
+            trainer.load_state_dict(state)
+        except Exception as error:
+            told = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"cannot go on from {path}: {told}. Give another folder") from error
+    metrics = MetricsObserver(folder / "metrics.jsonl")
+    metrics.restore(trainer.history)
+    trainer.observers += [metrics, ReportObserver(folder, _warn)]
+
+
+def _require_same(state: dict[str, Any], trainer: LibraryTrainer) -> None:
+    now = trainer.state_dict()
+    there, here = state["config"], now["config"]
+    unlike = [
+        f"{name} {there.get(name)} there, {value} here" for name, value in here.items() if value != there.get(name)
+    ]
+    if state["schedule"] != now["schedule"]:
+        unlike.append("the phases")
+    if state["mixed"] != now["mixed"]:
+        unlike.append("the model's mixed operations")
+    if unlike:
+        raise ValueError(f"it is of a search with other settings: {'; '.join(unlike)}")
+
+
+def _warn(message: str) -> None:
+    import warnings
+
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _result(trainer: LibraryTrainer, data: Loaders) -> SearchResult:
+    network, path = trainer._given, trainer.best_path()
+    model = trainer.finished_model()
+    return SearchResult(
+        model,
+        network.genotype(path),
+        named_alpha(network, trainer.selector.alpha),
+        trainer.history,
+        None if data.test is None else trainer.score(model, data.test.batches(0)),
+        frozenset(phase.name for phase in trainer.phases if phase.searching),
+    )
+
+
+def named_alpha(network: CustomNetwork, alpha: Sequence[Tensor]) -> dict[str, dict[str, float]]:
+    """The rows of alpha, by mixed operation and candidate."""
+    rows = [row.tolist() for row in alpha]
+    return {
+        name: {network.candidates[k]: row[k] for k in columns}
+        for name, columns, row in zip(network.mixed, network.columns, rows, strict=True)
+    }

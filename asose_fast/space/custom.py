@@ -1,0 +1,146 @@
+"""Any network with mixed operations in it, as a supernet."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asose_fast.space.mixed import MixedOp, Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class CustomSpec:
+    """What a network was derived from, if it was."""
+
+    rows: int
+    """Mixed operations."""
+    path: tuple[int, ...] | None = None
+    """The candidates of a derived network; None: a supernet."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {"rows": self.rows, "path": None if self.path is None else list(self.path)}
+
+
+class CustomNetwork(nn.Module):
+    """A user's `model` with the forward pass of a supernet: row l of the tables belongs to the l-th mixed operation.
+
+    Mixed operations may be anywhere among the submodules, in each other's candidates too, and have candidates of their
+    own in any number. One that is used twice, or has two names, has one row. The K columns are the names of all
+    candidates, in the order in which they are met; `available` says which of them a row has.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        """Raises ValueError for a model without mixed operations."""
+        super().__init__()
+        self.model = model
+        self.mixed = {name: op for name, op in model.named_modules() if isinstance(op, MixedOp)}
+        """By the names that they have in `model`, the first of each."""
+        if not self.mixed:
+            raise ValueError(
+                "the model has no mixed operation: there is nothing to search. Put an asose_fast.MixedOp in"
+            )
+        self.candidates = tuple(dict.fromkeys(name for op in self.mixed.values() for name in op.ops))
+        self.columns = [[self.candidates.index(name) for name in op.ops] for op in self.mixed.values()]
+        """Of each row, the columns of its candidates, in their own order."""
+        self.spec = CustomSpec(len(self.mixed))
+
+    @property
+    def available(self) -> Tensor:
+        """Bool (L, K)."""
+        table = torch.zeros(len(self.columns), len(self.candidates), dtype=torch.bool)
+        for row, columns in zip(table, self.columns, strict=True):
+            row[columns] = True
+        return table
+
+    def choose(self, scores: Tensor) -> list[int]:
+        """The candidate of largest score in every row of `scores` (L, K)."""
+        path: list[int] = scores.argmax(1).tolist()
+        return path
+
+    def plan(
+        self,
+        weights: Tensor | None = None,
+        path: Sequence[int] | None = None,
+        kept: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        """Has every mixed operation run, from now on, its row of the tables (as in MixedOp); without any, nothing."""
+        for row, (op, columns) in enumerate(zip(self.mixed.values(), self.columns, strict=True)):
+            if weights is None and path is None:
+                op.plan = None
+                continue
+            op.plan = Plan(
+                None if weights is None else _columns(weights[row], columns),
+                None if path is None else columns.index(path[row]),
+                None if kept is None else tuple(columns.index(k) for k in kept[row] if k in columns),
+            )
+
+    def forward(
+        self,
+        x: Any,
+        weights: Tensor | None = None,
+        path: Sequence[int] | None = None,
+        kept: Sequence[Sequence[int]] | None = None,
+    ) -> Any:
+        """What the model returns for x under a plan."""
+        if self.spec.path is None:
+            self.plan(weights, path, kept)
+        return self.model(x)
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The names of a derived network's candidates."""
+        if self.spec.path is None:
+            raise ValueError("a supernet has no operations yet: derive it first")
+        return tuple(self.candidates[k] for k in self.spec.path)
+
+    def derive(self, path: Sequence[int]) -> CustomNetwork:
+        """The network with candidate `path[l]` in place of mixed operation l: plain modules, the network's structure
+        copied, but with its own parameters and buffers, not copies."""
+        shared = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
+        memo: dict[int, Any] = dict(shared)
+        chosen = zip(self.mixed.values(), self.columns, path, strict=True)
+        for op, columns, k in sorted(chosen, key=lambda entry: _depth(entry[0])):  # the inner ones first
+            memo[id(op)] = copy.deepcopy(list(op.ops.values())[columns.index(k)], memo)
+        derived = copy.copy(self)
+        derived._modules = {"model": copy.deepcopy(self.model, memo)}
+        derived.spec = CustomSpec(self.spec.rows, tuple(path))
+        derived.train(self.training)
+        return derived
+
+    def genotype(self, path: Sequence[int]) -> dict[str, str]:
+        """The name of the chosen candidate by the name of its mixed operation, of those that are part of the derived
+        network: not of any within a candidate that was not chosen."""
+        names = {id(op): name for name, op in self.mixed.items()}
+        rows = {id(op): row for row, op in enumerate(self.mixed.values())}
+        found: dict[str, str] = {}
+
+        def walk(module: nn.Module) -> Iterator[MixedOp]:
+            inner: Sequence[nn.Module] = list(module.children())
+            if isinstance(module, MixedOp):
+                yield module
+                inner = [module.ops[self.candidates[path[rows[id(module)]]]]]
+            for child in inner:
+                yield from walk(child)
+
+        live = {id(op) for op in walk(self.model)}
+        for op, k in zip(self.mixed.values(), path, strict=True):
+            if id(op) in live:
+                found[names[id(op)]] = self.candidates[k]
+        return found
+
+
+def _columns(row: Tensor, columns: list[int]) -> Tensor:
+    if columns == list(range(len(row))):
+        return row
+    return row[columns]
+
+
+def _depth(op: MixedOp) -> int:
+    """Mixed operations in it, itself included: more than in any of these."""
+    return sum(isinstance(module, MixedOp) for module in op.modules())

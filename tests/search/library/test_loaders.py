@@ -1,0 +1,97 @@
+"""Passes over a user's loader: the same whenever they are made, and without a trace outside."""
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from asose_fast.search.library.loaders import Loaders, Passes, moved
+from asose_fast.search.library.objective import LibraryObjective, size
+from tests.helpers import CPU
+
+
+class Noisy(Dataset):
+    """Augmented by all three generators."""
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        noise = torch.rand(1).item() + np.random.rand() + random.random()
+        return torch.tensor([index, noise]), index % 2
+
+
+def drawn(passes, *arguments):
+    return [x for x, _ in passes.batches(*arguments)]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_pass_is_the_same_whenever_it_is_made(workers):
+    def passes():
+        return Passes("training", DataLoader(Noisy(), 4, shuffle=True, num_workers=workers), CPU, seed=5)
+
+    first = passes()
+    one = drawn(first, 1)
+    torch.rand(7), random.random(), np.random.rand()
+    again = drawn(passes(), 1)
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    assert torch.equal(drawn(passes(), 1, 2)[0], one[2])
+    assert not torch.equal(drawn(first, 2)[0], one[0])
+
+
+def test_generators_outside_go_on_as_if_nothing_were_drawn():
+    passes = Passes("training", DataLoader(Noisy(), 4, shuffle=True), CPU, seed=0)
+
+    def draw():
+        return torch.rand(1).item(), random.random(), np.random.rand()
+
+    def seeded():
+        torch.manual_seed(3)
+        random.seed(3)
+        np.random.seed(3)
+
+    seeded()
+    expected = [draw() for _ in range(3)]
+    seeded()
+    assert [draw() for _ in passes.batches(0)] == expected
+
+
+def test_a_loader_without_length_is_counted():
+    class Stream(IterableDataset):
+        def __iter__(self):
+            return iter([(torch.tensor([1.0]), 0)] * 5)
+
+    assert Passes("training", DataLoader(Stream(), 2), CPU, 0).num_batches() == 3
+
+
+def test_sets():
+    data = [(torch.zeros(1, 1), torch.zeros(1))]
+    assert Loaders((data, data), CPU, 0).test is None
+    assert Loaders([data, data, 2 * data], CPU, 0).test.num_batches() == 2
+
+
+def test_moved_keeps_structure():
+    values = {"a": [torch.ones(2)], "b": (torch.ones(1), "text")}
+    result = moved(values, torch.device("meta"))
+    assert result["a"][0].device.type == result["b"][0].device.type == "meta"
+    assert result["b"][1] == "text"
+
+
+@pytest.mark.parametrize(
+    ("y", "expected"),
+    [(torch.zeros(4), 4), ({"a": torch.zeros(3, 2)}, 3), ((torch.zeros(2), 1), 2), (torch.zeros(()), 1)],
+)
+def test_size(y, expected):
+    assert size(y) == expected
+
+
+def test_accuracy_of_sequences_is_per_place():
+    scores = torch.zeros(2, 3, 5)
+    scores[:, 1] = 1.0
+    y = torch.ones(2, 5, dtype=torch.long)
+    y[0] = 2
+    objective = LibraryObjective()
+    assert float(objective(scores, y).correct) == 1.0
+    assert objective.classes == 3

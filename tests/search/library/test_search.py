@@ -1,0 +1,381 @@
+"""asose_fast.search: a whole search in a user's network."""
+
+import copy
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import asose_fast
+from asose_fast import Config, MixedOp, Observer, PhaseSpec
+from asose_fast.checkpoint import CheckpointError
+from asose_fast.search import SearchDivergedError
+from tests.search.library.networks import NAMES, Choices, batches, small
+
+TIMINGS = ("seconds", "images_per_second", "health")
+
+
+def find(model=None, loaders=None, config=None, **keywords):
+    torch.manual_seed(1)
+    model = Choices() if model is None else model
+    return asose_fast.search(model, loaders or (batches(), batches(seed=1)), config or small(), **keywords)
+
+
+def untimed(result):
+    return [{k: v for k, v in record.items() if k not in TIMINGS} for record in result.history]
+
+
+def test_result():
+    loaders = batches(), batches(seed=1), batches(seed=2)
+    result = find(loaders=loaders, config=small(search_epochs=6, optimize_epochs=4))
+    assert [r["phase"] for r in result.history] == ["warmup"] + 6 * ["search"] + 4 * ["optimize"]
+    assert list(result.alpha) == NAMES
+    assert list(result.alpha["layers.1"]) == ["linear", "tanh"]
+    for name, chosen in result.genotype.items():
+        assert chosen == max(result.alpha[name], key=result.alpha[name].get)
+    assert not any(isinstance(module, MixedOp) for module in result.network.modules())
+    right = sum((result.network(x).argmax(1) == y).sum().item() for x, y in loaders[2])
+    assert result.test_score == right / 40
+    best = max(r["valid_accuracy"] for r in result.history if r["phase"] == "optimize")
+    found = sum((result.network(x).argmax(1) == y).sum().item() for x, y in loaders[1]) / 40
+    assert found == pytest.approx(best)
+    assert best > 0.8
+    assert {item["name"] for item in result.health} >= {"batch-size errors", "search accuracy"}
+    assert all(p.requires_grad for p in result.network.parameters())
+    copy.deepcopy(result.network)
+
+
+def test_same_seed_same_result():
+    first, second = find(), find()
+    assert untimed(first) == untimed(second)
+    assert first.alpha == second.alpha
+    assert find(config=small(seed=1)).alpha != first.alpha
+
+
+class StopAt(Observer):
+    def __init__(self, epoch, step):
+        self.at = epoch, step
+
+    def on_step(self, trainer):
+        if (trainer.progress.epoch, trainer.progress.step) == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("at", [(1, 3), (3, 2)])
+def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path, at):
+    data = torch.utils.data.TensorDataset(*(torch.cat(parts) for parts in zip(*batches(), strict=True)))
+
+    def loaders():
+        own = torch.Generator().manual_seed(3)
+        train = torch.utils.data.DataLoader(data, 10, shuffle=True, generator=own)
+        return train, torch.utils.data.DataLoader(data, 10, shuffle=True)
+
+    config = small(checkpoint_steps=1, search_epochs=2, optimize_epochs=2)
+    whole = find(loaders=loaders(), config=config)
+    with pytest.raises(KeyboardInterrupt):
+        find(loaders=loaders(), config=config, folder=tmp_path, observers=[StopAt(*at)])
+    torch.manual_seed(99)
+    resumed = find(loaders=loaders(), config=config, folder=tmp_path)
+    assert untimed(resumed) == untimed(whole)
+    assert resumed.alpha == whole.alpha
+    for name, tensor in whole.network.state_dict().items():
+        assert torch.equal(resumed.network.state_dict()[name], tensor)
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 5
+    again = find(loaders=loaders(), config=config, folder=tmp_path)  # a finished one gives its result
+    assert again.alpha == whole.alpha
+
+
+def test_a_folder_of_another_search_is_refused(tmp_path):
+    find(folder=tmp_path)
+    with pytest.raises(CheckpointError, match="other settings: seed 0 there, 1 here"):
+        find(folder=tmp_path, config=small(seed=1))
+    with pytest.raises(CheckpointError, match="the model's mixed operations"):
+        find(nn.Sequential(MixedOp({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})), folder=tmp_path)
+    with pytest.raises(CheckpointError, match="the phases"):
+        find(folder=tmp_path, phases=[PhaseSpec("search", 2)])
+
+
+class Notes(Observer):
+    def __init__(self):
+        self.seen = []
+
+    def on_phase_start(self, trainer, phase):
+        self.seen.append(phase.name)
+
+    def on_epoch_start(self, trainer, phase):
+        self.seen.append("epoch")
+
+    def on_alpha_step(self, trainer):
+        self.seen.append("alpha")
+
+    def on_step(self, trainer):
+        self.seen.append("step")
+
+    def on_epoch_end(self, trainer, record):
+        assert record is trainer.history[-1]
+        self.seen.append("end")
+
+    def on_run_end(self, trainer):
+        self.seen.append("over")
+
+
+def test_observers_are_told_in_order():
+    notes = Notes()
+    find(config=small(search_epochs=1, alpha_every=3), observers=[notes, Observer()])
+    steps = ["epoch", *4 * ["step"], "end"]
+    search = ["epoch", "step", "alpha", "step", "step", "alpha", "step", "end"]
+    assert notes.seen == ["warmup", *steps, "search", *search, "optimize", *steps, "over"]
+
+
+def test_an_observer_may_change_the_search():
+    class Hot(Observer):
+        def on_epoch_start(self, trainer, phase):
+            trainer.selector.temperature = 5.0
+
+    result = find(observers=[Hot()], config=small(temperature_decay=1.0))
+    assert [r["temperature"] for r in result.history[:3]] == [5.0] * 3
+
+
+def test_schedule():
+    moved, logits = {}, []
+
+    class Alpha(Observer):
+        def on_epoch_start(self, trainer, phase):
+            logits[:] = [
+                [p.detach().clone() for p in group] for group in (trainer.selector.alpha, trainer.network.parameters())
+            ]
+
+        def on_epoch_end(self, trainer, record):
+            now = trainer.selector.alpha, list(trainer.network.parameters())
+            moved[record["phase"]] = [
+                any(not torch.equal(p, q) for p, q in zip(*pair, strict=True)) for pair in zip(now, logits, strict=True)
+            ]
+
+    phases = [
+        PhaseSpec("random", 1, updates="weights", architecture="uniform"),
+        PhaseSpec("both", 1, temperature=3.0, boost=True),
+        PhaseSpec("weights", 1, updates="weights"),
+        PhaseSpec("architecture", 1, updates="alpha", temperature=0.7),
+    ]
+    result = find(phases=phases, observers=[Alpha()], config=Config(device="cpu", alpha_every=2))
+    assert moved == {
+        "random": [False, True],
+        "both": [True, True],
+        "weights": [False, True],
+        "architecture": [True, False],
+    }
+    temperatures = [r["temperature"] for r in result.history]
+    assert temperatures == pytest.approx([1.5, 3.0 * 0.995**4, 3.0 * 0.995**4, 0.7 * 0.995**4])
+    assert result.history[3]["alpha_steps"] == 8
+    assert math.isfinite(result.history[3]["train_loss"])
+    for name, chosen in result.genotype.items():
+        assert chosen == max(result.alpha[name], key=result.alpha[name].get)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: [], "at least one phase"),
+        (lambda: [PhaseSpec("a", 1), PhaseSpec("a", 1)], "names of their own, got a, a"),
+        (lambda: [PhaseSpec("a", 1, updates="weights", architecture="derived"), PhaseSpec("b", 1)], "put 'a' last"),
+        (lambda: [PhaseSpec("a", 0)], "'a' needs at least one epoch, got 0"),
+        (lambda: [PhaseSpec("a", 1, architecture="uniform")], "'a' updates alpha, which needs architecture='sampled'"),
+        (lambda: [PhaseSpec("a", 1, updates="all")], "updates must be one of weights, alpha, both, got 'all'"),
+        (lambda: [PhaseSpec("a", 1, temperature=0.0)], "temperature must be positive and finite, got 0.0"),
+    ],
+)
+def test_schedules_that_cannot_be(make, message):
+    with pytest.raises(ValueError, match=message):
+        find(phases=make())
+
+
+@pytest.mark.parametrize(
+    "estimator", ["straight_through", "soft", "reinmax", "gumbel_rao", "gdas", "local_score", "two_path"]
+)
+def test_every_estimator_searches_rows_of_different_length(estimator):
+    before, after = [], []
+
+    class Alpha(Observer):
+        def on_run_end(self, trainer):
+            after.extend(row.detach().clone() for row in trainer.selector.alpha)
+            before.append(trainer._given.available)
+
+    start = find(config=small(search_epochs=1, alpha_learning_rate=0.0, alpha_noise=0.0)).alpha
+    result = find(config=small(search_epochs=1, alpha_noise=0.0, estimator=estimator), observers=[Alpha()])
+    assert any(start[name] != result.alpha[name] for name in NAMES)
+    for row, available in zip(after, before[0], strict=True):
+        assert row.isfinite().all()
+        assert len(row) == 6
+        assert available.sum() in (2, 3)
+
+
+def test_second_order_and_other_guards():
+    config = small(alpha_order="second", beta_decay=0.1, guard="rollback", curvature_every=1)
+    assert any(isinstance(r["curvature"], float) for r in find(config=config).history)
+
+
+def test_regression_with_a_loss_and_an_optimizer_of_ones_own():
+    data = [(x, x.sum(1, keepdim=True)) for x, _ in batches(6)]
+    model = Choices(classes=1)
+    rates = []
+
+    class Rates(Observer):
+        def on_step(self, trainer):
+            assert isinstance(trainer.weights, torch.optim.AdamW)
+            rates.append(trainer.weights.param_groups[0]["lr"])
+
+    result = find(
+        model,
+        (data, data),
+        small(optimize_epochs=8),
+        loss=F.mse_loss,
+        optimizer=lambda p: torch.optim.AdamW(p, 0.02),
+        observers=[Rates()],
+    )
+    last = sum(F.mse_loss(result.network(x), y).item() for x, y in data) / 6
+    assert max(r["valid_accuracy"] for r in result.history if r["phase"] == "optimize") == pytest.approx(
+        -last, rel=1e-5
+    )
+    assert last < 0.7
+    assert max(rates) == pytest.approx(0.02)
+    assert all(item["ok"] for item in result.health if item["name"] == "search accuracy")
+
+
+def test_a_metric_of_ones_own():
+    result = find(metric=lambda outputs, y: 0.25)
+    assert {r["valid_accuracy"] for r in result.history} == {0.25}
+
+
+class Tagger(nn.Module):
+    """(N, T) tokens to class scores (N, classes, T)."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Embedding(5, 8)
+        attention = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.mixed = MixedOp({"attention": attention, "skip": nn.Identity(), "linear": nn.Linear(8, 8)})
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, tokens):
+        return self.head(self.mixed(self.embed(tokens))).transpose(1, 2)
+
+
+def test_sequences():
+    tokens = [torch.randint(5, (8, 7), generator=torch.Generator().manual_seed(i)) for i in range(4)]
+    data = [(t, t) for t in tokens]
+    result = find(Tagger(), (data, data), small(optimize_epochs=10))
+    found = sum((result.network(t).argmax(1) == t).float().mean().item() for t in tokens) / 4
+    assert found == pytest.approx(max(r["valid_accuracy"] for r in result.history if r["phase"] == "optimize"))
+    assert found > 0.5
+
+
+def test_structured_batches():
+    class Structured(Choices):
+        def forward(self, x):
+            return super().forward(x["features"][0])
+
+    data = [({"features": [x]}, y) for x, y in batches()]
+    assert find(Structured(), (data, data)).history[-1]["batch_size_errors"] == 0
+
+
+def test_no_alpha_is_learned_from_training_batches_and_the_test_batches_are_read_once():
+    read = []
+
+    class Counted(list):
+        def __iter__(self):
+            read.append(1)
+            return super().__iter__()
+
+    find(loaders=(batches(), batches(seed=1), Counted(batches())))
+    assert len(read) == 1
+
+
+class Apart(nn.Module):
+    def __init__(self, **ops):
+        super().__init__()
+        self.used, self.other = MixedOp({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)}), MixedOp(ops)
+
+    def forward(self, x):
+        return self.used(x)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"model": nn.Linear(3, 2)}, ValueError, "no mixed operation"),
+        ({"model": Apart(c=nn.Tanh())}, ValueError, "does not run its mixed operation 'other'"),
+        ({"model": nn.Sequential(MixedOp({"a": nn.Linear(3, 2), "b": nn.Linear(3, 4)}))}, ValueError,
+         r"candidate b returned the shape \(10, 4\), candidate a \(10, 2\)"),
+        ({"loaders": batches()[:1]}, TypeError, r"must be \(train, valid\)"),
+        ({"loaders": (iter(batches()), batches())}, ValueError, "training loader can be iterated only once"),
+        ({"loaders": (batches(), [])}, ValueError, "validation loader gives no batch"),
+        ({"loaders": (3, batches())}, TypeError, "training loader must be an iterable of batches"),
+        ({"loaders": ([x for x, _ in batches()], batches())}, ValueError, r"a pair \(x, y\), got a Tensor"),
+        ({"config": small(max_depth=4)}, ValueError, "max_depth has no effect on a search in a network"),
+        ({"config": small(batch_size=4)}, ValueError, "batch_size has no effect"),
+        ({"config": small(warmup="skip")}, ValueError, "skip_connect everywhere, 'layers.0.ops.deep.1' has none"),
+        ({"loss": lambda outputs, y: outputs}, ValueError, r"one value, got one of shape \(10, 2\)"),
+        ({"optimizer": torch.optim.Adam, "config": small(alpha_order="second")}, ValueError, "leave out optimizer"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_searched_is_told(arguments, error, message):
+    with pytest.raises(error, match=message):
+        find(**arguments)
+
+
+def test_class_scores_are_asked_for():
+    model = nn.Sequential(MixedOp({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)}), nn.LSTM(2, 2))
+    with pytest.raises(ValueError, match="returned tuple, which is no table of class scores"):
+        find(model)
+
+
+def test_divergence_names_the_module():
+    class Break(Observer):
+        def on_epoch_start(self, trainer, phase):
+            if phase.name == "search":
+                trainer.custom.model.layers[1].ops["linear"].weight.data.fill_(float("nan"))
+
+    with pytest.raises(SearchDivergedError, match=r"first not finite is module layers\.1\.ops\.linear"):
+        find(observers=[Break()])
+
+
+def test_the_package_is_still_a_package():
+    import asose_fast.search.trainer
+    from asose_fast.search import Trainer
+
+    assert asose_fast.search.trainer.Trainer is Trainer
+    assert asose_fast.search is sys.modules["asose_fast.search"]
+    assert callable(asose_fast.search)
+
+
+USER = """
+import asose_fast
+import asose_fast.search.trainer
+from asose_fast.search import Trainer
+from torch import nn, Tensor
+
+class Quiet(asose_fast.Observer):
+    def on_step(self, trainer: Trainer) -> None:
+        print(asose_fast.search.trainer.Trainer, trainer.progress)
+
+data: list[tuple[Tensor, Tensor]] = []
+model = nn.Sequential(asose_fast.MixedOp({"a": nn.Tanh(), "b": nn.Identity()}))
+found = asose_fast.search(model, (data, data), observers=[Quiet()], phases=[asose_fast.PhaseSpec("search", 1)])
+name: str = found.genotype["0"]
+wrong: int = found.genotype["0"]
+"""
+
+
+def test_types_reach_users(tmp_path):
+    mypy = pytest.importorskip("mypy", reason="mypy is not installed (pip install '.[dev]')")
+    del mypy
+    (tmp_path / "user.py").write_text(USER)
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", str(tmp_path / "user.py")]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.stdout.count("error:") == 1, result.stdout
+    assert '"str", variable has type "int"' in result.stdout

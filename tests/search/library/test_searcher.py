@@ -1,0 +1,122 @@
+"""Searcher: a search in a loop of one's own."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from asose_fast import Config, MixedOp, Searcher
+from tests.search.library.networks import NAMES, Choices, batches
+
+
+def make(**changes):
+    torch.manual_seed(0)
+    network = Choices()
+    return network, Searcher(network, Config(**changes), alpha_steps=50)
+
+
+def test_loop_learns_and_derives():
+    network, searcher = make(seed=2)
+    optimizer = torch.optim.Adam(network.parameters(), 0.02)
+    before = copy.deepcopy(searcher.alpha)
+    for epoch in range(12):
+        for (x, y), (x_valid, y_valid) in zip(batches(), batches(seed=1), strict=True):
+            searcher.sample(uniform=epoch < 3)
+            F.cross_entropy(network(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if epoch >= 3:
+                searcher.alpha_step(lambda x=x_valid, y=y_valid: F.cross_entropy(network(x), y))
+    assert all(searcher.alpha[name] != before[name] for name in NAMES)
+    searcher.best()
+    derived = searcher.derive()
+    x, y = batches(1, 60, seed=5)[0]
+    assert torch.equal(derived(x), network(x))
+    assert (derived(x).argmax(1) == y).float().mean() > 0.8
+    assert not any(isinstance(module, MixedOp) for module in derived.modules())
+    assert searcher.genotype == {n: max(searcher.alpha[n], key=searcher.alpha[n].get) for n in searcher.genotype}
+
+
+def test_alpha_step_has_the_gradient_of_autograd():
+    """One soft mixture, whose gradient is exact: dL/da = J(w) c / T."""
+    torch.manual_seed(0)
+    mixed = MixedOp({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2), "c": nn.Linear(3, 2)}).double()
+    searcher = Searcher(mixed, Config(estimator="soft", boost_top_k=0))
+    x, y = batches()[0]
+    seen = []
+
+    def loss():
+        seen.append(mixed.plan.weights.detach().double())
+        return F.cross_entropy(mixed(x.double()), y)
+
+    searcher.alpha_step(loss)
+    (weights,) = seen
+    leaf = weights.clone().requires_grad_()
+    outputs = torch.stack([op(x.double()) for op in mixed.ops.values()])
+    (cost,) = torch.autograd.grad(F.cross_entropy((leaf[:, None, None] * outputs).sum(0), y), leaf)
+    expected = weights * (cost - (weights * cost).sum()) / 1.5
+    torch.testing.assert_close(searcher.selector.alpha[0].grad.double(), expected, rtol=1e-5, atol=1e-7)
+
+
+def test_weights_get_no_gradient_in_alpha_steps_and_the_choice_stays():
+    network, searcher = make()
+    x, y = batches()[0]
+    searcher.sample()
+    chosen = network(x)
+    value = searcher.alpha_step(lambda: F.cross_entropy(network(x), y))
+    assert not value.requires_grad
+    assert all(p.grad is None and p.requires_grad for p in network.parameters())
+    assert torch.equal(network(x), chosen)
+
+
+def test_backward_of_a_framework():
+    network, searcher = make()
+    x, y = batches()[0]
+    scaled = []
+    before = copy.deepcopy(searcher.alpha)
+    searcher.alpha_step(lambda: F.cross_entropy(network(x), y), lambda loss: (scaled.append(1), (8 * loss).backward()))
+    assert scaled
+    assert searcher.alpha != before
+
+
+def test_a_mixture_is_sampled_where_the_estimator_trains_one():
+    network, searcher = make(estimator="soft")
+    searcher.sample()
+    assert searcher._network.mixed["shared"].plan.index is None
+    searcher.sample(uniform=True)
+    assert searcher._network.mixed["shared"].plan.weights is None
+
+
+def test_state_goes_on():
+    def steps(network, searcher):
+        x, y = batches()[0]
+        for _ in range(3):
+            searcher.alpha_step(lambda: F.cross_entropy(network(x), y))
+        return searcher.alpha
+
+    network, searcher = make(estimator="local_score")
+    steps(network, searcher)
+    state = copy.deepcopy(searcher.state_dict())
+    expected = steps(network, searcher)
+    _, other = make(estimator="local_score", seed=7)
+    other = Searcher(network, Config(estimator="local_score", seed=7), alpha_steps=50)
+    other.load_state_dict(state)
+    assert steps(network, other) == expected
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda network, x: torch.zeros(()), "does not depend on any mixed operation"),
+        (lambda network, x: network(x).sum() * float("nan"), "the loss of the alpha step is nan"),
+    ],
+)
+def test_losses_that_teach_nothing(loss, message):
+    network, searcher = make()
+    before = copy.deepcopy(searcher.alpha)
+    with pytest.raises(ValueError, match=message):
+        searcher.alpha_step(lambda: loss(network, batches()[0][0]))
+    assert searcher.alpha == before
+    assert all(p.requires_grad for p in network.parameters())
