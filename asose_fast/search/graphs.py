@@ -277,9 +277,10 @@ class Segments(nn.Module):
 
     @staticmethod
     def _parts(network: Network, x: Tensor) -> tuple[list[nn.Module], list[Tensor]]:
-        """The modules to record, in the order of the forward pass, and an input for each."""
+        """The modules to record, in the order of the forward pass, and an input for each: zeros, since random numbers
+        would be missing in what growth draws later."""
         parts: list[nn.Module] = [network.stem]
-        samples = [torch.randn_like(x)]
+        samples = [torch.zeros_like(x)]
         with torch.no_grad():
             y = network.stem(x)
             for block in network.evolvable_blocks():
@@ -287,9 +288,9 @@ class Segments(nn.Module):
                 for k in range(len(block.mixed.ops)):
                     if not passes(block, k):
                         parts.append(OnePath(block, k))
-                        samples.append(torch.randn_like(y).requires_grad_())
+                        samples.append(torch.zeros_like(y).requires_grad_())
                 y = following
-        return [*parts, network.head], [*samples, torch.randn_like(y).requires_grad_()]
+        return [*parts, network.head], [*samples, torch.zeros_like(y).requires_grad_()]
 
     def forward(self, x: Tensor, path: Path) -> Tensor:
         """Class scores (N, classes)."""
