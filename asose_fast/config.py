@@ -292,6 +292,12 @@ class RunConfig:
     """Of everything random."""
     device: str = "auto"
     """cpu, cuda, cuda:N, or auto: cuda where there is one. Of several processes each takes a GPU of its own."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the steps' forward and backward pass: bf16 takes bfloat16 wherever autocast allows it. Weights, optimizers,
+    loss and metrics stay in float32, and so do evaluations."""
+    graphs: Literal["auto", "off"] = "off"
+    """CUDA graphs of the steps: auto where they can be captured, with a warning where not. Off until they have been run
+    and measured on a GPU, which they have not yet."""
     threads: int | None = None
     """CPU threads of a process. By default as many as torch takes, or the process's share of the cores where there are
     several, but one where steps are too small to gain from more."""

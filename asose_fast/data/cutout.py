@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from asose_fast.data.upload import upload
+
 
 def cut_out(x: Tensor, length: int, generator: torch.Generator) -> Tensor:
     """A copy of x (N, C, H, W) in which a square of `length` pixels a side is 0, the mean of normalised images, around
     a pixel of each image that `generator` (CPU) draws; what lies outside the image is not cut."""
     images, _, height, width = x.shape
-    centres = [torch.randint(side, (images, 1), generator=generator).to(x.device) for side in (height, width)]
+    centres = [upload(torch.randint(side, (images, 1), generator=generator), x.device) for side in (height, width)]
     inside = []
     for centre, side in zip(centres, (height, width), strict=True):
         place = torch.arange(side, device=x.device)

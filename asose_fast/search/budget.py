@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.config import BudgetConfig
+from asose_fast.data.upload import upload
 from asose_fast.space.build import Spec, Supernet
 from asose_fast.space.cost import Cost, Costs, candidate_costs
 from asose_fast.space.network import NetworkSpec
@@ -138,6 +139,6 @@ def penalty(logits: Tensor, costs: Costs, budget: Budget) -> Tensor:
     probabilities = logits.softmax(1)
     total = logits.new_zeros(())
     for bound in budget.bounds(costs):
-        expected = bound.fixed + (probabilities * bound.table.to(logits)).sum()
+        expected = bound.fixed + (probabilities * upload(bound.table, logits.device).to(logits.dtype)).sum()
         total = total + torch.relu(expected / bound.limit - 1)
     return total

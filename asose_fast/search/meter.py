@@ -36,7 +36,13 @@ class Meter:
         """Mean loss and accuracy (0 to 1) so far; NaN before the first step. Waits for the device."""
         if not self.images:
             return float("nan"), float("nan")
-        return float(self._loss) / self.images, self._correct.item() / self.images
+        loss, correct = torch.stack([self._loss, self._correct.double()]).tolist()  # one wait for both
+        return loss / self.images, correct / self.images
+
+    @property
+    def loss_sum(self) -> Tensor:
+        """Sum of the losses (scalar), on the device."""
+        return self._loss
 
     def state_dict(self) -> dict[str, Any]:
         """The sums."""

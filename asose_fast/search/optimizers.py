@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,12 +15,13 @@ from asose_fast.search.phases import Phase
 
 def weight_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.SGD:
     """SGD over all parameters of `network`, in one call for those that have a gradient."""
+    parameters = list(network.parameters())
     optimizer = torch.optim.SGD(
-        network.parameters(),
+        parameters,
         config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        fused=True,
+        fused=_fused(parameters),
     )
     optimizer.register_step_pre_hook(_start_momentum)
     return optimizer
@@ -35,7 +37,27 @@ def _start_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
 
 def alpha_optimizer(alpha: list[Tensor], learning_rate: float) -> torch.optim.Adam:
     """Adam(0.5, 0.999) over the alpha of all layers, so that a layer grown later has a step count of its own."""
-    return torch.optim.Adam(alpha, learning_rate, betas=(0.5, 0.999))
+    on_gpu = alpha[0].is_cuda  # in one launch; on the CPU the fused step would round otherwise, and gains nothing
+    return torch.optim.Adam(alpha, learning_rate, betas=(0.5, 0.999), fused=on_gpu or None)
+
+
+def _fused(parameters: Sequence[Tensor]) -> bool:
+    return all(p.device.type in ("cpu", "cuda") for p in parameters)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Of all parameters, without waiting for the device where it is kept there (`on_device`)."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
+
+
+def on_device(optimizer: torch.optim.Optimizer) -> None:
+    """Keeps the learning rate where the parameters are: a CUDA graph reads it there at every replay."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=group["params"][0].device)
 
 
 def alpha_learning_rate(config: OptimizerConfig, alpha_steps: int) -> float:
@@ -71,7 +93,8 @@ def load_named_state(
     """The inverse of `named_state`."""
     for name, values in state.items():
         p = named[name]
+        fused = optimizer.defaults.get("fused")  # Adam counts on the host, unless it is fused
         optimizer.state[p] = {
-            key: value.clone() if key == "step" else value.to(p.device, copy=True)  # Adam counts on the host
+            key: value.to("cpu" if key == "step" and not fused else p.device, copy=True)
             for key, value in values.items()
         }

@@ -39,7 +39,7 @@ def unrolled_gradient(
     try:
         found = torch.autograd.grad(train(architecture), parameters, allow_unused=True)
         ahead = _next_step(optimizer, parameters, found)
-        rate = optimizer.param_groups[0]["lr"]
+        rate = float(optimizer.param_groups[0]["lr"])
         _move(parameters, before, ahead, -rate)
         leaf = architecture.detach().clone().requires_grad_()
         loss = valid(leaf)

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from asose_fast.config import SelectorConfig
+from asose_fast.data.upload import upload
 from asose_fast.ops import ArchWeights, Boost, arch_weights
 from asose_fast.ops.arch_weights import boosted
+from asose_fast.search.host_copy import HostCopy
 from asose_fast.search.phases import PhaseName
 
 CLOSED = -1e4
 """Logarithm of 0 for logits: far below what noise can make up for, and finite, so that no operator meets inf - inf."""
+
+
+class Path(Protocol):
+    """The candidates of a weight step, known or still on their way."""
+
+    def tolist(self) -> list[int]: ...
+
+
+class FixedPath(list[int]):
+    """One that needs no draw."""
+
+    def tolist(self) -> list[int]:
+        return list(self)
 
 
 class Selector:
@@ -91,7 +106,7 @@ class Selector:
             row = torch.zeros(len(self.candidates))
             for k, steps in opening.items():
                 row[k] = math.log(steps / self.config.opening_steps) if steps else CLOSED
-            self._log_openness = row.to(self.rng.device)
+            self._log_openness = upload(row, self.rng.device)
 
     def sample(self, phase: PhaseName, *, hard: bool = True) -> ArchWeights:
         """Draws the architecture weights of all layers; their gradient reaches `alpha`."""
@@ -108,17 +123,20 @@ class Selector:
         """a' of a phase, float64 (L, K); what `sample` adds noise to."""
         return boosted(self.logits(), self.boost(phase))
 
-    def path(self, phase: PhaseName) -> list[int]:
-        """Draws the candidate of every layer for a weight step: one copy of L indices to the host."""
+    def begin_path(self, phase: PhaseName) -> Path:
+        """Draws the candidate of every layer for a weight step, and begins the one copy of L indices to the host."""
         with torch.no_grad():
             if phase != "warmup":
                 index = self.sample(phase).index
             elif self.config.warmup == "skip":
-                return [self.candidates.index("skip_connect")] * len(self.alpha)
+                return FixedPath([self.candidates.index("skip_connect")] * len(self.alpha))
             else:
                 index = arch_weights(self.equal_logits(), 1.0, rng=self.next_draw()).index
-        path: list[int] = index.tolist()
-        return path
+        return HostCopy(index)
+
+    def path(self, phase: PhaseName) -> list[int]:
+        """Draws the candidate of every layer for a weight step, and waits for it."""
+        return self.begin_path(phase).tolist()
 
     def draw_apart(self, process: int) -> None:
         """Gives a process draws of its own; those of process 0 stay as they are."""

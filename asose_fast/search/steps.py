@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from asose_fast.search.estimators import Draw
 from asose_fast.search.gradients import sum_gradients
+from asose_fast.search.precision import Precision, computing
 from asose_fast.search.processes import ALONE, Processes
 from asose_fast.search.second_order import unrolled_gradient
 from asose_fast.search.sync_batch_norm import SyncBatchNorm2d
@@ -49,6 +50,7 @@ def weight_step(
     check: LossCheck | None = None,
     processes: Processes = ALONE,
     objective: Objective | None = None,
+    precision: Precision = "fp32",
 ) -> StepResult:
     """Updates the weights on the sampled path alone, or all of them where `mixture` (L, K) has the architecture weights
     of a soft mixture (both None for a derived network).
@@ -56,10 +58,11 @@ def weight_step(
     Candidates off the path get no gradient, and the optimizer leaves them as they are. `clip` bounds the norm of
     the gradient where it is not 0. `check` sees the loss before it can spoil the weights. x and y are this one's part,
     maybe empty, of the batch that several `processes` have together; the gradient is that of the whole batch.
+    `precision` is that of the forward and the backward pass; loss, metrics and update are in float32 in any case.
     `objective` is `classification` where none is given.
     """
     plan = {"weights": mixture} if mixture is not None else {} if path is None else {"path": path}
-    result = (objective or classification)(_scores(network, x, plan), y)
+    result = (objective or classification)(_scores(network, x, plan, precision), y)
     if check:
         check(result.loss)
     optimizer.zero_grad(set_to_none=True)
@@ -88,9 +91,11 @@ def alpha_step(
     finish: Callable[[Draw], None] | None = None,
     regularizers: Sequence[Regularizer] = (),
     ahead: Ahead | None = None,
+    through: Callable[[Draw], tuple[StepResult, Tensor]] | None = None,
     check: LossCheck | None = None,
     processes: Processes = ALONE,
     objective: Objective | None = None,
+    precision: Precision = "fp32",
 ) -> StepResult:
     """Updates alpha through the architecture weights of `draw`, and no weight; at first order it computes no weight
     gradient.
@@ -98,17 +103,23 @@ def alpha_step(
     dL/dw_k = <dL/dy, o_k(x)> for every candidate that runs, all of them unless `draw` says otherwise (DESIGN section 3,
     fault 1), at the present weights or, with `ahead`, through their next step (`second_order.unrolled_gradient`).
     `finish` may complete the gradient (`Estimator.finish`). `regularizers` add to the gradient and not to the loss of
-    the result. `objective` is `classification` where none is given.
+    the result. `through` gives the result and the gradient of `draw.weights` in another way (`graphs`). `precision` and
+    `objective` as in `weight_step`.
     """
-    if ahead is None:
+    draw = draw.on_host()
+    if ahead is None and through is None:
         with frozen(network):
-            result = (objective or classification)(_scores(network, x, _plan(draw, draw.weights)), y)
+            result = (objective or classification)(_scores(network, x, _plan(draw, draw.weights), precision), y)
             if check:
                 check(result.loss)
             optimizer.zero_grad(set_to_none=True)
             result = _backward(result, optimizer, processes)
     else:
-        result, gradient = _look_ahead(network, ahead, x, y, draw, objective or classification)
+        if ahead is not None:
+            result, gradient = _look_ahead(network, ahead, x, y, draw, objective or classification, precision)
+        else:
+            assert through is not None
+            result, gradient = through(draw)
         if check:
             check(result.loss)
         optimizer.zero_grad(set_to_none=True)
@@ -121,19 +132,42 @@ def alpha_step(
     return _detached(result)
 
 
+def architecture_gradient(
+    network: Supernet,
+    x: Tensor,
+    y: Tensor,
+    weights: Tensor,
+    *,
+    objective: Objective | None = None,
+    precision: Precision = "fp32",
+) -> tuple[StepResult, Tensor]:
+    """The result of a batch and dL/dw for architecture weights w (L, K), all candidates run as for a mixture."""
+    leaf = weights.detach().requires_grad_()
+    with frozen(network):
+        result = (objective or classification)(_scores(network, x, {"weights": leaf}, precision), y)
+        (gradient,) = torch.autograd.grad(result.loss, [leaf])
+    return _detached(result), gradient
+
+
 def _plan(draw: Draw, weights: Tensor) -> dict[str, Any]:
     plan = {"weights": weights, "path": draw.path, "kept": draw.kept}
     return {key: value for key, value in plan.items() if value is not None}
 
 
 def _look_ahead(
-    network: Supernet, ahead: Ahead, x: Tensor, y: Tensor, draw: Draw, objective: Objective
+    network: Supernet,
+    ahead: Ahead,
+    x: Tensor,
+    y: Tensor,
+    draw: Draw,
+    objective: Objective,
+    precision: Precision,
 ) -> tuple[StepResult, Tensor]:
     """The result on the validation batch x, y after the weights' next step, and the gradient of `draw.weights`."""
     results = []
 
     def loss(weights: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        results.append(objective(_scores(network, x, _plan(draw, weights)), y))
+        results.append(objective(_scores(network, x, _plan(draw, weights), precision), y))
         return results[-1].loss
 
     _, gradient = unrolled_gradient(
@@ -155,12 +189,14 @@ def frozen(module: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _scores(network: nn.Module, x: Tensor, plan: dict[str, Any]) -> Tensor:
+def _scores(network: nn.Module, x: Tensor, plan: dict[str, Any], precision: Precision) -> Tensor:
     """The forward pass; without images only where norms take the statistics of all processes and so wait for each."""
     if not len(x) and not any(isinstance(module, SyncBatchNorm2d) for module in network.modules()):
         return x.new_zeros(0, 1)
-    scores: Tensor = network(x, **plan)
-    return scores
+    device = x.device if isinstance(x, Tensor) else next(network.parameters()).device
+    with computing(precision, device):
+        scores: Tensor = network(x, **plan)
+    return scores.float() if precision == "bf16" and isinstance(scores, Tensor) else scores
 
 
 def classification(scores: Tensor, y: Tensor) -> StepResult:

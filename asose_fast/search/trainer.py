@@ -24,9 +24,11 @@ from asose_fast.search.curvature import curvature
 from asose_fast.search.diverged import SearchDivergedError, first_nonfinite
 from asose_fast.search.estimators import make_estimator
 from asose_fast.search.evaluate import accuracy, recalibrate
+from asose_fast.search.graphs import GraphedSteps
 from asose_fast.search.growth import StallCounter
 from asose_fast.search.growth_control import GrowthControl
 from asose_fast.search.guard import Guard
+from asose_fast.search.lookahead import Lookahead
 from asose_fast.search.meter import Meter
 from asose_fast.search.observer import Observer, Record, tell
 from asose_fast.search.optimizers import (
@@ -35,22 +37,17 @@ from asose_fast.search.optimizers import (
     learning_rate,
     load_named_state,
     named_state,
+    on_device,
+    set_learning_rate,
     weight_optimizer,
 )
 from asose_fast.search.phases import Phase, first_search, phase_at, plan
 from asose_fast.search.processes import Processes, digest
 from asose_fast.search.regularizers import beta_decay
 from asose_fast.search.selector import Selector
-from asose_fast.search.steps import (
-    Ahead,
-    LossCheck,
-    Objective,
-    Regularizer,
-    alpha_step,
-    classification,
-    weight_step,
-)
+from asose_fast.search.steps import Ahead, LossCheck, Objective, Regularizer, classification
 from asose_fast.search.sync_batch_norm import on_its_own, synchronise
+from asose_fast.search.watch import Watch
 from asose_fast.space.build import Supernet, build, make_spec, spec_from_dict
 from asose_fast.space.network import Network, NetworkSpec
 
@@ -131,9 +128,11 @@ class Trainer:
         if self.budget.budget.any and config.budget_weight:
             self.regularizers.append(self._over_budget)
         self.weight_meter, self.alpha_meter = Meter(device), Meter(device)
+        self.graphs, self.watch = GraphedSteps(config, device, self.processes), Watch()
         torch.manual_seed(config.seed)
         network = self._supernet()
         self.selector = self._selector(network)
+        self.lookahead = Lookahead(self.selector, self.estimator, on=device.type != "cpu")
         self.growth = None  # networks of cells do not grow
         if isinstance(network.spec, NetworkSpec):
             self.growth = GrowthControl(config, network.spec, data.image_size, self.budget.budget)
@@ -171,7 +170,10 @@ class Trainer:
 
     def _weight_optimizer(self) -> torch.optim.Optimizer:
         """Of the present network."""
-        return weight_optimizer(self.config, self.network)
+        optimizer = weight_optimizer(self.config, self.network)
+        if self.device.type == "cuda":
+            on_device(optimizer)
+        return optimizer
 
     @property
     def epochs(self) -> int:
@@ -224,6 +226,7 @@ class Trainer:
         progress, started = self.progress, time.perf_counter()
         before = progress.epoch_seconds
         self.network.train()
+        self.graphs.begin(self.network, phase.name)
         if self.config.sync_batch_norm and self.processes.count > 1:
             synchronise(self.network, self.processes)  # again in every epoch: a block may have grown since
         held_out = self._held_out_batches() if phase.searching else None
@@ -268,10 +271,11 @@ class Trainer:
         self._set_learning_rate(self._learning_rate(phase))
         path, mixture = None, None
         if not phase.derives:
-            mixture = self.estimator.mixture(self.selector, phase.mode)
-            path = self.selector.path(phase.mode) if mixture is None else self.best_path()
-        check = self._loss_check("loss", progress.step, phase, x, path)
-        result = weight_step(
+            mixture, path = self.lookahead.weight(phase.mode)
+            alpha_next = phase.searching and progress.since_alpha == self.config.alpha_every - 2
+            self.lookahead.prepare("alpha" if alpha_next else "weight", phase.mode)
+        check = self._loss_check("loss", phase, x, path)
+        result = self.graphs.weight_step(
             self.network,
             self.weights,
             x,
@@ -282,22 +286,23 @@ class Trainer:
             check=check,
             processes=self.processes,
             objective=self.objective,
+            precision=self.config.precision,
         )
         self.weight_meter.add(result)
+        if not check and not self.watch.finite(self._watched):
+            raise self._diverged("a loss or alpha is not finite", phase, x, self._path_of(phase, path))
 
     def _set_learning_rate(self, rate: float) -> None:
-        for group in self.weights.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.weights, rate)
 
     def _learning_rate(self, phase: Phase) -> float:
         done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
         return learning_rate(self.config, self.phases, phase, done)
 
     def _alpha_step(self, phase: Phase, x: Tensor, y: Tensor, ahead: Ahead) -> None:
-        draw = self.estimator.draw(self.selector, phase.mode)
-        path = draw.path or self.best_path()
-        check = self._loss_check("loss of the alpha step", self.progress.alpha_steps, phase, x, path)
-        result = alpha_step(
+        draw = self.lookahead.alpha(phase.mode)
+        check = self._loss_check("loss of the alpha step", phase, x, draw.path)
+        result = self.graphs.alpha_step(
             self.network,
             self.alpha,
             x,
@@ -309,11 +314,13 @@ class Trainer:
             check=check,
             processes=self.processes,
             objective=self.objective,
+            precision=self.config.precision,
         )
         self.alpha_meter.add(result)
         self.selector.cool()
+        self.lookahead.prepare("weight", phase.mode)
         if check and not self.selector.logits().isfinite().all():
-            raise self._diverged("alpha is not finite", phase, x, path)
+            raise self._diverged("alpha is not finite", phase, x, self._path_of(phase, draw.path))
         self.progress.alpha_steps += 1
 
     def _beta_decay(self) -> Tensor:
@@ -331,17 +338,26 @@ class Trainer:
         scores = self.selector.logits().detach().log_softmax(1)
         return self.budget.choose(self.network, scores)
 
-    def _loss_check(self, what: str, step: int, phase: Phase, x: Tensor, path: list[int] | None) -> LossCheck | None:
-        """Raises SearchDivergedError when called; None where reading the loss would make the host wait too often."""
-        if self.device.type != "cpu" and step % 50:
+    def _path_of(self, phase: Phase, path: list[int] | None) -> list[int] | None:
+        """That of a step; of a mixture the most probable, of a derived network none."""
+        return None if phase.derives else path or self.best_path()
+
+    def _loss_check(self, what: str, phase: Phase, x: Tensor, path: list[int] | None) -> LossCheck | None:
+        """Raises SearchDivergedError when called; None where reading the loss would make the host wait: there `watch`
+        tells within 100 steps, and no checkpoint is written without a look at every parameter."""
+        if self.device.type != "cpu":
             return None
 
         def check(loss: Tensor) -> None:
             value = float(loss.detach())
             if not math.isfinite(value):
-                raise self._diverged(f"the {what} is {value}", phase, x, path)
+                raise self._diverged(f"the {what} is {value}", phase, x, self._path_of(phase, path))
 
         return check
+
+    def _watched(self) -> list[Tensor]:
+        """Sums that are finite as long as every loss and alpha is."""
+        return [self.weight_meter.loss_sum, self.alpha_meter.loss_sum, self.selector.logits().sum()]
 
     def _require_finite(self, phase: Phase) -> None:
         """Raises SearchDivergedError where a checkpoint of the present state would replace a good one."""
@@ -380,6 +396,7 @@ class Trainer:
         )
 
     def _end_epoch(self, phase: Phase) -> None:
+        self.lookahead.forget()
         self._require_finite(phase)
         self._require_same()
         measured = self._measure(phase)
@@ -404,8 +421,9 @@ class Trainer:
 
     def _measure(self, phase: Phase) -> Record:
         """The metrics of an epoch; the network's batch-norm statistics become those of the derived path."""
-        alone = phase.rules.updates == "alpha"
+        waited, alone = time.perf_counter(), phase.rules.updates == "alpha"
         loss, train_accuracy = (self.alpha_meter if alone else self.weight_meter).read()
+        self.progress.epoch_seconds += time.perf_counter() - waited  # for the steps that a GPU had still to do
         derived = self.derived()
         self.calibrate(derived)
         entropy, max_prob = self.selector.monitor()
@@ -523,6 +541,7 @@ class Trainer:
 
     def search_state(self) -> dict[str, Any]:
         """The network, the architecture and their optimizers."""
+        self.lookahead.forget()
         return {
             "spec": self.network.spec.to_dict(),
             "network": self.network.state_dict(),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from asose_fast.search import Trainer
+from asose_fast.search.optimizers import set_learning_rate
 from asose_fast.search.phases import Phase
 from asose_fast.search.steps import Ahead, weight_step
 from asose_fast.space import Network
@@ -71,10 +72,9 @@ class OriginalTrainer(NoGradient, OnTrainingImages, StaleNorms):
         super()._enter(phase)
 
     def _weight_step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
-        for group in self.weights.param_groups:
-            group["lr"] = self._learning_rate(phase)
+        set_learning_rate(self.weights, self._learning_rate(phase))
         path = self.selector.path(phase.name)
-        check = self._loss_check("loss", self.progress.step, phase, x, path)
+        check = self._loss_check("loss", phase, x, path)
         result = weight_step(self.network, self.weights, x, y, path, clip=self.config.gradient_clip, check=check)
         self.weight_meter.add(result)
 

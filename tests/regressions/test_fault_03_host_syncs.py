@@ -2,68 +2,45 @@
 
 import pytest
 import torch
-from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from asose_fast.search.estimators import Draw
+from asose_fast.data import cutout, load_data, pool, transform
+from asose_fast.data.cutout import cut_out
+from asose_fast.search import budget, selector
+from asose_fast.search.estimators import ESTIMATORS, Draw
+from asose_fast.search.host_copy import HostCopy
+from asose_fast.search.meter import Meter
+from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
 from asose_fast.search.steps import Ahead, alpha_step, weight_step
+from benchmarks.counts import HostWaits
 from tests.helpers import make_trainer
 
-
-class Waits(TorchDispatchMode):
-    """Lists what makes the host wait: operators that read a value back, and copies to lists.
-
-    Adam counts its steps in tensors that lie on the host wherever the parameters are: reading those is free.
-    """
-
-    def __init__(self, optimizer):
-        super().__init__()
-        self.found = []
-        self.optimizer = optimizer
-        found = self.found
-
-        class Copies(TorchFunctionMode):
-            def __torch_function__(self, function, types, arguments=(), keywords=None):
-                if getattr(function, "__name__", "") in ("tolist", "cpu", "numpy", "__array__"):
-                    found.append(function.__name__)
-                return function(*arguments, **(keywords or {}))
-
-        self.copies = Copies()
-
-    def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
-        counts = {state["step"].data_ptr() for state in self.optimizer.state.values() if "step" in state}
-        if "_local_scalar_dense" in str(function) and arguments[0].data_ptr() in counts:
-            pass
-        elif any(name in str(function) for name in ("_local_scalar_dense", "nonzero", "equal.default")) or (
-            "index.Tensor" in str(function) and any(i is not None and i.dtype == torch.bool for i in arguments[1])
-        ):
-            self.found.append(str(function))
-        return function(*arguments, **(keywords or {}))
-
-    def __enter__(self):
-        self.copies.__enter__()
-        return super().__enter__()
-
-    def __exit__(self, *error):
-        super().__exit__(*error)
-        return self.copies.__exit__(*error)
+META = torch.device("meta")
 
 
 def test_the_counter_counts():
-    with Waits(torch.optim.SGD([torch.zeros(1)])) as waits:
+    with HostWaits() as waits:
         x = torch.ones(2)
         x.sum().item()
         bool(x[0] > 0)
         x[x > 0]
         x.tolist()
     assert len(waits.found) == 4
+    with HostWaits("meta") as waits:
+        x.sum().item()
+        x.to("meta")
+        torch.zeros(2, device="meta").copy_(x)
+        torch.tensor([1.0], device="meta")
+        x.to("meta", non_blocking=True)
+    assert len(waits.found) == 3
+    with pytest.raises(RuntimeError), HostWaits("meta"):
+        torch.zeros(1, device="meta").item()
 
 
 @pytest.mark.parametrize("phase", ["warmup", "search", "growth"])
 def test_a_weight_step_copies_the_indices_and_nothing_else(tmp_path, phase):
     trainer = make_trainer(tmp_path)
     x, y = next(trainer.data.train.batches(0))
-    with Waits(trainer.weights) as waits:
+    with HostWaits() as waits:
         path = trainer.selector.path(phase)
         trainer.weight_meter.add(weight_step(trainer.network, trainer.weights, x, y, path, clip=5.0))
     assert waits.found == ["tolist"]
@@ -73,7 +50,7 @@ def test_a_weight_step_copies_the_indices_and_nothing_else(tmp_path, phase):
 def test_an_alpha_step_copies_the_indices_and_nothing_else(tmp_path, phase):
     trainer = make_trainer(tmp_path)
     x, y = next(trainer.data.valid.batches(0))
-    with Waits(trainer.alpha) as waits:
+    with HostWaits(free=[trainer.alpha]) as waits:
         sampled = trainer.selector.sample(phase)
         path = sampled.index.tolist()
         trainer.alpha_meter.add(alpha_step(trainer.network, trainer.alpha, x, y, Draw(sampled.weights, path)))
@@ -85,10 +62,71 @@ def test_a_trainers_step_adds_the_checks_for_nan_alone(tmp_path):
     trainer = make_trainer(tmp_path)
     phase = trainer.phases[1]
     x, y = next(trainer.data.train.batches(0))
-    with Waits(trainer.weights) as waits:
+    with HostWaits(free=[trainer.alpha]) as waits:
         trainer._weight_step(phase, x, y)
     assert waits.found == ["tolist", "aten._local_scalar_dense.default"]
-    with Waits(trainer.alpha) as waits:
+    with HostWaits(free=[trainer.alpha]) as waits:
         trainer._alpha_step(phase, x, y, Ahead(trainer.weights, x, y))
     loss_and_alpha = 2 * ["aten._local_scalar_dense.default"]
     assert waits.found == ["tolist", *loss_and_alpha]
+
+
+@pytest.fixture
+def far_away(monkeypatch):
+    """The meta device in place of a GPU: its values cannot be read, and copies to it are seen. What is copied to the
+    host on purpose is counted, and is 1."""
+    copies = []
+
+    def tolist(self):
+        copies.append(self)
+        return torch.ones(self._values.shape, dtype=torch.int64).tolist()
+
+    monkeypatch.setattr(HostCopy, "tolist", tolist)
+    for module in (transform, pool, cutout, selector, budget):  # through pinned memory, where there is a GPU
+        monkeypatch.setattr(module, "upload", lambda tensor, device: tensor.to(device, non_blocking=True))
+    return copies
+
+
+def moved(trainer):
+    """The trainer with everything that it computes with on the meta device."""
+    trainer.data = load_data(trainer.config, trainer.config.batch_size, 0, META)
+    trainer.device = META
+    trainer.network.to(META)
+    trainer.selector.alpha = [row.detach().to(META).requires_grad_() for row in trainer.selector.alpha]
+    trainer.selector.rng = trainer.selector.rng.to(META)
+    trainer.weights = weight_optimizer(trainer.config, trainer.network)
+    trainer.alpha = alpha_optimizer(trainer.selector.alpha, 0.1)
+    trainer.weight_meter, trainer.alpha_meter = Meter(META), Meter(META)
+    trainer.lookahead.on = True
+    return trainer
+
+
+@pytest.mark.parametrize(("estimator", "phase"), [("straight_through", 0), *((name, 1) for name in ESTIMATORS)])
+def test_an_epoch_waits_for_nothing_but_its_paths(tmp_path, far_away, estimator, phase):
+    options = {"beta_decay": 0.1, "derive_max_parameters": 10_000_000}
+    trainer = moved(make_trainer(tmp_path, estimator=estimator, **options))
+    trainer.selector._open({1: 2})  # a candidate that growth has added
+    with HostWaits("meta") as waits:
+        trainer._train_epoch(trainer.phases[phase])
+    assert waits.found == []
+    steps = trainer.progress.step + trainer.progress.alpha_steps
+    assert trainer.progress.step == 5
+    assert len(far_away) <= steps
+    if estimator != "soft":
+        assert len(far_away) == steps
+    assert trainer.watch._steps == 5
+
+
+def test_an_epoch_of_the_derived_network_waits_for_nothing(tmp_path, far_away):
+    trainer = make_trainer(tmp_path)
+    trainer._enter(trainer.phases[-1])
+    trainer = moved(trainer)
+    with HostWaits("meta") as waits:
+        trainer._train_epoch(trainer.phases[-1])
+    assert (waits.found, far_away) == ([], [])
+
+
+def test_cutout_waits_for_nothing(far_away):
+    with HostWaits("meta") as waits:
+        cut_out(torch.zeros(4, 3, 8, 8, device=META), 4, torch.Generator())
+    assert waits.found == []

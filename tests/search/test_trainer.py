@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from asose_fast import checkpoint
-from asose_fast.search import InterruptedRunError
-from asose_fast.search import trainer as trainer_module
+from asose_fast.search import InterruptedRunError, graphs
 from asose_fast.search.cadence import Cadence
 from asose_fast.search.steps import alpha_step, weight_step
 from tests.helpers import OnStep, make_config, make_trainer
@@ -34,8 +33,8 @@ def steps(monkeypatch):
         seen.append(("alpha", x, draw.path))
         return alpha_step(network, optimizer, x, y, draw, **keywords)
 
-    monkeypatch.setattr(trainer_module, "weight_step", weights)
-    monkeypatch.setattr(trainer_module, "alpha_step", alpha)
+    monkeypatch.setattr(graphs, "weight_step", weights)
+    monkeypatch.setattr(graphs, "alpha_step", alpha)
     return seen
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.noise import gumbel_noise
-from asose_fast.search.estimators.estimator import Draw, Estimator
+from asose_fast.search.estimators.estimator import Draw, Estimator, one_hot, sampled
 from asose_fast.search.phases import PhaseName
 from asose_fast.search.selector import Selector
 
@@ -16,13 +16,13 @@ class GumbelRao(Estimator):
     dL/da = mean_m J(q_m) c / T. The same expectation, less variance, and no more operations to run.
     """
 
-    def draw(self, selector: Selector, phase: PhaseName) -> Draw:
-        sampled = selector.sample(phase)
+    def begin(self, selector: Selector, phase: PhaseName) -> Draw:
+        drawn = selector.sample(phase)
         logits, count = selector.boosted_logits(phase), self.config.gumbel_rao_samples
         exponential = torch.exp(-gumbel_noise(selector.next_draw(), count * len(logits), logits.shape[1]))
         exponential = exponential.view(count, *logits.shape)
-        weights = rao_weights(logits, sampled.index, exponential, selector.effective_temperature(phase))
-        return Draw(weights.to(sampled.weights.dtype), sampled.index.tolist())
+        weights = rao_weights(logits, drawn.index, exponential, selector.effective_temperature(phase))
+        return sampled(weights.to(drawn.weights.dtype), drawn.index)
 
 
 def rao_weights(logits: Tensor, index: Tensor, exponential: Tensor, temperature: float) -> Tensor:
@@ -39,5 +39,4 @@ def rao_weights(logits: Tensor, index: Tensor, exponential: Tensor, temperature:
     perturbed = perturbed.scatter(2, chosen.expand(len(exponential), -1, -1), total - lead.log())
     # The gradient treats the noise as fixed, as straight-through estimation does.
     surrogate = ((perturbed - a + logits) / temperature).softmax(2).mean(0)
-    one_hot = torch.nn.functional.one_hot(index, logits.shape[1]).to(logits.dtype)
-    return one_hot + (surrogate - surrogate.detach())
+    return one_hot(index, logits) + (surrogate - surrogate.detach())

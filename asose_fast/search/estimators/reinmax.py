@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from asose_fast.search.estimators.estimator import Draw, Estimator
+from asose_fast.search.estimators.estimator import Draw, Estimator, one_hot, sampled
 from asose_fast.search.phases import PhaseName
 from asose_fast.search.selector import Selector
 
@@ -18,17 +17,17 @@ class ReinMax(Estimator):
     straight-through runs.
     """
 
-    def draw(self, selector: Selector, phase: PhaseName) -> Draw:
-        sampled = selector.sample(phase)
+    def begin(self, selector: Selector, phase: PhaseName) -> Draw:
+        drawn = selector.sample(phase)
         logits = selector.boosted_logits(phase)
-        weights = reinmax_weights(logits, sampled.index, selector.effective_temperature(phase))
-        return Draw(weights.to(sampled.weights.dtype), sampled.index.tolist())
+        weights = reinmax_weights(logits, drawn.index, selector.effective_temperature(phase))
+        return sampled(weights.to(drawn.weights.dtype), drawn.index)
 
 
 def reinmax_weights(logits: Tensor, index: Tensor, temperature: float) -> Tensor:
     """one_hot(index) with the gradient of ReinMax, (L, K) in the dtype of `logits`."""
-    one_hot = torch.nn.functional.one_hot(index, logits.shape[1]).to(logits.dtype)
-    middle = ((logits.detach() / temperature).softmax(1) + one_hot) / 2
+    chosen = one_hot(index, logits)
+    middle = ((logits.detach() / temperature).softmax(1) + chosen) / 2
     at_middle = ((middle.log() - logits.detach()) + logits).softmax(1)  # the values of middle, the Jacobian J(middle)
     surrogate = 2 * at_middle - logits.softmax(1) / 2
-    return one_hot + (surrogate - surrogate.detach())
+    return chosen + (surrogate - surrogate.detach())

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asose_fast.search.estimators.estimator import Draw, Estimator
+from asose_fast.search.estimators.estimator import Draw, Estimator, one_hot, sampled
 from asose_fast.search.phases import PhaseName
 from asose_fast.search.selector import Selector
 
@@ -19,10 +19,9 @@ class Gdas(Estimator):
     One operation of K runs. Biased even for a loss that is linear in the weights.
     """
 
-    def draw(self, selector: Selector, phase: PhaseName) -> Draw:
-        sampled = selector.sample(phase)
-        path = sampled.index.tolist()
-        return Draw(sampled.weights, path, [(k,) for k in path])
+    def begin(self, selector: Selector, phase: PhaseName) -> Draw:
+        drawn = selector.sample(phase)
+        return sampled(drawn.weights, drawn.index, kept=drawn.index[:, None])
 
 
 class LocalScore(Estimator):
@@ -37,27 +36,26 @@ class LocalScore(Estimator):
         super().__init__(config)
         self.baseline: Tensor | None = None
 
-    def draw(self, selector: Selector, phase: PhaseName) -> Draw:
+    def begin(self, selector: Selector, phase: PhaseName) -> Draw:
         index = selector.sample(phase).index
         # Two graphs: the first is gone when the baseline needs the second.
         chance, again = (
             selector.boosted_logits(phase).log_softmax(1).gather(1, index[:, None])[:, 0] for _ in range(2)
         )
-        one_hot = torch.nn.functional.one_hot(index, len(selector.candidates))
-        weights = (one_hot * (1 + chance - chance.detach())[:, None]).float()
+        chosen = one_hot(index, selector.boosted_logits(phase).detach())
+        weights = (chosen * (1 + chance - chance.detach())[:, None]).float()
         weights.retain_grad()
-        path = index.tolist()
-        return Draw(weights, path, [(k,) for k in path], again)
+        return sampled(weights, index, kept=index[:, None], chance=again)
 
     def finish(self, draw: Draw) -> None:
         """Takes b (e_i - p) off the gradient that the backward pass has given, and learns b."""
-        assert draw.path is not None
+        assert draw.index is not None
         assert draw.weights.grad is not None
         assert draw.chance is not None
-        index = torch.tensor(draw.path, device=draw.weights.device)
-        costs = draw.weights.grad.gather(1, index[:, None])[:, 0]
+        costs = draw.weights.grad.gather(1, draw.index[:, None])[:, 0]
         if self.baseline is None or len(self.baseline) != len(costs):
             self.baseline = torch.zeros_like(costs)
+        self.baseline = self.baseline.to(costs.device)  # a checkpoint has it on the host
         (-(self.baseline * draw.chance).sum()).backward()
         self.baseline = torch.lerp(costs, self.baseline, self.config.baseline_momentum)
 

@@ -16,7 +16,7 @@ class Soft(Estimator):
     that never saw a mixture do not fit one: these cost several times those of a sampled path.
     """
 
-    def draw(self, selector: Selector, phase: PhaseName) -> Draw:
+    def begin(self, selector: Selector, phase: PhaseName) -> Draw:
         return Draw(selector.sample(phase, hard=False).weights, None)
 
     def mixture(self, selector: Selector, phase: PhaseName) -> Tensor | None:

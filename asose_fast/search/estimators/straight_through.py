@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asose_fast.search.estimators.estimator import Draw, Estimator
+from asose_fast.search.estimators.estimator import Draw, Estimator, sampled
 from asose_fast.search.phases import PhaseName
 from asose_fast.search.selector import Selector
 
@@ -14,6 +14,6 @@ class StraightThrough(Estimator):
     one-hot weight that was used, the less the lower T, while the variance rises.
     """
 
-    def draw(self, selector: Selector, phase: PhaseName) -> Draw:
-        sampled = selector.sample(phase)
-        return Draw(sampled.weights, sampled.index.tolist())
+    def begin(self, selector: Selector, phase: PhaseName) -> Draw:
+        drawn = selector.sample(phase)
+        return sampled(drawn.weights, drawn.index)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.noise import gumbel_noise
-from asose_fast.search.estimators.estimator import Draw, Estimator
+from asose_fast.search.estimators.estimator import Draw, Estimator, one_hot, sampled
 from asose_fast.search.phases import PhaseName
 from asose_fast.search.selector import Selector
 
@@ -18,19 +18,17 @@ class TwoPath(Estimator):
     Two operations of K run; the gradient takes nothing from one to give to the rest.
     """
 
-    def draw(self, selector: Selector, phase: PhaseName) -> Draw:
+    def begin(self, selector: Selector, phase: PhaseName) -> Draw:
         logits = selector.boosted_logits(phase)
         noise, choice = (gumbel_noise(selector.next_draw(), *logits.shape) for _ in range(2))
         pair = (logits.detach() + noise).topk(min(2, logits.shape[1]), dim=1).indices
         active = (logits.detach() + choice).gather(1, pair).argmax(1)
         index = pair.gather(1, active[:, None])[:, 0]
         weights = pair_weights(logits, pair, index).to(selector.logits().dtype)
-        rows = torch.cat([index[:, None], pair], 1).tolist()
-        return Draw(weights, [row[0] for row in rows], [tuple(row[1:]) for row in rows])
+        return sampled(weights, index, kept=pair)
 
 
 def pair_weights(logits: Tensor, pair: Tensor, index: Tensor) -> Tensor:
     """one_hot(index) with the gradient of the two operations `pair` (L, 2), (L, K) in the dtype of `logits`."""
-    one_hot = torch.nn.functional.one_hot(index, logits.shape[1]).to(logits.dtype)
     share = torch.zeros_like(logits).scatter(1, pair, logits.gather(1, pair).softmax(1))
-    return one_hot + (share - share.detach())
+    return one_hot(index, logits) + (share - share.detach())

@@ -113,7 +113,7 @@ def _require_effective(config: Config) -> None:
     default = Config()
     parts = (DataConfig, SpaceConfig, GrowthConfig, BudgetConfig, ProcessesConfig)
     names = [field.name for part in parts for field in dataclasses.fields(part)]
-    for name in (*names, "growth_epochs", "batch_size", "threads", "strict"):
+    for name in (*names, "growth_epochs", "batch_size", "threads", "strict", "graphs"):
         if getattr(config, name) != getattr(default, name):
             raise ValueError(f"{name} has no effect on a search in a network and data of your own: leave it out")
 

@@ -1,0 +1,68 @@
+"""Steps in bfloat16: close to those in float32, with everything that lasts in float32."""
+
+import copy
+import signal
+
+import pytest
+import torch
+
+from asose_fast import checkpoint
+from asose_fast.search import InterruptedRunError
+from asose_fast.search.estimators import Draw
+from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
+from asose_fast.search.steps import alpha_step, weight_step
+from tests.helpers import OnStep, make_batch, make_config, make_network, make_selector, make_trainer
+
+CANDIDATES = ("none", "skip_connect", "avg_pool_3x3", "sep_conv_3x3", "dil_conv_3x3", "conv_7x1_1x7")
+
+
+def gradients(kind, precision):
+    """Loss and gradients of a step."""
+    torch.manual_seed(0)
+    network = make_network(CANDIDATES, channels=8).to(memory_format=torch.channels_last)
+    selector = make_selector(CANDIDATES)
+    weights = weight_optimizer(make_config(learning_rate=0.0), network)
+    x, y = make_batch(images=16, size=12)
+    if kind == "alpha":
+        sampled = selector.sample("search")
+        draw = Draw(sampled.weights, sampled.index.tolist())
+        result = alpha_step(network, alpha_optimizer(selector.alpha, 0.0), x, y, draw, precision=precision)
+        return result, torch.cat([row.grad for row in selector.alpha])
+    mixture = selector.sample("search", hard=False).weights.detach() if kind == "soft" else None
+    result = weight_step(
+        network, weights, x, y, None if kind == "soft" else [3, 4, 5, 3], mixture=mixture, precision=precision
+    )
+    assert all(p.grad is None or p.grad.dtype == torch.float32 for p in network.parameters())
+    return result, torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("kind", ["weight", "soft", "alpha"])
+def test_close_to_float32(kind):
+    (exact, expected), (rounded, found) = gradients(kind, "fp32"), gradients(kind, "bf16")
+    assert rounded.loss.dtype == torch.float32
+    assert rounded.loss.item() != exact.loss.item()  # it did round
+    assert rounded.loss.item() == pytest.approx(exact.loss.item(), rel=0.02)
+    assert torch.cosine_similarity(found, expected, dim=0) > 0.97
+
+
+def test_a_run_stopped_and_resumed_in_bfloat16(tmp_path):
+    def start(name, observers=()):
+        (tmp_path / name).mkdir(exist_ok=True)
+        return make_trainer(tmp_path / name, observers, precision="bf16")
+
+    def stop(trainer):
+        if (trainer.progress.epoch, trainer.progress.step) == (1, 3):
+            trainer.stop(signal.SIGTERM)
+
+    undisturbed = start("undisturbed")
+    undisturbed.run()
+    with pytest.raises(InterruptedRunError):
+        start("stopped", [OnStep(stop)]).run()
+    resumed = start("stopped")
+    state = checkpoint.load(tmp_path / "stopped" / "checkpoints" / "last.pt")
+    assert {t.dtype for t in state["network"].values()} == {torch.float32, torch.int64}
+    resumed.load_state_dict(copy.deepcopy(state))
+    resumed.run()
+    assert all(map(torch.equal, undisturbed.network.state_dict().values(), resumed.network.state_dict().values()))
+    assert [r["train_loss"] for r in resumed.history] == [r["train_loss"] for r in undisturbed.history]
+    assert all(0 < r["train_loss"] < 10 for r in resumed.history)
