@@ -113,7 +113,7 @@ def test_one_module_under_two_names_is_refused():
 def test_the_plan_is_what_runs_and_is_left_out_of_copies():
     mixed = MixedOp({"tanh": nn.Tanh(), "skip": nn.Identity()})
     x = torch.randn(3)
-    with pytest.raises(ValueError, match="needs weights or the index of one: give them, or have asose_fast.search"):
+    with pytest.raises(ValueError, match="needs weights or the index of one: give them, or have asose"):
         mixed(x)
     mixed.plan = Plan(weights=1.0 * torch.tensor([0.5, 0.5], requires_grad=True))
     torch.testing.assert_close(mixed(x), (x.tanh() + x) / 2)

@@ -13,7 +13,7 @@ _TEST_FRACTION = 0.2
 
 def digits() -> Source:
     """The set has no test images of its own: 20 % of each class, always the same."""
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # takes a second to import
+    from sklearn.datasets import load_digits  # takes a second to import
 
     bunch = load_digits()
     grey = torch.from_numpy(bunch.images) * (255 / 16)  # values are 0 to 16

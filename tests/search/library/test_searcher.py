@@ -82,7 +82,7 @@ def test_backward_of_a_framework():
 
 
 def test_a_mixture_is_sampled_where_the_estimator_trains_one():
-    network, searcher = make(estimator="soft")
+    searcher = make(estimator="soft")[1]
     searcher.sample()
     assert searcher._network.mixed["shared"].plan.index is None
     searcher.sample(uniform=True)

@@ -1,0 +1,26 @@
+"""What a user may write, for `mypy`, which checks this file: the types of the package reach users."""
+
+from torch import Tensor, nn
+
+import asose_fast
+import asose_fast.search.trainer
+from asose_fast.search import Trainer
+
+
+class Steps(asose_fast.Observer):
+    """Notes where the search is."""
+
+    def on_step(self, trainer: Trainer) -> None:
+        step: int = trainer.progress.step
+        print(step, isinstance(trainer, asose_fast.search.trainer.Trainer))
+
+
+def search(data: list[tuple[Tensor, Tensor]]) -> dict[str, str]:
+    """Calls the package."""
+    model = nn.Sequential(asose_fast.MixedOp({"a": nn.Tanh(), "b": nn.Identity()}))
+    phases = [asose_fast.PhaseSpec("search", 1)]
+    found = asose_fast.search(model, (data, data), asose_fast.Config(), observers=[Steps()], phases=phases)
+    wrong: int = found.genotype  # type: ignore[assignment]
+    unknown = asose_fast.search(model)  # type: ignore[call-arg]
+    print(wrong, unknown)
+    return found.genotype

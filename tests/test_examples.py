@@ -1,0 +1,58 @@
+"""The examples run, and find what they are to find, with fewer steps than they take by themselves."""
+
+import importlib.util
+import runpy
+
+import pytest
+import torch
+from PIL import Image
+
+from asose_fast import MixedOp
+from tests.helpers import ROOT
+
+
+@pytest.fixture(autouse=True)
+def any_order():
+    """Users do not ask for deterministic algorithms."""
+    torch.use_deterministic_algorithms(False)
+
+
+def example(name):
+    return runpy.run_path(str(ROOT / "examples" / f"{name}.py"))["main"]
+
+
+def test_custom_space():
+    result = example("custom_space")(epochs=4)
+    assert set(result.genotype) == {"1", "2"}
+    assert result.test_score > 0.3
+    assert not any(isinstance(module, MixedOp) for module in result.network.modules())
+
+
+def test_sequence():
+    result = example("sequence")(epochs=8)
+    assert "convolution" in result.genotype.values()
+    assert result.test_score > 0.8
+
+
+def test_plain_loop():
+    assert example("plain_loop")(steps=400) < 0.4
+
+
+def test_own_images(tmp_path):
+    for part, count in (("train", 12), ("test", 4)):
+        for value, name in enumerate(("dark", "light")):
+            (tmp_path / "images" / part / name).mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (8, 8), (60 + 130 * value + i,) * 3).save(
+                    tmp_path / "images" / part / name / f"{i}.png"
+                )
+    result = example("own_images")(str(tmp_path / "images"), epochs=3, size=8, out=str(tmp_path / "run"))
+    assert set(result.genotype) == {"1", "2", "6", "7"}
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(("name", "module"), [("lightning_search", "lightning"), ("accelerate_search", "accelerate")])
+def test_frameworks(name, module):
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed (pip install '.[test]')")
+    assert example(name)(epochs=4) > 0.6
