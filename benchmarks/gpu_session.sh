@@ -57,7 +57,7 @@ for file in tests/ops/test_cuda.py tests/ops/test_triton_gpu.py tests/search/tes
   if [ -f "$file" ]; then tests+=("$file"); fi
 done
 part tests 110 python3 -m pytest -p no:cacheprovider "${tests[@]}" || red+=" tests"
-part tests-of-data 20 python3 -m pytest -p no:cacheprovider tests/data/test_split.py -k cuda || [ $? = 5 ] || red+=" tests-of-data"
+part tests-of-data 40 python3 -m pytest -p no:cacheprovider tests/data/test_split.py -k cuda || [ $? = 5 ] || red+=" tests-of-data"
 tail -n 15 "$out/tests.log"
 
 measure operators 115 mixing sampling convolving | tee "$out/table.txt"
