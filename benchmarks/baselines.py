@@ -66,6 +66,7 @@ class Autocast(nn.Module):
         self.model = model
 
     def forward(self, *arguments: object, **options: object) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        device = next(self.model.parameters()).device
+        with torch.autocast(device.type, torch.bfloat16):
             scores: Tensor = self.model(*arguments, **options)
         return scores.float()

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asose_fast.config import CANDIDATES, CELL_CANDIDATES, OptimizerConfig, SpaceConfig
+from asose_fast.config import CANDIDATES, CELL_CANDIDATES, OptimizerConfig, RunConfig, SpaceConfig
+from asose_fast.data.upload import upload
 from asose_fast.ops import ArchWeights, arch_weights
 from asose_fast.search.estimators import Draw
-from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
+from asose_fast.search.graphs import GraphedSteps
+from asose_fast.search.optimizers import alpha_optimizer, on_device, weight_optimizer
+from asose_fast.search.precision import Precision
+from asose_fast.search.processes import ALONE
 from asose_fast.search.steps import alpha_step, weight_step
 from asose_fast.space import Network, NetworkSpec
 from benchmarks.baselines import Autocast, EagerMixture
@@ -21,48 +27,76 @@ DARTS = CELL_CANDIDATES["darts"]
 """The candidates of DARTS (Liu et al., ICLR 2019)."""
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 CLIP = 5.0
+_ISOLATED = {k: True for k in inspect.signature(torch.compile).parameters if k == "isolate_recompiles"}
+"""Where torch has it: its newer releases do."""
 
 
 class Steps:
     """The steps of a search on one batch, through `model`, which computes with the parameters of `network`.
 
-    All learning rates are 0, so that a step leaves everything as it was, and alpha is 0, so that paths are uniformly
-    random. Variants that are called equally often therefore compute the same, whatever their rounding.
+    All learning rates are 0, unless `rate` is given, so that a step leaves everything as it was, and alpha is 0, so
+    that paths are uniformly random. Variants that are called equally often therefore compute the same, whatever their
+    rounding.
     """
 
     def __init__(
-        self, network: Network, x: Tensor, y: Tensor, model: nn.Module | None = None, *, skipping: bool = True
+        self,
+        network: Network,
+        x: Tensor,
+        y: Tensor,
+        model: nn.Module | None = None,
+        *,
+        skipping: bool = True,
+        precision: Precision = "fp32",
+        graphs: bool = False,
+        rate: float = 0.0,
     ) -> None:
         """`skipping`: a weight step runs the sampled candidates alone, an alpha step takes only the gradients that it
-        uses; otherwise every step computes every candidate and every gradient."""
+        uses; otherwise every step computes every candidate and every gradient. `graphs`: CUDA graphs where they can be
+        had. `precision` and `graphs` are for the network itself and `skipping`."""
         self.network, self.x, self.y, self.skipping = network, x, y, skipping
         self.model = network if model is None else model
         blocks = network.evolvable_blocks()
-        self.logits = torch.zeros(len(blocks), len(blocks[0].spec.candidates), requires_grad=True)
+        self.logits = torch.zeros(len(blocks), len(blocks[0].spec.candidates), device=x.device, requires_grad=True)
         self.generator = torch.Generator().manual_seed(0)
         self.parameters = list(network.parameters())
-        self.weight_optimizer = weight_optimizer(OptimizerConfig(learning_rate=0.0), network)
-        self.alpha_optimizer = alpha_optimizer([self.logits], 0.0)
+        self.weight_optimizer = weight_optimizer(OptimizerConfig(learning_rate=rate), network)
+        self.alpha_optimizer = alpha_optimizer([self.logits], rate)
+        if x.is_cuda:
+            on_device(self.weight_optimizer)
+        self.precision = precision
+        self.graphs = GraphedSteps(RunConfig(batch_size=len(x), graphs="auto"), x.device, ALONE) if graphs else None
+        if self.graphs is not None:
+            self.graphs.begin(network, "search")
 
     def weight(self, sampled: ArchWeights | None = None) -> Tensor:
         """One weight step on a sampled path; the loss."""
         sampled = sampled or self._draw()
         if self.skipping:
-            path = sampled.index.tolist()
-            return weight_step(self.model, self.weight_optimizer, self.x, self.y, path, clip=CLIP).loss
+            return self._weight_step(sampled.index.tolist(), None)
         return self._whole(sampled, self.weight_optimizer)
 
     def alpha(self, sampled: ArchWeights | None = None) -> Tensor:
         """One alpha step through hard samples; the loss."""
         sampled = sampled or self._draw()
         if self.skipping:
-            path = sampled.index.tolist()
-            return alpha_step(self.model, self.alpha_optimizer, self.x, self.y, Draw(sampled.weights, path)).loss
+            step = alpha_step if self.graphs is None else self.graphs.alpha_step
+            draw = Draw(sampled.weights, sampled.index.tolist())
+            return step(self.model, self.alpha_optimizer, self.x, self.y, draw, precision=self.precision).loss
         return self._whole(sampled, self.alpha_optimizer)
 
     def soft(self) -> Tensor:
         """One weight step of the soft mixture, with the gradient of alpha; the loss."""
         return self._whole(self._draw(hard=False), self.weight_optimizer)
+
+    def mixture(self) -> Tensor:
+        """One weight step of the soft mixture, as a search with the estimator `soft` takes it; the loss."""
+        return self._weight_step(None, self._draw(hard=False).weights.detach())
+
+    def _weight_step(self, path: list[int] | None, mixture: Tensor | None) -> Tensor:
+        step = weight_step if self.graphs is None else self.graphs.weight_step
+        options = {"mixture": mixture, "clip": CLIP, "precision": self.precision}
+        return step(self.model, self.weight_optimizer, self.x, self.y, path, **options).loss
 
     def cadence(self) -> None:
         """4 weight steps and 1 alpha step."""
@@ -90,8 +124,8 @@ class Steps:
         return found
 
     def _draw(self, hard: bool = True) -> ArchWeights:
-        noise = -torch.empty_like(self.logits).exponential_(generator=self.generator).log()
-        return arch_weights(self.logits, 1.0, hard=hard, noise=noise)
+        noise = -torch.empty(self.logits.shape).exponential_(generator=self.generator).log()
+        return arch_weights(self.logits, 1.0, hard=hard, noise=upload(noise, self.x.device))
 
     def _loss(self, sampled: ArchWeights) -> Tensor:
         return F.cross_entropy(self.model(self.x, sampled.weights), self.y)
@@ -110,19 +144,24 @@ def _grad(leaf: Tensor) -> Tensor:
     return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
-def make(batch: int, channels: int = 16, candidates: Sequence[str] = CANDIDATES) -> tuple[Network, Tensor, Tensor]:
+def make(
+    batch: int, channels: int = 16, candidates: Sequence[str] = CANDIDATES, device: torch.device | str = "cpu"
+) -> tuple[Network, Tensor, Tensor]:
     """A supernet of six layers, and images and classes for it."""
     torch.manual_seed(0)
     network = Network(NetworkSpec.chain(SpaceConfig(channels=channels, candidates=tuple(candidates)), 3, 10))
-    return network, torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
+    x, y = torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
+    return network.to(device), x.to(device), y.to(device)
 
 
-def ours(network: Network, x: Tensor, y: Tensor, fused: bool | str = "auto", memory: str = "save") -> Steps:
+def ours(
+    network: Network, x: Tensor, y: Tensor, fused: bool | str = "auto", memory: str = "save", **options: Any
+) -> Steps:
     """Steps of a copy of the network as it is, with the plan of its mixed operations chosen."""
     network, x = in_layout("nhwc", network, x)
     for block in network.evolvable_blocks():
         block.mixed.fused, block.mixed.memory = fused, memory
-    return Steps(network, x, y)
+    return Steps(network, x, y, **options)
 
 
 def eager(
@@ -134,23 +173,25 @@ def eager(
     return Steps(network, x, y, Autocast(mixture) if autocast else mixture, skipping=skipping)
 
 
-def compiled(network: Network, x: Tensor, y: Tensor, *, whole: bool = False, skipping: bool = False) -> Steps:
+def compiled(
+    network: Network, x: Tensor, y: Tensor, *, whole: bool = False, skipping: bool = False, **options: Any
+) -> Steps:
     """Steps of a copy of the network, its candidates compiled one by one, or the `whole` of it at once."""
     network, x = in_layout("nhwc", network, x)
     mixture = EagerMixture(network)
     steps = Steps(network, x, y, mixture, skipping=skipping)
     if whole:
-        steps.model = compile_one(mixture)
+        steps.model = compile_one(mixture, **options)
     else:
         for block in network.evolvable_blocks():
-            block.mixed.ops = nn.ModuleDict({name: compile_one(op) for name, op in block.mixed.ops.items()})
+            block.mixed.ops = nn.ModuleDict({name: compile_one(op, **options) for name, op in block.mixed.ops.items()})
     return steps
 
 
-def compile_one(module: nn.Module) -> nn.Module:
+def compile_one(module: nn.Module, **options: Any) -> nn.Module:
     """torch.compile for one module and its shapes alone. By default it counts all modules of a class as one, and runs
     the candidates after the first few, or after an `nn.Identity`, uncompiled."""
-    return torch.compile(module, fullgraph=True, dynamic=False, isolate_recompiles=True)
+    return torch.compile(module, fullgraph=True, dynamic=False, **_ISOLATED, **options)
 
 
 def in_layout(layout: str, network: Network, x: Tensor) -> tuple[Network, Tensor]:

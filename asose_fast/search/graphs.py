@@ -72,7 +72,8 @@ class Recorder:
         return replay
 
     def segments(self, parts: Sequence[nn.Module], samples: Sequence[Tensor]) -> Sequence[Callable[[Tensor], Tensor]]:
-        """Modules of one input, in the order in which they may be called, as graphs of both directions."""
+        """Modules of one input, in the order in which they may be called, as graphs of both directions. Their `forward`
+        is replaced by that of the graphs."""
         return torch.cuda.make_graphed_callables(  # type: ignore[return-value]
             tuple(parts), tuple((sample,) for sample in samples), allow_unused_input=True
         )
@@ -283,7 +284,7 @@ class Segments(nn.Module):
     def _parts(network: Network, x: Tensor) -> tuple[list[nn.Module], list[Tensor]]:
         """The modules to record, in the order of the forward pass, and an input for each: zeros, since random numbers
         would be missing in what growth draws later."""
-        parts: list[nn.Module] = [network.stem]
+        parts: list[nn.Module] = [Alone(network.stem)]
         samples = [torch.zeros_like(x)]
         with torch.no_grad():
             y = network.stem(x)
@@ -294,7 +295,7 @@ class Segments(nn.Module):
                         parts.append(OnePath(block, k))
                         samples.append(torch.zeros_like(y).requires_grad_())
                 y = following
-        return [*parts, network.head], [*samples, torch.zeros_like(y).requires_grad_()]
+        return [*parts, Alone(network.head)], [*samples, torch.zeros_like(y).requires_grad_()]
 
     def forward(self, x: Tensor, path: Path) -> Tensor:
         """Class scores (N, classes)."""
@@ -302,6 +303,18 @@ class Segments(nn.Module):
         for i, candidates in enumerate(self._blocks):
             y = candidates[path[i]](y)
         return self._head(y)
+
+
+class Alone(nn.Module):
+    """A part of the network as a module of its own, whose `forward` may be replaced."""
+
+    def __init__(self, part: nn.Module) -> None:
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.part(x)
+        return y
 
 
 class OnePath(nn.Module):

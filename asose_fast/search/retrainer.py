@@ -22,6 +22,7 @@ from asose_fast.data.cutout import cut_out
 from asose_fast.data.seeds import generator
 from asose_fast.search.evaluate import accuracy
 from asose_fast.search.optimizers import load_named_state, named_state, weight_optimizer
+from asose_fast.search.precision import Precision, computing
 from asose_fast.space.auxiliary import Auxiliary
 from asose_fast.space.build import Spec, Supernet, build
 
@@ -60,6 +61,8 @@ class TrainingConfig:
     """Of everything random."""
     device: str = "auto"
     """cpu, cuda, cuda:N, or auto: cuda where there is one."""
+    precision: Precision = "fp32"
+    """bf16: bfloat16 in the forward and backward pass wherever autocast allows it."""
     threads: int | None = None
     """CPU threads; by default as many as torch takes."""
 
@@ -165,11 +168,16 @@ class Retrainer:
         return record
 
     def _loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        scores = self.network(x)
+        second = None
+        with computing(self.config.precision, x.device):
+            scores = self.network(x)
+            if self.auxiliary is not None and len(y) > 1:  # its last norm cannot take the statistics of one image
+                second = self.auxiliary()
+        scores = scores.float() if self.config.precision == "bf16" else scores
         loss = cross_entropy(scores, y, label_smoothing=self.config.label_smoothing)
-        if self.auxiliary is not None and len(y) > 1:  # its last norm cannot take the statistics of one image
-            second = cross_entropy(self.auxiliary(), y, label_smoothing=self.config.label_smoothing)
-            loss = loss + self.config.auxiliary * second
+        if second is not None:
+            second_loss = cross_entropy(second.float(), y, label_smoothing=self.config.label_smoothing)
+            loss = loss + self.config.auxiliary * second_loss
         return loss, scores
 
     def test_accuracy(self) -> float:

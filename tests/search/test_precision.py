@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from asose_fast import checkpoint
+from asose_fast.data import load_data
 from asose_fast.search import InterruptedRunError
 from asose_fast.search.estimators import Draw
 from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
+from asose_fast.search.retrainer import RetrainConfig, Retrainer
 from asose_fast.search.steps import alpha_step, weight_step
-from tests.helpers import OnStep, make_batch, make_config, make_network, make_selector, make_trainer
+from asose_fast.space.network import NetworkSpec
+from tests.helpers import CPU, OnStep, make_batch, make_config, make_network, make_selector, make_trainer
 
 CANDIDATES = ("none", "skip_connect", "avg_pool_3x3", "sep_conv_3x3", "dil_conv_3x3", "conv_7x1_1x7")
 
@@ -66,3 +69,17 @@ def test_a_run_stopped_and_resumed_in_bfloat16(tmp_path):
     assert all(map(torch.equal, undisturbed.network.state_dict().values(), resumed.network.state_dict().values()))
     assert [r["train_loss"] for r in resumed.history] == [r["train_loss"] for r in undisturbed.history]
     assert all(0 < r["train_loss"] < 10 for r in resumed.history)
+
+
+def test_retraining_in_bfloat16():
+    losses = []
+    for precision in ("fp32", "bf16"):
+        config = RetrainConfig(limit_train=120, batch_size=30, epochs=1, auxiliary=0.4, precision=precision)
+        data = load_data(config, config.batch_size, 0, CPU)
+        spec = NetworkSpec.chain(make_config(candidates=("sep_conv_3x3",), depth=2, channels=8), 1, 10)
+        retrainer = Retrainer(config, spec, data, CPU)
+        retrainer.run()
+        assert all(p.dtype == torch.float32 for p in retrainer.network.parameters())
+        losses.append(retrainer.history[0]["train_loss"])
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)

@@ -1,0 +1,98 @@
+"""`python -m benchmarks.gpu [--device cuda] [--out FILE] [--only SECTION ...] [--seconds N] [--compile MODE ...]`
+
+Everything that is claimed of a GPU, measured in one process: times are medians of CUDA events, variants in turn, after
+a warm-up, on random data and rotated buffers, beside the copy bandwidth of the same run. What fails, or runs out of its
+time, leaves a row that says so. On a CPU (`--device cpu`) it is a dry run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from asose_fast import info
+from benchmarks.gpu import kernels, operators, training, waiting
+from benchmarks.gpu.table import Table, failed
+
+SECTIONS = {
+    "mixing": (operators.mixing, 45),
+    "sampling": (operators.sampling, 15),
+    "convolving": (operators.convolving, 60),
+    "steps": (training.timing, 100),
+    "launches": (training.launching, 20),
+    "waits": (waiting.synchronising, 30),
+    "memory": (training.memory, 20),
+    "graphs": (training.exactness, 20),
+    "kernels": (kernels.profiling, 30),
+    "sanitizer": (kernels.sanitizing, 60),
+}
+"""What measures, and the seconds that it may take."""
+MODES = ("default", "reduce-overhead", "max-autotune")
+
+
+def hardware(device: torch.device) -> dict[str, Any]:
+    """GPU, driver, versions and commit."""
+    found: dict[str, Any] = {
+        "info": info.collect(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+    }
+    commands = {
+        "driver": ["nvidia-smi", "--query-gpu=name,driver_version,clocks.max.sm,power.limit", "--format=csv,noheader"],
+        "commit": ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"],
+        "changes": ["git", "-C", str(Path(__file__).parent), "status", "--porcelain", "--untracked-files=no"],
+    }
+    for name, command in commands.items():
+        try:
+            found[name] = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.strip()
+        except (OSError, subprocess.SubprocessError) as error:
+            found[name] = failed(error)
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found["gpu"] = {
+            "name": properties.name,
+            "bytes": properties.total_memory,
+            "sms": properties.multi_processor_count,
+        }
+    return found
+
+
+def copy_bandwidth(table: Table) -> None:
+    """Bytes read and written per second by a large copy."""
+    source = torch.randn((16 if table.dry else 2000) * 250_000, device=table.device)
+    target = torch.empty_like(source)
+    table.compare("copy", {"copy": lambda: lambda: target.copy_(source)}, moved=2 * source.numel() * 4)
+    table.bandwidth = table.rows[-1]["bytes"] / table.rows[-1]["seconds"]["copy"]["median"]
+    table.note("copy bandwidth", f"{table.bandwidth / 1e9:.0f} GB/s")
+
+
+def main(words: list[str] | None = None) -> None:
+    """Prints the table and writes the figures as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", default="gpu.json")
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--seconds", type=float, help="for each section, in place of its own")
+    parser.add_argument("--compile", nargs="*", choices=MODES, help="modes of torch.compile; a dry run has none")
+    arguments = parser.parse_args(words)
+    device = torch.device(arguments.device)
+    dry = device.type == "cpu"
+    compiling = arguments.compile if arguments.compile is not None else [] if dry else list(MODES)
+    if dry:
+        torch.set_num_threads(1)
+    table = Table(device, dry, 2 if dry else 30, tuple(compiling))
+    figures = {"hardware": hardware(device), "rows": table.rows}
+    table.keep = lambda: Path(arguments.out).write_text(json.dumps(figures, indent=2, default=str))
+    table.run("copy", copy_bandwidth, 30)
+    for name in arguments.only:
+        work, seconds = SECTIONS[name]
+        table.run(name, work, arguments.seconds or seconds)
+
+
+if __name__ == "__main__":
+    main()
