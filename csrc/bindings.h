@@ -31,9 +31,9 @@ inline std::vector<Operand> operands(const std::vector<uintptr_t>& addresses,
 
 // The lists must outlive it. `threads` is the CPU's.
 inline MultiDepthwise multi_depthwise(int dtype, const std::vector<int64_t>& shape,
-                               const std::vector<int64_t>& kernels,
-                               const std::vector<int64_t>& dilations, int stride, bool relu,
-                               bool affine, int inputs, int threads) {
+                                      const std::vector<int64_t>& kernels,
+                                      const std::vector<int64_t>& dilations, int stride, bool relu,
+                                      bool affine, int inputs, int threads) {
   MultiDepthwise op{};
   op.dtype = static_cast<DType>(dtype);
   op.images = shape[0], op.channels = shape[1], op.height = shape[2], op.width = shape[3];

@@ -1,12 +1,11 @@
-// Multi-branch depthwise convolution on CUDA. A thread owns a channel and a strip of a row: it slides
-// over registers, while the 16 channels of a tile are in shared memory. Blocks walk over tiles; how
-// the sums over pixels are cut depends on the shape alone.
-#include "../multi_depthwise.h"
-
+// Multi-branch depthwise convolution on CUDA. A thread owns a channel and a strip of a row: it
+// slides over registers, while the 16 channels of a tile are in shared memory. Blocks walk over
+// tiles; how the sums over pixels are cut depends on the shape alone.
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
+#include "../multi_depthwise.h"
 #include "depthwise_plane.cuh"
 #include "element.cuh"
 #include "kernel_launch.cuh"
@@ -19,11 +18,13 @@ constexpr int kStrip = 8;     // pixels of a thread, in a row
 constexpr int kTileRows = 8;  // of the tensor whose strips the threads own
 constexpr int kMaxStrips = 2;
 constexpr int kThreads = kChannels * kTileRows * kMaxStrips;
+constexpr int kBlocksPerMultiprocessor = 3;  // at least; it bounds the registers of a thread
 constexpr int64_t kMaxSlices = 256;
 
 // Weight gradients: a worker, 16 threads, has a run of up to 7 taps in a row of a kernel.
 constexpr int kRun = 7;
 constexpr int kMaxWorkers = 24;  // one block has the 23 of (3, 5, 7; dilation 1), (3, 5; 2)
+constexpr int kWorkerBlocksPerMultiprocessor = 2;
 
 constexpr int kReduceColumns = 32;
 constexpr int kReduceParts = 8;
@@ -62,8 +63,14 @@ struct Convolution {
   }
   template <class T>
   __device__ Plane<T> input_plane(int input) const {
-    return {static_cast<const T*>(x[input]), height, width, channels, relu, affine,
-            param<T>(taps + input),          param<T>(taps + inputs + input)};
+    return {static_cast<const T*>(x[input]),
+            height,
+            width,
+            channels,
+            relu,
+            affine,
+            param<T>(taps + input),
+            param<T>(taps + inputs + input)};
   }
   template <class T>
   __device__ Plane<T> output_plane(int b) const {
@@ -153,8 +160,8 @@ __device__ void with_kernel(const Branch& branch, Body body) {
 template <class Kernel>
 constexpr bool is_fixed = !std::is_same_v<Kernel, Any>;
 
-// Calls tap(t, value) for tap first + t of a row of the kernel, t < count, where value(i) is what it
-// meets at pixel i of a strip, at `column` of the tile for the first tap of the row.
+// Calls tap(t, value) for tap first + t of a row of the kernel, t < count, where value(i) is what
+// it meets at pixel i of a strip, at `column` of the tile for the first tap of the row.
 template <int kStride, class Tile, class Kernel, class Tap>
 __device__ void slide(const Tile& tile, int row, int column, Kernel kernel, int first, int count,
                       Tap tap) {
@@ -170,15 +177,14 @@ __device__ void slide(const Tile& tile, int row, int column, Kernel kernel, int 
 #pragma unroll
     for (int t = 0; t < kRun; ++t)
       if (t < count)
-        tap(t, [&](int i) {
-          return tile(row, column + i * kStride + (first + t) * kernel.dilation);
-        });
+        tap(t,
+            [&](int i) { return tile(row, column + i * kStride + (first + t) * kernel.dilation); });
   }
 }
 
 // y_b = conv(v, w_b)
 template <class T, int kStride, class Tile>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     multi_depthwise_fwd_kernel(const __grid_constant__ Convolution op) {
   using A = Acc<T>;
   Work work(op, op.out_height, op.out_width);
@@ -203,15 +209,14 @@ __global__ void __launch_bounds__(kThreads)
         for (int ty = 0; ty < kernel.kernel; ++ty)
 #pragma unroll 1
           for (int first = 0; first < kernel.kernel; first += kRun)
-            slide<kStride>(
-                tile, place.row * kStride + ty * kernel.dilation + margin,
-                place.column * kStride + margin, kernel, first, kernel.kernel - first,
-                [&](int t, auto value) {
-                  const A weight =
-                      __ldg(weights + (ty * kernel.kernel + first + t) * op.channels);
+            slide<kStride>(tile, place.row * kStride + ty * kernel.dilation + margin,
+                           place.column * kStride + margin, kernel, first, kernel.kernel - first,
+                           [&](int t, auto value) {
+                             const A weight =
+                                 __ldg(weights + (ty * kernel.kernel + first + t) * op.channels);
 #pragma unroll
-                  for (int i = 0; i < kStrip; ++i) sum[i] += weight * value(i);
-                });
+                             for (int i = 0; i < kStrip; ++i) sum[i] += weight * value(i);
+                           });
       });
       T* const y = const_cast<T*>(op.output_plane<T>(b).image(corner.image).at(oy, ox, channel));
 #pragma unroll
@@ -222,8 +227,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // sum[i] += what the taps of a row of the kernel bring from a row of the output's gradient to pixel
-// `column` + i of the input, `column` a multiple of 8. The tile begins `margin` pixels of the output
-// before the input's.
+// `column` + i of the input, `column` a multiple of 8. The tile begins `margin` pixels of the
+// output before the input's.
 template <int kStride, class Tile, class Kernel, class A>
 __device__ void scatter(const Tile& tile, int row, int column, int margin, Kernel kernel,
                         const A* weights, int64_t channels, A (&sum)[kStrip]) {
@@ -232,7 +237,8 @@ __device__ void scatter(const Tile& tile, int row, int column, int margin, Kerne
     constexpr int kWindow = kBefore + (kStrip - 1 + Kernel::pad) / kStride + 1;
     A window[kWindow];
 #pragma unroll
-    for (int i = 0; i < kWindow; ++i) window[i] = tile(row, column / kStride + margin - kBefore + i);
+    for (int i = 0; i < kWindow; ++i)
+      window[i] = tile(row, column / kStride + margin - kBefore + i);
 #pragma unroll
     for (int tx = 0; tx < Kernel::kernel; ++tx) {
       const A weight = __ldg(weights + tx * channels);
@@ -257,7 +263,7 @@ __device__ void scatter(const Tile& tile, int row, int column, int margin, Kerne
 
 // grad_x = scale g_u, and this slice's sums of g_u x and g_u, g_u = g_v where u > 0.
 template <class T, int kStride, class Tile>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     multi_depthwise_bwd_x_kernel(const __grid_constant__ Convolution op, Acc<T>* partials) {
   using A = Acc<T>;
   Work work(op, op.height, op.width);
@@ -326,7 +332,7 @@ __global__ void __launch_bounds__(kThreads)
 
 // This slice's sums of dL/dw, a run of taps a worker.
 template <class T, int kStride, class Tile>
-__global__ void __launch_bounds__(kChannels* kMaxWorkers)
+__global__ void __launch_bounds__(kChannels* kMaxWorkers, kWorkerBlocksPerMultiprocessor)
     multi_depthwise_bwd_weights_kernel(const __grid_constant__ Convolution op, int64_t rows,
                                        int worker_groups, Acc<T>* partials) {
   using A = Acc<T>;
@@ -376,8 +382,9 @@ __global__ void __launch_bounds__(kChannels* kMaxWorkers)
     });
   }
   if (!present) return;
-  A* const to = partials + (work.slice * rows + branch.first_tap + ty * branch.kernel + first) *
-                               op.channels + channel;
+  A* const to = partials +
+                (work.slice * rows + branch.first_tap + ty * branch.kernel + first) * op.channels +
+                channel;
 #pragma unroll
   for (int t = 0; t < kRun; ++t)
     if (t < count) to[t * op.channels] = sum[t];
@@ -417,7 +424,8 @@ Convolution convolution(const MultiDepthwise& op) {
   result.params = op.params;
   int first_tap = 0;
   for (int b = 0; b < op.branches; ++b) {
-    const int kernel = static_cast<int>(op.kernels[b]), dilation = static_cast<int>(op.dilations[b]);
+    const int kernel = static_cast<int>(op.kernels[b]),
+              dilation = static_cast<int>(op.dilations[b]);
     result.branch[b] = {kernel, dilation, dilation * (kernel - 1) / 2, first_tap, nullptr};
     first_tap += kernel * kernel;
   }
@@ -466,27 +474,27 @@ int threads(const Convolution& op) { return kChannels * kTileRows * op.strips; }
 
 template <class T, int kStride>
 void forward(Convolution op, Stream stream) {
-  with_tile<T>(op, op.out_width, [&] { return input_extent<kStride>(op); },
-               [&](auto tile, size_t bytes) {
-                 using Tile = typename decltype(tile)::type;
-                 op.slices = free_slices(op, op.out_height, op.out_width, op.inputs);
-                 launch_kernel("multi_depthwise_fwd_kernel",
-                               multi_depthwise_fwd_kernel<T, kStride, Tile>,
-                               op.slices * op.groups * op.inputs, threads(op), bytes, stream, op);
-               });
+  with_tile<T>(
+      op, op.out_width, [&] { return input_extent<kStride>(op); },
+      [&](auto tile, size_t bytes) {
+        using Tile = typename decltype(tile)::type;
+        op.slices = free_slices(op, op.out_height, op.out_width, op.inputs);
+        launch_kernel("multi_depthwise_fwd_kernel", multi_depthwise_fwd_kernel<T, kStride, Tile>,
+                      op.slices * op.groups * op.inputs, threads(op), bytes, stream, op);
+      });
 }
 
 template <class T, int kStride>
 void backward_x(Convolution op, int64_t slices, Acc<T>* partials, Stream stream) {
-  with_tile<T>(op, op.width, [&] { return grad_extent<kStride>(op); },
-               [&](auto tile, size_t bytes) {
-                 using Tile = typename decltype(tile)::type;
-                 op.slices = partials ? slices : free_slices(op, op.height, op.width, op.inputs);
-                 launch_kernel("multi_depthwise_bwd_x_kernel",
-                               multi_depthwise_bwd_x_kernel<T, kStride, Tile>,
-                               op.slices * op.groups * op.inputs, threads(op), bytes, stream, op,
-                               partials);
-               });
+  with_tile<T>(
+      op, op.width, [&] { return grad_extent<kStride>(op); },
+      [&](auto tile, size_t bytes) {
+        using Tile = typename decltype(tile)::type;
+        op.slices = partials ? slices : free_slices(op, op.height, op.width, op.inputs);
+        launch_kernel("multi_depthwise_bwd_x_kernel",
+                      multi_depthwise_bwd_x_kernel<T, kStride, Tile>,
+                      op.slices * op.groups * op.inputs, threads(op), bytes, stream, op, partials);
+      });
 }
 
 template <class T, int kStride>
@@ -499,15 +507,16 @@ void backward_weights(Convolution op, int64_t slices, int64_t rows, Acc<T>* part
   }
   const int workers = static_cast<int>(ceil_div(std::min(most, kMaxWorkers), 2) * 2);
   const int worker_groups = static_cast<int>(ceil_div(most, workers));
-  with_tile<T>(op, op.out_width, [&] { return input_extent<kStride>(op); },
-               [&](auto tile, size_t bytes) {
-                 using Tile = typename decltype(tile)::type;
-                 op.slices = slices;
-                 launch_kernel("multi_depthwise_bwd_weights_kernel",
-                               multi_depthwise_bwd_weights_kernel<T, kStride, Tile>,
-                               slices * op.groups * op.inputs * worker_groups, kChannels * workers,
-                               bytes, stream, op, rows, worker_groups, partials);
-               });
+  with_tile<T>(
+      op, op.out_width, [&] { return input_extent<kStride>(op); },
+      [&](auto tile, size_t bytes) {
+        using Tile = typename decltype(tile)::type;
+        op.slices = slices;
+        launch_kernel("multi_depthwise_bwd_weights_kernel",
+                      multi_depthwise_bwd_weights_kernel<T, kStride, Tile>,
+                      slices * op.groups * op.inputs * worker_groups, kChannels * workers, bytes,
+                      stream, op, rows, worker_groups, partials);
+      });
 }
 
 }  // namespace
@@ -539,8 +548,7 @@ void multi_depthwise_backward(const MultiDepthwiseBackward& args, Stream stream)
     with_stride(args.op.stride, [&](auto stride) {
       constexpr int kStride = decltype(stride)::value;
       if (args.need_weights) backward_weights<T, kStride>(op, slices, rows, partials, stream);
-      if (need_x)
-        backward_x<T, kStride>(op, slices, args.need_affine ? partials : nullptr, stream);
+      if (need_x) backward_x<T, kStride>(op, slices, args.need_affine ? partials : nullptr, stream);
     });
     if (!args.need_weights && !args.need_affine) return;
     const int64_t elements = rows * op.channels, taps = op.taps * op.channels;

@@ -1,7 +1,7 @@
 """The CUDA kernels on the CPU: csrc/cuda compiled as C++ against a small emulation of CUDA, under AddressSanitizer.
 
-`build` makes a Python module of the same kernels and bindings as the installed `asose_fast_kernels.cuda`. A process that
-loads it must have been started with `sanitizer_environment`.
+`build` makes a Python module of the kernels and bindings that the installed `asose_fast_kernels.cuda` has. A process
+that loads it must have been started with `sanitizer_environment`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def sanitizer_environment() -> dict[str, str]:
     return {
         **os.environ,
         "LD_PRELOAD": ":".join(paths),
-        "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=0",
+        "ASAN_OPTIONS": "detect_leaks=0:halt_on_error=0:suppress_equal_pcs=0",
         "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:print_stacktrace=1",
     }
 

@@ -1,6 +1,7 @@
-// Runs a launch: its blocks one after the other, a block's threads as fibers, each until it waits at a barrier. The
-// order of blocks and threads is a setting: results that depend on it betray a missing barrier. Shared memory starts
-// as NaN; that beyond what the launch asked for is out of bounds. What AddressSanitizer finds becomes an exception.
+// Runs a launch: its blocks one after the other, a block's threads as fibers, each until it waits
+// at a barrier. The order of blocks and threads is a setting: results that depend on it betray a
+// missing barrier. Shared memory starts as NaN; that beyond what the launch asked for is out of
+// bounds. What AddressSanitizer finds becomes an exception.
 #include <dlfcn.h>
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
@@ -104,7 +105,8 @@ bool release(unsigned first, unsigned last, State state) {
 
 void prepare(Fiber& fiber) {
   if (!fiber.stack)
-    fiber.stack = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    fiber.stack =
+        mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (fiber.stack == MAP_FAILED) throw std::bad_alloc();
   // A thread that was left at a barrier did not tidy up.
   if (fiber.state != State::done) ASAN_UNPOISON_MEMORY_REGION(fiber.stack, kStackBytes);
@@ -129,12 +131,13 @@ void run_block(std::mt19937& random) {
     for (unsigned first = 0; first < threads; first += kWarp)
       released |= release(first, std::min(first + kWarp, threads), State::at_warp_barrier);
     if (!released && done < threads)
-      throw std::runtime_error("CUDA emulation: not all threads of a block came to the same barrier");
+      throw std::runtime_error(
+          "CUDA emulation: not all threads of a block came to the same barrier");
   }
 }
 
 void keep_report(const char* text) {
-  if (report.empty()) report = text;
+  if (report.empty()) report = std::string(text).substr(0, 1000);
 }
 
 }  // namespace

@@ -15,7 +15,8 @@ __global__ void reverse_kernel(const float* x, float* y, bool barrier) {
 }
 
 __global__ void copy_kernel(const float* x, float* y, int from, int to) {
-  y[threadIdx.x + to] = x[threadIdx.x + from];
+  const int thread = threadIdx.x;
+  y[thread + to] = x[thread + from];
 }
 
 __global__ void shared_overflow_kernel(float* y) {
@@ -45,8 +46,8 @@ extern "C" __attribute__((visibility("default"))) const char* faulty(const char*
     if (kernel == "barrier" || kernel == "no barrier")
       launch_kernel(name, reverse_kernel, 1, threads, shared, nullptr, x, y, kernel == "barrier");
     else if (kernel == "read after" || kernel == "read before")
-      launch_kernel(name, copy_kernel, 1, threads, 0, nullptr, x, y, kernel == "read after" ? 1 : -1,
-                    0);
+      launch_kernel(name, copy_kernel, 1, threads, 0, nullptr, x, y,
+                    kernel == "read after" ? 1 : -1, 0);
     else if (kernel == "write after")
       launch_kernel(name, copy_kernel, 1, threads, 0, nullptr, x, y, 0, 1);
     else if (kernel == "shared")

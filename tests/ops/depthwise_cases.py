@@ -29,10 +29,11 @@ class Case(NamedTuple):
     need: dict[str, list[bool]]
     own: bool
 
-    def double(self):
+    def map(self, function):
+        """The case with function(tensor) for every tensor."""
         return self._replace(
-            tensors={name: [t.double() for t in group] for name, group in self.tensors.items()},
-            grads=[None if g is None else g.double() for g in self.grads],
+            tensors={name: [function(t) for t in group] for name, group in self.tensors.items()},
+            grads=[None if g is None else function(g) for g in self.grads],
         )
 
 
@@ -94,15 +95,15 @@ def close(got, expected, dtype, what):
         assert got is None or not got.any(), what
         return
     assert got.isfinite().all(), what
-    error = (got.double() - expected).abs().max()
+    error = (got.double().cpu() - expected).abs().max()
     assert error <= TOLERANCE[dtype] * (expected.abs().max() + 1), f"{what}: off by {error}"
 
 
 def check(function, reference, case, backend):
-    """All results of `function` on a backend against those of `reference` in float64."""
+    """All results of `function` on a backend against those of `reference` in float64 on the CPU."""
     with ops.backend(backend):
         ys, got = run(function, case)
-    exact_ys, expected = run(reference, case.double())
+    exact_ys, expected = run(reference, case.map(lambda t: t.double().cpu()))
     dtype = case.tensors["x"][0].dtype
     for b, (y, exact) in enumerate(zip(ys, exact_ys, strict=True)):
         assert y.dtype == dtype

@@ -22,8 +22,9 @@ _off = os.environ.get("ASOSE_POOL") == "0"
 def empty(shape: Sequence[int], like: Tensor, format: torch.memory_format = torch.channels_last) -> Tensor:
     """An uninitialised tensor (N, C, H, W) in the dtype and on the device of `like`, dense in `format`.
 
-    On the CPU, memory that a large one leaves behind waits for the next of its size, because fresh pages cost more than many a
-    kernel. `release_memory` gives it back to the system; with `ASOSE_POOL=0` in the environment nothing waits.
+    On the CPU, memory that a large one leaves behind waits for the next of its size, because fresh pages cost more
+    than many a kernel. `release_memory` gives it back to the system; with `ASOSE_POOL=0` in the environment nothing
+    waits.
     """
     size = math.prod(shape) * like.element_size()
     poisoned = torch.are_deterministic_algorithms_enabled() and deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]

@@ -1,5 +1,5 @@
-// As much of CUDA's language and runtime as the kernels use, in plain C++: the blocks of a launch run one after the
-// other, the threads of a block as fibers that switch at barriers (emulator.cpp).
+// As much of CUDA's language and runtime as the kernels use, in plain C++: the blocks of a launch
+// run one after the other, the threads of a block as fibers that switch at barriers (emulator.cpp).
 #pragma once
 
 #include <math.h>
@@ -94,8 +94,8 @@ template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
   const dim3 &grid = config->gridDim, &block = config->blockDim;
-  const bool valid = grid.x >= 1 && grid.x <= 0x7fffffffu && grid.y == 1 && grid.z == 1 && block.x >= 1 &&
-                     block.x <= 1024 && block.y == 1 && block.z == 1 &&
+  const bool valid = grid.x >= 1 && grid.x <= 0x7fffffffu && grid.y == 1 && grid.z == 1 &&
+                     block.x >= 1 && block.x <= 1024 && block.y == 1 && block.z == 1 &&
                      config->dynamicSmemBytes <= emulation::kMaxShared;
   if (!valid) return cudaErrorInvalidValue;
   emulation::launch(grid, block, config->dynamicSmemBytes, [&] { kernel(arguments...); });
