@@ -19,9 +19,9 @@ lint:
 	ruff check .
 	ruff format --check .
 	mypy
-	clang-format --dry-run -Werror $$(git ls-files 'csrc/*')
+	clang-format --dry-run -Werror $$(git ls-files 'csrc/*' 'tests/cuda_emulation/*.[ch]*')
 
 format:
 	ruff check --fix .
 	ruff format .
-	clang-format -i $$(git ls-files 'csrc/*')
+	clang-format -i $$(git ls-files 'csrc/*' 'tests/cuda_emulation/*.[ch]*')

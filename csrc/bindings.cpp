@@ -109,20 +109,6 @@ py::capsule pool_empty(int dtype, std::vector<int64_t> shape, std::vector<int64_
   });
 }
 
-MultiDepthwise multi_depthwise(int dtype, const std::vector<int64_t>& shape,
-                               const std::vector<int64_t>& kernels,
-                               const std::vector<int64_t>& dilations, int stride, bool relu,
-                               bool affine, int inputs, int threads) {
-  MultiDepthwise op{};
-  op.dtype = static_cast<DType>(dtype);
-  op.images = shape[0], op.channels = shape[1], op.height = shape[2], op.width = shape[3];
-  op.stride = stride, op.relu = relu, op.affine = affine;
-  op.inputs = inputs, op.branches = static_cast<int>(kernels.size());
-  op.kernels = kernels.data(), op.dilations = dilations.data();
-  op.threads = threads;
-  return op;
-}
-
 // Slices of the partial sums, and bytes of scratch a thread.
 py::tuple multi_depthwise_plan(int dtype, const std::vector<int64_t>& shape,
                                const std::vector<int64_t>& kernels,

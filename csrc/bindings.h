@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "mixed_sum.h"
+#include "multi_depthwise.h"
 
 namespace asose {
 
@@ -26,6 +27,21 @@ inline std::vector<Operand> operands(const std::vector<uintptr_t>& addresses,
   for (size_t i = 0; i < addresses.size(); ++i)
     result.push_back({address(addresses[i]), strides.data() + i * dims});
   return result;
+}
+
+// The lists must outlive it. `threads` is the CPU's.
+inline MultiDepthwise multi_depthwise(int dtype, const std::vector<int64_t>& shape,
+                                      const std::vector<int64_t>& kernels,
+                                      const std::vector<int64_t>& dilations, int stride, bool relu,
+                                      bool affine, int inputs, int threads) {
+  MultiDepthwise op{};
+  op.dtype = static_cast<DType>(dtype);
+  op.images = shape[0], op.channels = shape[1], op.height = shape[2], op.width = shape[3];
+  op.stride = stride, op.relu = relu, op.affine = affine;
+  op.inputs = inputs, op.branches = static_cast<int>(kernels.size());
+  op.kernels = kernels.data(), op.dilations = dilations.data();
+  op.threads = threads;
+  return op;
 }
 
 }  // namespace asose

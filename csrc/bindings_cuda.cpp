@@ -72,6 +72,47 @@ void mixed_sum_backward(int dtype, int inputs, const std::vector<int64_t>& sizes
                            as_stream(stream));
 }
 
+// Slices of the partial sums; no bytes of scratch.
+py::tuple multi_depthwise_plan(int dtype, const std::vector<int64_t>& shape,
+                               const std::vector<int64_t>& kernels,
+                               const std::vector<int64_t>& dilations, int stride, bool affine,
+                               int inputs) {
+  return py::make_tuple(cuda::multi_depthwise_slices(multi_depthwise(
+                            dtype, shape, kernels, dilations, stride, false, affine, inputs, 0)),
+                        0);
+}
+
+// Addresses: x[0..inputs), y[0..branches).
+void multi_depthwise_forward(int dtype, const std::vector<int64_t>& shape,
+                             const std::vector<int64_t>& kernels,
+                             const std::vector<int64_t>& dilations, int stride, bool relu,
+                             bool affine, int inputs, const std::vector<uintptr_t>& addresses,
+                             uintptr_t params, uintptr_t, uintptr_t stream) {
+  MultiDepthwise op =
+      multi_depthwise(dtype, shape, kernels, dilations, stride, relu, affine, inputs, 0);
+  const auto all = pointers(addresses);
+  op.x = all.data(), op.params = address(params);
+  cuda::multi_depthwise_forward({op, all.data() + inputs}, as_stream(stream));
+}
+
+// Addresses: x[0..inputs), grad[0..branches), grad_x[0..inputs).
+void multi_depthwise_backward(int dtype, const std::vector<int64_t>& shape,
+                              const std::vector<int64_t>& kernels,
+                              const std::vector<int64_t>& dilations, int stride, bool relu,
+                              bool affine, int inputs, const std::vector<uintptr_t>& addresses,
+                              uintptr_t params, bool need_weights, bool need_affine,
+                              uintptr_t partials, uintptr_t grad_params, uintptr_t,
+                              uintptr_t stream) {
+  MultiDepthwise op =
+      multi_depthwise(dtype, shape, kernels, dilations, stride, relu, affine, inputs, 0);
+  const auto all = pointers(addresses);
+  op.x = all.data(), op.params = address(params);
+  cuda::multi_depthwise_backward(
+      {op, all.data() + inputs, all.data() + inputs + op.branches, need_weights, need_affine,
+       address(partials), address(grad_params)},
+      as_stream(stream));
+}
+
 }  // namespace
 }  // namespace asose
 
@@ -86,4 +127,7 @@ PYBIND11_MODULE(cuda, module) {
   module.def("mixed_sum_tasks", &asose::mixed_sum_tasks);
   module.def("mixed_sum_forward", &asose::mixed_sum_forward);
   module.def("mixed_sum_backward", &asose::mixed_sum_backward);
+  module.def("multi_depthwise_plan", &asose::multi_depthwise_plan);
+  module.def("multi_depthwise_forward", &asose::multi_depthwise_forward);
+  module.def("multi_depthwise_backward", &asose::multi_depthwise_backward);
 }

@@ -32,6 +32,6 @@ for isa in generic avx2 avx512; do
   # Left out: what does not run these kernels, what runs the same tests in processes, and what compiles with torch.
   # Only Python's output is captured, because a report that is captured with the process's is lost when that aborts.
   sanitized python -m pytest -x --capture=sys tests/sanitizers.py tests/ops \
-    --ignore tests/ops/test_cuda.py --ignore tests/ops/test_triton.py \
+    --ignore tests/ops/test_cuda.py --ignore tests/ops/test_cuda_emulation.py --ignore tests/ops/test_triton.py \
     -k "not (every_instruction_set or compiles or [reference or -reference)"
 done

@@ -5,7 +5,7 @@
 
 #include "../arch_weights.h"
 #include "../philox.h"
-#include "check.cuh"
+#include "kernel_launch.cuh"
 #include "launch.h"
 #include "warp.cuh"
 
@@ -136,16 +136,14 @@ void arch_weights_forward(const ArchWeightsForward& args, Stream stream) {
   if (!args.layers) return;
   const auto kernel =
       args.dtype == DType::f64 ? arch_weights_fwd_kernel<double> : arch_weights_fwd_kernel<float>;
-  kernel<<<static_cast<unsigned>(args.layers), kWarp, 0, stream>>>(args);
-  check_launch("arch_weights_fwd_kernel");
+  launch_kernel("arch_weights_fwd_kernel", kernel, args.layers, kWarp, 0, stream, args);
 }
 
 void arch_weights_backward(const ArchWeightsBackward& args, Stream stream) {
   if (!args.layers) return;
   const auto kernel =
       args.dtype == DType::f64 ? arch_weights_bwd_kernel<double> : arch_weights_bwd_kernel<float>;
-  kernel<<<static_cast<unsigned>(args.layers), kWarp, 0, stream>>>(args);
-  check_launch("arch_weights_bwd_kernel");
+  launch_kernel("arch_weights_bwd_kernel", kernel, args.layers, kWarp, 0, stream, args);
 }
 
 }  // namespace asose::cuda

@@ -5,6 +5,7 @@
 
 #include "../arch_weights.h"
 #include "../mixed_sum.h"
+#include "../multi_depthwise.h"
 
 struct CUstream_st;
 
@@ -24,5 +25,10 @@ void arch_weights_backward(const ArchWeightsBackward&, Stream stream);
 int64_t mixed_sum_tasks(const IterationSpace& space);
 void mixed_sum_forward(const MixedSumForward&, Stream stream);
 void mixed_sum_backward(const MixedSumBackward&, Stream stream);
+
+// Slices of MultiDepthwiseBackward::partials, by the shape alone. There is no scratch.
+int64_t multi_depthwise_slices(const MultiDepthwise& op);
+void multi_depthwise_forward(const MultiDepthwiseForward&, Stream stream);
+void multi_depthwise_backward(const MultiDepthwiseBackward&, Stream stream);
 
 }  // namespace asose::cuda

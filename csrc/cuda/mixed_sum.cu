@@ -5,8 +5,8 @@
 #include <type_traits>
 
 #include "../mixed_sum.h"
-#include "check.cuh"
 #include "element.cuh"
+#include "kernel_launch.cuh"
 #include "launch.h"
 #include "layout.cuh"
 #include "warp.cuh"
@@ -193,12 +193,11 @@ void mixed_sum_forward(const MixedSumForward& args, Stream stream) {
     with_layout<1>(args.space, args.inputs, tensors, [&](const auto& layout, auto dense) {
       using Layout = std::decay_t<decltype(layout)>;
       constexpr int kVec = decltype(dense)::value ? kVector<T> : 1;
-      mixed_sum_fwd_kernel<T, kVec, Layout>
-          <<<blocks(layout.elements, kForwardThreads * kVec), kForwardThreads, 0, stream>>>(
-              layout, args.inputs, static_cast<const Acc<T>*>(args.weights));
+      launch_kernel("mixed_sum_fwd_kernel", mixed_sum_fwd_kernel<T, kVec, Layout>,
+                    blocks(layout.elements, kForwardThreads * kVec), kForwardThreads, 0, stream,
+                    layout, args.inputs, static_cast<const Acc<T>*>(args.weights));
     });
   });
-  check_launch("mixed_sum_fwd_kernel");
 }
 
 void mixed_sum_backward(const MixedSumBackward& args, Stream stream) {
@@ -212,15 +211,14 @@ void mixed_sum_backward(const MixedSumBackward& args, Stream stream) {
       constexpr int kVec = decltype(dense)::value ? kVector<T> : 1;
       // Coordinates of a strided element take many registers: one at a time.
       constexpr int kPacks = decltype(dense)::value ? 8 / kVec : 1;
-      mixed_sum_bwd_kernel<T, kVec, kPacks, Layout>
-          <<<static_cast<unsigned>(tasks), kBackwardThreads, 0, stream>>>(
-              layout, args.inputs, static_cast<const Acc<T>*>(args.weights), args.partials);
+      launch_kernel("mixed_sum_bwd_kernel", mixed_sum_bwd_kernel<T, kVec, kPacks, Layout>, tasks,
+                    kBackwardThreads, 0, stream, layout, args.inputs,
+                    static_cast<const Acc<T>*>(args.weights), args.partials);
     });
-    check_launch("mixed_sum_bwd_kernel");
     if (!args.partials) return;
-    mixed_sum_dot_kernel<<<args.inputs, kDotThreads, 0, stream>>>(
-        args.partials, tasks, args.inputs, static_cast<Acc<T>*>(args.grad_weights));
-    check_launch("mixed_sum_dot_kernel");
+    launch_kernel("mixed_sum_dot_kernel", mixed_sum_dot_kernel<Acc<T>>, args.inputs, kDotThreads, 0,
+                  stream, args.partials, tasks, args.inputs,
+                  static_cast<Acc<T>*>(args.grad_weights));
   });
 }
 

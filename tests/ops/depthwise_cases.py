@@ -10,7 +10,7 @@ from asose_fast import ops
 from asose_fast.ops.multi_depthwise import Plan, accumulation_dtype
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2}
+TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2, torch.float16: 2e-3}
 SUPERNET = [(3, 1), (5, 1), (7, 1), (3, 2), (5, 2)]
 OTHERS = [(1, 1), (3, 3), (5, 4), (7, 2), (9, 1)]
 BRANCHES = st.one_of(st.just(SUPERNET), st.lists(st.sampled_from(SUPERNET + OTHERS), min_size=1, max_size=4))
@@ -29,10 +29,11 @@ class Case(NamedTuple):
     need: dict[str, list[bool]]
     own: bool
 
-    def double(self):
+    def map(self, function):
+        """The case with function(tensor) for every tensor."""
         return self._replace(
-            tensors={name: [t.double() for t in group] for name, group in self.tensors.items()},
-            grads=[None if g is None else g.double() for g in self.grads],
+            tensors={name: [function(t) for t in group] for name, group in self.tensors.items()},
+            grads=[None if g is None else function(g) for g in self.grads],
         )
 
 
@@ -94,15 +95,15 @@ def close(got, expected, dtype, what):
         assert got is None or not got.any(), what
         return
     assert got.isfinite().all(), what
-    error = (got.double() - expected).abs().max()
+    error = (got.double().cpu() - expected).abs().max()
     assert error <= TOLERANCE[dtype] * (expected.abs().max() + 1), f"{what}: off by {error}"
 
 
 def check(function, reference, case, backend):
-    """All results of `function` on a backend against those of `reference` in float64."""
+    """All results of `function` on a backend against those of `reference` in float64 on the CPU."""
     with ops.backend(backend):
         ys, got = run(function, case)
-    exact_ys, expected = run(reference, case.double())
+    exact_ys, expected = run(reference, case.map(lambda t: t.double().cpu()))
     dtype = case.tensors["x"][0].dtype
     for b, (y, exact) in enumerate(zip(ys, exact_ys, strict=True)):
         assert y.dtype == dtype

@@ -10,6 +10,8 @@ import torch
 from asose_fast import ops
 from asose_fast.ops import registry
 from tests.ops.backend_checks import ArchWeightsChecks, MixedSumChecks, close
+from tests.ops.depthwise_cases import SUPERNET
+from tests.ops.multi_depthwise_checks import MultiDepthwiseChecks, make_case
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
 
@@ -134,6 +136,48 @@ class MixedSumOnGpu(GpuChecks, MixedSumChecks):
         close(grad_weights, torch.tensor([1.5], device="cuda"))
 
 
+class MultiDepthwiseOnGpu(GpuChecks, MultiDepthwiseChecks):
+    op, device = "multi_depthwise", "cuda"
+
+    def make_step(self, device: str = "cuda"):
+        x = torch.randn(2, 24, 9, 18, device=device).to(memory_format=torch.channels_last).requires_grad_()
+        weights = [torch.randn(24, 1, k, k, device=device, requires_grad=True) for k, _ in SUPERNET]
+        affine = [torch.randn(24, device=device, requires_grad=True) for _ in range(2)]
+        grads = [torch.randn(2, 24, 9, 18, device=device) for _ in SUPERNET]
+
+        def step():
+            ys = ops.multi_depthwise(
+                x, weights, dilations=[d for _, d in SUPERNET], scale=affine[0], shift=affine[1]
+            )  # fmt: skip
+            return [*(y.detach() for y in ys), *torch.autograd.grad(ys, [x, *weights, *affine], grads)]
+
+        def vary():
+            x.data.normal_()
+            weights[2].data.normal_()
+
+        return step, vary
+
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+    @pytest.mark.parametrize("own", [False, True])
+    def test_more_tiles_than_one_wave_of_blocks(self, dtype, own):
+        self.check(make_case((48, 40, 33, 31), SUPERNET, dtype=dtype, own=own))
+
+    def test_more_elements_than_32_bits_count(self):
+        if torch.cuda.mem_get_info()[0] < 24 * 2**30:
+            pytest.skip("needs 24 GiB of free GPU memory")
+        x = torch.zeros(1, 1, 2**15 + 1, 2**16, dtype=torch.bfloat16, device="cuda")
+        x[..., -1, -1] = 3
+        x.requires_grad_()
+        weight = torch.ones(1, 1, 3, 3, device="cuda", requires_grad=True)
+        (y,) = ops.multi_depthwise(x, [weight], dilations=[1])
+        assert y[0, 0, -2:, -2:].eq(3).all()
+        grad = torch.zeros_like(y)
+        grad[..., -1, -1] = 0.5
+        grad_x, grad_weight = torch.autograd.grad(y, [x, weight], grad)
+        assert grad_x[0, 0, -1, -2:].tolist() == [0, 0.5]  # the ReLU hides all but the last pixel
+        assert grad_weight.flatten().tolist() == [0, 0, 0, 0, 1.5, 0, 0, 0, 0]
+
+
 class TestArchWeightsCuda(ArchWeightsOnGpu):
     backend = "cuda"
 
@@ -148,3 +192,7 @@ class TestMixedSumCuda(MixedSumOnGpu):
 
 class TestMixedSumTriton(MixedSumOnGpu):
     backend = "triton"
+
+
+class TestMultiDepthwiseCuda(MultiDepthwiseOnGpu):
+    backend = "cuda"

@@ -1,4 +1,4 @@
-"""Uninitialised tensors for the outputs of the CPU kernels, the large ones from a pool (csrc/cpu/memory_pool.h)."""
+"""Uninitialised tensors for the outputs of the kernels, the CPU's large ones from a pool (csrc/cpu/memory_pool.h)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,16 @@ _off = os.environ.get("ASOSE_POOL") == "0"
 
 
 def empty(shape: Sequence[int], like: Tensor, format: torch.memory_format = torch.channels_last) -> Tensor:
-    """An uninitialised CPU tensor (N, C, H, W) in the dtype of `like`, dense in `format`.
+    """An uninitialised tensor (N, C, H, W) in the dtype and on the device of `like`, dense in `format`.
 
-    Memory that a large one leaves behind waits for the next of its size, because fresh pages cost more than many a
-    kernel. `release_memory` gives it back to the system; with `ASOSE_POOL=0` in the environment nothing waits.
+    On the CPU, memory that a large one leaves behind waits for the next of its size, because fresh pages cost more
+    than many a kernel. `release_memory` gives it back to the system; with `ASOSE_POOL=0` in the environment nothing
+    waits.
     """
     size = math.prod(shape) * like.element_size()
     poisoned = torch.are_deterministic_algorithms_enabled() and deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    if size < POOLED_BYTES or poisoned or _off:
-        return torch.empty(tuple(shape), dtype=like.dtype, memory_format=format)
+    if size < POOLED_BYTES or poisoned or _off or like.device.type != "cpu":
+        return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=format)
     n, c, h, w = shape
     strides = (h * w * c, 1, w * c, c) if format == torch.channels_last else (c * h * w, h * w, w, 1)
     capsule = _native.kernels("cpu").pool_empty(DTYPE_CODES[like.dtype], (n, c, h, w), strides, size)

@@ -1,0 +1,562 @@
+// Multi-branch depthwise convolution on CUDA. A thread owns a channel and a strip of a row: it
+// slides over registers, while the 16 channels of a tile are in shared memory. Blocks walk over
+// tiles; how the sums over pixels are cut depends on the shape alone.
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "../multi_depthwise.h"
+#include "depthwise_plane.cuh"
+#include "element.cuh"
+#include "kernel_launch.cuh"
+#include "launch.h"
+
+namespace asose::cuda {
+namespace {
+
+constexpr int kStrip = 8;     // pixels of a thread, in a row
+constexpr int kTileRows = 8;  // of the tensor whose strips the threads own
+constexpr int kMaxStrips = 2;
+constexpr int kThreads = kChannels * kTileRows * kMaxStrips;
+constexpr int kBlocksPerMultiprocessor = 3;  // at least; it bounds the registers of a thread
+constexpr int64_t kMaxSlices = 256;
+
+// Weight gradients: a worker, 16 threads, has a run of up to 7 taps in a row of a kernel.
+constexpr int kRun = 7;
+constexpr int kMaxWorkers = 24;  // one block has the 23 of (3, 5, 7; dilation 1), (3, 5; 2)
+constexpr int kWorkerBlocksPerMultiprocessor = 2;
+
+constexpr int kReduceColumns = 32;
+constexpr int kReduceParts = 8;
+
+constexpr int64_t kMaxBlocks = 0x7fffffff;
+
+struct Branch {
+  int kernel, dilation, pad;
+  int first_tap;
+  void* output;  // or its gradient, null where there is none
+
+  __host__ __device__ int runs() const { return (kernel + kRun - 1) / kRun; }
+  __host__ __device__ int workers() const { return kernel * runs(); }
+};
+
+// Kernel parameter.
+struct Convolution {
+  int64_t images, channels, height, width, out_height, out_width;
+  bool relu, affine;
+  int inputs, branches, taps;
+  int halo;
+  int strips;
+  int64_t groups;  // of channels
+  int64_t slices;  // of the tiles
+  const void* params;
+  const void* x[kMaxBranches];
+  void* grad_x[kMaxBranches];
+  Branch branch[kMaxBranches];
+
+  __device__ int first_branch(int input) const { return inputs == 1 ? 0 : input; }
+  __device__ int last_branch(int input) const { return inputs == 1 ? branches : input + 1; }
+
+  template <class T>
+  __device__ const Acc<T>* param(int64_t row) const {
+    return static_cast<const Acc<T>*>(params) + row * channels;
+  }
+  template <class T>
+  __device__ Plane<T> input_plane(int input) const {
+    return {static_cast<const T*>(x[input]),
+            height,
+            width,
+            channels,
+            relu,
+            affine,
+            param<T>(taps + input),
+            param<T>(taps + inputs + input)};
+  }
+  template <class T>
+  __device__ Plane<T> output_plane(int b) const {
+    return {static_cast<const T*>(branch[b].output), out_height, out_width, channels};
+  }
+};
+
+// Of the tile that an input is read into, and of one for the gradient of an output.
+template <int kStride>
+__host__ __device__ Extent input_extent(const Convolution& op) {
+  return {(kTileRows - 1) * kStride + 1 + 2 * op.halo,
+          (kStrip * op.strips - 1) * kStride + 1 + 2 * op.halo};
+}
+template <int kStride>
+__host__ __device__ int grad_margin(const Convolution& op) {
+  return (op.halo + kStride - 1) / kStride;
+}
+template <int kStride>
+__host__ __device__ Extent grad_extent(const Convolution& op) {
+  const int margins = 2 * grad_margin<kStride>(op);
+  return {kTileRows / kStride + margins, kStrip * op.strips / kStride + margins};
+}
+
+__host__ __device__ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+struct Corner {
+  int64_t image, top, left;
+};
+
+// The tiles of a tensor, and what a block does with them: a task, such as an input, for a group of
+// channels and a slice of the tiles.
+struct Work {
+  int64_t down, across, tile_width;
+  int64_t task, first_channel, slice, unit, last_unit;
+
+  __device__ Work(const Convolution& op, int64_t height, int64_t width)
+      : down(ceil_div(height, kTileRows)),
+        across(ceil_div(width, kStrip * op.strips)),
+        tile_width(kStrip * op.strips) {
+    const int64_t block = blockIdx.x, units = op.images * down * across;
+    slice = block % op.slices;
+    first_channel = block / op.slices % op.groups * kChannels;
+    task = block / op.slices / op.groups;
+    const int64_t each = units / op.slices, more = units % op.slices;
+    unit = slice * each + (slice < more ? slice : more);
+    last_unit = unit + each + (slice < more);
+  }
+  __device__ Corner corner() const {
+    return {unit / (down * across), unit / across % down * kTileRows, unit % across * tile_width};
+  }
+};
+
+// The place of a thread in a tile.
+struct Place {
+  int channel, row, column;
+
+  __device__ Place()
+      : channel(threadIdx.x % kChannels),
+        row(threadIdx.x / kChannels % kTileRows),
+        column(threadIdx.x / (kChannels * kTileRows) * kStrip) {}
+};
+
+// A kernel size and dilation, known to the compiler or not.
+template <int kKernel, int kDilation>
+struct Fixed {
+  static constexpr int kernel = kKernel, dilation = kDilation, pad = kDilation * (kKernel - 1) / 2;
+};
+struct Any {
+  int kernel, dilation, pad;
+};
+
+template <bool kFixed, class Body>
+__device__ void with_kernel(const Branch& branch, Body body) {
+  if constexpr (kFixed) {
+    if (branch.dilation == 1) {
+      if (branch.kernel == 3) return body(Fixed<3, 1>{});
+      if (branch.kernel == 5) return body(Fixed<5, 1>{});
+      if (branch.kernel == 7) return body(Fixed<7, 1>{});
+    } else if (branch.dilation == 2) {
+      if (branch.kernel == 3) return body(Fixed<3, 2>{});
+      if (branch.kernel == 5) return body(Fixed<5, 2>{});
+    }
+  }
+  body(Any{branch.kernel, branch.dilation, branch.pad});
+}
+
+template <class Kernel>
+constexpr bool is_fixed = !std::is_same_v<Kernel, Any>;
+
+// Calls tap(t, value) for tap first + t of a row of the kernel, t < count, where value(i) is what
+// it meets at pixel i of a strip, at `column` of the tile for the first tap of the row.
+template <int kStride, class Tile, class Kernel, class Tap>
+__device__ void slide(const Tile& tile, int row, int column, Kernel kernel, int first, int count,
+                      Tap tap) {
+  if constexpr (is_fixed<Kernel>) {
+    constexpr int kWindow = (kStrip - 1) * kStride + (Kernel::kernel - 1) * Kernel::dilation + 1;
+    typename Tile::A window[kWindow];
+#pragma unroll
+    for (int i = 0; i < kWindow; ++i) window[i] = tile(row, column + i);
+#pragma unroll
+    for (int t = 0; t < Kernel::kernel; ++t)
+      tap(t, [&](int i) { return window[i * kStride + t * Kernel::dilation]; });
+  } else {
+#pragma unroll
+    for (int t = 0; t < kRun; ++t)
+      if (t < count)
+        tap(t,
+            [&](int i) { return tile(row, column + i * kStride + (first + t) * kernel.dilation); });
+  }
+}
+
+// y_b = conv(v, w_b)
+template <class T, int kStride, class Tile>
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
+    multi_depthwise_fwd_kernel(const __grid_constant__ Convolution op) {
+  using A = Acc<T>;
+  Work work(op, op.out_height, op.out_width);
+  const Place place;
+  const int input = static_cast<int>(work.task);
+  const int64_t channel = work.first_channel + place.channel;
+  const Plane<T> x = op.input_plane<T>(input);
+  Tile tile(input_extent<kStride>(op));
+  for (; work.unit < work.last_unit; ++work.unit) {
+    const Corner corner = work.corner();
+    tile.read(x.image(corner.image), corner.top * kStride - op.halo,
+              corner.left * kStride - op.halo, work.first_channel);
+    const int64_t oy = corner.top + place.row, ox = corner.left + place.column;
+    const int64_t left = op.out_width - ox;
+    if (channel >= op.channels || oy >= op.out_height || left <= 0) continue;
+    for (int b = op.first_branch(input); b < op.last_branch(input); ++b) {
+      const A* const weights = op.param<T>(op.branch[b].first_tap) + channel;
+      A sum[kStrip] = {};
+      with_kernel<Tile::kFixed>(op.branch[b], [&](auto kernel) {
+        const int margin = op.halo - kernel.pad;
+#pragma unroll 1
+        for (int ty = 0; ty < kernel.kernel; ++ty)
+#pragma unroll 1
+          for (int first = 0; first < kernel.kernel; first += kRun)
+            slide<kStride>(tile, place.row * kStride + ty * kernel.dilation + margin,
+                           place.column * kStride + margin, kernel, first, kernel.kernel - first,
+                           [&](int t, auto value) {
+                             const A weight =
+                                 __ldg(weights + (ty * kernel.kernel + first + t) * op.channels);
+#pragma unroll
+                             for (int i = 0; i < kStrip; ++i) sum[i] += weight * value(i);
+                           });
+      });
+      T* const y = const_cast<T*>(op.output_plane<T>(b).image(corner.image).at(oy, ox, channel));
+#pragma unroll
+      for (int i = 0; i < kStrip; ++i)
+        if (i < left) y[i * op.channels] = static_cast<T>(sum[i]);
+    }
+  }
+}
+
+// sum[i] += what the taps of a row of the kernel bring from a row of the output's gradient to pixel
+// `column` + i of the input, `column` a multiple of 8. The tile begins `margin` pixels of the
+// output before the input's.
+template <int kStride, class Tile, class Kernel, class A>
+__device__ void scatter(const Tile& tile, int row, int column, int margin, Kernel kernel,
+                        const A* weights, int64_t channels, A (&sum)[kStrip]) {
+  if constexpr (is_fixed<Kernel>) {
+    constexpr int kBefore = (Kernel::pad + kStride - 1) / kStride;
+    constexpr int kWindow = kBefore + (kStrip - 1 + Kernel::pad) / kStride + 1;
+    A window[kWindow];
+#pragma unroll
+    for (int i = 0; i < kWindow; ++i)
+      window[i] = tile(row, column / kStride + margin - kBefore + i);
+#pragma unroll
+    for (int tx = 0; tx < Kernel::kernel; ++tx) {
+      const A weight = __ldg(weights + tx * channels);
+#pragma unroll
+      for (int i = 0; i < kStrip; ++i) {
+        const int at = i + Kernel::pad - tx * Kernel::dilation + kBefore * kStride;
+        if (at % kStride == 0) sum[i] += weight * window[at / kStride];
+      }
+    }
+  } else {
+#pragma unroll 1
+    for (int tx = 0; tx < kernel.kernel; ++tx) {
+      const A weight = __ldg(weights + tx * channels);
+#pragma unroll
+      for (int i = 0; i < kStrip; ++i) {
+        const int at = column + i + kernel.pad - tx * kernel.dilation + margin * kStride;
+        if (at % kStride == 0) sum[i] += weight * tile(row, at / kStride);
+      }
+    }
+  }
+}
+
+// grad_x = scale g_u, and this slice's sums of g_u x and g_u, g_u = g_v where u > 0.
+template <class T, int kStride, class Tile>
+__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
+    multi_depthwise_bwd_x_kernel(const __grid_constant__ Convolution op, Acc<T>* partials) {
+  using A = Acc<T>;
+  Work work(op, op.height, op.width);
+  const Place place;
+  const int input = static_cast<int>(work.task);
+  T* const grad_x = static_cast<T*>(op.grad_x[input]);
+  if (!grad_x && !partials) return;
+  const int64_t channel = work.first_channel + place.channel;
+  const Plane<T> x = op.input_plane<T>(input);
+  const Activation<A> activation = x.activation(channel);
+  const int margin = grad_margin<kStride>(op);
+  Tile tile(grad_extent<kStride>(op));
+  A sum_scale = 0, sum_shift = 0;
+  for (; work.unit < work.last_unit; ++work.unit) {
+    const Corner corner = work.corner();
+    const int64_t iy = corner.top + place.row, ix = corner.left + place.column;
+    const int64_t left = op.width - ix;
+    const bool present = channel < op.channels && iy < op.height && left > 0;
+    A sum[kStrip] = {};
+    for (int b = op.first_branch(input); b < op.last_branch(input); ++b) {
+      if (!op.branch[b].output) continue;
+      tile.read(op.output_plane<T>(b).image(corner.image), corner.top / kStride - margin,
+                corner.left / kStride - margin, work.first_channel);
+      if (!present) continue;
+      const A* const weights = op.param<T>(op.branch[b].first_tap) + channel;
+      with_kernel<Tile::kFixed>(op.branch[b], [&](auto kernel) {
+#pragma unroll 1
+        for (int ty = 0; ty < kernel.kernel; ++ty) {
+          const int at = place.row + kernel.pad - ty * kernel.dilation + margin * kStride;
+          if (at % kStride == 0)
+            scatter<kStride>(tile, at / kStride, place.column, margin, kernel,
+                             weights + ty * kernel.kernel * op.channels, op.channels, sum);
+        }
+      });
+    }
+    if (!present) continue;
+    const int64_t offset = x.image(corner.image).at(iy, ix, channel) - x.data;
+#pragma unroll
+    for (int i = 0; i < kStrip; ++i) {
+      if (i >= left) continue;
+      A grad = sum[i];
+      if (op.relu || partials) {
+        const A value = static_cast<A>(__ldg(x.data + offset + i * op.channels));
+        if (!activation.passes(value)) grad = 0;
+        sum_scale += grad * value;
+        sum_shift += grad;
+      }
+      if (grad_x) grad_x[offset + i * op.channels] = static_cast<T>(activation.scale * grad);
+    }
+  }
+  if (!partials) return;
+
+  __shared__ A sums[2][kThreads];
+  sums[0][threadIdx.x] = sum_scale;
+  sums[1][threadIdx.x] = sum_shift;
+  __syncthreads();
+  if (threadIdx.x >= kChannels || channel >= op.channels) return;
+  for (int t = threadIdx.x + kChannels; t < blockDim.x; t += kChannels) {
+    sum_scale += sums[0][t];
+    sum_shift += sums[1][t];
+  }
+  A* const rows = partials + (work.slice * (op.taps + 2 * op.inputs) + op.taps) * op.channels;
+  rows[input * op.channels + channel] = sum_scale;
+  rows[(op.inputs + input) * op.channels + channel] = sum_shift;
+}
+
+// This slice's sums of dL/dw, a run of taps a worker.
+template <class T, int kStride, class Tile>
+__global__ void __launch_bounds__(kChannels* kMaxWorkers, kWorkerBlocksPerMultiprocessor)
+    multi_depthwise_bwd_weights_kernel(const __grid_constant__ Convolution op, int64_t rows,
+                                       int worker_groups, Acc<T>* partials) {
+  using A = Acc<T>;
+  Work work(op, op.out_height, op.out_width);
+  const int input = static_cast<int>(work.task / worker_groups);
+  const int64_t channel = work.first_channel + threadIdx.x % kChannels;
+
+  int worker = static_cast<int>(work.task % worker_groups * (blockDim.x / kChannels) +
+                                threadIdx.x / kChannels);
+  int b = op.first_branch(input);
+  const int last = op.last_branch(input);
+  while (b < last && worker >= op.branch[b].workers()) worker -= op.branch[b++].workers();
+  const bool present = b < last && channel < op.channels;
+  const Branch branch = op.branch[b < last ? b : 0];
+  const int ty = worker / branch.runs(), first = worker % branch.runs() * kRun;
+  const int count = branch.kernel - first < kRun ? branch.kernel - first : kRun;
+
+  const Plane<T> x = op.input_plane<T>(input);
+  const Plane<T> grads = op.output_plane<T>(b < last ? b : 0);
+  Tile tile(input_extent<kStride>(op));
+  A sum[kRun] = {};
+  for (; work.unit < work.last_unit; ++work.unit) {
+    const Corner corner = work.corner();
+    tile.read(x.image(corner.image), corner.top * kStride - op.halo,
+              corner.left * kStride - op.halo, work.first_channel);
+    if (!present || !grads.data) continue;
+    const Plane<T> grad_image = grads.image(corner.image);
+    with_kernel<Tile::kFixed>(branch, [&](auto kernel) {
+      const int margin = op.halo - kernel.pad;
+      for (int row = 0; row < kTileRows && corner.top + row < op.out_height; ++row)
+        for (int column = 0; column < kStrip * op.strips; column += kStrip) {
+          const int64_t left = op.out_width - corner.left - column;
+          if (left <= 0) break;
+          const T* const from = grad_image.at(corner.top + row, corner.left + column, channel);
+          A grad[kStrip];
+#pragma unroll
+          for (int i = 0; i < kStrip; ++i)
+            grad[i] = i < left ? static_cast<A>(__ldg(from + i * op.channels)) : A{0};
+          // A value that is not finite must not meet the zeros beyond the row.
+          slide<kStride>(tile, row * kStride + ty * kernel.dilation + margin,
+                         column * kStride + margin, kernel, first, count, [&](int t, auto value) {
+#pragma unroll
+                           for (int i = 0; i < kStrip; ++i)
+                             if (i < left) sum[t] += grad[i] * value(i);
+                         });
+        }
+    });
+  }
+  if (!present) return;
+  A* const to = partials +
+                (work.slice * rows + branch.first_tap + ty * branch.kernel + first) * op.channels +
+                channel;
+#pragma unroll
+  for (int t = 0; t < kRun; ++t)
+    if (t < count) to[t * op.channels] = sum[t];
+}
+
+// sums: the partial sums of all slices in an order that their number fixes; 0 in elements that are
+// not wanted, before `first` and from `last` on.
+template <class A>
+__global__ void __launch_bounds__(kReduceColumns* kReduceParts)
+    multi_depthwise_reduce_kernel(const A* partials, int64_t slices, int64_t elements,
+                                  int64_t first, int64_t last, A* sums) {
+  __shared__ double parts[kReduceParts][kReduceColumns];
+  const int column = threadIdx.x % kReduceColumns, part = threadIdx.x / kReduceColumns;
+  const int64_t element = int64_t{blockIdx.x} * kReduceColumns + column;
+  const bool wanted = element >= first && element < last;
+  double sum = 0;
+  if (wanted)
+    for (int64_t slice = part; slice < slices; slice += kReduceParts)
+      sum += partials[slice * elements + element];
+  parts[part][column] = sum;
+  __syncthreads();
+  if (part || element >= elements) return;
+  for (int p = 1; p < kReduceParts; ++p) sum += parts[p][column];
+  sums[element] = static_cast<A>(sum);
+}
+
+Convolution convolution(const MultiDepthwise& op) {
+  Convolution result = {};
+  result.images = op.images, result.channels = op.channels;
+  result.height = op.height, result.width = op.width;
+  result.out_height = (op.height - 1) / op.stride + 1;
+  result.out_width = (op.width - 1) / op.stride + 1;
+  result.relu = op.relu, result.affine = op.affine;
+  result.inputs = op.inputs, result.branches = op.branches;
+  result.taps = static_cast<int>(op.taps()), result.halo = static_cast<int>(op.halo());
+  result.groups = ceil_div(op.channels, kChannels);
+  result.params = op.params;
+  int first_tap = 0;
+  for (int b = 0; b < op.branches; ++b) {
+    const int kernel = static_cast<int>(op.kernels[b]),
+              dilation = static_cast<int>(op.dilations[b]);
+    result.branch[b] = {kernel, dilation, dilation * (kernel - 1) / 2, first_tap, nullptr};
+    first_tap += kernel * kernel;
+  }
+  for (int i = 0; i < op.inputs; ++i) result.x[i] = op.x[i];
+  return result;
+}
+
+template <class Tile>
+struct Type {
+  using type = Tile;
+};
+
+// Calls launch(Type<Tile>, bytes): a tile in shared memory, as wide as the tensor needs and the
+// memory allows, or else one that is read from the image. extent() is that of the tile.
+template <class T, class GetExtent, class Launch>
+void with_tile(Convolution& op, int64_t width, GetExtent extent, Launch launch) {
+  const int wide = width > kStrip ? kMaxStrips : 1;
+  // float64 is for checks, and not worth the code.
+  if constexpr (!std::is_same_v<T, double>) {
+    constexpr size_t kStatic = 2 * sizeof(float) * kThreads;
+    for (op.strips = wide; op.strips; --op.strips) {
+      const size_t bytes = SharedTile<T>::bytes(extent());
+      if (bytes + kStatic <= shared_limit()) return launch(Type<SharedTile<T>>{}, bytes);
+    }
+  }
+  op.strips = wide;
+  launch(Type<DirectTile<T>>{}, size_t{0});
+}
+
+template <class Body>
+void with_stride(int stride, Body body) {
+  if (stride == 1)
+    body(std::integral_constant<int, 1>{});
+  else
+    body(std::integral_constant<int, 2>{});
+}
+
+// Of `tasks` that do not sum over slices: one tile a block, if there may be so many.
+int64_t free_slices(const Convolution& op, int64_t height, int64_t width, int64_t tasks) {
+  const int64_t units =
+      op.images * ceil_div(height, kTileRows) * ceil_div(width, kStrip * op.strips);
+  return std::clamp<int64_t>(units, 1, std::max<int64_t>(kMaxBlocks / (tasks * op.groups), 1));
+}
+
+int threads(const Convolution& op) { return kChannels * kTileRows * op.strips; }
+
+template <class T, int kStride>
+void forward(Convolution op, Stream stream) {
+  with_tile<T>(
+      op, op.out_width, [&] { return input_extent<kStride>(op); },
+      [&](auto tile, size_t bytes) {
+        using Tile = typename decltype(tile)::type;
+        op.slices = free_slices(op, op.out_height, op.out_width, op.inputs);
+        launch_kernel("multi_depthwise_fwd_kernel", multi_depthwise_fwd_kernel<T, kStride, Tile>,
+                      op.slices * op.groups * op.inputs, threads(op), bytes, stream, op);
+      });
+}
+
+template <class T, int kStride>
+void backward_x(Convolution op, int64_t slices, Acc<T>* partials, Stream stream) {
+  with_tile<T>(
+      op, op.width, [&] { return grad_extent<kStride>(op); },
+      [&](auto tile, size_t bytes) {
+        using Tile = typename decltype(tile)::type;
+        op.slices = partials ? slices : free_slices(op, op.height, op.width, op.inputs);
+        launch_kernel("multi_depthwise_bwd_x_kernel",
+                      multi_depthwise_bwd_x_kernel<T, kStride, Tile>,
+                      op.slices * op.groups * op.inputs, threads(op), bytes, stream, op, partials);
+      });
+}
+
+template <class T, int kStride>
+void backward_weights(Convolution op, int64_t slices, int64_t rows, Acc<T>* partials,
+                      Stream stream) {
+  int most = 0;  // workers of an input
+  for (int b = 0, workers = 0; b < op.branches; ++b) {
+    workers = op.branch[b].workers() + (op.inputs == 1 ? workers : 0);
+    most = std::max(most, workers);
+  }
+  const int workers = static_cast<int>(ceil_div(std::min(most, kMaxWorkers), 2) * 2);
+  const int worker_groups = static_cast<int>(ceil_div(most, workers));
+  with_tile<T>(
+      op, op.out_width, [&] { return input_extent<kStride>(op); },
+      [&](auto tile, size_t bytes) {
+        using Tile = typename decltype(tile)::type;
+        op.slices = slices;
+        launch_kernel("multi_depthwise_bwd_weights_kernel",
+                      multi_depthwise_bwd_weights_kernel<T, kStride, Tile>,
+                      slices * op.groups * op.inputs * worker_groups, kChannels * workers, bytes,
+                      stream, op, rows, worker_groups, partials);
+      });
+}
+
+}  // namespace
+
+int64_t multi_depthwise_slices(const MultiDepthwise& op) {
+  const int64_t tiles = op.images * ceil_div(op.height, kTileRows) * ceil_div(op.width, kStrip);
+  return std::clamp<int64_t>(tiles, 1, kMaxSlices);
+}
+
+void multi_depthwise_forward(const MultiDepthwiseForward& args, Stream stream) {
+  if (!args.op.images) return;
+  Convolution op = convolution(args.op);
+  for (int b = 0; b < op.branches; ++b) op.branch[b].output = args.y[b];
+  with_element(args.op.dtype, [&](auto zero) {
+    with_stride(args.op.stride,
+                [&](auto stride) { forward<decltype(zero), decltype(stride)::value>(op, stream); });
+  });
+}
+
+void multi_depthwise_backward(const MultiDepthwiseBackward& args, Stream stream) {
+  Convolution op = convolution(args.op);
+  bool need_x = args.need_affine;
+  for (int b = 0; b < op.branches; ++b) op.branch[b].output = const_cast<void*>(args.grad[b]);
+  for (int i = 0; i < op.inputs; ++i) need_x |= (op.grad_x[i] = args.grad_x[i]) != nullptr;
+  const int64_t slices = multi_depthwise_slices(args.op), rows = args.op.rows();
+  with_element(args.op.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    Acc<T>* const partials = static_cast<Acc<T>*>(args.partials);
+    with_stride(args.op.stride, [&](auto stride) {
+      constexpr int kStride = decltype(stride)::value;
+      if (args.need_weights) backward_weights<T, kStride>(op, slices, rows, partials, stream);
+      if (need_x) backward_x<T, kStride>(op, slices, args.need_affine ? partials : nullptr, stream);
+    });
+    if (!args.need_weights && !args.need_affine) return;
+    const int64_t elements = rows * op.channels, taps = op.taps * op.channels;
+    launch_kernel("multi_depthwise_reduce_kernel", multi_depthwise_reduce_kernel<Acc<T>>,
+                  ceil_div(elements, kReduceColumns), kReduceColumns * kReduceParts, 0, stream,
+                  partials, slices, elements, args.need_weights ? int64_t{0} : taps,
+                  args.need_affine ? elements : taps, static_cast<Acc<T>*>(args.grad_params));
+  });
+}
+
+}  // namespace asose::cuda
