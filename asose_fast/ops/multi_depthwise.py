@@ -21,6 +21,7 @@ registry.register(
     {
         "reference": "asose_fast.ops.multi_depthwise",
         "cpu": "asose_fast.ops.native.multi_depthwise",
+        "triton": "asose_fast.ops.triton.multi_depthwise",
     },
 )
 
