@@ -18,11 +18,14 @@ from asose_fast.ops.mixed_norm_sum import backward as exact_sum_backward
 from asose_fast.ops.mixed_norm_sum import forward as exact_sum
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
 from asose_fast.ops.mixed_norm_sum import reference as norm_sum_reference
+from asose_fast.ops.multi_depthwise import Plan
 from asose_fast.ops.multi_depthwise import reference as depthwise_reference
 from asose_fast.ops.pool_pair import backward as exact_pool_backward
 from asose_fast.ops.pool_pair import pool_pair_bwd
 from asose_fast.ops.pool_pair import reference as pool_reference
+from asose_fast.ops.separable import backward as exact_separable_backward
 from asose_fast.ops.separable import reference as separable_reference
+from asose_fast.ops.separable import separable_bwd, separable_fwd
 from tests.ops.backend_checks import BackendChecks
 from tests.ops.depthwise_cases import SUPERNET, Case, check, eighths
 
@@ -239,25 +242,18 @@ def make_case(checks, shape, branches, dtype, *, own, stride, affine, relu=True,
     return Case(tensors, options, grads, {name: [True] * len(group) for name, group in tensors.items()}, own)
 
 
-class MultiDepthwiseChecks(LayerChecks):
-    function, reference, pointwise = staticmethod(ops.multi_depthwise), staticmethod(depthwise_reference), False
+class DepthwiseChecks(LayerChecks):
+    pointwise = False
 
-    def check(self, *arguments, need=None, **options) -> None:
+    def check(self, *arguments, **options) -> None:
         case = make_case(self, *arguments, pointwise=self.pointwise, **options)
-        check(self.function, self.reference, case._replace(need=case.need | (need or {})), self.backend)
-
-    @pytest.mark.parametrize("stride", [1, 2])
-    @pytest.mark.parametrize(("own", "affine"), [(False, False), (True, True)])
-    def test_the_supernets_branches(self, stride, own, affine):
-        self.check((1, 3, 9, 6), SUPERNET, torch.float32, own=own, stride=stride, affine=affine)
+        # Depthwise outputs are rounded before the pointwise convolution reads them.
+        check(self.function, self.reference, case, self.backend, slack=3 if self.pointwise else 1)
 
     @EVERY_SHAPE_AND_DTYPE
     @pytest.mark.parametrize(("stride", "own"), [(1, False), (1, True), (2, False)])
     def test_any_shape(self, shape, dtype, stride, own):
         self.check(shape, [(1, 1), (3, 2)], dtype, own=own, stride=stride, affine=not own)
-
-    def test_other_kernels(self):
-        self.check((1, 2, 5, 6), [(1, 1), (3, 3), (9, 1), (7, 2)], torch.float64, own=False, stride=1, affine=False)
 
     @pytest.mark.parametrize("own", [False, True])
     def test_only_what_is_needed(self, own):
@@ -300,3 +296,55 @@ class MultiDepthwiseChecks(LayerChecks):
             leaves = [*xs, *(t for group in weights for t in group), *affine]
             results.append([*ys, *torch.autograd.grad(ys, leaves, case.grads)])
         assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+class MultiDepthwiseChecks(DepthwiseChecks):
+    function, reference = staticmethod(ops.multi_depthwise), staticmethod(depthwise_reference)
+
+    @pytest.mark.parametrize("stride", [1, 2])
+    @pytest.mark.parametrize(("own", "affine"), [(False, False), (True, True)])
+    def test_the_supernets_branches(self, stride, own, affine):
+        self.check((1, 3, 9, 6), SUPERNET, torch.float32, own=own, stride=stride, affine=affine)
+
+    def test_other_kernels(self):
+        self.check((1, 2, 5, 6), [(1, 1), (3, 3), (9, 1), (7, 2)], torch.float64, own=False, stride=1, affine=False)
+
+
+class SeparableChecks(DepthwiseChecks):
+    function, reference, pointwise = staticmethod(ops.separable), staticmethod(separable_reference), True
+
+    def arguments(self, dtype, own, shape=(2, 5, 6, 7)):
+        kernels, dilations = (3, 1, 5), (1, 1, 2)
+        plan = Plan(kernels, dilations, 3 if own else 1, 1, True, True)
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        xs = [eighths(shape, dtype).to(self.device) for _ in range(plan.inputs)]
+        xs = [x.contiguous(memory_format=torch.channels_last) for x in xs]
+        params = eighths((sum(plan.rows), shape[1]), wide).to(self.device)
+        return xs, params, eighths((3, shape[1], shape[1]), wide).to(self.device), plan
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_statistics_come_with_the_outputs(self, dtype):
+        xs, params, pointwise, plan = self.arguments(dtype, own=False)
+        zs, *found = separable_fwd(xs, params, pointwise, *plan, True)
+        for got, exact in zip(found, exact_statistics(zs), strict=True):
+            close(got, exact, torch.float32, "statistics")
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize("own", [False, True])
+    @pytest.mark.parametrize("absent", [(), (1,)])
+    def test_backward_applies_that_of_norms(self, dtype, own, absent):
+        xs, params, pointwise, plan = self.arguments(dtype, own)
+        grads, zs = ([self.random(*xs[0].shape, dtype=dtype) for _ in range(3)] for _ in range(2))
+        zs[2] = None
+        for b in absent:
+            grads[b] = zs[b] = None
+        tables = self.random(3, 4, 5, dtype=torch.float64)
+        need = ([True] * len(xs), True, True, True)
+        got = separable_bwd(grads, zs, tables, xs, params, pointwise, *plan, *need)
+        wide = [[None if t is None else t.double() for t in group] for group in (grads, zs, xs)]
+        exact = exact_separable_backward(*wide[:2], tables, wide[2], params.double(), pointwise.double(), plan, *need)
+        for a, b in zip([*got[0], *got[1:]], [*exact[0], *exact[1:]], strict=True):
+            close(a, b, dtype, "gradient")
+
+    def test_more_pixels_than_a_chunk(self):
+        self.check((1, 3, 43, 29), [(1, 1)], torch.float64, own=False, stride=1, affine=False)

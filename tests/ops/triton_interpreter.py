@@ -1,7 +1,13 @@
 """The Triton kernels in Triton's interpreter. Run by test_triton.py in a process with TRITON_INTERPRET=1."""
 
 from tests.ops.backend_checks import ArchWeightsChecks, MixedSumChecks
-from tests.ops.layer_checks import BatchStatisticsChecks, MixedNormSumChecks, MultiDepthwiseChecks, PoolPairChecks
+from tests.ops.layer_checks import (
+    BatchStatisticsChecks,
+    MixedNormSumChecks,
+    MultiDepthwiseChecks,
+    PoolPairChecks,
+    SeparableChecks,
+)
 
 
 class TestArchWeights(ArchWeightsChecks):
@@ -25,4 +31,8 @@ class TestPoolPair(PoolPairChecks):
 
 
 class TestMultiDepthwise(MultiDepthwiseChecks):
+    backend, device = "triton", "cpu"
+
+
+class TestSeparable(SeparableChecks):
     backend, device = "triton", "cpu"

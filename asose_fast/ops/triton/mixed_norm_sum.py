@@ -14,16 +14,55 @@ from asose_fast.ops.triton.tiles import accumulator, channel_space, grid, place,
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 _ELEMENTS = 4096
+_ELEMENTS_OF_SUM = 8192
+"""More, so that a thread that reads two tables for each of its channels has rows enough to use them on."""
+
+
+@triton.jit
+def _of_every_channel(value: tl.tensor, channel: tl.tensor) -> tl.tensor:
+    # A vector, because the interpreter cannot widen a scalar condition.
+    return tl.load(value) + tl.zeros(channel.shape, value.dtype.element_ty)
+
+
+@triton.jit
+def _terms_kernel(
+    weights: tl.tensor,
+    gamma: tl.tensor,  # or None, like beta: known when compiling
+    beta: tl.tensor,
+    means: tl.tensor,
+    rstds: tl.tensor,
+    tables: tl.tensor,  # (2 K + 1, C): what is subtracted from z_k, what it is multiplied by; what is added at the end
+    channels: tl.int64,
+    BRANCHES: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> None:
+    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    present = channel < channels
+    offset = tl.zeros([BLOCK_C], tl.float64)
+    for k in tl.static_range(BRANCHES):
+        of_k = k * channels + channel
+        w = tl.load(weights + k).to(tl.float64)
+        mean = tl.load(means + of_k, mask=present, other=0.0)
+        scale = w * tl.load(rstds + of_k, mask=present, other=0.0)
+        if gamma is not None:
+            scale *= tl.load(gamma + of_k, mask=present, other=0.0).to(tl.float64)
+        # Means are subtracted before anything is scaled, and what rounding takes from them joins the offset.
+        center = mean.to(tables.dtype.element_ty)
+        term = scale * (center.to(tl.float64) - mean)
+        if beta is not None:
+            term += w * tl.load(beta + of_k, mask=present, other=0.0).to(tl.float64)
+        offset += tl.where(w != 0, term, 0.0)
+        to = tables + 2 * of_k - channel
+        tl.store(to, tl.where(w != 0, center, 0.0), mask=present)
+        tl.store(to + channels, tl.where(w != 0, scale, 0.0).to(center.dtype), mask=present)
+    tl.store(tables + 2 * BRANCHES * channels + channel, offset.to(tables.dtype.element_ty), mask=present)
 
 
 @triton.jit
 def _mixed_norm_sum_fwd_kernel(
     xs: tl.tuple,
     weights: tl.tensor,
-    gamma: tl.tensor,  # or None, like beta: known when compiling
-    beta: tl.tensor,
-    means: tl.tensor,
-    rstds: tl.tensor,
+    tables: tl.tensor,
     y: tl.tensor,
     rows: tl.int64,
     channels: tl.int64,
@@ -34,29 +73,18 @@ def _mixed_norm_sum_fwd_kernel(
     BLOCK_C: tl.constexpr,
 ) -> None:
     at, inside, channel, present = place(rows, channels, inner, BLOCK_P, BLOCK_C)
-    total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
-    offset = tl.zeros([BLOCK_C], tl.float64)
+    offset = tl.load(tables + 2 * BRANCHES * channels + channel, mask=present, other=0.0)
+    total = tl.zeros([BLOCK_P, BLOCK_C], ACC) + offset[None, :]
     for k in tl.static_range(len(xs)):
-        w = tl.load(weights + k + 0 * channel)  # a vector: the interpreter cannot widen a scalar condition
+        w = _of_every_channel(weights + k, channel)
         # Unlike a branch, an empty mask leaves the loads of several inputs in flight at once.
         x = tl.load(xs[k] + at, mask=inside & (w != 0)[None, :], other=0.0).to(ACC)
         if k < BRANCHES:
-            of_k = k * channels + channel
-            mean = tl.load(means + of_k, mask=present, other=0.0)
-            scale = w.to(tl.float64) * tl.load(rstds + of_k, mask=present, other=0.0)
-            if gamma is not None:
-                scale *= tl.load(gamma + of_k, mask=present, other=0.0).to(tl.float64)
-            scale = tl.where(w != 0, scale, 0.0)
-            # Means are subtracted before anything is scaled, and what rounding takes from them joins the offset.
-            center = tl.where(w != 0, mean, 0.0).to(ACC)
-            term = scale * (center.to(tl.float64) - mean)
-            if beta is not None:
-                term += w.to(tl.float64) * tl.load(beta + of_k, mask=present, other=0.0).to(tl.float64)
-            offset += tl.where(w != 0, term, 0.0)
-            total += scale.to(ACC)[None, :] * (x - center[None, :])
+            center = tl.load(tables + 2 * k * channels + channel, mask=present, other=0.0)
+            scale = tl.load(tables + (2 * k + 1) * channels + channel, mask=present, other=0.0)
+            total += scale[None, :] * (x - center[None, :])
         else:
             total += w.to(ACC)[None, :] * x
-    total += offset.to(ACC)[None, :]
     tl.store(y + at, total.to(y.dtype.element_ty), mask=inside)
 
 
@@ -64,7 +92,7 @@ def _mixed_norm_sum_fwd_kernel(
 def _sums_kernel(
     grad: tl.tensor,
     xs: tl.tuple,
-    means: tl.tensor,
+    centers: tl.tensor,
     partials: tl.tensor,  # (tasks, 1 + K + J, C)
     rows: tl.int64,
     channels: tl.int64,
@@ -84,7 +112,7 @@ def _sums_kernel(
         if READ[k]:
             x = tl.load(xs[k] + at, mask=inside, other=0.0).to(ACC)
             if k < BRANCHES:
-                x -= tl.load(means + k * channels + channel, mask=present, other=0.0).to(ACC)[None, :]
+                x -= tl.load(centers + k * channels + channel, mask=present, other=0.0)[None, :]
             total = tl.sum(tl.where(inside, g * x, 0.0), axis=0)
         tl.store(to + (1 + k) * channels, total, mask=present)
 
@@ -112,7 +140,7 @@ def _tables_kernel(
     if sums is not None:
         s0 = tl.load(sums + channel, mask=present, other=0.0)
     for k in tl.static_range(len(READ)):
-        w = tl.load(weights + k + 0 * channel)
+        w = tl.load(weights + k)
         scale = none + w.to(tl.float64)
         center = none
         slope = none
@@ -161,7 +189,7 @@ def _grads_kernel(
     g = tl.load(grad + at, mask=inside, other=0.0).to(ACC)
     for k in tl.static_range(len(NEED)):
         if NEED[k]:
-            w = tl.load(weights + k + 0 * channel)
+            w = _of_every_channel(weights + k, channel)
             table = tables + k * 4 * channels + channel
             value = tl.load(table, mask=present, other=0.0)[None, :] * g
             if k < len(BATCH):
@@ -181,13 +209,19 @@ def forward(
     """y = sum_k w_k BN_k(z_k) + sum_j v_j x_j."""
     format = memory_format(xs[0])
     y = torch.empty_like(xs[0], memory_format=format)
-    space = channel_space(y, format)
-    blocks = tile(*space[:2], _ELEMENTS)
-    if y.numel():
-        _mixed_norm_sum_fwd_kernel[grid(*space[:2], blocks)](
-            _dense(xs, format), weights.contiguous(), *map(_contiguous, (gamma, beta)), *map(_wide, (mean, rstd)),
-            y, *space, len(mean), accumulator(y.dtype), *blocks,
-        )  # fmt: skip
+    if y.numel() == 0:
+        return y
+    space, branches = channel_space(y, format), len(mean)
+    rows, channels, _ = space
+    blocks = tile(rows, channels, _ELEMENTS_OF_SUM)
+    programs, weights = grid(rows, channels, blocks), weights.contiguous()
+    tables = y.new_empty(2 * branches + 1, channels, dtype=accumulation_dtype(y.dtype))
+    _terms_kernel[(programs[1],)](
+        weights, *map(_contiguous, (gamma, beta)), *map(_wide, (mean, rstd)), tables, channels, branches, blocks[1]
+    )
+    _mixed_norm_sum_fwd_kernel[programs](
+        _dense(xs, format), weights, tables, y, *space, branches, accumulator(y.dtype), *blocks
+    )
     return y
 
 
@@ -220,7 +254,7 @@ def backward(
     if need_sums:
         partials = tables.new_empty(programs[0], 1 + len(read), channels)
         if rows:
-            _sums_kernel[programs](grad, inputs, mean, partials, *space, tuple(read), len(mean), acc, *blocks)
+            _sums_kernel[programs](grad, inputs, mean.to(tables.dtype), partials, *space, tuple(read), len(mean), acc, *blocks)
         sums = partials.sum(0, dtype=torch.float64)
     _tables_kernel[(programs[1],)](
         sums, weights, gamma, mean, rstd, tables, rows, channels, tuple(batch), tuple(read), acc, blocks[1]

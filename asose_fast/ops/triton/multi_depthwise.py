@@ -24,19 +24,39 @@ _TASKS = 256
 """
 
 Taps = tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]
-"""Of an input: offsets (rows, columns), and for each the branches that meet there and their rows of params."""
+"""Of an input: offsets (rows, columns), and for each which of its branches meet there, and their rows of params."""
 
 
-def _taps(plan: Plan, branches: list[int]) -> Taps:
+def _taps(plan: Plan, branches: tuple[int, ...]) -> Taps:
     """The offsets of branches that share an input."""
     first = [sum(plan.taps[:b]) for b in range(len(plan.kernels))]
     found: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for b in branches:
+    for m, b in enumerate(branches):
         kernel, dilation, pad = plan.kernels[b], plan.dilations[b], plan.pad(b)
         for tap in range(kernel * kernel):
             offset = tap // kernel * dilation - pad, tap % kernel * dilation - pad
-            found.setdefault(offset, []).append((b, first[b] + tap))
+            found.setdefault(offset, []).append((m, first[b] + tap))
     return tuple((*offset, tuple(met)) for offset, met in sorted(found.items()))
+
+
+@triton.constexpr_function
+def _pick(tree: tl.constexpr, *path: tl.constexpr) -> tl.constexpr:
+    # Of tuples in tuples in tuples the compiler itself can give neither elements nor lengths.
+    for i in path:
+        tree = tree[i]
+    return tree
+
+
+@triton.constexpr_function
+def _size(tree: tl.constexpr, *path: tl.constexpr) -> tl.constexpr:
+    for i in path:
+        tree = tree[i]
+    return len(tree)
+
+
+@triton.jit
+def _add(totals: tl.tuple, i: tl.constexpr, value: tl.tensor) -> tl.tuple:
+    return totals[:i] + (totals[i] + value,) + totals[i + 1 :]
 
 
 @triton.jit
@@ -93,7 +113,7 @@ def _multi_depthwise_fwd_kernel(
     out_height: tl.int32,
     out_width: tl.int32,
     TAPS: tl.constexpr,  # of every input
-    BRANCHES: tl.constexpr,  # of every input: from where to where
+    BRANCHES: tl.constexpr,  # of every input
     WEIGHTS: tl.constexpr,
     STRIDE: tl.constexpr,
     RELU: tl.constexpr,
@@ -109,20 +129,19 @@ def _multi_depthwise_fwd_kernel(
     for i in tl.static_range(len(TAPS)):
         scale, shift = _affine(params, i, len(TAPS), WEIGHTS, channels, channel, present, AFFINE)
         totals = ()
-        for _ in tl.static_range(BRANCHES[i], BRANCHES[i + 1]):
+        for _ in tl.static_range(_size(BRANCHES, i)):
             totals = totals + (tl.zeros([BLOCK_P, BLOCK_C], ACC),)
-        for o in tl.static_range(len(TAPS[i])):
-            r, c = row * STRIDE + TAPS[i][o][0], column * STRIDE + TAPS[i][o][1]
+        for o in tl.static_range(_size(TAPS, i)):
+            r, c = row * STRIDE + _pick(TAPS, i, o, 0), column * STRIDE + _pick(TAPS, i, o, 1)
             valid = (exists & (r >= 0) & (r < height) & (c >= 0) & (c < width))[:, None] & present[None, :]
             at = (((image * height + r) * width + c) * channels)[:, None] + channel[None, :]
             v = _active(xs[i], at, valid, scale, shift, RELU, AFFINE, ACC)
-            for m in tl.static_range(len(TAPS[i][o][2])):
-                w = tl.load(params + TAPS[i][o][2][m][1] * channels + channel, mask=present, other=0.0)
-                b: tl.constexpr = TAPS[i][o][2][m][0] - BRANCHES[i]
-                totals = totals[:b] + (totals[b] + w[None, :] * v,) + totals[b + 1 :]
-        for b in tl.static_range(BRANCHES[i], BRANCHES[i + 1]):
-            y = totals[b - BRANCHES[i]].to(ys[b].dtype.element_ty)
-            tl.store(ys[b] + to, y, mask=exists[:, None] & present[None, :])
+            for m in tl.static_range(_size(TAPS, i, o, 2)):
+                w = tl.load(params + _pick(TAPS, i, o, 2, m, 1) * channels + channel, mask=present, other=0.0)
+                totals = _add(totals, _pick(TAPS, i, o, 2, m, 0), w[None, :] * v)
+        for m in tl.static_range(_size(BRANCHES, i)):
+            y = ys[_pick(BRANCHES, i, m)]
+            tl.store(y + to, totals[m].to(y.dtype.element_ty), mask=exists[:, None] & present[None, :])
 
 
 @triton.jit
@@ -139,6 +158,7 @@ def _inputs_bwd_kernel(
     out_height: tl.int32,
     out_width: tl.int32,
     TAPS: tl.constexpr,
+    BRANCHES: tl.constexpr,
     NEED: tl.constexpr,
     WEIGHTS: tl.constexpr,
     STRIDE: tl.constexpr,
@@ -156,17 +176,18 @@ def _inputs_bwd_kernel(
     for i in tl.static_range(len(TAPS)):
         if NEED[i] or partials is not None:
             total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
-            for o in tl.static_range(len(TAPS[i])):
+            for o in tl.static_range(_size(TAPS, i)):
                 # The outputs to which the pixel is an input by this offset.
-                top, left = row - TAPS[i][o][0], column - TAPS[i][o][1]
+                top, left = row - _pick(TAPS, i, o, 0), column - _pick(TAPS, i, o, 1)
                 r, c = top // STRIDE, left // STRIDE
                 valid = exists & (top >= 0) & (left >= 0) & (r < out_height) & (c < out_width)
                 if STRIDE > 1:
                     valid = valid & (top % STRIDE == 0) & (left % STRIDE == 0)
                 at = (((image * out_height + r) * out_width + c) * channels)[:, None] + channel[None, :]
-                for m in tl.static_range(len(TAPS[i][o][2])):
-                    w = tl.load(params + TAPS[i][o][2][m][1] * channels + channel, mask=present, other=0.0)
-                    g = tl.load(grads[TAPS[i][o][2][m][0]] + at, mask=valid[:, None] & present[None, :], other=0.0)
+                for m in tl.static_range(_size(TAPS, i, o, 2)):
+                    w = tl.load(params + _pick(TAPS, i, o, 2, m, 1) * channels + channel, mask=present, other=0.0)
+                    grad = grads[_pick(BRANCHES, i, _pick(TAPS, i, o, 2, m, 0))]
+                    g = tl.load(grad + at, mask=valid[:, None] & present[None, :], other=0.0)
                     total += w[None, :] * g.to(ACC)
             scale, shift = _affine(params, i, len(TAPS), WEIGHTS, channels, channel, present, AFFINE)
             x = tl.load(xs[i] + to, mask=inside, other=0.0).to(ACC)
@@ -229,7 +250,7 @@ def _kernel_row(
             valid = (line & (c >= 0) & (c < width))[:, None] & present[None, :]
             at = (((image * height + r) * width + c) * channels)[:, None] + channel[None, :]
             v = _active(x, at, valid, scale, shift, RELU, AFFINE, ACC)
-            totals = totals[:j] + (totals[j] + g * v,) + totals[j + 1 :]
+            totals = _add(totals, j, g * v)
     for j in tl.static_range(KERNEL):
         tl.store(partials + j * channels + channel, tl.sum(totals[j], axis=0), mask=present)
 
@@ -265,11 +286,10 @@ def _weights_bwd_kernel(
     line = tl.program_id(2)
     for b in tl.static_range(len(KERNELS)):
         if USED[b]:
-            i: tl.constexpr = b if len(xs) > 1 else 0
-            scale, shift = _affine(params, i, len(xs), WEIGHTS, channels, channel, present, AFFINE)
+            scale, shift = _affine(params, b % len(xs), len(xs), WEIGHTS, channels, channel, present, AFFINE)
             if (line >= 0) & (line < KERNELS[b]):
                 _kernel_row(
-                    grads[b], xs[i], scale, shift, of_task + (FIRST[b] + line * KERNELS[b]) * channels,
+                    grads[b], xs[b % len(xs)], scale, shift, of_task + (FIRST[b] + line * KERNELS[b]) * channels,
                     images, channels, height, width, out_height, out_width, channel, present, tiles,
                     (line - KERNELS[b] // 2) * DILATIONS[b],
                     KERNELS[b], DILATIONS[b], STRIDE, RELU, AFFINE, ACC, BLOCK_P, BLOCK_C,
@@ -285,12 +305,10 @@ def forward(xs: list[Tensor], params: Tensor, plan: Plan) -> list[Tensor]:
     if x.numel() == 0:
         return list(ys)
     blocks = pixel_tile(shape, _ELEMENTS)
-    branches = list(range(len(ys)))
-    groups = [branches] if plan.inputs == 1 else [[b] for b in branches]
+    branches = _branches(plan, [True] * len(ys))
     _multi_depthwise_fwd_kernel[grid(n * out[0] * out[1], c, blocks)](
-        _dense(xs), params.contiguous(), ys, *_sizes(x, out), tuple(_taps(plan, group) for group in groups),
-        (*(group[0] for group in groups), len(ys)), sum(plan.taps), plan.stride, plan.relu, plan.affine,
-        accumulator(x.dtype), *blocks,
+        _dense(xs), params.contiguous(), ys, *_sizes(x, out), tuple(_taps(plan, some) for some in branches), branches,
+        sum(plan.taps), plan.stride, plan.relu, plan.affine, accumulator(x.dtype), *blocks,
     )  # fmt: skip
     return list(ys)
 
@@ -320,11 +338,10 @@ def backward(
         blocks = pixel_tile(x.shape, _ELEMENTS)
         programs = grid(n * h * w, c, blocks)
         partials = params.new_empty(programs[0], 2 * plan.inputs, c) if need_affine else None
-        groups = [[b for b, u in enumerate(used) if u and i == (b if plan.inputs > 1 else 0)]
-                  for i in range(plan.inputs)]  # fmt: skip
+        branches = _branches(plan, used)
         _inputs_bwd_kernel[programs](
-            given, dense, params, grad_xs, partials, *_sizes(x, out), tuple(_taps(plan, group) for group in groups),
-            tuple(need_x), weights, plan.stride, plan.relu, plan.affine, acc, *blocks,
+            given, dense, params, grad_xs, partials, *_sizes(x, out), tuple(_taps(plan, some) for some in branches),
+            branches, tuple(need_x), weights, plan.stride, plan.relu, plan.affine, acc, *blocks,
         )  # fmt: skip
         if partials is not None:
             torch.sum(partials, 0, out=grad_params[weights:])
@@ -342,6 +359,12 @@ def backward(
         )  # fmt: skip
         torch.sum(partials, 0, out=grad_params[:weights])
     return [t for t, need in zip(grad_xs, need_x, strict=True) if need], grad_params
+
+
+def _branches(plan: Plan, used: list[bool]) -> tuple[tuple[int, ...], ...]:
+    """The used branches of every input."""
+    branches = tuple(b for b, is_used in enumerate(used) if is_used)
+    return (branches,) if plan.inputs == 1 else tuple((b,) if is_used else () for b, is_used in enumerate(used))
 
 
 def _sizes(x: Tensor, out: list[int]) -> tuple[int, ...]:
