@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from asose_fast.ops.autocast import computing_dtype, without_autocast
 from asose_fast.ops.batch_statistics import batch_statistics
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
 from asose_fast.ops.mixed_sum import mixed_sum_fwd
@@ -16,6 +17,9 @@ from asose_fast.ops.multi_depthwise import Plan, accumulation_dtype, pack, unpac
 from asose_fast.ops.norms import affine_parameters, check_count, normalisation, of_batch, update_running
 from asose_fast.ops.pool_pair import pool_pair_bwd, pool_pair_fwd
 from asose_fast.ops.separable import pack_pointwise, separable_bwd, separable_fwd
+
+OPERATORS = ("separable", "pool_pair", "batch_statistics", "mixed_norm_sum")
+"""What a mixed layer is made of."""
 
 T = TypeVar("T")
 
@@ -67,7 +71,10 @@ def mixed_layer(
         recompute: whether backward computes the outputs of chains and pools again instead of keeping them.
 
     Returns:
-        y (N, C, ceil(H / stride), ceil(W / stride)), channels_last.
+        y (N, C, ceil(H / stride), ceil(W / stride)), channels_last, in the dtype of x.
+
+    Under autocast a float32 x is computed with in autocast's dtype; parameters, their gradients, statistics and sums
+    stay in float32 or more.
 
     Raises:
         ValueError: chains not sorted by length, or fewer than two values a channel where a norm needs the statistics
@@ -76,6 +83,8 @@ def mixed_layer(
     lengths = [len(chain) for chain in chains]
     if lengths != sorted(lengths, reverse=True):
         raise ValueError(f"mixed_layer: the longest chains must come first, got lengths {lengths}")
+    given, x = x, x.to(computing_dtype(x))
+    plain = [x if t is given else t for t in plain]
     acc = accumulation_dtype(x.dtype)
     stages = [[chain[d] for chain in chains if len(chain) > d] for d in range(max(lengths, default=0))]
     layer = _Layer(
@@ -93,14 +102,16 @@ def mixed_layer(
     if plain_weights is None:
         plain_weights = weights.new_ones(len(plain))
     affine = [affine_parameters(row[: len(after)]) for row, after in zip(layer.norms, stages[1:], strict=False)]
-    y: Tensor = _MixedLayer.apply(
+    arguments = (
         layer, weights.to(acc), plain_weights.to(acc), x.contiguous(memory_format=torch.channels_last),
         *(t for pair in [*affine, affine_parameters(layer.last_norms)] for t in pair),
         *(stage.depthwise.weight for row in stages for stage in row),
         *(stage.pointwise.weight for row in stages for stage in row),
         *(t.to(x.dtype).contiguous(memory_format=torch.channels_last) for t in (*zs, *plain)),
     )  # fmt: skip
-    return y
+    with without_autocast(x):
+        y: Tensor = _MixedLayer.apply(*arguments)
+    return y.to(given.dtype)
 
 
 def _plan(stages: Sequence[Stage], stride: int, depth: int) -> Plan:

@@ -181,7 +181,9 @@ class PoolPairChecks(LayerChecks):
         grads = [self.random(*got[0].shape, dtype=dtype) for _ in range(2)]
         for used in ([0, 1], [0], [1]) if shape[1] < 8 else ([0, 1],):
             (a,), (b,) = (
-                torch.autograd.grad([ys[i] for i in used], x, [grads[i].to(ys[i].dtype) for i in used], retain_graph=True)
+                torch.autograd.grad(
+                    [ys[i] for i in used], x, [grads[i].to(ys[i].dtype) for i in used], retain_graph=True
+                )
                 for ys, x in ((got, x), (exact, wide))
             )
             close(a, b, dtype, "gradient of x")
@@ -269,8 +271,8 @@ class DepthwiseChecks(LayerChecks):
     def test_relu_keeps_nan(self):
         x = torch.ones(1, 2, 5, 5, device=self.device)
         x[0, 1, 2, 2] = torch.nan
-        pointwise = [torch.eye(2, device=self.device)[:, :, None, None]] * self.pointwise
-        (y,) = self.function(x, [torch.ones(2, 1, 3, 3, device=self.device)], *[pointwise] * self.pointwise, dilations=[1])
+        weights = [[torch.ones(2, 1, 3, 3)], [torch.eye(2)[:, :, None, None]]][: 1 + self.pointwise]
+        (y,) = self.function(x, *([w.to(self.device) for w in group] for group in weights), dilations=[1])
         assert y[0, 1, 1:4, 1:4].isnan().all()
         assert self.pointwise or y[0, 0].isfinite().all()
 

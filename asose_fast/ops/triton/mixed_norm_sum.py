@@ -192,8 +192,8 @@ def _grads_kernel(
             w = _of_every_channel(weights + k, channel)
             table = tables + k * 4 * channels + channel
             value = tl.load(table, mask=present, other=0.0)[None, :] * g
-            if k < len(BATCH):
-                if BATCH[k]:  # noqa: SIM102 (an index that must exist when compiling)
+            if k < len(BATCH):  # noqa: SIM102 (when compiling, BATCH[k] is looked up before an `and` is decided)
+                if BATCH[k]:
                     center = tl.load(table + channels, mask=present, other=0.0)[None, :]
                     slope = tl.load(table + 2 * channels, mask=present, other=0.0)[None, :]
                     shift = tl.load(table + 3 * channels, mask=present, other=0.0)[None, :]
@@ -254,7 +254,9 @@ def backward(
     if need_sums:
         partials = tables.new_empty(programs[0], 1 + len(read), channels)
         if rows:
-            _sums_kernel[programs](grad, inputs, mean.to(tables.dtype), partials, *space, tuple(read), len(mean), acc, *blocks)
+            _sums_kernel[programs](
+                grad, inputs, mean.to(tables.dtype), partials, *space, tuple(read), len(mean), acc, *blocks
+            )
         sums = partials.sum(0, dtype=torch.float64)
     _tables_kernel[(programs[1],)](
         sums, weights, gamma, mean, rstd, tables, rows, channels, tuple(batch), tuple(read), acc, blocks[1]

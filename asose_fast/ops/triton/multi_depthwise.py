@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -22,6 +24,9 @@ _TILES = 16
 _TASKS = 256
 """Tasks of weight gradients, at most: with the rows of kernels and the groups of channels enough programs for any GPU.
 """
+
+_MOST_TAPS = 400
+"""Taps of all branches that a kernel is unrolled over, at most; the five branches of the supernet have 117."""
 
 Taps = tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]
 """Of an input: offsets (rows, columns), and for each which of its branches meet there, and their rows of params."""
@@ -56,7 +61,7 @@ def _size(tree: tl.constexpr, *path: tl.constexpr) -> tl.constexpr:
 
 @triton.jit
 def _add(totals: tl.tuple, i: tl.constexpr, value: tl.tensor) -> tl.tuple:
-    return totals[:i] + (totals[i] + value,) + totals[i + 1 :]
+    return totals[:i] + (totals[i] + value,) + totals[i + 1 :]  # noqa: RUF005 (the compiler knows no star)
 
 
 @triton.jit
@@ -128,9 +133,9 @@ def _multi_depthwise_fwd_kernel(
     to = (pixel * channels)[:, None] + channel[None, :]
     for i in tl.static_range(len(TAPS)):
         scale, shift = _affine(params, i, len(TAPS), WEIGHTS, channels, channel, present, AFFINE)
-        totals = ()
+        totals: tl.tuple = ()
         for _ in tl.static_range(_size(BRANCHES, i)):
-            totals = totals + (tl.zeros([BLOCK_P, BLOCK_C], ACC),)
+            totals = totals + (tl.zeros([BLOCK_P, BLOCK_C], ACC),)  # noqa: RUF005
         for o in tl.static_range(_size(TAPS, i)):
             r, c = row * STRIDE + _pick(TAPS, i, o, 0), column * STRIDE + _pick(TAPS, i, o, 1)
             valid = (exists & (r >= 0) & (r < height) & (c >= 0) & (c < width))[:, None] & present[None, :]
@@ -235,9 +240,9 @@ def _kernel_row(
     BLOCK_C: tl.constexpr,
 ) -> None:
     # The gradients of one row of a kernel, over the tiles of a task; `down` is where the row lies.
-    totals = ()
+    totals: tl.tuple = ()
     for _ in tl.static_range(KERNEL):
-        totals = totals + (tl.zeros([BLOCK_P, BLOCK_C], ACC),)
+        totals = totals + (tl.zeros([BLOCK_P, BLOCK_C], ACC),)  # noqa: RUF005
     for t in range(tiles):
         tile = tl.program_id(0) * tiles + t
         pixel, image, row, column, exists = pixels(images, out_height, out_width, tile, BLOCK_P)
@@ -295,6 +300,12 @@ def _weights_bwd_kernel(
                     KERNELS[b], DILATIONS[b], STRIDE, RELU, AFFINE, ACC, BLOCK_P, BLOCK_C,
                 )  # fmt: skip
             line -= KERNELS[b]
+
+
+def unfit(shape: Sequence[int], plan: Plan) -> str | None:
+    """Plans of more than 400 taps are left to another backend: the kernels are unrolled over taps, and must compile."""
+    taps = sum(plan.taps)
+    return f"{taps} taps, more than {_MOST_TAPS}, are too many to unroll a kernel over" if taps > _MOST_TAPS else None
 
 
 def forward(xs: list[Tensor], params: Tensor, plan: Plan) -> list[Tensor]:

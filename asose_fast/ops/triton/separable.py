@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops import registry
+from asose_fast.ops.autocast import without_autocast
 from asose_fast.ops.multi_depthwise import Plan, empty_channels_last
 from asose_fast.ops.triton.tiles import accumulator, grid, place, tile
 
@@ -56,14 +57,15 @@ def forward(
     xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: Plan, statistics: bool
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """The outputs of all branches and, where wanted, their means and variances (else empty tensors)."""
-    ys = registry.select("multi_depthwise", xs[0]).forward(xs, params, plan)
+    ys = registry.select("multi_depthwise", xs[0], plan).forward(xs, params, plan)
     matrices = pointwise.to(xs[0].dtype)
-    with _full_precision(xs[0]):
+    with without_autocast(xs[0]):
         zs = [_like_image(_pixels(y) @ w.t(), y) for y, w in zip(ys, matrices, strict=True)]
     if statistics:
         mean, var = registry.select("batch_statistics", zs[0]).forward(zs)
-        return zs, mean, var
-    return zs, *(params.new_empty(0, dtype=torch.float64) for _ in range(2))
+    else:
+        mean, var = (params.new_empty(0, dtype=torch.float64) for _ in range(2))
+    return zs, mean, var
 
 
 def backward(
@@ -80,15 +82,15 @@ def backward(
     need_affine: bool,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """The gradients of the inputs that need it, of params and of pointwise (else empty tensors)."""
-    depthwise = registry.select("multi_depthwise", xs[0])
+    depthwise = registry.select("multi_depthwise", xs[0], plan)
     used = [g is not None for g in grads]
     grad_pointwise = torch.zeros_like(pointwise) if need_pointwise else params.new_empty(0)
     grad_ys: list[Tensor | None] = [None] * len(grads)
     if any(used):
         branches = list(compress(range(len(grads)), used))
-        grad_zs = _grad_z([grads[b] for b in branches], [zs[b] for b in branches], _rows(tables, branches))
+        grad_zs = _grad_z([g for g in grads if g is not None], [zs[b] for b in branches], _rows(tables, branches))
         matrices = pointwise.to(xs[0].dtype)
-        with _full_precision(xs[0]):
+        with without_autocast(xs[0]):
             for b, grad_z in zip(branches, grad_zs, strict=True):
                 grad_ys[b] = _like_image(_pixels(grad_z) @ matrices[b], grad_z)
             if need_pointwise:
@@ -125,7 +127,7 @@ def _of_branches(
     if len(branches) == len(plan.kernels):
         return xs, params, plan
     own = branches if plan.inputs > 1 else [0]
-    *rows, = params.split(plan.rows)
+    rows = params.split(plan.rows)
     kept = [rows[b] for b in branches] + [_rows(row, own) for row in rows[len(plan.kernels) :]]
     kernels, dilations = (tuple(values[b] for b in branches) for values in (plan.kernels, plan.dilations))
     return [xs[i] for i in own], torch.cat(kept), plan._replace(kernels=kernels, dilations=dilations, inputs=len(own))
@@ -160,8 +162,3 @@ def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     if a.is_cuda and a.dtype != dtype:
         return torch.bmm(a.mT, b, out_dtype=dtype)
     return torch.bmm(a.to(dtype).mT, b.to(dtype))
-
-
-def _full_precision(x: Tensor) -> torch.autocast:
-    """Tensors are in their dtypes already: autocast must not narrow them further."""
-    return torch.autocast(x.device.type, enabled=False)
