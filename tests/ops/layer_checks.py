@@ -6,6 +6,7 @@ A test module subclasses the classes with a backend and a device, as those of `b
 from __future__ import annotations
 
 import copy
+import importlib
 
 import pytest
 import torch
@@ -26,8 +27,14 @@ from asose_fast.ops.pool_pair import reference as pool_reference
 from asose_fast.ops.separable import backward as exact_separable_backward
 from asose_fast.ops.separable import reference as separable_reference
 from asose_fast.ops.separable import separable_bwd, separable_fwd
+from asose_fast.space import CANDIDATES
+from tests.helpers import make_batch, make_network, plain_loss
 from tests.ops.backend_checks import BackendChecks
 from tests.ops.depthwise_cases import SUPERNET, Case, check, eighths
+from tests.ops.test_mixed_layer import Layer, assert_close, results
+from tests.space.test_stacked import assert_close as candidates_close
+from tests.space.test_stacked import pair
+from tests.space.test_stacked import results as results_of
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2, torch.float16: 4e-3}
@@ -350,3 +357,98 @@ class SeparableChecks(DepthwiseChecks):
 
     def test_more_pixels_than_a_chunk(self):
         self.check((1, 3, 43, 29), [(1, 1)], torch.float64, own=False, stride=1, affine=False)
+
+
+class MixedLayerChecks(LayerChecks):
+    """A whole layer and a whole network, as on a GPU: the host does not look at the weights."""
+
+    @pytest.fixture(autouse=True)
+    def _weights_are_not_seen(self, monkeypatch):
+        monkeypatch.setattr(importlib.import_module("asose_fast.ops.mixed_layer"), "_seen", lambda _: None)
+
+    @pytest.mark.parametrize(
+        ("lengths", "stride", "kinds", "options"),
+        [
+            ((2, 1), 1, ("affine", "plain"), {"shortcut": True}),
+            ((2, 2), 2, ("affine", "eval"), {"recompute": True}),
+            ((2, 1), 1, ("plain",), {"tracked": [True, False, False, True]}),
+            ((), 1, ("affine",), {"shortcut": True}),
+        ],
+        ids=str,
+    )
+    def test_matches_the_modules(self, lengths, stride, kinds, options):
+        layer = Layer(3, stride, lengths, kinds=kinds, convolutions=[(3, 1), (1, 1), (3, 2)]).to(self.device)
+        values, grad = layer.values((2, 3, 5, 4), plain=1, shortcut=options.get("shortcut", False))
+        values["weights"][-1] = 0
+        values, grad = {name: t.to(self.device) for name, t in values.items()}, grad.to(self.device)
+        exact = {name: option for name, option in options.items() if name != "recompute"}
+        expected = results(copy.deepcopy(layer), values, grad, modules=True, **exact)
+        assert_close(results(layer, values, grad, **options), expected)
+
+    @pytest.mark.parametrize("broken", ["chains.0.0.0.weight", "chains.0.0.2.weight", "chains.0.1.1.weight", "zs.0"])
+    def test_a_weight_of_zero_keeps_out_what_is_not_finite(self, broken):
+        layer = Layer(3, 1, (2, 1), convolutions=[(3, 1), (1, 1)]).to(self.device)
+        values, grad = layer.values((2, 3, 3, 4))
+        values, grad = {name: t.to(self.device) for name, t in values.items()}, grad.to(self.device)
+        branch = -1 if broken == "zs.0" else 0
+        values["weights"][branch] = 0
+        expected = results(layer, values, grad)
+        (values | dict(layer.named_parameters()))[broken].detach().fill_(torch.nan)
+        got = results(layer, values, grad)
+        assert got["dweights"][branch].isnan()
+        for found in (got, expected):
+            found["dweights"][branch] = 0
+        assert_close(*({n: t for n, t in found.items() if n[0] in "yd"} for found in (got, expected)))
+
+    @pytest.mark.parametrize(("stride", "index"), [(1, None), (2, None), (1, 4)])
+    def test_a_mixed_operation_matches_its_candidates(self, stride, index):
+        plain, stacked = (m.to(self.device) for m in pair(tuple(CANDIDATES), 3, stride, torch.float64))
+        k = len(CANDIDATES)
+        weights = torch.rand(k).double() if index is None else torch.eye(k).double()[index]
+        x, weights = self.random(2, 3, 5, 4, dtype=torch.float64), weights.to(self.device)
+        assert [(n, t.shape) for n, t in plain.state_dict().items()] == [
+            (n, t.shape) for n, t in stacked.state_dict().items()
+        ]
+        candidates_close(results_of(stacked, x, weights, index, 0.3), results_of(plain, x, weights, index, 0.3), 1e-10)
+
+    def test_autocast_computes_in_bfloat16_and_keeps_parameters_and_statistics(self):
+        plain, stacked = (m.to(self.device) for m in pair(("sep_conv_3x3", "max_pool_3x3"), 4, 1, torch.float32))
+        x, weights = self.random(3, 4, 5, 6, dtype=torch.bfloat16), torch.rand(2).to(self.device)
+        twin = copy.deepcopy(stacked)
+        expected = results_of(plain.double(), x.double(), weights.double())
+        with torch.autocast(self.device, torch.bfloat16):
+            got = results_of(stacked, x, weights)
+            wide = twin(x.float(), weights)
+        assert got["y"].dtype == torch.bfloat16
+        assert wide.dtype == torch.float32
+        assert torch.equal(wide, wide.bfloat16().float())
+        for name, value in expected.items():
+            if name not in ("y", "dx"):
+                assert got[name].dtype in (torch.float32, torch.int64), name
+            error = (got[name].double() - value).abs().max() / value.abs().max().clamp_min(1)
+            assert error <= 0.05, f"{name}: off by {error}"
+
+    @pytest.mark.parametrize("kind", ["soft", "hard", "sampled"])
+    def test_a_network_matches_its_modules(self, kind):
+        names = ("none", "avg_pool_3x3", "max_pool_3x3", "skip_connect", "sep_conv_3x3", "dil_conv_3x3")
+        network = make_network(names, depth=2, channels=3).double().to(self.device)
+        for block in network.evolvable_blocks():
+            block.mixed.fused = True
+        plain = copy.deepcopy(network)
+        x, y = (t.to(self.device) for t in make_batch(3, 6, dtype=torch.float64))
+        path = {"soft": None, "hard": [4, 2], "sampled": [5, 4]}[kind]
+        weights = torch.rand(2, 6).double() if path is None else torch.eye(6).double()[path]
+        weights = weights.to(self.device).requires_grad_()
+        loss = torch.nn.functional.cross_entropy(network(x, None if kind == "sampled" else weights, path), y)
+        expected = plain_loss(plain, x, y, weights)
+        torch.testing.assert_close(loss, expected)
+        leaves = [[*n.parameters()] + [weights] * (kind != "sampled") for n in (network, plain)]
+        got, exact = (
+            torch.autograd.grad(total, some, allow_unused=True)
+            for total, some in zip((loss, expected), leaves, strict=True)
+        )
+        for a, b in zip(got, exact, strict=True):
+            torch.testing.assert_close(torch.zeros_like(b) if a is None else a, b, rtol=1e-9, atol=1e-10)
+        if kind != "sampled":  # the candidates that are not sampled are not run
+            for (name, a), b in zip(network.named_buffers(), plain.buffers(), strict=True):
+                torch.testing.assert_close(a, b, msg=name)

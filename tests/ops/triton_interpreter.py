@@ -3,6 +3,7 @@
 from tests.ops.backend_checks import ArchWeightsChecks, MixedSumChecks
 from tests.ops.layer_checks import (
     BatchStatisticsChecks,
+    MixedLayerChecks,
     MixedNormSumChecks,
     MultiDepthwiseChecks,
     PoolPairChecks,
@@ -35,4 +36,8 @@ class TestMultiDepthwise(MultiDepthwiseChecks):
 
 
 class TestSeparable(SeparableChecks):
+    backend, device = "triton", "cpu"
+
+
+class TestMixedLayer(MixedLayerChecks):
     backend, device = "triton", "cpu"

@@ -71,7 +71,8 @@ def _merge_kernel(
         inside = (task < tasks)[:, None] & present[None, :]
         count = tl.minimum(rows - task * BLOCK_P, BLOCK_P).to(tl.float64)
         total += count[:, None] * tl.load(of_k + task[:, None] * step, mask=inside, other=0.0)
-    mean = tl.sum(total, axis=0) / rows.to(tl.float64)
+    count_of_all = tl.zeros([BLOCK_C], tl.float64) + rows  # 1 is no tensor when compiling
+    mean = tl.sum(total, axis=0) / count_of_all
 
     total = tl.zeros([BLOCK_T, BLOCK_C], tl.float64)
     for start in range(0, tasks, BLOCK_T):
@@ -82,7 +83,7 @@ def _merge_kernel(
         within = tl.load(of_k + channels + task[:, None] * step, mask=inside, other=0.0)
         total += tl.where(inside, within + count[:, None] * shift * shift, 0.0)
     tl.store(means + k * channels + channel, mean, mask=present)
-    tl.store(variances + k * channels + channel, tl.sum(total, axis=0) / rows.to(tl.float64), mask=present)
+    tl.store(variances + k * channels + channel, tl.sum(total, axis=0) / count_of_all, mask=present)
 
 
 def forward(zs: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -159,7 +159,7 @@ def _tables_kernel(
                 s1 = rstd * (tl.load(of_sum, mask=present, other=0.0) - (mean - center) * s0)
                 tl.store(of_sum, s1, mask=present)
             if BATCH[k] and sums is not None:
-                share = scale / -count.to(tl.float64)
+                share = scale / (none - count)
                 slope = share * rstd * s1
                 shift = share * s0 - slope * (mean - center)
         to = tables + k * 4 * channels + channel
