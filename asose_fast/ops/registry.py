@@ -152,7 +152,9 @@ def why(op: str, tensor: torch.Tensor, *details: object) -> str:
 
 def rule(op: str, name: str) -> str | None:
     """In a sentence, when a backend that can run leaves calls to others; None where it never does."""
-    unfit = getattr(_implementation(op, name), "unfit", None) if name in _MODULES[op] else None
+    if name not in _MODULES[op] or (name == "triton" and importlib.util.find_spec("triton") is None):
+        return None
+    unfit = getattr(_implementation(op, name), "unfit", None)
     return unfit.__doc__ if unfit else None
 
 

@@ -38,7 +38,7 @@ from tests.space.test_stacked import results as results_of
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 2e-2, torch.float16: 4e-3}
-SHAPES = [(2, 3, 5, 6), (2, 70, 5, 7), (3, 1, 1, 2)]
+SHAPES = [(2, 3, 5, 6), (1, 66, 5, 7), (3, 1, 1, 2)]
 """Of one tile, of several with pixels and channels missing, and of fewer pixels than a kernel has taps."""
 EVERY_SHAPE_AND_DTYPE = pytest.mark.parametrize(
     ("shape", "dtype"), [(s, DTYPES[0]) for s in SHAPES] + [(SHAPES[0], d) for d in DTYPES[1:]], ids=str
@@ -96,8 +96,7 @@ class MixedNormSumChecks(LayerChecks):
         return xs, weights, *parameters, mean, torch.rsqrt(var + 1e-5)
 
     @EVERY_SHAPE_AND_DTYPE
-    @pytest.mark.parametrize("format", FORMATS)
-    @pytest.mark.parametrize(("gamma", "beta"), [(True, True), (False, False)])
+    @pytest.mark.parametrize(("format", "gamma", "beta"), [(FORMATS[0], True, True), (FORMATS[1], False, False)])
     def test_forward(self, dtype, format, shape, gamma, beta):
         arguments = self.arguments(shape, dtype, format, gamma, beta)
         y = mixed_norm_sum_fwd(*arguments)
@@ -107,14 +106,19 @@ class MixedNormSumChecks(LayerChecks):
         close(y, exact, dtype, "y")
 
     @EVERY_SHAPE_AND_DTYPE
-    @pytest.mark.parametrize("format", FORMATS)
     @pytest.mark.parametrize(
-        ("batch", "read", "need_x", "need_sums"),
+        ("format", "batch", "read", "need_x", "need_sums"),
         [
-            ([True] * 3, [True] * 5, [True] * 5, True),
-            ([False, True, False], [False, True, True, False, True], [True, True, False, False, True], True),
-            ([False] * 3, [False] * 5, [True] * 5, False),
-            ([True, True, False], [False] * 5, [False] * 5, True),
+            (FORMATS[0], [True] * 3, [True] * 5, [True] * 5, True),
+            (
+                FORMATS[1],
+                [False, True, False],
+                [False, True, True, False, True],
+                [True, True, False, False, True],
+                True,
+            ),
+            (FORMATS[0], [False] * 3, [False] * 5, [True] * 5, False),
+            (FORMATS[1], [True, True, False], [False] * 5, [False] * 5, True),
         ],
     )
     def test_backward(self, dtype, format, shape, batch, read, need_x, need_sums):
@@ -207,14 +211,14 @@ class PoolPairChecks(LayerChecks):
         grads = [self.random(*got[0].shape) for _ in range(2)]
         torch.testing.assert_close(torch.autograd.grad(got, x, grads), torch.autograd.grad(exact, x, grads))
 
-    @EVERY_SHAPE_AND_DTYPE
+    @pytest.mark.parametrize("dtype", DTYPES)
     @pytest.mark.parametrize("stride", [1, 2])
-    def test_norms_and_terms_in_backward(self, dtype, stride, shape):
-        x, *terms = (self.random(*shape, dtype=dtype) for _ in range(3))
+    def test_norms_and_terms_in_backward(self, dtype, stride):
+        x, *terms = (self.random(2, 5, 5, 6, dtype=dtype) for _ in range(3))
         avg, max = pool_reference(x, stride=stride)
         g = self.random(*avg.shape, dtype=dtype)
         acc = torch.float64 if dtype == torch.float64 else torch.float32
-        factors, tables = self.random(2, dtype=acc), self.random(2, 4, shape[1], dtype=acc)
+        factors, tables = self.random(2, dtype=acc), self.random(2, 4, 5, dtype=acc)
         for z in (max, None):
             got = pool_pair_bwd([g, g], [z, avg], tables, x, stride, terms, factors)
             exact = exact_pool_backward(
@@ -260,9 +264,12 @@ class DepthwiseChecks(LayerChecks):
         check(self.function, self.reference, case, self.backend, slack=3 if self.pointwise else 1)
 
     @EVERY_SHAPE_AND_DTYPE
-    @pytest.mark.parametrize(("stride", "own"), [(1, False), (1, True), (2, False)])
-    def test_any_shape(self, shape, dtype, stride, own):
-        self.check(shape, [(1, 1), (3, 2)], dtype, own=own, stride=stride, affine=not own)
+    def test_any_shape(self, shape, dtype):
+        self.check(shape, [(1, 1), (3, 2)], dtype, own=dtype == torch.bfloat16, stride=1, affine=True)
+
+    @pytest.mark.parametrize("own", [False, True])
+    def test_stride(self, own):
+        self.check((2, 3, 5, 6), [(1, 1), (3, 2)], torch.float32, own=own, stride=2, affine=own)
 
     @pytest.mark.parametrize("own", [False, True])
     def test_only_what_is_needed(self, own):
@@ -294,7 +301,7 @@ class DepthwiseChecks(LayerChecks):
 
     def test_the_same_bits_every_time(self):
         case = make_case(
-            self, (2, 35, 6, 7), [(3, 1), (5, 2)], torch.float32, own=False, stride=1, affine=True,
+            self, (2, 34, 5, 4), [(3, 1), (1, 1)], torch.float32, own=False, stride=1, affine=True,
             pointwise=self.pointwise,
         )  # fmt: skip
         results = []
@@ -310,10 +317,9 @@ class DepthwiseChecks(LayerChecks):
 class MultiDepthwiseChecks(DepthwiseChecks):
     function, reference = staticmethod(ops.multi_depthwise), staticmethod(depthwise_reference)
 
-    @pytest.mark.parametrize("stride", [1, 2])
-    @pytest.mark.parametrize(("own", "affine"), [(False, False), (True, True)])
-    def test_the_supernets_branches(self, stride, own, affine):
-        self.check((1, 3, 9, 6), SUPERNET, torch.float32, own=own, stride=stride, affine=affine)
+    @pytest.mark.parametrize(("stride", "own"), [(2, False), (1, True)])
+    def test_the_supernets_branches(self, stride, own):
+        self.check((1, 2, 7, 6), SUPERNET, torch.float32, own=own, stride=stride, affine=own)
 
     def test_other_kernels(self):
         self.check((1, 2, 5, 6), [(1, 1), (3, 3), (9, 1), (7, 2)], torch.float64, own=False, stride=1, affine=False)
@@ -385,7 +391,7 @@ class MixedLayerChecks(LayerChecks):
         expected = results(copy.deepcopy(layer), values, grad, modules=True, **exact)
         assert_close(results(layer, values, grad, **options), expected)
 
-    @pytest.mark.parametrize("broken", ["chains.0.0.0.weight", "chains.0.0.2.weight", "chains.0.1.1.weight", "zs.0"])
+    @pytest.mark.parametrize("broken", ["chains.0.0.0.weight", "chains.0.1.1.weight", "zs.0"])
     def test_a_weight_of_zero_keeps_out_what_is_not_finite(self, broken):
         layer = Layer(3, 1, (2, 1), convolutions=[(3, 1), (1, 1)]).to(self.device)
         values, grad = layer.values((2, 3, 3, 4))
@@ -400,12 +406,12 @@ class MixedLayerChecks(LayerChecks):
             found["dweights"][branch] = 0
         assert_close(*({n: t for n, t in found.items() if n[0] in "yd"} for found in (got, expected)))
 
-    @pytest.mark.parametrize(("stride", "index"), [(1, None), (2, None), (1, 4)])
+    @pytest.mark.parametrize(("stride", "index"), [(2, None), (1, 4)])
     def test_a_mixed_operation_matches_its_candidates(self, stride, index):
         plain, stacked = (m.to(self.device) for m in pair(tuple(CANDIDATES), 3, stride, torch.float64))
         k = len(CANDIDATES)
         weights = torch.rand(k).double() if index is None else torch.eye(k).double()[index]
-        x, weights = self.random(2, 3, 5, 4, dtype=torch.float64), weights.to(self.device)
+        x, weights = self.random(2, 3, 4, 3, dtype=torch.float64), weights.to(self.device)
         assert [(n, t.shape) for n, t in plain.state_dict().items()] == [
             (n, t.shape) for n, t in stacked.state_dict().items()
         ]
