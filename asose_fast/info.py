@@ -20,7 +20,8 @@ _PACKAGES = ("torch", "torchvision", "triton", "numpy")
 
 
 def collect() -> dict[str, Any]:
-    """Versions, processor, threads, devices; for every operator which backend runs where, and why others do not."""
+    """Versions, processor, threads, devices; for every operator which backend runs where, why others do not, and by
+    which rule a backend leaves calls to another."""
     missing = _native.kernels_missing("cpu")
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     return {
@@ -31,6 +32,10 @@ def collect() -> dict[str, Any]:
         "used": {op: {device: _used(op, device) for device in devices} for op in registry.operators()},
         "missing": {
             op: {name: reason for name in registry.BACKENDS if (reason := _missing(op, name, devices))}
+            for op in registry.operators()
+        },
+        "rules": {
+            op: {name: rule for name in registry.BACKENDS if (rule := registry.rule(op, name))}
             for op in registry.operators()
         },
     }
@@ -77,7 +82,9 @@ def main() -> None:
         for name in registry.BACKENDS:
             reason = found["missing"][op].get(name)
             used = [device for device, chosen in found["used"][op].items() if chosen == name]
-            table.add_row(op, name, reason or ("used for " + ", ".join(used) if used else "available"))
+            status = reason or ("used for " + ", ".join(used) if used else "available")
+            rule = found["rules"][op].get(name)
+            table.add_row(op, name, f"{status}. {rule}" if rule else status)
     console.print(table)
 
 

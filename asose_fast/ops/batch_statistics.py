@@ -14,7 +14,11 @@ DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 registry.register(
     "batch_statistics",
-    {"reference": "asose_fast.ops.batch_statistics", "cpu": "asose_fast.ops.native.batch_statistics"},
+    {
+        "reference": "asose_fast.ops.batch_statistics",
+        "cpu": "asose_fast.ops.native.batch_statistics",
+        "triton": "asose_fast.ops.triton.batch_statistics",
+    },
 )
 
 

@@ -9,12 +9,17 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from asose_fast.ops.autocast import computing_dtype, without_autocast
 from asose_fast.ops.batch_statistics import batch_statistics
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
+from asose_fast.ops.mixed_sum import mixed_sum_fwd
 from asose_fast.ops.multi_depthwise import Plan, accumulation_dtype, pack, unpack
 from asose_fast.ops.norms import affine_parameters, check_count, normalisation, of_batch, update_running
 from asose_fast.ops.pool_pair import pool_pair_bwd, pool_pair_fwd
 from asose_fast.ops.separable import pack_pointwise, separable_bwd, separable_fwd
+
+OPERATORS = ("separable", "pool_pair", "batch_statistics", "mixed_norm_sum")
+"""What a mixed layer is made of."""
 
 T = TypeVar("T")
 
@@ -66,7 +71,10 @@ def mixed_layer(
         recompute: whether backward computes the outputs of chains and pools again instead of keeping them.
 
     Returns:
-        y (N, C, ceil(H / stride), ceil(W / stride)), channels_last.
+        y (N, C, ceil(H / stride), ceil(W / stride)), channels_last, in the dtype of x.
+
+    Under autocast a float32 x is computed with in autocast's dtype; parameters, their gradients, statistics and sums
+    stay in float32 or more.
 
     Raises:
         ValueError: chains not sorted by length, or fewer than two values a channel where a norm needs the statistics
@@ -75,6 +83,8 @@ def mixed_layer(
     lengths = [len(chain) for chain in chains]
     if lengths != sorted(lengths, reverse=True):
         raise ValueError(f"mixed_layer: the longest chains must come first, got lengths {lengths}")
+    given, x = x, x.to(computing_dtype(x))
+    plain = [x if t is given else t for t in plain]
     acc = accumulation_dtype(x.dtype)
     stages = [[chain[d] for chain in chains if len(chain) > d] for d in range(max(lengths, default=0))]
     layer = _Layer(
@@ -92,14 +102,16 @@ def mixed_layer(
     if plain_weights is None:
         plain_weights = weights.new_ones(len(plain))
     affine = [affine_parameters(row[: len(after)]) for row, after in zip(layer.norms, stages[1:], strict=False)]
-    y: Tensor = _MixedLayer.apply(
+    arguments = (
         layer, weights.to(acc), plain_weights.to(acc), x.contiguous(memory_format=torch.channels_last),
         *(t for pair in [*affine, affine_parameters(layer.last_norms)] for t in pair),
         *(stage.depthwise.weight for row in stages for stage in row),
         *(stage.pointwise.weight for row in stages for stage in row),
         *(t.to(x.dtype).contiguous(memory_format=torch.channels_last) for t in (*zs, *plain)),
     )  # fmt: skip
-    return y
+    with without_autocast(x):
+        y: Tensor = _MixedLayer.apply(*arguments)
+    return y.to(given.dtype)
 
 
 def _plan(stages: Sequence[Stage], stride: int, depth: int) -> Plan:
@@ -263,9 +275,12 @@ class _MixedLayer(torch.autograd.Function):
         *batch, last_batch = ctx.batch
 
         # The sums of all last norms, and the gradients of what is not a chain.
-        chains, branches, w = layer.chains, len(mean), weights.tolist()
+        chains, branches = layer.chains, len(mean)
+        seen = _seen(weights)
+        counts = [True] * len(weights) if seen is None else seen
+        alive = weights[:chains] != 0 if seen is None else None
         of_chain = [
-            tracked and w[k] != 0 and (
+            tracked and counts[k] and (
                 need_x
                 or any(row[k] for group in need[1:3] for row in group if k < len(row))
                 or any(itertools.chain(*need.affine[: layer.lengths[k] - 1]))
@@ -297,8 +312,7 @@ class _MixedLayer(torch.autograd.Function):
             grad_plain_weights = sums[1 + branches :].sum(1).to(weights.dtype)
         affine: list[tuple[Tensor | None, ...]] = [(None, None)]
         if need_gamma or need_beta:
-            own = weights[:branches, None].double()
-            own = own * own.new_tensor([*layer.tracked, *[True] * layer.others])[:, None]
+            own = _keep(weights[:branches, None].double(), [*layer.tracked, *[True] * layer.others])
             affine = [(torch.where(own == 0, 0, own * s1), own * s0)]
 
         depthwise: list[list[Tensor | None]] = []
@@ -325,11 +339,14 @@ class _MixedLayer(torch.autograd.Function):
             )
             # What is not used is not read: the gradient stands in for it.
             inputs = [z if u else grad for z, u in zip(outputs[depth - 1], used, strict=False)] if depth else [x]
+            rows_alive = None if alive is None else _rows_of(alive, plan)
             grad_inputs, params, matrices = separable_bwd(
-                given, zs_read, torch.cat([of_inputs, tables[inner:size]]), inputs, stage.params, stage.pointwise,
+                given, zs_read, torch.cat([of_inputs, tables[inner:size]]), inputs,
+                _only(rows_alive, stage.params), _only(alive, stage.pointwise),
                 *plan, used if depth else [need_x],
                 any(need.depthwise[depth]), any(need.pointwise[depth]), need_affine,
             )  # fmt: skip
+            params, matrices = _only(rows_alive, params), _only(alive, matrices)
             outputs[depth].clear()
             rows: list[Any] = unpack(params, plan) if len(params) else [None] * len(plan.rows)
             depthwise.insert(0, [row if u else None for row, u in zip(rows, used, strict=False)])
@@ -344,23 +361,25 @@ class _MixedLayer(torch.autograd.Function):
             mean, rstd = before.mean[:size], before.rstd[:size]
             s0 = rows[-1].double() if need_affine else torch.zeros_like(mean)
             s1 = rstd * (rows[-2].double() - mean * s0) if need_affine else s0
-            s1 = s1.masked_fill(~torch.tensor(used, device=s1.device)[:, None], 0)  # its statistics may not be finite
+            s1 = _only(alive, _keep(s1, used))  # the statistics of others may not be finite
             affine.insert(0, (s1, s0))
-            of_inputs = _table(scale, s0, s1, mean, rstd, grad)
+            of_inputs = _only(alive, _table(scale, s0, s1, mean, rstd, grad))
             given = [next(found) if u else None for u in used]
             zs_read = [z if b else None for z, b in zip(inputs, batch[depth - 1], strict=False)]
 
-        terms_of_x = [(grad, v) for v, same in zip(w[branches:], layer.plain_is_x, strict=True) if same and need_x]
+        terms = [grad] * sum(layer.plain_is_x) if need_x else []
+        factors = [v for v, same in zip(weights[branches:].unbind(), layer.plain_is_x, strict=True) if same and need_x]
+        if grad_x is not None and (terms or any(of_pools)):
+            terms, factors = [*terms, grad_x], [*factors, weights.new_ones(())]
         if any(of_pools):
-            terms_of_x += [] if grad_x is None else [(grad_x, 1.0)]
             grad_x = pool_pair_bwd(
-                [grad if n and w[chains + p] != 0 else None for p, n in enumerate(of_pools)],
+                [grad if n and counts[chains + p] else None for p, n in enumerate(of_pools)],
                 [z if b else None for z, b in zip(pooled, last_batch[chains:], strict=False)],
-                tables[chains : chains + 2], x, layer.stride, [t for t, _ in terms_of_x], [v for _, v in terms_of_x],
+                tables[chains : chains + 2], x, layer.stride, terms,
+                torch.stack(factors) if factors else weights[:0],
             )  # fmt: skip
-        else:
-            for term, v in terms_of_x:
-                grad_x = v * term if grad_x is None else grad_x.add_(term, alpha=v)
+        elif terms:
+            grad_x = mixed_sum_fwd(terms, torch.stack(factors))
         grads = [
             *(t for pair in affine for t in pair), *itertools.chain(*depthwise), *itertools.chain(*pointwise),
             *rest,
@@ -375,6 +394,31 @@ class _MixedLayer(torch.autograd.Function):
                 for g, needed, like in zip(grads, needs, ctx.like, strict=True)
             ),
         )
+
+
+def _seen(weights: Tensor) -> list[bool] | None:
+    """Which weights are not 0; None where the host would have to wait to know it, and the device is left to see."""
+    return [w != 0 for w in weights.tolist()] if weights.is_cpu else None
+
+
+def _only(alive: Tensor | None, rows: Tensor) -> Tensor:
+    """The rows of branches that are alive, and 0 for the others, whatever they hold; all of them for None."""
+    if alive is None or not len(rows):
+        return rows
+    return torch.where(alive[: len(rows)].view(-1, *[1] * (rows.dim() - 1)), rows, 0)
+
+
+def _rows_of(alive: Tensor, plan: Plan) -> Tensor:
+    """Of which rows of params the branches are alive."""
+    taps = [is_alive.expand(count) for is_alive, count in zip(alive.unbind(), plan.taps, strict=False)]
+    return torch.cat([*taps, *[alive[: plan.inputs]] * 2] if plan.affine else taps)
+
+
+def _keep(rows: Tensor, kept: list[bool]) -> Tensor:
+    """Some rows, and 0 for the others."""
+    if all(kept):
+        return rows
+    return torch.stack([row if keep else torch.zeros_like(row) for row, keep in zip(rows, kept, strict=True)])
 
 
 def _as(grad: Tensor, dtype: torch.dtype, shape: torch.Size) -> Tensor:

@@ -17,7 +17,11 @@ from asose_fast.ops.norms import affine_parameters, check_count, normalisation, 
 
 registry.register(
     "mixed_norm_sum",
-    {"reference": "asose_fast.ops.mixed_norm_sum", "cpu": "asose_fast.ops.native.mixed_norm_sum"},
+    {
+        "reference": "asose_fast.ops.mixed_norm_sum",
+        "cpu": "asose_fast.ops.native.mixed_norm_sum",
+        "triton": "asose_fast.ops.triton.mixed_norm_sum",
+    },
 )
 
 

@@ -22,6 +22,7 @@ registry.register(
         "reference": "asose_fast.ops.multi_depthwise",
         "cpu": "asose_fast.ops.native.multi_depthwise",
         "cuda": "asose_fast.ops.native.multi_depthwise_cuda",
+        "triton": "asose_fast.ops.triton.multi_depthwise",
     },
 )
 
@@ -319,7 +320,7 @@ def split(plan: Plan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list
 
 
 def _fwd(xs: list[Tensor], params: Tensor, *plan: Any) -> Any:
-    return registry.select("multi_depthwise", xs[0]).forward(xs, params, plan_of(plan))
+    return registry.select("multi_depthwise", xs[0], plan_of(plan)).forward(xs, params, plan_of(plan))
 
 
 def _fwd_fake(xs: list[Tensor], params: Tensor, *plan: Any) -> list[Tensor]:
@@ -328,7 +329,7 @@ def _fwd_fake(xs: list[Tensor], params: Tensor, *plan: Any) -> list[Tensor]:
 
 def _bwd(grads: list[Tensor | None], xs: list[Tensor], params: Tensor, *rest: Any) -> Any:
     *plan, need_x, need_weights, need_affine = rest
-    return registry.select("multi_depthwise", xs[0]).backward(
+    return registry.select("multi_depthwise", xs[0], plan_of(plan)).backward(
         grads, xs, params, plan_of(plan), need_x, need_weights, need_affine
     )
 

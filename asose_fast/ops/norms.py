@@ -33,7 +33,8 @@ def normalisation(norms: Sequence[nn.BatchNorm2d], mean: Tensor, var: Tensor) ->
         mean, var = (torch.stack(rows) for rows in zip(*pairs, strict=True))
     eps: float | Tensor = norms[0].eps
     if any(norm.eps != eps for norm in norms):
-        eps = torch.tensor([[norm.eps] for norm in norms], dtype=torch.float64, device=var.device)
+        # Filled on the device: a copy of a list would have the host wait for it.
+        eps = torch.cat([var.new_full((1, 1), norm.eps) for norm in norms])
     return mean, torch.rsqrt(var + eps)
 
 

@@ -20,6 +20,7 @@ registry.register(
     {
         "reference": "asose_fast.ops.pool_pair",
         "cpu": "asose_fast.ops.native.pool_pair",
+        "triton": "asose_fast.ops.triton.pool_pair",
     },
 )
 
@@ -75,18 +76,19 @@ def backward(
     x: Tensor,
     stride: int,
     terms: list[Tensor],
-    factors: list[float],
+    factors: Tensor,
 ) -> Tensor:
     """dL/dx of the poolings whose gradient is there, plus sum of factor * term, as a backend.
 
     Unless `tables` is empty, dL/d(pooled) = scale * grad + slope * (z - center) + shift with its four rows (2, 4, C),
-    what a batch norm of z makes of its gradient, the last two terms only where z is there; else it is grad.
+    what a batch norm of z makes of its gradient, the last two terms only where z is there; else it is grad. Where scale
+    is 0 it is 0, whatever z is; the CPU's kernels leave that to their caller, who can see the scale.
     """
     window = [3, 3], [stride] * 2, [1, 1]
     acc = accumulation_dtype(x.dtype)
     wide = x.to(acc)
     grad_x = torch.zeros_like(wide, memory_format=torch.channels_last)
-    for term, factor in zip(terms, factors, strict=True):
+    for term, factor in zip(terms, factors.unbind(), strict=True):
         grad_x += factor * term
     for pool, (grad, z) in enumerate(zip(grads, zs, strict=True)):
         if grad is None:
@@ -97,6 +99,7 @@ def backward(
             of_pool = scale * of_pool
             if z is not None:
                 of_pool = of_pool + slope * (z.to(acc) - center) + shift
+            of_pool = torch.where(scale == 0, 0, of_pool)
         if pool == 0:
             grad_x += torch.ops.aten.avg_pool2d_backward(of_pool, wide, *window, False, False, None)
         else:
@@ -119,7 +122,7 @@ class _PoolPair(torch.autograd.Function):
     def backward(ctx: Any, grad_avg: Tensor | None, grad_max: Tensor | None) -> tuple[Tensor | None, None]:
         (x,) = ctx.saved_tensors
         none = x.new_empty(0)
-        return pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], []), None
+        return pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], none), None
 
 
 def out_shape(x: Tensor, stride: int) -> tuple[int, ...]:
@@ -149,7 +152,7 @@ def _bwd_fake(grads: list[Tensor | None], zs: list[Tensor | None], tables: Tenso
 pool_pair_fwd = define("pool_pair_fwd(Tensor x, int stride) -> (Tensor, Tensor)", _fwd, _fwd_fake)
 pool_pair_bwd = define(
     "pool_pair_bwd(Tensor?[] grads, Tensor?[] zs, Tensor tables, Tensor x, int stride, Tensor[] terms, "
-    "float[] factors) -> Tensor",
+    "Tensor factors) -> Tensor",
     _bwd,
     _bwd_fake,
 )

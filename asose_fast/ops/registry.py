@@ -13,7 +13,7 @@ import importlib.util
 import os
 import warnings
 from collections.abc import Iterator
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import torch
 
@@ -30,9 +30,9 @@ class Implementation(Protocol):
 
     DTYPES: frozenset[torch.dtype]
 
-    def forward(self, *args: object) -> object: ...
+    def forward(self, *args: object) -> Any: ...
 
-    def backward(self, *args: object) -> object: ...
+    def backward(self, *args: object) -> Any: ...
 
 
 def register(op: str, modules: dict[str, str]) -> None:
@@ -98,28 +98,68 @@ def _implementation(op: str, name: str) -> Implementation:
 
 
 @functools.cache
-def _select(op: str, device_type: str, dtype: torch.dtype, forced: str | None) -> Implementation:
+def _usable(op: str, device_type: str, dtype: torch.dtype, forced: str | None) -> tuple[Implementation, ...]:
+    """What can run, by preference; plain PyTorch is the last unless another backend is forced."""
     if forced:
         reason = why_not(op, forced, device_type, dtype)
         if reason:
             raise RuntimeError(f"{op}: backend {forced!r} cannot run: {reason}")
-        return _implementation(op, forced)
-    reasons = []
-    for name in PREFERENCE.get(device_type, ("reference",)):
-        reason = why_not(op, name, device_type, dtype)
-        if not reason:
-            break
-        reasons.append(f"{name}: {reason}")
-    if name == "reference" and reasons:
+        return (_implementation(op, forced),)
+    names, reasons = _preferred(op, device_type, dtype)
+    if names == ["reference"] and reasons:
         warnings.warn(
-            f"{op} runs as plain PyTorch on {device_type}; {'; '.join(reasons)}", RuntimeWarning, stacklevel=2
+            f"{op} runs as plain PyTorch on {device_type}; {'; '.join(reasons)}", RuntimeWarning, stacklevel=3
         )
-    return _implementation(op, name)
+    return tuple(_implementation(op, name) for name in names)
 
 
-def select(op: str, tensor: torch.Tensor) -> Implementation:
-    """The implementation of `op` for tensors like `tensor`: the forced backend, or the first that can run.
+def _preferred(op: str, device_type: str, dtype: torch.dtype | None) -> tuple[list[str], list[str]]:
+    """The backends that can run, by preference, and why others of the device cannot."""
+    order = PREFERENCE.get(device_type, ("reference",))
+    reasons = {name: why_not(op, name, device_type, dtype) for name in order}
+    return [name for name in order if not reasons[name]], [f"{name}: {why}" for name, why in reasons.items() if why]
 
-    Falling back to plain PyTorch warns once per operator, device type and dtype.
+
+def select(op: str, tensor: torch.Tensor, *details: object) -> Implementation:
+    """The implementation of `op` for tensors like `tensor`: the forced backend, or the first that can run and is fit.
+
+    A backend's module may declare `unfit(shape, *details)`, which says why another serves such a call better, or gives
+    None. It is asked for the shape of `tensor` and what else the operator passes as `details`; nothing is measured, so
+    that a call is served by the same backend every time. Falling back to plain PyTorch because nothing else can run
+    warns once per operator, device type and dtype.
     """
-    return _select(op, tensor.device.type, tensor.dtype, _forced)
+    usable = _usable(op, tensor.device.type, tensor.dtype, _forced)
+    for implementation in usable[:-1]:
+        unfit = getattr(implementation, "unfit", None)
+        if unfit is None or unfit(tensor.shape, *details) is None:
+            return implementation
+    return usable[-1]
+
+
+def why(op: str, tensor: torch.Tensor, *details: object) -> str:
+    """Which backend `select` gives for tensors like `tensor`, and why: "name: reason; reason"."""
+    if _forced:
+        return f"{_forced}: forced by ops.backend"
+    names, reasons = _preferred(op, tensor.device.type, tensor.dtype)
+    for name in names[:-1]:
+        unfit = getattr(_implementation(op, name), "unfit", None)
+        reason = unfit(tensor.shape, *details) if unfit else None
+        if reason is None:
+            return f"{name}: {'; '.join(reasons) or f'the first choice on {tensor.device.type}'}"
+        reasons.append(f"{name}: {reason}")
+    return f"{names[-1]}: {'; '.join(reasons) or f'the first choice on {tensor.device.type}'}"
+
+
+def rule(op: str, name: str) -> str | None:
+    """In a sentence, when a backend that can run leaves calls to others; None where it never does."""
+    if name not in _MODULES[op] or (name == "triton" and importlib.util.find_spec("triton") is None):
+        return None
+    unfit = getattr(_implementation(op, name), "unfit", None)
+    return unfit.__doc__ if unfit else None
+
+
+def has_kernels(op: str, device_type: str, dtype: torch.dtype) -> bool:
+    """Whether something else than plain PyTorch runs `op` on a device type."""
+    return any(
+        name != "reference" and not why_not(op, name, device_type, dtype) for name in PREFERENCE.get(device_type, ())
+    )

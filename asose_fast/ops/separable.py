@@ -32,7 +32,11 @@ __all__ = ["DTYPES", "backward", "forward", "reference", "separable"]
 
 registry.register(
     "separable",
-    {"reference": "asose_fast.ops.separable", "cpu": "asose_fast.ops.native.separable"},
+    {
+        "reference": "asose_fast.ops.separable",
+        "cpu": "asose_fast.ops.native.separable",
+        "triton": "asose_fast.ops.triton.separable",
+    },
 )
 
 
@@ -143,8 +147,9 @@ def backward(
     """The gradients of the inputs that need it, of params and of pointwise; as a backend.
 
     dL/dz = scale * grad + slope * (z - center) + shift with the four rows of `tables` (B, 4, C) in this order, the last
-    two terms only where z is there: what a batch norm of z makes of its gradient. Of params, rows that are not needed
-    are 0; where neither weights nor affine map need it, it is an empty tensor, as the last is where it is not needed.
+    two terms only where z is there: what a batch norm of z makes of its gradient. Where scale is 0 it is 0, whatever z
+    is; the CPU's kernels leave that to their caller, who can see the scale. Of params, rows that are not needed are 0;
+    where neither weights nor affine map need it, it is an empty tensor, as the last is where it is not needed.
     """
     acc = params.dtype
     wide = [x.to(acc) for x in xs]
@@ -159,6 +164,7 @@ def backward(
         grad_z = scale * grad.to(acc)
         if z is not None:
             grad_z = grad_z + slope * (z.to(acc) - center) + shift
+        grad_z = torch.where(scale == 0, 0, grad_z)
         grad_ys.append(F.conv2d(grad_z, pointwise[b].t()[:, :, None, None]))
         grad_pointwise[b] = torch.einsum("nohw,nchw->oc", grad_z, ys[b])
     grad_xs, grad_params = depthwise_backward(grad_ys, wide, params, plan, need_x, need_depthwise, need_affine)

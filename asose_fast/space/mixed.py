@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import mixed_sum, registry
+from asose_fast.ops.autocast import computing_dtype
+from asose_fast.ops.mixed_layer import OPERATORS
 from asose_fast.ops.mixed_sum import accumulation_dtype
 from asose_fast.space.candidates import Zero, build_candidate
 from asose_fast.space.stacked import Branches, computes, require_alike, run
@@ -161,8 +163,8 @@ class MixedOp(nn.Module):
         if not branches.folded:
             return None
         if self.fused == "auto":
-            # The fused operators are compiled for the CPU alone; elsewhere they are no faster than the modules.
-            if registry.why_not("separable", "cpu", x.device.type, x.dtype):
+            # As plain PyTorch the fused operators are no faster than the modules.
+            if not all(registry.has_kernels(op, x.device.type, computing_dtype(x)) for op in OPERATORS):
                 return None
             if not branches.worthwhile(x):
                 return None

@@ -84,10 +84,11 @@ class Branches(NamedTuple):
         """Whether stacking is the faster plan, by the rows of benchmarks/test_mixed_op.py.
 
         A lone separable candidate gains from the depthwise convolutions that oneDNN is slow at, a 3x3 one where tensors
-        are large, as does one norm that is folded into the sum.
+        are large, as does one norm that is folded into the sum. On a GPU, where launches count, branches gain together
+        and a lone one is left to cuDNN; that is not measured.
         """
-        if self.folded > 1:
-            return True
+        if self.folded > 1 or x.is_cuda:
+            return self.folded > 1
         stages = [stage for chain in self.separable.values() for stage in chain]
         if not stages:
             return x.numel() >= LARGE * self.stride**2

@@ -98,10 +98,10 @@ def test_opcheck(dtype, stride):
     x = torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=torch.channels_last)
     torch.library.opcheck(torch.ops.asose_fast.pool_pair_fwd, (x, stride))
     avg, max = reference(x, stride=stride)
-    none, tables = torch.empty(0), torch.randn(2, 4, 3)
+    none, factor, tables = torch.empty(0), torch.tensor([0.5]), torch.randn(2, 4, 3)
     for grads in [[avg, max], [avg, None], [None, max]]:
-        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (grads, [None, None], none, x, stride, [], []))
-        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (grads, [max, avg], tables, x, stride, [x], [0.5]))
+        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (grads, [None, None], none, x, stride, [], none))
+        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (grads, [max, avg], tables, x, stride, [x], factor))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -111,7 +111,7 @@ def test_norms_and_terms_in_backward(backend, dtype, stride):
     """Gradients that a norm's backward is applied to on load, and terms that are added."""
     x, *terms = (torch.randn(2, 19, 9, 6).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(3))
     avg, max = (y.detach() for y in reference(x, stride=stride))
-    g, factors = torch.randn_like(avg), [0.25, -2.0]
+    g, factors = torch.randn_like(avg), torch.tensor([0.25, -2.0])
     tables = torch.randn(2, 4, 19, dtype=torch.float64)
     for z in (max, None):
         with ops.backend(backend):

@@ -1,6 +1,14 @@
 """The Triton kernels in Triton's interpreter. Run by test_triton.py in a process with TRITON_INTERPRET=1."""
 
 from tests.ops.backend_checks import ArchWeightsChecks, MixedSumChecks
+from tests.ops.layer_checks import (
+    BatchStatisticsChecks,
+    MixedLayerChecks,
+    MixedNormSumChecks,
+    MultiDepthwiseChecks,
+    PoolPairChecks,
+    SeparableChecks,
+)
 
 
 class TestArchWeights(ArchWeightsChecks):
@@ -8,4 +16,28 @@ class TestArchWeights(ArchWeightsChecks):
 
 
 class TestMixedSum(MixedSumChecks):
+    backend, device = "triton", "cpu"
+
+
+class TestBatchStatistics(BatchStatisticsChecks):
+    backend, device = "triton", "cpu"
+
+
+class TestMixedNormSum(MixedNormSumChecks):
+    backend, device = "triton", "cpu"
+
+
+class TestPoolPair(PoolPairChecks):
+    backend, device = "triton", "cpu"
+
+
+class TestMultiDepthwise(MultiDepthwiseChecks):
+    backend, device = "triton", "cpu"
+
+
+class TestSeparable(SeparableChecks):
+    backend, device = "triton", "cpu"
+
+
+class TestMixedLayer(MixedLayerChecks):
     backend, device = "triton", "cpu"

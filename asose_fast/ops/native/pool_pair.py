@@ -31,7 +31,7 @@ def backward(
     x: Tensor,
     stride: int,
     terms: list[Tensor],
-    factors: list[float],
+    factors: Tensor,
 ) -> Tensor:
     """dL/dx of the poolings whose gradient is there, plus the terms (`asose_fast.ops.pool_pair.backward`)."""
     module, context = module_and_context(x.device)
@@ -43,8 +43,8 @@ def backward(
     size = module.pool_pair_scratch(x.shape, stride)
     scratch = torch.empty(context * size, dtype=torch.uint8, device=x.device)
     module.pool_pair_backward(
-        DTYPE_CODES[x.dtype], x.shape, stride, address(x), [address(t) for t in tensors], address(table), factors,
-        address(grad_x), address(scratch), context,
+        DTYPE_CODES[x.dtype], x.shape, stride, address(x), [address(t) for t in tensors], address(table),
+        factors.tolist(), address(grad_x), address(scratch), context,
     )  # fmt: skip
     return grad_x
 

@@ -1,0 +1,24 @@
+"""How the operators meet torch.autocast: they choose their dtypes themselves."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+from torch import Tensor
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on for the device of `x`."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
+def computing_dtype(x: Tensor) -> torch.dtype:
+    """The dtype to compute in with `x`: that of autocast for float32, where it is on."""
+    return torch.get_autocast_dtype(x.device.type) if x.dtype == torch.float32 and autocasts(x) else x.dtype
+
+
+def without_autocast(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """A block in which PyTorch leaves the dtypes of tensors like `x` as they are."""
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else contextlib.nullcontext()

@@ -1,0 +1,105 @@
+# mypy: disable-error-code="import-untyped, untyped-decorator"
+"""`batch_statistics` in Triton: mean and squared deviations of every tile, then their merger in a fixed order."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from asose_fast.ops.mixed_sum import memory_format
+from asose_fast.ops.triton.tiles import accumulator, channel_space, grid, place, tile
+
+DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+
+_ELEMENTS = 4096
+_MERGED = 64
+"""Tiles that are merged at a time."""
+
+
+@triton.jit
+def _batch_statistics_kernel(
+    zs: tl.tuple,
+    partials: tl.tensor,  # (tasks, K, 2, C)
+    rows: tl.int64,
+    channels: tl.int64,
+    inner: tl.int64,
+    ACC: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> None:
+    at, inside, channel, present = place(rows, channels, inner, BLOCK_P, BLOCK_C)
+    task = tl.program_id(0).to(tl.int64)
+    first = task * BLOCK_P
+    count = tl.minimum(rows - first, BLOCK_P).to(ACC)
+    of_first = first // inner * inner * channels + first % inner + channel * inner
+    for k in tl.static_range(len(zs)):
+        z = tl.load(zs[k] + at, mask=inside, other=0.0).to(ACC)
+        # About a value of the data, so that a large mean costs no digits.
+        origin = tl.load(zs[k] + of_first, mask=present, other=0.0).to(ACC)
+        z = tl.where(inside, z - origin[None, :], 0.0)
+        mean = tl.sum(z, axis=0) / count
+        z = tl.where(inside, z - mean[None, :], 0.0)
+        to = partials + (task * len(zs) + k) * 2 * channels + channel
+        tl.store(to, origin.to(tl.float64) + mean.to(tl.float64), mask=present)
+        tl.store(to + channels, tl.sum(z * z, axis=0).to(tl.float64), mask=present)
+
+
+@triton.jit
+def _merge_kernel(
+    partials: tl.tensor,
+    means: tl.tensor,
+    variances: tl.tensor,
+    rows: tl.int64,
+    tasks: tl.int32,
+    channels: tl.int64,
+    BLOCK_P: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> None:
+    k = tl.program_id(0).to(tl.int64)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    present = channel < channels
+    some = tl.arange(0, BLOCK_T)
+    of_k = partials + k * 2 * channels + channel[None, :]
+    step = tl.num_programs(0).to(tl.int64) * 2 * channels
+
+    total = tl.zeros([BLOCK_T, BLOCK_C], tl.float64)
+    for start in range(0, tasks, BLOCK_T):
+        task = (start + some).to(tl.int64)
+        inside = (task < tasks)[:, None] & present[None, :]
+        count = tl.minimum(rows - task * BLOCK_P, BLOCK_P).to(tl.float64)
+        total += count[:, None] * tl.load(of_k + task[:, None] * step, mask=inside, other=0.0)
+    count_of_all = tl.zeros([BLOCK_C], tl.float64) + rows  # 1 is no tensor when compiling
+    mean = tl.sum(total, axis=0) / count_of_all
+
+    total = tl.zeros([BLOCK_T, BLOCK_C], tl.float64)
+    for start in range(0, tasks, BLOCK_T):
+        task = (start + some).to(tl.int64)
+        inside = (task < tasks)[:, None] & present[None, :]
+        count = tl.minimum(rows - task * BLOCK_P, BLOCK_P).to(tl.float64)
+        shift = tl.load(of_k + task[:, None] * step, mask=inside, other=0.0) - mean[None, :]
+        within = tl.load(of_k + channels + task[:, None] * step, mask=inside, other=0.0)
+        total += tl.where(inside, within + count[:, None] * shift * shift, 0.0)
+    tl.store(means + k * channels + channel, mean, mask=present)
+    tl.store(variances + k * channels + channel, tl.sum(total, axis=0) / count_of_all, mask=present)
+
+
+def forward(zs: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance, (K, C) float64."""
+    format = memory_format(zs[0])
+    rows, channels, inner = channel_space(zs[0], format)
+    mean = zs[0].new_full((len(zs), channels), torch.nan, dtype=torch.float64)
+    var = mean.clone()
+    if rows == 0 or channels == 0:
+        return mean, var
+    dense = tuple(z.contiguous(memory_format=format) for z in zs)
+    block_p, block_c = tile(rows, channels, _ELEMENTS)
+    tasks, groups = grid(rows, channels, (block_p, block_c))
+    partials = mean.new_empty(tasks, len(zs), 2, channels)
+    _batch_statistics_kernel[(tasks, groups)](
+        dense, partials, rows, channels, inner, accumulator(zs[0].dtype), block_p, block_c
+    )
+    _merge_kernel[(len(zs), groups)](partials, mean, var, rows, tasks, channels, block_p, _MERGED, block_c)
+    return mean, var

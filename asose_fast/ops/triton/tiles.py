@@ -1,0 +1,70 @@
+# mypy: disable-error-code="import-untyped, untyped-decorator"
+"""How the kernels cut tensors: a program handles some rows, positions of one channel each, of some channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+
+def tile(rows: int, channels: int, elements: int) -> tuple[int, int]:
+    """Rows and channels of a tile of at most `elements`, powers of two.
+
+    Channels lie side by side in channels_last, so that 64 of them are whole cache lines in every dtype. With 4 warps,
+    4096 elements are 32 registers a thread for every value kept of them: enough loads in flight where one or two are
+    kept, and too many registers where more are. Not measured.
+    """
+    block_c = min(triton.next_power_of_2(channels), 64)
+    return min(triton.next_power_of_2(max(rows, 1)), max(elements // block_c, 1)), block_c
+
+
+def accumulator(dtype: torch.dtype) -> tl.dtype:
+    """What a kernel adds up in: float64 for float64, else float32."""
+    return tl.float64 if dtype == torch.float64 else tl.float32
+
+
+def channel_space(x: Tensor, format: torch.memory_format) -> tuple[int, int, int]:
+    """Rows, channels and the distance of two channels in the memory of `x`, which is dense in `format`."""
+    n, c, h, w = x.shape
+    return n * h * w, c, 1 if format == torch.channels_last else h * w
+
+
+@triton.jit
+def place(
+    rows: tl.int64, channels: tl.int64, inner: tl.int64, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    """Of program (task, group of channels): where its elements lie, which exist, its channels, and which exist."""
+    row = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
+    present = channel < channels
+    start = row // inner * inner * channels + row % inner
+    return start[:, None] + channel[None, :] * inner, (row < rows)[:, None] & present[None, :], channel, present
+
+
+@triton.jit
+def pixels(
+    images: tl.int32, height: tl.int32, width: tl.int32, task: tl.tensor, BLOCK_P: tl.constexpr
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    """The pixels of a task: their number and image, in 64 bits, row and column, and which exist."""
+    # Divisions of 64 bits are slow: `pixel_tile` sees to it that 32 hold every number.
+    pixel = task * BLOCK_P + tl.arange(0, BLOCK_P)
+    line = pixel // width
+    image = line // height
+    return pixel.to(tl.int64), image.to(tl.int64), line % height, pixel % width, image < images
+
+
+def pixel_tile(shape: Sequence[int], elements: int) -> tuple[int, int]:
+    """`tile` for the pixels of (N, C, H, W)."""
+    n, c, h, w = shape
+    if n * h * w >= 2**31 - elements:
+        raise ValueError(f"the Triton kernels take less than 2^31 pixels, got {tuple(shape)}")
+    return tile(n * h * w, c, elements)
+
+
+def grid(rows: int, channels: int, blocks: tuple[int, int]) -> tuple[int, int]:
+    """Tasks and groups of channels."""
+    return triton.cdiv(rows, blocks[0]), triton.cdiv(channels, blocks[1])
