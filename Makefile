@@ -1,4 +1,4 @@
-.PHONY: install train test sanitize bench lint format
+.PHONY: install train test sanitize bench bench-table lint format
 
 install:
 	pip install -c constraints.txt '.[dev]'
@@ -14,6 +14,10 @@ sanitize:
 
 bench:
 	pip install -c constraints.txt '.[test]' && pytest benchmarks
+
+# README's tables: measures their rows and writes them.
+bench-table:
+	python -m benchmarks.table --measure
 
 lint:
 	ruff check .

@@ -25,6 +25,25 @@ class Ratio(NamedTuple):
         return f"{self.median:.2f}x [{self.low:.2f}, {self.high:.2f}] n={self.rounds}{slower}"
 
 
+class Duration(NamedTuple):
+    """A time."""
+
+    seconds: float
+
+    def __str__(self) -> str:
+        milliseconds = 1e3 * self.seconds
+        return f"{milliseconds:.2f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
+
+
+class Size(NamedTuple):
+    """An amount of memory."""
+
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.bytes / 2**20:.0f} MiB"
+
+
 _most_rounds: int | None = None
 
 
