@@ -1,4 +1,4 @@
-.PHONY: install train test sanitize bench bench-table lint format
+.PHONY: install train test sanitize bench bench-table gates lint format
 
 install:
 	pip install -c constraints.txt '.[dev]'
@@ -18,6 +18,10 @@ bench:
 # README's tables: measures their rows and writes them.
 bench-table:
 	python -m benchmarks.table --measure
+
+gates:
+	python -m benchmarks.counts --check
+	python -m benchmarks.gate
 
 lint:
 	ruff check .

@@ -6,7 +6,6 @@ A row is of one kind: a ratio (`form`, `median`, `low`, `high`, `rounds`), a `se
 from __future__ import annotations
 
 import json
-import os
 import platform
 import subprocess
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 
 import asose_fast
 from asose_fast import _native
+from asose_fast.search.processes import cores
 from benchmarks.measure import Duration, Ratio, Size
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,7 +40,7 @@ def environment() -> dict[str, Any]:
     missing = _native.kernels_missing("cpu")
     return {
         "cpu": cpu_model(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "instruction_set": None if missing else _native.kernels("cpu").isa(),
         "system": f"{platform.system()} {platform.machine()}",

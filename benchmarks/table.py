@@ -226,7 +226,7 @@ TABLES = {"machine": machine, "operators": operators, "steps": steps, "memory": 
 
 def markdown(table: list[list[str]]) -> list[str]:
     """Lines of a Markdown table, the first row of which is its head."""
-    head, *body = ["| " + " | ".join(cells).replace("|  |", "| |") + " |" for cells in table]
+    head, *body = ["|" + "".join(f" {cell} |" if cell else " |" for cell in cells) for cells in table]
     return [head, "|" + "---|" * len(table[0]), *body]
 
 
