@@ -1,4 +1,4 @@
-.PHONY: install train test sanitize bench bench-table gates lint format
+.PHONY: install train test sanitize wheel bench bench-table gates lint format
 
 install:
 	pip install -c constraints.txt '.[dev]'
@@ -11,6 +11,9 @@ test:
 
 sanitize:
 	tests/sanitize.sh
+
+wheel:
+	tests/wheel.sh
 
 bench:
 	pip install -c constraints.txt '.[test]' && pytest benchmarks
