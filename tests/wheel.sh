@@ -12,16 +12,17 @@ dist=${DIST:-$work/dist}
 
 if [ ! -d "$dist" ]; then
   python3 -m venv "$work/build"
-  "$work/build/bin/pip" install --quiet build
+  "$work/build/bin/pip" install --quiet -c constraints.txt build
   "$work/build/bin/python" -m build --outdir "$dist" .
 fi
 sdist=$(ls "$dist"/asose_fast-*.tar.gz)
 wheel=$(ls "$dist"/asose_fast-*.whl)
 ls -l "$sdist" "$wheel"
 
+tar -tzf "$sdist" >"$work/sources"
 for file in CMakeLists.txt setup.py pyproject.toml csrc/bindings.cpp csrc/cpu/mixed_sum.cpp csrc/cuda/mixed_sum.cu \
   asose_fast/report/templates; do
-  tar -tzf "$sdist" | grep -q "^[^/]*/$file" || { echo "the source distribution lacks $file"; exit 1; }
+  grep -q "^[^/]*/$file" "$work/sources" || { echo "the source distribution lacks $file"; exit 1; }
 done
 python3 -m zipfile -l "$wheel" >"$work/files"
 for file in 'asose_fast_kernels/cpu\.' 'asose_fast/report/templates/'; do
