@@ -1,4 +1,4 @@
-.PHONY: install train test sanitize bench lint format
+.PHONY: install train test sanitize wheel bench bench-table gates lint format
 
 install:
 	pip install -c constraints.txt '.[dev]'
@@ -12,8 +12,19 @@ test:
 sanitize:
 	tests/sanitize.sh
 
+wheel:
+	tests/wheel.sh
+
 bench:
 	pip install -c constraints.txt '.[test]' && pytest benchmarks
+
+# README's tables: measures their rows and writes them.
+bench-table:
+	python -m benchmarks.table --measure
+
+gates:
+	python -m benchmarks.counts --check
+	python -m benchmarks.gate
 
 lint:
 	ruff check .

@@ -1,21 +1,21 @@
 """Collects the lines of every benchmark's table and prints them at the end.
 
-`--with-compile` adds torch.compile, `--wide` networks of more channels; `--benchmark-disable` runs everything, but only
-to see that it runs.
+`--with-compile` adds torch.compile, `--wide` networks of more channels, `--without-bf16` leaves bfloat16 out, which
+takes long on processors without it; `--benchmark-disable` runs everything, but only to see that it runs. What was
+measured is written to `.benchmarks/last.json`, or to the path of `--json`, with hardware, versions and commit.
 """
 
-import platform
-
 import pytest
-import torch
 
-from benchmarks import measure
+from benchmarks import measure, record
 
 _LINES: list[tuple[str, object]] = []
 
 
 def pytest_addoption(parser):
     parser.addoption("--with-compile", action="store_true", help="measure torch.compile too (minutes of compiling)")
+    parser.addoption("--without-bf16", action="store_true", help="do not measure bfloat16 autocast")
+    parser.addoption("--json", metavar="PATH", help="write what was measured here (default: .benchmarks/last.json)")
     parser.addoption("--wide", action="store_true", help="measure networks of 32 and 64 channels too")
 
 
@@ -40,6 +40,11 @@ def with_compile(request):
 
 
 @pytest.fixture
+def with_bf16(request):
+    return not request.config.getoption("--without-bf16")
+
+
+@pytest.fixture
 def dry(request):
     return _dry(request.config)
 
@@ -61,11 +66,23 @@ def report(request, benchmark):
     return add
 
 
-def pytest_terminal_summary(terminalreporter):
+def _json_path(config):
+    """Where to write: what a dry run measures is worth nothing unless it was asked for."""
+    chosen = config.getoption("--json")
+    if chosen:
+        return config.invocation_params.dir / chosen
+    return None if _dry(config) else record.ROOT / ".benchmarks" / "last.json"
+
+
+def pytest_terminal_summary(terminalreporter, config):
     if _LINES:
+        path = _json_path(config)
+        if path:
+            record.write(path, [record.row_of(*line) for line in _LINES])
+            terminalreporter.write_line(f"written: {path}")
         terminalreporter.section("ratios (ours is better above 1)")
-        machine = platform.processor() or platform.machine()
-        terminalreporter.write_line(f"torch {torch.__version__}, {torch.get_num_threads()} threads, {machine}")
+        machine = record.environment()
+        terminalreporter.write_line("{cpu}, {threads} threads, {instruction_set}, torch {torch}".format(**machine))
         width = max(len(row) for row, _ in _LINES)
         for row, value in _LINES:
             terminalreporter.write_line(f"{row:{width}s}  {value}")

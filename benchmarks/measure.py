@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 import torch
 
 Key = TypeVar("Key")
@@ -23,6 +24,45 @@ class Ratio(NamedTuple):
     def __str__(self) -> str:
         slower = " slower" if round(self.median, 2) < 1 else ""
         return f"{self.median:.2f}x [{self.low:.2f}, {self.high:.2f}] n={self.rounds}{slower}"
+
+
+class Interval(NamedTuple):
+    """Median of a ratio over pairs, with its 95 % bootstrap interval."""
+
+    median: float
+    low: float
+    high: float
+    pairs: int
+
+    @staticmethod
+    def of(ratios: Sequence[float], resamples: int = 2000) -> Interval:
+        """Of logarithms, so that a ratio and its inverse are as far from 1."""
+        values = np.log(ratios)
+        drawn = np.random.default_rng(0).choice(values, (resamples, len(values)))
+        low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+        return Interval(*(float(np.exp(value)) for value in (np.median(values), low, high)), len(values))
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} [{self.low:.3f}, {self.high:.3f}] n={self.pairs}"
+
+
+class Duration(NamedTuple):
+    """A time."""
+
+    seconds: float
+
+    def __str__(self) -> str:
+        milliseconds = 1e3 * self.seconds
+        return f"{milliseconds:.2f} ms" if milliseconds < 10 else f"{milliseconds:.0f} ms"
+
+
+class Size(NamedTuple):
+    """An amount of memory."""
+
+    bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.bytes / 2**20:.0f} MiB"
 
 
 _most_rounds: int | None = None

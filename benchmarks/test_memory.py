@@ -5,6 +5,7 @@ What is alive before the step does not count: weights, momentum and images. Grad
 
 import torch
 
+from benchmarks.measure import Size
 from benchmarks.memory import peak_bytes, peak_in_fresh_process, saved_bytes
 from benchmarks.steps import eager, make, ours
 
@@ -67,7 +68,7 @@ def test_saved(benchmark, report, batch, channels):
 
 def tabulate(report, row, sizes):
     for name, size in sizes.items():
-        report(f"{row}, {name}", f"{size / 2**20:.0f} MiB")
+        report(f"{row}, {name}", Size(size))
         for baseline in BASELINES if name in OURS else ():
             if baseline in sizes:
                 report(f"{row}, {name} / {baseline}", f"{sizes[baseline] / size:.2f}x")

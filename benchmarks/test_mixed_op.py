@@ -9,7 +9,7 @@ import torch
 from asose_fast.config import CANDIDATES
 from asose_fast.space import MixedOp
 from benchmarks.baselines import eager_mixed_sum
-from benchmarks.measure import interleaved, ratio
+from benchmarks.measure import Duration, interleaved, ratio
 from benchmarks.steps import LAYOUTS
 
 SHAPES = [
@@ -67,7 +67,7 @@ def test_forward_and_backward(benchmark, report, dry, shape, stride):
 
     times = interleaved(variants, rounds=50 if x.numel() < 2**15 else 15)
     row = f"mixed operation fwd+bwd {tuple(x.shape)}, stride {stride}, stacked"
-    report(row, f"{1e3 * statistics.median(times['stacked']):.2f} ms")
+    report(row, Duration(statistics.median(times["stacked"])))
     for name in list(variants)[:-1]:
         report(f"{row} / {name}", ratio(times[name], times["stacked"]))
     benchmark.pedantic(variants["stacked"], rounds=10)

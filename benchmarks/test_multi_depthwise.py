@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from asose_fast import _native, ops
-from benchmarks.measure import interleaved, ratio
+from asose_fast import ops
+from benchmarks.measure import Duration, interleaved, ratio
 
 BRANCHES = [(3, 1), (5, 1), (7, 1), (3, 2), (5, 2)]
 DILATIONS = [d for _, d in BRANCHES]
@@ -44,7 +44,7 @@ def test_forward_and_backward(benchmark, report, with_compile, shape):
     leaves = [torch.randn(shape), *(torch.randn(shape[1], 1, k, k) for k, _ in BRANCHES)]
     grads = [torch.randn(shape) for _ in BRANCHES]
     variants = {"ours": step(fused, leaves, grads, torch.channels_last)}
-    row = f"multi_depthwise fwd+bwd {_native.kernels('cpu').isa()} {shape}"
+    row = f"multi_depthwise fwd+bwd {shape}"
     for name, format in LAYOUTS.items():
         variants[f"eager {name}"] = step(eager, leaves, grads, format)
         if with_compile:
@@ -53,7 +53,7 @@ def test_forward_and_backward(benchmark, report, with_compile, shape):
             start = time.perf_counter()
             with torch._inductor.config.patch(force_disable_caches=True):
                 variants[f"torch.compile {name}"]()
-            report(f"{row} torch.compile {name}, first call", f"{time.perf_counter() - start:.1f} s")
+            report(f"{row} torch.compile {name}, first call", Duration(time.perf_counter() - start))
 
     exact = step(eager, [t.double() for t in leaves], [g.double() for g in grads], torch.contiguous_format)()
     for run in variants.values():
@@ -61,7 +61,7 @@ def test_forward_and_backward(benchmark, report, with_compile, shape):
             torch.testing.assert_close(got.double(), expected, rtol=1e-4, atol=1e-4 * expected.std().item())
 
     times = interleaved(variants)
-    report(f"{row} ours", f"{1e3 * statistics.median(times['ours']):.2f} ms")
+    report(row, Duration(statistics.median(times["ours"])))
     for name in variants:
         if name != "ours":
             report(f"{row} / {name}", ratio(times[name], times["ours"]))

@@ -5,19 +5,20 @@ import statistics
 import pytest
 
 from asose_fast.config import CANDIDATES
-from benchmarks.measure import interleaved, ratio
+from benchmarks.measure import Duration, interleaved, ratio
 from benchmarks.steps import DARTS, LAYOUTS, check_equal, compiled, eager, make, ours, warm_up
 
 PLANS = {"one by one": (False, "save"), "stacked, recomputing": (True, "recompute"), "stacked": (True, "save")}
 
 
-def pytorch_forms(kind, parts, with_compile):
+def pytorch_forms(kind, parts, with_compile, with_bf16):
     """A step in PyTorch as it can be had: all gradients of an alpha step, too, and only those that it uses."""
     skipping, suffix = (True, ", skipping") if kind == "alpha" else (False, "")
     forms = {f"eager {layout}": eager(layout, *parts) for layout in LAYOUTS}
     for layout in LAYOUTS:
         forms[f"eager {layout}{suffix}"] = eager(layout, *parts, skipping=skipping)
-        forms[f"eager {layout}{suffix}, bf16 autocast"] = eager(layout, *parts, skipping=skipping, autocast=True)
+        if with_bf16:
+            forms[f"eager {layout}{suffix}, bf16 autocast"] = eager(layout, *parts, skipping=skipping, autocast=True)
     if with_compile:
         forms[f"torch.compile nhwc{suffix}"] = compiled(*parts, skipping=skipping)
         forms["torch.compile nhwc, whole"] = compiled(*parts, whole=True)
@@ -26,9 +27,9 @@ def pytorch_forms(kind, parts, with_compile):
 
 @pytest.mark.parametrize("candidates", [CANDIDATES, DARTS], ids=["ten", "darts"])
 @pytest.mark.parametrize("kind", ["alpha", "soft"])
-def test_time(benchmark, report, with_compile, batch, channels, kind, candidates):
+def test_time(benchmark, report, with_compile, with_bf16, batch, channels, kind, candidates):
     parts = make(batch, channels, candidates)
-    forms = pytorch_forms(kind, parts, with_compile)
+    forms = pytorch_forms(kind, parts, with_compile, with_bf16)
     variants = forms | {name: ours(*parts, *plan) for name, plan in PLANS.items()}
     if kind == "alpha":
         warm_up(variants)
@@ -38,7 +39,7 @@ def test_time(benchmark, report, with_compile, batch, channels, kind, candidates
     times = interleaved(runs, rounds=9 if channels == 16 else 5, warmup=1)
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     row = f"six layers, {len(candidates)} candidates, C={channels}, batch {batch}: {kind} step"
-    report(row, f"{1e3 * medians['stacked']:.0f} ms")
+    report(row, Duration(medians["stacked"]))
     for name in list(variants)[:-1]:
         report(f"{row} / {name}", ratio(times[name], times["stacked"]))
     for name, error in rounded.items():

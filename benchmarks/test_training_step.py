@@ -4,7 +4,7 @@ import statistics
 
 import pytest
 
-from benchmarks.measure import interleaved, ratio
+from benchmarks.measure import Duration, interleaved, ratio
 from benchmarks.steps import LAYOUTS, check_equal, compiled, eager, make, ours, warm_up
 
 
@@ -26,7 +26,7 @@ def test_step(benchmark, report, with_compile, batch, kind):
     runs = {name: getattr(steps, kind) for name, steps in variants.items()}
     times = interleaved(runs, rounds=9 if kind == "cadence" else 25, warmup=1)
     row = f"six layers, C=16, batch {batch}: {kind} step"
-    report(row, f"{1e3 * statistics.median(times['ours']):.0f} ms")
+    report(row, Duration(statistics.median(times["ours"])))
     for name in list(variants)[:-1]:
         report(f"{row} / {name}", ratio(times[name], times["ours"]))
     benchmark.pedantic(runs["ours"], rounds=5)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from asose_fast import ops
 from asose_fast.ops import registry
 from benchmarks.baselines import eager_arch_weights, eager_mixed_sum
-from benchmarks.counts import launches, operators
+from benchmarks.counting import launches, operators
 from benchmarks.gpu.table import BASELINES, Run, Table
 
 BRANCHES = ((3, 1), (5, 1), (7, 1), (3, 2), (5, 2))

@@ -11,7 +11,7 @@ from asose_fast.config import CANDIDATES
 from asose_fast.search.graphs import why_not
 from asose_fast.search.processes import ALONE
 from benchmarks import steps
-from benchmarks.counts import launches, operators
+from benchmarks.counting import launches, operators
 from benchmarks.gpu.table import Run, Table
 from benchmarks.memory import saved_bytes
 from benchmarks.steps import Steps

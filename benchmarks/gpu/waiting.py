@@ -11,7 +11,7 @@ import torch
 from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.search import Trainer
-from benchmarks.counts import HostWaits
+from benchmarks.counting import HostWaits
 from benchmarks.gpu.table import Table
 
 SMALL = {"batch_size": 16, "channels": 8, "depth": 2}

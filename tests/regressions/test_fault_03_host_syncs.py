@@ -11,7 +11,7 @@ from asose_fast.search.host_copy import HostCopy
 from asose_fast.search.meter import Meter
 from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
 from asose_fast.search.steps import Ahead, alpha_step, weight_step
-from benchmarks.counts import HostWaits
+from benchmarks.counting import HostWaits
 from tests.helpers import make_trainer
 
 META = torch.device("meta")

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from asose_fast.search.steps import frozen
-from benchmarks.counts import graph_breaks
+from benchmarks.counting import graph_breaks
 from tests.helpers import make_batch, make_network, make_selector
 
 CANDIDATES = ("none", "skip_connect", "avg_pool_3x3", "sep_conv_3x3")

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from asose_fast.config import CANDIDATES
 from benchmarks import steps
-from benchmarks.counts import HostWaits, graph_breaks, operators
+from benchmarks.counting import HostWaits, graph_breaks, operators
 from benchmarks.memory import saved_bytes
 from tests.helpers import make_batch, make_network
 

@@ -1,0 +1,78 @@
+"""What was measured, as JSON: `{"environment": {...}, "rows": [...]}`.
+
+A row is of one kind: a ratio (`form`, `median`, `low`, `high`, `rounds`), a `seconds`, a `bytes`, or a `text`.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import asose_fast
+from asose_fast import _native
+from asose_fast.search.processes import cores
+from benchmarks.measure import Duration, Ratio, Size
+
+ROOT = Path(__file__).resolve().parent.parent
+Row = dict[str, Any]
+
+
+def row_of(name: str, value: object) -> Row:
+    """A line of the report. The name of a ratio is "work / form": `form` is what ours is compared with."""
+    match value:
+        case Ratio():
+            work, form = name.rsplit(" / ", 1)
+            return {"row": work, "form": form, **value._asdict()}
+        case Duration():
+            return {"row": name, "seconds": value.seconds}
+        case Size():
+            return {"row": name, "bytes": value.bytes}
+    return {"row": name, "text": str(value)}
+
+
+def environment() -> dict[str, Any]:
+    """Hardware, versions and commit."""
+    missing = _native.kernels_missing("cpu")
+    return {
+        "cpu": cpu_model(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "instruction_set": None if missing else _native.kernels("cpu").isa(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "asose_fast": asose_fast.__version__,
+        "commit": commit(),
+    }
+
+
+def cpu_model() -> str:
+    """The processor as it calls itself."""
+    info = Path("/proc/cpuinfo")
+    for line in info.read_text().splitlines() if info.exists() else ():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str | None:
+    """The commit of this checkout, with "+" where tracked files were changed since; None outside of git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """Writes rows, with the environment of this process."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"environment": environment(), "rows": rows}, indent=1) + "\n")

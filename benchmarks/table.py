@@ -1,0 +1,291 @@
+"""Tables of a Markdown file from a JSON of measurements: `python -m benchmarks.table [--check|--measure] [FILE...]`
+
+What stands between `<!-- table: NAME -->` and `<!-- /table -->` is replaced; NAME is one of machine, operators, steps
+and memory. Files are README.md and README.zh-CN.md unless named, in Chinese where the name ends in .zh-CN.md.
+`--check` changes nothing and fails where a table is out of date. `--measure` measures the rows of all tables first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "cpu.json"
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+
+SOFT = "benchmarks/test_soft_step.py::test_time"
+MEASURED = [
+    [
+        "--with-compile",
+        "benchmarks/test_mixed_sum.py::test_forward_and_backward",
+        "benchmarks/test_arch_weights.py::test_forward_and_backward[20]",
+    ],
+    [
+        "--wide",
+        "--without-bf16",
+        *(f"{SOFT}[{case}]" for case in ("16-soft-ten", "16-soft-darts", "32-soft-ten", "64-soft-ten")),
+        *(f"{SOFT}[{case}]" for case in ("16-alpha-ten", "64-alpha-ten")),
+        "benchmarks/test_training_step.py::test_step",
+        "benchmarks/test_multi_depthwise.py::test_forward_and_backward",
+        "benchmarks/test_memory.py::test_peak[16]",
+    ],
+]
+"""Arguments of the runs of pytest that measure the tables' rows and little else."""
+
+Text = dict[str, str]
+Row = dict[str, Any]
+
+
+def both(english: str, chinese: str) -> Text:
+    return {"en": english, "zh-CN": chinese}
+
+
+WORK = both("work, forward and backward", "计算（前向与反向）")
+PLAIN = both("eager NCHW", "eager NCHW"), both("eager channels_last", "eager channels_last")
+NOT_MEASURED = both("not measured", "未测量")
+
+
+class Line(NamedTuple):
+    label: Text
+    cells: list[tuple[str, str] | None]
+    """Row and form of a ratio, column by column; None where there is nothing to compare with."""
+    timed: str = ""
+    """The row with our own time."""
+
+
+def mixed_sum(shape: str) -> Line:
+    row = f"mixed_sum fwd+bwd K=10 {shape}"
+    label = f"`mixed_sum`, K=10, {shape}"
+    return Line(
+        both(label, label), [(f"{row} nchw", "eager"), (f"{row} nhwc", "eager"), (f"{row} nhwc", "torch.compile")]
+    )
+
+
+def step(label: Text, row: str, skipping: bool = True) -> Line:
+    row = f"six layers, {row}"
+    forms = ["eager nchw", "eager nhwc"]
+    forms += [f"{form}, skipping" for form in forms] if skipping else []
+    cells: list[tuple[str, str] | None] = [(row, form) for form in forms]
+    return Line(label, cells + [None] * (4 - len(cells)), row)
+
+
+def depthwise(shape: str) -> Line:
+    row, label = f"multi_depthwise fwd+bwd {shape}", f"`multi_depthwise`, {shape}"
+    return Line(both(label, label), [(row, "eager nchw"), (row, "eager nhwc"), None, None], row)
+
+
+OPERATORS = [
+    mixed_sum("(64, 32, 32, 32)"),
+    mixed_sum("(64, 16, 32, 32)"),
+    mixed_sum("(64, 64, 8, 8)"),
+    mixed_sum("(2, 16, 8, 8)"),
+    Line(
+        both("`arch_weights`, L=20, K=10, beside a loop over layers", "`arch_weights`，L=20，K=10，对比逐层循环"),
+        [
+            ("arch_weights fwd+bwd L=20 K=10", "eager loop"),
+            None,
+            ("arch_weights fwd+bwd L=20 K=10", "torch.compile"),
+        ],
+    ),
+]
+STEPS = [
+    step(
+        both("soft mixture step, C=16, ten candidates", "软混合步，C=16，十个候选操作"),
+        "10 candidates, C=16, batch 64: soft step",
+        False,
+    ),
+    step(
+        both("the same, the eight candidates of DARTS", "同上，DARTS 的八个候选操作"),
+        "8 candidates, C=16, batch 64: soft step",
+        False,
+    ),
+    step(
+        both("the same, ten candidates, C=32", "同上，十个候选，C=32"),
+        "10 candidates, C=32, batch 64: soft step",
+        False,
+    ),
+    step(
+        both("the same, ten candidates, C=64", "同上，十个候选，C=64"),
+        "10 candidates, C=64, batch 64: soft step",
+        False,
+    ),
+    step(both("weight step (sampled path), C=16", "权重步（采样路径），C=16"), "C=16, batch 64: weight step"),
+    step(
+        both("alpha step (all candidates, no weight gradients), C=16", "alpha 步（全部候选，无权重梯度），C=16"),
+        "10 candidates, C=16, batch 64: alpha step",
+    ),
+    step(both("the same, C=64", "同上，C=64"), "10 candidates, C=64, batch 64: alpha step"),
+    step(
+        both("4 weight steps and 1 alpha step, C=16", "4 个权重步加 1 个 alpha 步，C=16"),
+        "C=16, batch 64: cadence step",
+    ),
+    depthwise("(64, 16, 32, 32)"),
+    depthwise("(64, 32, 16, 16)"),
+]
+PEAK = "six layers, C=16, batch 64: peak of a soft step"
+MEMORY = [
+    (both("live tensors", "存活张量"), PEAK),
+    (
+        both("resident, without the memory pool (`ASOSE_POOL=0`)", "常驻内存，不用内存池（`ASOSE_POOL=0`）"),
+        f"{PEAK}, resident",
+    ),
+    (both("resident, with it", "常驻内存，使用内存池"), f"{PEAK}, resident with the pool"),
+]
+
+
+class Results:
+    """The rows of a JSON of `benchmarks.record`; none where it is not there."""
+
+    def __init__(self, path: Path) -> None:
+        found = json.loads(path.read_text()) if path.exists() else {"environment": None, "rows": []}
+        self.environment: dict[str, Any] | None = found["environment"]
+        self.rows = {(row["row"], row.get("form")): row for row in found["rows"]}
+
+    def ratio(self, cell: tuple[str, str] | None, language: str) -> str:
+        """Median and quartiles; bold where ours is the slower one."""
+        if cell is None:
+            return ""
+        row = self.rows.get(cell)
+        if row is None:
+            return NOT_MEASURED[language]
+        median, low, high = (f"{row[key]:.{1 if row['median'] >= 2 else 2}f}" for key in ("median", "low", "high"))
+        return f"{f'**{median}x**' if row['median'] < 1 else f'{median}x'} [{low}, {high}]"
+
+    def time(self, row: str) -> str:
+        """Our own time in brackets."""
+        found = self.rows.get((row, None))
+        return "" if found is None else f" ({_milliseconds(found['seconds'])})"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.1f} ms" if seconds < 0.01 else f"{1e3 * seconds:.0f} ms"
+
+
+def machine(results: Results, language: str) -> list[str]:
+    """What everything was measured on."""
+    e = results.environment
+    if e is None:
+        return [NOT_MEASURED[language]]
+    values = e | {"isa": e["instruction_set"], "commit": str(e["commit"])[:12]}
+    return [
+        both(
+            "{cores} cores of {cpu} ({isa}), {threads} threads, torch {torch}, Python {python}, fp32, commit {commit}",
+            "{cpu}（{isa}）{cores} 核，{threads} 线程，torch {torch}，Python {python}，fp32，提交 {commit}",
+        )[language].format(**values)
+    ]
+
+
+def ratios(results: Results, language: str, columns: list[Text], lines: list[Line]) -> list[str]:
+    """A table of ratios."""
+    table = [[WORK[language], *(column[language] for column in columns)]]
+    for line in lines:
+        label = line.label[language] + results.time(line.timed)
+        table.append([label, *(results.ratio(cell, language) for cell in line.cells)])
+    return markdown(table)
+
+
+def operators(results: Results, language: str) -> list[str]:
+    compiled = both("torch.compile, channels_last", "torch.compile, channels_last")
+    return ratios(results, language, [*PLAIN, compiled], OPERATORS)
+
+
+def steps(results: Results, language: str) -> list[str]:
+    skipping = [both("NCHW, skipping", "NCHW，跳过"), both("channels_last, skipping", "channels_last，跳过")]
+    return ratios(results, language, [*PLAIN, *skipping], STEPS)
+
+
+def memory(results: Results, language: str) -> list[str]:
+    """The peaks of a step, and their share of eager PyTorch's (channels_last)."""
+    title = both(
+        "peak of a soft step, C=16, batch 64, without weights and images", "软混合步的峰值，C=16，批 64，不含权重与图像"
+    )
+    names = {"eager nhwc": "eager", "stacked": '`memory="save"`', "stacked, recomputing": '`memory="recompute"`'}
+    table = [[title[language], *names.values()]]
+    for label, row in MEMORY:
+        # Eager PyTorch knows no pool: with it or without, its peak is the same.
+        sizes = [results.rows.get((f"{row}, {name}", None)) for name in names]
+        table.append([label[language], *(_share(size, sizes[0], language) for size in sizes)])
+    return markdown(table)
+
+
+def _share(size: Row | None, whole: Row | None, language: str) -> str:
+    if size is None or whole is None:
+        return NOT_MEASURED[language]
+    amount = f"{size['bytes'] / 2**20:.0f} MiB"
+    return amount if size is whole else f"{amount} ({size['bytes'] / whole['bytes']:.0%})"
+
+
+TABLES = {"machine": machine, "operators": operators, "steps": steps, "memory": memory}
+
+
+def markdown(table: list[list[str]]) -> list[str]:
+    """Lines of a Markdown table, the first row of which is its head."""
+    head, *body = ["|" + "".join(f" {cell} |" if cell else " |" for cell in cells) for cells in table]
+    return [head, "|" + "---|" * len(table[0]), *body]
+
+
+def rewritten(text: str, results: Results, language: str) -> str:
+    """The text with every marked table as the results have it. Raises ValueError for a name that is none of TABLES, or
+    for markers without their counterpart."""
+
+    def replace(found: re.Match[str]) -> str:
+        opening, name, closing = found.groups()
+        if name not in TABLES:
+            raise ValueError(f"there is no table {name!r}: choose one of {', '.join(TABLES)}")
+        return opening + "\n" + "\n".join(TABLES[name](results, language)) + "\n\n" + closing
+
+    result, pairs = MARKED.subn(replace, text)
+    if not text.count("<!-- table:") == text.count("<!-- /table -->") == pairs:
+        raise ValueError("every line `<!-- table: NAME -->` needs a line `<!-- /table -->` after it")
+    return result
+
+
+def measure(path: Path) -> None:
+    """Measures the rows of all tables."""
+    rows: list[Row] = []
+    for i, arguments in enumerate(MEASURED):
+        part = ROOT / ".benchmarks" / f"table{i}.json"
+        subprocess.run([sys.executable, "-m", "pytest", "--json", str(part), *arguments], cwd=ROOT, check=True)
+        found = json.loads(part.read_text())
+        rows += found["rows"]
+    path.write_text(json.dumps({"environment": found["environment"], "rows": rows}, indent=1) + "\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true", help="fail where a table is out of date")
+    what.add_argument("--measure", action="store_true", help="measure first (about 12 minutes on 2 cores)")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="JSON")
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
+    options = parser.parse_args(arguments)
+    if options.measure:
+        measure(options.results)
+    files = options.files or [path for path in (ROOT / "README.md", ROOT / "README.zh-CN.md") if path.exists()]
+    results, outdated = Results(options.results), False
+    for path in files:
+        text = path.read_text()
+        try:
+            new = rewritten(text, results, "zh-CN" if path.name.endswith(".zh-CN.md") else "en")
+        except ValueError as error:
+            parser.error(f"{path}: {error}")
+        if new == text:
+            continue
+        if options.check:
+            outdated = True
+            print(f"{path}: its tables are not those of {options.results}: run `python -m benchmarks.table`")
+        else:
+            path.write_text(new)
+    return int(outdated)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
