@@ -1,4 +1,4 @@
-.PHONY: install train test sanitize bench lint format
+.PHONY: install train test sanitize bench docs lint format
 
 install:
 	pip install -c constraints.txt '.[dev]'
@@ -14,6 +14,10 @@ sanitize:
 
 bench:
 	pip install -c constraints.txt '.[test]' && pytest benchmarks
+
+# The site, in site/: without network, and without a warning.
+docs:
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 lint:
 	ruff check .

@@ -67,10 +67,11 @@ def arch_weights(
 ) -> ArchWeights:
     """Samples the weights of every layer's candidate operations (DESIGN section 2; Jang et al., ICLR 2017).
 
-    a' = a + amount * mask                       mask: the boosted logits, a constant for the gradient
-    y  = softmax((a' + G) / T)
-    hard: weights = one_hot(argmax (a' + G)) forward, the gradient of y backward (straight-through); soft: weights = y
-    dL/da = y * (g - <g, y>) / T
+        a' = a + amount * mask               mask: the boosted logits, a constant for the gradient
+        y  = softmax((a' + G) / T)
+        hard: weights = one_hot(argmax (a' + G)) forward, the gradient of y backward (straight-through)
+        soft: weights = y
+        dL/da = y * (g - <g, y>) / T
 
     Everything is computed in float64, so that the discrete choices are the same on every backend. A NaN among a layer's
     logits or noise makes all its weights NaN.

@@ -214,9 +214,9 @@ class Network(nn.Module):
     def add_candidate(self, name: str) -> list[nn.Module]:
         """Gives every block a further candidate, the last, and returns these modules.
 
-        y = g * (sum_{k<=K} w_k o_k(x) + w_{K+1} o_{K+1}(x)) + (1 - g) * s is what it was where w_{K+1} = 0 and no path
-        leads through candidate K+1; the architecture weights are the selector's business (`Selector.add_candidate`).
-        Raises ValueError for an unknown name, or one that a block has already.
+        `y = g * (sum_{k<=K} w_k o_k(x) + w_{K+1} o_{K+1}(x)) + (1 - g) * s` is what it was where w_{K+1} = 0 and no
+        path leads through candidate K+1; the architecture weights are the selector's business
+        (`Selector.add_candidate`). Raises ValueError for an unknown name, or one that a block has already.
         """
         spec = self.spec.with_candidate(name)
         added = [self._like_the_rest(build_candidate(name, b.in_channels, b.stride)) for b in spec.blocks]
