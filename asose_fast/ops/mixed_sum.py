@@ -28,7 +28,7 @@ registry.register(
 
 
 def mixed_sum(xs: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Weighted sum of K tensors, read in place: no stacked copy is made (DESIGN section 5).
+    """Weighted sum of K tensors, read in place: no stacked copy is made (docs/kernels.md).
 
         y = sum_k w_k x_k        dL/dx_k = w_k g        dL/dw_k = <g, x_k>
 

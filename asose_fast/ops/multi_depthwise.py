@@ -66,7 +66,7 @@ def multi_depthwise(
     scale: Tensor | None = None,
     shift: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Depthwise convolutions of B branches in one pass, forward and backward (DESIGN section 5).
+    """Depthwise convolutions of B branches in one pass, forward and backward (docs/kernels.md).
 
         y_b = conv2d(v_b, weights_b, stride, padding=d_b (k_b - 1) / 2, dilation=d_b, groups=C)
         v_b = relu(scale_b * x_b + shift_b)             one v for all branches where xs is a single tensor

@@ -25,7 +25,7 @@ registry.register(
 
 
 def pool_pair(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
-    """Both 3x3 poolings of a mixed layer, reading x once (DESIGN section 5).
+    """Both 3x3 poolings of a mixed layer, reading x once (docs/kernels.md).
 
         avg = avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)
         max = max_pool2d(x, 3, stride, padding=1)

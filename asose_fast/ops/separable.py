@@ -47,7 +47,7 @@ def separable(
     scale: Tensor | None = None,
     shift: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Depthwise-separable convolutions of B branches in one pass, forward and backward (DESIGN section 5).
+    """Depthwise-separable convolutions of B branches in one pass, forward and backward (docs/kernels.md).
 
         z_b = conv2d(y_b, pointwise_b)        y = multi_depthwise(xs, weights, ...)
 

@@ -18,7 +18,7 @@ class MixedOp(nn.Module):
     """y = sum_k w_k o_k(x) over the candidates o_k, blended with a shortcut s by a gain g where one is given:
     y = g * sum_k w_k o_k(x) + (1 - g) * s.
 
-    What runs depends on what the step needs (DESIGN section 5):
+    What runs depends on what the step needs (docs/kernels.md):
 
     ========================  =======================================================================================
     sampled: `index`          the candidate `index` alone; the value and the weight gradients are those of a hard sample

@@ -1,4 +1,4 @@
-"""The network: 3x3 stem, a chain of evolvable blocks, global pooling, classifier (DESIGN section 2)."""
+"""The network: 3x3 stem, a chain of evolvable blocks, global pooling, classifier (docs/concepts.md)."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ class Network(nn.Module):
     def deepen(self, position: int) -> EvolvableBlock:
         """Inserts a block before block `position` (or at the end) that starts as the identity, and returns it.
 
-        The function of the network does not change: the block's gain is 0 (DESIGN section 6).
+        The function of the network does not change: the block's gain is 0 (docs/concepts.md).
         """
         spec = self.spec.deeper(position)
         block = EvolvableBlock(spec.blocks[position], gain=0.0)
