@@ -90,9 +90,10 @@ def alpha_step(
     """Updates alpha through the architecture weights of `draw`, and no weight; at first order it computes no weight
     gradient.
 
-    `dL/dw_k = <dL/dy, o_k(x)>` for every candidate that runs, all of them unless `draw` says otherwise, at the present
-    weights or, with `ahead`, through their next step (`second_order.unrolled_gradient`). `finish` may complete the
-    gradient (`Estimator.finish`). `regularizers` add to the gradient and not to the loss of the result.
+    dL/dw_k = <dL/dy, o_k(x)> for every candidate that runs, all of them unless `draw` says otherwise (DESIGN section 3,
+    fault 1), at the present weights or, with `ahead`, through their next step (`second_order.unrolled_gradient`).
+    `finish` may complete the gradient (`Estimator.finish`). `regularizers` add to the gradient and not to the loss of
+    the result.
     """
     if ahead is None:
         with frozen(network):
