@@ -113,3 +113,32 @@ def parse_and_stop(parse):
         raise Parsed
 
     return parse_args
+
+
+def outline(text):
+    """What both READMEs have in common, whatever their language: in order, but for the words."""
+    prose = re.sub(r"(?s)```.*?```", "", text)
+    return {
+        "headings": re.findall(r"^#+", prose, re.MULTILINE),
+        "blocks": re.findall(r"(?s)```.*?```", text),
+        "figures of tables": [re.findall(r"\d[\d.]*", row) for row in re.findall(r"^\|.*", prose, re.MULTILINE)],
+        "code": sorted(set(re.findall(r"`([^`\n]+)`", prose))),
+        "links": sorted(set(re.findall(r"\]\(([^)]+)\)", prose)) - {"README.md", "README.zh-CN.md"}),
+        "items": len(re.findall(r"^- ", prose, re.MULTILINE)),
+    }
+
+
+def test_the_chinese_readme_keeps_step():
+    assert outline(TEXT["README.zh-CN.md"]) == outline(TEXT["README.md"])
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_links_of_the_readmes_lead_somewhere(name):
+    for link in re.findall(r"\]\(([^)#]+)", TEXT[name]):
+        assert (ROOT / link).exists(), link
+
+
+def test_external_links_are_well_formed():
+    for name, text in TEXT.items():
+        for link in re.findall(r"\w*://[^\s)>\"']+", text):
+            assert re.fullmatch(r"https://[\w.-]+\.[a-z]+(/\S*)?", link), f"{name}: {link}"
