@@ -24,8 +24,8 @@ class MixedOp(nn.Module):
     - straight-through, both: all candidates; those whose weight is 0 contribute no gradient to x or to their parameters
       and run outside autograd. Gives `dL/dw_k = <dL/dy, o_k(x)>` for every k.
     - soft, `weights`: all candidates, all gradients.
-    - some, `kept` besides: of either, only the candidates `kept`, the weights of the others counting as 0 and getting no
-      gradient.
+    - some, `kept` besides: of either, only the candidates `kept`, the weights of the others counting as 0 and getting
+      no gradient.
 
     All but the first run the candidates one by one or, with the same results up to rounding, as the stacked branches of
     `asose_fast.space.stacked`: always where `fused` is True, never where it is False, and where it pays with "auto".
