@@ -1,4 +1,4 @@
-.PHONY: install train test sanitize wheel bench bench-table gates lint format
+.PHONY: install train test sanitize wheel bench bench-table gates docs lint format
 
 install:
 	pip install -c constraints.txt '.[dev]'
@@ -25,6 +25,10 @@ bench-table:
 gates:
 	python -m benchmarks.counts --check
 	python -m benchmarks.gate
+
+# The site, in site/: without network, and without a warning.
+docs:
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 lint:
 	ruff check .

@@ -19,7 +19,7 @@ CANDIDATES = (
     "dil_conv_5x5",
     "conv_7x1_1x7",
 )
-"""The ten candidate operations, in the order of the logits (DESIGN section 2)."""
+"""The ten candidate operations, in the order of the logits (docs/concepts.md)."""
 
 
 CELL_CANDIDATES = {
@@ -79,7 +79,7 @@ class PhaseConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SelectorConfig:
-    """Architecture sampling (DESIGN section 2)."""
+    """Architecture sampling (docs/concepts.md)."""
 
     warmup: Literal["uniform", "skip"] = "uniform"
     """Paths of the warmup: uniformly random, so that every candidate is trained, or the fixed skip of the original."""
@@ -125,7 +125,7 @@ class EstimatorConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """SGD with a cosine for the weights, Adam for alpha (DESIGN section 2)."""
+    """SGD with a cosine for the weights, Adam for alpha (docs/concepts.md)."""
 
     learning_rate: float = 0.025
     """Of the weights, at the start of the supernet's training and again of the derived network's."""

@@ -1,1 +1,1 @@
-"""Speed, as ratios measured in one process (DESIGN section 9). Run with `make bench`; one file a question."""
+"""Speed, as ratios measured in one process (docs/performance.md). Run with `make bench`; one file a question."""

@@ -29,7 +29,7 @@ registry.register(
 
 @dataclasses.dataclass(frozen=True)
 class Boost:
-    """Adds `amount` to the `top_k` largest logits of an undecided layer (DESIGN section 2).
+    """Adds `amount` to the `top_k` largest logits of an undecided layer (docs/concepts.md).
 
     A layer is undecided when its leading operation is not `skip` and its largest probability is below `below`.
     `none` is never boosted, and no further operation takes its place. Of equal logits, the first one ranks higher.
@@ -65,12 +65,13 @@ def arch_weights(
     noise: Tensor | None = None,
     rng: Tensor | None = None,
 ) -> ArchWeights:
-    """Samples the weights of every layer's candidate operations (DESIGN section 2; Jang et al., ICLR 2017).
+    """Samples the weights of every layer's candidate operations (docs/concepts.md; Jang et al., ICLR 2017).
 
-    a' = a + amount * mask                       mask: the boosted logits, a constant for the gradient
-    y  = softmax((a' + G) / T)
-    hard: weights = one_hot(argmax (a' + G)) forward, the gradient of y backward (straight-through); soft: weights = y
-    dL/da = y * (g - <g, y>) / T
+        a' = a + amount * mask               mask: the boosted logits, a constant for the gradient
+        y  = softmax((a' + G) / T)
+        hard: weights = one_hot(argmax (a' + G)) forward, the gradient of y backward (straight-through)
+        soft: weights = y
+        dL/da = y * (g - <g, y>) / T
 
     Everything is computed in float64, so that the discrete choices are the same on every backend. A NaN among a layer's
     logits or noise makes all its weights NaN.

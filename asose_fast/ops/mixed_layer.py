@@ -1,4 +1,4 @@
-"""A whole mixed operation as one autograd node: separable branches, pools and the normalised sum (DESIGN section 5)."""
+"""A whole mixed operation as one autograd node: separable branches, pools and the normalised sum (docs/kernels.md)."""
 
 from __future__ import annotations
 

@@ -35,18 +35,18 @@ def mixed_norm_sum(
 ) -> Tensor:
     """Weighted sum of K batch-normalised tensors and J plain ones, without the normalised tensors ever being made.
 
-    y = sum_k w_k BN_k(z_k) + sum_j v_j x_j
-      = sum_k a_kc (z_k - mean_kc) + sum_k w_k beta_kc + sum_j v_j x_j        a_kc = w_k gamma_kc r_kc
+        y = sum_k w_k BN_k(z_k) + sum_j v_j x_j
+          = sum_k a_kc (z_k - mean_kc) + sum_k w_k beta_kc + sum_j v_j x_j        a_kc = w_k gamma_kc r_kc
 
     where r = 1 / sqrt(var + eps). Backward, with xhat = r (z - mean), S0_c = sum g, S1_kc = sum g xhat_k and M = N H W
     (Ioffe and Szegedy, 2015; folding a normalisation into its neighbours: Jung et al., arXiv 1807.01702):
 
-    dL/dw_k = sum_c gamma S1 + beta S0        dgamma = w S1        dbeta = w S0        dL/dv_j = <g, x_j>
-    dL/dz_k = a_kc (g - (S0 + xhat S1) / M), or a_kc g with running statistics        dL/dx_j = v_j g
+        dL/dw_k = sum_c gamma S1 + beta S0        dgamma = w S1        dbeta = w S0        dL/dv_j = <g, x_j>
+        dL/dz_k = a_kc (g - (S0 + xhat S1) / M), or a_kc g with running statistics        dL/dx_j = v_j g
 
     Each norm does what its module would: in training mode it normalises by the statistics of the batch and updates its
     running ones, in eval mode it uses those. A call makes one pass over memory for the statistics and one for the sum;
-    backward makes one for S0, S1 and <g, x_j> and one for the gradients of zs and plain. What autograd does not ask for
+    backward makes one for S0, S1 and dL/dv and one for the gradients of zs and plain. What autograd does not ask for
     is not computed. Where w_k is exactly 0, y and dL/dz_k do not depend on z_k, so that its infinities and NaNs stay
     out; dL/dw_k does. Sums are kept in float32 (float64 for float64 inputs), over longer stretches in float64,
     and do not depend on the thread count.

@@ -28,9 +28,9 @@ registry.register(
 
 
 def mixed_sum(xs: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """Weighted sum of K tensors, read in place: no stacked copy is made (DESIGN section 5).
+    """Weighted sum of K tensors, read in place: no stacked copy is made (docs/kernels.md).
 
-    y = sum_k w_k x_k        dL/dx_k = w_k g        dL/dw_k = <g, x_k>
+        y = sum_k w_k x_k        dL/dx_k = w_k g        dL/dw_k = <g, x_k>
 
     Both gradients come from one pass over g and the x_k; those that autograd does not ask for are not computed, and
     without dL/dw the x_k are not kept. An x_k whose weight is exactly 0 is not read forward, so that its infinities and

@@ -68,14 +68,14 @@ def multi_depthwise(
     scale: Tensor | None = None,
     shift: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Depthwise convolutions of B branches in one pass, forward and backward (DESIGN section 5).
+    """Depthwise convolutions of B branches in one pass, forward and backward (docs/kernels.md).
 
-    y_b = conv2d(v_b, weights_b, stride, padding=d_b (k_b - 1) / 2, dilation=d_b, groups=C)
-    v_b = relu(scale_b * x_b + shift_b)             one v for all branches where xs is a single tensor
+        y_b = conv2d(v_b, weights_b, stride, padding=d_b (k_b - 1) / 2, dilation=d_b, groups=C)
+        v_b = relu(scale_b * x_b + shift_b)             one v for all branches where xs is a single tensor
 
-    g_v = sum over the branches of v of conv_transpose(g_b, weights_b)        u = scale * x + shift
-    g_u = g_v where u > 0        dL/dx = scale * g_u        dL/dscale = sum g_u * x        dL/dshift = sum g_u
-    dL/dweights_b[i, j] = sum g_b * v_b shifted by the tap
+        g_v = sum over the branches of v of conv_transpose(g_b, weights_b)        u = scale * x + shift
+        g_u = g_v where u > 0        dL/dx = scale * g_u        dL/dscale = sum g_u * x        dL/dshift = sum g_u
+        dL/dweights_b[i, j] = sum g_b * v_b shifted by the tap
 
     With the scale and shift of a batch norm these are its two sums, so that its backward needs no further pass over
     the inputs. The activated v is never stored. Gradients that autograd does not ask for, and those of branches
@@ -89,7 +89,8 @@ def multi_depthwise(
         dilations: B positive integers.
         stride: 1 or 2.
         relu: whether v has the ReLU.
-        scale, shift: (C,) with a single tensor, (B, C) with a sequence; both or neither.
+        scale: (C,) with a single tensor, (B, C) with a sequence; None for no affine map.
+        shift: like scale; both or neither.
 
     Returns:
         B tensors (N, C, ceil(H / stride), ceil(W / stride)), channels_last, in the dtype of xs.

@@ -26,10 +26,11 @@ registry.register(
 
 
 def pool_pair(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
-    """Both 3x3 poolings of a mixed layer, reading x once (DESIGN section 5).
+    """Both 3x3 poolings of a mixed layer, reading x once (docs/kernels.md).
 
-    avg = avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)        max = max_pool2d(x, 3, stride, padding=1)
-    dL/dx = sum over the windows that hold x of  g_avg / count + (x is the window's maximum) g_max
+        avg = avg_pool2d(x, 3, stride, padding=1, count_include_pad=False)
+        max = max_pool2d(x, 3, stride, padding=1)
+        dL/dx = sum over the windows that hold x of  g_avg / count + (x is the window's maximum) g_max
 
     As in PyTorch, the first maximum in row-major order takes the gradient, and a NaN makes its windows NaN. Its
     position is found again in backward, so that nothing but x is kept. A pooling whose output is not used costs

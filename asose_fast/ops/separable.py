@@ -51,14 +51,14 @@ def separable(
     scale: Tensor | None = None,
     shift: Tensor | None = None,
 ) -> tuple[Tensor, ...]:
-    """Depthwise-separable convolutions of B branches in one pass, forward and backward (DESIGN section 5).
+    """Depthwise-separable convolutions of B branches in one pass, forward and backward (docs/kernels.md).
 
-    z_b = conv2d(y_b, pointwise_b)        y = multi_depthwise(xs, weights, ...)
+        z_b = conv2d(y_b, pointwise_b)        y = multi_depthwise(xs, weights, ...)
 
     The y are neither stored nor kept: backward computes them again, tile by tile, from xs.
 
     Args:
-        xs, weights, dilations, stride, relu, scale, shift: as in `multi_depthwise`.
+        xs: as in `multi_depthwise`, and so are weights, dilations, stride, relu, scale and shift.
         pointwise: B tensors (C, C, 1, 1), in any floating dtype.
 
     Returns:

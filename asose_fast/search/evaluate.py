@@ -22,7 +22,7 @@ def recalibrate(network: nn.Module, batches: Batches, count: int, processes: Pro
 
     Of several `processes` each takes `batches` in turn, whole ones, so that the statistics are those of one process.
 
-    Those of a supernet mix all paths that were sampled, and say nothing about a single one (DESIGN section 3, fault 4).
+    Those of a supernet mix all paths that were sampled, and say nothing about one (tests/regressions, fault 4).
     """
     norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]

@@ -1,4 +1,4 @@
-"""Growth: when, where, and how the optimizers follow (DESIGN section 6)."""
+"""Growth: when, where, and how the optimizers follow (docs/concepts.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The five health indicators of a search, each with its bound (DESIGN section 2)."""
+"""The five health indicators of a search, each with its bound (docs/concepts.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The four phases and how many epochs each takes (DESIGN section 2)."""
+"""The four phases and how many epochs each takes (docs/concepts.md)."""
 
 from __future__ import annotations
 

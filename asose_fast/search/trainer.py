@@ -1,4 +1,4 @@
-"""The four-phase search: warmup, search, growth, optimize (DESIGN section 2)."""
+"""The four-phase search: warmup, search, growth, optimize (docs/concepts.md)."""
 
 from __future__ import annotations
 

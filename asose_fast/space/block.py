@@ -38,7 +38,7 @@ class EvolvableBlock(nn.Module):
     The gain is learned. It starts at 0.5, which trains better than 1 (the mixed operation alone). The shortcut keeps
     the signal, and with it every layer's architecture gradient, alive where `none` is sampled. It is blended and not
     added, so that `skip_connect` is the identity whatever the gain (a sum would give 2x), and a block of gain 0 is the
-    identity whatever it samples: the way a new block enters (DESIGN section 6). The projection follows the mixed
+    identity whatever it samples: the way a new block enters (docs/concepts.md). The projection follows the mixed
     operation, which so runs on fewer channels.
     """
 

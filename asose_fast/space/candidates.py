@@ -1,4 +1,4 @@
-"""The ten candidate operations (DESIGN section 2), and those of other spaces. Each maps (N, C, H, W) to
+"""The ten candidate operations (docs/concepts.md), and those of other spaces. Each maps (N, C, H, W) to
 (N, C, ceil(H/s), ceil(W/s))."""
 
 from __future__ import annotations

@@ -34,16 +34,14 @@ class MixedOp(nn.Module):
     y = sum_k w_k o_k(x) over the candidates o_k, blended with a shortcut s by a gain g where one is given:
     y = g * sum_k w_k o_k(x) + (1 - g) * s.
 
-    What runs depends on what the step needs (DESIGN section 5):
+    What runs depends on what the step needs (docs/kernels.md):
 
-    ========================  =======================================================================================
-    sampled: `index`          the candidate `index` alone; the value and the weight gradients are those of a hard sample
-    straight-through: both    all candidates; those whose weight is 0 contribute no gradient to x or to their parameters
-                              and run outside autograd. Gives dL/dw_k = <dL/dy, o_k(x)> for every k
-    soft: `weights`           all candidates, all gradients
-    some: `kept` besides      of either, only the candidates `kept`, the weights of the others counting as 0 and getting
-                              no gradient
-    ========================  =======================================================================================
+    - sampled, `index`: the candidate `index` alone; the value and the weight gradients are those of a hard sample.
+    - straight-through, both: all candidates; those whose weight is 0 contribute no gradient to x or to their parameters
+      and run outside autograd. Gives `dL/dw_k = <dL/dy, o_k(x)>` for every k.
+    - soft, `weights`: all candidates, all gradients.
+    - some, `kept` besides: of either, only the candidates `kept`, the weights of the others counting as 0 and getting
+      no gradient.
 
     All but the first run the candidates one by one or, with the same results up to rounding, as the stacked branches of
     `asose_fast.space.stacked`: always where `fused` is True, never where it is False, and where it pays with "auto".

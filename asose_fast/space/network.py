@@ -1,4 +1,4 @@
-"""The network: 3x3 stem, a chain of evolvable blocks, global pooling, classifier (DESIGN section 2)."""
+"""The network: 3x3 stem, a chain of evolvable blocks, global pooling, classifier (docs/concepts.md)."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ class Network(nn.Module):
     def deepen(self, position: int) -> EvolvableBlock:
         """Inserts a block before block `position` (or at the end) that starts as the identity, and returns it.
 
-        The function of the network does not change: the block's gain is 0 (DESIGN section 6).
+        The function of the network does not change: the block's gain is 0 (docs/concepts.md).
         """
         spec = self.spec.deeper(position)
         block = EvolvableBlock(spec.blocks[position], gain=0.0)
@@ -214,9 +214,9 @@ class Network(nn.Module):
     def add_candidate(self, name: str) -> list[nn.Module]:
         """Gives every block a further candidate, the last, and returns these modules.
 
-        y = g * (sum_{k<=K} w_k o_k(x) + w_{K+1} o_{K+1}(x)) + (1 - g) * s is what it was where w_{K+1} = 0 and no path
-        leads through candidate K+1; the architecture weights are the selector's business (`Selector.add_candidate`).
-        Raises ValueError for an unknown name, or one that a block has already.
+        `y = g * (sum_{k<=K} w_k o_k(x) + w_{K+1} o_{K+1}(x)) + (1 - g) * s` is what it was where w_{K+1} = 0 and no
+        path leads through candidate K+1; the architecture weights are the selector's business
+        (`Selector.add_candidate`). Raises ValueError for an unknown name, or one that a block has already.
         """
         spec = self.spec.with_candidate(name)
         added = [self._like_the_rest(build_candidate(name, b.in_channels, b.stride)) for b in spec.blocks]

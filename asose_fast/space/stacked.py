@@ -1,4 +1,4 @@
-"""The stacked-branch plan of a mixed operation: its branches run together, on the fused operators (DESIGN section 5).
+"""The stacked-branch plan of a mixed operation: its branches run together, on the fused operators (docs/kernels.md).
 
 x -> separable chains and pools ------------------> mixed_layer -> y
 x -> whatever else ends in a norm, up to that norm ---^

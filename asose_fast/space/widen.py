@@ -1,4 +1,4 @@
-"""Net2Wider: a stage of a network gets more channels and the network's function stays (DESIGN section 6)."""
+"""Net2Wider: a stage of a network gets more channels and the network's function stays (docs/concepts.md)."""
 
 from __future__ import annotations
 

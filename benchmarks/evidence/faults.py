@@ -1,4 +1,4 @@
-"""Searches with faults of the original ASO-SE (DESIGN section 3), one a class, and with all that made it fail."""
+"""Searches with faults of the original ASO-SE (tests/regressions), one a class, and with all that made it fail."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def test_same_seed_same_sample_on_every_backend(backend):
 
 
 def test_samples_follow_the_softmax():
-    """P(index = k) = softmax(a)_k whatever the temperature (DESIGN section 3, fault 8)."""
+    """P(index = k) = softmax(a)_k whatever the temperature (tests/regressions, fault 8)."""
     logits = torch.tensor([0.0, 1.0, -1.0, 0.5]).expand(40000, 4)
     for temperature in (0.1, 3.0):
         index = ops.arch_weights(logits, temperature, rng=torch.tensor([1, 0])).index

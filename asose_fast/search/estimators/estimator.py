@@ -16,8 +16,9 @@ from asose_fast.search.selector import Selector
 class Draw(NamedTuple):
     """The architecture of an alpha step: what the network runs, and how the gradient comes back.
 
-    With c_k = dL/dw_k = <dL/dy, o_k(x)> for the operations that run, autograd gives dL/da = sum_k c_k dw_k/da, which is
-    the estimate.
+    For the operations that run, autograd gives the estimate
+
+        dL/da = sum_k c_k dw_k/da        c_k = dL/dw_k = <dL/dy, o_k(x)>
     """
 
     weights: Tensor

@@ -1,4 +1,4 @@
-"""Straight-through Gumbel-softmax: the default (Jang et al., ICLR 2017; DESIGN section 2)."""
+"""Straight-through Gumbel-softmax: the default (Jang et al., ICLR 2017; docs/concepts.md)."""
 
 from __future__ import annotations
 
