@@ -193,11 +193,12 @@ class GuardConfig:
     """What follows signs of a collapse at the end of an epoch of search or growth: nothing, a warning, or a return to
     the last healthy epoch with half the learning rate of alpha."""
     guard_rollbacks: int = 3
-    """Returns at most; after as many, alpha stays what it was in the last healthy epoch."""
+    """Returns at most; after as many, alpha stays what it was in the last healthy epoch, and nothing grows."""
     guard_accuracy: float = 0.6
     """Least accuracy of sampled paths, as a share of the warmup's last."""
-    guard_idle: float = 0.85
-    """Largest mean probability of the candidates without weights."""
+    guard_idle: float = 0.75
+    """Largest share that may go to the candidates without weights of the probability that the others had at the
+    warmup's end."""
     guard_curvature: float = 1.34
     """Largest growth of the curvature within 5 epochs."""
     curvature_every: int = 0

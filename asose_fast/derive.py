@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+import yaml
 from torch import Tensor
 
 from asose_fast import checkpoint, resume
-from asose_fast.checkpoint import CheckpointError
+from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import Data, load_data
 from asose_fast.derived import save
@@ -40,6 +41,8 @@ class Derived(NamedTuple):
     cost: Cost
     valid_accuracy: float
     data: Data
+    config: Config
+    """Of the run, bounds given since included."""
 
 
 def derive(
@@ -70,7 +73,8 @@ def derive(
     resumable.restore(trainer, lambda _: None)  # what may make a run differ in rounding does not matter here
     bounds = {"derive_max_parameters": max_parameters, "derive_max_flops": max_flops}
     given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
-    keeper = BudgetKeeper(dataclasses.replace(config, **given), data.image_size)
+    config = dataclasses.replace(config, **given)
+    keeper = BudgetKeeper(config, data.image_size)
     scores = trainer.selector.logits().detach().log_softmax(1)
     path = keeper.choose(trainer.network, scores)  # a budget that cannot be kept is refused before the long part
     if method == "perturbation":
@@ -80,7 +84,7 @@ def derive(
     network = trainer.network.derive(path)
     trainer.calibrate(network)
     batches = data.valid.batches(0, shuffle=False, augment=False)
-    return Derived(network.eval(), cost_of(network.spec, data.image_size), accuracy(network, batches), data)
+    return Derived(network.eval(), cost_of(network.spec, data.image_size), accuracy(network, batches), data, config)
 
 
 def _supernet(run: Path) -> Resumable:
@@ -123,6 +127,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = derive(given.run, given.method, max_parameters=given.max_parameters, max_flops=given.max_flops)
         out.mkdir(parents=True, exist_ok=True)
         data = found.data
+        settings = yaml.safe_dump(found.config.to_dict(), sort_keys=False)
+        write_atomically(out / "config.yaml", settings.encode())  # what retrain takes its data from
         save(out, found.network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
     except (ValueError, OSError, CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")

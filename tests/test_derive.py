@@ -113,6 +113,21 @@ def test_retraining_a_run_writes_a_folder_that_load_reads(run, tmp_path, capsys)
     assert again == 0
 
 
+def test_an_option_that_is_given_holds_though_it_is_the_default(run, tmp_path):
+    out = tmp_path / "out"
+    assert retrain_module.main([str(run), "--out", str(out), *SMALL, "--limit_train=null", "--limit_test=20"]) == 0
+    settings = json.loads((out / "summary.json").read_text())["settings"]
+    assert settings["limit_train"] is None  # the run has 120
+    assert settings["limit_test"] == 20
+
+
+def test_what_was_derived_is_retrained_on_the_data_of_its_run(run, tmp_path):
+    assert derive_module.main([str(run), "--out", str(tmp_path / "derived")]) == 0
+    out = tmp_path / "out"
+    assert retrain_module.main([str(tmp_path / "derived"), "--out", str(out), *SMALL]) == 0
+    assert json.loads((out / "summary.json").read_text())["settings"]["limit_train"] == 120
+
+
 def test_a_finished_retraining_goes_no_further_and_other_settings_are_refused(run, tmp_path, capsys):
     out = str(tmp_path / "out")
     assert retrain_module.main([str(run), "--out", out, *SMALL]) == 0

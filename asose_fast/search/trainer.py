@@ -81,7 +81,8 @@ class Progress:
     phase: str = ""
     """The phase that was entered last."""
     best_accuracy: float = -1.0
-    """Best validation accuracy, of the supernet's derived paths or, in optimize, of the derived network."""
+    """Best validation accuracy, of the supernet's derived paths or, in optimize, of the derived network; epochs that
+    the guard has turned back do not count."""
     epoch_seconds: float = 0.0
     """Time spent in the steps of the present epoch."""
 
@@ -342,12 +343,13 @@ class Trainer:
         measured = self._measure(phase)
         record = self.processes.from_first(lambda: measured)  # times are not the same in all processes
         turned_back = self.guard.examine(self, phase, record)
-        if phase.name == "growth" and not turned_back:
+        if phase.name == "growth" and not turned_back and not self.guard.frozen:
             record["growth"] = self._grow_if_stalled(phase, record["valid_accuracy"])
         self.history.append(record)
         progress = self.progress
-        improved = record["valid_accuracy"] > progress.best_accuracy
-        progress.best_accuracy = max(progress.best_accuracy, record["valid_accuracy"])
+        improved = record["valid_accuracy"] > progress.best_accuracy and not turned_back
+        if improved:
+            progress.best_accuracy = record["valid_accuracy"]
         progress.epoch, progress.step, progress.epoch_seconds = progress.epoch + 1, 0, 0.0
         self.weight_meter.reset()
         self.alpha_meter.reset()
@@ -356,8 +358,6 @@ class Trainer:
         if improved and phase.name == "optimize":
             tensors = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
             self.best = {"spec": self.network.spec.to_dict(), "network": tensors}
-        if improved:
-            self.save("best")
         self.save("last")
 
     def _measure(self, phase: Phase) -> Record:
