@@ -169,6 +169,15 @@ class GrowthConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DerivationConfig:
+    """Which architecture is derived at the end of the search (docs/derive.md)."""
+
+    derive_among: int = 0
+    """So many likely architectures are drawn besides the most probable one, and of all the best on the validation
+    images is derived; 0: the most probable."""
+
+
+@dataclasses.dataclass(frozen=True)
 class BudgetConfig:
     """What the derived network may cost (docs/derive.md). Growth's ceilings, `max_parameters` and `max_flops`, bound
     every network that could be derived; these bound the one that is, by the choice of its operations."""
@@ -249,6 +258,7 @@ _AT_LEAST = {
     "gumbel_rao_samples": 1,
     "beta_decay": 0.0,
     "budget_weight": 0.0,
+    "derive_among": 0,
     "derive_max_parameters": 1,
     "derive_max_flops": 1,
     "guard_rollbacks": 0,
@@ -308,6 +318,7 @@ class Config(
     HealthConfig,
     GuardConfig,
     BudgetConfig,
+    DerivationConfig,
     GrowthConfig,
     OptimizerConfig,
     EstimatorConfig,

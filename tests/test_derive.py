@@ -46,6 +46,17 @@ def test_perturbation_keeps_what_is_missed_most(run):
     assert derive(run, "perturbation").network.spec == found.network.spec
 
 
+def test_validation_chooses_among_likely_architectures(run):
+    found = derive(run, "validation", among=6)
+    assert found.valid_accuracy >= derive(run).valid_accuracy
+    assert derive(run, "validation", among=6).network.spec == found.network.spec
+    bound = derive(run).cost.flops - 1
+    assert derive(run, "validation", among=6, max_flops=bound).cost.flops <= bound
+    for among, method in ((3, "argmax"), (0, "validation")):
+        with pytest.raises(ValueError, match="among is a number from 1 of the method validation"):
+            derive(run, method, among=among)
+
+
 def test_what_is_lost_without_a_candidate():
     value = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]], dtype=torch.float64)
     asked = []

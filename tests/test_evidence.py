@@ -1,5 +1,6 @@
 """The commands of `benchmarks/evidence`: that what they plant is there, that faults are faults, that figures add up."""
 
+import argparse
 import json
 
 import pytest
@@ -125,12 +126,32 @@ def test_the_ablation_runs_with_every_kind_of_element(element, monkeypatch):
 
 def test_the_comparison_with_random_choice_runs_as_a_command(tmp_path):
     tiny = [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in TINY.items()]
-    command = ["-m", "benchmarks.evidence.search_vs_random", "--data", "digits", "--searches", "2", "--random", "2"]
-    result = python(*command, "--epochs", "1", "--out", str(tmp_path / "out.json"), "--set", *tiny)
+    out = tmp_path / "out.json"
+    command = ["-m", "benchmarks.evidence.search_vs_random", "--data", "digits", "--out", str(out), "--set", *tiny]
+    result = python(*command, "--epochs", "1", "--searches", "2", "--random", "0")
     assert result.returncode == 0, result.stderr
-    written = json.loads((tmp_path / "out.json").read_text())
-    assert len(written["trained"]) == 4
+    assert "difference" not in json.loads(out.read_text())
+    result = python(*command, "--epochs", "1", "--searches", "2", "--random", "2")  # goes on
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("| search |") == 0
+    written = json.loads(out.read_text())
+    assert [(one["origin"], one["seed"]) for one in written["trained"]] == [
+        ("search", 0),
+        ("search", 1),
+        ("random", 0),
+        ("random", 1),
+    ]
     assert written["low"] < written["difference"] < written["high"]
+    result = python(*command, "--epochs", "2")
+    assert "holds results of other settings" in result.stderr
+
+
+def test_random_architectures_of_another_call_count_and_its_searches_do_not(tmp_path):
+    one = search_vs_random.Trained("random", 3, ("none",), 1, 1, 0.5)
+    (tmp_path / "a.json").write_text(json.dumps({"trained": [one._asdict(), one._replace(origin="search")._asdict()]}))
+    options = argparse.Namespace(random_of=tmp_path / "a.json", add=None, out=None)
+    (found,) = search_vs_random.earlier(options)
+    assert (found.origin, found.seed) == ("random", 3)
 
 
 def test_the_table_of_estimators_measures_bias_and_deviation():

@@ -24,6 +24,7 @@ from asose_fast.search.curvature import curvature
 from asose_fast.search.diverged import SearchDivergedError, first_nonfinite
 from asose_fast.search.estimators import make_estimator
 from asose_fast.search.evaluate import accuracy, recalibrate
+from asose_fast.search.final_choice import likely_paths
 from asose_fast.search.growth import StallCounter
 from asose_fast.search.growth_control import GrowthControl
 from asose_fast.search.guard import Guard
@@ -174,9 +175,9 @@ class Trainer:
     def _enter(self, phase: Phase) -> None:
         if self.progress.phase == phase.name:
             return
-        path = self.best_path()
         if phase.name == "optimize":
             self.save("supernet")  # what `asose_fast.derive` goes on from
+            path = self.final_path(self.config.derive_among)
         self.progress.phase = phase.name
         if phase.name == "search":
             self.selector.perturb()
@@ -291,6 +292,18 @@ class Trainer:
             return self.selector.best_path()
         scores = self.selector.logits().detach().log_softmax(1)
         return self.budget.choose(self.network, scores)
+
+    def final_path(self, among: int) -> list[int]:
+        """The best on the validation images of the most probable architecture and up to `among` others, drawn by their
+        probability; with 0 the most probable, without measuring."""
+        scores = self.selector.logits().detach().log_softmax(1)
+        paths = likely_paths(lambda s: self.budget.choose(self.network, s), scores, among, self.config.seed)
+        return max(paths, key=self._path_accuracy) if len(paths) > 1 else paths[0]
+
+    def _path_accuracy(self, path: list[int]) -> float:
+        derived = self.network.derive(path)
+        self.calibrate(derived)
+        return self._valid_accuracy(derived)
 
     def _loss_check(self, what: str, step: int, phase: Phase, x: Tensor, path: list[int] | None) -> LossCheck | None:
         """Raises SearchDivergedError when called; None where reading the loss would make the host wait too often."""
