@@ -141,9 +141,24 @@ def test_the_comparison_with_random_choice_runs_as_a_command(tmp_path):
         ("random", 0),
         ("random", 1),
     ]
-    assert written["low"] < written["difference"] < written["high"]
+    assert {"difference", "low", "high", "p"} <= written.keys()
     result = python(*command, "--epochs", "2")
     assert "holds results of other settings" in result.stderr
+
+
+def test_the_difference_is_that_of_the_means_within_its_interval():
+    values = {"search": (0.6, 0.7, 0.8), "random": (0.5, 0.6)}
+    found = [
+        search_vs_random.Trained(origin, seed, ("none",), 1, 1, accuracy)
+        for origin, accuracies in values.items()
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    compared = search_vs_random.compared(found)
+    assert compared["difference"] == pytest.approx(0.15)
+    # Welch: standard error sqrt(0.01 / 3 + 0.005 / 2), 2.88 degrees of freedom, t = 3.26.
+    assert compared["high"] - compared["difference"] == pytest.approx(3.26 * 0.0764, rel=0.01)
+    assert compared["low"] < 0 < compared["p"]
+    assert search_vs_random.compared(found[:3]) == {}
 
 
 def test_random_architectures_of_another_call_count_and_its_searches_do_not(tmp_path):

@@ -15,8 +15,8 @@ def likely_paths(choose: Callable[[Tensor], list[int]], scores: Tensor, count: i
     """The most probable path, then up to `count` others, all different, in the order in which they were drawn.
 
     Where `choose` is the argmax of every row, choose(s + G) with Gumbel noise G takes candidate k of a row with
-    probability e^s_k / sum_j e^s_j; in general it draws what `choose` can give: a path within the budget, or a cell that
-    keeps two edges a node (perturb-and-MAP, Papandreou and Yuille 2011).
+    probability e^s_k / sum_j e^s_j; in general it draws what `choose` can give: a path within the budget, or a cell
+    with two edges a node (perturb-and-MAP, Papandreou and Yuille 2011).
 
     Args:
         choose: the path of the largest sum of scores (`BudgetKeeper.choose`).

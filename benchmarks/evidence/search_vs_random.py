@@ -37,8 +37,8 @@ SEARCH = {
     "threads": 1,
     "growth_patience": 1000,
 }
-"""The search: 4,500 images for the weights, 1,500 for alpha; the phases of 40 epochs, without the weights of the derived
-network, which are not used."""
+"""The search: 4,500 images for the weights, 1,500 for alpha; the phases of 40 epochs, without the training of the
+derived network, whose weights are not used."""
 
 ORIGINS = {"search", "random"}
 
@@ -156,9 +156,10 @@ def earlier(options: argparse.Namespace) -> list[Trained]:
         if path is None or (path == options.out and not path.exists()):
             continue
         written = json.loads(path.read_text())
-        asked = {name: getattr(options, name) for name in ("epochs", "set", "train")}
-        if path == options.out and asked != {name: written["options"][name] for name in asked}:
-            raise ValueError(f"{path} holds results of other settings: give another --out")
+        if path == options.out:
+            settings = ("epochs", "set", "train")
+            if [written["options"][name] for name in settings] != [getattr(options, name) for name in settings]:
+                raise ValueError(f"{path} holds results of other settings: give another --out")
         trained = [Trained(**one) for one in written["trained"]]
         found |= {(one.origin, one.seed): one for one in trained if one.origin in origins}
     return list(found.values())
