@@ -8,7 +8,8 @@ import torch
 
 from asose_fast.config import Config
 from asose_fast.search.evaluate import accuracy, recalibrate
-from benchmarks.evidence import ablation, estimators, failure_and_fix, faults, planted, search_vs_random
+from benchmarks.evidence import ablation, estimators, failure_and_fix, faults, planted, ranking, search_vs_random
+from benchmarks.evidence.report import Table
 from tests.helpers import TINY, make_config, make_trainer, python
 
 SMALL = {"channels": 4, "depth": 2, "search_epochs": 2, "growth_epochs": 1}
@@ -159,6 +160,26 @@ def test_the_difference_is_that_of_the_means_within_its_interval():
     assert compared["high"] - compared["difference"] == pytest.approx(3.26 * 0.0764, rel=0.01)
     assert compared["low"] < 0 < compared["p"]
     assert search_vs_random.compared(found[:3]) == {}
+
+
+def test_the_supernet_is_compared_with_what_was_trained(tmp_path):
+    candidates = make_config().candidates
+    known = [
+        search_vs_random.Trained("random" if i else "search", i, (candidates[i], candidates[-1]), 1, 1, i / 4)
+        for i in range(4)
+    ]
+    watch = ranking.Measure(known, [2, 3], Table("any"))
+    trainer = make_trainer(tmp_path, [watch])
+    with pytest.raises(ranking.Done):
+        trainer.run()
+    assert [found["epoch"] for found in watch.found] == [2, 3]
+    last = watch.found[-1]
+    assert len(last["measured"]) == 4
+    again = ranking.measure(trainer, [0, len(candidates) - 1])
+    assert again == last["measured"][0]
+    assert ranking.correlations(known, [0.1, 0.2, 0.3, 0.4]) == pytest.approx((1.0, 1.0))
+    assert ranking.correlations(known, [0.5, 0.3, 0.2, 0.1]) == pytest.approx((-1.0, -1.0))
+    assert ranking.correlations(known, [0.9, 0.1, 0.2, 0.3]) == pytest.approx((-0.2, 1.0))
 
 
 def test_random_architectures_of_another_call_count_and_its_searches_do_not(tmp_path):
