@@ -169,6 +169,15 @@ class GrowthConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DerivationConfig:
+    """Which architecture is derived at the end of the search (docs/derive.md)."""
+
+    derive_among: int = 0
+    """So many likely architectures are drawn besides the most probable one, and of all the best on the validation
+    images is derived; 0: the most probable."""
+
+
+@dataclasses.dataclass(frozen=True)
 class BudgetConfig:
     """What the derived network may cost (docs/derive.md). Growth's ceilings, `max_parameters` and `max_flops`, bound
     every network that could be derived; these bound the one that is, by the choice of its operations."""
@@ -193,11 +202,12 @@ class GuardConfig:
     """What follows signs of a collapse at the end of an epoch of search or growth: nothing, a warning, or a return to
     the last healthy epoch with half the learning rate of alpha."""
     guard_rollbacks: int = 3
-    """Returns at most; after as many, alpha stays what it was in the last healthy epoch."""
+    """Returns at most; after as many, alpha stays what it was in the last healthy epoch, and nothing grows."""
     guard_accuracy: float = 0.6
     """Least accuracy of sampled paths, as a share of the warmup's last."""
-    guard_idle: float = 0.85
-    """Largest mean probability of the candidates without weights."""
+    guard_idle: float = 0.75
+    """Largest share that may go to the candidates without weights of the probability that the others had at the
+    warmup's end."""
     guard_curvature: float = 1.34
     """Largest growth of the curvature within 5 epochs."""
     curvature_every: int = 0
@@ -248,6 +258,7 @@ _AT_LEAST = {
     "gumbel_rao_samples": 1,
     "beta_decay": 0.0,
     "budget_weight": 0.0,
+    "derive_among": 0,
     "derive_max_parameters": 1,
     "derive_max_flops": 1,
     "guard_rollbacks": 0,
@@ -313,6 +324,7 @@ class Config(
     HealthConfig,
     GuardConfig,
     BudgetConfig,
+    DerivationConfig,
     GrowthConfig,
     OptimizerConfig,
     EstimatorConfig,

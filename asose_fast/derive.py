@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+import yaml
 from torch import Tensor
 
 from asose_fast import checkpoint, resume
-from asose_fast.checkpoint import CheckpointError
+from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import Data, load_data
 from asose_fast.derived import save
@@ -30,7 +31,9 @@ from asose_fast.space.build import Supernet
 from asose_fast.space.cost import Cost, cost_of
 from asose_fast.train import warn
 
-Method = Literal["argmax", "perturbation"]
+Method = Literal["argmax", "perturbation", "validation"]
+AMONG = 32
+"""Architectures that `validation` draws where the run has no number of its own."""
 
 
 class Derived(NamedTuple):
@@ -40,29 +43,38 @@ class Derived(NamedTuple):
     cost: Cost
     valid_accuracy: float
     data: Data
+    config: Config
+    """Of the run, bounds given since included."""
 
 
 def derive(
     run: str | Path,
     method: Method = "argmax",
     *,
+    among: int | None = None,
     max_parameters: int | None = None,
     max_flops: int | None = None,
     device: str = "cpu",
 ) -> Derived:
-    """The network of largest total score, sum_l s[l, k_l], within the budget.
+    """The network of largest total score, sum_l s[l, k_l], within the budget, or of largest validation accuracy.
 
     Args:
         run: run folder of `python -m asose_fast.train`; its data must still be where they were.
-        method: s is the logarithm of the architecture's probability, or the validation accuracy that the supernet loses
-            without the candidate (`none` excepted; `perturbation.losses_without`).
+        method: `argmax`: s is the logarithm of the architecture's probability; `perturbation`: the validation accuracy
+            that the supernet loses without the candidate (`none` excepted; `perturbation.losses_without`);
+            `validation`: of the argmax and architectures drawn by their probability the one of the best validation
+            accuracy (`Trainer.final_path`).
+        among: how many are drawn; None: `derive_among` of the run, or 32 where that is 0.
         max_parameters: of the network; None: as the run was configured.
         max_flops: likewise.
         device: where to evaluate.
 
     Raises:
-        CheckpointError, DataError: the run cannot be read; BudgetError: no network costs so little.
+        CheckpointError, DataError: the run cannot be read; BudgetError: no network costs so little; ValueError: `among`
+            is given to another method, or is below 1.
     """
+    if among is not None and (method != "validation" or among < 1):
+        raise ValueError(f"among is a number from 1 of the method validation, got {among} for {method}")
     resumable = _supernet(Path(run))
     config, place = resumable.config, torch.device(device)
     data = load_data(config, config.batch_size, config.seed, place)
@@ -70,17 +82,20 @@ def derive(
     resumable.restore(trainer, lambda _: None)  # what may make a run differ in rounding does not matter here
     bounds = {"derive_max_parameters": max_parameters, "derive_max_flops": max_flops}
     given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
-    keeper = BudgetKeeper(dataclasses.replace(config, **given), data.image_size)
-    scores = trainer.selector.logits().detach().log_softmax(1)
-    path = keeper.choose(trainer.network, scores)  # a budget that cannot be kept is refused before the long part
-    if method == "perturbation":
+    config = dataclasses.replace(config, **given)
+    trainer.budget = keeper = BudgetKeeper(config, data.image_size)
+    path = trainer.best_path()  # a budget that cannot be kept is refused before the long part
+    if method == "validation":
+        path = trainer.final_path(among or config.derive_among or AMONG)
+    elif method == "perturbation":
+        scores = trainer.selector.logits().detach().softmax(1)
         none = [k for k, name in enumerate(trainer.selector.candidates) if name == "none"]
-        scores = losses_without(scores.exp(), lambda weights: _mixture_accuracy(trainer, weights), config.seed, none)
+        scores = losses_without(scores, lambda weights: _mixture_accuracy(trainer, weights), config.seed, none)
         path = keeper.choose(trainer.network, scores)
     network = trainer.network.derive(path)
     trainer.calibrate(network)
     batches = data.valid.batches(0, shuffle=False, augment=False)
-    return Derived(network.eval(), cost_of(network.spec, data.image_size), accuracy(network, batches), data)
+    return Derived(network.eval(), cost_of(network.spec, data.image_size), accuracy(network, batches), data, config)
 
 
 def _supernet(run: Path) -> Resumable:
@@ -113,6 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m asose_fast.derive", description=__doc__)
     parser.add_argument("run", metavar="RUN", help="run folder of python -m asose_fast.train")
     parser.add_argument("--method", choices=get_args(Method), default="argmax", help="how operations are chosen")
+    parser.add_argument("--among", type=int, metavar="N", help="likely architectures that validation draws")
     bound: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--max_parameters", "--max-parameters", help="of the network", **bound)
     parser.add_argument("--max_flops", "--max-flops", help="of the network, for one image", **bound)
@@ -120,9 +136,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     out = Path(given.out or Path(given.run) / f"derived-{given.method}")
     try:
-        found = derive(given.run, given.method, max_parameters=given.max_parameters, max_flops=given.max_flops)
+        bounds = {"max_parameters": given.max_parameters, "max_flops": given.max_flops}
+        found = derive(given.run, given.method, among=given.among, **bounds)
         out.mkdir(parents=True, exist_ok=True)
         data = found.data
+        settings = yaml.safe_dump(found.config.to_dict(), sort_keys=False)
+        write_atomically(out / "config.yaml", settings.encode())  # what retrain takes its data from
         save(out, found.network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
     except (ValueError, OSError, CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import ArgumentParser, set_parsing_settings
 from rich.console import Console
 
 from asose_fast import checkpoint_folder, derived
@@ -38,9 +38,11 @@ EVALUATION: dict[Kind, tuple[int, int]] = {"darts": (36, 20), "nasbench201": (16
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains or goes on training. Returns the exit status: 0, or 2 after an error."""
     try:
-        settings = _parser().parse_args(normalized(sys.argv[1:] if arguments is None else arguments))
-        folder, architecture = _architecture(settings.genotype)
-        config = _config(settings, folder)
+        words, parser = normalized(sys.argv[1:] if arguments is None else arguments), _parser()
+        folder, architecture = _architecture(parser.parse_args(words).genotype)
+        parser.set_defaults(_data_settings(folder))
+        settings = parser.parse_args(words)
+        config = RetrainConfig(**{field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)})
         name = f"retrain-{time.strftime('%Y%m%d-%H%M%S')}"
         _run(config, architecture, Path(settings.out or (folder or Path("runs")) / name), Console())
     except (ValueError, OSError, CheckpointError) as error:
@@ -85,16 +87,12 @@ def _spec(architecture: Spec | str, config: RetrainConfig, data: Data) -> Spec:
     return from_text(architecture, in_channels=data.channels, classes=len(data.classes), channels=channels, cells=cells)
 
 
-def _config(settings: Namespace, folder: Path | None) -> RetrainConfig:
-    """The settings given; those of the data that are not given are the run's."""
-    values: dict[str, Any] = {field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)}
-    beside = folder / "config.yaml" if folder else None
-    if beside is not None and beside.is_file():
-        run = yaml.safe_load(beside.read_text())
-        for field in dataclasses.fields(DataConfig):
-            if values[field.name] == field.default and field.name in run:
-                values[field.name] = run[field.name]
-    return RetrainConfig(**values)
+def _data_settings(folder: Path | None) -> dict[str, Any]:
+    """Those of the run in `folder`, which hold where no option says otherwise."""
+    if folder is None or not (folder / "config.yaml").is_file():
+        return {}
+    run = yaml.safe_load((folder / "config.yaml").read_text())
+    return {field.name: run[field.name] for field in dataclasses.fields(DataConfig) if field.name in run}
 
 
 def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Console) -> None:

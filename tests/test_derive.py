@@ -46,6 +46,17 @@ def test_perturbation_keeps_what_is_missed_most(run):
     assert derive(run, "perturbation").network.spec == found.network.spec
 
 
+def test_validation_chooses_among_likely_architectures(run):
+    found = derive(run, "validation", among=6)
+    assert found.valid_accuracy >= derive(run).valid_accuracy
+    assert derive(run, "validation", among=6).network.spec == found.network.spec
+    bound = derive(run).cost.flops - 1
+    assert derive(run, "validation", among=6, max_flops=bound).cost.flops <= bound
+    for among, method in ((3, "argmax"), (0, "validation")):
+        with pytest.raises(ValueError, match="among is a number from 1 of the method validation"):
+            derive(run, method, among=among)
+
+
 def test_what_is_lost_without_a_candidate():
     value = torch.tensor([[0.0, 3.0, 1.0], [2.0, 0.0, 1.0]], dtype=torch.float64)
     asked = []
@@ -111,6 +122,21 @@ def test_retraining_a_run_writes_a_folder_that_load_reads(run, tmp_path, capsys)
         [str(out / "genotype.json"), "--out", str(tmp_path / "two"), *SMALL, "--limit_train=80"]
     )
     assert again == 0
+
+
+def test_an_option_that_is_given_holds_though_it_is_the_default(run, tmp_path):
+    out = tmp_path / "out"
+    assert retrain_module.main([str(run), "--out", str(out), *SMALL, "--limit_train=null", "--limit_test=20"]) == 0
+    settings = json.loads((out / "summary.json").read_text())["settings"]
+    assert settings["limit_train"] is None  # the run has 120
+    assert settings["limit_test"] == 20
+
+
+def test_what_was_derived_is_retrained_on_the_data_of_its_run(run, tmp_path):
+    assert derive_module.main([str(run), "--out", str(tmp_path / "derived")]) == 0
+    out = tmp_path / "out"
+    assert retrain_module.main([str(tmp_path / "derived"), "--out", str(out), *SMALL]) == 0
+    assert json.loads((out / "summary.json").read_text())["settings"]["limit_train"] == 120
 
 
 def test_a_finished_retraining_goes_no_further_and_other_settings_are_refused(run, tmp_path, capsys):

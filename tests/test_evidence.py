@@ -1,5 +1,6 @@
 """The commands of `benchmarks/evidence`: that what they plant is there, that faults are faults, that figures add up."""
 
+import argparse
 import json
 
 import pytest
@@ -7,7 +8,8 @@ import torch
 
 from asose_fast.config import Config
 from asose_fast.search.evaluate import accuracy, recalibrate
-from benchmarks.evidence import ablation, estimators, failure_and_fix, faults, planted, search_vs_random
+from benchmarks.evidence import ablation, estimators, failure_and_fix, faults, planted, ranking, search_vs_random
+from benchmarks.evidence.report import Table
 from tests.helpers import TINY, make_config, make_trainer, python
 
 SMALL = {"channels": 4, "depth": 2, "search_epochs": 2, "growth_epochs": 1}
@@ -125,12 +127,67 @@ def test_the_ablation_runs_with_every_kind_of_element(element, monkeypatch):
 
 def test_the_comparison_with_random_choice_runs_as_a_command(tmp_path):
     tiny = [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in TINY.items()]
-    command = ["-m", "benchmarks.evidence.search_vs_random", "--data", "digits", "--searches", "2", "--random", "2"]
-    result = python(*command, "--epochs", "1", "--out", str(tmp_path / "out.json"), "--set", *tiny)
+    out = tmp_path / "out.json"
+    command = ["-m", "benchmarks.evidence.search_vs_random", "--data", "digits", "--out", str(out), "--set", *tiny]
+    result = python(*command, "--epochs", "1", "--searches", "2", "--random", "0")
     assert result.returncode == 0, result.stderr
-    written = json.loads((tmp_path / "out.json").read_text())
-    assert len(written["trained"]) == 4
-    assert written["low"] < written["difference"] < written["high"]
+    assert "difference" not in json.loads(out.read_text())
+    result = python(*command, "--epochs", "1", "--searches", "2", "--random", "2")  # goes on
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("| search |") == 0
+    written = json.loads(out.read_text())
+    assert [(one["origin"], one["seed"]) for one in written["trained"]] == [
+        ("search", 0),
+        ("search", 1),
+        ("random", 0),
+        ("random", 1),
+    ]
+    assert {"difference", "low", "high", "p"} <= written.keys()
+    result = python(*command, "--epochs", "2")
+    assert "holds results of other settings" in result.stderr
+
+
+def test_the_difference_is_that_of_the_means_within_its_interval():
+    values = {"search": (0.6, 0.7, 0.8), "random": (0.5, 0.6)}
+    found = [
+        search_vs_random.Trained(origin, seed, ("none",), 1, 1, accuracy)
+        for origin, accuracies in values.items()
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    compared = search_vs_random.compared(found)
+    assert compared["difference"] == pytest.approx(0.15)
+    # Welch: standard error sqrt(0.01 / 3 + 0.005 / 2), 2.88 degrees of freedom, t = 3.26.
+    assert compared["high"] - compared["difference"] == pytest.approx(3.26 * 0.0764, rel=0.01)
+    assert compared["low"] < 0 < compared["p"]
+    assert search_vs_random.compared(found[:3]) == {}
+
+
+def test_the_supernet_is_compared_with_what_was_trained(tmp_path):
+    candidates = make_config().candidates
+    known = [
+        search_vs_random.Trained("random" if i else "search", i, (candidates[i], candidates[-1]), 1, 1, i / 4)
+        for i in range(4)
+    ]
+    watch = ranking.Measure(known, [2, 3], Table("any"))
+    trainer = make_trainer(tmp_path, [watch])
+    with pytest.raises(ranking.Done):
+        trainer.run()
+    assert [found["epoch"] for found in watch.found] == [2, 3]
+    last = watch.found[-1]
+    assert len(last["measured"]) == 4
+    again = ranking.measure(trainer, [0, len(candidates) - 1])
+    assert again == last["measured"][0]
+    assert ranking.correlations(known, [0.1, 0.2, 0.3, 0.4]) == pytest.approx((1.0, 1.0))
+    assert ranking.correlations(known, [0.5, 0.3, 0.2, 0.1]) == pytest.approx((-1.0, -1.0))
+    assert ranking.correlations(known, [0.9, 0.1, 0.2, 0.3]) == pytest.approx((-0.2, 1.0))
+
+
+def test_random_architectures_of_another_call_count_and_its_searches_do_not(tmp_path):
+    one = search_vs_random.Trained("random", 3, ("none",), 1, 1, 0.5)
+    (tmp_path / "a.json").write_text(json.dumps({"trained": [one._asdict(), one._replace(origin="search")._asdict()]}))
+    options = argparse.Namespace(random_of=tmp_path / "a.json", add=None, out=None)
+    (found,) = search_vs_random.earlier(options)
+    assert (found.origin, found.seed) == ("random", 3)
 
 
 def test_the_table_of_estimators_measures_bias_and_deviation():

@@ -61,7 +61,7 @@ def refused(capsys, *arguments):
 def test_a_run_leaves_its_files(run):
     assert {p.name for p in run.iterdir()} == FILES | {"summary.json"}
     assert {p.name for p in (run / "checkpoints").iterdir()} == {
-        *("last.pt", "best.pt", "supernet.pt"),
+        *("last.pt", "supernet.pt"),
         *(f"epoch-000{epoch}-step-000000.pt" for epoch in (3, 4, 5)),
     }
     assert Config.from_dict(yaml.safe_load((run / "config.yaml").read_text())) == make_config()
@@ -284,8 +284,7 @@ def tensorboard_epochs(folder):
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_leads_to_the_same_end(run, tmp_path, capsys):
     folder = copied(run, tmp_path / "run")
-    for path in ("epoch-0005-step-000000.pt", "best.pt"):
-        (folder / "checkpoints" / path).write_bytes(b"x")
+    (folder / "checkpoints" / "epoch-0005-step-000000.pt").write_bytes(b"x")
     said = resumed(capsys, folder)
     assert "warning:" in said.err
     assert "epoch-0005-step-000000.pt is damaged" in said.err

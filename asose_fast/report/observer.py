@@ -21,6 +21,8 @@ EVERY = 10.0
 """Seconds between two writes, at least."""
 SHARE = 0.02
 """Of a run's time, at most, that goes into its report."""
+PATIENCE = 10.0
+"""How many times as long as the last report took to follow the next may take; a run of which none comes was killed."""
 
 
 class ReportObserver(Observer):
@@ -31,15 +33,16 @@ class ReportObserver(Observer):
 
     def __init__(self, folder: Path, warn: Callable[[str], None], every: float = EVERY) -> None:
         self.path, self.warn, self.every = folder / "report.html", warn, every
-        self._due = 0.0
+        self._due, self._written = 0.0, time.monotonic()
         self._told = False
 
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
         started = time.monotonic()
         if started < self._due:
             return
-        self._write(lambda: _running(trainer, self.path.parent.resolve().name))
-        ended = time.monotonic()
+        within = PATIENCE * max(self.every, started - self._written)
+        self._write(lambda: _running(trainer, self.path.parent.resolve().name, within))
+        self._written = ended = time.monotonic()
         self._due = ended + max(self.every, (ended - started) / SHARE)
 
     @contextmanager
@@ -69,7 +72,7 @@ class ReportObserver(Observer):
             self._told = True
 
 
-def _running(trainer: Trainer, name: str) -> Run:
+def _running(trainer: Trainer, name: str, next_within: float) -> Run:
     from asose_fast.report.epochs import parse
     from asose_fast.report.run import Run, choice
 
@@ -80,6 +83,7 @@ def _running(trainer: Trainer, name: str) -> Run:
         config=trainer.config.to_dict(),
         provenance=provenance.collect(trainer.data, trainer.device),
         choice=choice(trainer.selector),
+        next_within=next_within,
     )
 
 

@@ -19,6 +19,7 @@ from asose_fast.search.phases import Phase, plan
 from asose_fast.search.selector import Selector
 
 FILES = ("metrics.jsonl", "config.yaml", "summary.json", "genotype.json")
+_TIME = "%Y-%m-%d %H:%M:%S %Z"
 State = Literal["finished", "running", "unfinished"]
 
 
@@ -44,9 +45,21 @@ class Run:
     choice: Choice | None = None
     problems: list[str] = dataclasses.field(default_factory=list)
     """What could not be read, for the reader of the report."""
-    written: str = dataclasses.field(
-        default_factory=lambda: datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
-    )
+    written: datetime.datetime = dataclasses.field(default_factory=lambda: datetime.datetime.now().astimezone())
+    next_within: float | None = None
+    """Of a running run: seconds within which the next report follows, unless the run was killed."""
+
+    @property
+    def written_text(self) -> str:
+        """When this was found out."""
+        return self.written.strftime(_TIME)
+
+    @property
+    def due_text(self) -> str | None:
+        """By when the next report follows."""
+        if self.next_within is None:
+            return None
+        return (self.written + datetime.timedelta(seconds=self.next_within)).strftime(_TIME)
 
     @property
     def phases(self) -> list[Phase]:

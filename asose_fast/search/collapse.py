@@ -30,7 +30,8 @@ def signs(
     """What is wrong with an epoch of the phases search and growth, in words; nothing where all is well.
 
     - The accuracy of sampled paths is below `guard_accuracy` of the warmup's last: how the original failed.
-    - Candidates without weights have more than `guard_idle` of all probability.
+    - More than `guard_idle` of the probability that candidates with weights had at the warmup's end has gone to those
+      without: how DARTS fails. Where most candidates have no weights, these begin with most of the probability.
     - The entropy is below a tenth of its largest in the first half of the search.
     - The Hessian's eigenvalue, its mean over 5 epochs, has grown by more than `guard_curvature` since 5 epochs before
       (arXiv 1909.09656), where it is measured (`curvature_every`).
@@ -38,16 +39,18 @@ def signs(
     Args:
         config: the bounds.
         record: of the epoch, with `train_accuracy`, `idle_mass`, `entropy`, `candidates` (K) and maybe `curvature`.
-        history: of all epochs before.
+        history: of all epochs before; of the warmup's, `train_accuracy` and `idle_mass`.
         share_done: of the phase search, from 0 to 1.
     """
     found = []
-    warmup = [r["train_accuracy"] for r in history if r["phase"] == "warmup"]
-    accuracy = record["train_accuracy"]
-    if warmup and accuracy < config.guard_accuracy * warmup[-1]:
-        found.append(f"accuracy of sampled paths {accuracy:.1%}, after {warmup[-1]:.1%} at the warmup's end")
-    if record["idle_mass"] > config.guard_idle:
-        found.append(f"{record['idle_mass']:.0%} of the probability on operations without weights")
+    warmup = next((r for r in reversed(history) if r["phase"] == "warmup"), None)
+    if warmup is not None:
+        now, before = record["train_accuracy"], warmup["train_accuracy"]
+        if now < config.guard_accuracy * before:
+            found.append(f"accuracy of sampled paths {now:.1%}, after {before:.1%} at the warmup's end")
+        now, before = record["idle_mass"], warmup["idle_mass"]
+        if now - before > config.guard_idle * (1 - before):
+            found.append(f"{now:.0%} of the probability on operations without weights, after {before:.0%}")
     largest = math.log(max(2, record["candidates"]))
     if share_done <= 0.5 and record["entropy"] < EARLY_ENTROPY * largest:
         found.append(f"entropy {record['entropy']:.2f} of {largest:.2f} in the first half of the search")

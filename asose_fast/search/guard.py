@@ -22,7 +22,7 @@ class Guard:
     With `guard: rollback` a search that collapses returns to the weights, the architecture and the optimizers of the
     last healthy epoch, and goes on from there with half the learning rate of alpha and other draws; time is not turned
     back, so that a run ends when it would have. After `guard_rollbacks` returns the architecture stays as it was in the
-    last healthy epoch, which is the early stopping of Zela et al. (arXiv 1909.09656).
+    last healthy epoch and no longer grows, which is the early stopping of Zela et al. (arXiv 1909.09656).
     """
 
     config: GuardConfig
@@ -33,7 +33,12 @@ class Guard:
     @property
     def alpha_rate(self) -> float:
         """Factor of alpha's learning rate."""
-        return 0.0 if self.rollbacks > self.config.guard_rollbacks else 0.5**self.rollbacks
+        return 0.0 if self.frozen else 0.5**self.rollbacks
+
+    @property
+    def frozen(self) -> bool:
+        """Whether the architecture stays as it is, alpha and size, for the rest of the search."""
+        return self.rollbacks > self.config.guard_rollbacks
 
     def examine(self, trainer: Trainer, phase: Phase, record: Record) -> bool:
         """Notes in `record["guard"]` what is wrong and what was done, and does it. True where it has turned back."""
@@ -49,7 +54,7 @@ class Guard:
                 self.healthy = copy.deepcopy(trainer.search_state())
             return False
         action = "warning"
-        if self.config.guard == "rollback" and self.healthy is not None and self.alpha_rate > 0:
+        if self.config.guard == "rollback" and self.healthy is not None and not self.frozen:
             self.rollbacks += 1
             trainer.return_to(copy.deepcopy(self.healthy))
             action = f"back to the last healthy epoch, learning rate of alpha x {self.alpha_rate:g}"

@@ -24,6 +24,7 @@ from asose_fast.search.curvature import curvature
 from asose_fast.search.diverged import SearchDivergedError, first_nonfinite
 from asose_fast.search.estimators import make_estimator
 from asose_fast.search.evaluate import accuracy, recalibrate
+from asose_fast.search.final_choice import likely_paths
 from asose_fast.search.graphs import GraphedSteps
 from asose_fast.search.growth import StallCounter
 from asose_fast.search.growth_control import GrowthControl
@@ -77,7 +78,8 @@ class Progress:
     phase: str = ""
     """The phase that was entered last."""
     best_accuracy: float = -math.inf
-    """Best validation accuracy, of the supernet's derived paths or, in optimize, of the derived network."""
+    """Best validation accuracy, of the supernet's derived paths or, in optimize, of the derived network; epochs that
+    the guard has turned back do not count."""
     epoch_seconds: float = 0.0
     """Time spent in the steps of the present epoch."""
 
@@ -200,9 +202,10 @@ class Trainer:
     def _enter(self, phase: Phase) -> None:
         if self.progress.phase == phase.name:
             return
-        path, derived = self.best_path(), self.deriving
+        derived = self.deriving
         if phase.derives and not derived:
             self.save("supernet")  # what `asose_fast.derive` goes on from
+            path = self.final_path(self.config.derive_among)
         self.progress.phase = phase.name
         if phase.rules.temperature is not None:
             self.selector.temperature = phase.rules.temperature
@@ -338,6 +341,18 @@ class Trainer:
         scores = self.selector.logits().detach().log_softmax(1)
         return self.budget.choose(self.network, scores)
 
+    def final_path(self, among: int) -> list[int]:
+        """The best on the validation images of the most probable architecture and up to `among` others, drawn by their
+        probability; with 0 the most probable, without measuring."""
+        scores = self.selector.logits().detach().log_softmax(1)
+        paths = likely_paths(lambda s: self.budget.choose(self.network, s), scores, among, self.config.seed)
+        return max(paths, key=self._path_accuracy) if len(paths) > 1 else paths[0]
+
+    def _path_accuracy(self, path: list[int]) -> float:
+        derived = self.network.derive(path)
+        self.calibrate(derived)
+        return self._valid_accuracy(derived)
+
     def _path_of(self, phase: Phase, path: list[int] | None) -> list[int] | None:
         """That of a step; of a mixture the most probable, of a derived network none."""
         return None if phase.derives else path or self.best_path()
@@ -402,12 +417,13 @@ class Trainer:
         measured = self._measure(phase)
         record = self.processes.from_first(lambda: measured)  # times are not the same in all processes
         turned_back = self.guard.examine(self, phase, record)
-        if phase.grows and not turned_back:
+        if phase.grows and not turned_back and not self.guard.frozen:
             record["growth"] = self._grow_if_stalled(phase, record["valid_accuracy"])
         self.history.append(record)
         progress = self.progress
-        improved = record["valid_accuracy"] > progress.best_accuracy
-        progress.best_accuracy = max(progress.best_accuracy, record["valid_accuracy"])
+        improved = record["valid_accuracy"] > progress.best_accuracy and not turned_back
+        if improved:
+            progress.best_accuracy = record["valid_accuracy"]
         progress.epoch, progress.step, progress.epoch_seconds = progress.epoch + 1, 0, 0.0
         self.weight_meter.reset()
         self.alpha_meter.reset()
@@ -415,8 +431,6 @@ class Trainer:
         if improved and phase.derives:
             tensors = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
             self.best = {"spec": self.network.spec.to_dict(), "network": tensors}
-        if improved:
-            self.save("best")
         self.save("last")
 
     def _measure(self, phase: Phase) -> Record:

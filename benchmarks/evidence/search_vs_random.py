@@ -27,8 +27,20 @@ from asose_fast.space.cost import largest_derived
 from benchmarks.evidence.report import Table, changes, summary, write
 from benchmarks.evidence.training import CPU, derived, train
 
-SEARCH = {"limit_train": 6000, "epochs": 40, "channels": 16, "threads": 1, "growth_patience": 1000}
-"""The search: 4,500 images for the weights, 1,500 for alpha."""
+SEARCH = {
+    "limit_train": 6000,
+    "warmup_epochs": 4,
+    "search_epochs": 12,
+    "growth_epochs": 16,
+    "optimize_epochs": 1,
+    "channels": 16,
+    "threads": 1,
+    "growth_patience": 1000,
+}
+"""The search: 4,500 images for the weights, 1,500 for alpha; the phases of 40 epochs, without the training of the
+derived network, whose weights are not used."""
+
+ORIGINS = {"search", "random"}
 
 
 class Trained(NamedTuple):
@@ -43,7 +55,7 @@ class Trained(NamedTuple):
 
 
 def searched(data: str, seed: int, settings: dict[str, Any]) -> list[int]:
-    """The path that the search with `seed` ends with."""
+    """The path that the search with `seed` derives."""
     torch.set_num_threads(1)
     config = Config(**{**SEARCH, "dataset": data, "seed": seed, **settings})
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +63,7 @@ def searched(data: str, seed: int, settings: dict[str, Any]) -> list[int]:
         images = load_data(config, config.batch_size, config.seed, CPU)
         trainer = Trainer(config, images, CPU, Path(folder))
         trainer.run()
-    return trainer.selector.best_path()
+    return [config.candidates.index(name) for name in trainer.network.operations]
 
 
 def drawn(seed: int, settings: dict[str, Any]) -> list[int]:
@@ -111,33 +123,71 @@ def main() -> None:
     parser.add_argument(
         "--add", type=Path, help="JSON file of an earlier call with these settings: its results count too"
     )
+    parser.add_argument(
+        "--random_of",
+        type=Path,
+        help="JSON file of an earlier call that trained alike: its random architectures count too",
+    )
     parser.add_argument("--again", type=Path, help="JSON file of an earlier call: trains its architectures again")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument(
+        "--out", type=Path, help="JSON file to write after each architecture; what it holds already counts"
+    )
     options = parser.parse_args()
     table = Table("from", "seed", "test accuracy", "parameters", "MFLOPs", "operations")
-    found = [Trained(**one) for one in json.loads(options.add.read_text())["trained"]] if options.add else []
+    found = earlier(options)
+    asked = [job for job in jobs(options) if (job.origin, job.seed) not in {(one.origin, one.seed) for one in found}]
     with ProcessPoolExecutor(options.processes) as pool:
-        for one in pool.map(run, jobs(options)):
+        for one in pool.map(run, asked):
             found.append(one)
             cost = f"{one.parameters:,}", f"{one.flops / 1e6:.1f}"
             table.row(one.origin, one.seed, f"{one.test_accuracy:.2%}", *cost, ", ".join(one.operations))
-    ours, others = ([t.test_accuracy for t in found if t.origin == origin] for origin in ("search", "random"))
+            write(options.out, {**summary(options), **compared(found), "trained": [one._asdict() for one in found]})
+    if figures := compared(found):
+        ours, others = map(statistics.mean, accuracies(found))
+        difference, low, high = (100 * figures[name] for name in ("difference", "low", "high"))
+        interval = f"{difference:.1f} points [{low:.1f}, {high:.1f}], p = {figures['p']:.2g}"
+        print(f"search {ours:.2%}, random {others:.2%}: difference {interval}")
+
+
+def earlier(options: argparse.Namespace) -> list[Trained]:
+    """What counts of earlier calls, each architecture once. Raises ValueError for an `out` of other settings."""
+    found: dict[tuple[str, int], Trained] = {}
+    for path, origins in ((options.random_of, {"random"}), (options.add, ORIGINS), (options.out, ORIGINS)):
+        if path is None or (path == options.out and not path.exists()):
+            continue
+        written = json.loads(path.read_text())
+        if path == options.out:
+            settings = ("epochs", "set", "train")
+            if [written["options"][name] for name in settings] != [getattr(options, name) for name in settings]:
+                raise ValueError(f"{path} holds results of other settings: give another --out")
+        trained = [Trained(**one) for one in written["trained"]]
+        found |= {(one.origin, one.seed): one for one in trained if one.origin in origins}
+    return list(found.values())
+
+
+def accuracies(found: list[Trained]) -> tuple[list[float], list[float]]:
+    """On the test images, of what was searched and of what was drawn."""
+    ours, others = ([one.test_accuracy for one in found if one.origin == origin] for origin in ("search", "random"))
+    return ours, others
+
+
+def compared(found: list[Trained]) -> dict[str, float]:
+    """Difference of the means, its 95 % confidence interval and p (Welch); nothing while one side has no two."""
+    ours, others = accuracies(found)
+    if min(len(ours), len(others)) < 2:
+        return {}
     test = stats.ttest_ind(ours, others, equal_var=False)
     interval = test.confidence_interval(0.95)
     difference = statistics.mean(ours) - statistics.mean(others)
-    means = f"search {statistics.mean(ours):.2%}, random {statistics.mean(others):.2%} (best {max(others):.2%})"
-    bounds = f"{100 * interval.low:.1f}, {100 * interval.high:.1f}"
-    print(f"{means}: difference {100 * difference:.1f} points [{bounds}], p = {test.pvalue:.2g}")
-    comparison = {"difference": difference, "low": interval.low, "high": interval.high, "p": test.pvalue}
-    write(options.out, {**summary(options), **comparison, "trained": [one._asdict() for one in found]})
+    return {"difference": difference, "low": interval.low, "high": interval.high, "p": test.pvalue}
 
 
 def jobs(options: argparse.Namespace) -> list[Job]:
     """One for each architecture."""
     shared = options.data, options.epochs, changes(options.set), changes(options.train)
     if options.again:
-        earlier = json.loads(options.again.read_text())["trained"]
-        return [Job(one["origin"], one["seed"], tuple(one["operations"]), *shared) for one in earlier]
+        trained = json.loads(options.again.read_text())["trained"]
+        return [Job(one["origin"], one["seed"], tuple(one["operations"]), *shared) for one in trained]
     counts = {"search": options.searches, "random": options.random}
     seeds = {origin: range(options.first, options.first + count) for origin, count in counts.items()}
     return [Job(origin, seed, None, *shared) for origin in counts for seed in seeds[origin]]

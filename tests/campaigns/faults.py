@@ -173,7 +173,7 @@ def fill_disk(attempt: Attempt) -> None:
 
 
 def truncate(attempt: Attempt) -> None:
-    """A random number of the newest checkpoints, `best.pt` among them, are cut at random places."""
+    """A random number of the newest checkpoints are cut at random places."""
     _damage(attempt, lambda content: content[: attempt.random.randrange(len(content))])
 
 
@@ -195,11 +195,9 @@ def _damage(attempt: Attempt, change: Callable[[bytes], bytes]) -> None:
     attempt.strike(attempt.random.choice((signal.SIGKILL, signal.SIGTERM)))
     found = attempt.checkpoints
     victims = found[: attempt.random.randint(1, len(found))] if found else []
-    if attempt.random.random() < 0.5:
-        victims += [path for path in [attempt.folder / "checkpoints" / "best.pt"] if path.exists()]
     for path in victims:  # in place, so that every name of the file is damaged
         path.write_bytes(change(path.read_bytes()))
-    attempt.damaged = tuple(path.name for path in victims if path.name != "best.pt")
+    attempt.damaged = tuple(path.name for path in victims)
 
 
 KINDS = {

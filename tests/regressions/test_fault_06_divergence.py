@@ -60,9 +60,8 @@ def test_nan_in_the_last_step_of_an_epoch_does_not_replace_the_good_checkpoint(t
     trainer = make_trainer(tmp_path, [at(1, 5, poison_operation)])
     with pytest.raises(SearchDivergedError, match="layer 1, operation sep_conv_3x3"):
         trainer.run()
-    for name in ("last.pt", "best.pt"):
-        assert checkpoint.load(tmp_path / "checkpoints" / name)["progress"]["epoch"] == 1
-        assert all_finite(tmp_path / "checkpoints" / name)
+    assert checkpoint.load(tmp_path / "checkpoints" / "last.pt")["progress"]["epoch"] == 1
+    assert all_finite(tmp_path / "checkpoints" / "last.pt")
 
 
 @pytest.mark.parametrize("part", ["stem", "head"])

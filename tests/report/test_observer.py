@@ -63,6 +63,22 @@ def test_every_epoch_is_shown_and_the_run_is_what_it_would_be(tmp_path, undistur
     assert without_times(trainer.history) == undisturbed
 
 
+def test_a_page_of_a_running_search_says_by_when_the_next_is_due(tmp_path, monkeypatch):
+    monkeypatch.setattr("asose_fast.report.observer.SHARE", 1e9)
+    said = []
+    report = ReportObserver(tmp_path, said.append, every=30.0)
+    due = []
+    report._write = lambda found: due.append(found())
+    trainer = make_trainer(tmp_path, [report])
+    trainer.run()
+    (run,) = due
+    assert 300 <= run.next_within < 600
+    assert run.due_text > run.written_text
+    assert f"If no newer one is here by {run.due_text}, the run was killed" in Page(page.render(run)).text
+    run.state, run.next_within = "finished", None
+    assert "was killed" not in Page(page.render(run)).text
+
+
 def test_it_is_written_seldom(tmp_path):
     trainer = make_trainer(tmp_path, observers(tmp_path, [], every=1000.0))
     trainer.run()

@@ -51,9 +51,10 @@ def test_its_network_is_exported(run, tmp_path, format):
 
 
 def test_it_is_derived_anew(run):
-    found = derive(run, "perturbation")
-    assert len(found.network.operations) == (16 if run.name == "darts" else 6)
-    assert found.cost.parameters == sum(p.numel() for p in found.network.parameters())
+    for method in ("perturbation", "validation"):
+        found = derive(run, method)
+        assert len(found.network.operations) == (16 if run.name == "darts" else 6)
+        assert found.cost.parameters == sum(p.numel() for p in found.network.parameters())
     with pytest.raises(ValueError, match="bounds networks of the space chain"):
         derive(run, max_flops=10**9)
 

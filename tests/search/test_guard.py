@@ -14,7 +14,7 @@ from asose_fast.search.regularizers import beta_decay
 from tests.helpers import make_config, make_trainer
 
 HEALTHY = {"phase": "search", "train_accuracy": 0.4, "idle_mass": 0.4, "entropy": 1.5, "candidates": 10}
-WARMUP = {"phase": "warmup", "train_accuracy": 0.4}
+WARMUP = {"phase": "warmup", "train_accuracy": 0.4, "idle_mass": 0.4}
 
 
 def test_beta_decay_draws_every_logit_by_its_probability():
@@ -71,7 +71,8 @@ def test_measuring_the_curvature_changes_nothing_but_the_record(tmp_path):
     [
         ({}, []),
         ({"train_accuracy": 0.1}, ["accuracy of sampled paths 10.0%, after 40.0%"]),
-        ({"idle_mass": 0.9}, ["90% of the probability on operations without weights"]),
+        ({"idle_mass": 0.9}, ["90% of the probability on operations without weights, after 40%"]),
+        ({"idle_mass": 0.84}, []),
         ({"entropy": 0.2}, ["entropy 0.20 of 2.30 in the first half"]),
         ({"idle_mass": 0.9, "entropy": 0.2}, ["90%", "entropy"]),
     ],
@@ -80,6 +81,14 @@ def test_every_sign_is_seen(change, words):
     found = collapse.signs(GuardConfig(), {**HEALTHY, **change}, [WARMUP], 0.3)
     assert len(found) == len(words)
     assert all(word in sign for word, sign in zip(words, found, strict=True))
+
+
+def test_where_most_candidates_have_no_weights_these_may_have_most_of_the_probability():
+    warmup = {**WARMUP, "idle_mass": 0.9}
+    assert not collapse.signs(GuardConfig(), {**HEALTHY, "idle_mass": 0.95}, [warmup], 0.3)
+    (sign,) = collapse.signs(GuardConfig(), {**HEALTHY, "idle_mass": 0.98}, [warmup], 0.3)
+    assert sign == "98% of the probability on operations without weights, after 90%"
+    assert not collapse.signs(GuardConfig(), {**HEALTHY, "idle_mass": 1.0}, [{**WARMUP, "idle_mass": 1.0}], 0.3)
 
 
 def test_a_late_search_may_be_sure():
@@ -166,6 +175,37 @@ def test_rollbacks_end_and_so_does_the_run(tmp_path):
         "learning rate of alpha x 0",
     ]
     assert actions[2:] == ["warning"] * len(actions[2:])
+
+
+GROWING = {"search_epochs": 2, "growth_epochs": 6, "growth_patience": 1, "growth_threshold": 100.0}
+
+
+def test_a_frozen_architecture_does_not_grow(tmp_path):
+    collapsing = [Sabotage(2, again=True)]
+    trainer = make_trainer(tmp_path / "frozen", collapsing, guard="rollback", guard_rollbacks=0, **GROWING)
+    trainer.run()
+    assert trainer.guard.frozen
+    assert not any(record.get("growth") for record in trainer.history)
+    free = make_trainer(tmp_path / "free", collapsing, guard="warn", **GROWING)
+    free.run()
+    assert any(record.get("growth") for record in free.history)
+
+
+def test_an_epoch_that_is_turned_back_does_not_count_as_the_best(tmp_path):
+    trainer = make_trainer(tmp_path, [Sabotage(2)], guard="rollback", **LONG)
+    seen, measure = [], trainer._measure
+
+    def flattered(phase):
+        record = measure(phase)
+        if trainer.progress.epoch == 2:
+            record["valid_accuracy"] = 1.0
+        seen.append(trainer.progress.best_accuracy)
+        return record
+
+    trainer._measure = flattered
+    trainer.run()
+    assert trainer.history[2]["guard"]["action"].startswith("back")
+    assert 0 < max(seen) < 1.0
 
 
 def test_a_run_resumed_after_a_rollback_ends_with_the_same_bits(tmp_path):

@@ -305,7 +305,9 @@ def test_with_synchronised_norms_a_run_is_that_of_one_process(team, tmp_path, co
     assert_same_run(found[0], expected, tolerance)
 
 
-@pytest.mark.parametrize("changes", [{}, {"share_samples": False}], ids=["shared", "one each"])
+@pytest.mark.parametrize(
+    "changes", [{"derive_among": 3}, {"share_samples": False}], ids=["shared, a final choice", "one each"]
+)
 def test_without_synchronised_norms_all_processes_end_alike(team, tmp_path, changes):
     found = team.run(2, trained, tmp_path, changes)
     assert_same_everywhere(found)
