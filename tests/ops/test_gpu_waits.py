@@ -70,7 +70,7 @@ def different(mixed):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_mixed_operation(fake_gpu, dtype, stride, index, memory):
-    mixed = MixedOp(tuple(CANDIDATES), 16, stride, fused=True, memory=memory)
+    mixed = MixedOp.named(tuple(CANDIDATES), 16, stride, fused=True, memory=memory)
     different(mixed.to(dtype))
     x = torch.empty(4, 16, 9, 8, dtype=dtype).requires_grad_()
     weights = torch.empty(len(CANDIDATES)).requires_grad_()

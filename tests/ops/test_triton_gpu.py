@@ -92,8 +92,8 @@ class TestMixedLayer(MixedLayerChecks):
 def test_the_stacked_plan_is_chosen_agrees_with_the_modules_and_never_waits(stride, dtype):
     if reason := registry.why_not("separable", "triton", "cuda"):
         pytest.skip(reason)
-    mixed = MixedOp(tuple(CANDIDATES), 32, stride).cuda().to(memory_format=torch.channels_last)
-    plain = MixedOp(tuple(CANDIDATES), 32, stride, fused=False).cuda().double()
+    mixed = MixedOp.named(tuple(CANDIDATES), 32, stride).cuda().to(memory_format=torch.channels_last)
+    plain = MixedOp.named(tuple(CANDIDATES), 32, stride, fused=False).cuda().double()
     plain.load_state_dict(mixed.state_dict())
     x = torch.randn(8, 32, 16, 16, device="cuda").contiguous(memory_format=torch.channels_last)
     weights = torch.rand(len(CANDIDATES), device="cuda", requires_grad=True)
