@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from asose_fast.search.trainer import Trainer
 
 Record = dict[str, Any]
-"""The metrics of an epoch (docs/api.md)."""
+"""The metrics of an epoch: a line of `metrics.jsonl`."""
 
 
 class Observer:

@@ -100,8 +100,8 @@ def alpha_step(
     """Updates alpha through the architecture weights of `draw`, and no weight; at first order it computes no weight
     gradient.
 
-    dL/dw_k = <dL/dy, o_k(x)> for every candidate that runs, all of them unless `draw` says otherwise (DESIGN section 3,
-    fault 1), at the present weights or, with `ahead`, through their next step (`second_order.unrolled_gradient`).
+    `dL/dw_k = <dL/dy, o_k(x)>` for every candidate that runs, all of them unless `draw` says otherwise
+    (docs/concepts.md), at the present weights or, with `ahead`, through their next step (`second_order.unrolled_gradient`).
     `finish` may complete the gradient (`Estimator.finish`). `regularizers` add to the gradient and not to the loss of
     the result. `through` gives the result and the gradient of `draw.weights` in another way (`graphs`). `precision` and
     `objective` as in `weight_step`.
