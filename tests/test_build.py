@@ -25,7 +25,11 @@ def cuobjdump() -> str:
 def test_every_cuda_kernel_has_code_for_the_common_gpus():
     cuda = pytest.importorskip("asose_fast_kernels.cuda", reason="built without the CUDA kernels")
     sources = Path(__file__).parent.parent / "csrc" / "cuda"
-    kernels = {name for source in sources.glob("*.cu") for name in re.findall(r"(\w+_kernel)\(", source.read_text())}
+    kernels = {
+        name
+        for source in sources.glob("*.cu")
+        for name in re.findall(r"__global__[^;{]*?(\w+_kernel)\(", source.read_text())
+    }
     assert {"arch_weights_fwd_kernel", "mixed_sum_bwd_kernel", "multi_depthwise_bwd_weights_kernel"} <= kernels
     usage = [cuobjdump(), "--dump-resource-usage", cuda.__file__]
     listing = subprocess.run(usage, capture_output=True, text=True, check=True).stdout

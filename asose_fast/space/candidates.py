@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from asose_fast.ops.mixed_sum import memory_format
+
 
 class Zero(nn.Module):
     """`none`: zeros of the strided shape, in the memory format of the input."""
@@ -44,8 +46,11 @@ class FactorizedReduce(nn.Module):
         beyond the weight gradient of a 1x1 convolution of stride 2 with fewer than 8 input channels.
         """
         height, width = active.shape[2:]
-        odd = F.pad(active[:, :, 1::2, 1::2], (0, width % 2, 0, height % 2))
-        halves = [self.even(active[:, :, ::2, ::2]), self.odd(odd)] if self.even.out_channels else [self.odd(odd)]
+        format = memory_format(active)
+        if height % 2 or width % 2:
+            active = F.pad(active, (0, width % 2, 0, height % 2))
+        even, odd = (active[:, :, i::2, i::2].contiguous(memory_format=format) for i in (0, 1))
+        halves = [self.even(even), self.odd(odd)] if self.even.out_channels else [self.odd(odd)]
         return torch.cat(halves, 1)
 
 

@@ -43,12 +43,12 @@ def _emulated(module, emulator, monkeypatch):
     monkeypatch.setattr(_native, "kernels_missing", lambda name: None)
     for op in EMULATED:
         monkeypatch.setitem(registry._MODULES[op], "cpu", registry._MODULES[op]["cuda"])
-    for function in (registry.why_not, registry._select):
+    for function in (registry.why_not, registry._usable):
         function.cache_clear()
     before = emulator.emulation_launches()
     yield
     emulator.emulation_set_order(0)
-    for function in (registry.why_not, registry._select):
+    for function in (registry.why_not, registry._usable):
         function.cache_clear()
     assert emulator.emulation_launches() > before
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asose_fast import ops
-from asose_fast.search import trainer as trainer_module
+from asose_fast.search import graphs
 from asose_fast.search.estimators import Draw
 from asose_fast.search.optimizers import alpha_optimizer
 from asose_fast.search.steps import alpha_step
@@ -74,7 +74,7 @@ def test_every_layer_has_a_gradient_in_every_alpha_step_of_a_run(tmp_path, monke
         seen.append(trainer.progress.phase)
         return result
 
-    monkeypatch.setattr(trainer_module, "alpha_step", recorded)
+    monkeypatch.setattr(graphs, "alpha_step", recorded)
     # `none` among them: sampled where the resolution falls, it must not cut the gradient of the layers below.
     trainer = make_trainer(tmp_path, candidates=("none", "skip_connect", "sep_conv_3x3"), depth=4, alpha_none=2.0)
     trainer.run()

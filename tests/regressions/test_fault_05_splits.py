@@ -2,7 +2,7 @@
 
 from asose_fast.data.split import Split
 from asose_fast.result import write_result
-from asose_fast.search import trainer as trainer_module
+from asose_fast.search import graphs
 from asose_fast.search.steps import alpha_step, weight_step
 from tests.helpers import make_trainer
 
@@ -41,7 +41,7 @@ def test_weights_see_training_images_and_alpha_sees_validation_images(tmp_path, 
 
         return run
 
-    monkeypatch.setattr(trainer_module, "weight_step", recorded(weight_step, "train"))
-    monkeypatch.setattr(trainer_module, "alpha_step", recorded(alpha_step, "valid"))
+    monkeypatch.setattr(graphs, "weight_step", recorded(weight_step, "train"))
+    monkeypatch.setattr(graphs, "alpha_step", recorded(alpha_step, "valid"))
     trainer.run()
     assert seen == images
