@@ -16,9 +16,9 @@ from asose_fast.derived import load
 from asose_fast.space import MixedOp
 
 if TYPE_CHECKING:
-    from asose_fast.search import Observer, PhaseSpec, Searcher, SearchPackage, SearchResult, package
+    from asose_fast.search import Observer, PhaseSpec, Searcher, SearchPackage, SearchResult
 
-    search: SearchPackage = package
+    search: SearchPackage
 
 __all__ = [
     "Config",

@@ -101,7 +101,8 @@ def alpha_step(
     gradient.
 
     `dL/dw_k = <dL/dy, o_k(x)>` for every candidate that runs, all of them unless `draw` says otherwise
-    (docs/concepts.md), at the present weights or, with `ahead`, through their next step (`second_order.unrolled_gradient`).
+    (docs/concepts.md), at the present weights or, with `ahead`, through their next step
+    (`second_order.unrolled_gradient`).
     `finish` may complete the gradient (`Estimator.finish`). `regularizers` add to the gradient and not to the loss of
     the result. `through` gives the result and the gradient of `draw.weights` in another way (`graphs`). `precision` and
     `objective` as in `weight_step`.
