@@ -11,14 +11,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sklearn.datasets  # noqa: F401  what a run imports when it needs it, so that its copies need not
-import torch
-import torch._dynamo  # by torch.optim
-import torch.utils.tensorboard
+import torch._dynamo
+import torch.utils.tensorboard  # noqa: F401
 
 from asose_fast.search import Trainer
 from asose_fast.train import main
-
-torch.set_num_threads(1)  # the forked copies must not wait for the threads of an OpenMP that they do not have
+from tests.campaigns.fork import fork
 
 
 class Run:
@@ -31,7 +29,7 @@ class Run:
         self._shared[:] = (-1).to_bytes(8, "little", signed=True)
         self._status: int | None = None
         sys.stdout.flush()
-        self.pid = os.fork()
+        self.pid = fork()
         if not self.pid:
             self._be_the_command(arguments, prepare)
 

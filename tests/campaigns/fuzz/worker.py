@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hypothesis.errors import HypothesisException
 
+from tests.campaigns.fork import fork
 from tests.campaigns.fuzz.target import Target, run
 
 STANDSTILL = 60
@@ -40,7 +41,7 @@ def fuzz(target: Target, seconds: float, first_round: int, examples: int = 100) 
     shared = mmap.mmap(-1, _COUNTS.size)
     with tempfile.NamedTemporaryFile() as log:
         sys.stdout.flush()
-        pid = os.fork()
+        pid = fork()
         if not pid:
             _rounds(target, seconds, first_round, examples, shared, Path(log.name))
         status = _watch(pid, shared)
