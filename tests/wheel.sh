@@ -48,6 +48,8 @@ for compiler in cc c++ gcc g++ clang nvcc cmake; do
 done
 python -m asose_fast.info
 for isa in generic avx2 avx512; do
-  ASOSE_ISA=$isa python -c 'from asose_fast import _native; print(_native.kernels("cpu").isa(), "runs")' || true
-done 2>&1 | { while read -r line; do case $line in *runs | *KernelsMissing*) echo "$line" ;; esac; done; }
+  said=$(ASOSE_ISA=$isa python -c 'from asose_fast import _native; print(_native.kernels("cpu").isa(), "runs")' 2>&1) ||
+    [[ $said == *KernelsMissing* ]] || { echo "$said"; exit 1; }
+  echo "${said##*$'\n'}"
+done
 python -m pytest -q -p no:cacheprovider tests/ops tests/test_install.py --deselect tests/test_install.py::test_stale_kernels_are_noticed

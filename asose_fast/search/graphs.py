@@ -30,7 +30,7 @@ from asose_fast.config import RunConfig
 from asose_fast.search.estimators import Draw
 from asose_fast.search.precision import Precision
 from asose_fast.search.processes import Processes
-from asose_fast.search.steps import StepResult, alpha_step, architecture_gradient, weight_step
+from asose_fast.search.steps import StepResult, alpha_step, architecture_gradient, classification, weight_step
 from asose_fast.space.block import EvolvableBlock
 from asose_fast.space.build import Supernet
 from asose_fast.space.network import Network
@@ -139,7 +139,7 @@ class GraphedSteps:
             segments = self._segments_of(network, x, precision)
             return plain() if segments is None else plain(segments)
         inputs = [x, y] if mixture is None else [x, y, mixture]
-        clip, objective = options.get("clip", 0.0), options.get("objective")
+        clip, objective = options.get("clip", 0.0), options.get("objective", classification)
 
         def step(x: Tensor, y: Tensor, mixture: Tensor | None = None) -> StepResult:
             return weight_step(
@@ -166,7 +166,7 @@ class GraphedSteps:
 
         def gradient(x: Tensor, y: Tensor, weights: Tensor) -> tuple[StepResult, Tensor]:
             return architecture_gradient(
-                network, x, y, weights, objective=options.get("objective"), precision=precision
+                network, x, y, weights, objective=options.get("objective", classification), precision=precision
             )
 
         def through(draw: Draw) -> tuple[StepResult, Tensor]:

@@ -38,6 +38,21 @@ class StepResult(NamedTuple):
     """Outputs and targets disagreed in length and were trimmed."""
 
 
+def classification(scores: Tensor, y: Tensor) -> StepResult:
+    """Cross-entropy and right predictions of class scores (N, classes) for labels (N,)."""
+    size_error = len(scores) != len(y)
+    if size_error:
+        warnings.warn(
+            f"the model returned {len(scores)} outputs for {len(y)} targets; both are trimmed to the shorter",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+        images = min(len(scores), len(y))
+        scores, y = scores[:images], y[:images]
+    loss = F.cross_entropy(scores, y, reduction="mean" if len(y) else "sum")
+    return StepResult(loss, (scores.argmax(1) == y).sum(), len(y), size_error)
+
+
 def weight_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -49,7 +64,7 @@ def weight_step(
     clip: float = 0.0,
     check: LossCheck | None = None,
     processes: Processes = ALONE,
-    objective: Objective | None = None,
+    objective: Objective = classification,
     precision: Precision = "fp32",
 ) -> StepResult:
     """Updates the weights on the sampled path alone, or all of them where `mixture` (L, K) has the architecture weights
@@ -59,10 +74,9 @@ def weight_step(
     the gradient where it is not 0. `check` sees the loss before it can spoil the weights. x and y are this one's part,
     maybe empty, of the batch that several `processes` have together; the gradient is that of the whole batch.
     `precision` is that of the forward and the backward pass; loss, metrics and update are in float32 in any case.
-    `objective` is `classification` where none is given.
     """
     plan = {"weights": mixture} if mixture is not None else {} if path is None else {"path": path}
-    result = (objective or classification)(_scores(network, x, plan, precision), y)
+    result = objective(_scores(network, x, plan, precision), y)
     if check:
         check(result.loss)
     optimizer.zero_grad(set_to_none=True)
@@ -94,7 +108,7 @@ def alpha_step(
     through: Callable[[Draw], tuple[StepResult, Tensor]] | None = None,
     check: LossCheck | None = None,
     processes: Processes = ALONE,
-    objective: Objective | None = None,
+    objective: Objective = classification,
     precision: Precision = "fp32",
 ) -> StepResult:
     """Updates alpha through the architecture weights of `draw`, and no weight; at first order it computes no weight
@@ -110,14 +124,14 @@ def alpha_step(
     draw = draw.on_host()
     if ahead is None and through is None:
         with frozen(network):
-            result = (objective or classification)(_scores(network, x, _plan(draw, draw.weights), precision), y)
+            result = objective(_scores(network, x, _plan(draw, draw.weights), precision), y)
             if check:
                 check(result.loss)
             optimizer.zero_grad(set_to_none=True)
             result = _backward(result, optimizer, processes)
     else:
         if ahead is not None:
-            result, gradient = _look_ahead(network, ahead, x, y, draw, objective or classification, precision)
+            result, gradient = _look_ahead(network, ahead, x, y, draw, objective, precision)
         else:
             assert through is not None
             result, gradient = through(draw)
@@ -139,13 +153,13 @@ def architecture_gradient(
     y: Tensor,
     weights: Tensor,
     *,
-    objective: Objective | None = None,
+    objective: Objective = classification,
     precision: Precision = "fp32",
 ) -> tuple[StepResult, Tensor]:
     """The result of a batch and dL/dw for architecture weights w (L, K), all candidates run as for a mixture."""
     leaf = weights.detach().requires_grad_()
     with frozen(network):
-        result = (objective or classification)(_scores(network, x, {"weights": leaf}, precision), y)
+        result = objective(_scores(network, x, {"weights": leaf}, precision), y)
         (gradient,) = torch.autograd.grad(result.loss, [leaf])
     return _detached(result), gradient
 
@@ -198,21 +212,6 @@ def _scores(network: nn.Module, x: Tensor, plan: dict[str, Any], precision: Prec
     with computing(precision, device):
         scores: Tensor = network(x, **plan)
     return scores.float() if precision == "bf16" and isinstance(scores, Tensor) else scores
-
-
-def classification(scores: Tensor, y: Tensor) -> StepResult:
-    """Cross-entropy and right predictions of class scores (N, classes) for labels (N,)."""
-    size_error = len(scores) != len(y)
-    if size_error:
-        warnings.warn(
-            f"the model returned {len(scores)} outputs for {len(y)} targets; both are trimmed to the shorter",
-            RuntimeWarning,
-            stacklevel=3,
-        )
-        images = min(len(scores), len(y))
-        scores, y = scores[:images], y[:images]
-    loss = F.cross_entropy(scores, y, reduction="mean" if len(y) else "sum")
-    return StepResult(loss, (scores.argmax(1) == y).sum(), len(y), size_error)
 
 
 def _backward(result: StepResult, optimizer: torch.optim.Optimizer, processes: Processes) -> StepResult:
