@@ -24,7 +24,7 @@ from asose_fast import checkpoint_folder, derived
 from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.data import Data, load_data
 from asose_fast.data.config import DataConfig
-from asose_fast.device import device_named
+from asose_fast.search.device import device_named
 from asose_fast.search.retrainer import Record, RetrainConfig, Retrainer
 from asose_fast.space.build import Spec
 from asose_fast.space.cells.genotype import from_text, is_text

@@ -28,7 +28,6 @@ from asose_fast import checkpoint_folder, resume
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.device import device_named
 from asose_fast.observers import (
     ConsoleMode,
     ConsoleObserver,
@@ -41,6 +40,7 @@ from asose_fast.report.observer import ReportObserver
 from asose_fast.result import write_result
 from asose_fast.resume import Resumable
 from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
+from asose_fast.search.device import device_named
 from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, together
 
 EXIT_ERROR, EXIT_BREACH = 2, 3

@@ -14,9 +14,7 @@ from asose_fast import checkpoint_folder, provenance
 from asose_fast.checkpoint import CheckpointError
 from asose_fast.config import BudgetConfig, Config, GrowthConfig, ProcessesConfig, SpaceConfig
 from asose_fast.data.config import DataConfig
-from asose_fast.device import device_named
-from asose_fast.observers import MetricsObserver
-from asose_fast.report.observer import ReportObserver
+from asose_fast.search.device import device_named
 from asose_fast.search.library.loaders import Loader, Loaders
 from asose_fast.search.library.objective import LibraryObjective, Loss, Metric
 from asose_fast.search.library.trainer import LibraryTrainer, MakeOptimizer
@@ -144,6 +142,9 @@ def _prepare(trainer: LibraryTrainer, folder: Path) -> None:
 
     Raises CheckpointError where it is of another search.
     """
+    from asose_fast.observers import MetricsObserver  # they import this package
+    from asose_fast.report.observer import ReportObserver
+
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
