@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 
 work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
+trap '/bin/rm -rf "$work"' EXIT
 dist=${DIST:-$work/dist}
 
 if [ ! -d "$dist" ]; then
@@ -40,7 +40,7 @@ fi
 
 # The tests without the sources beside them, and no program but those of the environment on PATH.
 mkdir "$work/elsewhere"
-cp -r "$root/tests" "$root/pyproject.toml" "$work/elsewhere/"
+cp -r "$root/tests" "$root/benchmarks" "$root/pyproject.toml" "$work/elsewhere/"
 cd "$work/elsewhere"
 export PATH=$work/run/bin
 for compiler in cc c++ gcc g++ clang nvcc cmake; do
