@@ -199,15 +199,9 @@ def require_alike(outputs: Iterable[tuple[str, Tensor]], shape: torch.Size | Non
 
 def computes(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
     """Whether a module does what its type says: no subclass, no parametrization, no hooks."""
-    if type(module) is not kind:
-        return False
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
+    return type(module) is kind and not (
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
     )
-    return not any(hooks)
 
 
 def _stages(chain: list[nn.Module], stride: int) -> list[Stage]:

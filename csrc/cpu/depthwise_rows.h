@@ -131,17 +131,19 @@ void convolve_fixed(Geometry, const Plane<A>& source, const Vector<A>* taps, int
   }
 }
 
-// Rows [first, first + R) of the kernel, whose sums stay in registers along the row.
+// Rows [first, first + R) of the kernel, whose sums stay in registers along the row, beside the
+// gradients of a few pixels.
 template <class A, int K, int D, int S, int R>
 void weight_gradient_rows(const Plane<A>& source, const Vector<A>* grad, int row, int first,
                           Vector<A>* grad_taps, int width) {
   constexpr Gather axis{{K, D, S}};
-  constexpr int kFirst = axis.first(), kLast = axis.last(kStep);
+  constexpr int kPixels = kVectorBytes == 64 ? 8 : 4;
+  constexpr int kFirst = axis.first(), kLast = axis.last(kPixels);
   Vector<A> sum[R * K];
 #pragma GCC unroll 64
   for (int n = 0; n < R * K; ++n) sum[n] = grad_taps[first * K + n];
 #pragma GCC unroll 1
-  for (int x = 0; x < width; x += kStep) {
+  for (int x = 0; x < width; x += kPixels) {
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const Vector<A>* from = source.row(axis.source(row, first + r)) + x * S;
@@ -151,7 +153,7 @@ void weight_gradient_rows(const Plane<A>& source, const Vector<A>* grad, int row
 #pragma GCC unroll 16
         for (int j = 0; j < K; ++j) {
           const int t = axis.target(q, j);
-          if (0 <= t && t < kStep) sum[r * K + j] += grad[x + t] * pixel;
+          if (0 <= t && t < kPixels) sum[r * K + j] += grad[x + t] * pixel;
         }
       }
     }

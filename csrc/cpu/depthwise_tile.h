@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "../multi_depthwise.h"
 #include "depthwise_rows.h"
@@ -36,6 +37,15 @@ Image<const T> constant(const Image<T>& image) {
   return {image.data, image.height, image.width, image.channels, image.lanes};
 }
 
+// Calls body(lanes), with a constant where the whole vector is used: a loop in it asks only once.
+template <class A, class Body>
+inline void with_lanes(int lanes, const Body& body) {
+  if (lanes == kLanes<A>)
+    body(std::integral_constant<int, kLanes<A>>{});
+  else
+    body(lanes);
+}
+
 template <class A>
 struct Activation {
   bool affine = false, relu = false;
@@ -44,9 +54,9 @@ struct Activation {
   // A NaN stays one.
   Vector<A> operator()(Vector<A> value) const {
     if (affine) value = value * scale + shift;
-    if (relu) value = value < Vector<A>{} ? Vector<A>{} : value;
-    return value;
+    return relu ? clip(value) : value;
   }
+  static Vector<A> clip(Vector<A> value) { return value < Vector<A>{} ? Vector<A>{} : value; }
 };
 
 // Where a tile lies in its image, in output pixels.
@@ -95,13 +105,28 @@ class PaddedTile {
     const int64_t first = inside ? std::clamp<int64_t>(-left_, 0, pitch_) : pitch_;
     const int64_t last = inside ? std::clamp(image_.width - left_, first, pitch_) : pitch_;
     std::fill(row, row + first, Vector<A>{});
-    const T* from = inside ? image_.pixel(y, left_ + first) : nullptr;
-    const Activation<A> activation = activation_;
-    for (int64_t x = first; x < last; ++x, from += image_.channels) {
-      row[x] = activation(load(from, image_.lanes));
-      __builtin_prefetch(from + kAhead * image_.width * image_.channels);
-    }
+    if (inside) read(image_.pixel(y, left_ + first), last - first, row + first);
     std::fill(row + last, row + pitch_, Vector<A>{});
+  }
+
+  // `count` pixels of a row, activated.
+  void read(const T* from, int64_t count, Vector<A>* to) const {
+    const int64_t channels = image_.channels, ahead = kAhead * image_.width * channels;
+    const auto row = [&](auto activation) {
+      with_lanes<A>(image_.lanes, [&](auto lanes) {
+        for (int64_t x = 0; x < count; ++x, from += channels) {
+          to[x] = activation(load(from, lanes));
+          __builtin_prefetch(from + ahead);
+        }
+      });
+    };
+    const Activation<A> all = activation_;
+    if (all.affine)
+      row(all);
+    else if (all.relu)
+      row([](Vector<A> value) { return Activation<A>::clip(value); });
+    else
+      row([](Vector<A> value) { return value; });
   }
 
   const Image<const T> image_;
@@ -135,26 +160,34 @@ void finish_input_gradient(const Activation<A>& activation, const Plane<A>& acti
                            Vector<A>* sum_scale, Vector<A>* sum_shift) {
   const int height = static_cast<int>(std::min(tile_height, x.height - top));
   const int width = static_cast<int>(std::min(tile_width, x.width - left));
-  Vector<A> of_scale = {}, of_shift = {};
-  for (int y = 0; y < height; ++y) {
-    const Vector<A>*value = active.row(y), *row = grad.row(y);
-    const T* from = x.pixel(top + y, left);
-    T* to = grad_x.data ? grad_x.pixel(top + y, left) : nullptr;
-    for (int i = 0; i < width; ++i, from += x.channels) {
-      Vector<A> g = row[i];
-      if (activation.relu) g = value[i] <= Vector<A>{} ? Vector<A>{} : g;
-      if (sum_scale) {
-        of_scale += g * load(from, x.lanes);
-        of_shift += g;
+  const int64_t channels = x.channels, ahead = kAhead * x.width * channels;
+  const bool relu = activation.relu;
+  const Vector<A> factor = activation.affine ? activation.scale : Vector<A>{} + 1;
+  with_lanes<A>(x.lanes, [&](auto lanes) {
+    Vector<A> of_scale = {}, of_shift = {};
+    for (int y = 0; y < height; ++y) {
+      const Vector<A>*value = active.row(y), *row = grad.row(y);
+      const auto masked = [&](int i) {
+        return relu ? (value[i] <= Vector<A>{} ? Vector<A>{} : row[i]) : row[i];
+      };
+      const T* from = x.pixel(top + y, left);
+      if (sum_scale)
+        for (int i = 0; i < width; ++i) {
+          const Vector<A> g = masked(i);
+          of_scale += g * load(from + i * channels, lanes);
+          of_shift += g;
+        }
+      if (!grad_x.data) continue;
+      T* to = grad_x.pixel(top + y, left);
+      for (int i = 0; i < width; ++i, to += channels) {
+        store(to, masked(i) * factor, lanes);
+        __builtin_prefetch(to + ahead, 1);
       }
-      if (!to) continue;
-      store(to + i * x.channels, activation.affine ? g * activation.scale : g, x.lanes);
-      __builtin_prefetch(to + i * x.channels + kAhead * x.width * x.channels, 1);
     }
-  }
-  if (!sum_scale) return;
-  *sum_scale += of_scale;
-  *sum_shift += of_shift;
+    if (!sum_scale) return;
+    *sum_scale += of_scale;
+    *sum_shift += of_shift;
+  });
 }
 
 // total[i] = sum over slices of partials[slice][i]

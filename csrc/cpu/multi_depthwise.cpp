@@ -91,7 +91,9 @@ void forward_tile(const MultiDepthwiseForward& args, const Task<T>& task, const 
                                tile.width, false);
         const Image<T> out = task.output_image(args.y[b], tile);
         T* to = out.pixel(tile.top + y, tile.left);
-        for (int x = 0; x < tile.width; ++x, to += out.channels) store(to, task.row[x], task.lanes);
+        with_lanes<typename Element<T>::Acc>(task.lanes, [&](auto lanes) {
+          for (int x = 0; x < tile.width; ++x, to += out.channels) store(to, task.row[x], lanes);
+        });
       }
     }
   }

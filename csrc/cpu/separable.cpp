@@ -58,6 +58,8 @@ struct Worker {
   int lanes(int block) const {
     return static_cast<int>(std::min<int64_t>(kLanes<A>, op.channels - block * kLanes<A>));
   }
+  // Of the planes from that of a block on, how many are computed together.
+  int planes_from(int block) const { return std::min(kPlanesAtOnce, blocks - block); }
   Vector<A> row_of(const void* table, int64_t row, int block) const {
     return load(static_cast<const A*>(table) + row * op.channels + block * kLanes<A>, lanes(block));
   }
@@ -129,14 +131,23 @@ void block_pointwise(const Separable& op, const SeparableTiling& tiling, bool ba
 template <class A>
 void add_statistics(const Vector<A>* strip, int rows, int width, int pitch, int lanes, double count,
                     double* mean, double* squares) {
+  constexpr int kSums = 4;  // none of which waits for another
   const Vector<A> about = strip[0];
-  Vector<A> sum = {}, square = {};
-  for (int y = 0; y < rows; ++y)
-    for (int x = 0; x < width; ++x) {
-      const Vector<A> deviation = strip[y * pitch + x] - about;
-      sum += deviation;
-      square += deviation * deviation;
-    }
+  Vector<A> sums[kSums] = {}, squares_of[kSums] = {};
+  const auto add = [&](const Vector<A>* from, int i) {
+    const Vector<A> deviation = from[i] - about;
+    sums[i] += deviation;
+    squares_of[i] += deviation * deviation;
+  };
+  for (int y = 0; y < rows; ++y, strip += pitch) {
+    int x = 0;
+    for (; x + kSums <= width; x += kSums)
+#pragma GCC unroll 4
+      for (int i = 0; i < kSums; ++i) add(strip + x, i);
+    for (int i = 0; x + i < width; ++i) add(strip + x, i);
+  }
+  const Vector<A> sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  const Vector<A> square = (squares_of[0] + squares_of[1]) + (squares_of[2] + squares_of[3]);
   const double added = static_cast<double>(rows) * width;
   const double share = added / (count + added);
   for (int lane = 0; lane < lanes; ++lane) {
@@ -175,18 +186,23 @@ void forward_tile(const SeparableForward& args, const Worker<T>& worker, const T
       for (auto& plane : source) plane.filled_to((last - 1) * op.stride + op.halo());
       for (int b = worker.op.first_branch(input); b < worker.op.last_branch(input); ++b) {
         worker.depthwise_strip(b, source, tile, first, last);
-        for (int block = 0; block < worker.blocks; ++block) {
-          Vector<A>* strip = worker.after;
+        for (int block = 0; block < worker.blocks; block += kPlanesAtOnce)
           mix_pixels<A>(worker.before, padded, tiling.strip_plane(), op.channels,
-                        worker.pointwise_of(b, block), strip, padded, rows, padded);
+                        worker.pointwise_of(b, block), worker.after + block * tiling.strip_plane(),
+                        padded, tiling.strip_plane(), worker.planes_from(block), rows, padded);
+        for (int block = 0; block < worker.blocks; ++block) {
+          const Vector<A>* strip = worker.after + block * tiling.strip_plane();
           const Image<T> out = worker.output_image(args.z[b], tile, block);
           for (int y = 0; y < rows; ++y) {
             T* to = out.pixel(tile.top + first + y, tile.left);
             const Vector<A>* from = strip + y * padded;
-            for (int x = 0; x < tile.width; ++x, to += out.channels) {
-              store(to, from[x], out.lanes);
-              __builtin_prefetch(to + kAhead * out.width * out.channels, 1);
-            }
+            const int64_t ahead = kAhead * out.width * out.channels;
+            with_lanes<A>(out.lanes, [&](auto lanes) {
+              for (int x = 0; x < tile.width; ++x, to += out.channels) {
+                store(to, from[x], lanes);
+                __builtin_prefetch(to + ahead, 1);
+              }
+            });
           }
           if (!statistics) continue;
           double* mean = statistics + b * 2 * op.channels + block * kLanes<A>;
@@ -257,21 +273,22 @@ struct OutputGradient {
   // Pixels [first, last) of row y to `to`, and zeros up to a multiple of kStep.
   void read(int64_t y, int64_t first, int64_t last, Vector<A>* to) const {
     const int64_t count = last - first, ahead = kAhead * grad.width * grad.channels;
-    const T* g = grad.pixel(y, first);
+    const int64_t channels = grad.channels;
+    const T *g = grad.pixel(y, first), *value = z.data ? z.pixel(y, first) : nullptr;
     const NormGradient<A> norm = this->norm;
-    if (z.data) {
-      const T* value = z.pixel(y, first);
-      for (int64_t x = 0; x < count; ++x, g += grad.channels, value += z.channels) {
-        to[x] = norm(load(g, grad.lanes), load(value, z.lanes));
-        __builtin_prefetch(g + ahead);
-        __builtin_prefetch(value + ahead);
-      }
-    } else {
-      for (int64_t x = 0; x < count; ++x, g += grad.channels) {
-        to[x] = norm(load(g, grad.lanes));
-        __builtin_prefetch(g + ahead);
-      }
-    }
+    with_lanes<A>(grad.lanes, [&](auto lanes) {
+      if (value)
+        for (int64_t x = 0; x < count; ++x) {
+          to[x] = norm(load(g + x * channels, lanes), load(value + x * channels, lanes));
+          __builtin_prefetch(g + x * channels + ahead);
+          __builtin_prefetch(value + x * channels + ahead);
+        }
+      else
+        for (int64_t x = 0; x < count; ++x) {
+          to[x] = norm(load(g + x * channels, lanes));
+          __builtin_prefetch(g + x * channels + ahead);
+        }
+    });
     std::fill(to + count, to + (count + kStep - 1) / kStep * kStep, Vector<A>{});
   }
 };
@@ -321,23 +338,25 @@ void pointwise_backward(const SeparableBackward& args, const Worker<T>& worker, 
         gradients[block].read(
             tile.top + y, tile.left + left, tile.left + right,
             worker.after + block * tiling.strip_plane() + (y - first) * tiling.strip_pitch());
-    for (int block = 0; block < worker.blocks; ++block) {
+    for (int block = 0; block < worker.blocks; block += kPlanesAtOnce)
       mix_pixels<A>(worker.after, tiling.strip_pitch(), tiling.strip_plane(), op.channels,
                     worker.pointwise_of(branch, block), row(block, first) + halo + left, pitch,
-                    last - first, count);
+                    tiling.gradient_plane, worker.planes_from(block),
+                    static_cast<int>(last - first), count);
+    for (int block = 0; block < worker.blocks; ++block)
       for (int64_t y = first; y < last; ++y) {
         Vector<A>* to = row(block, y);
         std::fill(to, to + halo + left, Vector<A>{});
         std::fill(to + halo + right, to + pitch, Vector<A>{});
       }
-    }
     if (inside && grad_pointwise) {
       worker.depthwise_strip(branch, source, tile, first, last);
       for (int o = 0; o < worker.blocks; ++o)
-        for (int c = 0; c < worker.blocks; ++c)
+        for (int c = 0; c < worker.blocks; c += kPlanesAtOnce)
           outer_product<A>(worker.after + o * tiling.strip_plane() - left, tiling.strip_pitch(),
                            worker.lanes(o), worker.before + c * tiling.strip_plane(), padded,
-                           last - first, tile.width,
+                           tiling.strip_plane(), worker.planes_from(c),
+                           static_cast<int>(last - first), tile.width,
                            grad_pointwise + o * kLanes<A> * tiling.padded_channels + c * kLanes<A>,
                            tiling.padded_channels);
     }
