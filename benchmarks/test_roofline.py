@@ -10,7 +10,6 @@ import statistics
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from asose_fast.ops.multi_depthwise import Plan
 from asose_fast.space import CANDIDATES, MixedOp
@@ -85,16 +84,14 @@ def stages(x):
         0,
         6,
     )
-    for kernel, padding in (((1, 7), (0, 3)), ((7, 1), (3, 0))):
-        weight = torch.randn(c, c, *kernel).contiguous(memory_format=torch.channels_last)
+    for kernel in ((1, 7), (7, 1)):
+        weight, line = torch.randn(c, c, *kernel), (1, kernel[0] > 1, False)
         flops = 2 * 7 * c * x.numel()
         name = f"{kernel[0]}x{kernel[1]} convolution"
-        yield f"{name}, forward", lambda weight=weight, p=padding: F.conv2d(x, weight, padding=p), flops, 2
+        yield f"{name}, forward", lambda w=weight, line=line: fused.line_conv_fwd(x, w, *line), flops, 2
         yield (
             f"{name}, backward",
-            lambda weight=weight, p=padding: torch.ops.aten.convolution_backward(
-                zs[0], x, weight, None, (1, 1), p, (1, 1), False, (0, 0), 1, (True, True, False)
-            ),
+            lambda w=weight, line=line: fused.line_conv_bwd(zs[0], x, w, *line, True, True),
             2 * flops,
             3,
         )

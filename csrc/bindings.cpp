@@ -251,6 +251,52 @@ void pool_pair_backward(int dtype, const std::vector<int64_t>& shape, int64_t st
                                      address(scratch)});
 }
 
+LineConv line_conv(int dtype, const std::vector<int64_t>& shape, const std::vector<int64_t>& weight,
+                   int64_t stride, bool vertical, bool relu, int threads) {
+  return {static_cast<DType>(dtype),
+          shape[0],
+          shape[2],
+          shape[3],
+          weight[1],
+          weight[0],
+          weight[2],
+          stride,
+          vertical,
+          relu,
+          threads};
+}
+
+// Values of packed weights, slices of the partial sums, values of each, bytes of scratch a thread.
+py::tuple line_conv_plan(int dtype, const std::vector<int64_t>& shape,
+                         const std::vector<int64_t>& weight_shape, int64_t stride, bool vertical,
+                         bool relu) {
+  const LineTiling tiling(line_conv(dtype, shape, weight_shape, stride, vertical, relu, 1));
+  return py::make_tuple(tiling.packed_values, tiling.slices, tiling.partial_values,
+                        tiling.scratch_bytes);
+}
+
+void line_conv_forward(int dtype, const std::vector<int64_t>& shape,
+                       const std::vector<int64_t>& weight_shape, int64_t stride, bool vertical,
+                       bool relu, uintptr_t x, uintptr_t weight, uintptr_t packed, uintptr_t y,
+                       uintptr_t scratch, int threads) {
+  py::gil_scoped_release unlocked;
+  cpu::kernels().line_conv_forward(
+      {line_conv(dtype, shape, weight_shape, stride, vertical, relu, threads), address(x),
+       address(weight), address(packed), address(y), address(scratch)});
+}
+
+void line_conv_backward(int dtype, const std::vector<int64_t>& shape,
+                        const std::vector<int64_t>& weight_shape, int64_t stride, bool vertical,
+                        bool relu, uintptr_t grad, uintptr_t x, uintptr_t weight, uintptr_t packed,
+                        uintptr_t grad_x, uintptr_t partials, uintptr_t grad_weight,
+                        uintptr_t scratch, int threads) {
+  py::gil_scoped_release unlocked;
+  cpu::kernels().line_conv_backward(
+      {line_conv(dtype, shape, weight_shape, stride, vertical, relu, threads), address(grad),
+       address(x), address(weight), address(packed), address(grad_x), address(partials),
+       address(grad_weight), address(scratch)});
+}
+
 int64_t lane_groups(int64_t outer, int64_t channels, int64_t inner) {
   return LaneGrid({outer, channels, inner}, kSumRows).groups();
 }
@@ -345,6 +391,9 @@ PYBIND11_MODULE(cpu, module) {
   module.def("pool_pair_scratch", &asose::pool_pair_scratch);
   module.def("pool_pair_forward", &asose::pool_pair_forward);
   module.def("pool_pair_backward", &asose::pool_pair_backward);
+  module.def("line_conv_plan", &asose::line_conv_plan);
+  module.def("line_conv_forward", &asose::line_conv_forward);
+  module.def("line_conv_backward", &asose::line_conv_backward);
   module.def("lane_groups", &asose::lane_groups);
   module.def("batch_statistics", &asose::batch_statistics);
   module.def("mixed_norm_sum_forward", &asose::mixed_norm_sum_forward);

@@ -1,6 +1,7 @@
 """The fused operators. `backend(name)` forces one implementation; `python -m asose_fast.info` lists them."""
 
 from asose_fast.ops.arch_weights import ArchWeights, Boost, arch_weights
+from asose_fast.ops.line_conv import line_conv
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum
 from asose_fast.ops.mixed_sum import mixed_sum
 from asose_fast.ops.multi_depthwise import multi_depthwise
@@ -16,6 +17,7 @@ __all__ = [
     "arch_weights",
     "backend",
     "gumbel_noise",
+    "line_conv",
     "mixed_norm_sum",
     "mixed_sum",
     "multi_depthwise",

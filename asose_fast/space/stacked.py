@@ -7,12 +7,14 @@ x -> whatever is left, as it is ----------------------^
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from asose_fast.ops.line_conv import Line, has_kernels, line_conv
 from asose_fast.ops.mixed_layer import Stage, mixed_layer
 from asose_fast.space.candidates import FactorizedReduce, Zero
 
@@ -31,6 +33,23 @@ class Normed(NamedTuple):
     body: Sequence[Callable[[Tensor], Tensor]]
     """One after the other, up to the norm."""
     norm: nn.BatchNorm2d
+
+    def on_kernels(self, x: Tensor) -> Normed:
+        """The same, with convolutions along one axis on `line_conv`, and the ReLU in the first of them, where x is one
+        for its kernels."""
+        convs = [part for part in self.body if _is_line(part)]
+        if not convs or len(convs) != len(self.body):
+            return self
+        lines = [
+            Line(max(conv.stride), conv.kernel_size[0] > 1, self.active and i == 0) for i, conv in enumerate(convs)
+        ]
+        if not all(has_kernels(x, line) for line in lines):
+            return self
+        body = [
+            functools.partial(line_conv, weight=conv.weight, stride=line.stride, relu=line.relu)
+            for conv, line in zip(convs, lines, strict=True)
+        ]
+        return Normed(False, body, self.norm)
 
 
 class Branches(NamedTuple):
@@ -137,10 +156,11 @@ class Branches(NamedTuple):
                 terms.append((outputs[name(k)], w[k]))
         if shortcut is not None and share is not None:
             terms.append((shortcut, share))
-        active = x.relu() if any(branch.active for branch in self.normed.values()) else x
+        normed = {k: branch.on_kernels(x) for k, branch in self.normed.items()}
+        active = x.relu() if any(branch.active for branch in normed.values()) else x
         zs = [
             run(branch.body, active if branch.active else x, tracked=index in (None, k), name=name(k))
-            for k, branch in self.normed.items()
+            for k, branch in normed.items()
         ]
         outputs.update(zip(map(name, self.normed), zs, strict=True))
         require_alike(outputs.items(), self._shape(x))
@@ -241,6 +261,25 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
         and conv.in_channels == conv.out_channels
         and conv.groups == 1
         and conv.bias is None
+    )
+
+
+def _is_line(conv: object) -> TypeGuard[nn.Conv2d]:
+    """Whether `line_conv` computes a convolution: k taps of one axis, and `same` padding."""
+    if not computes(conv, nn.Conv2d):
+        return False
+    height, width = conv.kernel_size
+    stride = max(conv.stride)
+    return (
+        min(height, width) == 1 < max(height, width)
+        and height * width % 2 == 1
+        and conv.stride == ((stride, 1) if height > 1 else (1, stride))
+        and stride <= 2
+        and conv.padding == (height // 2, width // 2)
+        and conv.dilation == (1, 1)
+        and conv.groups == 1
+        and conv.bias is None
+        and conv.padding_mode == "zeros"
     )
 
 

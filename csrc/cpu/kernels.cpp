@@ -20,6 +20,8 @@ void mixed_norm_sum_forward(const MixedNormSumForward&);
 void mixed_norm_sum_backward(const MixedNormSumBackward&);
 void separable_forward(const SeparableForward&);
 void separable_backward(const SeparableBackward&);
+void line_conv_forward(const LineConvForward&);
+void line_conv_backward(const LineConvBackward&);
 
 extern const Kernels table;
 const Kernels table = {
@@ -27,7 +29,8 @@ const Kernels table = {
     mixed_sum_forward,        mixed_sum_backward,     multi_depthwise_forward,
     multi_depthwise_backward, pool_pair_forward,      pool_pair_backward,
     batch_statistics,         mixed_norm_sum_forward, mixed_norm_sum_backward,
-    separable_forward,        separable_backward,
+    separable_forward,        separable_backward,     line_conv_forward,
+    line_conv_backward,
 };
 
 }  // namespace asose::cpu::ASOSE_ISA

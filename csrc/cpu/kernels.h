@@ -3,6 +3,7 @@
 
 #include "../arch_weights.h"
 #include "../batch_statistics.h"
+#include "../line_conv.h"
 #include "../mixed_norm_sum.h"
 #include "../mixed_sum.h"
 #include "../multi_depthwise.h"
@@ -26,6 +27,8 @@ struct Kernels {
   void (*mixed_norm_sum_backward)(const MixedNormSumBackward&);
   void (*separable_forward)(const SeparableForward&);
   void (*separable_backward)(const SeparableBackward&);
+  void (*line_conv_forward)(const LineConvForward&);
+  void (*line_conv_backward)(const LineConvBackward&);
 };
 
 // Chosen at the first call: the widest instruction set that this processor runs, or the one that

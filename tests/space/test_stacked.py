@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from asose_fast import ops
 from asose_fast.space import CANDIDATES, MixedOp
+from asose_fast.space import stacked as stacked_plan
 from asose_fast.space.stacked import Branches
 from benchmarks.memory import saved_bytes
 
@@ -125,6 +126,26 @@ def test_plans_of_usual_sets_agree(names, train, index, stride, gain):
     weights = (torch.rand(len(names)) if index is None else torch.eye(len(names))[index]).double()
     x = torch.randn(3, 5, 9, 8, dtype=torch.float64)
     assert_close(results(stacked, x, weights, index, gain), results(plain, x, weights, index, gain), 1e-11)
+
+
+@pytest.mark.skipif(ops.registry.why_not("line_conv", "cpu", "cpu") is not None, reason="no kernels")
+@pytest.mark.parametrize("index", [None, 1, 2])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolutions_along_one_axis_run_on_line_conv(monkeypatch, stride, index):
+    """Where its kernels are fit, here because they must; alone behind a ReLU, a norm is no convolution."""
+    plain, _ = pair(("skip_connect", "conv_7x1_1x7"), 5, stride, torch.float64)
+    down = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
+    plain.ops["relu"] = nn.Sequential(nn.ReLU(), down, nn.BatchNorm2d(5)).double()
+    stacked, called = copy.deepcopy(plain), []
+    stacked.fused = True
+    run_it = stacked_plan.line_conv
+    monkeypatch.setattr(stacked_plan, "line_conv", lambda *a, **k: called.append(k["relu"]) or run_it(*a, **k))
+    weights = (torch.rand(3) if index is None else torch.eye(3)[index]).double()
+    x = torch.randn(3, 5, 8, 10, dtype=torch.float64)
+    with ops.backend("cpu"):
+        got = results(stacked, x, weights, index)
+    assert called == [True, False]
+    assert_close(got, results(plain, x, weights, index), 1e-11)
 
 
 @pytest.mark.parametrize("index", [None, 4, 7])

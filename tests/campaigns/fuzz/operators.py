@@ -140,6 +140,18 @@ def for_pool_pair(draw: Draw) -> dict[str, Any]:
 
 
 @st.composite
+def for_line_conv(draw: Draw) -> dict[str, Any]:
+    shape, dtype, k = shapes(draw), draw(st.sampled_from(FLOATS)), draw(st.sampled_from((3, 5, 7)))
+    kernel = (k, 1) if draw(st.booleans()) else (1, k)
+    return {
+        "x": draw(tensors(shape, dtype)),
+        "weight": draw(tensors((draw(st.integers(1, 5)), shape[1], *kernel), dtype)),
+        "stride": draw(st.sampled_from((1, 2))),
+        "relu": draw(st.booleans()),
+    }
+
+
+@st.composite
 def for_arch_weights(draw: Draw) -> dict[str, Any]:
     shape = draw(st.tuples(st.integers(0, 4), st.integers(1, 12)))
     dtype = draw(st.sampled_from((torch.float32, torch.float64, torch.bfloat16)))
@@ -194,6 +206,7 @@ def targets() -> list[Target]:
         _target(ops.multi_depthwise, for_depthwise(pointwise=False)),
         _target(ops.separable, for_depthwise(pointwise=True)),
         _target(ops.pool_pair, for_pool_pair()),
+        _target(ops.line_conv, for_line_conv()),
         _target(ops.arch_weights, for_arch_weights()),
         _target(ops.gumbel_noise, for_gumbel_noise()),
     ]

@@ -1,0 +1,194 @@
+"""Dense convolution along one axis, with the ReLU before it: what conv_7x1_1x7 is made of."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asose_fast.ops import registry
+from asose_fast.ops.autocast import computing_dtype
+from asose_fast.ops.checks import check_flag, check_integer, check_tensor
+from asose_fast.ops.library import define
+
+DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+
+registry.register(
+    "line_conv",
+    {"reference": "asose_fast.ops.line_conv", "cpu": "asose_fast.ops.native.line_conv"},
+)
+
+
+RESULTS = ("y", "x", "weight")
+"""What a backend is chosen for, each by itself: the output, the gradient of x, that of weight."""
+
+
+class Line(NamedTuple):
+    """What the convolution does, apart from its tensors."""
+
+    stride: int
+    """Along the axis; 1 across it."""
+    vertical: bool
+    """k x 1, and not 1 x k."""
+    relu: bool
+
+    def along(self, size: int) -> tuple[int, int]:
+        """(size, 1) for the height and the width where the convolution is vertical, else (1, size)."""
+        return (size, 1) if self.vertical else (1, size)
+
+    def out_shape(self, x: Tensor, weight: Tensor) -> tuple[int, int, int, int]:
+        """Of the output."""
+        n, _, height, width = x.shape
+        down, across = self.along(self.stride)
+        return n, weight.shape[0], (height - 1) // down + 1, (width - 1) // across + 1
+
+
+def line_conv(x: Tensor, weight: Tensor, *, stride: int = 1, relu: bool = False) -> Tensor:
+    """Dense convolution along one axis (docs/kernels.md).
+
+        y = conv2d(relu(x), weight, stride along the axis, padding k // 2 along the axis)
+
+    Of x, neither relu(x) nor its mask is stored: backward takes both from x.
+
+    Args:
+        x: (N, C_in, H, W) float16, bfloat16, float32 or float64. Other layouts than channels_last are converted.
+        weight: (C_out, C_in, 1, k) or (C_out, C_in, k, 1) with an odd k of 3 or more, in any floating dtype.
+        stride: 1 or 2, along the axis of the k taps.
+        relu: whether x is rectified first.
+
+    Returns:
+        (N, C_out, H, ceil(W / stride)) or (N, C_out, ceil(H / stride), W), channels_last, in the dtype of x; under
+        autocast, for a float32 x, in that of autocast.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
+    """
+    check_tensor("line_conv: x", x)
+    check_tensor("line_conv: weight", weight)
+    check_integer("line_conv: stride", stride)
+    check_flag("line_conv: relu", relu)
+    if x.dtype not in DTYPES:
+        raise TypeError(f"line_conv: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    if not weight.is_floating_point():
+        raise TypeError(f"line_conv: weight must be a floating tensor, got {weight.dtype}")
+    if x.dim() != 4 or 0 in x.shape[1:]:
+        raise ValueError(f"line_conv: x must be (N, C, H, W) with C, H, W > 0, got {tuple(x.shape)}")
+    if weight.dim() != 4 or weight.shape[1] != x.shape[1] or 1 not in weight.shape[2:] or 0 in weight.shape:
+        raise ValueError(
+            f"line_conv: weight must be (C_out, C_in, 1, k) or (C_out, C_in, k, 1) with C_in = {x.shape[1]}, "
+            f"got {tuple(weight.shape)}"
+        )
+    taps = max(weight.shape[2:])
+    if taps < 3 or taps % 2 == 0:
+        raise ValueError(f"line_conv: the kernel of weight must be of odd length, 3 or more, got {taps}")
+    if weight.device != x.device:
+        raise ValueError(f"line_conv: weight is on {weight.device}, x on {x.device}")
+    if stride not in (1, 2):
+        raise ValueError(f"line_conv: stride must be 1 or 2, got {stride}")
+    x = x.to(computing_dtype(x)).contiguous(memory_format=torch.channels_last)
+    return _LineConv.apply(Line(stride, weight.shape[2] > 1, relu), x, weight)  # type: ignore[no-any-return]
+
+
+def has_kernels(x: Tensor, line: Line) -> bool:
+    """Whether something else than plain PyTorch serves some of such a call."""
+    if not registry.has_kernels("line_conv", x.device.type, computing_dtype(x)):
+        return False
+    return any(registry.why("line_conv", x, line, result).startswith("cpu:") for result in RESULTS)
+
+
+def reference(x: Tensor, weight: Tensor, *, stride: int = 1, relu: bool = False) -> Tensor:
+    """The formula of `line_conv` in plain differentiable PyTorch: what every backend is tested against."""
+    padding = [size // 2 for size in weight.shape[2:]]
+    strides = (stride, 1) if weight.shape[2] > 1 else (1, stride)
+    x = x.contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x.relu() if relu else x, weight.to(x.dtype), None, strides, padding)
+
+
+def forward(x: Tensor, weight: Tensor, line: Line) -> Tensor:
+    """The reference as a backend."""
+    y = reference(x, weight, stride=line.stride, relu=line.relu)
+    return y.contiguous(memory_format=torch.channels_last)
+
+
+def backward(
+    grad: Tensor, x: Tensor, weight: Tensor, line: Line, need_x: bool, need_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """dL/dx and dL/dweight where they are needed; as a backend."""
+    active = x.relu() if line.relu and need_weight else x
+    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad, active, weight.to(x.dtype), None, line.along(line.stride),
+        [size // 2 for size in weight.shape[2:]], [1, 1], False, [0, 0], 1, [need_x, need_weight, False],
+    )  # fmt: skip
+    if grad_x is not None:
+        if line.relu:
+            grad_x = torch.where(x <= 0, 0, grad_x)
+        grad_x = grad_x.contiguous(memory_format=torch.channels_last)
+    return grad_x, None if grad_weight is None else grad_weight.to(weight.dtype)
+
+
+class _LineConv(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, line: Line, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.line = line
+        ctx.save_for_backward(x, weight)
+        y: Tensor = line_conv_fwd(x, weight, *line)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        _, need_x, need_weight = ctx.needs_input_grad
+        grad_x, grad_weight = line_conv_bwd(
+            grad.contiguous(memory_format=torch.channels_last), x, weight, *ctx.line, need_x, need_weight
+        )
+        return (
+            None,
+            grad_x if need_x else None,
+            grad_weight if need_weight else None,
+        )
+
+
+def _fwd(x: Tensor, weight: Tensor, *line: Any) -> Any:
+    return registry.select("line_conv", x, Line(*line), "y").forward(x, weight, Line(*line))
+
+
+def _fwd_fake(x: Tensor, weight: Tensor, *line: Any) -> Tensor:
+    return _empty(x, Line(*line).out_shape(x, weight))
+
+
+def _bwd(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> Any:
+    *values, need_x, need_weight = rest
+    line = Line(*values)
+    for_x, for_weight = (registry.select("line_conv", x, line, result) for result in RESULTS[1:])
+    if need_x and need_weight and for_x is for_weight:
+        return for_x.backward(grad, x, weight, line, True, True)
+    grad_x = for_x.backward(grad, x, weight, line, True, False)[0] if need_x else None
+    grad_weight = for_weight.backward(grad, x, weight, line, False, True)[1] if need_weight else None
+    return (
+        x.new_empty(0) if grad_x is None else grad_x,
+        weight.new_empty(0) if grad_weight is None else grad_weight,
+    )
+
+
+def _bwd_fake(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    *_, need_x, need_weight = rest
+    return (
+        _empty(x, x.shape) if need_x else x.new_empty(0),
+        torch.empty_like(weight) if need_weight else weight.new_empty(0),
+    )
+
+
+def _empty(x: Tensor, shape: Any) -> Tensor:
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+
+
+LINE = "int stride, bool vertical, bool relu"
+line_conv_fwd = define(f"line_conv_fwd(Tensor x, Tensor weight, {LINE}) -> Tensor", _fwd, _fwd_fake)
+line_conv_bwd = define(
+    f"line_conv_bwd(Tensor grad, Tensor x, Tensor weight, {LINE}, bool need_x, bool need_weight) -> (Tensor, Tensor)",
+    _bwd,
+    _bwd_fake,
+)
