@@ -80,7 +80,7 @@ def _running(trainer: Trainer, name: str, next_within: float) -> Run:
         name,
         "running",
         epochs=[epoch for record in trainer.history if (epoch := parse(record)) is not None],
-        config=trainer.config.to_dict(),
+        config=trainer.settings,
         provenance=provenance.collect(trainer.data, trainer.device),
         choice=choice(trainer.selector),
         next_within=next_within,

@@ -50,6 +50,12 @@ class Run:
     """Of a running run: seconds within which the next report follows, unless the run was killed."""
 
     @property
+    def choices(self) -> dict[str, str]:
+        """The chosen candidate by mixed operation, of a search in a network of the user's own."""
+        found = self.summary.get("choices")
+        return {str(name): str(choice) for name, choice in found.items()} if isinstance(found, dict) else {}
+
+    @property
     def written_text(self) -> str:
         """When this was found out."""
         return self.written.strftime(_TIME)
@@ -106,7 +112,9 @@ def read(folder: Path, *, checkpoints: bool = True) -> Run:
     run = Run(folder.resolve().name or str(folder), "unfinished")
     run.config = _read(folder / "config.yaml", yaml.safe_load, run.problems) or {}
     run.summary = _read(folder / "summary.json", json.loads, run.problems, needed=False) or {}
-    run.genotype = _read(folder / "genotype.json", json.loads, run.problems, needed=bool(run.summary)) or {}
+    run.genotype = (
+        _read(folder / "genotype.json", json.loads, run.problems, needed=bool(run.summary) and not run.choices) or {}
+    )
     run.state = "finished" if run.summary else "unfinished"
     run.epochs = _epochs(folder / "metrics.jsonl", run.problems)
     if checkpoints:

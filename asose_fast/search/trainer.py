@@ -142,6 +142,11 @@ class Trainer:
         self._install(network)
         self.best_path()  # a budget that no network can keep is refused here
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the config, for those who read about the run."""
+        return self.config.to_dict()
+
     def _supernet(self) -> Supernet:
         """The network that the search begins with."""
         return build(make_spec(self.config, self.data.channels, len(self.data.classes)))

@@ -5,29 +5,32 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+import yaml
 from torch import Tensor, nn
 
-from asose_fast import checkpoint_folder, provenance
-from asose_fast.checkpoint import CheckpointError
-from asose_fast.config import BudgetConfig, Config, GrowthConfig, ProcessesConfig, SpaceConfig
-from asose_fast.data.config import DataConfig
+from asose_fast import __version__, checkpoint_folder, provenance
+from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
+from asose_fast.config import Config
 from asose_fast.search.device import device_named
 from asose_fast.search.library.loaders import Loader, Loaders
 from asose_fast.search.library.objective import LibraryObjective, Loss, Metric
-from asose_fast.search.library.trainer import LibraryTrainer, MakeOptimizer
+from asose_fast.search.library.trainer import WITHOUT_EFFECT, LibraryTrainer, MakeOptimizer
 from asose_fast.search.observer import Observer, Record
 from asose_fast.search.phases import PhaseSpec, plan, schedule
 from asose_fast.space.custom import CustomNetwork
+
+if TYPE_CHECKING:
+    from asose_fast.report.observer import ReportObserver
 
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
     """What a search found."""
 
-    network: nn.Module
+    network: nn.Module = dataclasses.field(repr=False)
     """The derived model: the given one with a chosen candidate in place of every MixedOp, trained; plain modules in
     evaluation mode on the device of the search, whose tensors nothing else has."""
     genotype: dict[str, str]
@@ -35,7 +38,7 @@ class SearchResult:
     that candidate was chosen."""
     alpha: dict[str, dict[str, float]]
     """The logits, by MixedOp and candidate."""
-    history: list[Record]
+    history: list[Record] = dataclasses.field(repr=False)
     """The metrics of every epoch: `valid_accuracy` and `train_accuracy` are means of the metric."""
     test_score: float | None
     """The metric of `network` on the test loader, read once; None without one."""
@@ -45,7 +48,7 @@ class SearchResult:
         """The indicators of the last epoch that searched: name, value, bound, ok."""
         return next((r["health"] for r in reversed(self.history) if r["phase"] in self._searched), [])
 
-    _searched: frozenset[str] = frozenset()
+    _searched: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
 
 
 def search(
@@ -97,21 +100,26 @@ def search(
     objective = LibraryObjective(loss, metric)
     trainer = LibraryTrainer(network, data, config, device, path, planned, objective, optimizer, observers)
     _try(trainer)
-    if path is not None:
-        _prepare(trainer, path)
+    if path is None:
+        return _run(trainer, data)
+    with _prepare(trainer, path).to_the_end(trainer):
+        result = _run(trainer, data)
+        write_json(path / "summary.json", _summary(trainer, result))
+    return result
+
+
+def _run(trainer: LibraryTrainer, data: Loaders) -> SearchResult:
     try:
         trainer.run()
     finally:
-        network.plan()
+        trainer.given.plan()
     return _result(trainer, data)
 
 
 def _require_effective(config: Config) -> None:
     """Raises ValueError for a setting that this search would leave unheeded."""
     default = Config()
-    parts = (DataConfig, SpaceConfig, GrowthConfig, BudgetConfig, ProcessesConfig)
-    names = [field.name for part in parts for field in dataclasses.fields(part)]
-    for name in (*names, "growth_epochs", "batch_size", "threads", "strict", "graphs"):
+    for name in WITHOUT_EFFECT:
         if getattr(config, name) != getattr(default, name):
             raise ValueError(f"{name} has no effect on a search in a network and data of your own: leave it out")
 
@@ -137,8 +145,8 @@ def _try(trainer: LibraryTrainer) -> None:
     network.derive(trainer.best_path())
 
 
-def _prepare(trainer: LibraryTrainer, folder: Path) -> None:
-    """Goes on from the newest good checkpoint of `folder`, if there is one, and has metrics and report written there.
+def _prepare(trainer: LibraryTrainer, folder: Path) -> ReportObserver:
+    """Goes on from the newest good checkpoint of `folder`, if there is one; settings, metrics and report go there.
 
     Raises CheckpointError where it is of another search.
     """
@@ -160,7 +168,26 @@ def _prepare(trainer: LibraryTrainer, folder: Path) -> None:
             raise CheckpointError(f"cannot go on from {path}: {told}. Give another folder") from error
     metrics = MetricsObserver(folder / "metrics.jsonl")
     metrics.restore(trainer.history)
-    trainer.observers += [metrics, ReportObserver(folder, _warn)]
+    write_atomically(folder / "config.yaml", yaml.safe_dump(trainer.settings, sort_keys=False).encode())
+    report = ReportObserver(folder, _warn)
+    trainer.observers += [metrics, report]
+    return report
+
+
+def _summary(trainer: LibraryTrainer, result: SearchResult) -> dict[str, Any]:
+    """What the report says of a search that is finished."""
+    return {
+        "version": __version__,
+        "torch": torch.__version__,
+        "device": str(trainer.device),
+        "threads": torch.get_num_threads(),
+        "test_accuracy": result.test_score,
+        "valid_accuracy": trainer.progress.best_accuracy,
+        "choices": result.genotype,
+        "parameters": sum(p.numel() for p in result.network.parameters()),
+        "batch_size_errors": sum(r["batch_size_errors"] for r in result.history),
+        "health": result.health,
+    }
 
 
 def _require_same(state: dict[str, Any], trainer: LibraryTrainer) -> None:
@@ -184,7 +211,7 @@ def _warn(message: str) -> None:
 
 
 def _result(trainer: LibraryTrainer, data: Loaders) -> SearchResult:
-    network, path = trainer._given, trainer.best_path()
+    network, path = trainer.given, trainer.best_path()
     model = trainer.finished_model()
     return SearchResult(
         model,

@@ -11,8 +11,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from asose_fast.config import Config
+from asose_fast.config import BudgetConfig, Config, GrowthConfig, ProcessesConfig, SpaceConfig
 from asose_fast.data import Data
+from asose_fast.data.config import DataConfig
 from asose_fast.search.evaluate import averaged
 from asose_fast.search.library.loaders import Loaders
 from asose_fast.search.library.objective import LibraryObjective
@@ -25,6 +26,15 @@ from asose_fast.search.trainer import Trainer
 from asose_fast.space.build import Supernet
 from asose_fast.space.custom import CustomNetwork
 
+WITHOUT_EFFECT = (
+    *(
+        field.name
+        for part in (DataConfig, SpaceConfig, GrowthConfig, BudgetConfig, ProcessesConfig)
+        for field in dataclasses.fields(part)
+    ),
+    "growth_epochs", "batch_size", "threads", "strict", "graphs",
+)  # fmt: skip
+"""Settings of Config that say nothing to a search in a network and data of the user's own."""
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 
 
@@ -50,7 +60,7 @@ class LibraryTrainer(Trainer):
         observers: Sequence[Observer] = (),
     ) -> None:
         """`folder`: of the checkpoints; None: none are written. `optimizer`: of weights; None: SGD of the config."""
-        self._given, self._make_optimizer, self._writes = network, optimizer, folder is not None
+        self.given, self._make_optimizer, self._writes = network, optimizer, folder is not None
         super().__init__(
             config,
             cast(Data, loaders),
@@ -63,18 +73,23 @@ class LibraryTrainer(Trainer):
         self.weight_meter, self.alpha_meter = (Meter(device, torch.float64) for _ in range(2))  # scores are not counts
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Those that have an effect."""
+        return {name: value for name, value in super().settings.items() if name not in WITHOUT_EFFECT}
+
+    @property
     def custom(self) -> CustomNetwork:
         """The present network, as what it is."""
         return cast(CustomNetwork, self.network)
 
     def _supernet(self) -> Supernet:
-        return cast(Supernet, self._given)
+        return cast(Supernet, self.given)
 
     def _rebuilt(self, spec: dict[str, Any]) -> Supernet:
-        return cast(Supernet, self._given if spec["path"] is None else self._given.derive(spec["path"]))
+        return cast(Supernet, self.given if spec["path"] is None else self.given.derive(spec["path"]))
 
     def _selector(self, network: Supernet) -> Selector:
-        return MaskedSelector(self.config, self._given, self.config.seed, self.device)
+        return MaskedSelector(self.config, self.given, self.config.seed, self.device)
 
     def _placed(self, network: Supernet) -> Supernet:
         return network.to(self.device)
@@ -111,7 +126,7 @@ class LibraryTrainer(Trainer):
         with torch.no_grad():
             plan: dict[str, Any] = {}
             if path is not None:
-                available = self._given.available.to(self.device, torch.float32)
+                available = self.given.available.to(self.device, torch.float32)
                 plan["weights"] = available / available.sum(1, keepdim=True)
             self.custom(x, **plan)
         for handle in handles:
@@ -136,7 +151,7 @@ class LibraryTrainer(Trainer):
         if self.best is None:
             network = cast(CustomNetwork, self.derived())
             return copy.deepcopy(network.model).eval()
-        network = self._given.derive(self.best["spec"]["path"])
+        network = self.given.derive(self.best["spec"]["path"])
         network.model = copy.deepcopy(network.model)
         network.load_state_dict(self.best["network"])
         return network.model.eval()
@@ -144,7 +159,7 @@ class LibraryTrainer(Trainer):
     def state_dict(self) -> dict[str, Any]:
         state = super().state_dict()
         schedule = [dataclasses.asdict(phase) for phase in self.phases]
-        mixed = {name: list(op.ops) for name, op in self._given.mixed.items()}
+        mixed = {name: list(op.ops) for name, op in self.given.mixed.items()}
         return {**state, "schedule": schedule, "mixed": mixed}
 
     def save(self, name: str) -> None:

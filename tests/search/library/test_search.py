@@ -12,6 +12,7 @@ from torch.nn import functional as F
 import asose_fast
 from asose_fast import Config, MixedOp, Observer, PhaseSpec
 from asose_fast.checkpoint import CheckpointError
+from asose_fast.report.run import read
 from asose_fast.search import SearchDivergedError
 from tests.search.library.networks import NAMES, Choices, batches, small
 
@@ -87,6 +88,18 @@ def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path, at):
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 5
     again = find(loaders=loaders(), config=config, folder=tmp_path)  # a finished one gives its result
     assert again.alpha == whole.alpha
+
+
+def test_the_report_of_a_finished_search(tmp_path):
+    found = find(folder=tmp_path / "mine")
+    run = read(tmp_path / "mine")
+    assert (run.state, run.problems, run.choices) == ("finished", [], found.genotype)
+    assert not {"dataset", "channels", "batch_size"} & run.config.keys()  # settings that have no effect here
+    page = (tmp_path / "mine" / "report.html").read_text()
+    assert "<h1>mine</h1>" in page
+    assert "Finished" in page
+    assert all(f'<tr><th scope="row">{name}</th><td>{op}</td></tr>' in page for name, op in found.genotype.items())
+    assert len(repr(found)) < 1000
 
 
 def test_a_folder_of_another_search_is_refused(tmp_path):
@@ -196,7 +209,7 @@ def test_every_estimator_searches_rows_of_different_length(estimator):
     class Alpha(Observer):
         def on_run_end(self, trainer):
             after.extend(row.detach().clone() for row in trainer.selector.alpha)
-            before.append(trainer._given.available)
+            before.append(trainer.given.available)
 
     start = find(config=small(search_epochs=1, alpha_learning_rate=0.0, alpha_noise=0.0)).alpha
     result = find(config=small(search_epochs=1, alpha_noise=0.0, estimator=estimator), observers=[Alpha()])
