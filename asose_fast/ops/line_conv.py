@@ -125,7 +125,7 @@ def backward(
         if line.relu:
             grad_x = torch.where(x <= 0, 0, grad_x)
         grad_x = grad_x.contiguous(memory_format=torch.channels_last)
-    return grad_x, None if grad_weight is None else grad_weight.to(weight.dtype)
+    return grad_x, None if grad_weight is None else torch.empty_like(weight).copy_(grad_weight)
 
 
 class _LineConv(torch.autograd.Function):

@@ -65,14 +65,20 @@ def test_matches_the_float64_reference(backend, dtype, data):
 
 
 @pytest.mark.parametrize(
-    ("isa", "vertical", "on_kernels"),
-    [("avx2", False, "y x weight"), ("avx2", True, "weight"), ("avx512", False, ""), ("generic", True, "")],
+    ("isa", "channels", "vertical", "on_kernels"),
+    [
+        ("avx2", 32, False, "y x weight"),
+        ("avx2", 32, True, "weight"),
+        ("avx2", 31, False, ""),
+        ("avx512", 32, False, ""),
+        ("generic", 32, True, ""),
+    ],
 )
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="no kernels")
-def test_onednn_keeps_what_it_is_faster_at(monkeypatch, isa, vertical, on_kernels):
+def test_onednn_keeps_what_it_is_faster_at(monkeypatch, isa, channels, vertical, on_kernels):
     monkeypatch.setattr(_native.kernels("cpu"), "isa", lambda: isa)
     line = Line(1, vertical, False)
-    chosen = [r for r in RESULTS if unfit((64, 16, 32, 32), line, r) is None]
+    chosen = [r for r in RESULTS if unfit((64, channels, 16, 16), line, r) is None]
     assert chosen == on_kernels.split()
 
 
@@ -141,16 +147,18 @@ def test_empty_batch(backend):
     assert torch.equal(weight.grad, torch.zeros_like(weight))
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("vertical", [True, False])
-def test_opcheck(dtype, vertical):
+def test_opcheck(backend, dtype, vertical):
     x = torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=torch.channels_last)
     weight = torch.randn(4, 3, 7, 1) if vertical else torch.randn(4, 3, 1, 7)
     weight = weight.double() if dtype is torch.float64 else weight.contiguous(memory_format=torch.channels_last)
-    torch.library.opcheck(torch.ops.asose_fast.line_conv_fwd, (x, weight, 2, vertical, True))
-    grad = torch.ops.asose_fast.line_conv_fwd(x, weight, 2, vertical, True)
-    for needs in [(True, True), (True, False), (False, True)]:
-        torch.library.opcheck(torch.ops.asose_fast.line_conv_bwd, (grad, x, weight, 2, vertical, True, *needs))
+    with ops.backend(backend):
+        torch.library.opcheck(torch.ops.asose_fast.line_conv_fwd, (x, weight, 2, vertical, True))
+        grad = torch.ops.asose_fast.line_conv_fwd(x, weight, 2, vertical, True)
+        for needs in [(True, True), (True, False), (False, True)]:
+            torch.library.opcheck(torch.ops.asose_fast.line_conv_bwd, (grad, x, weight, 2, vertical, True, *needs))
 
 
 def test_compiles_without_a_graph_break():
