@@ -7,7 +7,7 @@ train:
 	pip install -c constraints.txt . && python -m asose_fast.train
 
 test:
-	pip install -c constraints.txt '.[test]' && pytest
+	pip install -c constraints.txt '.[test]' && pytest --numprocesses=auto --dist=loadfile
 
 sanitize:
 	tests/sanitize.sh

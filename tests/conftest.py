@@ -1,7 +1,14 @@
 """Every test runs with fresh memory filled with NaN, so that an element which a kernel forgets to write shows."""
 
+import os
+
 import pytest
 import torch
+
+from asose_fast.data.torchvision_compat import import_torchvision
+
+# `pytest -n` shows the warnings of its processes, for which it imports the modules that they came from.
+import_torchvision()
 
 
 @pytest.fixture(autouse=True)
@@ -18,12 +25,11 @@ def seeded():
 
 
 @pytest.fixture(autouse=True)
-def one_thread(request):
-    """Outside tests/ops networks are too small to gain from threads, and lose tenfold where cores are shared."""
-    if request.path.parent.name == "ops":
-        yield
-        return
+def threads(request):
+    """Threads lose tenfold where cores are shared: processes of `pytest -n` divide them. Outside tests/ops networks are
+    too small to gain from more than one."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    torch.set_num_threads(max(1, before // processes) if request.path.parent.name == "ops" else 1)
     yield
     torch.set_num_threads(before)

@@ -175,7 +175,7 @@ def test_compiles_without_a_graph_break():
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="no kernels")
 @pytest.mark.parametrize("kernel", [(1, 7), (7, 1)])
 def test_results_do_not_depend_on_the_thread_count_or_on_what_memory_holds(kernel):
-    before, results = torch.get_num_threads(), []
+    results = []
     x = torch.linspace(-1, 1, 5 * 20 * 35 * 37).sin().view(5, 20, 35, 37)
     weight = torch.linspace(-1, 1, 36 * 20 * 7).view(36, 20, *kernel)
     torch.use_deterministic_algorithms(True)  # uninitialised memory is NaN
@@ -183,7 +183,6 @@ def test_results_do_not_depend_on_the_thread_count_or_on_what_memory_holds(kerne
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
             results.append(run(ops.line_conv, x, weight, torch.ones(5, 36, 35, 37), 1, True))
-    torch.set_num_threads(before)
     torch.use_deterministic_algorithms(False)
     for result in results[1:]:
         for a, b in zip(result, results[0], strict=True):
