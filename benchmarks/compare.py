@@ -1,11 +1,12 @@
-"""Is HEAD slower than BASE? `python -m benchmarks.compare BASE HEAD [--threshold 1.10] [--json PATH] [CASE...]`
+"""Is HEAD slower than BASE? `python -m benchmarks.compare BASE HEAD [--threshold 1.05] [--json PATH] [CASE...]`
 
 Each commit is checked out and built, and has a process of its own. The two take turns on the same work, pair by pair,
-in random order, with the same seeds, inputs and threads; a turn counts as the median of its calls. Of every case: the
-median of time(HEAD) / time(BASE) over the pairs, with a bootstrap interval of 95 %; pairs are added, up to three times
-as many, while the interval holds the threshold. A case is suspicious when the lower end is above the threshold. It is
-then measured again, in new processes, and fails when it is suspicious twice in a row: exit status 1. CASE: only those
-cases whose name contains it.
+in random order, with the same seeds, inputs and threads; a turn counts as the median of its calls. Where its memory
+happens to lie can make a process a quarter slower, and more often that which prepared a case first: half of the pairs
+are therefore of other processes, in which the other commit was first. Of every case: the median of time(HEAD) /
+time(BASE) over all pairs, with a bootstrap interval of 95 %. A case is suspicious when the lower end is above the
+threshold. It is then measured again, in new processes, and fails when it is suspicious twice in a row: exit status 1.
+CASE: only those cases whose name contains it.
 """
 
 from __future__ import annotations
@@ -94,44 +95,30 @@ def workers(trees: list[Checkout], threads: int) -> Iterator[list[Worker]]:
         yield started
 
 
-def measure(
-    base: Worker, head: Worker, case: str, pairs: int, threshold: float, order: random.Random
-) -> tuple[Interval, float]:
-    """The ratio of a case, and the seconds of a call of `base`."""
-    for worker in (base, head):
+def measure(pair: list[Worker], first: int, case: str, pairs: int, order: random.Random) -> list[tuple[float, float]]:
+    """Seconds of a call of both workers, pair by pair; the one with index `first` is the first to prepare the case."""
+    for worker in (pair[first], pair[1 - first]):
         worker.prepare(case)
-    once = statistics.median(worker.seconds(1) for worker in (base, head, base, head))
+    once = statistics.median(worker.seconds(1) for worker in (*pair, *pair))
     calls = max(1, math.ceil(TURN / once))
-    ratios: list[float] = []
-    times: list[float] = []
-    while True:
-        for _ in range(pairs):
-            turn = [(0, base), (1, head)]
-            order.shuffle(turn)
-            seconds = {which: worker.seconds(calls) for which, worker in turn}
-            ratios.append(seconds[1] / seconds[0])
-            times.append(seconds[0])
-        interval = Interval.of(ratios)
-        decided = not interval.low <= threshold <= interval.high
-        if decided or len(ratios) >= 3 * pairs:
-            return interval, statistics.median(times)
+    times = []
+    for _ in range(pairs):
+        turn = [0, 1]
+        order.shuffle(turn)
+        seconds = {which: pair[which].seconds(calls) for which in turn}
+        times.append((seconds[0], seconds[1]))
+    return times
 
 
 def compare(trees: list[Checkout], names: list[str], options: argparse.Namespace) -> list[dict[str, Any]]:
     """A record of every case, those that fail with verdict "slower"."""
     order = random.Random()
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, dict[str, Any]] = {name: {"case": name, "measured": []} for name in names}
 
-    def judge(name: str, pair: list[Worker]) -> bool:
-        """Measures a case; whether it is suspicious."""
-        entry = found.setdefault(name, {"case": name, "measured": []})
-        try:
-            interval, seconds = measure(*pair, name, options.pairs, options.threshold, order)
-        except Unmeasurable as error:
-            entry["verdict"] = str(error)
-            print(f"{name:36s} {entry['verdict']}", flush=True)
-            return False
-        entry["base_seconds"] = seconds
+    def judge(name: str, times: list[tuple[float, float]]) -> bool:
+        """Records the times of a case; whether it is suspicious."""
+        entry, interval = found[name], Interval.of([head / base for base, head in times])
+        entry["base_seconds"] = seconds = statistics.median(base for base, _ in times)
         entry["measured"].append(interval._asdict())
         suspicious = interval.low > options.threshold
         faster = interval.high < 1 / options.threshold
@@ -140,13 +127,23 @@ def compare(trees: list[Checkout], names: list[str], options: argparse.Namespace
         print(f"{name:36s} {1e3 * seconds:9.3f} ms  {interval!s:34s} {entry['verdict']}", flush=True)
         return suspicious
 
-    with workers(trees, options.threads) as pair:
-        suspects = [name for name in names if judge(name, pair)]
-    if suspects:
+    def suspects(names: list[str]) -> list[str]:
+        """Those of the cases that are suspicious."""
+        times: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+        for first in (0, 1):
+            with workers(trees, options.threads) as pair:
+                for name in list(times):
+                    try:
+                        times[name] += measure(pair, first, name, options.pairs, order)
+                    except Unmeasurable as error:
+                        del times[name]
+                        found[name]["verdict"] = str(error)
+                        print(f"{name:36s} {error}", flush=True)
+        return [name for name, pairs in times.items() if judge(name, pairs)]
+
+    if again := suspects(names):
         print("again, in new processes:", flush=True)
-        with workers(trees, options.threads) as pair:
-            for name in suspects:
-                judge(name, pair)
+        suspects(again)
     return list(found.values())
 
 
@@ -157,8 +154,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("base", metavar="BASE", help="a commit")
     parser.add_argument("head", metavar="HEAD", help="another, maybe the same")
     parser.add_argument("cases", nargs="*", metavar="CASE")
-    parser.add_argument("--threshold", type=float, default=1.10, help="of time(HEAD) / time(BASE)")
-    parser.add_argument("--pairs", type=int, default=15, help="of turns, at first")
+    parser.add_argument("--threshold", type=float, default=1.05, help="of time(HEAD) / time(BASE)")
+    parser.add_argument("--pairs", type=int, default=15, help="of turns, with either commit first")
     parser.add_argument("--threads", type=int, default=record.cores(), help="of each process (default: all cores)")
     parser.add_argument("--json", type=Path, metavar="PATH", default=record.ROOT / ".benchmarks" / "compare.json")
     parser.add_argument("--plant", metavar="OP=FACTOR", help="make that kernel of HEAD take FACTOR times as long")
