@@ -1,7 +1,7 @@
 """Are we still as much faster than eager PyTorch as we were? `python -m benchmarks.gate [--update]`
 
 In one process, pair by pair: time(ours) / time(eager, channels_last), and of the pairs the median with its bootstrap
-interval. A case is suspicious when the lower end is above 1.10 times the ratio that benchmarks/results/gate.json has
+interval. A case is suspicious when the lower end is above 1.25 times the ratio that benchmarks/results/gate.json has
 for this processor; it is then measured again, and fails when it is suspicious twice in a row. On a processor that is
 not in that file nothing fails. `--update` stores the medians for this one.
 """
@@ -23,7 +23,8 @@ from benchmarks.steps import eager, make, ours, warm_up
 from benchmarks.test_multi_depthwise import eager as eager_depthwise
 
 STORED = Path(__file__).resolve().parent / "results" / "gate.json"
-TOLERANCE = 1.10
+TOLERANCE = 1.25
+"""On one shared machine the same ratio has moved by a fifth from day to day. `benchmarks.compare` sees less than that."""
 PAIRS = 15
 SHAPE = (16, 16, 32, 32)
 Pair = tuple[cases.Run, cases.Run]

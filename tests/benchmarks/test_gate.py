@@ -29,9 +29,9 @@ def test_a_slower_case(machine, tmp_path):
     assert machine(0.5, arguments=["--update"]) == 0
     [stored] = json.loads((tmp_path / "gate.json").read_text()).values()
     assert stored == {"a step": 0.5}
-    assert machine(0.54) == 0
-    assert machine(0.56, 0.5) == 0
-    assert machine(0.56, 0.56) == 1
+    assert machine(0.62) == 0
+    assert machine(0.63, 0.5) == 0
+    assert machine(0.63, 0.63) == 1
 
 
 def test_every_case_is_measured(monkeypatch):
