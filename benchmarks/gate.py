@@ -24,7 +24,7 @@ from benchmarks.test_multi_depthwise import eager as eager_depthwise
 
 STORED = Path(__file__).resolve().parent / "results" / "gate.json"
 TOLERANCE = 1.25
-"""On one shared machine the same ratio has moved by a fifth from day to day. `benchmarks.compare` sees less than that."""
+"""On a shared machine the same ratio has moved by a fifth from day to day. `benchmarks.compare` sees less than that."""
 PAIRS = 15
 SHAPE = (16, 16, 32, 32)
 Pair = tuple[cases.Run, cases.Run]

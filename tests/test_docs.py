@@ -27,7 +27,8 @@ def module(words, monkeypatch):
     name, *arguments = words
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     for loaded in (name, f"{name}.__main__"):
-        monkeypatch.delitem(sys.modules, loaded, raising=False)
+        if not hasattr(sys.modules.get(loaded), "__path__"):  # a package imported anew would lose its modules
+            monkeypatch.delitem(sys.modules, loaded, raising=False)
     try:
         runpy.run_module(name, run_name="__main__", alter_sys=True)
     except SystemExit as end:

@@ -7,6 +7,7 @@ kernels differ in lightness. Heat maps rise in lightness alone, from the colour 
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -109,18 +110,14 @@ def written_out(svg: str, theme: str) -> str:
 
 
 def operation_colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each operation, in the order given; those that are not in the spaces of asose_fast share a few."""
-    colours: dict[str, str] = {}
-    others = 0
-    for name in names:
-        if name in colours:
-            continue
-        if name in _OPERATIONS:
-            colours[name] = f"var(--op-{name})"
-        else:
-            colours[name] = f"var(--op-{others % len(_OTHERS)})"
-            others += 1
-    return colours
+    """A colour for each operation, in the order given.
+
+    Those that are not in the spaces of asose_fast take a few of their own, then those of operations that are not there
+    either; they share colours only when these are used up.
+    """
+    names = list(dict.fromkeys(names))
+    spare = itertools.cycle([*range(len(_OTHERS)), *(known for known in reversed(_OPERATIONS) if known not in names)])
+    return {name: f"var(--op-{name if name in _OPERATIONS else next(spare)})" for name in names}
 
 
 def in_order(names: Iterable[str]) -> list[str]:

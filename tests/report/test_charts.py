@@ -123,6 +123,15 @@ def test_text_can_be_read_in_both_themes():
     assert palette.THEMES["light"].keys() == palette.THEMES["dark"].keys()
 
 
+def test_operations_of_ones_own_share_no_colour_while_there_are_others():
+    names = ["mine", "sep_conv_3x3", "mine", *map(str, range(13))]
+    colours = palette.operation_colours(names)
+    assert list(colours) == ["mine", "sep_conv_3x3", *map(str, range(13))]
+    assert len(set(colours.values())) == len(colours)
+    assert {colour[len("var(--") : -1] for colour in colours.values()} <= palette.THEMES["light"].keys()
+    assert len(set(palette.operation_colours(map(str, range(99))).values())) == 16
+
+
 def test_a_heat_map_rises_in_lightness_alone():
     for name, towards in (("light", 1), ("dark", -1)):
         theme = palette.THEMES[name]
