@@ -7,8 +7,11 @@ import torch
 
 from asose_fast.data.torchvision_compat import import_torchvision
 
-# `pytest -n` shows the warnings of its processes, for which it imports the modules that they came from.
-import_torchvision()
+
+def pytest_configure(config):
+    """`pytest -n` shows the warnings of its processes, for which it imports the modules that they came from."""
+    if getattr(config.option, "numprocesses", None):
+        import_torchvision()
 
 
 @pytest.fixture(autouse=True)

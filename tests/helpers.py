@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -18,6 +19,8 @@ from asose_fast.data import load_data
 from asose_fast.search import Trainer
 from asose_fast.search.selector import Selector
 from asose_fast.space import Network, NetworkSpec
+
+T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
@@ -126,3 +129,12 @@ def check_instruction_set(isa: str, test: str) -> None:
         pytest.skip(missing)
     result = python("-m", "pytest", "-q", "-p", "no:cacheprovider", test, "-k", "cpu", ASOSE_ISA=isa)
     assert result.returncode == 0, result.stdout
+
+
+def with_thread_counts(function: Callable[[], T]) -> list[T]:
+    """What `function()` returns with 1, 2 and 3 threads, and with 3 once more. The next test has its own count."""
+    results = []
+    for threads in (1, 2, 3, 3):
+        torch.set_num_threads(threads)
+        results.append(function())
+    return results

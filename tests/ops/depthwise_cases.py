@@ -117,12 +117,3 @@ def check(function, reference, case, backend, slack=1):
 def supernet_plan(own, stride, affine):
     kernels, dilations = zip(*SUPERNET, strict=True)
     return Plan(kernels, dilations, len(kernels) if own else 1, stride, True, affine)
-
-
-def with_thread_counts(function):
-    """What `function()` returns with 1, 2 and 3 threads, and with 3 once more."""
-    results = []
-    for threads in (1, 2, 3, 3):
-        torch.set_num_threads(threads)
-        results.append(function())
-    return results

@@ -9,7 +9,7 @@ from asose_fast import _native, ops
 from asose_fast.ops import registry
 from asose_fast.ops.line_conv import RESULTS, Line, reference
 from asose_fast.ops.native.line_conv import unfit
-from tests.helpers import check_instruction_set
+from tests.helpers import check_instruction_set, with_thread_counts
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("line_conv", b, "cpu")]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -175,17 +175,14 @@ def test_compiles_without_a_graph_break():
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="no kernels")
 @pytest.mark.parametrize("kernel", [(1, 7), (7, 1)])
 def test_results_do_not_depend_on_the_thread_count_or_on_what_memory_holds(kernel):
-    results = []
     x = torch.linspace(-1, 1, 5 * 20 * 35 * 37).sin().view(5, 20, 35, 37)
     weight = torch.linspace(-1, 1, 36 * 20 * 7).view(36, 20, *kernel)
     torch.use_deterministic_algorithms(True)  # uninitialised memory is NaN
     with ops.backend("cpu"):
-        for threads in (1, 2, 3):
-            torch.set_num_threads(threads)
-            results.append(run(ops.line_conv, x, weight, torch.ones(5, 36, 35, 37), 1, True))
+        first, *others = with_thread_counts(lambda: run(ops.line_conv, x, weight, torch.ones(5, 36, 35, 37), 1, True))
     torch.use_deterministic_algorithms(False)
-    for result in results[1:]:
-        for a, b in zip(result, results[0], strict=True):
+    for result in others:
+        for a, b in zip(result, first, strict=True):
             assert torch.equal(a, b)
 
 

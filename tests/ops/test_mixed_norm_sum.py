@@ -13,6 +13,7 @@ from asose_fast import ops
 from asose_fast.ops import registry
 from asose_fast.ops.batch_statistics import batch_statistics
 from asose_fast.ops.mixed_norm_sum import reference
+from tests.helpers import with_thread_counts
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("mixed_norm_sum", b, "cpu")]
 FORMATS = [torch.contiguous_format, torch.channels_last]
@@ -321,14 +322,15 @@ def test_only_what_backward_reads_is_kept():
 @pytest.mark.parametrize("format", FORMATS)
 def test_results_do_not_depend_on_the_thread_count(format):
     xs = [torch.randn(7, 13, 33, 31).contiguous(memory_format=format) for _ in range(4)]
-    results = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
+
+    def results():
         norms = [nn.BatchNorm2d(13) for _ in range(3)]
         _, grads = gradients(ops.mixed_norm_sum, xs, torch.linspace(-1, 1, 4), norms, xs[0], [True] * 6)
-        results.append([*grads.values(), *(b for norm in norms for b in norm.buffers())])
-    for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+        return [*grads.values(), *(b for norm in norms for b in norm.buffers())]
+
+    first, *others = with_thread_counts(results)
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 1, 1), (0, 3, 4, 4)])

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from asose_fast import ops
 from asose_fast.ops import registry
 from asose_fast.ops.mixed_sum import reference
+from tests.helpers import with_thread_counts
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("mixed_sum", b, "cpu")]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -194,16 +195,17 @@ def test_inputs_are_kept_only_for_the_weight_gradient():
 
 def test_results_do_not_depend_on_the_thread_count():
     xs = [torch.randn(4, 16, 33, 31) for _ in range(5)]
-    results = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
+
+    def results():
         weights = torch.linspace(-1, 1, 5).requires_grad_()
         y = ops.mixed_sum(xs, weights)
         y.square().sum().backward()
-        results.append((y.detach(), weights.grad))
-    for y, grad in results[1:]:
-        assert torch.equal(y, results[0][0])
-        assert torch.equal(grad, results[0][1])
+        return y.detach(), weights.grad
+
+    first, *others = with_thread_counts(results)
+    for y, grad in others:
+        assert torch.equal(y, first[0])
+        assert torch.equal(grad, first[1])
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,13 @@ from hypothesis import strategies as st
 from asose_fast import ops
 from asose_fast.ops import registry
 from asose_fast.ops.multi_depthwise import reference
-from tests.helpers import check_instruction_set
+from tests.helpers import check_instruction_set, with_thread_counts
 from tests.ops.depthwise_cases import (
     DTYPES,
     SUPERNET,
     cases,
     check,
     supernet_plan,
-    with_thread_counts,
 )
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("multi_depthwise", b, "cpu")]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from asose_fast import ops
 from asose_fast.ops import registry
 from asose_fast.ops.pool_pair import reference
-from tests.helpers import check_instruction_set
+from tests.helpers import check_instruction_set, with_thread_counts
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("pool_pair", b, "cpu")]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -140,14 +140,14 @@ def test_compiles_without_a_graph_break():
 
 
 def test_results_do_not_depend_on_the_thread_count():
-    results = []
-    for threads in (1, 2, 3):
-        torch.set_num_threads(threads)
+    def results():
         x = torch.linspace(-1, 1, 5 * 20 * 35 * 37).sin().view(5, 20, 35, 37).requires_grad_()
         avg, max = ops.pool_pair(x)
-        results.append((avg, max, *torch.autograd.grad((avg * max).sum(), x)))
-    for result in results[1:]:
-        for a, b in zip(result, results[0], strict=True):
+        return avg, max, *torch.autograd.grad((avg * max).sum(), x)
+
+    first, *others = with_thread_counts(results)
+    for result in others:
+        for a, b in zip(result, first, strict=True):
             assert torch.equal(a, b)
 
 

@@ -9,7 +9,7 @@ from asose_fast import ops
 from asose_fast.ops import registry
 from asose_fast.ops.multi_depthwise import Plan
 from asose_fast.ops.separable import backward, reference
-from tests.helpers import check_instruction_set
+from tests.helpers import check_instruction_set, with_thread_counts
 from tests.ops.depthwise_cases import (
     DTYPES,
     cases,
@@ -17,7 +17,6 @@ from tests.ops.depthwise_cases import (
     close,
     eighths,
     supernet_plan,
-    with_thread_counts,
 )
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("separable", b, "cpu")]
