@@ -5,13 +5,19 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <vector>
 
 #include "depthwise_tile.h"
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
 
-// What every task needs: the tiling, its block of channels and its thread's part of the scratch.
+// Blocks of channels whose values share cache lines. Forward, they go through a tile together, row
+// by row, so that a line is read and written once; backward, more of a block's own stays in the
+// first-level cache if it goes alone.
+constexpr int kTogether = DepthwiseTiling::kVectorBytes / kVectorBytes;
+
+// What every task needs: the tiling, its block of channels and its part of its thread's scratch.
 template <class T>
 struct Task {
   using A = typename Element<T>::Acc;
@@ -28,8 +34,9 @@ struct Task {
         tiling(tiling),
         first_channel(block * kLanes<A>),
         lanes(static_cast<int>(std::min<int64_t>(kLanes<A>, op.channels - first_channel))),
-        input_plane(reinterpret_cast<Vector<A>*>(static_cast<char*>(op.scratch) +
-                                                 omp_get_thread_num() * tiling.scratch_bytes)),
+        input_plane(reinterpret_cast<Vector<A>*>(
+            static_cast<char*>(op.scratch) + omp_get_thread_num() * tiling.scratch_bytes +
+            block % kTogether * (tiling.scratch_bytes / kTogether))),
         output_plane(input_plane + tiling.input_plane(op)),
         grad_plane(output_plane + tiling.output_plane(op)),
         taps(grad_plane + tiling.grad_plane(op)),
@@ -67,34 +74,44 @@ struct Task {
             static_cast<int>(op.halo()),
             activation(input)};
   }
-  PaddedTile<T> grad_tile(const void* grad, const Tile& tile) const {
+  PaddedTile<T> grad_tile(const void* grad, int halo, const Tile& tile) const {
     return {output_plane,
             constant(output_image(grad, tile)),
             tile.top,
             tile.left,
             tile.padded(),
-            static_cast<int>(DepthwiseTiling::ceil_div(op.halo(), op.stride)),
+            halo,
             {}};
   }
 };
 
 template <class T>
-void forward_tile(const MultiDepthwiseForward& args, const Task<T>& task, const Tile& tile) {
+void forward_tile(const MultiDepthwiseForward& args, const std::vector<Task<T>>& tasks,
+                  const Tile& tile) {
+  using A = typename Element<T>::Acc;
   const MultiDepthwise& op = args.op;
   for (int input = 0; input < op.inputs; ++input) {
-    PaddedTile<T> source = task.input_tile(input, tile);
+    std::vector<PaddedTile<T>> source;
+    source.reserve(tasks.size());
+    for (const Task<T>& task : tasks) source.push_back(task.input_tile(input, tile));
     for (int y = 0; y < tile.height; ++y) {
-      const auto& plane = source.filled_to(y * op.stride + op.halo());
-      for (int b = task.op.first_branch(input); b < task.op.last_branch(input); ++b) {
-        const auto& branch = task.branches[b];
-        branch.kernels.forward(branch.geometry, plane, task.taps + branch.first_tap, y, task.row,
-                               tile.width, false);
-        const Image<T> out = task.output_image(args.y[b], tile);
-        T* to = out.pixel(tile.top + y, tile.left);
-        with_lanes<typename Element<T>::Acc>(task.lanes, [&](auto lanes) {
-          for (int x = 0; x < tile.width; ++x, to += out.channels) store(to, task.row[x], lanes);
-        });
-      }
+      for (auto& plane : source) plane.filled_to(y * op.stride + op.halo());
+      for (int b = op.first_branch(input); b < op.last_branch(input); ++b)
+        for (size_t i = 0; i < tasks.size(); ++i) {
+          const Task<T>& task = tasks[i];
+          const auto& branch = task.branches[b];
+          branch.kernels.forward(branch.geometry, source[i].plane(), task.taps + branch.first_tap,
+                                 y, task.row, tile.width, false);
+          const Image<T> out = task.output_image(args.y[b], tile);
+          T* to = out.pixel(tile.top + y, tile.left);
+          const int64_t ahead = kAhead * out.width * out.channels;
+          with_lanes<A>(out.lanes, [&](auto lanes) {
+            for (int x = 0; x < tile.width; ++x, to += out.channels) {
+              store(to, task.row[x], lanes);
+              __builtin_prefetch(to + ahead, 1);
+            }
+          });
+        }
     }
   }
 }
@@ -104,10 +121,16 @@ void forward(const MultiDepthwiseForward& args) {
   const DepthwiseTiling tiling(args.op);
   const int64_t blocks =
       DepthwiseTiling::ceil_div(args.op.channels, kLanes<typename Element<T>::Acc>);
-#pragma omp parallel for collapse(2) schedule(dynamic, blocks) num_threads(args.op.threads)
+  const int64_t groups = DepthwiseTiling::ceil_div(blocks, kTogether);
+#pragma omp parallel for collapse(2) schedule(dynamic, groups) num_threads(args.op.threads)
   for (int64_t unit = 0; unit < tiling.units; ++unit)
-    for (int64_t block = 0; block < blocks; ++block)
-      forward_tile(args, Task<T>(args.op, tiling, block), Tile(tiling, unit));
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t first = group * kTogether, last = std::min(first + kTogether, blocks);
+      std::vector<Task<T>> tasks;
+      tasks.reserve(kTogether);
+      for (int64_t block = first; block < last; ++block) tasks.emplace_back(args.op, tiling, block);
+      forward_tile(args, tasks, Tile(tiling, unit));
+    }
 }
 
 template <class T>
@@ -127,8 +150,9 @@ void backward_tile(const MultiDepthwiseBackward& args, const Task<T>& task, cons
     for (int b = task.op.first_branch(input); b < task.op.last_branch(input); ++b) {
       if (!args.grad[b]) continue;
       const auto& branch = task.branches[b];
-      PaddedTile<T> grad = task.grad_tile(args.grad[b], tile);
-      const int halo = DepthwiseTiling::ceil_div(branch.geometry.pad(), op.stride);
+      const int halo =
+          static_cast<int>(DepthwiseTiling::ceil_div(branch.geometry.pad(), op.stride));
+      PaddedTile<T> grad = task.grad_tile(args.grad[b], halo, tile);
       for (int y = 0; y < tile.height; ++y) {
         const Plane<A>& g = grad.filled_to(y + halo);
         if (args.need_weights)
