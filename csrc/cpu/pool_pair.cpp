@@ -119,13 +119,17 @@ void forward_row(const PoolPairForward& args, int64_t row) {
   const PoolPair& op = args.op;
   const int64_t image = row / op.out_height(), y = row % op.out_height();
   const Rows rows(op, y);
+  const int64_t ahead = op.out_width() * op.channels;
   for (int64_t c = 0; c < op.channels; c += kLanes<A>) {
     const int lanes = static_cast<int>(std::min<int64_t>(kLanes<A>, op.channels - c));
     pool_row<T, S, false>(op, image, y, c, lanes, [&](int64_t x, const Pooled<A>& window) {
       const int64_t to = (row * op.out_width() + x) * op.channels + c;
       const A part = A{1} / static_cast<A>(window_size(op, rows, x));
-      store(static_cast<T*>(args.average) + to, window.sum * part, lanes);
-      store(static_cast<T*>(args.max) + to, window.max, lanes);
+      T *average = static_cast<T*>(args.average) + to, *max = static_cast<T*>(args.max) + to;
+      store(average, window.sum * part, lanes);
+      store(max, window.max, lanes);
+      __builtin_prefetch(average + ahead, 1);
+      __builtin_prefetch(max + ahead, 1);
     });
   }
 }
