@@ -17,6 +17,8 @@ constexpr int kStep = 8;
 struct Geometry {
   int kernel, dilation, stride;
   constexpr int pad() const { return dilation * (kernel - 1) / 2; }
+  // Margin of the output's gradient that reaches into the input's.
+  constexpr int grad_halo() const { return (pad() + stride - 1) / stride; }
 };
 
 // Along one axis: which source position tap `tap` carries to a target position, and back. Forward,

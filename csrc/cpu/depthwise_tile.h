@@ -138,6 +138,20 @@ class PaddedTile {
   const int halo_;
 };
 
+// Writes a row of a tile and prefetches where a later one goes: a store waits for the line that it
+// overwrites.
+template <class T, class A = typename Element<T>::Acc>
+void write_row(const Image<T>& image, int64_t y, int64_t left, const Vector<A>* row, int width) {
+  const int64_t channels = image.channels, ahead = kAhead * image.width * channels;
+  T* to = image.pixel(y, left);
+  with_lanes<A>(image.lanes, [&](auto lanes) {
+    for (int x = 0; x < width; ++x, to += channels) {
+      store(to, row[x], lanes);
+      __builtin_prefetch(to + ahead, 1);
+    }
+  });
+}
+
 template <class A>
 struct Branch {
   Geometry geometry;

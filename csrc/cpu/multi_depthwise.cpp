@@ -88,7 +88,6 @@ struct Task {
 template <class T>
 void forward_tile(const MultiDepthwiseForward& args, const std::vector<Task<T>>& tasks,
                   const Tile& tile) {
-  using A = typename Element<T>::Acc;
   const MultiDepthwise& op = args.op;
   for (int input = 0; input < op.inputs; ++input) {
     std::vector<PaddedTile<T>> source;
@@ -102,15 +101,8 @@ void forward_tile(const MultiDepthwiseForward& args, const std::vector<Task<T>>&
           const auto& branch = task.branches[b];
           branch.kernels.forward(branch.geometry, source[i].plane(), task.taps + branch.first_tap,
                                  y, task.row, tile.width, false);
-          const Image<T> out = task.output_image(args.y[b], tile);
-          T* to = out.pixel(tile.top + y, tile.left);
-          const int64_t ahead = kAhead * out.width * out.channels;
-          with_lanes<A>(out.lanes, [&](auto lanes) {
-            for (int x = 0; x < tile.width; ++x, to += out.channels) {
-              store(to, task.row[x], lanes);
-              __builtin_prefetch(to + ahead, 1);
-            }
-          });
+          write_row(task.output_image(args.y[b], tile), tile.top + y, tile.left, task.row,
+                    tile.width);
         }
     }
   }
@@ -150,8 +142,7 @@ void backward_tile(const MultiDepthwiseBackward& args, const Task<T>& task, cons
     for (int b = task.op.first_branch(input); b < task.op.last_branch(input); ++b) {
       if (!args.grad[b]) continue;
       const auto& branch = task.branches[b];
-      const int halo =
-          static_cast<int>(DepthwiseTiling::ceil_div(branch.geometry.pad(), op.stride));
+      const int halo = branch.geometry.grad_halo();
       PaddedTile<T> grad = task.grad_tile(args.grad[b], halo, tile);
       for (int y = 0; y < tile.height; ++y) {
         const Plane<A>& g = grad.filled_to(y + halo);

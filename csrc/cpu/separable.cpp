@@ -193,17 +193,8 @@ void forward_tile(const SeparableForward& args, const Worker<T>& worker, const T
         for (int block = 0; block < worker.blocks; ++block) {
           const Vector<A>* strip = worker.after + block * tiling.strip_plane();
           const Image<T> out = worker.output_image(args.z[b], tile, block);
-          for (int y = 0; y < rows; ++y) {
-            T* to = out.pixel(tile.top + first + y, tile.left);
-            const Vector<A>* from = strip + y * padded;
-            const int64_t ahead = kAhead * out.width * out.channels;
-            with_lanes<A>(out.lanes, [&](auto lanes) {
-              for (int x = 0; x < tile.width; ++x, to += out.channels) {
-                store(to, from[x], lanes);
-                __builtin_prefetch(to + ahead, 1);
-              }
-            });
-          }
+          for (int y = 0; y < rows; ++y)
+            write_row(out, tile.top + first + y, tile.left, strip + y * padded, tile.width);
           if (!statistics) continue;
           double* mean = statistics + b * 2 * op.channels + block * kLanes<A>;
           add_statistics<A>(strip, rows, tile.width, padded, out.lanes,
@@ -305,8 +296,7 @@ void pointwise_backward(const SeparableBackward& args, const Worker<T>& worker, 
   const MultiDepthwise& op = worker.op;
   const SeparableTiling& tiling = worker.tiling;
   const int padded = tile.padded();
-  const int halo = static_cast<int>(
-      DepthwiseTiling::ceil_div(worker.branches[branch].geometry.pad(), op.stride));
+  const int halo = worker.branches[branch].geometry.grad_halo();
   const ptrdiff_t pitch = gradient_pitch(padded, halo);
   // Columns and rows of the tile and its margin that lie in the image.
   const int64_t left = std::max<int64_t>(-halo, -tile.left);
@@ -388,8 +378,7 @@ void backward_tile(const SeparableBackward& args, const Worker<T>& worker, const
       const Branch<A>& branch = worker.branches[b];
       pointwise_backward<T>(args, worker, b, source, tile,
                             grad_pointwise ? grad_pointwise + b * matrix : nullptr);
-      const int halo =
-          static_cast<int>(DepthwiseTiling::ceil_div(branch.geometry.pad(), op.stride));
+      const int halo = branch.geometry.grad_halo();
       const ptrdiff_t pitch = gradient_pitch(padded, halo);
       for (int block = 0; block < worker.blocks; ++block) {
         const Plane<A> g = {worker.outputs + block * tiling.gradient_plane + halo * pitch + halo,
