@@ -123,7 +123,7 @@ def backward(
     )  # fmt: skip
     if grad_x is not None:
         if line.relu:
-            grad_x = torch.where(x <= 0, 0, grad_x)
+            grad_x = torch.ops.aten.threshold_backward(grad_x, x, 0)
         grad_x = grad_x.contiguous(memory_format=torch.channels_last)
     return grad_x, None if grad_weight is None else torch.empty_like(weight).copy_(grad_weight)
 

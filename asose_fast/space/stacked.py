@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeGuard, TypeVar
 import torch
 from torch import Tensor, nn
 
+from asose_fast.ops.factorized_reduce import factorized_reduce
 from asose_fast.ops.line_conv import Line, has_kernels, line_conv
 from asose_fast.ops.mixed_layer import Stage, mixed_layer
 from asose_fast.space.candidates import FactorizedReduce, Zero
@@ -83,7 +84,8 @@ class Branches(NamedTuple):
                     active = _is_relu(op[0])
                     found.normed[k] = Normed(active, list(op)[active:-1], norm)
             elif _is_reduction(op):
-                found.normed[k] = Normed(True, [op.halves], op.norm)
+                halves = functools.partial(factorized_reduce, even=op.even.weight, odd=op.odd.weight)
+                found.normed[k] = Normed(False, [halves], op.norm)
             elif not computes(op, Zero):
                 found.others[k] = op
         pair = [

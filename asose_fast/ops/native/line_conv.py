@@ -16,14 +16,14 @@ DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 
 def unfit(shape: Sequence[int], line: Line, result: str) -> str | None:
-    """Few channels, outputs and input gradients of k x 1 and of strided convolutions, and all where the instruction set
-    is not AVX2, are left to oneDNN."""
+    """Few channels, outputs and input gradients of k x 1, and all where the instruction set is not AVX2, are left to
+    oneDNN."""
     if (isa := _native.kernels("cpu").isa()) != "avx2":
         return f"oneDNN is not known to be slower than the {isa} kernels"
-    if shape[1] < 32:
-        return "oneDNN is as fast with fewer than 32 channels"
-    if result != "weight" and (line.vertical or line.stride > 1):
-        return "oneDNN is faster at k x 1 and at strided convolutions, except for the gradients of weights"
+    if shape[1] < 16:
+        return "oneDNN is as fast with fewer than 16 channels"
+    if result != "weight" and line.vertical:
+        return "oneDNN is as fast at k x 1, except for the gradients of weights"
     return None
 
 
