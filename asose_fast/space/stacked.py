@@ -22,8 +22,8 @@ from asose_fast.space.candidates import FactorizedReduce, Zero
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-MEDIUM, LARGE = 1 << 19, 1 << 20
-"""Elements of a tensor."""
+LARGE = 1 << 19
+"""Elements of a tensor that is."""
 
 
 class Normed(NamedTuple):
@@ -104,17 +104,15 @@ class Branches(NamedTuple):
     def worthwhile(self, x: Tensor) -> bool:
         """Whether stacking is the faster plan, by the rows of benchmarks/test_mixed_op.py.
 
-        A lone separable candidate gains from the depthwise convolutions that oneDNN is slow at, a 3x3 one where tensors
-        are large, as does one norm that is folded into the sum. On a GPU, where launches count, branches gain together
-        and a lone one is left to cuDNN; that is not measured.
+        A lone candidate gains where tensors are large; always, a separable one with more than 3x3 taps, which oneDNN is
+        slow at. On a GPU, where launches count, branches gain together and a lone one is left to cuDNN; that is not
+        measured.
         """
         if self.folded > 1 or x.is_cuda:
             return self.folded > 1
         stages = [stage for chain in self.separable.values() for stage in chain]
-        if not stages:
-            return x.numel() >= LARGE * self.stride**2
         simple = all(s.depthwise.kernel_size[0] == 3 and s.depthwise.dilation[0] == 1 for s in stages)
-        return not simple or x.numel() >= MEDIUM
+        return not simple or x.numel() >= LARGE
 
     def _shape(self, x: Tensor) -> torch.Size | None:
         """Of what separable convolutions and pools give."""
