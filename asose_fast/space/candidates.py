@@ -36,22 +36,20 @@ class FactorizedReduce(nn.Module):
         self.norm = _norm(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.norm(self.halves(x.relu()))
-        return y
-
-    def halves(self, active: Tensor) -> Tensor:
-        """The two convolutions of a rectified tensor, before the norm.
+        """`x` (N, C, H, W).
 
         The pixels are picked here rather than by a stride: on CPUs without AVX-512, torch 2.13 (oneDNN 3.12) writes
         beyond the weight gradient of a 1x1 convolution of stride 2 with fewer than 8 input channels.
         """
+        active = x.relu()
         height, width = active.shape[2:]
         format = memory_format(active)
         if height % 2 or width % 2:
             active = F.pad(active, (0, width % 2, 0, height % 2))
         even, odd = (active[:, :, i::2, i::2].contiguous(memory_format=format) for i in (0, 1))
         halves = [self.even(even), self.odd(odd)] if self.even.out_channels else [self.odd(odd)]
-        return torch.cat(halves, 1)
+        y: Tensor = self.norm(torch.cat(halves, 1))
+        return y
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
