@@ -38,6 +38,20 @@ def save(ctx: Any, *tensors: Tensor | None) -> None:
     ctx.save_for_backward(*tensors)
 
 
+def batched(*tensors: Tensor | None) -> bool:
+    """Whether tensors stand for several, in torch.func.vmap or in torch.autograd.grad with is_grads_batched."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or any(
+        torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors if t is not None
+    )
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x in channels_last, or as it is where a call is transformed: vmap knows no memory formats."""
+    return x if transformed() or batched(x) else x.contiguous(memory_format=torch.channels_last)
+
+
 def twice_differentiable(differentiable: Backward) -> Callable[[Backward], Backward]:
     """In place of `once_differentiable`: has `differentiable`, a backward made of differentiable operators, run where
     the gradients are to be differentiated themselves (create_graph=True) or are batched by vmap."""
@@ -45,9 +59,7 @@ def twice_differentiable(differentiable: Backward) -> Callable[[Backward], Backw
     def decorate(backward: Backward) -> Backward:
         @functools.wraps(backward)
         def chosen(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-            if torch.is_grad_enabled() or (
-                not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
-            ):
+            if torch.is_grad_enabled() or batched(*grads):
                 return differentiable(ctx, *grads)
             return backward(ctx, *grads)
 

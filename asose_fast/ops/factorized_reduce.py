@@ -28,11 +28,11 @@ def factorized_reduce(x: Tensor, even: Tensor, odd: Tensor) -> Tensor:
         (N, C_even + C_odd, ceil(H / 2), ceil(W / 2)), channels_last, in the dtype of x; under autocast, for a float32
         x, in that of autocast.
     """
-    x = x.to(computing_dtype(x)).contiguous(memory_format=torch.channels_last)
+    x = x.to(computing_dtype(x))
     with without_autocast(x):
         if transformed():
             return reference(x, even, odd)
-        return _FactorizedReduce.apply(x, even, odd)  # type: ignore[no-any-return]
+        return _FactorizedReduce.apply(x.contiguous(memory_format=torch.channels_last), even, odd)  # type: ignore[no-any-return]
 
 
 def reference(x: Tensor, even: Tensor, odd: Tensor) -> Tensor:

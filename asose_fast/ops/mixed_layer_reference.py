@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asose_fast.ops.autograd import gradients, stand_in
+from asose_fast.ops.autograd import channels_last, gradients, stand_in
 from asose_fast.ops.mixed_sum import accumulation_dtype
 from asose_fast.ops.mixed_sum import reference as sum_reference
 from asose_fast.ops.norms import measured
@@ -47,7 +47,7 @@ def reference(
         outputs = [o if track else o.detach() for o, track in zip(outputs, tracked, strict=True)]
     outputs += [norm(z.to(acc)) for norm, z in zip(norms, zs, strict=True)]
     y = sum_reference([*outputs, *(t.to(acc) for t in plain)], torch.cat([weights.to(acc), plain_weights.to(acc)]))
-    return y.to(x.dtype).contiguous(memory_format=torch.channels_last)
+    return channels_last(y.to(x.dtype))
 
 
 def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

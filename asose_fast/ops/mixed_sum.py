@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops import registry
-from asose_fast.ops.autograd import save, transformed, twice_differentiable
+from asose_fast.ops.autograd import batched, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_tensor
 from asose_fast.ops.library import define
 
@@ -98,7 +98,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def memory_format(x: Tensor) -> torch.memory_format:
     """channels_last where a 4-D `x` is that and not plainly contiguous too, else contiguous."""
-    if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+    if x.dim() == 4 and not x.is_contiguous() and not batched(x) and x.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
 
@@ -138,9 +138,10 @@ def backward(
 def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     weights, *xs = ctx.saved_tensors
     need_weights, *need_x = ctx.needs_input_grad
+    scaled = reference if batched(grad) else mixed_sum
     products = [(grad.double() * x.double()).sum() for x in xs]
     return torch.stack(products).to(weights.dtype) if need_weights else None, *(
-        mixed_sum([grad], w) if need else None for w, need in zip(weights.split(1), need_x, strict=True)
+        scaled([grad], w) if need else None for w, need in zip(weights.split(1), need_x, strict=True)
     )
 
 

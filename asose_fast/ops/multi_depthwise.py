@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import without_autocast
-from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
 from asose_fast.ops.checks import as_list, check_flag, check_integer, check_tensor
 from asose_fast.ops.library import define
 
@@ -130,7 +130,7 @@ def check(
         _check_affine(name, value, inputs[0], None if shared else len(weights))
     kernels = tuple(w.shape[-1] for w in weights)
     plan = Plan(kernels, tuple(dilations), len(inputs), stride, relu, bool(affine))
-    return plan, [x.contiguous(memory_format=torch.channels_last) for x in inputs], affine
+    return plan, [channels_last(x) for x in inputs], affine
 
 
 def _check(xs: list[Tensor], weights: list[Tensor], dilations: list[int], stride: int, shared: bool) -> None:
@@ -211,7 +211,7 @@ def reference(
         pad = dilation * (weight.shape[-1] - 1) // 2
         v = active[b if len(active) > 1 else 0]
         y = F.conv2d(v, weight.to(acc), None, stride, pad, dilation, v.shape[1])
-        ys.append(y.to(inputs[0].dtype).contiguous(memory_format=torch.channels_last))
+        ys.append(channels_last(y.to(inputs[0].dtype)))
     return tuple(ys)
 
 

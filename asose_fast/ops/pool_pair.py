@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asose_fast.ops import registry
-from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_integer, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import accumulation_dtype
@@ -62,7 +62,7 @@ def pool_pair(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
 
 def reference(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
     """The formula of `pool_pair` in plain differentiable PyTorch: what every backend is tested against."""
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = channels_last(x)
     avg = F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
     return avg, F.max_pool2d(x, 3, stride, 1)
 

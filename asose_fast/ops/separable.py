@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import without_autocast
-from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
 from asose_fast.ops.checks import as_list, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.multi_depthwise import (
@@ -112,7 +112,7 @@ def reference(
     wide = xs.to(acc) if isinstance(xs, Tensor) else [x.to(acc) for x in xs]
     ys = depthwise_reference(wide, weights, dilations=dilations, stride=stride, relu=relu, scale=scale, shift=shift)
     zs = (F.conv2d(y, w.to(acc)) for y, w in zip(ys, pointwise, strict=True))
-    return tuple(z.to(first.dtype).contiguous(memory_format=torch.channels_last) for z in zs)
+    return tuple(channels_last(z.to(first.dtype)) for z in zs)
 
 
 def pack_pointwise(pointwise: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

@@ -146,7 +146,8 @@ def test_any_second_derivative_can_be_had_alone(name):
 def test_forward_mode_and_batched_gradients(name):
     run, tensors, modules = operator(name)
     leaves = leaves_of(tensors, modules)
-    assert gradcheck(run, leaves, check_forward_ad=True, check_batched_grad=True, check_batched_forward_grad=True)
+    batches = {"check_batched_grad": True, "check_batched_forward_grad": name != "pool_pair"}  # max_pool2d has no such
+    assert gradcheck(run, leaves, check_forward_ad=True, **batches)
 
 
 @EVERY_OPERATOR
@@ -188,6 +189,7 @@ def test_transforms_of_torch_func(name):
 def test_a_trace_computes_what_the_operator_does(name):
     run, tensors, modules = operator(name)
     twin = copy.deepcopy(modules)
+    modules.requires_grad_(False)
     trace = torch.jit.trace(run, tuple(tensors), check_trace=False)
     for module, before in zip(modules, twin, strict=True):
         module.load_state_dict(before.state_dict())
