@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops import registry
+from asose_fast.ops.autograd import save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_flag, check_integer, check_number, check_tensor
 from asose_fast.ops.library import define
-from asose_fast.ops.noise import gumbel_noise
+from asose_fast.ops.noise import drawn_noise
 
 MAX_OPS = 128
 DTYPES = frozenset({torch.float32, torch.float64})
@@ -99,7 +100,10 @@ def arch_weights(
         noise = noise.detach().double()
     elif rng is None:
         rng = torch.randint(0, 2**63 - 1, (2,), device=logits.device)
-    weights, index, entropy, max_prob = _ArchWeights.apply(logits, noise, rng, temperature, hard, boost)
+    if transformed():
+        noise = _noise_of(rng, logits) if noise is None else noise
+        return reference(logits, temperature, hard=hard, boost=boost, noise=noise)
+    weights, _, index, entropy, max_prob = _ArchWeights.apply(logits, noise, rng, temperature, hard, boost)
     return ArchWeights(weights, index, entropy, max_prob)
 
 
@@ -203,9 +207,7 @@ def forward(
     boost: Boost | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The reference as a backend: weights, soft weights, index, entropy and max_prob."""
-    if noise is None:
-        assert rng is not None
-        noise = gumbel_noise(rng, *logits.shape)
+    noise = _noise_of(rng, logits) if noise is None else noise
     soft = reference(logits, temperature, hard=False, boost=boost, noise=noise)
     weights = (
         reference(logits, temperature, hard=True, boost=boost, noise=noise).weights if hard else soft.weights.clone()
@@ -213,10 +215,25 @@ def forward(
     return weights, soft.weights, soft.index, soft.entropy, soft.max_prob
 
 
+def _noise_of(rng: Tensor | None, logits: Tensor) -> Tensor:
+    assert rng is not None
+    return drawn_noise(rng, *logits.shape)
+
+
 def backward(grad: Tensor, soft: Tensor, temperature: float) -> Tensor:
     """dL/da = y * (g - <g, y>) / T."""
     g, y = grad.double(), soft.double()
     return (y * (g - (g * y).sum(1, keepdim=True)) / temperature).to(soft.dtype)
+
+
+def _differentiable_backward(
+    ctx: Any, grad: Tensor | None, grad_soft: Tensor | None, *_: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """`backward` is made of differentiable operators, and the soft weights are an output, so that they know whence they
+    came: their gradient is that of a second derivative."""
+    grads = [g for g in (grad, grad_soft) if g is not None]
+    (soft,) = ctx.saved_tensors
+    return backward(sum(grads[1:], grads[0]), soft, ctx.temperature) if grads else None, *(None,) * 5
 
 
 class _ArchWeights(torch.autograd.Function):
@@ -229,20 +246,23 @@ class _ArchWeights(torch.autograd.Function):
         temperature: float,
         hard: bool,
         boost: Boost | None,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         rule = boost or Boost(top_k=0)
         weights, soft, index, entropy, max_prob = arch_weights_fwd(
             logits, noise, rng, temperature, hard, rule.top_k, rule.amount, rule.below, rule.skip, rule.none
         )
-        ctx.save_for_backward(soft)
+        save(ctx, soft)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(index, entropy, max_prob)
         ctx.set_materialize_grads(False)
-        return weights, index, entropy, max_prob
+        return weights, soft, index, entropy, max_prob
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
+    @twice_differentiable(_differentiable_backward)
+    def backward(
+        ctx: Any, grad: Tensor | None, grad_soft: Tensor | None, *_: Tensor | None
+    ) -> tuple[Tensor | None, ...]:
+        grad = grad_soft if grad is None else grad if grad_soft is None else grad + grad_soft
         if grad is None:
             return (None,) * 6
         (soft,) = ctx.saved_tensors

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops import registry
+from asose_fast.ops.autograd import transformed
 from asose_fast.ops.library import define
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -37,7 +38,8 @@ def batch_statistics(zs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     Returns:
         mean and var, (K, C) float64, NaN where M = 0.
     """
-    mean, var = _batch_statistics([z.detach() for z in zs])
+    zs = [z.detach() for z in zs]
+    mean, var = forward(zs) if transformed() else _batch_statistics(zs)
     return mean, var
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asose_fast.ops.autocast import computing_dtype, without_autocast
+from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
 
 
 def factorized_reduce(x: Tensor, even: Tensor, odd: Tensor) -> Tensor:
@@ -27,9 +28,11 @@ def factorized_reduce(x: Tensor, even: Tensor, odd: Tensor) -> Tensor:
         (N, C_even + C_odd, ceil(H / 2), ceil(W / 2)), channels_last, in the dtype of x; under autocast, for a float32
         x, in that of autocast.
     """
-    x = x.to(computing_dtype(x)).contiguous(memory_format=torch.channels_last)
+    x = x.to(computing_dtype(x))
     with without_autocast(x):
-        return _FactorizedReduce.apply(x, even, odd)  # type: ignore[no-any-return]
+        if transformed():
+            return reference(x, even, odd)
+        return _FactorizedReduce.apply(x.contiguous(memory_format=torch.channels_last), even, odd)  # type: ignore[no-any-return]
 
 
 def reference(x: Tensor, even: Tensor, odd: Tensor) -> Tensor:
@@ -40,10 +43,14 @@ def reference(x: Tensor, even: Tensor, odd: Tensor) -> Tensor:
     return torch.cat(halves, 1)
 
 
+def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    return gradients(ctx, reference, ctx.saved_tensors, [grad])
+
+
 class _FactorizedReduce(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, even: Tensor, odd: Tensor) -> Tensor:
-        ctx.save_for_backward(x, even, odd)
+        save(ctx, x, even, odd)
         height, width = (-(-size // 2) for size in x.shape[2:])
         y = x.new_empty(len(x), height, width, len(even) + len(odd))
         for i, (weight, part) in enumerate(zip((even, odd), y.split([len(even), len(odd)], -1), strict=True)):
@@ -51,7 +58,7 @@ class _FactorizedReduce(torch.autograd.Function):
         return y.permute(0, 3, 1, 2)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, even, odd = ctx.saved_tensors
         need_x, *need_weights = ctx.needs_input_grad

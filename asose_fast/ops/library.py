@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+_PLAIN = frozenset({Tensor, nn.Parameter})
+
 _library = torch.library.Library("asose_fast", "DEF")
 
 
@@ -27,19 +29,46 @@ def define(schema: str, body: Callable[..., Any], fake: Callable[..., Any]) -> C
     _library.impl(name, _on_their_device(body), "CUDA")
     torch.library.register_fake(f"asose_fast::{name}", fake, lib=_library)
     registered = getattr(torch.ops.asose_fast, name).default
+    kinds = [str(argument.type) for argument in registered._schema.arguments]
+    lists, singles = (
+        [i for i, kind in enumerate(kinds) if "Tensor" in kind and kind.startswith("List") == several]
+        for several in (True, False)
+    )
 
     def call(*args: Any) -> Any:
-        return registered(*args) if _observed(_first_tensor(args)) else body(*args)
+        if torch.compiler.is_compiling():
+            return registered(*args)
+        tensors = [args[i] for i in singles]
+        for i in lists:
+            tensors += args[i]
+        if not _observed(tensors):
+            return body(*args)
+        if len(devices := {str(t.device) for t in tensors if t is not None}) > 1:
+            raise ValueError(f"{name}: all tensors must be on one device, got {' and '.join(sorted(devices))}")
+        return registered(*args)
 
     return call
 
 
-def _observed(tensor: Tensor) -> bool:
-    """Whether the dispatcher has more to do than to call the body: tracing, modes, subclasses, devices, profiling."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack():
+def _observed(tensors: list[Tensor | None]) -> bool:
+    """Whether the dispatcher has more to do than to call the body.
+
+    Modes, transforms of torch.func, tracing and profiling are for it; so are subclasses, tensors of other devices, and
+    lazily negated ones, whose values are not what lies in their memory. (Conjugated ones are complex, and no operator
+    takes them.)
+    """
+    if (
+        torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state()
+        or torch.autograd.profiler._is_profiler_enabled
+    ):
         return True
-    plain = tensor.is_cpu and type(tensor) in (Tensor, nn.Parameter)
-    return not plain or torch.autograd.profiler._is_profiler_enabled
+    for t in tensors:  # noqa: SIM110 - any() takes longer than the microsecond that this does for ten
+        if t is not None and (type(t) not in _PLAIN or not t.is_cpu or t.is_neg()):
+            return True
+    return False
 
 
 def _on_their_device(body: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import computing_dtype
+from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_flag, check_integer, check_tensor
 from asose_fast.ops.library import define
 
@@ -87,7 +88,10 @@ def line_conv(x: Tensor, weight: Tensor, *, stride: int = 1, relu: bool = False)
         raise ValueError(f"line_conv: weight is on {weight.device}, x on {x.device}")
     if stride not in (1, 2):
         raise ValueError(f"line_conv: stride must be 1 or 2, got {stride}")
-    x = x.to(computing_dtype(x)).contiguous(memory_format=torch.channels_last)
+    x = x.to(computing_dtype(x))
+    if transformed():
+        return reference(x, weight, stride=stride, relu=relu)
+    x = x.contiguous(memory_format=torch.channels_last)
     return _LineConv.apply(Line(stride, weight.shape[2] > 1, relu), x, weight)  # type: ignore[no-any-return]
 
 
@@ -102,7 +106,7 @@ def reference(x: Tensor, weight: Tensor, *, stride: int = 1, relu: bool = False)
     """The formula of `line_conv` in plain differentiable PyTorch: what every backend is tested against."""
     padding = [size // 2 for size in weight.shape[2:]]
     strides = (stride, 1) if weight.shape[2] > 1 else (1, stride)
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = channels_last(x)
     return F.conv2d(x.relu() if relu else x, weight.to(x.dtype), None, strides, padding)
 
 
@@ -128,16 +132,23 @@ def backward(
     return grad_x, None if grad_weight is None else torch.empty_like(weight).copy_(grad_weight)
 
 
+def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def plain(line: Line, x: Tensor, weight: Tensor) -> Tensor:
+        return reference(x, weight, stride=line.stride, relu=line.relu)
+
+    return gradients(ctx, plain, (ctx.line, *ctx.saved_tensors), [grad])
+
+
 class _LineConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, line: Line, x: Tensor, weight: Tensor) -> Tensor:
         ctx.line = line
-        ctx.save_for_backward(x, weight)
+        save(ctx, x, weight)
         y: Tensor = line_conv_fwd(x, weight, *line)
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         _, need_x, need_weight = ctx.needs_input_grad

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops.autocast import computing_dtype, without_autocast
+from asose_fast.ops.autograd import save, transformed, twice_differentiable
 from asose_fast.ops.batch_statistics import batch_statistics
+from asose_fast.ops.mixed_layer_reference import differentiable_backward, reference
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
 from asose_fast.ops.mixed_sum import mixed_sum_fwd
 from asose_fast.ops.multi_depthwise import Plan, accumulation_dtype, pack, unpack
@@ -86,6 +88,15 @@ def mixed_layer(
     given, x = x, x.to(computing_dtype(x))
     plain = [x if t is given else t for t in plain]
     acc = accumulation_dtype(x.dtype)
+    if plain_weights is None:
+        plain_weights = weights.new_ones(len(plain))
+    if transformed():
+        with without_autocast(x):
+            return reference(
+                x, weights, chains,
+                stride=stride, pools=pools, zs=zs, norms=norms, plain=plain, plain_weights=plain_weights,
+                tracked=tracked,
+            ).to(given.dtype)  # fmt: skip
     stages = [[chain[d] for chain in chains if len(chain) > d] for d in range(max(lengths, default=0))]
     layer = _Layer(
         stride,
@@ -99,8 +110,6 @@ def mixed_layer(
         [True] * (len(chains) + len(pools)) if tracked is None else list(tracked),
         recompute,
     )
-    if plain_weights is None:
-        plain_weights = weights.new_ones(len(plain))
     affine = [affine_parameters(row[: len(after)]) for row, after in zip(layer.norms, stages[1:], strict=False)]
     arguments = (
         layer, weights.to(acc), plain_weights.to(acc), x.contiguous(memory_format=torch.channels_last),
@@ -240,15 +249,15 @@ class _MixedLayer(torch.autograd.Function):
             z if layer.tracked[k] or layer.lengths[k] == depth + 1 else None
             for depth, zs in enumerate(outputs) for k, z in enumerate(zs)
         ] + pooled  # fmt: skip
-        ctx.save_for_backward(
-            x, all_weights, mean, rstd, *(gamma for gamma, _ in parts.affine), beta,
+        save(
+            ctx, x, all_weights, mean, rstd, *(gamma for gamma, _ in parts.affine), beta,
             *(t for stage in stages for t in stage), *parts.zs, *(parts.plain if ctx.needs_input_grad[2] else ()),
-            *kept,
+            *kept, weights, plain_weights, *tensors[: len(tensors) - len(parts.zs) - len(parts.plain)],
         )  # fmt: skip
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @twice_differentiable(differentiable_backward)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layer: _Layer = ctx.layer
         _, need_weights, need_plain_weights, need_x, *needs = ctx.needs_input_grad

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import registry
+from asose_fast.ops.autograd import gradients, save, stand_in, transformed, twice_differentiable
 from asose_fast.ops.batch_statistics import DTYPES, batch_statistics
 from asose_fast.ops.checks import as_list, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype, memory_format
-from asose_fast.ops.norms import affine_parameters, check_count, normalisation, of_batch, update_running
+from asose_fast.ops.mixed_sum import reference as sum_reference
+from asose_fast.ops.norms import affine_parameters, check_count, measured, normalisation, of_batch, update_running
 
 registry.register(
     "mixed_norm_sum",
@@ -75,6 +77,8 @@ def mixed_norm_sum(
         plain_weights = weights.new_ones(len(plain))
     _check(zs, weights, norms, plain, plain_weights)
     xs = _to_widest(zs + plain)
+    if transformed():
+        return reference(xs[: len(zs)], weights, norms, xs[len(zs) :], plain_weights)
     acc = accumulation_dtype(xs[0].dtype)
     batch = [of_batch(norm) for norm in norms]
     check_count(norms, xs[0].shape)
@@ -142,14 +146,14 @@ def _to_widest(xs: list[Tensor]) -> list[Tensor]:
 def reference(
     zs: Sequence[Tensor],
     weights: Tensor,
-    norms: Sequence[nn.BatchNorm2d],
+    norms: Sequence[Callable[[Tensor], Tensor]],
     plain: Sequence[Tensor] = (),
     plain_weights: Tensor | None = None,
 ) -> Tensor:
     """What `mixed_norm_sum` computes, as PyTorch would: every normalised tensor is made."""
     xs = [norm(z) for z, norm in zip(zs, norms, strict=True)] + list(plain)
     w = torch.cat([weights, weights.new_ones(len(plain)) if plain_weights is None else plain_weights])
-    return torch.stack([x * k for x, k in zip(xs, w.unbind(), strict=True)]).sum(0)
+    return sum_reference(xs, w).contiguous(memory_format=memory_format(zs[0]))
 
 
 def forward(
@@ -230,6 +234,27 @@ def _format(channels_last: bool) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
+def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    weights, plain_weights, _, gamma, beta, mean, rstd, *saved = ctx.saved_tensors
+    left = iter(saved)
+    xs = [next(left) if read else stand_in(grad) for read in ctx.read]
+
+    def plain(
+        batch: list[bool],
+        weights: Tensor,
+        plain_weights: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        mean: Tensor,
+        rstd: Tensor,
+        *xs: Tensor,
+    ) -> Tensor:
+        norms = measured(mean, rstd, gamma, beta, batch)
+        return reference(xs[: len(mean)], weights, norms, xs[len(mean) :], plain_weights)
+
+    return gradients(ctx, plain, (ctx.batch, weights, plain_weights, gamma, beta, mean, rstd, *xs), [grad])
+
+
 class _MixedNormSum(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -252,14 +277,14 @@ class _MixedNormSum(torch.autograd.Function):
         ctx.channels_last = memory_format(xs[0]) == torch.channels_last
         all_weights = torch.cat([weights, plain_weights])
         saved = [x for x, read in zip(xs, ctx.read, strict=True) if read]
-        ctx.save_for_backward(all_weights, gamma, beta, mean, rstd, *saved)
+        save(ctx, weights, plain_weights, all_weights, gamma, beta, mean, rstd, *saved)
         y: Tensor = mixed_norm_sum_fwd(xs, all_weights, gamma, beta, mean, rstd)
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weights, gamma, beta, mean, rstd, *xs = ctx.saved_tensors
+        _, _, weights, gamma, beta, mean, rstd, *xs = ctx.saved_tensors
         _, need_weights, need_plain_weights, need_gamma, need_beta, *_ = ctx.needs_input_grad
         grad_xs, sums, _ = mixed_norm_sum_bwd(
             grad, xs, weights, gamma, mean, rstd, ctx.batch, ctx.read, ctx.need_x, ctx.need_sums, ctx.channels_last

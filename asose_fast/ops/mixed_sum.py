@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops import registry
+from asose_fast.ops.autograd import batched, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_tensor
 from asose_fast.ops.library import define
 
@@ -52,6 +53,8 @@ def mixed_sum(xs: Sequence[Tensor], weights: Tensor) -> Tensor:
     _check(xs, weights)
     if any(x.dtype != xs[0].dtype for x in xs):
         xs = _to_widest(xs)
+    if transformed():
+        return reference(xs, weights)
     return _MixedSum.apply(weights.to(accumulation_dtype(xs[0].dtype)), *xs)  # type: ignore[no-any-return]
 
 
@@ -95,7 +98,7 @@ def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def memory_format(x: Tensor) -> torch.memory_format:
     """channels_last where a 4-D `x` is that and not plainly contiguous too, else contiguous."""
-    if x.dim() == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+    if x.dim() == 4 and not x.is_contiguous() and not batched(x) and x.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
 
@@ -132,15 +135,25 @@ def backward(
     return grad_xs, torch.stack([(g.double() * x.double()).sum() for x in xs]).to(weights.dtype)
 
 
+def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    weights, *xs = ctx.saved_tensors
+    need_weights, *need_x = ctx.needs_input_grad
+    scaled = reference if batched(grad) else mixed_sum
+    products = [(grad.double() * x.double()).sum() for x in xs]
+    return torch.stack(products).to(weights.dtype) if need_weights else None, *(
+        scaled([grad], w) if need else None for w, need in zip(weights.split(1), need_x, strict=True)
+    )
+
+
 class _MixedSum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, weights: Tensor, *xs: Tensor) -> Tensor:
-        ctx.save_for_backward(weights, *(xs if ctx.needs_input_grad[0] else ()))
+        save(ctx, weights, *(xs if ctx.needs_input_grad[0] else ()))
         y: Tensor = mixed_sum_fwd(xs, weights)
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         weights, *xs = ctx.saved_tensors
         need_weights, *need_x = ctx.needs_input_grad

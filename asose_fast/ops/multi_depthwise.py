@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asose_fast.ops import registry
+from asose_fast.ops.autocast import without_autocast
+from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
 from asose_fast.ops.checks import as_list, check_flag, check_integer, check_tensor
 from asose_fast.ops.library import define
 
@@ -99,6 +101,9 @@ def multi_depthwise(
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
     """
     plan, inputs, affine = check(xs, weights, dilations, stride, relu, scale, shift)
+    if transformed():
+        with without_autocast(inputs[0]):
+            return _plain(plan, *inputs, *weights, *affine)
     return _MultiDepthwise.apply(plan, *inputs, *weights, *affine)  # type: ignore[no-any-return]
 
 
@@ -125,7 +130,7 @@ def check(
         _check_affine(name, value, inputs[0], None if shared else len(weights))
     kernels = tuple(w.shape[-1] for w in weights)
     plan = Plan(kernels, tuple(dilations), len(inputs), stride, relu, bool(affine))
-    return plan, [x.contiguous(memory_format=torch.channels_last) for x in inputs], affine
+    return plan, [channels_last(x) for x in inputs], affine
 
 
 def _check(xs: list[Tensor], weights: list[Tensor], dilations: list[int], stride: int, shared: bool) -> None:
@@ -206,7 +211,7 @@ def reference(
         pad = dilation * (weight.shape[-1] - 1) // 2
         v = active[b if len(active) > 1 else 0]
         y = F.conv2d(v, weight.to(acc), None, stride, pad, dilation, v.shape[1])
-        ys.append(y.to(inputs[0].dtype).contiguous(memory_format=torch.channels_last))
+        ys.append(channels_last(y.to(inputs[0].dtype)))
     return tuple(ys)
 
 
@@ -280,6 +285,19 @@ def backward(
     return grad_xs, grad_params if need_weights or need_affine else params.new_empty(0)
 
 
+def _plain(plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+    xs, weights, affine = split(plan, tensors)
+    scale, shift = affine or (None, None)
+    return reference(
+        xs, weights, dilations=plan.dilations, stride=plan.stride, relu=plan.relu, scale=scale, shift=shift
+    )
+
+
+def _differentiable_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    _, *tensors = ctx.saved_tensors
+    return gradients(ctx, _plain, (ctx.plan, *tensors), grads)
+
+
 class _MultiDepthwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -290,14 +308,15 @@ class _MultiDepthwise(torch.autograd.Function):
         ctx.weight_dtypes = [t.dtype for t in weights]
         ctx.affine = [(t.dtype, t.shape) for t in affine]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(params, *xs)
+        save(ctx, params, *tensors)
         return tuple(multi_depthwise_fwd(xs, params, *plan))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plan: Plan = ctx.plan
-        params, *xs = ctx.saved_tensors
+        params, *tensors = ctx.saved_tensors
+        xs = tensors[: plan.inputs]
         need_x, need_weights, need_affine = split(plan, ctx.needs_input_grad[1:])
         grad_xs, grad_params = multi_depthwise_bwd(
             grads, xs, params, *plan, need_x, any(need_weights), any(need_affine)

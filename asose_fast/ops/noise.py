@@ -53,6 +53,11 @@ def gumbel_noise(rng: Tensor, layers: int, ops: int) -> Tensor:
         check_integer(f"gumbel_noise: {name}", value)
         if not 0 <= value < 2**32:  # a word of the counter
             raise ValueError(f"gumbel_noise: {name} must be at least 0 and below 2^32, got {value}")
+    return drawn_noise(rng, layers, ops)
+
+
+def drawn_noise(rng: Tensor, layers: int, ops: int) -> Tensor:
+    """`gumbel_noise` of valid arguments."""
     seed, offset = rng.unbind()
     op = torch.arange(ops, device=rng.device).expand(layers, ops)
     layer = torch.arange(layers, device=rng.device)[:, None].expand(layers, ops)

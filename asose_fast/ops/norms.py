@@ -2,11 +2,45 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from itertools import compress
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Measured:
+    """What a norm was in a forward pass, in plain PyTorch: as differentiable as the module, statistics and all, whose
+    running statistics it leaves alone."""
+
+    mean: Tensor
+    """(C,) float64, and so is rstd: what it normalised by."""
+    rstd: Tensor
+    gamma: Tensor | None
+    beta: Tensor | None
+    of_batch: bool
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        y, mean, rstd = z.double(), self.mean, self.rstd
+        if self.of_batch:
+            var, mean = torch.var_mean(y, (0, 2, 3), correction=0)
+            # The value is that of the forward pass, the derivatives of every order are those of 1 / sqrt(var + eps).
+            rstd = (rstd**-2 + (var - var.detach())).rsqrt()
+        y = (y - mean[:, None, None]) * rstd[:, None, None]
+        y = y if self.gamma is None else y * self.gamma[:, None, None]
+        y = y if self.beta is None else y + self.beta[:, None, None]
+        return y.to(z.dtype)
+
+
+def measured(
+    mean: Tensor, rstd: Tensor, gamma: Tensor | None, beta: Tensor | None, batch: Sequence[bool]
+) -> list[Measured]:
+    """The K norms of tables (K, C)."""
+    gammas, betas = ([None] * len(batch) if rows is None else rows.unbind() for rows in (gamma, beta))
+    return [Measured(*row) for row in zip(mean, rstd, gammas, betas, batch, strict=True)]
 
 
 def of_batch(norm: nn.BatchNorm2d) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asose_fast.ops import registry
+from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_integer, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import accumulation_dtype
@@ -54,12 +55,14 @@ def pool_pair(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
         raise ValueError(f"pool_pair: x must be (N, C, H, W) with C, H, W > 0, got {tuple(x.shape)}")
     if stride not in (1, 2):
         raise ValueError(f"pool_pair: stride must be 1 or 2, got {stride}")
+    if transformed():
+        return reference(x, stride=stride)
     return _PoolPair.apply(x.contiguous(memory_format=torch.channels_last), stride)  # type: ignore[no-any-return]
 
 
 def reference(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
     """The formula of `pool_pair` in plain differentiable PyTorch: what every backend is tested against."""
-    x = x.contiguous(memory_format=torch.channels_last)
+    x = channels_last(x)
     avg = F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
     return avg, F.max_pool2d(x, 3, stride, 1)
 
@@ -109,18 +112,22 @@ def backward(
     return grad_x.to(x.dtype)
 
 
+def _differentiable_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    return gradients(ctx, lambda x, stride: reference(x, stride=stride), (*ctx.saved_tensors, ctx.stride), grads)
+
+
 class _PoolPair(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
         ctx.stride = stride
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x)
+        save(ctx, x)
         avg, max = pool_pair_fwd(x, stride)
         return avg, max
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_avg: Tensor | None, grad_max: Tensor | None) -> tuple[Tensor | None, None]:
+    @twice_differentiable(_differentiable_backward)
+    def backward(ctx: Any, grad_avg: Tensor | None, grad_max: Tensor | None) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         none = x.new_empty(0)
         return pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], none), None

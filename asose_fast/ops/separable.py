@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asose_fast.ops import registry
+from asose_fast.ops.autocast import without_autocast
+from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
 from asose_fast.ops.checks import as_list, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.multi_depthwise import (
@@ -70,6 +72,9 @@ def separable(
     plan, inputs, affine = check(xs, weights, dilations, stride, relu, scale, shift)
     pointwise = as_list("separable: pointwise", pointwise)
     check_pointwise(pointwise, inputs[0], len(weights))
+    if transformed():
+        with without_autocast(inputs[0]):
+            return _plain(plan, *inputs, *weights, *pointwise, *affine)
     return _Separable.apply(plan, *inputs, *weights, *pointwise, *affine)  # type: ignore[no-any-return]
 
 
@@ -107,7 +112,7 @@ def reference(
     wide = xs.to(acc) if isinstance(xs, Tensor) else [x.to(acc) for x in xs]
     ys = depthwise_reference(wide, weights, dilations=dilations, stride=stride, relu=relu, scale=scale, shift=shift)
     zs = (F.conv2d(y, w.to(acc)) for y, w in zip(ys, pointwise, strict=True))
-    return tuple(z.to(first.dtype).contiguous(memory_format=torch.channels_last) for z in zs)
+    return tuple(channels_last(z.to(first.dtype)) for z in zs)
 
 
 def pack_pointwise(pointwise: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
@@ -175,6 +180,20 @@ def backward(
     )
 
 
+def _plain(plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+    xs, weights, pointwise, affine = _split(plan, tensors)
+    scale, shift = affine or (None, None)
+    return reference(
+        xs, weights, pointwise,
+        dilations=plan.dilations, stride=plan.stride, relu=plan.relu, scale=scale, shift=shift,
+    )  # fmt: skip
+
+
+def _differentiable_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    _, _, *tensors = ctx.saved_tensors
+    return gradients(ctx, _plain, (ctx.plan, *tensors), grads)
+
+
 class _Separable(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
@@ -184,15 +203,16 @@ class _Separable(torch.autograd.Function):
         ctx.plan = plan
         ctx.like = [(t.dtype, t.shape) for t in tensors]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(params, matrices, *xs)
+        save(ctx, params, matrices, *tensors)
         zs, _, _ = separable_fwd(xs, params, matrices, *plan, False)
         return tuple(zs)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         plan: Plan = ctx.plan
-        params, matrices, *xs = ctx.saved_tensors
+        params, matrices, *tensors = ctx.saved_tensors
+        xs = tensors[: plan.inputs]
         needs = ctx.needs_input_grad[1:]
         need_x, need_weights, need_pointwise, need_affine = _split(plan, needs)
         tables = params.new_zeros(len(grads), 4, params.shape[1])

@@ -1,0 +1,98 @@
+"""What PyTorch asks of an operator beyond its value and first derivatives: there, plain PyTorch takes over.
+
+A public function gives its `reference` where it is `transformed`. An autograd Function keeps tensors by `save`, and its
+`backward` is `twice_differentiable`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from asose_fast.ops.autocast import without_autocast
+
+Backward = Callable[..., tuple[Tensor | None, ...]]
+
+
+def transformed() -> bool:
+    """Whether PyTorch follows a call by its own operators alone: in forward mode (dual tensors), in a transform of
+    torch.func (vmap, grad, jvp), or to record it (torch.jit.trace)."""
+    if torch.compiler.is_compiling():
+        return False
+    return (
+        forward_ad._current_level >= 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def save(ctx: Any, *tensors: Tensor | None) -> None:
+    """`ctx.save_for_backward`, which takes no tensors made under torch.inference_mode: of these, copies."""
+    if not (torch.compiler.is_compiling() or torch.is_inference_mode_enabled()):
+        tensors = tuple([t.clone() if t is not None and t.is_inference() else t for t in tensors])
+    ctx.save_for_backward(*tensors)
+
+
+def batched(*tensors: Tensor | None) -> bool:
+    """Whether tensors stand for several, in torch.func.vmap or in torch.autograd.grad with is_grads_batched."""
+    if torch.compiler.is_compiling():
+        return False
+    return torch._C._are_functorch_transforms_active() or any(
+        torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors if t is not None
+    )
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x in channels_last, or as it is where a call is transformed: vmap knows no memory formats."""
+    return x if transformed() or batched(x) else x.contiguous(memory_format=torch.channels_last)
+
+
+def twice_differentiable(differentiable: Backward) -> Callable[[Backward], Backward]:
+    """In place of `once_differentiable`: has `differentiable`, a backward made of differentiable operators, run where
+    the gradients are to be differentiated themselves (create_graph=True) or are batched by vmap."""
+
+    def decorate(backward: Backward) -> Backward:
+        @functools.wraps(backward)
+        def chosen(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+            if torch.is_grad_enabled() or batched(*grads):
+                return differentiable(ctx, *grads)
+            return backward(ctx, *grads)
+
+        return chosen
+
+    return decorate
+
+
+def gradients(
+    ctx: Any, plain: Callable[..., Tensor | Sequence[Tensor]], arguments: Sequence[Any], grads: Sequence[Tensor | None]
+) -> tuple[Tensor | None, ...]:
+    """What a backward gives, from `plain`, the function in plain PyTorch, at the arguments of the forward pass."""
+    again, needs = torch.is_grad_enabled(), ctx.needs_input_grad
+    present = next((g for g in grads if g is not None), None)
+    if present is None:
+        return (None,) * len(needs)
+    with torch.enable_grad(), without_autocast(present):
+        # An alias for every argument: a tensor that is given twice has a gradient for each.
+        arguments = [a.view_as(a) if need else a for a, need in zip(arguments, needs, strict=True)]
+        outputs = plain(*arguments)
+        pairs = [
+            (output, grad)
+            for output, grad in zip([outputs] if isinstance(outputs, Tensor) else outputs, grads, strict=True)
+            if grad is not None and output.requires_grad
+        ]
+        if not pairs:
+            return (None,) * len(needs)
+        values, given = zip(*pairs, strict=True)
+        wanted = [a for a, need in zip(arguments, needs, strict=True) if need]
+        found = iter(torch.autograd.grad(values, wanted, given, create_graph=again, allow_unused=True))
+    return tuple(next(found) if need else None for need in needs)
+
+
+def stand_in(grad: Tensor) -> Tensor:
+    """In place of an argument like `grad` that was not kept, because the gradients do not depend on it."""
+    return grad.detach().new_zeros(()).requires_grad_().expand_as(grad)

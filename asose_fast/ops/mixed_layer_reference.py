@@ -1,0 +1,105 @@
+"""`mixed_layer` in plain differentiable PyTorch: from its modules, and again in a backward pass from what it kept."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asose_fast.ops.autograd import channels_last, gradients, stand_in
+from asose_fast.ops.mixed_sum import accumulation_dtype
+from asose_fast.ops.mixed_sum import reference as sum_reference
+from asose_fast.ops.norms import measured
+from asose_fast.ops.pool_pair import reference as pool_reference
+
+Map = Callable[[Tensor], Tensor]
+
+
+def reference(
+    x: Tensor,
+    weights: Tensor,
+    chains: Sequence[Sequence[tuple[Map, Map, Map]]],
+    *,
+    stride: int,
+    pools: Sequence[Map],
+    zs: Sequence[Tensor],
+    norms: Sequence[Map],
+    plain: Sequence[Tensor],
+    plain_weights: Tensor,
+    tracked: Sequence[bool] | None,
+) -> Tensor:
+    """What `mixed_layer` computes, as PyTorch would; of what is given as modules there, any functions do."""
+    acc = accumulation_dtype(x.dtype)
+    wide = x.to(acc)
+    outputs = []
+    for chain in chains:
+        z = wide
+        for depthwise, pointwise, norm in chain:
+            z = norm(pointwise(depthwise(z.relu())))
+        outputs.append(z)
+    if pools:
+        outputs += [norm(z) for norm, z in zip(pools, pool_reference(wide, stride=stride), strict=True)]
+    if tracked is not None:
+        outputs = [o if track else o.detach() for o, track in zip(outputs, tracked, strict=True)]
+    outputs += [norm(z.to(acc)) for norm, z in zip(norms, zs, strict=True)]
+    y = sum_reference([*outputs, *(t.to(acc) for t in plain)], torch.cat([weights.to(acc), plain_weights.to(acc)]))
+    return channels_last(y.to(x.dtype))
+
+
+def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """The backward of a mixed layer that normalises by what its forward pass normalised by. Everything else is computed
+    again, and of the tensors that were kept for the kernels only inputs are read."""
+    layer, saved = ctx.layer, ctx.saved_tensors
+    pairs, depths = max(len(layer.plans), 1), len(layer.plans)
+    x, _, last_mean, last_rstd = saved[:4]
+    stages = [saved[low + 2 : low + 4] for low in range(5 + pairs, 5 + pairs + 4 * depths, 4)]
+    first = 5 + pairs + 4 * depths
+    zs = saved[first : first + layer.others]
+    terms = [stand_in(grad) for _ in layer.plain_is_x]
+    if ctx.needs_input_grad[2]:
+        terms = list(saved[first + layer.others :][: len(terms)])
+    parameters = 2 * pairs + 2 * sum(len(plan.kernels) for plan in layer.plans)
+    weights, plain_weights, *rest = saved[-2 - parameters :]
+
+    def plain(_: object, weights: Tensor, plain_weights: Tensor, x: Tensor, *tensors: Any) -> Tensor:
+        parts = layer.split(tensors)
+        *inner, (gamma, beta) = parts.affine
+        last_norms = measured(last_mean, last_rstd, gamma, beta, ctx.batch[-1])
+        chains: list[list[tuple[Map, Map, Map]]] = [[] for _ in layer.lengths]
+        for depth, plan in enumerate(layer.plans):
+            count = 0 if depth + 1 == depths else len(layer.plans[depth + 1].kernels)
+            norms = last_norms[: len(plan.kernels)]
+            if count:
+                mean, rstd = (rows[:count] for rows in stages[depth])
+                gamma, beta = inner[depth]
+                norms[:count] = measured(mean, rstd, gamma, beta, ctx.batch[depth][:count])
+            for k, norm in enumerate(norms):
+                chains[k].append((
+                    _convolution(parts.depthwise[depth][k], plan.stride, plan.pad(k), plan.dilations[k], x),
+                    _convolution(parts.pointwise[depth][k], 1, 0, 1, x),
+                    norm,
+                ))  # fmt: skip
+        pools, others = last_norms[layer.chains :][: layer.pools], last_norms[layer.chains + layer.pools :]
+        return reference(
+            x, weights, chains,
+            stride=layer.stride, pools=pools, zs=parts.zs, norms=others, plain=parts.plain, plain_weights=plain_weights,
+            tracked=layer.tracked,
+        )  # fmt: skip
+
+    return gradients(ctx, plain, (layer, weights, plain_weights, x, *rest, *zs, *terms), [grad])
+
+
+def _convolution(weight: Tensor, stride: int, padding: int, dilation: int, x: Tensor) -> Map:
+    """Of as many groups as there are input channels to a filter, in the accumulation dtype of x."""
+    return functools.partial(
+        F.conv2d,
+        weight=weight.to(accumulation_dtype(x.dtype)),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=x.shape[1] // weight.shape[1],
+    )

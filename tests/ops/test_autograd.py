@@ -1,0 +1,239 @@
+"""What PyTorch does with an operator besides calling it: second derivatives, forward mode, torch.func, tracing,
+inference mode. Every public operator, against plain PyTorch."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd import forward_ad, gradcheck, gradgradcheck
+
+from asose_fast import ops
+from asose_fast.ops import registry
+from asose_fast.ops.batch_statistics import batch_statistics
+from asose_fast.ops.factorized_reduce import factorized_reduce
+from tests.ops.test_mixed_layer import KINDS, Layer, new_norm
+
+BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("separable", b, "cpu")]
+NORMS = ["affine", "eval", "plain"]
+
+
+def random(*shape):
+    return torch.randn(shape, dtype=torch.float64)
+
+
+def arch_weights(logits, noise):
+    return ops.arch_weights(logits, 0.7, hard=False, boost=ops.Boost(2, 0.5, 0.9, -1, -1), noise=noise).weights
+
+
+def mixed_norm_sum(layer):
+    def run(x, weights, plain_weights, z, plain, *_):
+        return ops.mixed_norm_sum([x, z], weights, list(layer), plain=[plain], plain_weights=plain_weights)
+
+    return run, [random(2, 2, 3, 3), random(2), random(1), random(2, 2, 3, 3), random(2, 2, 3, 3)]
+
+
+def mixed_layer(layer, **options):
+    def run(x, weights, plain_weights, z, plain, *_):
+        return layer(x, weights, zs=[z], plain=[x, plain], plain_weights=plain_weights, **options)
+
+    values, _ = layer.values((2, 2, 4, 4), shortcut=True)
+    return run, list(values.values())
+
+
+def operator(name):
+    """The operator as a function of tensors, such tensors, and the modules whose parameters go after them."""
+    torch.manual_seed(0)
+    modules = nn.ModuleList()
+    name, _, variant = name.partition(" ")
+    if name == "arch_weights":
+        noise = random(2, 4)
+        return lambda logits: arch_weights(logits, noise), [random(2, 4)], modules
+    if name == "mixed_sum":
+        return lambda w, *xs: ops.mixed_sum([*xs, xs[0]], w), [random(3), *(random(2, 2, 3) for _ in range(2))], modules
+    if name == "line_conv":
+        return lambda x, w: ops.line_conv(x, w, stride=2, relu=True), [random(2, 2, 4, 5), random(3, 2, 1, 3)], modules
+    if name == "factorized_reduce":
+        return factorized_reduce, [random(2, 3, 5, 4), random(2, 3, 1, 1), random(1, 3, 1, 1)], modules
+    if name == "pool_pair":
+        return lambda x: ops.pool_pair(x, stride=2), [random(2, 2, 5, 4)], modules
+    if name in ("multi_depthwise", "separable"):
+        weights = [random(2, 1, 3, 3), random(2, 1, 1, 1)]
+        pointwise = [random(2, 2, 1, 1) for _ in range(2 * (name == "separable"))]
+        inputs = 1 + (variant == "affine")
+        affine = [random(2, 2), random(2, 2)] if variant == "affine" else []
+
+        def run(*tensors):
+            xs, tensors = list(tensors[:inputs]), tensors[inputs:]
+            weights, pointwise, affine = tensors[:2], tensors[2 : 2 + len(run.pointwise)], tensors[-2:]
+            options = {"scale": affine[0], "shift": affine[1]} if variant == "affine" else {}
+            given = [weights, pointwise] if name == "separable" else [weights]
+            return getattr(ops, name)(xs if variant == "affine" else xs[0], *given, dilations=[2, 1], **options)
+
+        run.pointwise = pointwise
+        return run, [*(random(2, 2, 4, 3) for _ in range(inputs)), *weights, *pointwise, *affine], modules
+    if name == "mixed_norm_sum":
+        modules.extend(new_norm(2, **KINDS[variant]).double() for _ in range(2))
+        return *mixed_norm_sum(modules), modules
+    recompute = variant == "recompute"
+    modules.append(Layer(2, 1, (2, 1), kinds=("affine", "eval") if recompute else (variant,)))
+    return *mixed_layer(modules[0], recompute=recompute), modules
+
+
+OPERATORS = [
+    "arch_weights", "mixed_sum", "line_conv", "factorized_reduce", "pool_pair", "multi_depthwise",
+    "multi_depthwise affine", "separable", "separable affine", *(f"mixed_norm_sum {kind}" for kind in NORMS),
+    *(f"mixed_layer {kind}" for kind in (*NORMS, "recompute")),
+]  # fmt: skip
+EVERY_OPERATOR = pytest.mark.parametrize("name", OPERATORS)
+WITHOUT_MODULES = pytest.mark.parametrize("name", OPERATORS[:9])
+
+
+def as_tuple(result):
+    return (result,) if isinstance(result, torch.Tensor) else tuple(result)
+
+
+def leaves_of(tensors, modules):
+    leaves = [t.requires_grad_() for t in tensors] + list(modules.parameters())
+    return leaves
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@EVERY_OPERATOR
+def test_second_derivatives(name, backend):
+    run, tensors, modules = operator(name)
+    with ops.backend(backend):
+        assert gradgradcheck(run, leaves_of(tensors, modules))
+
+
+@EVERY_OPERATOR
+def test_first_derivatives_are_the_same_where_a_second_is_wanted(name):
+    run, tensors, modules = operator(name)
+    leaves = leaves_of(tensors, modules)
+    y = as_tuple(run(*tensors))
+    grads = [torch.randn_like(t) for t in y]
+    before = copy.deepcopy(modules.state_dict())
+    once, twice = (
+        torch.autograd.grad(y, leaves, grads, allow_unused=True, retain_graph=True, create_graph=again)
+        for again in (False, True)
+    )
+    for a, b in zip(once, twice, strict=True):
+        torch.testing.assert_close(a, b)
+    for key, value in modules.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+@EVERY_OPERATOR
+def test_any_second_derivative_can_be_had_alone(name):
+    """What the kernels do not need for a gradient was not kept, and is not needed for its derivative either."""
+    run, tensors, modules = operator(name)
+    leaves = leaves_of(tensors, modules)
+
+    def second(leaf, tracked):
+        for other in leaves:
+            other.requires_grad_(any(other is t for t in tracked))
+        y = as_tuple(run(*tensors))
+        torch.manual_seed(1)
+        grads = [torch.randn_like(t).requires_grad_() for t in y]
+        (first,) = torch.autograd.grad(y, leaf, grads, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), [leaf, *grads], materialize_grads=True, allow_unused=True)
+
+    for leaf in leaves:
+        torch.testing.assert_close(second(leaf, [leaf]), second(leaf, leaves))
+
+
+@WITHOUT_MODULES
+def test_forward_mode_and_batched_gradients(name):
+    run, tensors, modules = operator(name)
+    leaves = leaves_of(tensors, modules)
+    batches = {"check_batched_grad": True, "check_batched_forward_grad": name != "pool_pair"}  # max_pool2d has no such
+    assert gradcheck(run, leaves, check_forward_ad=True, **batches)
+
+
+@EVERY_OPERATOR
+def test_tangents_are_those_of_backward(name):
+    """<tangent of y, g> = <t, gradient of x>"""
+    run, tensors, modules = operator(name)
+    tangents = [torch.randn_like(t) for t in tensors]
+    twin = copy.deepcopy(modules)
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(t, tangent) for t, tangent in zip(tensors, tangents, strict=True)]
+        found = [forward_ad.unpack_dual(y).tangent for y in as_tuple(run(*duals))]
+    for module, before in zip(modules, twin, strict=True):
+        module.load_state_dict(before.state_dict())
+    y = as_tuple(run(*[t.requires_grad_() for t in tensors]))
+    grads = [torch.randn_like(t) for t in y]
+    backward = torch.autograd.grad(y, tensors, grads)
+    expected = sum((t * g).sum() for t, g in zip(tangents, backward, strict=True))
+    torch.testing.assert_close(sum((t * g).sum() for t, g in zip(found, grads, strict=True)), expected)
+
+
+@WITHOUT_MODULES
+def test_transforms_of_torch_func(name):
+    run, tensors, _ = operator(name)
+
+    def loss(*tensors):
+        return sum(y.square().sum() for y in as_tuple(run(*tensors)))
+
+    everything = tuple(range(len(tensors)))
+    expected = torch.autograd.grad(loss(*[t.requires_grad_() for t in tensors]), tensors)
+    torch.testing.assert_close(torch.func.grad(loss, everything)(*tensors), expected)
+    batches = [torch.stack([t.detach(), 2 * t.detach()]) for t in tensors]
+    single = [as_tuple(run(*[b[i] for b in batches])) for i in range(2)]
+    for got, *each in zip(as_tuple(torch.func.vmap(run)(*batches)), *single, strict=True):
+        torch.testing.assert_close(got, torch.stack(each))
+
+
+@EVERY_OPERATOR
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace.*:DeprecationWarning")
+def test_a_trace_computes_what_the_operator_does(name):
+    run, tensors, modules = operator(name)
+    twin = copy.deepcopy(modules)
+    modules.requires_grad_(False)
+    trace = torch.jit.trace(run, tuple(tensors), check_trace=False)
+    for module, before in zip(modules, twin, strict=True):
+        module.load_state_dict(before.state_dict())
+    others = [torch.randn_like(t) for t in tensors]
+    torch.testing.assert_close(as_tuple(trace(*others)), as_tuple(run(*others)))
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit.trace.*:DeprecationWarning")
+def test_a_trace_of_statistics_and_of_samples():
+    trace = torch.jit.trace(lambda x: batch_statistics([x, 2 * x]), (random(2, 3, 4, 4),))
+    x = random(5, 3, 4, 4)
+    torch.testing.assert_close(trace(x), batch_statistics([x, 2 * x]))
+    rng = torch.tensor([1, 2])
+    trace = torch.jit.trace(
+        lambda a, rng: ops.arch_weights(a, 0.5, boost=ops.Boost(), rng=rng)[:2], (random(2, 5), rng)
+    )
+    a, rng = random(2, 5), rng + 5
+    torch.testing.assert_close(trace(a, rng), ops.arch_weights(a, 0.5, boost=ops.Boost(), rng=rng)[:2])
+
+
+@EVERY_OPERATOR
+def test_tensors_of_inference_mode(name):
+    run, tensors, modules = operator(name)
+    run_all = torch.inference_mode()(lambda: ([t.clone() for t in tensors], as_tuple(run(*tensors))))
+    twin = copy.deepcopy(modules)
+    made, values = run_all()
+    for module, before in zip(modules, twin, strict=True):
+        module.load_state_dict(before.state_dict())
+    for k in range(1, len(tensors)):
+        first = as_tuple(run(*made[:k], *[t.detach().requires_grad_() for t in tensors[k:]]))
+        torch.testing.assert_close(first, values)
+        sum(y.sum() for y in first if y.requires_grad).backward()
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_second_derivatives_of_a_sample(hard):
+    from asose_fast.ops.arch_weights import reference
+
+    logits, noise = random(3, 4).requires_grad_(), random(3, 4)
+    grad = random(3, 4)
+    found = []
+    for function in (ops.arch_weights, reference):
+        weights = function(logits, 0.7, hard=hard, noise=noise, boost=ops.Boost(2, 0.5, 0.9, -1, -1)).weights
+        (first,) = torch.autograd.grad(weights, logits, grad, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), logits, create_graph=True)
+        found.append((first, second, *torch.autograd.grad(second.sum(), logits)))
+    torch.testing.assert_close(*found)
