@@ -19,7 +19,7 @@ from asose_fast.data import Data
 from asose_fast.search import health
 from asose_fast.search.budget import BudgetKeeper
 from asose_fast.search.cadence import Cadence
-from asose_fast.search.collapse import idle_mass
+from asose_fast.search.collapse import Metric, idle_mass
 from asose_fast.search.curvature import curvature
 from asose_fast.search.diverged import SearchDivergedError, first_nonfinite
 from asose_fast.search.estimators import make_estimator
@@ -453,6 +453,7 @@ class Trainer:
             "train_loss": loss,
             "train_accuracy": train_accuracy,
             "valid_accuracy": self._valid_accuracy(derived),
+            "metric": self._metric(),
             "temperature": self._reported_temperature(phase),
             "entropy": float(entropy.mean()),
             "max_weight": float(max_prob.mean()),
@@ -475,6 +476,10 @@ class Trainer:
     def _classes(self) -> int | None:
         """How many there are, if what is counted are right predictions."""
         return len(self.data.classes)
+
+    def _metric(self) -> Metric:
+        """What is called accuracy."""
+        return "accuracy"
 
     def _curvature(self, phase: Phase) -> float | None:
         """On the first validation images, where it is the turn of this epoch."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from asose_fast.config import BudgetConfig, Config, GrowthConfig, ProcessesConfig, SpaceConfig
 from asose_fast.data import Data
 from asose_fast.data.config import DataConfig
+from asose_fast.search.collapse import Metric
 from asose_fast.search.evaluate import averaged
 from asose_fast.search.library.loaders import Loaders
 from asose_fast.search.library.objective import LibraryObjective
@@ -137,6 +138,9 @@ class LibraryTrainer(Trainer):
 
     def _classes(self) -> int | None:
         return self.objective.classes
+
+    def _metric(self) -> Metric:
+        return self.objective.measures
 
     def _valid_accuracy(self, network: Supernet) -> float:
         return self.score(cast(CustomNetwork, network), self.data.valid.batches(0))
