@@ -246,6 +246,40 @@ def test_regression_with_a_loss_and_an_optimizer_of_ones_own():
     assert [item["ok"] for item in result.health if item["name"] == "search score"] == [True]
 
 
+def test_an_optimizer_with_groups_trains_all_of_them():
+    """The parameters may be gone through more than once."""
+    groups = []
+
+    def grouped(parameters):
+        matrices = {"params": [p for p in parameters if p.ndim > 1]}
+        rest = {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0}
+        groups.append((len(matrices["params"]), len(rest["params"])))
+        return torch.optim.SGD([matrices, rest], 0.05, weight_decay=0.01)
+
+    model = Choices()
+    bias = model.head.bias.detach().clone()
+    find(model, optimizer=grouped)
+    assert min(groups[0]) > 0
+    assert sum(groups[0]) == len(list(Choices().parameters()))
+    assert not torch.equal(bias, model.head.bias)
+
+
+def test_an_optimizer_that_misses_a_parameter_is_refused():
+    def matrices(parameters):
+        return torch.optim.SGD([p for p in parameters if p.ndim > 1], 0.05)
+
+    with pytest.raises(
+        ValueError, match=r"optimizer must hold every parameter.*: stem\.bias and \d+ more of the model"
+    ):
+        find(optimizer=matrices)
+    with pytest.raises(TypeError, match=r"optimizer must return a torch.optim.Optimizer, got list"):
+        find(optimizer=lambda parameters: parameters)
+    model = Choices()
+    for p in model.parameters():
+        p.requires_grad_(p.ndim > 1)
+    find(model, optimizer=matrices)  # what is frozen needs no optimizer
+
+
 def test_a_metric_of_ones_own():
     result = find(metric=lambda outputs, y: 0.25)
     assert {r["valid_accuracy"] for r in result.history} == {0.25}
