@@ -111,6 +111,9 @@ class LibraryTrainer(Trainer):
         for group in self.weights.param_groups:
             group["lr"] = group["initial_lr"] * rate / self.config.learning_rate
 
+    def _named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        return self.custom.model.named_parameters()
+
     def _first_nonfinite(self, x: Any, path: list[int] | None) -> str:
         """Names the first submodule, in the order of the forward pass, with something that is not finite."""
         found: list[str] = []

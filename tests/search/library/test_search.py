@@ -413,6 +413,15 @@ def test_divergence_names_the_module():
         find(observers=[Break()])
 
 
+def test_a_gradient_that_is_not_finite_is_named():
+    model = Choices()
+    model.stem.weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(
+        SearchDivergedError, match=r"the gradient of stem\.weight is not finite in phase warmup, epoch 1"
+    ):
+        find(model)
+
+
 def test_the_package_is_still_a_package():
     import asose_fast.search.trainer
     from asose_fast.search import Trainer
