@@ -204,7 +204,8 @@ class GuardConfig:
     guard_rollbacks: int = 3
     """Returns at most; after as many, alpha stays what it was in the last healthy epoch, and nothing grows."""
     guard_accuracy: float = 0.6
-    """Least accuracy of sampled paths, as a share of the warmup's last."""
+    """Least accuracy of sampled paths, as a share of the warmup's last; of a loss that is the metric, 1 minus this is
+    how far it may rise, as a share of the largest loss of the warmup's epochs."""
     guard_idle: float = 0.75
     """Largest share that may go to the candidates without weights of the probability that the others had at the
     warmup's end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -14,6 +14,8 @@ WITHOUT_WEIGHTS = ("none", "skip_connect", "avg_pool_3x3", "max_pool_3x3")
 """Candidates that learn nothing: what DARTS collapses to."""
 WINDOW = 5
 """Epochs that an eigenvalue is averaged over."""
+Metric = Literal["accuracy", "score", "loss"]
+"""What is measured, the higher the better: a share, any other score, or a loss with the sign changed."""
 EARLY_ENTROPY = 0.1
 """Of the largest entropy, ln K: a search that is so sure in its first half has not compared."""
 
@@ -29,7 +31,9 @@ def signs(
 ) -> list[str]:
     """What is wrong with an epoch of the phases search and growth, in words; nothing where all is well.
 
-    - The accuracy of sampled paths is below `guard_accuracy` of the warmup's last: how the original failed.
+    - The accuracy of sampled paths is below `guard_accuracy` of the warmup's last: how the original failed. So for
+      any score from 0 up. One below 0 is a loss with the sign changed, whose share says nothing: it may rise by
+      1 - `guard_accuracy` of the largest loss of the warmup's epochs, the span that its training went through.
     - More than `guard_idle` of the probability that candidates with weights had at the warmup's end has gone to those
       without: how DARTS fails. Where most candidates have no weights, these begin with most of the probability.
     - The entropy is below a tenth of its largest in the first half of the search.
@@ -38,17 +42,22 @@ def signs(
 
     Args:
         config: the bounds.
-        record: of the epoch, with `train_accuracy`, `idle_mass`, `entropy`, `candidates` (K) and maybe `curvature`.
+        record: of the epoch, with `train_accuracy`, `idle_mass`, `entropy`, `candidates` (K), maybe `curvature` and,
+            where what is called accuracy is none, `metric`: "score" or "loss".
         history: of all epochs before; of the warmup's, `train_accuracy` and `idle_mass`.
         share_done: of the phase search, from 0 to 1.
     """
     found = []
-    warmup = next((r for r in reversed(history) if r["phase"] == "warmup"), None)
-    if warmup is not None:
-        now, before = record["train_accuracy"], warmup["train_accuracy"]
-        if now < config.guard_accuracy * before:
-            found.append(f"accuracy of sampled paths {now:.1%}, after {before:.1%} at the warmup's end")
-        now, before = record["idle_mass"], warmup["idle_mass"]
+    warmup = [r for r in history if r["phase"] == "warmup"]
+    if warmup:
+        now, scores = record["train_accuracy"], [r["train_accuracy"] for r in warmup]
+        before = scores[-1]
+        scale = before if before >= 0 else -min(scores)
+        if before - now > (1 - config.guard_accuracy) * scale:
+            metric = record.get("metric", "accuracy")
+            then = f"after {_shown(metric, before)} at the warmup's end"
+            found.append(f"{metric} of sampled paths {_shown(metric, now)}, {then}")
+        now, before = record["idle_mass"], warmup[-1]["idle_mass"]
         if now - before > config.guard_idle * (1 - before):
             found.append(f"{now:.0%} of the probability on operations without weights, after {before:.0%}")
     largest = math.log(max(2, record["candidates"]))
@@ -60,3 +69,7 @@ def signs(
         if before > 0 and now > config.guard_curvature * before:
             found.append(f"curvature {now:.3g}, {now / before:.2f} times that of {WINDOW} epochs before")
     return found
+
+
+def _shown(metric: str, score: float) -> str:
+    return f"{score:.1%}" if metric == "accuracy" else f"{-score if metric == 'loss' else score:.3g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,17 @@ from asose_fast.space.cells import CellNetwork
 
 class SearchDivergedError(RuntimeError):
     """The loss or alpha became NaN or infinite; the message names phase, epoch, step, layer and operation."""
+
+
+@torch.no_grad()
+def nonfinite_gradient(named: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Names the parameter where a backward pass first met what is not finite: the last of `named`, in the order of the
+    forward pass, whose gradient is not. None where all are."""
+    gradients = [(name, p.grad) for name, p in named if p.grad is not None]
+    spoiled = [name for name, gradient in gradients if not gradient.isfinite().all()]
+    if 1 < len(gradients) == len(spoiled):  # the loss's own gradient, or a norm that all were divided by
+        return f"the gradients of all {len(gradients)} parameters"
+    return f"the gradient of {spoiled[-1]}" if spoiled else None
 
 
 @torch.no_grad()

@@ -38,6 +38,7 @@ def indicators(
     steadiness = statistics.median(rates[-5:]) / statistics.median(rates)
     lowest = -math.inf if classes is None else min(0.5, config.accuracy_above_chance / classes)
     errors, weight, entropy = record["batch_size_errors"], record["max_weight"], record["entropy"]
+    score, bound = ("search accuracy", f"> {lowest:g}") if classes is not None else ("search score", "none")
     accuracy = record["train_accuracy"]  # of the sampled paths: what falls where a search loses its footing
     return [
         Indicator("batch-size errors", errors, "= 0", errors == 0),
@@ -45,7 +46,7 @@ def indicators(
             "max architecture weight", weight, f"> {config.max_weight_above:g}", weight > config.max_weight_above
         ),
         Indicator("architecture entropy", entropy, f"< {config.entropy_below:g}", entropy < config.entropy_below),
-        Indicator("search accuracy", accuracy, f"> {lowest:g}", accuracy > lowest),
+        Indicator(score, accuracy, bound, accuracy > lowest),
         Indicator(
             "throughput / median", steadiness, f"> {config.throughput_steady:g}", steadiness > config.throughput_steady
         ),

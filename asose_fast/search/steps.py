@@ -22,6 +22,8 @@ from asose_fast.space.build import Supernet
 Objective = Callable[[Any, Any], "StepResult"]
 """Of a network's outputs and the targets: what a step minimises and counts."""
 LossCheck = Callable[[Tensor], None]
+GradientCheck = Callable[[Tensor], None]
+"""Of the norm of all gradients."""
 Regularizer = Callable[[], Tensor]
 """A scalar function of alpha that is added to the validation loss."""
 
@@ -63,6 +65,7 @@ def weight_step(
     mixture: Tensor | None = None,
     clip: float = 0.0,
     check: LossCheck | None = None,
+    check_gradient: GradientCheck | None = None,
     processes: Processes = ALONE,
     objective: Objective = classification,
     precision: Precision = "fp32",
@@ -71,8 +74,9 @@ def weight_step(
     of a soft mixture (both None for a derived network).
 
     Candidates off the path get no gradient, and the optimizer leaves them as they are. `clip` bounds the norm of
-    the gradient where it is not 0. `check` sees the loss before it can spoil the weights. x and y are this one's part,
-    maybe empty, of the batch that several `processes` have together; the gradient is that of the whole batch.
+    the gradient where it is not 0. `check` sees the loss before it can spoil the weights, and `check_gradient` the norm
+    where it is bounded, since one gradient that is not finite would then spoil all parameters. x and y are this one's
+    part, maybe empty, of the batch that several `processes` have together; the gradient is that of the whole batch.
     `precision` is that of the forward and the backward pass; loss, metrics and update are in float32 in any case.
     """
     plan = {"weights": mixture} if mixture is not None else {} if path is None else {"path": path}
@@ -82,7 +86,11 @@ def weight_step(
     optimizer.zero_grad(set_to_none=True)
     result = _backward(result, optimizer, processes)
     if clip:
-        nn.utils.clip_grad_norm_(_parameters(optimizer), clip)
+        parameters = _parameters(optimizer)
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if check_gradient:
+            check_gradient(norm)
+        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
     optimizer.step()
     return _detached(result)
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from asose_fast.data import Data
 from asose_fast.search import health
 from asose_fast.search.budget import BudgetKeeper
 from asose_fast.search.cadence import Cadence
-from asose_fast.search.collapse import idle_mass
+from asose_fast.search.collapse import Metric, idle_mass
 from asose_fast.search.curvature import curvature
-from asose_fast.search.diverged import SearchDivergedError, first_nonfinite
+from asose_fast.search.diverged import SearchDivergedError, first_nonfinite, nonfinite_gradient
 from asose_fast.search.estimators import make_estimator
 from asose_fast.search.evaluate import accuracy, recalibrate
 from asose_fast.search.final_choice import likely_paths
@@ -46,7 +46,7 @@ from asose_fast.search.phases import Phase, first_search, phase_at, plan
 from asose_fast.search.processes import Processes, digest
 from asose_fast.search.regularizers import beta_decay
 from asose_fast.search.selector import Selector
-from asose_fast.search.steps import Ahead, LossCheck, Objective, Regularizer, classification
+from asose_fast.search.steps import Ahead, GradientCheck, LossCheck, Objective, Regularizer, classification
 from asose_fast.search.sync_batch_norm import on_its_own, synchronise
 from asose_fast.search.watch import Watch
 from asose_fast.space.build import Supernet, build, make_spec, spec_from_dict
@@ -292,6 +292,7 @@ class Trainer:
             mixture=mixture,
             clip=self.config.gradient_clip,
             check=check,
+            check_gradient=self._gradient_check(phase) if check else None,
             processes=self.processes,
             objective=self.objective,
             precision=self.config.precision,
@@ -375,6 +376,20 @@ class Trainer:
 
         return check
 
+    def _gradient_check(self, phase: Phase) -> GradientCheck:
+        """Raises SearchDivergedError when called, before the weights are spoiled."""
+
+        def check(norm: Tensor) -> None:
+            if not math.isfinite(float(norm)):
+                place = nonfinite_gradient(self._named_parameters()) or "the norm of the gradient"
+                raise SearchDivergedError(f"{place} is not finite {self._when(phase)}, though the loss was")
+
+        return check
+
+    def _named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        """Of the network, by the names that its owner knows."""
+        return self.network.named_parameters()
+
     def _watched(self) -> list[Tensor]:
         """Sums that are finite as long as every loss and alpha is."""
         return [self.weight_meter.loss_sum, self.alpha_meter.loss_sum, self.selector.logits().sum()]
@@ -388,12 +403,17 @@ class Trainer:
             raise self._diverged("a parameter is not finite", phase, x, path)
 
     def _diverged(self, what: str, phase: Phase, x: Tensor, path: list[int] | None) -> SearchDivergedError:
-        where = f"in phase {phase.name}, epoch {self.progress.epoch + 1}, after {self.progress.step} steps of it"
+        place = nonfinite_gradient(self._named_parameters())
+        if place and not all(bool(p.isfinite().all()) for _, p in self._named_parameters()):
+            return SearchDivergedError(f"{what} {self._when(phase)}: first not finite, a step before: {place}")
         if not len(x):
             x, _ = next(self.data.train.batches(self.progress.epoch, augment=False))
         with on_its_own(self.network):
             place = self._first_nonfinite(x, path)
-        return SearchDivergedError(f"{what} {where}: first not finite is {place}")
+        return SearchDivergedError(f"{what} {self._when(phase)}: first not finite is {place}")
+
+    def _when(self, phase: Phase) -> str:
+        return f"in phase {phase.name}, epoch {self.progress.epoch + 1}, after {self.progress.step} steps of it"
 
     def _first_nonfinite(self, x: Tensor, path: list[int] | None) -> str:
         return first_nonfinite(self.network, self.selector.logits(), x, path)
@@ -453,6 +473,7 @@ class Trainer:
             "train_loss": loss,
             "train_accuracy": train_accuracy,
             "valid_accuracy": self._valid_accuracy(derived),
+            "metric": self._metric(),
             "temperature": self._reported_temperature(phase),
             "entropy": float(entropy.mean()),
             "max_weight": float(max_prob.mean()),
@@ -475,6 +496,10 @@ class Trainer:
     def _classes(self) -> int | None:
         """How many there are, if what is counted are right predictions."""
         return len(self.data.classes)
+
+    def _metric(self) -> Metric:
+        """What is called accuracy."""
+        return "accuracy"
 
     def _curvature(self, phase: Phase) -> float | None:
         """On the first validation images, where it is the turn of this epoch."""

@@ -9,6 +9,7 @@ import torch
 from asose_fast import checkpoint
 from asose_fast import train as train_module
 from asose_fast.search import SearchDivergedError, Trainer
+from asose_fast.search.diverged import nonfinite_gradient
 from tests.helpers import FEW, TINY, OnStep, make_trainer
 
 
@@ -73,6 +74,34 @@ def test_nan_outside_the_blocks_is_named(tmp_path, part):
     trainer = make_trainer(tmp_path, [at(1, 1, poison)])
     with pytest.raises(SearchDivergedError, match="the stem" if part == "stem" else "the classifier"):
         trainer.run()
+
+
+def spoil_gradient(trainer):
+    weight = trainer.network.blocks[1].mixed.ops["sep_conv_3x3"][1].weight
+    weight.register_hook(lambda gradient: torch.full_like(gradient, math.nan))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("clip", [5.0, 0.0])
+def test_nan_in_a_gradient_is_named(tmp_path, clip, precision):
+    """Bounding the norm would spoil every parameter, and the first of them is in the stem."""
+    trainer = make_trainer(tmp_path, [at(1, 1, spoil_gradient)], gradient_clip=clip, precision=precision)
+    with pytest.raises(SearchDivergedError, match=r"in phase \w+, epoch \d, after \d steps") as caught:
+        trainer.run()
+    gradient = "the gradient of blocks.1.mixed.ops.sep_conv_3x3.1.weight"
+    assert gradient in str(caught.value) or (not clip and "layer 1, operation sep_conv_3x3" in str(caught.value))
+    if clip:  # in time
+        assert all(p.isfinite().all() for p in trainer.network.parameters())
+
+
+def test_a_gradient_of_the_loss_that_is_nan_is_nobodys():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    assert nonfinite_gradient(network.named_parameters()) is None
+    (network(torch.ones(1, 2)).sum() * math.nan).backward()
+    assert nonfinite_gradient(network.named_parameters()) == "the gradients of all 4 parameters"
+    for p in network[0].parameters():
+        p.grad.zero_()
+    assert nonfinite_gradient(network.named_parameters()) == "the gradient of 1.bias"
 
 
 def test_the_command_ends_with_status_2(tmp_path, monkeypatch, capsys):

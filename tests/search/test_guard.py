@@ -83,6 +83,38 @@ def test_every_sign_is_seen(change, words):
     assert all(word in sign for word, sign in zip(words, found, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("losses", "now", "rises"),
+    [
+        ((0.7,), 0.6, False),
+        ((0.7,), 0.97, False),  # by less than 0.4 of 0.7
+        ((0.7,), 0.99, True),
+        ((700.0, 300.0), 570.0, False),  # in any unit
+        ((700.0, 300.0), 590.0, True),
+        ((2.3, 0.01), 0.05, False),  # near 0 a loss wavers by multiples of itself
+        ((2.3, 0.01), 1.0, True),
+    ],
+)
+def test_a_loss_is_bounded_by_its_rise(losses, now, rises):
+    warmup = [{**WARMUP, "metric": "loss", "train_accuracy": -loss} for loss in losses]
+    found = collapse.signs(GuardConfig(), {**HEALTHY, "metric": "loss", "train_accuracy": -now}, warmup, 0.3)
+    assert found == rises * [f"loss of sampled paths {now:.3g}, after {losses[-1]:.3g} at the warmup's end"]
+
+
+def test_a_score_may_be_of_either_sign():
+    def signs(before, now):
+        records = [
+            {**record, "metric": "score", "train_accuracy": score}
+            for record, score in zip((WARMUP, HEALTHY), (before, now), strict=True)
+        ]
+        return collapse.signs(GuardConfig(), records[1], records[:1], 0.3)
+
+    assert not signs(-0.2, 0.1)
+    assert not signs(-0.2, -0.25)
+    assert signs(0.2, -0.1) == ["score of sampled paths -0.1, after 0.2 at the warmup's end"]
+    assert signs(-0.2, -0.3) == ["score of sampled paths -0.3, after -0.2 at the warmup's end"]
+
+
 def test_where_most_candidates_have_no_weights_these_may_have_most_of_the_probability():
     warmup = {**WARMUP, "idle_mass": 0.9}
     assert not collapse.signs(GuardConfig(), {**HEALTHY, "idle_mass": 0.95}, [warmup], 0.3)

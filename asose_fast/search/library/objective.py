@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asose_fast.search import collapse
 from asose_fast.search.steps import StepResult, classification
 
 Loss = Callable[[Any, Any], Tensor]
@@ -26,6 +27,13 @@ class LibraryObjective:
     metric: Metric | None = None
     classes: int | None = None
     """Where accuracy is measured, as many as the model has scores, once it has run."""
+
+    @property
+    def measures(self) -> collapse.Metric:
+        """What is called accuracy."""
+        if self.metric is not None:
+            return "score"
+        return "accuracy" if self.loss is None else "loss"
 
     def __call__(self, outputs: Any, y: Any) -> StepResult:
         if self.loss is None:

@@ -76,8 +76,9 @@ def search(
         config: settings of phases, sampling, estimator, optimizers, guard, health, checkpoints, device and seed.
         loss: of (model(x), y), a scalar mean over the batch. None: cross-entropy.
         metric: of the same, a mean score, the higher the better. None: accuracy, or the negative of a `loss` given.
-        optimizer: makes the weights' optimizer from parameters, as in `lambda p: torch.optim.AdamW(p, 1e-3)`; its
-            learning rates fall along the cosine of the config. None: SGD as in the config.
+        optimizer: makes the weights' optimizer from a list of all parameters, as in
+            `lambda p: torch.optim.AdamW(p, 1e-3)`, in groups if need be; its learning rates fall along the cosine of
+            the config. None: SGD as in the config.
         phases: another schedule than that of the config.
         observers: are told of everything that happens (`asose_fast.search.Observer`).
         folder: for checkpoints, metrics.jsonl and report.html. A search that was interrupted goes on from the newest

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from asose_fast.config import Config
 from asose_fast.search.estimators import make_estimator
@@ -30,6 +32,9 @@ class Searcher:
         network = searcher.derive()
 
     What was chosen last (`sample`, `best`) stays, also after an alpha step; at the beginning it is `best`.
+
+    Alpha is no parameter of the network. The first step of an optimizer that holds it beside the searcher's own, whose
+    momentum and weight decay would move it, raises ValueError.
     """
 
     def __init__(self, network: nn.Module, config: Config | None = None, *, alpha_steps: int = 1000) -> None:
@@ -46,6 +51,8 @@ class Searcher:
         self.selector = MaskedSelector(self.config, self._network, self.config.seed, device)
         self.estimator = make_estimator(self.config)
         self.optimizer = alpha_optimizer(self.selector.alpha, alpha_learning_rate(self.config, alpha_steps))
+        handle = register_optimizer_step_pre_hook(_refusing_alpha(weakref.ref(self)))
+        weakref.finalize(self, handle.remove)
         self.best()
 
     def sample(self, *, uniform: bool = False) -> None:
@@ -131,3 +138,22 @@ class Searcher:
         self.optimizer = alpha_optimizer(self.selector.alpha, rate)
         self.optimizer.load_state_dict(state["optimizer"])
         self.best()
+
+
+def _refusing_alpha(searcher: weakref.ref[Searcher]) -> Callable[..., None]:
+    """What torch is to call before every step of any optimizer; it looks at each once."""
+    seen: weakref.WeakSet[torch.optim.Optimizer] = weakref.WeakSet()
+
+    def look(optimizer: torch.optim.Optimizer, *_: object) -> None:
+        mine = searcher()
+        if mine is None or optimizer is mine.optimizer or optimizer in seen:
+            return
+        alpha = {id(row) for row in mine.selector.alpha}
+        if any(id(p) in alpha for group in optimizer.param_groups for p in group["params"]):
+            raise ValueError(
+                f"alpha is in this {type(optimizer).__name__} too: the Searcher alone trains it. Give the optimizer of "
+                "the weights network.parameters()"
+            )
+        seen.add(optimizer)
+
+    return look

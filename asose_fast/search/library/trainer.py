@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from asose_fast.config import BudgetConfig, Config, GrowthConfig, ProcessesConfig, SpaceConfig
 from asose_fast.data import Data
 from asose_fast.data.config import DataConfig
+from asose_fast.search.collapse import Metric
 from asose_fast.search.evaluate import averaged
 from asose_fast.search.library.loaders import Loaders
 from asose_fast.search.library.objective import LibraryObjective
@@ -35,7 +36,7 @@ WITHOUT_EFFECT = (
     "growth_epochs", "batch_size", "threads", "strict", "graphs",
 )  # fmt: skip
 """Settings of Config that say nothing to a search in a network and data of the user's own."""
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
 class LibraryTrainer(Trainer):
@@ -97,7 +98,8 @@ class LibraryTrainer(Trainer):
     def _weight_optimizer(self) -> torch.optim.Optimizer:
         if self._make_optimizer is None:
             return super()._weight_optimizer()
-        optimizer = self._make_optimizer(self.network.parameters())
+        optimizer = self._make_optimizer(list(self.network.parameters()))
+        _require_complete(optimizer, self.custom.model)
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         return optimizer
@@ -108,6 +110,9 @@ class LibraryTrainer(Trainer):
             return super()._set_learning_rate(rate)
         for group in self.weights.param_groups:
             group["lr"] = group["initial_lr"] * rate / self.config.learning_rate
+
+    def _named_parameters(self) -> Iterable[tuple[str, Tensor]]:
+        return self.custom.model.named_parameters()
 
     def _first_nonfinite(self, x: Any, path: list[int] | None) -> str:
         """Names the first submodule, in the order of the forward pass, with something that is not finite."""
@@ -138,6 +143,9 @@ class LibraryTrainer(Trainer):
     def _classes(self) -> int | None:
         return self.objective.classes
 
+    def _metric(self) -> Metric:
+        return self.objective.measures
+
     def _valid_accuracy(self, network: Supernet) -> float:
         return self.score(cast(CustomNetwork, network), self.data.valid.batches(0))
 
@@ -167,3 +175,17 @@ class LibraryTrainer(Trainer):
             super().save(name)
         else:
             self.cadence.restart()
+
+
+def _require_complete(optimizer: object, model: nn.Module) -> None:
+    """Raises TypeError for what is no optimizer, ValueError for one that would leave a parameter as it is."""
+    if not isinstance(optimizer, torch.optim.Optimizer):
+        raise TypeError(f"optimizer must return a torch.optim.Optimizer, got {type(optimizer).__name__}")
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    missing = [name for name, p in model.named_parameters() if p.requires_grad and id(p) not in held]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(
+            f"optimizer must hold every parameter that it is given: {missing[0]}{more} of the model would not be "
+            "trained (what is not to be needs requires_grad_(False))"
+        )

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 import sys
 
 import pytest
@@ -242,12 +243,81 @@ def test_regression_with_a_loss_and_an_optimizer_of_ones_own():
     assert best == pytest.approx(-last, rel=1e-5)
     assert last < 0.7
     assert max(rates) == pytest.approx(0.02)
-    assert all(item["ok"] for item in result.health if item["name"] == "search accuracy")
+    assert [item["ok"] for item in result.health if item["name"] == "search score"] == [True]
+
+
+def test_an_optimizer_with_groups_trains_all_of_them():
+    """The parameters may be gone through more than once."""
+    groups = []
+
+    def grouped(parameters):
+        matrices = {"params": [p for p in parameters if p.ndim > 1]}
+        rest = {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0}
+        groups.append((len(matrices["params"]), len(rest["params"])))
+        return torch.optim.SGD([matrices, rest], 0.05, weight_decay=0.01)
+
+    model = Choices()
+    bias = model.head.bias.detach().clone()
+    find(model, optimizer=grouped)
+    assert min(groups[0]) > 0
+    assert sum(groups[0]) == len(list(Choices().parameters()))
+    assert not torch.equal(bias, model.head.bias)
+
+
+def test_an_optimizer_that_misses_a_parameter_is_refused():
+    def matrices(parameters):
+        return torch.optim.SGD([p for p in parameters if p.ndim > 1], 0.05)
+
+    with pytest.raises(
+        ValueError, match=r"optimizer must hold every parameter.*: stem\.bias and \d+ more of the model"
+    ):
+        find(optimizer=matrices)
+    with pytest.raises(TypeError, match=r"optimizer must return a torch.optim.Optimizer, got list"):
+        find(optimizer=lambda parameters: parameters)
+    model = Choices()
+    for p in model.parameters():
+        p.requires_grad_(p.ndim > 1)
+    find(model, optimizer=matrices)  # what is frozen needs no optimizer
 
 
 def test_a_metric_of_ones_own():
     result = find(metric=lambda outputs, y: 0.25)
     assert {r["valid_accuracy"] for r in result.history} == {0.25}
+    assert {r["metric"] for r in result.history} == {"score"}
+
+
+def of_class_one(outputs, y):
+    return F.binary_cross_entropy_with_logits(outputs[:, 1] - outputs[:, 0], y.float())
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [of_class_one, nn.CrossEntropyLoss(torch.tensor([1.0, 3.0])), nn.CrossEntropyLoss(label_smoothing=0.1)],
+    ids=["binary", "class weights", "label smoothing"],
+)
+def test_a_healthy_search_by_a_loss_raises_no_alarm(loss):
+    """A loss is its score with the sign changed: it may fall."""
+    config = small(warmup_epochs=3, search_epochs=6, guard="rollback")
+    result = find(loss=loss, config=config)
+    assert {r["metric"] for r in result.history} == {"loss"}
+    assert result.history[-2]["train_loss"] < result.history[2]["train_loss"]
+    assert not any("guard" in record for record in result.history)
+
+
+def test_a_search_whose_loss_rises_is_rolled_back():
+    class Spoil(Observer):
+        def on_step(self, trainer):
+            if trainer.progress.epoch == 4:
+                with torch.no_grad():
+                    trainer.network.model.head.weight.neg_()
+
+    result = find(
+        loss=of_class_one, config=small(warmup_epochs=3, search_epochs=6, guard="rollback"), observers=[Spoil()]
+    )
+    assert [r["epoch"] for r in result.history if "guard" in r] == [5]
+    guard = result.history[4]["guard"]
+    assert re.match(r"loss of sampled paths [\d.]+, after 0\.\d+ at the warmup's end", guard["signs"][0])
+    assert guard["action"].startswith("back to the last healthy epoch")
 
 
 class Tagger(nn.Module):
@@ -341,6 +411,15 @@ def test_divergence_names_the_module():
 
     with pytest.raises(SearchDivergedError, match=r"first not finite is module layers\.1\.ops\.linear"):
         find(observers=[Break()])
+
+
+def test_a_gradient_that_is_not_finite_is_named():
+    model = Choices()
+    model.stem.weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(
+        SearchDivergedError, match=r"the gradient of stem\.weight is not finite in phase warmup, epoch 1"
+    ):
+        find(model)
 
 
 def test_the_package_is_still_a_package():

@@ -1,11 +1,13 @@
 """Searcher: a search in a loop of one's own."""
 
 import copy
+import gc
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from asose_fast import Config, MixedOp, Searcher
 from tests.search.library.networks import NAMES, Choices, batches
@@ -120,3 +122,32 @@ def test_losses_that_teach_nothing(loss, message):
         searcher.alpha_step(lambda: loss(network, batches()[0][0]))
     assert searcher.alpha == before
     assert all(p.requires_grad for p in network.parameters())
+
+
+def test_alpha_in_the_weights_optimizer_is_refused():
+    network, searcher = make()
+    before = copy.deepcopy(searcher.alpha)
+    x, y = batches()[0]
+    searcher.alpha_step(lambda: F.cross_entropy(network(x), y))
+    moved = copy.deepcopy(searcher.alpha)
+    groups = [{"params": network.parameters()}, {"params": searcher.selector.alpha}]
+    optimizer = torch.optim.SGD(groups, 0.1, weight_decay=0.1)
+    with pytest.raises(ValueError, match="alpha is in this SGD too: the Searcher alone trains it"):
+        optimizer.step()
+    assert searcher.alpha == moved != before
+
+
+def test_optimizers_of_others_are_left_alone():
+    """Of the weights, of another searcher, and of whatever is there when a searcher is gone."""
+    network, searcher = make()
+    _, other = make()
+    x, y = batches()[0]
+    for one in (searcher, other):
+        one.alpha_step(lambda one=one: F.cross_entropy(one._network.model(x), y))
+    torch.optim.SGD(network.parameters(), 0.1).step()
+    alpha = searcher.selector.alpha
+    hooks = len(_global_optimizer_pre_hooks)
+    del searcher, one
+    gc.collect()
+    assert len(_global_optimizer_pre_hooks) == hooks - 1
+    torch.optim.SGD(alpha, 0.1).step()
