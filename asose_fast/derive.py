@@ -29,6 +29,7 @@ from asose_fast.search.evaluate import accuracy
 from asose_fast.search.perturbation import losses_without
 from asose_fast.space.build import Supernet
 from asose_fast.space.cost import Cost, cost_of
+from asose_fast.terminal import unfailing_streams
 from asose_fast.train import warn
 
 Method = Literal["argmax", "perturbation", "validation"]
@@ -123,6 +124,7 @@ def _mixture_accuracy(trainer: Trainer, weights: Tensor) -> float:
     return correct / images
 
 
+@unfailing_streams()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Derives, saves and prints. Returns the exit status: 0, or 2 after an error."""
     parser = argparse.ArgumentParser(prog="python -m asose_fast.derive", description=__doc__)

@@ -28,20 +28,14 @@ from asose_fast import checkpoint_folder, resume
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.observers import (
-    ConsoleMode,
-    ConsoleObserver,
-    MetricsObserver,
-    TensorBoardObserver,
-    health_table,
-    make_console,
-)
+from asose_fast.observers import ConsoleObserver, MetricsObserver, health_table, tensorboard
 from asose_fast.report.observer import ReportObserver
 from asose_fast.result import write_result
 from asose_fast.resume import Resumable
 from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
 from asose_fast.search.device import device_named
 from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, together
+from asose_fast.terminal import ConsoleMode, make_console, unfailing_streams
 
 EXIT_ERROR, EXIT_BREACH = 2, 3
 
@@ -116,6 +110,7 @@ def _with_console(words: Sequence[str]) -> list[str]:
     return result
 
 
+@unfailing_streams()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or resumes a search. Returns the exit status: 0, 2 (error), 3 (--strict breach), 128 + signal."""
     words = _with_console(normalized(sys.argv[1:] if arguments is None else arguments))
@@ -232,7 +227,7 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     )
     try:
         if processes.first:
-            trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
+            trainer.observers += tensorboard(folder / "tensorboard", trainer.progress.epoch, warn)
         with report.to_the_end(trainer) if processes.first else nullcontext():
             with _stopping_on_signals(trainer), closing(screen):
                 trainer.run()

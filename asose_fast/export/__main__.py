@@ -10,8 +10,10 @@ from typing import get_args
 from asose_fast.checkpoint import CheckpointError
 from asose_fast.export import ExportError, Format, export
 from asose_fast.export.check import BATCHES, BOUND
+from asose_fast.terminal import unfailing_streams
 
 
+@unfailing_streams()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exports, and prints what was written. Returns the exit status: 0, or 2 after an error."""
     parser = argparse.ArgumentParser(prog="python -m asose_fast.export", description=__doc__)

@@ -10,8 +10,10 @@ from pathlib import Path
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.report import figures, page
 from asose_fast.report.run import read
+from asose_fast.terminal import unfailing_streams
 
 
+@unfailing_streams()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the page, and prints where it is. Returns the exit status: 0, or 2 after an error."""
     parser = argparse.ArgumentParser(prog="python -m asose_fast.report", description=__doc__)
