@@ -192,5 +192,5 @@ def tensorboard(folder: Path, first_epoch: int, warn: Callable[[str], None]) -> 
     try:
         return [TensorBoardObserver(folder, first_epoch)]
     except UnicodeEncodeError:
-        warn(f"no events for TensorBoard: the name of the folder {folder} is not in UTF-8")
+        warn(f"no events for TensorBoard: the name of {folder} is no UTF-8 in this locale")
         return []

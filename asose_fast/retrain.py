@@ -24,6 +24,7 @@ from asose_fast import checkpoint_folder, derived
 from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.data import Data, load_data
 from asose_fast.data.config import DataConfig
+from asose_fast.paths import given_path
 from asose_fast.search.device import device_named
 from asose_fast.search.retrainer import Record, RetrainConfig, Retrainer
 from asose_fast.space.build import Spec
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = parser.parse_args(words)
         config = RetrainConfig(**{field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)})
         name = f"retrain-{time.strftime('%Y%m%d-%H%M%S')}"
-        _run(config, architecture, Path(settings.out or (folder or Path("runs")) / name), make_console())
+        _run(config, architecture, given_path(settings.out or (folder or Path("runs")) / name), make_console())
     except (ValueError, OSError, CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_ERROR
@@ -69,7 +70,7 @@ def _architecture(word: str) -> tuple[Path | None, Spec | str]:
     """The run folder and its architecture, or no folder and a text of cells."""
     if is_text(word):
         return None, word
-    path = Path(word)
+    path = given_path(word)
     folder = path if path.is_dir() else path.parent
     if path.is_file() and path.name != derived.GENOTYPE:
         text = path.read_text(errors="replace")
