@@ -22,6 +22,7 @@ from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import Data, load_data
 from asose_fast.derived import save
+from asose_fast.paths import given_path
 from asose_fast.resume import Resumable
 from asose_fast.search import Trainer
 from asose_fast.search.budget import BudgetKeeper
@@ -29,6 +30,7 @@ from asose_fast.search.evaluate import accuracy
 from asose_fast.search.perturbation import losses_without
 from asose_fast.space.build import Supernet
 from asose_fast.space.cost import Cost, cost_of
+from asose_fast.terminal import unfailing_streams
 from asose_fast.train import warn
 
 Method = Literal["argmax", "perturbation", "validation"]
@@ -123,6 +125,7 @@ def _mixture_accuracy(trainer: Trainer, weights: Tensor) -> float:
     return correct / images
 
 
+@unfailing_streams()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Derives, saves and prints. Returns the exit status: 0, or 2 after an error."""
     parser = argparse.ArgumentParser(prog="python -m asose_fast.derive", description=__doc__)
@@ -134,10 +137,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max_flops", "--max-flops", help="of the network, for one image", **bound)
     parser.add_argument("--out", metavar="FOLDER", help="folder to write; default: RUN/derived-METHOD")
     given = parser.parse_args(arguments)
-    out = Path(given.out or Path(given.run) / f"derived-{given.method}")
+    run = given_path(given.run)
+    out = given_path(given.out or run / f"derived-{given.method}")
     try:
         bounds = {"max_parameters": given.max_parameters, "max_flops": given.max_flops}
-        found = derive(given.run, given.method, among=given.among, **bounds)
+        found = derive(run, given.method, among=given.among, **bounds)
         out.mkdir(parents=True, exist_ok=True)
         data = found.data
         settings = yaml.safe_dump(found.config.to_dict(), sort_keys=False)

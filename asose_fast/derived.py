@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -87,7 +88,8 @@ def _existing(path: Path) -> Path:
     if path.is_file():
         return path
     unfinished = holds_checkpoints(path.parent / "checkpoints")
-    hint = f"; it has not ended: python -m asose_fast.train --resume {path.parent}" if unfinished else ""
+    command = f"python -m asose_fast.train --resume {shlex.quote(str(path.parent))}"
+    hint = f"; it has not ended: {command}" if unfinished else ""
     raise FileNotFoundError(f"{path.parent} holds no finished run: there is no {path.name}{hint}")
 
 

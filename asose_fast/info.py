@@ -9,12 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.table import Table
 
 import asose_fast
 from asose_fast import _native
 from asose_fast.ops import registry
+from asose_fast.terminal import make_console, unfailing_streams
 
 _PACKAGES = ("torch", "torchvision", "triton", "numpy")
 
@@ -65,6 +65,7 @@ def _missing(op: str, name: str, devices: list[str]) -> str | None:
     return registry.why_not(op, name, own)
 
 
+@unfailing_streams()
 def main() -> None:
     """Prints `collect()` as text or, with --json, as JSON."""
     parser = argparse.ArgumentParser(prog="python -m asose_fast.info", description=__doc__)
@@ -73,10 +74,11 @@ def main() -> None:
     if parser.parse_args().json:
         print(json.dumps(found, indent=2))
         return
-    console = Console()
-    console.print("  ".join(f"{name} {number or '(not installed)'}" for name, number in found["versions"].items()))
+    console = make_console()
+    versions = "  ".join(f"{name} {number or '(not installed)'}" for name, number in found["versions"].items())
+    console.print(versions, soft_wrap=True)
     console.print(f"instruction set {found['instruction_set']}, {found['threads']} threads")
-    console.print(f"CUDA devices: {', '.join(found['cuda_devices']) or 'none'}")
+    console.print(f"CUDA devices: {', '.join(found['cuda_devices']) or 'none'}", soft_wrap=True)
     table = Table("operator", "backend", "status")
     for op in registry.operators():
         for name in registry.BACKENDS:

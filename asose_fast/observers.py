@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 from asose_fast import forecast
 from asose_fast.checkpoint import write_atomically
@@ -19,22 +20,10 @@ from asose_fast.search import guard
 from asose_fast.search.growth_control import describe
 from asose_fast.search.observer import Observer
 from asose_fast.search.phases import Phase
+from asose_fast.terminal import make_console
 
 if TYPE_CHECKING:
     from asose_fast.search.trainer import Record, Trainer
-
-
-ConsoleMode = Literal["auto", "plain", "quiet"]
-
-
-def make_console(mode: ConsoleMode, *, speaks: bool = True) -> Console:
-    """auto: colours and a progress bar on a terminal, plain text elsewhere; plain: plain text everywhere; quiet: none.
-
-    Errors and warnings do not go through it. `speaks`: whether this process does.
-    """
-    if mode == "plain":
-        return Console(quiet=not speaks, color_system=None, force_terminal=False, force_interactive=False)
-    return Console(quiet=not speaks or mode == "quiet")
 
 
 class ConsoleObserver(Observer):
@@ -42,8 +31,8 @@ class ConsoleObserver(Observer):
 
     _HEADER = "epoch      phase     loss   valid  T      errors  max w   entropy  accuracy  steady  images/s  depth"
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or make_console()
         self._phase = ""
         self._bar: Progress | None = None
         self._task: TaskID | None = None
@@ -55,16 +44,16 @@ class ConsoleObserver(Observer):
             self._began, self._known = time.monotonic() - trainer.progress.epoch_seconds, len(trainer.history)
         if phase.name != self._phase:
             self._phase = phase.name
-            self.console.rule(f"{phase.name}: {phase.epochs} epochs", align="left")
-            self.console.print(self._HEADER, style="bold", highlight=False, soft_wrap=True)
+            self.console.rule(Text(f"{phase.name}: {phase.epochs} epochs"), align="left")
+            self.console.print(Text(self._HEADER, style="bold"), soft_wrap=True)
         if not self.console.is_terminal:
             return
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}"),
-            TextColumn("{task.fields[numbers]}"),
+            TextColumn("{task.fields[left]}", markup=False),
+            TextColumn("{task.fields[numbers]}", markup=False),
             console=self.console,
             transient=True,
         )
@@ -108,20 +97,19 @@ class ConsoleObserver(Observer):
     def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
         self.close()
         judged = record["phase"] in ("search", "growth")
-        errors, weight, entropy, accuracy, steady = (
-            _mark(text.format(item["value"]), item["ok"], judged)
-            for text, item in zip(("{:6d}", "{:5.3f}", "{:7.3f}", "{:8.1%}", "{:6.2f}"), record["health"], strict=True)
-        )
-        self.console.print(
+        line = Text(
             f"{record['epoch']:4d}/{trainer.epochs:<4d}  {record['phase']:8s}  {record['train_loss']:5.3f}  "
             f"{record['valid_accuracy']:5.1%}  {record['temperature']:5.3f}  "
-            f"{errors}  {weight}  {entropy}  {accuracy}  {steady}  {record['images_per_second']:8.0f}  "
-            f"{len(record['path']):5d}",
-            highlight=False,
-            soft_wrap=True,
         )
-        for line in [*describe(record.get("growth") or {}), *guard.describe(record.get("guard") or {})]:
-            self.console.print(f"  {line}", soft_wrap=True)
+        formats = ("{:6d}", "{:5.3f}", "{:7.3f}", "{:8.1%}", "{:6.2f}")
+        for form, item in zip(formats, record["health"], strict=True):
+            value = form.format(item["value"])
+            line.append_text(_marked(value, item["ok"], self.console.encoding) if judged else Text(f"{value} "))
+            line.append("  ")
+        line.append(f"{record['images_per_second']:8.0f}  {len(record['path']):5d}")
+        self.console.print(line, soft_wrap=True)
+        for event in [*describe(record.get("growth") or {}), *guard.describe(record.get("guard") or {})]:
+            self.console.print(Text(f"  {event}"), soft_wrap=True)
 
     def close(self) -> None:
         """Takes the progress bar away."""
@@ -130,18 +118,22 @@ class ConsoleObserver(Observer):
             self._bar = None
 
 
-def _mark(text: str, ok: bool, judged: bool) -> str:
-    if not judged:
-        return f"{text} "
-    return f"[green]{text}✓[/]" if ok else f"[red]{text}✗[/]"
+def _marked(text: str, ok: bool, encoding: str) -> Text:
+    """A text with the mark of a good or a bad value, one that the encoding of the terminal has."""
+    mark, plain = ("✓", "+") if ok else ("✗", "!")
+    try:
+        mark.encode(encoding)
+    except UnicodeEncodeError:
+        mark = plain
+    return Text(text + mark, style="green" if ok else "red")
 
 
 def health_table(indicators: list[dict[str, Any]]) -> Table:
     """The indicators of one epoch: value, bound, verdict."""
     table = Table("indicator", "value", "bound", "", title="Health at the end of the search")
     for item in indicators:
-        verdict = "[green]ok[/]" if item["ok"] else "[red]BREACHED[/]"
-        table.add_row(item["name"], f"{item['value']:.4g}", item["bound"], verdict)
+        verdict = Text("ok", style="green") if item["ok"] else Text("BREACHED", style="red")
+        table.add_row(Text(item["name"]), f"{item['value']:.4g}", Text(item["bound"]), verdict)
     return table
 
 
@@ -193,3 +185,12 @@ class TensorBoardObserver(Observer):
             for layer, row in enumerate(trainer.selector.logits().detach().cpu(), start=1):
                 self._writer.add_histogram(f"alpha/{layer:02d}", row, record["epoch"], bins=16)
         self._writer.flush()
+
+
+def tensorboard(folder: Path, first_epoch: int, warn: Callable[[str], None]) -> list[Observer]:
+    """The observer, or none for a folder that TensorBoard cannot write to: it takes names in UTF-8 only."""
+    try:
+        return [TensorBoardObserver(folder, first_epoch)]
+    except UnicodeEncodeError:
+        warn(f"no events for TensorBoard: the name of {folder} is no UTF-8 in this locale")
+        return []

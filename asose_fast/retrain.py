@@ -24,17 +24,20 @@ from asose_fast import checkpoint_folder, derived
 from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.data import Data, load_data
 from asose_fast.data.config import DataConfig
+from asose_fast.paths import given_path
 from asose_fast.search.device import device_named
 from asose_fast.search.retrainer import Record, RetrainConfig, Retrainer
 from asose_fast.space.build import Spec
 from asose_fast.space.cells.genotype import from_text, is_text
 from asose_fast.space.cells.spec import Kind
+from asose_fast.terminal import make_console, unfailing_streams
 from asose_fast.train import EXIT_ERROR, normalized, warn
 
 EVALUATION: dict[Kind, tuple[int, int]] = {"darts": (36, 20), "nasbench201": (16, 5)}
 """Channels and cells of the networks that published architectures are trained in."""
 
 
+@unfailing_streams()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Trains or goes on training. Returns the exit status: 0, or 2 after an error."""
     try:
@@ -44,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = parser.parse_args(words)
         config = RetrainConfig(**{field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)})
         name = f"retrain-{time.strftime('%Y%m%d-%H%M%S')}"
-        _run(config, architecture, Path(settings.out or (folder or Path("runs")) / name), Console())
+        _run(config, architecture, given_path(settings.out or (folder or Path("runs")) / name), make_console())
     except (ValueError, OSError, CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_ERROR
@@ -67,7 +70,7 @@ def _architecture(word: str) -> tuple[Path | None, Spec | str]:
     """The run folder and its architecture, or no folder and a text of cells."""
     if is_text(word):
         return None, word
-    path = Path(word)
+    path = given_path(word)
     folder = path if path.is_dir() else path.parent
     if path.is_file() and path.name != derived.GENOTYPE:
         text = path.read_text(errors="replace")
@@ -120,7 +123,6 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
         console.print(
             f"{record['epoch']:4d}/{config.epochs:<4d}  loss {record['train_loss']:.3f}  train "
             f"{record['train_accuracy']:.1%}{valid}  {record['images_per_second']:.0f} images/s",
-            highlight=False,
             soft_wrap=True,
         )
 

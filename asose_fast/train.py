@@ -11,6 +11,7 @@ import dataclasses
 import difflib
 import os
 import re
+import shlex
 import signal
 import sys
 import time
@@ -28,20 +29,15 @@ from asose_fast import checkpoint_folder, resume
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.observers import (
-    ConsoleMode,
-    ConsoleObserver,
-    MetricsObserver,
-    TensorBoardObserver,
-    health_table,
-    make_console,
-)
+from asose_fast.observers import ConsoleObserver, MetricsObserver, health_table, tensorboard
+from asose_fast.paths import given_path
 from asose_fast.report.observer import ReportObserver
 from asose_fast.result import write_result
 from asose_fast.resume import Resumable
 from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
 from asose_fast.search.device import device_named
 from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, together
+from asose_fast.terminal import ConsoleMode, make_console, unfailing_streams
 
 EXIT_ERROR, EXIT_BREACH = 2, 3
 
@@ -116,6 +112,7 @@ def _with_console(words: Sequence[str]) -> list[str]:
     return result
 
 
+@unfailing_streams()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or resumes a search. Returns the exit status: 0, 2 (error), 3 (--strict breach), 128 + signal."""
     words = _with_console(normalized(sys.argv[1:] if arguments is None else arguments))
@@ -159,7 +156,7 @@ def warn(message: str) -> None:
 
 def _command_to_resume(folder: Path, processes: Processes) -> str:
     command = "python" if processes.count == 1 else f"torchrun --nproc_per_node {processes.local_count}"
-    return f"{command} -m asose_fast.train --resume {folder}"
+    return f"{command} -m asose_fast.train --resume {shlex.quote(str(folder))}"
 
 
 def _begin(settings: Namespace, words: Sequence[str]) -> tuple[Path, Config, Resumable | None]:
@@ -168,11 +165,11 @@ def _begin(settings: Namespace, words: Sequence[str]) -> tuple[Path, Config, Res
         given = [word for word in words if not word.startswith("--console=")]
         if settings.config or len(given) > 2 - ("=" in given[0]):
             raise ValueError("--resume takes its settings from the run: give no other option")
-        return _resumed(Path(settings.resume))
+        return _resumed(given_path(settings.resume))
     values: dict[str, Any] = {f.name: settings[f.name] for f in dataclasses.fields(Config)}
     config = Config.from_dict(values)
     kind = config.dataset.partition(":")[0]
-    folder = Path(settings.out or f"runs/{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
+    folder = given_path(settings.out or f"runs/{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
     if not settings.resume_if_there:
         if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
             raise ValueError(
@@ -180,7 +177,8 @@ def _begin(settings: Namespace, words: Sequence[str]) -> tuple[Path, Config, Res
                 "so that it goes on with its run"
             )
         if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
-            raise ValueError(f"{folder} holds a run already: resume it with --resume {folder}, or give another --out")
+            quoted = shlex.quote(str(folder))
+            raise ValueError(f"{folder} holds a run already: resume it with --resume {quoted}, or give another --out")
     elif settings.out is None:
         raise ValueError("--resume_if_there needs --out FOLDER, the run to look for")
     elif checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
@@ -232,7 +230,7 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     )
     try:
         if processes.first:
-            trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
+            trainer.observers += tensorboard(folder / "tensorboard", trainer.progress.epoch, warn)
         with report.to_the_end(trainer) if processes.first else nullcontext():
             with _stopping_on_signals(trainer), closing(screen):
                 trainer.run()

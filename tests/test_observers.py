@@ -8,7 +8,8 @@ import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from asose_fast.observers import ConsoleObserver, TensorBoardObserver, make_console
+from asose_fast.observers import ConsoleObserver, TensorBoardObserver
+from asose_fast.terminal import make_console
 from asose_fast.train import main
 from tests.helpers import make_trainer, options
 
@@ -71,7 +72,7 @@ def test_only_the_process_that_speaks_does(mode, capsys):
     make_console(mode, speaks=False).print("words")
     assert capsys.readouterr().out == ""
     make_console(mode).print("[red]words[/]")
-    assert capsys.readouterr().out == ("" if mode == "quiet" else "words\n")
+    assert capsys.readouterr().out == ("" if mode == "quiet" else "[red]words[/]\n")
 
 
 def test_an_unknown_mode_is_refused(capsys):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from pathlib import Path
 
 from asose_fast.data.errors import DataError
+from asose_fast.paths import given_path
 
 NAMED_SETS = ("digits", "cifar10", "cifar100", "fashion-mnist")
 FOLDER = "imagefolder"
@@ -60,7 +62,7 @@ class DataConfig:
     def folder(self) -> Path | None:
         """PATH of imagefolder:PATH, else None."""
         kind, _, path = self.dataset.partition(":")
-        return Path(path).expanduser() if kind == FOLDER else None
+        return given_path(path) if kind == FOLDER else None
 
 
 def _check_dataset(dataset: str) -> None:
@@ -69,7 +71,14 @@ def _check_dataset(dataset: str) -> None:
         return
     if kind == FOLDER:
         raise DataError(f"dataset {dataset!r} lacks the folder: write {FOLDER}:PATH")
-    near = difflib.get_close_matches(kind.lower(), (*NAMED_SETS, FOLDER), n=1)
-    path = path or "PATH"
-    hint = f"did you mean {near[0] + f':{path}' * (near[0] == FOLDER)!r}? " if near else ""
+    near = next(iter(difflib.get_close_matches(kind.lower(), (*NAMED_SETS, FOLDER), n=1)), None)
+    if near == FOLDER:
+        near = f"{FOLDER}:{path or 'PATH'}"
+    elif _is_path(dataset):
+        near = f"{FOLDER}:{dataset}"
+    hint = f"did you mean {near!r}? " if near else ""
     raise DataError(f"unknown dataset {dataset!r}: {hint}Known are {', '.join(NAMED_SETS)} and {FOLDER}:PATH")
+
+
+def _is_path(word: str) -> bool:
+    return word.startswith((".", "~")) or "/" in word or os.sep in word or os.path.isdir(word)

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from asose_fast.terminal import make_console
 
 Result = TypeVar("Result")
 
@@ -19,8 +20,8 @@ _LONG = 5_000
 def in_threads(work: Callable[[range], Result], count: int, title: str) -> Iterator[Result]:
     """`work` of consecutive ranges that cover 0 to `count`, in order. The bar shows in a terminal only."""
     chunks = [range(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK)]
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = make_console(stderr=True)
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     hidden = count < _LONG or not console.is_terminal
     with (
         Progress(*columns, console=console, transient=True, disable=hidden) as progress,

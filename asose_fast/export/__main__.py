@@ -10,8 +10,11 @@ from typing import get_args
 from asose_fast.checkpoint import CheckpointError
 from asose_fast.export import ExportError, Format, export
 from asose_fast.export.check import BATCHES, BOUND
+from asose_fast.paths import given_path
+from asose_fast.terminal import unfailing_streams
 
 
+@unfailing_streams()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exports, and prints what was written. Returns the exit status: 0, or 2 after an error."""
     parser = argparse.ArgumentParser(prog="python -m asose_fast.export", description=__doc__)
@@ -24,8 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="the network takes values from 0 to 1 and normalises them itself",
     )
     given = parser.parse_args(arguments)
+    out = None if given.out is None else given_path(given.out)
     try:
-        exported = export(given.run, given.format, given.out, with_normalization=given.with_normalization)
+        exported = export(given_path(given.run), given.format, out, with_normalization=given.with_normalization)
     except (ValueError, OSError, ExportError, CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

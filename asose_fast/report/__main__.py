@@ -8,10 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asose_fast.checkpoint import CheckpointError, write_atomically
+from asose_fast.paths import given_path
 from asose_fast.report import figures, page
 from asose_fast.report.run import read
+from asose_fast.terminal import unfailing_streams
 
 
+@unfailing_streams()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the page, and prints where it is. Returns the exit status: 0, or 2 after an error."""
     parser = argparse.ArgumentParser(prog="python -m asose_fast.report", description=__doc__)
@@ -22,16 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     try:
-        runs = [read(Path(name)) for name in given.runs]
+        folders = [given_path(name) for name in given.runs]
+        runs = [read(folder) for folder in folders]
         if len(runs) == 1:
-            out, text, drawn = Path(given.runs[0]) / "report.html", page.render(runs[0]), figures.all_of(runs[0])
+            out, text, drawn = folders[0] / "report.html", page.render(runs[0]), figures.all_of(runs[0])
         else:
             named = list(zip(page.label(runs), runs, strict=True))
             out, text, drawn = Path("comparison.html"), page.compare(runs), figures.compared(named)
-        out = Path(given.out or out)
+        out = given_path(given.out or out)
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text.encode(errors="replace"))
-        written = figures.write(drawn, Path(given.figures)) if given.figures else []
+        written = figures.write(drawn, given_path(given.figures)) if given.figures else []
     except (ValueError, OSError, CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

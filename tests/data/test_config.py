@@ -17,6 +17,9 @@ from asose_fast.data import DataConfig, DataError
         ("", "Known are digits, cifar10, cifar100, fashion-mnist and imagefolder:PATH"),
         ("imagefolder", "lacks the folder: write imagefolder:PATH"),
         ("imagefolder:", "lacks the folder"),
+        ("../photos", "unknown dataset '../photos': did you mean 'imagefolder:../photos'"),
+        ("~/cifar10", "did you mean 'imagefolder:~/cifar10'"),
+        ("data/shapes", "did you mean 'imagefolder:data/shapes'"),
     ],
 )
 def test_a_wrong_dataset_name_is_met_with_the_right_one(name, message):
@@ -49,3 +52,16 @@ def test_a_setting_out_of_range_is_named(setting, message):
 def test_folder_is_the_path_of_an_imagefolder_only():
     assert str(DataConfig("imagefolder:C:/images").folder) == "C:/images"
     assert DataConfig("cifar10").folder is None
+
+
+def test_a_folder_that_is_there_is_met_with_imagefolder(tmp_path, monkeypatch):
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="did you mean 'imagefolder:photos'"):
+        DataConfig("photos")
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(DataConfig("imagefolder:~/photos").folder) == "/home/me/photos"
+    assert str(DataConfig("imagefolder:~no-such-user/photos").folder) == "~no-such-user/photos"

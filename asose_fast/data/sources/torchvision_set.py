@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from asose_fast.data.errors import DataNotFoundError
 from asose_fast.data.sources.source import Source, numbered, open_array
 from asose_fast.data.torchvision_compat import import_torchvision
+from asose_fast.paths import given_path
 
 _CLASS_NAMES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion-mnist": "FashionMNIST"}
 
@@ -18,7 +18,7 @@ _CLASS_NAMES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion-mnist": "
 def torchvision_set(name: str, root: str) -> Source:
     """cifar10, cifar100 or fashion-mnist, downloaded into `root` unless it is there. Raises DataNotFoundError."""
     dataset = getattr(import_torchvision().datasets, _CLASS_NAMES[name])
-    folder = Path(root).expanduser()
+    folder = given_path(root)
     try:
         train, test = (dataset(folder, train=train, download=True) for train in (True, False))
     except (OSError, RuntimeError) as error:
