@@ -7,6 +7,7 @@ import difflib
 import os
 from pathlib import Path
 
+from asose_fast.bounds import MOST_SIDE, Settings, bounded, check
 from asose_fast.data.errors import DataError
 from asose_fast.paths import given_path
 
@@ -15,7 +16,7 @@ FOLDER = "imagefolder"
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(Settings):
     """Which images to search on, and how they are divided and fed. Raises DataError for a value out of range."""
 
     dataset: str = "digits"
@@ -23,40 +24,32 @@ class DataConfig:
     <class>/ alone, of which 20 % then become the test split, the same in every run."""
     data_root: str = "data"
     """Folder that downloaded sets are kept in."""
-    valid_fraction: float = 0.25
+    valid_fraction: float = bounded(0.25, above=0, below=1)
     """Share of the training images, of each class alike, that becomes the validation split."""
-    limit_train: int | None = None
+    limit_train: int | None = bounded(None, least=1, most=10**9)
     """Use at most this many training images, before validation is split off, of each class alike."""
-    limit_test: int | None = None
+    limit_test: int | None = bounded(None, least=1, most=10**9)
     """Use at most this many test images, of each class alike."""
-    image_size: int | None = None
+    image_size: int | None = bounded(None, least=1, most=MOST_SIDE)
     """imagefolder only: side of the square that images are resized and centre-cropped to; none is needed where all have
     one square size already."""
     augment: bool = True
     """Shift and mirror the training images at random."""
     mirror: bool | None = None
     """Whether a mirrored image is still of its class; by default yes, except for digits."""
-    memory_limit_gb: float = 4.0
+    memory_limit_gb: float = bounded(4.0, least=0, most=1e9)
     """Decoded sets (uint8) up to this size are kept on the device; larger ones are decoded anew in every epoch."""
-    workers: int = 0
+    workers: int = bounded(0, least=0, most=1024)
     """Processes that decode a set above the memory limit; 0 decodes in the training process."""
 
     def __post_init__(self) -> None:
+        check(self, DataConfig, DataError)
         _check_dataset(self.dataset)
-        if not 0 < self.valid_fraction < 1:
-            raise DataError(f"valid_fraction must lie between 0 and 1, both excluded, got {self.valid_fraction}")
-        for name in ("limit_train", "limit_test", "image_size"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise DataError(f"{name} must be at least 1, or None, got {value}")
         if self.image_size is not None and self.folder is None:
             raise DataError(
                 f"image_size resizes an {FOLDER} only: leave it None for {self.dataset}, got {self.image_size}"
             )
-        if not self.memory_limit_gb >= 0:
-            raise DataError(f"memory_limit_gb must be at least 0, got {self.memory_limit_gb}")
-        if self.workers < 0:
-            raise DataError(f"workers must be at least 0, got {self.workers}")
+        super().__post_init__()
 
     @property
     def folder(self) -> Path | None:

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
-from asose_fast.config import PhaseConfig
+from asose_fast.bounds import MOST_EPOCHS, Bounds, check_value
+from asose_fast.config import TEMPERATURE, PhaseConfig
 
 PhaseName = Literal["warmup", "search", "growth", "optimize"]
 PHASES: tuple[PhaseName, ...] = ("warmup", "search", "growth", "optimize")
@@ -38,8 +39,7 @@ class PhaseSpec:
     """Whether `alpha_noise` is added to alpha when the phase begins."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.epochs, int) or self.epochs < 1:
-            raise ValueError(f"phase {self.name!r} needs at least one epoch, got {self.epochs!r}")
+        check_value(f"phase {self.name!r}: epochs", self.epochs, int, Bounds(least=1, most=MOST_EPOCHS))
         for field, known in (
             ("updates", ("weights", "alpha", "both")),
             ("architecture", ("uniform", "sampled", "derived")),
@@ -52,8 +52,7 @@ class PhaseSpec:
             raise ValueError(
                 f"phase {self.name!r} updates alpha, which needs architecture='sampled', got {self.architecture!r}"
             )
-        if self.temperature is not None and not 0 < self.temperature < float("inf"):
-            raise ValueError(f"phase {self.name!r}: temperature must be positive and finite, got {self.temperature}")
+        check_value(f"phase {self.name!r}: temperature", self.temperature, float | None, TEMPERATURE)
 
 
 STANDARD = {

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from asose_fast import checkpoint_folder
+from asose_fast.bounds import MOST_EPOCHS, MOST_LAYERS, Settings, bounded
 from asose_fast.checkpoint import CheckpointError
 from asose_fast.config import OptimizerConfig
 from asose_fast.data import Data
@@ -30,65 +31,46 @@ Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Settings):
     """How an architecture is trained from scratch."""
 
-    epochs: int = 100
+    epochs: int = bounded(100, least=1, most=MOST_EPOCHS)
     """Of the whole training."""
-    batch_size: int = 96
+    batch_size: int = bounded(96, least=2, most=10**6)
     """Images per step."""
-    learning_rate: float = 0.025
+    learning_rate: float = bounded(0.025, least=0, most=1e30)
     """At the start; it falls to 0 along a cosine."""
-    momentum: float = 0.9
-    weight_decay: float = 3e-4
-    gradient_clip: float = 5.0
+    momentum: float = bounded(0.9, least=0, most=1)
+    weight_decay: float = bounded(3e-4, least=0, most=1e30)
+    gradient_clip: float = bounded(5.0, least=0, most=1e30)
     """Largest norm of the gradient; 0: no bound."""
-    label_smoothing: float = 0.0
+    label_smoothing: float = bounded(0.0, least=0, below=1)
     """Share of the target that goes to all classes alike."""
-    cutout: int = 0
+    cutout: int = bounded(0, least=0, most=10**4)
     """Side of the square that is blanked in every training image, in pixels; 0: none."""
-    drop_path: float = 0.0
+    drop_path: float = bounded(0.0, least=0, below=1)
     """Probability, at the end, that an image takes a block's shortcut alone; it rises linearly from 0."""
-    auxiliary: float = 0.0
+    auxiliary: float = bounded(0.0, least=0, most=1e30)
     """Weight of the loss of a second classifier two thirds of the way through; 0: none. DARTS takes 0.4."""
-    channels: int | None = None
+    channels: int | None = bounded(None, least=1, most=65536)
     """Channels of the stem; the other widths follow in proportion. None: as in the genotype."""
-    cells: int | None = None
+    cells: int | None = bounded(None, least=1, most=MOST_LAYERS)
     """Of an architecture given as text: cells in all (darts: 20) or in each stage (nasbench201: 5)."""
     keep_validation: bool = False
     """Leave the validation images out of the training, and measure on them at the end of every epoch."""
-    seed: int = 0
+    seed: int = bounded(0, least=-(2**63), most=2**63 - 1)
     """Of everything random."""
     device: str = "auto"
     """cpu, cuda, cuda:N, or auto: cuda where there is one."""
     precision: Precision = "fp32"
     """bf16: bfloat16 in the forward and backward pass wherever autocast allows it."""
-    threads: int | None = None
+    threads: int | None = bounded(None, least=1, most=1024)
     """CPU threads; by default as many as torch takes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RetrainConfig(TrainingConfig, DataConfig):
-    """Every setting of `python -m asose_fast.retrain`. Raises ValueError for one out of range."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least in (
-            ("epochs", 1),
-            ("batch_size", 2),
-            ("cutout", 0),
-            ("channels", 1),
-            ("cells", 1),
-            ("threads", 1),
-        ):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        for name in ("learning_rate", "momentum", "weight_decay", "gradient_clip", "auxiliary"):
-            if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"{name} must be at least 0 and finite, got {getattr(self, name)}")
-        for name in ("drop_path", "label_smoothing"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}")
+    """Every setting of `python -m asose_fast.retrain`. Raises ValueError for one of another type or out of bounds."""
 
 
 class Retrainer:

@@ -52,11 +52,10 @@ class Selector:
     def __init__(
         self, config: SelectorConfig, candidates: Sequence[str], layers: int, seed: int, device: torch.device
     ) -> None:
-        """Raises ValueError for a value out of range, or a fixed-skip warmup in a space without skip_connect."""
-        if not 0 < config.temperature_floor <= config.temperature or not 0 < config.temperature_decay <= 1:
+        """Raises ValueError for a floor above the temperature, or a fixed-skip warmup without skip_connect."""
+        if config.temperature_floor > config.temperature:
             raise ValueError(
-                "temperatures must satisfy 0 < temperature_floor <= temperature and 0 < temperature_decay <= 1, got "
-                f"{config.temperature_floor}, {config.temperature} and {config.temperature_decay}"
+                f"temperature_floor must be at most temperature ({config.temperature}), got {config.temperature_floor}"
             )
         if config.warmup == "skip" and "skip_connect" not in candidates:
             raise ValueError(f"warmup: skip needs the candidate skip_connect; the space has {', '.join(candidates)}")

@@ -6,11 +6,11 @@ import dataclasses
 import math
 from typing import Any
 
+from asose_fast.bounds import MOST_SIDE, Bounds, check_value
 from asose_fast.space.build import Spec, spec_from_dict
 from asose_fast.space.candidates import KNOWN
 from asose_fast.space.cells import CellNetworkSpec
 from asose_fast.space.cells.genotype import to_text
-from asose_fast.space.network import NetworkSpec
 
 FORMAT = "asose_fast genotype"
 VERSION = 1
@@ -35,10 +35,7 @@ class Genotype:
 
     def __post_init__(self) -> None:
         network = self.network
-        if isinstance(network, CellNetworkSpec):
-            network.check()
-        else:
-            _check_sizes(network)
+        network.check()
         cells = isinstance(network, CellNetworkSpec)
         parts = network.edges if isinstance(network, CellNetworkSpec) else network.blocks
         for i, candidates in enumerate(part.candidates for part in parts):
@@ -53,8 +50,8 @@ class Genotype:
             raise ValueError(f"{len(self.mean)} means and {len(self.std)} stds for {network.in_channels} channels")
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
             raise ValueError(f"means {self.mean} must be finite and stds {self.std} positive")
-        if self.image_size is not None and (type(self.image_size) is not int or self.image_size < 1):
-            raise ValueError(f"the image size must be whole and at least 1, or None, got {self.image_size!r}")
+        check_value("image_size", self.image_size, int | None, Bounds(least=1, most=MOST_SIDE))
+        check_value("weights_sha256", self.weights_sha256, str | None)
 
     @property
     def operations(self) -> tuple[str, ...]:
@@ -98,18 +95,3 @@ class Genotype:
             raise ValueError(f"is damaged: {error} is missing") from error
         except (TypeError, AttributeError, ValueError, OverflowError) as error:
             raise ValueError(f"is damaged: {error}") from error
-
-
-def _check_sizes(network: NetworkSpec) -> None:
-    sizes = [network.in_channels, network.classes, network.stem_channels]
-    sizes += [size for block in network.blocks for size in (block.in_channels, block.out_channels, block.stride)]
-    for size in sizes:
-        if type(size) is not int or size < 1:
-            raise ValueError(f"channels, classes and strides must be whole and at least 1, got {size!r}")
-    if not network.blocks:
-        raise ValueError("there are no blocks")
-    channels = network.stem_channels
-    for i, block in enumerate(network.blocks):
-        if block.in_channels != channels:
-            raise ValueError(f"block {i} takes {block.in_channels} channels, but is given {channels}")
-        channels = block.out_channels

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from asose_fast.bounds import MOST_CHANNELS, MOST_LAYERS, Bounds, check_value
 from asose_fast.config import SpaceConfig
 from asose_fast.space.block import BlockSpec, EvolvableBlock
 from asose_fast.space.candidates import build_candidate
@@ -42,9 +43,28 @@ class NetworkSpec:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> NetworkSpec:
-        """The inverse of `to_dict`. Raises KeyError or TypeError where a field is missing or unknown."""
+        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError where something is missing or wrong."""
         blocks = tuple(BlockSpec(**{**b, "candidates": tuple(b["candidates"])}) for b in values["blocks"])
-        return NetworkSpec(**{**values, "blocks": blocks})
+        spec = NetworkSpec(**{**values, "blocks": blocks})
+        spec.check()
+        return spec
+
+    def check(self) -> None:
+        """Raises ValueError for what is no network."""
+        sizes = Bounds(least=1, most=MOST_CHANNELS)
+        for name in ("in_channels", "classes", "stem_channels"):
+            check_value(name, getattr(self, name), int, sizes)
+        if not 1 <= len(self.blocks) <= MOST_LAYERS:
+            raise ValueError(f"there must be 1 to {MOST_LAYERS} blocks, got {len(self.blocks)}")
+        channels = self.stem_channels
+        for i, block in enumerate(self.blocks):
+            for name in ("in_channels", "out_channels"):
+                check_value(f"{name} of block {i}", getattr(block, name), int, sizes)
+            check_value(f"stride of block {i}", block.stride, int, Bounds(least=1, most=2))
+            check_value(f"project of block {i}", block.project, bool)
+            if block.in_channels != channels:
+                raise ValueError(f"block {i} takes {block.in_channels} channels, but is given {channels}")
+            channels = block.out_channels
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers."""

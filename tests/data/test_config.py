@@ -29,19 +29,19 @@ def test_a_wrong_dataset_name_is_met_with_the_right_one(name, message):
 
 @pytest.mark.parametrize("fraction", [0, 1, -0.1, 1.5, math.nan])
 def test_valid_fraction_lies_between_0_and_1(fraction):
-    with pytest.raises(DataError, match="valid_fraction must lie between 0 and 1, both excluded, got"):
+    with pytest.raises(DataError, match="valid_fraction must be above 0 and below 1, got"):
         DataConfig(valid_fraction=fraction)
 
 
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"limit_train": 0}, "limit_train must be at least 1, or None, got 0"),
-        ({"limit_test": -3}, "limit_test must be at least 1, or None, got -3"),
+        ({"limit_train": 0}, "limit_train must be at least 1, at most 1000000000 and whole, or None, got 0"),
+        ({"limit_test": -3}, "limit_test must be at least 1, at most 1000000000 and whole, or None, got -3"),
         ({"dataset": "imagefolder:x", "image_size": 0}, "image_size must be at least 1"),
         ({"dataset": "cifar10", "image_size": 64}, "image_size resizes an imagefolder only: leave it None for cifar10"),
         ({"memory_limit_gb": math.nan}, "memory_limit_gb must be at least 0"),
-        ({"workers": -1}, "workers must be at least 0, got -1"),
+        ({"workers": -1}, "workers must be at least 0, at most 1024 and whole, got -1"),
     ],
 )
 def test_a_setting_out_of_range_is_named(setting, message):

@@ -259,6 +259,6 @@ def test_the_baseline_belongs_to_one_process():
 def test_bad_settings_are_refused():
     with pytest.raises(ValueError, match="gumbel_rao_samples must be at least 1"):
         make_config(gumbel_rao_samples=0)
-    with pytest.raises(ValueError, match="baseline_momentum must be below 1"):
+    with pytest.raises(ValueError, match="baseline_momentum must be at least 0 and below 1"):
         make_config(baseline_momentum=1.0)
     assert isinstance(make_estimator(make_config()).draw(make_selector(), "search"), Draw)

@@ -115,8 +115,8 @@ def test_a_stage_that_cannot_be_wider_is_said_and_the_run_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"growth_factor": 1.0}, r"growth_factor must be greater than 1 and finite, got 1\.0"),
-        ({"growth_factor": float("nan")}, "growth_factor must be greater than 1"),
+        ({"growth_factor": 1.0}, r"growth_factor must be above 1 and at most 100, got 1\.0"),
+        ({"growth_factor": float("nan")}, "growth_factor must be above 1"),
         ({"growth_noise": -0.1}, "growth_noise must be at least"),
         ({"opening_steps": 0}, "opening_steps must be at least 1"),
         ({"growth_kinds": ("wider", "wider")}, "growth_kinds must differ from each other, got wider, wider"),

@@ -186,9 +186,9 @@ def test_state_continues_an_opening():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"temperature_floor": 0.0}, "0 < temperature_floor <= temperature"),
-        ({"temperature": 0.05}, r"got 0\.1, 0\.05 and 0\.995"),
-        ({"temperature_decay": 1.5}, "temperature_decay <= 1"),
+        ({"temperature_floor": 0.0}, "temperature_floor must be above 0"),
+        ({"temperature": 0.05}, r"temperature_floor must be at most temperature \(0\.05\), got 0\.1"),
+        ({"temperature_decay": 1.5}, "temperature_decay must be above 0 and at most 1, got 1.5"),
         ({"warmup": "skip", "candidates": ("none",)}, "needs the candidate skip_connect; the space has none"),
     ],
 )

@@ -60,7 +60,7 @@ def _nasbench201(text: str) -> tuple[Edge, ...]:
     if len(nodes) != STEPS["nasbench201"]:
         raise ValueError(f"a NAS-Bench-201 architecture has 3 nodes, separated by +, got {len(nodes)}: {text}")
     for target, node in enumerate(nodes, start=INPUTS["nasbench201"]):
-        found = re.findall(r"([\w]+)~(\d+)", node)
+        found = re.findall(r"(\w+)~(\d)", node)
         if node != "|" + "".join(f"{name}~{source}|" for name, source in found) or [int(s) for _, s in found] != list(
             range(target)
         ):

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from asose_fast.bounds import MOST_CHANNELS, MOST_LAYERS, Bounds, check_value
 from asose_fast.config import SpaceConfig
 
 Kind = Literal["darts", "nasbench201"]
@@ -120,9 +121,10 @@ class CellNetworkSpec:
         """Raises ValueError for what is no network."""
         if self.kind not in STEPS:
             raise ValueError(f"kind must be one of {', '.join(STEPS)}, got {self.kind!r}")
-        for name in ("in_channels", "classes", "channels", "cells"):
-            if type(value := getattr(self, name)) is not int or value < 1:
-                raise ValueError(f"{name} must be whole and at least 1, got {value!r}")
+        for name in ("in_channels", "classes", "channels"):
+            check_value(name, getattr(self, name), int, Bounds(least=1, most=MOST_CHANNELS))
+        check_value("cells", self.cells, int, Bounds(least=1, most=MOST_LAYERS))
+        check_value("affine", self.affine, bool)
         first, last = INPUTS[self.kind], INPUTS[self.kind] + STEPS[self.kind] - 1
         for edge in self.edges:
             whole = type(edge.source) is int and type(edge.target) is int
@@ -130,5 +132,8 @@ class CellNetworkSpec:
                 raise ValueError(
                     f"no edge leads from node {edge.source!r} to node {edge.target!r} of a {self.kind} cell"
                 )
+        most, found = len(complete(self.kind, ())), max(len(self.normal), len(self.reduction))
+        if found > most:
+            raise ValueError(f"a {self.kind} cell has {most} edges at most, got {found}")
         if not self.normal or (self.kind == "darts") != bool(self.reduction):
             raise ValueError(f"a network of {self.kind} cells has edges in its normal cells, and darts in both kinds")

@@ -190,10 +190,13 @@ def test_schedule():
         (lambda: [], "at least one phase"),
         (lambda: [PhaseSpec("a", 1), PhaseSpec("a", 1)], "names of their own, got a, a"),
         (lambda: [PhaseSpec("a", 1, updates="weights", architecture="derived"), PhaseSpec("b", 1)], "put 'a' last"),
-        (lambda: [PhaseSpec("a", 0)], "'a' needs at least one epoch, got 0"),
+        (lambda: [PhaseSpec("a", 0)], "'a': epochs must be at least 1, at most 1000000 and whole, got 0"),
         (lambda: [PhaseSpec("a", 1, architecture="uniform")], "'a' updates alpha, which needs architecture='sampled'"),
         (lambda: [PhaseSpec("a", 1, updates="all")], "updates must be one of weights, alpha, both, got 'all'"),
-        (lambda: [PhaseSpec("a", 1, temperature=0.0)], "temperature must be positive and finite, got 0.0"),
+        (
+            lambda: [PhaseSpec("a", 1, temperature=0.0)],
+            "temperature must be above 0 and at most 1000000.0, or None, got 0.0",
+        ),
     ],
 )
 def test_schedules_that_cannot_be(make, message):

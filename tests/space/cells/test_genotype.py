@@ -95,7 +95,10 @@ def test_a_supernet_has_no_text():
     ("change", "message"),
     [
         ({"kind": "other"}, "kind must be one of"),
-        ({"channels": 0}, "channels must be whole"),
+        ({"channels": 0}, "channels must be at least 1, at most 1048576 and whole, got 0"),
+        ({"cells": 1_000_000_000}, "cells must be at least 1, at most 1000 and whole, got 1000000000"),
+        ({"affine": "yes"}, "affine must be true or false, got 'yes'"),
+        ({"normal": [{"target": 2, "source": 0, "candidates": ["none"]}] * 15}, "a darts cell has 14 edges at most"),
         ({"normal": []}, "has edges in its normal cells"),
         ({"reduction": []}, "darts in both kinds"),
         ({"normal": [{"target": 2, "source": 2, "candidates": ["none"]}]}, "no edge leads"),
