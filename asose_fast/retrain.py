@@ -20,8 +20,9 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 from rich.console import Console
 
-from asose_fast import checkpoint_folder, derived
+from asose_fast import checkpoint_folder, derived, files
 from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
+from asose_fast.config_file import ConfigFile
 from asose_fast.data import Data, load_data
 from asose_fast.data.config import DataConfig
 from asose_fast.search.device import device_named
@@ -57,7 +58,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "genotype", metavar="GENOTYPE", help="run folder, its genotype.json, or the text of a genotype of cells"
     )
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
     parser.add_argument("--out", type=str | None, help="folder to write; default: RUN/retrain-TIME")
     parser.add_class_arguments(RetrainConfig, as_group=False)
     return parser
@@ -69,8 +70,8 @@ def _architecture(word: str) -> tuple[Path | None, Spec | str]:
         return None, word
     path = Path(word)
     folder = path if path.is_dir() else path.parent
-    if path.is_file() and path.name != derived.GENOTYPE:
-        text = path.read_text(errors="replace")
+    if path.exists() and not path.is_dir() and path.name != derived.GENOTYPE:
+        text = files.read(path, files.MOST_SETTINGS).decode(errors="replace")
         if is_text(text):
             return None, text
     if not path.is_dir() and path.name != derived.GENOTYPE:

@@ -27,6 +27,7 @@ from rich.console import Console
 from asose_fast import checkpoint_folder, resume
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
+from asose_fast.config_file import ConfigFile
 from asose_fast.data import load_data
 from asose_fast.observers import (
     ConsoleMode,
@@ -66,7 +67,7 @@ class _Parser(ArgumentParser):
 def _parser() -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = _Parser(prog="python -m asose_fast.train", description=__doc__)
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
     parser.add_argument("--out", type=str | None, help="run folder to make; default: runs/<dataset>-<time>")
     parser.add_argument("--resume", type=str | None, help="run folder to go on with, under the settings it has")
     parser.add_argument(
@@ -121,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = _with_console(normalized(sys.argv[1:] if arguments is None else arguments))
     speaker, kept = "", ""
     try:
-        settings = _settings(words)
+        settings = _parser().parse_args(words)
         with together() as processes:
             if processes.count > 1:
                 speaker = f"process {processes.rank} of {processes.count}: "
@@ -142,14 +143,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, CheckpointError) as error:
         sys.stderr.write(f"error: {speaker}{error}\n")
     return EXIT_ERROR
-
-
-def _settings(words: Sequence[str]) -> Namespace:
-    """The options of the command line. Raises ValueError for a file that the parser does not refuse by itself."""
-    try:
-        return _parser().parse_args(words)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"the file of --config cannot be read as YAML: {error}") from error
 
 
 def warn(message: str) -> None:
