@@ -23,9 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="the network takes values from 0 to 1 and normalises them itself",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
     given = parser.parse_args(arguments)
+    options = {"with_normalization": given.with_normalization, "overwrite": given.overwrite}
     try:
-        exported = export(given.run, given.format, given.out, with_normalization=given.with_normalization)
+        exported = export(given.run, given.format, given.out, **options)
     except (ValueError, OSError, ExportError, CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.report import figures, page
+from asose_fast.report.own import require_own
 from asose_fast.report.run import read
 
 
@@ -20,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--figures", metavar="FOLDER", help="also write each figure as SVG and, with resvg_py installed, as PNG"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that no report has written")
     given = parser.parse_args(arguments)
     try:
         runs = [read(Path(name)) for name in given.runs]
@@ -29,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             named = list(zip(page.label(runs), runs, strict=True))
             out, text, drawn = Path("comparison.html"), page.compare(runs), figures.compared(named)
         out = Path(given.out or out)
+        if not given.overwrite:
+            require_own([out, *(figures.paths(drawn, Path(given.figures)) if given.figures else [])])
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text.encode(errors="replace"))
         written = figures.write(drawn, Path(given.figures)) if given.figures else []
