@@ -88,7 +88,8 @@ def derive(
     bounds = {"derive_max_parameters": max_parameters, "derive_max_flops": max_flops}
     given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
     config = dataclasses.replace(config, **given)
-    trainer.budget = keeper = BudgetKeeper(config, data.image_size)
+    told = (_name("max_parameters", max_parameters), _name("max_flops", max_flops))
+    trainer.budget = keeper = BudgetKeeper(config, data.image_size, told)
     path = trainer.best_path()  # a budget that cannot be kept is refused before the long part
     if method == "validation":
         path = trainer.final_path(among or config.derive_among or AMONG)
@@ -101,6 +102,11 @@ def derive(
     trainer.calibrate(network)
     batches = data.valid.batches(0, shuffle=False, augment=False)
     return Derived(network.eval(), cost_of(network.spec, data.image_size), accuracy(network, batches), data, config)
+
+
+def _name(option: str, given: int | None) -> str:
+    """Of a bound: of the option where it is given, else of the run's setting."""
+    return f"derive_{option}" if given is None else option
 
 
 def _supernet(run: Path) -> Resumable:
