@@ -6,6 +6,7 @@ what torch.save gave.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from asose_fast import files
 
 MAGIC = b"asose_fast checkpoint\n"
 VERSION = 2
@@ -42,8 +45,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
-        kept = "; the file that was there is unharmed" if path.exists() else ""
+        with contextlib.suppress(OSError):  # what cannot be written to may not be cleared up either
+            temporary.unlink(missing_ok=True)
+        kept = "; the file that was there is unharmed" if os.path.exists(path) else ""
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}{kept}") from error
 
 
@@ -80,10 +84,10 @@ def load(path: Path) -> dict[str, Any]:
     Raises DamagedCheckpointError for an unreadable, truncated, changed or foreign file, and CheckpointError for a
     missing one or one of another version.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {path}")
     try:
-        content = path.read_bytes()
+        content = files.read(path, files.MOST_TENSORS)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no checkpoint {path}") from error
     except OSError as error:
         raise DamagedCheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
     version, _, pickled = _checked(path, content).partition(b"\n")

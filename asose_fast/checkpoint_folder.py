@@ -54,6 +54,11 @@ def holds_checkpoints(folder: Path) -> bool:
     return any(folder.glob("*.pt"))
 
 
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint by its name, be it good or damaged; None where none has such a name."""
+    return next(iter(_newest_first(folder)), None)
+
+
 def position(path: Path) -> tuple[int, int]:
     """Epochs completed and steps of the next, from the name of a checkpoint."""
     match = _NAME.fullmatch(path.name)

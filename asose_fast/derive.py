@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,8 @@ import torch
 import yaml
 from torch import Tensor
 
-from asose_fast import checkpoint, resume
+from asose_fast import checkpoint, resume, run_folder
+from asose_fast.bounds import MOST_COST, Bounds, check_value
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import Data, load_data
@@ -75,8 +77,11 @@ def derive(
         CheckpointError, DataError: the run cannot be read; BudgetError: no network costs so little; ValueError: `among`
             is given to another method, or is below 1.
     """
-    if among is not None and (method != "validation" or among < 1):
-        raise ValueError(f"among is a number from 1 of the method validation, got {among} for {method}")
+    if among is not None and method != "validation":
+        raise ValueError(f"among is a number of the method validation, got {among} for {method}")
+    check_value("among", among, int | None, Bounds(least=1, most=10**5))
+    for name, bound in (("max_parameters", max_parameters), ("max_flops", max_flops)):
+        check_value(name, bound, int | None, Bounds(least=1, most=MOST_COST))
     resumable = _supernet(Path(run))
     config, place = resumable.config, torch.device(device)
     data = load_data(config, config.batch_size, config.seed, place)
@@ -85,7 +90,8 @@ def derive(
     bounds = {"derive_max_parameters": max_parameters, "derive_max_flops": max_flops}
     given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
     config = dataclasses.replace(config, **given)
-    trainer.budget = keeper = BudgetKeeper(config, data.image_size)
+    told = (_name("max_parameters", max_parameters), _name("max_flops", max_flops))
+    trainer.budget = keeper = BudgetKeeper(config, data.image_size, told)
     path = trainer.best_path()  # a budget that cannot be kept is refused before the long part
     if method == "validation":
         path = trainer.final_path(among or config.derive_among or AMONG)
@@ -100,13 +106,18 @@ def derive(
     return Derived(network.eval(), cost_of(network.spec, data.image_size), accuracy(network, batches), data, config)
 
 
+def _name(option: str, given: int | None) -> str:
+    """Of a bound: of the option where it is given, else of the run's setting."""
+    return f"derive_{option}" if given is None else option
+
+
 def _supernet(run: Path) -> Resumable:
     kept = run / "checkpoints" / "supernet.pt"
-    if kept.is_file():
-        state = checkpoint.load(kept)
-        return Resumable(kept, Config.from_dict(state["config"]), state)
+    if os.path.lexists(kept):
+        return resume.resumable(kept, checkpoint.load(kept))
     resumable = resume.read(run, warn)
-    if resumable.state["progress"]["phase"] == "optimize":
+    progress = resumable.state.get("progress")
+    if isinstance(progress, dict) and progress.get("phase") == "optimize":
         raise CheckpointError(f"{run} has no supernet any more: {kept} is missing, and the network is derived already")
     return resumable
 
@@ -125,6 +136,15 @@ def _mixture_accuracy(trainer: Trainer, weights: Tensor) -> float:
     return correct / images
 
 
+def _write(found: Derived, out: Path) -> None:
+    """Raises OSError, ValueError and CheckpointError."""
+    run_folder.clear(out)
+    settings = yaml.safe_dump(found.config.to_dict(), sort_keys=False)
+    write_atomically(out / "config.yaml", settings.encode())  # what retrain takes its data from
+    data = found.data
+    save(out, found.network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
+
+
 @unfailing_streams()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Derives, saves and prints. Returns the exit status: 0, or 2 after an error."""
@@ -136,17 +156,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--max_parameters", "--max-parameters", help="of the network", **bound)
     parser.add_argument("--max_flops", "--max-flops", help="of the network, for one image", **bound)
     parser.add_argument("--out", metavar="FOLDER", help="folder to write; default: RUN/derived-METHOD")
+    parser.add_argument("--overwrite", action="store_true", help="replace what --out holds of a run or a derivation")
     given = parser.parse_args(arguments)
     run = given_path(given.run)
     out = given_path(given.out or run / f"derived-{given.method}")
     try:
+        if out.resolve() == run.resolve():
+            raise ValueError(f"--out {out} is the run itself, whose trained network would be lost: give another folder")
         bounds = {"max_parameters": given.max_parameters, "max_flops": given.max_flops}
-        found = derive(run, given.method, among=given.among, **bounds)
-        out.mkdir(parents=True, exist_ok=True)
-        data = found.data
-        settings = yaml.safe_dump(found.config.to_dict(), sort_keys=False)
-        write_atomically(out / "config.yaml", settings.encode())  # what retrain takes its data from
-        save(out, found.network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
+        with run_folder.claimed(out):
+            if not given.overwrite:
+                run_folder.require_empty(out)
+            found = derive(run, given.method, among=given.among, **bounds)
+            _write(found, out)
     except (ValueError, OSError, CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from asose_fast import files
 from asose_fast.checkpoint import write_atomically, write_json
 from asose_fast.checkpoint_folder import holds_checkpoints
 from asose_fast.space.build import Supernet, build
@@ -49,6 +50,7 @@ def load(run: str | Path) -> Supernet:
 
     Raises:
         FileNotFoundError: the folder holds no finished run.
+        OSError: a file cannot be read, or is none.
         ValueError: the genotype or the weights are damaged, foreign, or not of one run; the message names the file.
     """
     return load_weights(run, load_genotype(run))
@@ -57,10 +59,7 @@ def load(run: str | Path) -> Supernet:
 def load_genotype(run: str | Path) -> Genotype:
     """What `genotype.json` of a run folder says. Raises as `load`."""
     path = _existing(Path(run) / GENOTYPE)
-    try:
-        values = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged or no JSON ({error})") from error
+    values = files.read_json(path)
     try:
         return Genotype.from_dict(values)
     except ValueError as error:
@@ -70,7 +69,7 @@ def load_genotype(run: str | Path) -> Genotype:
 def load_weights(run: str | Path, genotype: Genotype) -> Supernet:
     """The network of `genotype` with the weights of a run folder, in evaluation mode. Raises as `load`."""
     path = _existing(Path(run) / WEIGHTS)
-    content = path.read_bytes()
+    content = files.read(path, files.MOST_TENSORS)
     if genotype.weights_sha256 not in (None, hashlib.sha256(content).hexdigest()):
         raise ValueError(f"{path} is damaged, or not what {GENOTYPE} beside it was written with")
     try:
@@ -85,7 +84,7 @@ def load_weights(run: str | Path, genotype: Genotype) -> Supernet:
 
 
 def _existing(path: Path) -> Path:
-    if path.is_file():
+    if os.path.lexists(path):
         return path
     unfinished = holds_checkpoints(path.parent / "checkpoints")
     command = f"python -m asose_fast.train --resume {shlex.quote(str(path.parent))}"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -20,8 +21,9 @@ import yaml
 from jsonargparse import ArgumentParser, set_parsing_settings
 from rich.console import Console
 
-from asose_fast import checkpoint_folder, derived
+from asose_fast import checkpoint_folder, derived, files, run_folder
 from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
+from asose_fast.config_file import ConfigFile
 from asose_fast.data import Data, load_data
 from asose_fast.data.config import DataConfig
 from asose_fast.paths import given_path
@@ -45,9 +47,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder, architecture = _architecture(parser.parse_args(words).genotype)
         parser.set_defaults(_data_settings(folder))
         settings = parser.parse_args(words)
+        if not settings.dataset:
+            raise ValueError(f"there is no {folder}/config.yaml that says which images it is of: give --dataset")
         config = RetrainConfig(**{field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)})
         name = f"retrain-{time.strftime('%Y%m%d-%H%M%S')}"
-        _run(config, architecture, given_path(settings.out or (folder or Path("runs")) / name), make_console())
+        new = (folder or Path("runs")) / name
+        with run_folder.claimed(given_path(settings.out or new), new=settings.out is None) as out:
+            _check_out(out, folder, settings.overwrite)
+            _run(config, architecture, out, make_console(), settings.overwrite)
     except (ValueError, OSError, CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")
         return EXIT_ERROR
@@ -60,8 +67,14 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "genotype", metavar="GENOTYPE", help="run folder, its genotype.json, or the text of a genotype of cells"
     )
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
     parser.add_argument("--out", type=str | None, help="folder to write; default: RUN/retrain-TIME")
+    parser.add_argument(
+        "--overwrite",
+        type=bool,
+        default=False,
+        help="begin anew though --out is not empty, and replace what a run or a training has left there",
+    )
     parser.add_class_arguments(RetrainConfig, as_group=False)
     return parser
 
@@ -72,8 +85,8 @@ def _architecture(word: str) -> tuple[Path | None, Spec | str]:
         return None, word
     path = given_path(word)
     folder = path if path.is_dir() else path.parent
-    if path.is_file() and path.name != derived.GENOTYPE:
-        text = path.read_text(errors="replace")
+    if path.exists() and not path.is_dir() and path.name != derived.GENOTYPE:
+        text = files.read(path, files.MOST_SETTINGS).decode(errors="replace")
         if is_text(text):
             return None, text
     if not path.is_dir() and path.name != derived.GENOTYPE:
@@ -91,25 +104,45 @@ def _spec(architecture: Spec | str, config: RetrainConfig, data: Data) -> Spec:
 
 
 def _data_settings(folder: Path | None) -> dict[str, Any]:
-    """Those of the run in `folder`, which hold where no option says otherwise."""
-    if folder is None or not (folder / "config.yaml").is_file():
+    """Those of the run in `folder`, which hold where no option says otherwise; no dataset where it does not say."""
+    if folder is None:
         return {}
-    run = yaml.safe_load((folder / "config.yaml").read_text())
-    return {field.name: run[field.name] for field in dataclasses.fields(DataConfig) if field.name in run}
+    path, names = folder / "config.yaml", [field.name for field in dataclasses.fields(DataConfig)]
+    if not os.path.lexists(path):
+        return {"dataset": ""}
+    run = files.read_settings(path)
+    if missing := [name for name in names if name not in run]:
+        raise ValueError(f"{path} is damaged: {', '.join(missing)} of the images are missing")
+    values = {name: run[name] for name in names}
+    try:
+        DataConfig(**values)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    return values
 
 
-def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Console) -> None:
+def _check_out(out: Path, run: Path | None, overwrite: bool) -> None:
+    """Raises ValueError for the run itself, and FileExistsError for a folder with something else than a training."""
+    if run is not None and out.resolve() == run.resolve():
+        raise ValueError(f"--out {out} is the run whose architecture is trained: give another folder")
+    if not overwrite and not checkpoint_folder.holds_checkpoints(out / "checkpoints"):
+        run_folder.require_empty(out)
+
+
+def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Console, overwrite: bool) -> None:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = device_named(config.device)
     data = load_data(config, config.batch_size, config.seed, device)
     retrainer = Retrainer(config, _spec(architecture, config, data), data, device)
     checkpoints = out / "checkpoints"
+    if overwrite:
+        run_folder.clear(out)
     if checkpoint_folder.holds_checkpoints(checkpoints):
         path, state = checkpoint_folder.load_newest(checkpoints, warn)
         try:
             retrainer.load_state_dict(state)
-        except (CheckpointError, KeyError, RuntimeError) as error:
+        except Exception as error:  # the file is whole, but not what a training wrote
             raise CheckpointError(f"cannot go on from {path}: {error}") from error
         console.print(f"going on after {len(retrainer.history)} of {config.epochs} epochs", soft_wrap=True)
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -129,6 +162,8 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
     retrainer.run(tell, checkpoints)
     network = retrainer.network.eval()
     test_accuracy = retrainer.test_accuracy()
+    images = {field.name: getattr(config, field.name) for field in dataclasses.fields(DataConfig)}
+    write_atomically(out / "config.yaml", yaml.safe_dump(images, sort_keys=False).encode())  # for a further training
     derived.save(out, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
     parameters = sum(p.numel() for p in network.parameters())
     last = retrainer.history[-1]

@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -25,9 +25,10 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from rich.console import Console
 
-from asose_fast import checkpoint_folder, resume
+from asose_fast import checkpoint_folder, resume, run_folder
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
+from asose_fast.config_file import ConfigFile
 from asose_fast.data import load_data
 from asose_fast.observers import ConsoleObserver, MetricsObserver, health_table, tensorboard
 from asose_fast.paths import given_path
@@ -62,7 +63,7 @@ class _Parser(ArgumentParser):
 def _parser() -> ArgumentParser:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     parser = _Parser(prog="python -m asose_fast.train", description=__doc__)
-    parser.add_argument("--config", action="config", help="YAML file with any of the options below")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
     parser.add_argument("--out", type=str | None, help="run folder to make; default: runs/<dataset>-<time>")
     parser.add_argument("--resume", type=str | None, help="run folder to go on with, under the settings it has")
     parser.add_argument(
@@ -70,6 +71,12 @@ def _parser() -> ArgumentParser:
         type=bool,
         default=False,
         help="go on with the run that --out holds, which must have these settings; where there is none, begin it",
+    )
+    parser.add_argument(
+        "--overwrite",
+        type=bool,
+        default=False,
+        help="begin the run though --out is not empty, and replace what a run has left there",
     )
     parser.add_argument(
         "--console",
@@ -83,7 +90,7 @@ def _parser() -> ArgumentParser:
 
 
 _SWITCHES = {f"--{field.name}" for field in dataclasses.fields(Config) if field.type in (bool, "bool")}
-_SWITCHES.add("--resume_if_there")
+_SWITCHES |= {"--resume_if_there", "--overwrite"}
 
 
 def normalized(words: Sequence[str]) -> list[str]:
@@ -118,12 +125,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = _with_console(normalized(sys.argv[1:] if arguments is None else arguments))
     speaker, kept = "", ""
     try:
-        settings = _settings(words)
-        with together() as processes:
+        settings = _parser().parse_args(words)
+        with together() as processes, ExitStack() as held:
             if processes.count > 1:
                 speaker = f"process {processes.rank} of {processes.count}: "
             console = make_console(settings.console, speaks=processes.first)
-            folder, config, resumable = processes.from_first(lambda: _begin(settings, words))
+            folder, config, resumable = processes.from_first(lambda: _begin(settings, words, held))
             kept = f"The last good checkpoint is kept in {folder / 'checkpoints'}"
             try:
                 status = _run(config, folder, resumable, console, processes)
@@ -141,14 +148,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_ERROR
 
 
-def _settings(words: Sequence[str]) -> Namespace:
-    """The options of the command line. Raises ValueError for a file that the parser does not refuse by itself."""
-    try:
-        return _parser().parse_args(words)
-    except (UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"the file of --config cannot be read as YAML: {error}") from error
-
-
 def warn(message: str) -> None:
     """Says what does not end the run."""
     sys.stderr.write(f"warning: {message}\n")
@@ -159,46 +158,52 @@ def _command_to_resume(folder: Path, processes: Processes) -> str:
     return f"{command} -m asose_fast.train --resume {shlex.quote(str(folder))}"
 
 
-def _begin(settings: Namespace, words: Sequence[str]) -> tuple[Path, Config, Resumable | None]:
-    """The run folder, the settings and, of a run that goes on, what it goes on from."""
+def _begin(settings: Namespace, words: Sequence[str], held: ExitStack) -> tuple[Path, Config, Resumable | None]:
+    """The run folder, which `held` claims, the settings and, of a run that goes on, what it goes on from."""
     if settings.resume is not None:
         given = [word for word in words if not word.startswith("--console=")]
         if settings.config or len(given) > 2 - ("=" in given[0]):
             raise ValueError("--resume takes its settings from the run: give no other option")
-        return _resumed(given_path(settings.resume))
+        folder = resume.folder_of(given_path(settings.resume))
+        if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
+            held.enter_context(run_folder.claimed(folder))
+        return _resumed(folder)
     values: dict[str, Any] = {f.name: settings[f.name] for f in dataclasses.fields(Config)}
     config = Config.from_dict(values)
-    kind = config.dataset.partition(":")[0]
-    folder = given_path(settings.out or f"runs/{kind}-{time.strftime('%Y%m%d-%H%M%S')}")
-    if not settings.resume_if_there:
-        if int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
-            raise ValueError(
-                "torchrun --max-restarts gives this command again after a failure: add --out FOLDER --resume_if_there, "
-                "so that it goes on with its run"
-            )
-        if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
-            quoted = shlex.quote(str(folder))
-            raise ValueError(f"{folder} holds a run already: resume it with --resume {quoted}, or give another --out")
-    elif settings.out is None:
+    if settings.resume_if_there and settings.out is None:
         raise ValueError("--resume_if_there needs --out FOLDER, the run to look for")
-    elif checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
-        resumed = _resumed(folder)
-        _check_same_settings(folder, resumed[1], config)
-        return resumed
+    if not settings.resume_if_there and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
+        raise ValueError(
+            "torchrun --max-restarts gives this command again after a failure: add --out FOLDER --resume_if_there, "
+            "so that it goes on with its run"
+        )
+    if settings.out is None:
+        name = f"{config.dataset.partition(':')[0]}-{time.strftime('%Y%m%d-%H%M%S')}"
+        return held.enter_context(run_folder.claimed(Path("runs") / name, new=True)), config, None
+    folder = held.enter_context(run_folder.claimed(given_path(settings.out)))
+    if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
+        if settings.resume_if_there:
+            resumed = _resumed(folder)
+            _check_same_settings(folder, resumed[1], config)
+            return resumed
+        if not settings.overwrite:
+            raise ValueError(
+                f"{folder} holds a run already: resume it with --resume {shlex.quote(str(folder))}, or give another "
+                "--out, or --overwrite to replace it"
+            )
+    if not settings.overwrite:
+        run_folder.require_empty(folder)
     return folder, config, None
 
 
 def _resumed(folder: Path) -> tuple[Path, Config, Resumable]:
     resumable = resume.read(folder, warn)
+    resume.check_settings(folder, resumable.config)
     return folder, resumable.config, resumable
 
 
 def _check_same_settings(folder: Path, there: Config, here: Config) -> None:
-    ours = here.to_dict()
-    unlike = [
-        f"{name} {value} there, {ours[name]} here" for name, value in there.to_dict().items() if value != ours[name]
-    ]
-    if unlike:
+    if unlike := resume.differences(there.to_dict(), here.to_dict()):
         raise ValueError(f"{folder} holds a run of other settings: {'; '.join(unlike)}. Give another --out")
 
 
@@ -218,9 +223,10 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         done = f"{trainer.progress.epoch} of {trainer.epochs} epochs"
         console.print(f"resuming {folder} after {done} and {trainer.progress.step} steps", soft_wrap=True)
     else:
-        processes.from_first(lambda: _make_folder(config, folder))
+        processes.from_first(lambda: _clear(folder))
         trainer.save("last")  # from here on the run can be resumed, whenever it ends
         console.print(f"run folder: {folder}", soft_wrap=True)
+    processes.from_first(lambda: _write_settings(config, folder))
     processes.from_first(lambda: metrics.restore(trainer.history))
     several = f"{processes.count} processes of " if processes.count > 1 else ""
     console.print(
@@ -253,8 +259,13 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     return 0
 
 
-def _make_folder(config: Config, folder: Path) -> None:
+def _clear(folder: Path) -> None:
+    """Makes room for a run: it has been found that nothing is there, or that it may be replaced."""
+    run_folder.clear(folder)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+
+
+def _write_settings(config: Config, folder: Path) -> None:
     write_atomically(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
 
 

@@ -138,3 +138,18 @@ def with_thread_counts(function: Callable[[], T]) -> list[T]:
         torch.set_num_threads(threads)
         results.append(function())
     return results
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file of a folder."""
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refused(capsys: pytest.CaptureFixture[str], main: Callable[[list[str]], int], *arguments: object) -> str:
+    """The one error with which a command ends."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    error = capsys.readouterr().err
+    (line,) = (line for line in error.splitlines() if not line.startswith("warning: "))
+    assert line.startswith("error: ")
+    return line

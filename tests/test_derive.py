@@ -53,7 +53,7 @@ def test_validation_chooses_among_likely_architectures(run):
     bound = derive(run).cost.flops - 1
     assert derive(run, "validation", among=6, max_flops=bound).cost.flops <= bound
     for among, method in ((3, "argmax"), (0, "validation")):
-        with pytest.raises(ValueError, match="among is a number from 1 of the method validation"):
+        with pytest.raises(ValueError, match=r"among (is a number of the method validation|must be at least 1)"):
             derive(run, method, among=among)
 
 
@@ -88,7 +88,7 @@ def test_the_command_says_what_is_wrong(run, tmp_path, capsys):
     assert derive_module.main([str(tmp_path / "nowhere")]) == 2
     assert "no checkpoint" in capsys.readouterr().err
     assert derive_module.main([str(run), "--max-flops", "1"]) == 2
-    assert "derive_max_flops = 1 (the least is" in capsys.readouterr().err
+    assert "error: no network of this space is within max_flops = 1 (the least is" in capsys.readouterr().err
 
 
 def test_a_run_that_has_not_ended_is_derived_from_its_newest_checkpoint(tmp_path):

@@ -10,7 +10,9 @@ import types
 
 import jsonargparse
 import pytest
+import yaml
 
+from asose_fast.config import Config
 from asose_fast.ops import registry
 from asose_fast.space import BlockSpec
 from tests.export.networks import make_derived, make_run
@@ -50,6 +52,7 @@ def test_every_block_runs(name, tmp_path, monkeypatch, capsys):
         for needed in ("onnx", "onnxscript", "onnxruntime"):
             pytest.importorskip(needed)
     make_run(tmp_path / "run", make_derived([BlockSpec(("sep_conv_3x3",), 4, 8, 2)], 1, 10), image_size=8)
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(Config().to_dict()))
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_MODULES", dict(registry._MODULES))  # a page may register an operator

@@ -81,6 +81,7 @@ def test_a_job_outlives_a_killed_process_and_stops_when_told(tmp_path):
     newest, state = checkpoint_folder.load_newest(folder / "checkpoints", pytest.fail)
     state["config"]["search_epochs"] = state["progress"]["epoch"] + 1
     checkpoint.save(newest, state)
+    (folder / "config.yaml").unlink()  # which would contradict it
     assert main(["--resume", str(folder)]) == 0
     assert json.loads((folder / "summary.json").read_text())["processes"] == 1
     assert epochs(folder) == state["progress"]["epoch"] + 4

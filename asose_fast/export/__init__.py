@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
+from asose_fast import run_folder
 from asose_fast.checkpoint import write_atomically
 from asose_fast.derived import load_genotype, load_weights
 from asose_fast.export import module, onnx, pt2
@@ -51,7 +52,12 @@ class Exported:
 
 
 def export(
-    run: str | Path, format: Format, out: str | Path | None = None, *, with_normalization: bool = False
+    run: str | Path,
+    format: Format,
+    out: str | Path | None = None,
+    *,
+    with_normalization: bool = False,
+    overwrite: bool = False,
 ) -> Exported:
     """Writes the derived network of a run folder in another format, once it was seen to be the same function.
 
@@ -61,9 +67,12 @@ def export(
             "pt2": for torch.export.load; "onnx": for ONNX Runtime and others. All take any number of images.
         out: the file to write; model.py, model.pt2 or model.onnx in the run folder where it is left out.
         with_normalization: whether it takes values from 0 to 1 and normalises them itself.
+        overwrite: whether files that are there may be replaced.
 
     Raises:
         FileNotFoundError: the folder holds no finished run.
+        FileExistsError: a file is there already.
+        BlockingIOError: another process is writing it.
         ValueError: an unknown format, an `out` of another ending, or a run that is damaged.
         ExportError: a package is missing, or the exported network is not the same function. No file is written then.
         CheckpointError: a file cannot be written.
@@ -79,8 +88,16 @@ def export(
     if missing:
         raise ExportError(f"format {format} needs {', '.join(missing)}: pip install {' '.join(missing)}")
     genotype = load_genotype(run)
-    network = load_weights(run, genotype)
+    with run_folder.claimed_file(path):
+        if not overwrite:
+            run_folder.require_absent([path] if traced else [path.with_suffix(module.WEIGHTS), path])
+        return _export(run, genotype, traced, path, with_normalization)
 
+
+def _export(
+    run: str | Path, genotype: Genotype, traced: _Traced | None, path: Path, with_normalization: bool
+) -> Exported:
+    network = load_weights(run, genotype)
     files: dict[str, bytes] = {}
     if isinstance(network, CellNetwork):
         if traced is None:
@@ -97,7 +114,6 @@ def export(
         function = traced.decode(files)
     difference = largest_difference(network, function, genotype, with_normalization)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     paths = {path.with_suffix(ending): content for ending, content in files.items()}
     for file, content in reversed(paths.items()):  # the weights first: no module is ever without them
         write_atomically(file, content)

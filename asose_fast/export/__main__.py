@@ -26,10 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="store_true",
         help="the network takes values from 0 to 1 and normalises them itself",
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
     given = parser.parse_args(arguments)
+    options = {"with_normalization": given.with_normalization, "overwrite": given.overwrite}
     out = None if given.out is None else given_path(given.out)
     try:
-        exported = export(given_path(given.run), given.format, out, with_normalization=given.with_normalization)
+        exported = export(given_path(given.run), given.format, out, **options)
     except (ValueError, OSError, ExportError, CheckpointError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

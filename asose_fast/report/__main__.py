@@ -10,6 +10,7 @@ from pathlib import Path
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.paths import given_path
 from asose_fast.report import figures, page
+from asose_fast.report.own import require_own
 from asose_fast.report.run import read
 from asose_fast.terminal import unfailing_streams
 
@@ -23,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--figures", metavar="FOLDER", help="also write each figure as SVG and, with resvg_py installed, as PNG"
     )
+    parser.add_argument("--overwrite", action="store_true", help="replace files that no report has written")
     given = parser.parse_args(arguments)
     try:
         folders = [given_path(name) for name in given.runs]
@@ -33,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             named = list(zip(page.label(runs), runs, strict=True))
             out, text, drawn = Path("comparison.html"), page.compare(runs), figures.compared(named)
         out = given_path(given.out or out)
+        if not given.overwrite:
+            require_own([out, *(figures.paths(drawn, given_path(given.figures)) if given.figures else [])])
         out.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(out, text.encode(errors="replace"))
         written = figures.write(drawn, given_path(given.figures)) if given.figures else []

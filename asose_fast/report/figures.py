@@ -201,16 +201,20 @@ def write(figures: Sequence[Figure], folder: Path) -> list[Path]:
     Returns the paths. Raises OSError and CheckpointError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for figure in figures:
+    written = paths(figures, folder)
+    for figure, path in zip(figures, written[: len(figures)], strict=True):
         drawn = figure.draw(WIDE)
-        path = folder / f"{figure.name}.svg"
         write_atomically(path, _styled(drawn, palette.variables() + svg.STYLE).encode())
-        paths.append(path)
-        if importlib.util.find_spec("resvg_py"):
-            paths.append(path.with_suffix(".png"))
-            write_atomically(paths[-1], _png(palette.written_out(_styled(drawn, svg.STYLE), "light")))
-    return paths
+        if path.with_suffix(".png") in written:
+            write_atomically(path.with_suffix(".png"), _png(palette.written_out(_styled(drawn, svg.STYLE), "light")))
+    return written
+
+
+def paths(figures: Sequence[Figure], folder: Path) -> list[Path]:
+    """The files that `write` writes: the SVGs, and behind them the PNGs."""
+    drawings = [folder / f"{figure.name}.svg" for figure in figures]
+    images = [path.with_suffix(".png") for path in drawings] if importlib.util.find_spec("resvg_py") else []
+    return drawings + images
 
 
 def _png(drawn: str) -> bytes:

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-import yaml
 
-from asose_fast import checkpoint_folder
+from asose_fast import checkpoint_folder, files
 from asose_fast.config import Config, PhaseConfig
 from asose_fast.report.epochs import LARGEST, Epoch, parse
 from asose_fast.search.phases import Phase, plan
@@ -110,11 +109,10 @@ def read(folder: Path, *, checkpoints: bool = True) -> Run:
     if not any((folder / name).exists() for name in FILES):
         raise ValueError(f"{folder} is no run folder: it has none of {', '.join(FILES)}")
     run = Run(folder.resolve().name or str(folder), "unfinished")
-    run.config = _read(folder / "config.yaml", yaml.safe_load, run.problems) or {}
-    run.summary = _read(folder / "summary.json", json.loads, run.problems, needed=False) or {}
-    run.genotype = (
-        _read(folder / "genotype.json", json.loads, run.problems, needed=bool(run.summary) and not run.choices) or {}
-    )
+    run.config = _read(folder / "config.yaml", files.parse_yaml, files.MOST_SETTINGS, run.problems) or {}
+    run.summary = _read(folder / "summary.json", json.loads, files.MOST_RESULT, run.problems, needed=False) or {}
+    derived = bool(run.summary) and not run.choices
+    run.genotype = _read(folder / "genotype.json", json.loads, files.MOST_RESULT, run.problems, needed=derived) or {}
     run.state = "finished" if run.summary else "unfinished"
     run.epochs = _epochs(folder / "metrics.jsonl", run.problems)
     if checkpoints:
@@ -123,10 +121,10 @@ def read(folder: Path, *, checkpoints: bool = True) -> Run:
 
 
 def _read(
-    path: Path, decode: Callable[[str], Any], problems: list[str], *, needed: bool = True
+    path: Path, decode: Callable[[bytes], Any], most: int, problems: list[str], *, needed: bool = True
 ) -> dict[str, Any] | None:
     try:
-        values = decode(path.read_text())
+        values = decode(files.read(path, most))
     except FileNotFoundError:
         if needed:
             problems.append(f"{path.name} is missing")
@@ -134,7 +132,7 @@ def _read(
     except OSError as error:
         problems.append(f"{path.name} cannot be read: {error.strerror or error}")
         return None
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         problems.append(f"{path.name} is damaged: {str(error).splitlines()[0]}")
         return None
     if not isinstance(values, dict):
@@ -145,7 +143,7 @@ def _read(
 
 def _epochs(path: Path, problems: list[str]) -> list[Epoch]:
     try:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = files.read(path, files.MOST_METRICS).decode(errors="replace").splitlines()
     except OSError as error:
         problems.append(f"{path.name} cannot be read: {error.strerror or error}")
         return []
@@ -181,7 +179,7 @@ def _read_checkpoint(folder: Path, run: Run) -> None:
 
 
 def _choice(config: Config, state: dict[str, Any]) -> Choice:
-    selector = Selector(config, state["candidates"], len(state["alpha"]), config.seed, torch.device("cpu"))
+    selector = Selector(config, state["candidates"], 1, config.seed, torch.device("cpu"))
     selector.load_state_dict(state)
     return choice(selector)
 

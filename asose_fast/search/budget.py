@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,9 @@ from asose_fast.space.build import Spec, Supernet
 from asose_fast.space.cost import Cost, Costs, candidate_costs
 from asose_fast.space.network import NetworkSpec
 
+NAMES = ("derive_max_parameters", "derive_max_flops")
+"""Of the settings that bound parameters and FLOPs."""
+
 
 class BudgetError(ValueError):
     """No network that can be derived costs so little; the message says what the least is."""
@@ -22,6 +26,7 @@ class Bound(NamedTuple):
     """One cost that is bounded."""
 
     name: str
+    """Of the setting or the option."""
     limit: int
     table: Tensor
     """int64 (L, K): of the candidates."""
@@ -40,9 +45,9 @@ class Budget(NamedTuple):
     parameters: int | None = None
     flops: int | None = None
 
-    def bounds(self, costs: Costs) -> list[Bound]:
+    def bounds(self, costs: Costs, names: Sequence[str] = NAMES) -> list[Bound]:
         """What is bounded, with the costs of candidates and of the rest."""
-        rows = zip(self._fields, self, (costs.parameters, costs.flops), costs.fixed, strict=True)
+        rows = zip(names, self, (costs.parameters, costs.flops), costs.fixed, strict=True)
         return [Bound(name, limit, table, fixed) for name, limit, table, fixed in rows if limit is not None]
 
     @property
@@ -54,14 +59,17 @@ class Budget(NamedTuple):
 class BudgetKeeper:
     """The budget of a run, for whatever supernet it has at the time."""
 
-    def __init__(self, config: BudgetConfig, image_size: int) -> None:
-        self.budget = Budget(config.derive_max_parameters, config.derive_max_flops)
+    def __init__(self, config: BudgetConfig, image_size: int, names: Sequence[str] = NAMES) -> None:
+        """`names`: of the bounds on parameters and FLOPs, in errors."""
+        self.budget, self._names = Budget(config.derive_max_parameters, config.derive_max_flops), names
         self._image_size = image_size
         self._costs: tuple[Spec, Costs] | None = None
 
     def choose(self, network: Supernet, scores: Tensor) -> list[int]:
         """The best architecture by `scores` (L, K) within the budget. Raises BudgetError where none is."""
-        return best_path(scores, self.costs(network), self.budget) if self.budget.any else network.choose(scores)
+        if not self.budget.any:
+            return network.choose(scores)
+        return best_path(scores, self.costs(network), self.budget, self._names)
 
     def penalty(self, network: Supernet, logits: Tensor) -> Tensor:
         """See the function."""
@@ -84,7 +92,7 @@ def path_cost(path: list[int], costs: Costs) -> Cost:
     return Cost(*(fixed + more for fixed, more in zip(costs.fixed, spent, strict=True)))
 
 
-def best_path(scores: Tensor, costs: Costs, budget: Budget) -> list[int]:
+def best_path(scores: Tensor, costs: Costs, budget: Budget, names: Sequence[str] = NAMES) -> list[int]:
     """The path k_1, ..., k_L of the largest sum_l scores[l, k_l] among those within the budget.
 
     Exact: row by row, of all partial paths those stay that no other one beats in score at no greater cost. Of equal
@@ -94,10 +102,11 @@ def best_path(scores: Tensor, costs: Costs, budget: Budget) -> list[int]:
         scores: (L, K), the logarithms of the architecture's probabilities, say.
         costs: of the candidates.
         budget: of the whole network.
+        names: of its bounds, in errors.
 
     Raises BudgetError.
     """
-    bounds = budget.bounds(costs)
+    bounds = budget.bounds(costs, names)
     tables = [bound.table for bound in bounds]
     left = [bound.limit - bound.fixed for bound in bounds]
     # What the rows still to come cost at least, so that no partial path is kept that cannot be completed.
@@ -129,7 +138,7 @@ def _undominated(
 
 
 def _unreachable(bounds: list[Bound]) -> str:
-    parts = [f"derive_max_{bound.name} = {bound.limit:,} (the least is {bound.least:,})" for bound in bounds]
+    parts = [f"{bound.name} = {bound.limit:,} (the least is {bound.least:,})" for bound in bounds]
     return f"no network of this space is within {' and '.join(parts)}"
 
 

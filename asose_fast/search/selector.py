@@ -16,6 +16,8 @@ from asose_fast.ops.arch_weights import boosted
 from asose_fast.search.host_copy import HostCopy
 from asose_fast.search.phases import PhaseName
 
+MOST_ROWS = 100_000
+"""Of alpha: a damaged file may ask for any number."""
 CLOSED = -1e4
 """Logarithm of 0 for logits: far below what noise can make up for, and finite, so that no operator meets inf - inf."""
 
@@ -197,7 +199,13 @@ class Selector:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`; the numbers of layers and candidates may differ from the present ones."""
+        """The inverse of `state_dict`; the numbers of layers and candidates may differ from the present ones.
+
+        Raises ValueError for a table of more rows than can be, or of other columns than there are candidates.
+        """
+        rows, columns = state["alpha"].shape
+        if not 1 <= rows <= MOST_ROWS or columns != len(state["candidates"]):
+            raise ValueError(f"alpha has {rows} rows of {columns}, for {len(state['candidates'])} candidates")
         self.alpha = [row.to(self.rng.device).clone().requires_grad_() for row in state["alpha"]]
         self.temperature = state["temperature"]
         self.rng = state["rng"].to(self.rng.device).clone()

@@ -80,7 +80,7 @@ def test_another_function_is_refused_and_leaves_no_file(run, tmp_path, capsys, m
     suffix = {"module": ".py", "pt2": ".pt2"}[format]
     before = tmp_path / f"model{suffix}"
     before.write_text("as it was")
-    error = refused(capsys, run, "--format", format, "--out", before)
+    error = refused(capsys, run, "--format", format, "--out", before, "--overwrite")
     assert "the exported network is not the original: for a batch of 1, scores differ by " in error
     assert [p.name for p in tmp_path.iterdir()] == [before.name]
     assert before.read_text() == "as it was"

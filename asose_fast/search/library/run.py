@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from asose_fast import __version__, checkpoint_folder, provenance
+from asose_fast import __version__, checkpoint_folder, provenance, run_folder
 from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.config import Config
 from asose_fast.search.device import device_named
@@ -88,6 +88,8 @@ def search(
         TypeError, ValueError: what is given cannot be searched.
         SearchDivergedError: loss or alpha became NaN or infinite; the message says where.
         CheckpointError: the folder holds another search, or cannot be written.
+        FileExistsError: the folder holds something else than a search.
+        BlockingIOError: another search writes into the folder.
     """
     config = config or Config()
     _require_effective(config)
@@ -103,7 +105,7 @@ def search(
     _try(trainer)
     if path is None:
         return _run(trainer, data)
-    with _prepare(trainer, path).to_the_end(trainer):
+    with run_folder.claimed(path), _prepare(trainer, path).to_the_end(trainer):
         result = _run(trainer, data)
         write_json(path / "summary.json", _summary(trainer, result))
     return result
@@ -154,10 +156,6 @@ def _prepare(trainer: LibraryTrainer, folder: Path) -> ReportObserver:
     from asose_fast.observers import MetricsObserver  # they import this package
     from asose_fast.report.observer import ReportObserver
 
-    try:
-        (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot make {folder}: {error.strerror or error}") from error
     if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
         path, state = checkpoint_folder.load_newest(folder / "checkpoints", _warn)
         try:
@@ -167,6 +165,10 @@ def _prepare(trainer: LibraryTrainer, folder: Path) -> ReportObserver:
         except Exception as error:
             told = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
             raise CheckpointError(f"cannot go on from {path}: {told}. Give another folder") from error
+    else:
+        run_folder.require_empty(folder, "give another folder")
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        trainer.save("last")  # from here on the folder is known to hold this search
     metrics = MetricsObserver(folder / "metrics.jsonl")
     metrics.restore(trainer.history)
     write_atomically(folder / "config.yaml", yaml.safe_dump(trainer.settings, sort_keys=False).encode())

@@ -14,6 +14,7 @@ import asose_fast
 from asose_fast import Config, MixedOp, Observer, PhaseSpec
 from asose_fast.checkpoint import CheckpointError
 from asose_fast.report.run import read
+from asose_fast.run_folder import claimed
 from asose_fast.search import SearchDivergedError
 from tests.search.library.networks import NAMES, Choices, batches, small
 
@@ -111,6 +112,31 @@ def test_a_folder_of_another_search_is_refused(tmp_path):
         find(nn.Sequential(MixedOp({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})), folder=tmp_path)
     with pytest.raises(CheckpointError, match="the phases"):
         find(folder=tmp_path, phases=[PhaseSpec("search", 2)])
+
+
+def test_a_folder_belongs_to_one_search_at_a_time(tmp_path):
+    told = f"another command is writing {tmp_path / 'mine'}: wait"
+    with claimed(tmp_path / "mine"), pytest.raises(BlockingIOError, match=told):
+        find(folder=tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_a_folder_of_something_else_is_kept(tmp_path):
+    (tmp_path / "config.yaml").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"is not empty, it holds config\.yaml: give another folder"):
+        find(folder=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    assert (tmp_path / "config.yaml").read_text() == "mine"
+
+
+def test_a_search_that_was_stopped_at_once_goes_on(tmp_path):
+    class Stop(Observer):
+        def on_epoch_start(self, trainer, phase):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        find(folder=tmp_path, observers=[Stop()])
+    assert find(folder=tmp_path).alpha == find().alpha
 
 
 class Notes(Observer):
