@@ -6,6 +6,7 @@ what torch.save gave.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -42,7 +43,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # as of a disk that has become read-only: the first error is the one to tell
+            temporary.unlink(missing_ok=True)
         kept = "; the file that was there is unharmed" if path.exists() else ""
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}{kept}") from error
 

@@ -22,6 +22,7 @@ from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import Data, load_data
 from asose_fast.derived import save
+from asose_fast.machine import refused
 from asose_fast.resume import Resumable
 from asose_fast.search import Trainer
 from asose_fast.search.budget import BudgetKeeper
@@ -143,8 +144,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = yaml.safe_dump(found.config.to_dict(), sort_keys=False)
         write_atomically(out / "config.yaml", settings.encode())  # what retrain takes its data from
         save(out, found.network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.stderr.write(f"error: {error}\n")
+    except Exception as error:
+        what = str(error) if isinstance(error, ValueError) else refused(error)
+        if what is None:
+            raise
+        sys.stderr.write(f"error: {what}\n")
         return 2
     print(f"operations: {', '.join(found.network.operations)}")
     print(f"{found.cost.parameters:,} parameters, {found.cost.flops:,} FLOPs an image")

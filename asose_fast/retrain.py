@@ -24,6 +24,7 @@ from asose_fast import checkpoint_folder, derived
 from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.data import Data, load_data
 from asose_fast.data.config import DataConfig
+from asose_fast.machine import refused
 from asose_fast.search.device import device_named
 from asose_fast.search.retrainer import Record, RetrainConfig, Retrainer
 from asose_fast.space.build import Spec
@@ -45,8 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = RetrainConfig(**{field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)})
         name = f"retrain-{time.strftime('%Y%m%d-%H%M%S')}"
         _run(config, architecture, Path(settings.out or (folder or Path("runs")) / name), Console())
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.stderr.write(f"error: {error}\n")
+    except Exception as error:
+        what = str(error) if isinstance(error, ValueError) else refused(error)
+        if what is None:
+            raise
+        sys.stderr.write(f"error: {what}\n")
         return EXIT_ERROR
     return 0
 
@@ -124,7 +128,14 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
             soft_wrap=True,
         )
 
-    retrainer.run(tell, checkpoints)
+    try:
+        retrainer.run(tell, checkpoints)
+    except Exception as error:
+        if (what := refused(error)) is None:
+            raise
+        raise CheckpointError(
+            f"{what}. When that is mended, the same command with --out {out} goes on from the last epoch's end"
+        ) from error
     network = retrainer.network.eval()
     test_accuracy = retrainer.test_accuracy()
     derived.save(out, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)

@@ -11,11 +11,10 @@ import dataclasses
 import difflib
 import os
 import re
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -28,6 +27,7 @@ from asose_fast import checkpoint_folder, resume
 from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import load_data
+from asose_fast.machine import refused
 from asose_fast.observers import (
     ConsoleMode,
     ConsoleObserver,
@@ -42,6 +42,7 @@ from asose_fast.resume import Resumable
 from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
 from asose_fast.search.device import device_named
 from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, together
+from asose_fast.stopping import stopping_on_signals
 
 EXIT_ERROR, EXIT_BREACH = 2, 3
 
@@ -139,8 +140,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {speaker}{error}. {kept}\n")
     except (ProcessLostError, ProcessesDifferError) as error:
         sys.stderr.write(f"error: {error}. {kept}\n")
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.stderr.write(f"error: {speaker}{error}\n")
+    except Exception as error:
+        what = str(error) if isinstance(error, ValueError) else refused(error)
+        if what is None:
+            raise
+        sys.stderr.write(f"error: {speaker}{what}\n")
     return EXIT_ERROR
 
 
@@ -234,11 +238,13 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         if processes.first:
             trainer.observers.append(TensorBoardObserver(folder / "tensorboard", trainer.progress.epoch))
         with report.to_the_end(trainer) if processes.first else nullcontext():
-            with _stopping_on_signals(trainer), closing(screen):
+            with stopping_on_signals(trainer.stop, _command_to_resume(folder, processes)), closing(screen):
                 trainer.run()
             summary = write_result(trainer, folder)
-    except (OSError, CheckpointError) as error:
-        raise CheckpointError(f"{error}. When that is mended: {_command_to_resume(folder, processes)}") from error
+    except Exception as error:
+        if (what := refused(error)) is None:
+            raise
+        raise CheckpointError(f"{what}. When that is mended: {_command_to_resume(folder, processes)}") from error
     console.print(health_table(summary["health"]))
     console.print(f"operations: {', '.join(summary['operations'])}", soft_wrap=True)
     seconds = sum(phase["seconds"] for phase in summary["phases"].values())
@@ -272,22 +278,6 @@ def _set_threads(config: Config, image_size: int, processes: Processes) -> None:
         torch.set_num_threads(config.threads or 1)
     elif processes.count > 1:  # torchrun sets OMP_NUM_THREADS=1
         torch.set_num_threads(max(1, cores() // processes.local_count))
-
-
-@contextmanager
-def _stopping_on_signals(trainer: Trainer) -> Iterator[None]:
-    """The first SIGINT or SIGTERM lets the present step end and writes a checkpoint; a second one ends at once."""
-
-    def stop(number: int, _: object) -> None:
-        trainer.stop(signal.Signals(number))
-        signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from asose_fast.data.part import Part
+from asose_fast.machine import refused
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -165,6 +166,8 @@ class Processes:
         try:
             yield
         except RuntimeError as error:  # torch raises nothing narrower for gloo
+            if refused(error):  # a worker of the data has ended, which raises wherever this thread is
+                raise
             # gloo adds its source line in front and advice behind
             reason = re.sub(r"^\[\S*\] |\. This is typically.*", "", str(error).splitlines()[0])
             raise ProcessLostError(
