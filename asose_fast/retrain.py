@@ -26,6 +26,7 @@ from asose_fast.data import Data, load_data
 from asose_fast.data.config import DataConfig
 from asose_fast.machine import refused
 from asose_fast.search.device import device_named
+from asose_fast.search.processes import started
 from asose_fast.search.retrainer import Record, RetrainConfig, Retrainer
 from asose_fast.space.build import Spec
 from asose_fast.space.cells.genotype import from_text, is_text
@@ -100,6 +101,8 @@ def _data_settings(folder: Path | None) -> dict[str, Any]:
 
 
 def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Console) -> None:
+    if started() > 1:
+        raise ValueError(f"retraining runs in one process, and torchrun has started {started()}: start it with python")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = device_named(config.device)

@@ -41,7 +41,7 @@ from asose_fast.result import write_result
 from asose_fast.resume import Resumable
 from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
 from asose_fast.search.device import device_named
-from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, together
+from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, digest, together
 from asose_fast.stopping import stopping_on_signals
 
 EXIT_ERROR, EXIT_BREACH = 2, 3
@@ -120,15 +120,17 @@ def _with_console(words: Sequence[str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or resumes a search. Returns the exit status: 0, 2 (error), 3 (--strict breach), 128 + signal."""
     words = _with_console(normalized(sys.argv[1:] if arguments is None else arguments))
-    speaker, kept = "", ""
+    speaker, checkpoints = "", None
     try:
         settings = _settings(words)
         with together() as processes:
             if processes.count > 1:
                 speaker = f"process {processes.rank} of {processes.count}: "
             console = make_console(settings.console, speaks=processes.first)
+            given = {name: value for name, value in settings.as_dict().items() if name not in ("console", "config")}
+            processes.check_same({"command line": digest(repr(given).encode())}, "all must be given the same options")
             folder, config, resumable = processes.from_first(lambda: _begin(settings, words))
-            kept = f"The last good checkpoint is kept in {folder / 'checkpoints'}"
+            checkpoints = folder / "checkpoints"
             try:
                 status = _run(config, folder, resumable, console, processes)
             except InterruptedRunError as interruption:
@@ -137,15 +139,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             processes.wait()  # torchrun ends the others when the first has ended
             return status
     except SearchDivergedError as error:
-        sys.stderr.write(f"error: {speaker}{error}. {kept}\n")
+        sys.stderr.write(f"error: {speaker}{error}{_kept(checkpoints)}\n")
     except (ProcessLostError, ProcessesDifferError) as error:
-        sys.stderr.write(f"error: {error}. {kept}\n")
+        sys.stderr.write(f"error: {error}{_kept(checkpoints)}\n")
     except Exception as error:
         what = str(error) if isinstance(error, ValueError) else refused(error)
         if what is None:
             raise
         sys.stderr.write(f"error: {speaker}{what}\n")
     return EXIT_ERROR
+
+
+def _kept(checkpoints: Path | None) -> str:
+    if checkpoints is None or not checkpoint_folder.holds_checkpoints(checkpoints):
+        return ""
+    return f". The last good checkpoint is kept in {checkpoints}"
 
 
 def _settings(words: Sequence[str]) -> Namespace:
@@ -214,6 +222,7 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     device = device_named(config.device, processes)
     data = processes.one_first(lambda: load_data(config, config.batch_size, config.seed, device))
     processes.open(device, config.process_timeout)
+    processes.check_same({"data": data.digest}, "all must read the same images, of the same classes")
     _set_threads(config, data.image_size, processes)
     screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")
     report = ReportObserver(folder, warn)

@@ -20,6 +20,7 @@ from asose_fast.search.library.objective import LibraryObjective, Loss, Metric
 from asose_fast.search.library.trainer import WITHOUT_EFFECT, LibraryTrainer, MakeOptimizer
 from asose_fast.search.observer import Observer, Record
 from asose_fast.search.phases import PhaseSpec, plan, schedule
+from asose_fast.search.processes import started
 from asose_fast.space.custom import CustomNetwork
 
 if TYPE_CHECKING:
@@ -91,6 +92,11 @@ def search(
     """
     config = config or Config()
     _require_effective(config)
+    if started() > 1:
+        _warn(
+            f"torchrun has started {started()} processes, and asose_fast.search shares no work: each that calls it "
+            "makes a search of its own, which needs a folder of its own"
+        )
     planned = plan(config, ("warmup", "search", "optimize")) if phases is None else schedule(phases)
     if optimizer is not None and config.alpha_order == "second":
         raise ValueError("alpha_order: second looks ahead along steps of SGD: leave out optimizer")
