@@ -236,6 +236,8 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         processes.from_first(lambda: _make_folder(config, folder))
         trainer.save("last")  # from here on the run can be resumed, whenever it ends
         console.print(f"run folder: {folder}", soft_wrap=True)
+        for message in trainer.shortcomings() if processes.first else ():
+            warn(message)
     processes.from_first(lambda: metrics.restore(trainer.history))
     several = f"{processes.count} processes of " if processes.count > 1 else ""
     console.print(

@@ -42,6 +42,7 @@ from asose_fast.search.optimizers import (
     set_learning_rate,
     weight_optimizer,
 )
+from asose_fast.search.outlook import shortcomings
 from asose_fast.search.phases import Phase, first_search, phase_at, plan
 from asose_fast.search.processes import Processes, digest
 from asose_fast.search.regularizers import beta_decay
@@ -171,6 +172,11 @@ class Trainer:
         steps = batches // (1 if search and search.rules.updates == "alpha" else self.config.alpha_every - 1)
         rate = alpha_learning_rate(self.config, steps) * self.guard.alpha_rate
         self.alpha = alpha_optimizer(self.selector.alpha, rate)
+
+    def shortcomings(self) -> list[str]:
+        """What the plan is too short for, in words (`outlook.shortcomings`), at the start of the run."""
+        batches, rate = self.data.train.num_batches(), self.alpha.param_groups[0]["lr"]
+        return shortcomings(self.config, self.phases, batches, self.selector, float(rate))
 
     def _placed(self, network: Supernet) -> Supernet:
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]

@@ -107,9 +107,14 @@ def search(
     objective = LibraryObjective(loss, metric)
     trainer = LibraryTrainer(network, data, config, device, path, planned, objective, optimizer, observers)
     _try(trainer)
+    if path is not None:
+        report = _prepare(trainer, path)
+    if not trainer.history and not trainer.progress.step:
+        for message in trainer.shortcomings():
+            _warn(message)
     if path is None:
         return _run(trainer, data)
-    with _prepare(trainer, path).to_the_end(trainer):
+    with report.to_the_end(trainer):
         result = _run(trainer, data)
         write_json(path / "summary.json", _summary(trainer, result))
     return result
