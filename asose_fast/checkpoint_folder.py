@@ -92,4 +92,7 @@ def _remove_others(newest: Path, keep: int) -> None:
     kept = [path for path in _newest_first(newest.parent) if position(path) <= position(newest)][:keep]
     for path in [*_newest_first(newest.parent), *newest.parent.glob(".*.pt.*")]:
         if path not in kept:
-            path.unlink(missing_ok=True)
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise CheckpointError(f"cannot remove {path}: {error.strerror or error}") from error

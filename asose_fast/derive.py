@@ -24,6 +24,7 @@ from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.data import Data, load_data
 from asose_fast.derived import save
+from asose_fast.machine import refused
 from asose_fast.paths import given_path
 from asose_fast.resume import Resumable
 from asose_fast.search import Trainer
@@ -169,8 +170,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 run_folder.require_empty(out)
             found = derive(run, given.method, among=given.among, **bounds)
             _write(found, out)
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.stderr.write(f"error: {error}\n")
+    except Exception as error:
+        what = str(error) if isinstance(error, ValueError) else refused(error)
+        if what is None:
+            raise
+        sys.stderr.write(f"error: {what}\n")
         return 2
     print(f"operations: {', '.join(found.network.operations)}")
     print(f"{found.cost.parameters:,} parameters, {found.cost.flops:,} FLOPs an image")

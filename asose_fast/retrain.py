@@ -26,8 +26,10 @@ from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.config_file import ConfigFile
 from asose_fast.data import Data, load_data
 from asose_fast.data.config import DataConfig
+from asose_fast.machine import refused
 from asose_fast.paths import given_path
 from asose_fast.search.device import device_named
+from asose_fast.search.processes import started
 from asose_fast.search.retrainer import Record, RetrainConfig, Retrainer
 from asose_fast.space.build import Spec
 from asose_fast.space.cells.genotype import from_text, is_text
@@ -55,8 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with run_folder.claimed(given_path(settings.out or new), new=settings.out is None) as out:
             _check_out(out, folder, settings.overwrite)
             _run(config, architecture, out, make_console(), settings.overwrite)
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.stderr.write(f"error: {error}\n")
+    except Exception as error:
+        what = str(error) if isinstance(error, ValueError) else refused(error)
+        if what is None:
+            raise
+        sys.stderr.write(f"error: {what}\n")
         return EXIT_ERROR
     return 0
 
@@ -130,6 +135,8 @@ def _check_out(out: Path, run: Path | None, overwrite: bool) -> None:
 
 
 def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Console, overwrite: bool) -> None:
+    if started() > 1:
+        raise ValueError(f"retraining runs in one process, and torchrun has started {started()}: start it with python")
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = device_named(config.device)
@@ -159,7 +166,14 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
             soft_wrap=True,
         )
 
-    retrainer.run(tell, checkpoints)
+    try:
+        retrainer.run(tell, checkpoints)
+    except Exception as error:
+        if (what := refused(error)) is None:
+            raise
+        raise CheckpointError(
+            f"{what}. When that is mended, the same command with --out {out} goes on from the last epoch's end"
+        ) from error
     network = retrainer.network.eval()
     test_accuracy = retrainer.test_accuracy()
     images = {field.name: getattr(config, field.name) for field in dataclasses.fields(DataConfig)}

@@ -12,11 +12,10 @@ import difflib
 import os
 import re
 import shlex
-import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any, NoReturn, get_args
 
@@ -30,6 +29,7 @@ from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.config import Config
 from asose_fast.config_file import ConfigFile
 from asose_fast.data import load_data
+from asose_fast.machine import refused
 from asose_fast.observers import ConsoleObserver, MetricsObserver, health_table, tensorboard
 from asose_fast.paths import given_path
 from asose_fast.report.observer import ReportObserver
@@ -37,7 +37,8 @@ from asose_fast.result import write_result
 from asose_fast.resume import Resumable
 from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
 from asose_fast.search.device import device_named
-from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, together
+from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, digest, together
+from asose_fast.stopping import stopping_on_signals
 from asose_fast.terminal import ConsoleMode, make_console, unfailing_streams
 
 EXIT_ERROR, EXIT_BREACH = 2, 3
@@ -123,15 +124,17 @@ def _with_console(words: Sequence[str]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs or resumes a search. Returns the exit status: 0, 2 (error), 3 (--strict breach), 128 + signal."""
     words = _with_console(normalized(sys.argv[1:] if arguments is None else arguments))
-    speaker, kept = "", ""
+    speaker, checkpoints = "", None
     try:
         settings = _parser().parse_args(words)
         with together() as processes, ExitStack() as held:
             if processes.count > 1:
                 speaker = f"process {processes.rank} of {processes.count}: "
             console = make_console(settings.console, speaks=processes.first)
+            given = {name: value for name, value in settings.as_dict().items() if name not in ("console", "config")}
+            processes.check_same({"command line": digest(repr(given).encode())}, "all must be given the same options")
             folder, config, resumable = processes.from_first(lambda: _begin(settings, words, held))
-            kept = f"The last good checkpoint is kept in {folder / 'checkpoints'}"
+            checkpoints = folder / "checkpoints"
             try:
                 status = _run(config, folder, resumable, console, processes)
             except InterruptedRunError as interruption:
@@ -140,12 +143,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             processes.wait()  # torchrun ends the others when the first has ended
             return status
     except SearchDivergedError as error:
-        sys.stderr.write(f"error: {speaker}{error}. {kept}\n")
+        sys.stderr.write(f"error: {speaker}{error}{_kept(checkpoints)}\n")
     except (ProcessLostError, ProcessesDifferError) as error:
-        sys.stderr.write(f"error: {error}. {kept}\n")
-    except (ValueError, OSError, CheckpointError) as error:
-        sys.stderr.write(f"error: {speaker}{error}\n")
+        sys.stderr.write(f"error: {error}{_kept(checkpoints)}\n")
+    except Exception as error:
+        what = str(error) if isinstance(error, ValueError) else refused(error)
+        if what is None:
+            raise
+        sys.stderr.write(f"error: {speaker}{what}\n")
     return EXIT_ERROR
+
+
+def _kept(checkpoints: Path | None) -> str:
+    if checkpoints is None or not checkpoint_folder.holds_checkpoints(checkpoints):
+        return ""
+    return f". The last good checkpoint is kept in {checkpoints}"
 
 
 def warn(message: str) -> None:
@@ -213,6 +225,7 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     device = device_named(config.device, processes)
     data = processes.one_first(lambda: load_data(config, config.batch_size, config.seed, device))
     processes.open(device, config.process_timeout)
+    processes.check_same({"data": data.digest}, "all must read the same images, of the same classes")
     _set_threads(config, data.image_size, processes)
     screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")
     report = ReportObserver(folder, warn)
@@ -226,6 +239,8 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         processes.from_first(lambda: _clear(folder))
         trainer.save("last")  # from here on the run can be resumed, whenever it ends
         console.print(f"run folder: {folder}", soft_wrap=True)
+        for message in trainer.shortcomings() if processes.first else ():
+            warn(message)
     processes.from_first(lambda: _write_settings(config, folder))
     processes.from_first(lambda: metrics.restore(trainer.history))
     several = f"{processes.count} processes of " if processes.count > 1 else ""
@@ -238,11 +253,13 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         if processes.first:
             trainer.observers += tensorboard(folder / "tensorboard", trainer.progress.epoch, warn)
         with report.to_the_end(trainer) if processes.first else nullcontext():
-            with _stopping_on_signals(trainer), closing(screen):
+            with stopping_on_signals(trainer.stop, _command_to_resume(folder, processes)), closing(screen):
                 trainer.run()
             summary = write_result(trainer, folder)
-    except (OSError, CheckpointError) as error:
-        raise CheckpointError(f"{error}. When that is mended: {_command_to_resume(folder, processes)}") from error
+    except Exception as error:
+        if (what := refused(error)) is None:
+            raise
+        raise CheckpointError(f"{what}. When that is mended: {_command_to_resume(folder, processes)}") from error
     console.print(health_table(summary["health"]))
     console.print(f"operations: {', '.join(summary['operations'])}", soft_wrap=True)
     seconds = sum(phase["seconds"] for phase in summary["phases"].values())
@@ -281,22 +298,6 @@ def _set_threads(config: Config, image_size: int, processes: Processes) -> None:
         torch.set_num_threads(config.threads or 1)
     elif processes.count > 1:  # torchrun sets OMP_NUM_THREADS=1
         torch.set_num_threads(max(1, cores() // processes.local_count))
-
-
-@contextmanager
-def _stopping_on_signals(trainer: Trainer) -> Iterator[None]:
-    """The first SIGINT or SIGTERM lets the present step end and writes a checkpoint; a second one ends at once."""
-
-    def stop(number: int, _: object) -> None:
-        trainer.stop(signal.Signals(number))
-        signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -153,3 +153,11 @@ def test_retraining_says_what_is_wrong(tmp_path, capsys):
     assert "neither a run folder nor a genotype.json" in capsys.readouterr().err
     assert retrain_module.main([str(tmp_path)]) == 2
     assert "holds no finished run" in capsys.readouterr().err
+
+
+def test_retraining_under_torchrun_is_refused(run, tmp_path, monkeypatch, capsys):
+    """Every process would train a network of its own, into one folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert retrain_module.main([str(run), "--out", str(tmp_path / "out"), *SMALL]) == 2
+    assert "retraining runs in one process, and torchrun has started 2" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

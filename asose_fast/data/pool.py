@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from asose_fast.data.errors import DataError
 from asose_fast.data.images import Images
 from asose_fast.data.upload import upload
+
+PATIENCE = 300.0
+"""Seconds without a batch after which the processes that decode count as lost."""
+_Sent = tuple[Tensor | np.ndarray[Any, Any], Tensor | np.ndarray[Any, Any]] | Exception
+"""Of a worker: a batch, or what kept it from one."""
 
 
 class Batch(NamedTuple):
@@ -53,17 +62,36 @@ class StreamPool:
     device: torch.device
 
     def fetch(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+        if self.workers:
+            _require_room(self.workers)
+        loader: DataLoader[_Sent] = DataLoader(
             _Batches(self.images, self.labels, batches),
             batch_size=None,
+            collate_fn=_as_it_is,  # the default would make tensors of arrays
             num_workers=self.workers,
+            timeout=PATIENCE if self.workers else 0,
             worker_init_fn=_outlive_stops,
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # else the loader would draw its seed from torch's global stream
         )
-        for pixels, labels in loader:
+        for sent in loader:
+            pixels, labels = _received(sent)
             numbers = torch.arange(len(labels), device=self.device)
             yield Batch(pixels.to(self.device, non_blocking=True), numbers, labels.to(self.device, non_blocking=True))
+
+
+def _as_it_is(sent: Any) -> Any:
+    return sent
+
+
+def _require_room(workers: int, folder: Path = Path("/dev/shm")) -> None:
+    """Raises DataError where not even the semaphores of worker processes have room. (What of their batches has none
+    goes another way, `_shared`.)"""
+    if folder.is_dir() and (left := shutil.disk_usage(folder).free) < 1 << 20:
+        raise DataError(
+            f"{workers} workers need shared memory, and {folder} has {left:,} bytes left: enlarge it (docker: "
+            "--shm-size), free it, or start a run with --workers 0"
+        )
 
 
 def _outlive_stops(_: int) -> None:
@@ -74,7 +102,7 @@ def _outlive_stops(_: int) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Batches(Dataset[tuple[Tensor, Tensor]]):
+class _Batches(Dataset[_Sent]):
     """One item a batch, so that a worker is asked once for all of its images."""
 
     images: Images
@@ -84,6 +112,30 @@ class _Batches(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __getitem__(self, batch: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, batch: int) -> _Sent:
         numbers = self.batches[batch]
-        return self.images.read(numbers.tolist()), self.labels[numbers]
+        if get_worker_info() is None:
+            return self.images.read(numbers.tolist()), self.labels[numbers]
+        try:
+            return _shared(self.images.read(numbers.tolist())), _shared(self.labels[numbers])
+        except (ValueError, OSError, MemoryError) as error:
+            return error  # raised here, it would arrive with a traceback for its message
+
+
+def _shared(tensor: Tensor) -> Tensor | np.ndarray[Any, Any]:
+    """The tensor in shared memory or, where that is full, an array, which goes through a pipe instead.
+
+    A DataLoader would find out too late, in a thread that cannot tell: whoever waits for the batch waits for ever.
+    """
+    try:
+        tensor.share_memory_()
+    except RuntimeError:
+        return tensor.numpy()
+    return tensor
+
+
+def _received(sent: _Sent) -> tuple[Tensor, Tensor]:
+    if isinstance(sent, Exception):
+        raise sent
+    pixels, labels = map(torch.as_tensor, sent)
+    return pixels, labels

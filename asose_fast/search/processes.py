@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from asose_fast.data.part import Part
+from asose_fast.machine import refused
 
 if TYPE_CHECKING:
     from torch.distributed.distributed_c10d import Store
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 JOINING = datetime.timedelta(hours=1)
 """How long processes wait for each other before the run begins: one may download the data for all."""
+
+
+SAME_MACHINES = "the processes must run the same releases of everything on the same kind of machine"
 
 
 class ProcessLostError(RuntimeError):
@@ -148,16 +152,18 @@ class Processes:
         """Returns once every process has called it."""
         self.total()
 
-    def check_same(self, digests: dict[str, str]) -> None:
-        """Raises ProcessesDifferError, in all processes, where the digest of one is not that of the first."""
+    def check_same(self, digests: dict[str, str], rule: str = SAME_MACHINES) -> None:
+        """Raises ProcessesDifferError, in all processes, where the digest of one is not that of the first; `rule` says
+        what is to be done then."""
+        if self.count == 1:
+            return
         found: list[dict[str, str]] = [{}] * self.count
         with self._in_touch():
             dist.all_gather_object(found, digests, group=self._host)
         for what in digests:
             if strange := [str(rank) for rank, other in enumerate(found) if other[what] != found[0][what]]:
                 raise ProcessesDifferError(
-                    f"the {what} of process {', '.join(strange)} of {self.count} is not that of process 0: the "
-                    "processes must run the same releases of everything on the same kind of machine"
+                    f"the {what} of process {', '.join(strange)} of {self.count} is not that of process 0: {rule}"
                 )
 
     @contextlib.contextmanager
@@ -165,6 +171,8 @@ class Processes:
         try:
             yield
         except RuntimeError as error:  # torch raises nothing narrower for gloo
+            if refused(error):  # a worker of the data has ended, which raises wherever this thread is
+                raise
             # gloo adds its source line in front and advice behind
             reason = re.sub(r"^\[\S*\] |\. This is typically.*", "", str(error).splitlines()[0])
             raise ProcessLostError(
@@ -211,6 +219,11 @@ def _meeting_point() -> Store:
     one_machine = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if one_machine else "0"
     return PrefixStore(f"asose_fast/{restarts}", store)
+
+
+def started() -> int:
+    """How many processes torchrun has started, this one included."""
+    return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def cores() -> int:

@@ -42,6 +42,7 @@ from asose_fast.search.optimizers import (
     set_learning_rate,
     weight_optimizer,
 )
+from asose_fast.search.outlook import shortcomings
 from asose_fast.search.phases import Phase, first_search, phase_at, plan
 from asose_fast.search.processes import Processes, digest
 from asose_fast.search.regularizers import beta_decay
@@ -172,6 +173,11 @@ class Trainer:
         rate = alpha_learning_rate(self.config, steps) * self.guard.alpha_rate
         self.alpha = alpha_optimizer(self.selector.alpha, rate)
 
+    def shortcomings(self) -> list[str]:
+        """What the plan is too short for, in words (`outlook.shortcomings`), at the start of the run."""
+        batches, rate = self.data.train.num_batches(), self.alpha.param_groups[0]["lr"]
+        return shortcomings(self.config, self.phases, batches, self.selector, float(rate))
+
     def _placed(self, network: Supernet) -> Supernet:
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
@@ -194,8 +200,12 @@ class Trainer:
     def run(self) -> None:
         """Goes on from the present state to the end of the last phase.
 
-        Raises SearchDivergedError, InterruptedRunError or CheckpointError; what was checkpointed stays.
+        Raises SearchDivergedError, InterruptedRunError or CheckpointError; what was checkpointed stays. Processes that
+        do not begin with the same data, settings and state raise ProcessesDifferError.
         """
+        given = {"data": self.data.digest, "configuration": digest(repr(self.config.to_dict()).encode())}
+        self.processes.check_same(given, "all must be given the same")
+        self._require_same()
         while self.progress.epoch < self.epochs:
             phase = phase_at(self.phases, self.progress.epoch)
             self._enter(phase)
@@ -419,14 +429,13 @@ class Trainer:
         return first_nonfinite(self.network, self.selector.logits(), x, path)
 
     def _require_same(self) -> None:
-        """Gives all processes the same running statistics, and raises ProcessesDifferError where they differ in more.
+        """Raises ProcessesDifferError where the processes differ, and gives all the same running statistics.
 
         Those of the first are taken, as DistributedDataParallel does: no evaluation reads any that were not
         recalibrated, but so its checkpoint is the state of every process.
         """
         if self.processes.count == 1:
             return
-        self.processes.copy_from_first(self.network.buffers())
         self.processes.check_same(
             {
                 "genotype": digest(repr((self.network.spec, self.best_path())).encode()),
@@ -434,6 +443,7 @@ class Trainer:
                 "weights": digest(*self.network.parameters()),
             }
         )
+        self.processes.copy_from_first(self.network.buffers())
 
     def _end_epoch(self, phase: Phase) -> None:
         self.lookahead.forget()

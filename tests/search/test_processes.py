@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import io
 import signal
 from unittest import mock
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from asose_fast import checkpoint
+from asose_fast import checkpoint, train
 from asose_fast.config import CANDIDATES
 from asose_fast.data import load_data
 from asose_fast.data.part import Part
@@ -21,7 +22,7 @@ from asose_fast.search.optimizers import alpha_optimizer
 from asose_fast.search.processes import ALONE, Processes, ProcessesDifferError
 from asose_fast.search.steps import alpha_step, weight_step
 from asose_fast.search.sync_batch_norm import SyncBatchNorm2d, on_its_own, synchronise
-from tests.helpers import CPU, OnStep, make_batch, make_config, make_network
+from tests.helpers import CPU, OnStep, make_batch, make_config, make_network, options
 from tests.processes import Team, opened
 
 TINY_TAIL = {
@@ -347,6 +348,61 @@ def test_a_process_that_strays_ends_the_run(team, tmp_path):
         assert "the alpha of process 1 of 3 is not that of process 0" in message
         assert epoch == 1
     assert checkpoint.load(tmp_path / "checkpoints" / "last.pt")["progress"]["epoch"] == 1
+
+
+def begin_unlike(processes, folder, what):
+    """What is raised before the first step, in a run whose second process differs; whether anything was written."""
+    second = processes.rank == 1
+    config = make_config(**({"learning_rate": 0.02} if second and what == "configuration" else {}))
+    less = make_config(limit_train=119 if second and what == "data" else 120)
+    data = load_data(less, config.batch_size, config.seed, CPU)
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(config, data, CPU, folder, [OnStep(lambda _: pytest.fail("a step"))], opened(processes))
+    if second and what == "weights":
+        next(trainer.network.parameters()).data[0] += 1e-6
+    with pytest.raises(ProcessesDifferError) as error:
+        trainer.run()
+    return str(error.value)
+
+
+@pytest.mark.parametrize("what", ["data", "configuration", "weights"])
+def test_processes_that_begin_with_something_else_are_told_before_the_first_step(team, tmp_path, what):
+    for message in team.run(2, begin_unlike, tmp_path, what):
+        assert message.startswith(f"the {what} of process 1 of 2 is not that of process 0: ")
+
+
+def command_unlike(processes, folder, what):
+    """The command in a process of torchrun, of which the second has other options, or other images at the same path."""
+    second = processes.rank == 1
+    changes = {"seed": 1} if second and what == "options" else {}
+    swapped = second and what == "images"
+
+    def load(config, *arguments):
+        data = load_data(config, *arguments)
+        return dataclasses.replace(data, digest=data.digest[::-1]) if swapped else data
+
+    said = io.StringIO()
+    with (
+        mock.patch.object(train, "together", return_value=contextlib.nullcontext(processes)),
+        mock.patch.object(train, "load_data", load),
+        contextlib.redirect_stderr(said),
+    ):
+        return train.main([*options(**changes), "--out", str(folder)]), said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("options", "the command line of process 1 of 2 is not that of process 0: all must be given the same options"),
+        ("images", "the data of process 1 of 2 is not that of process 0: all must read the same images"),
+    ],
+)
+def test_the_command_refuses_processes_that_differ(team, tmp_path, what, words):
+    for status, error in team.run(2, command_unlike, tmp_path / "run", what):
+        assert status == 2
+        assert error.startswith(f"error: {words}")
+        assert "checkpoint" not in error  # there is none yet
+    assert not (tmp_path / "run").exists()
 
 
 def refuse():

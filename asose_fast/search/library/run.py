@@ -20,6 +20,7 @@ from asose_fast.search.library.objective import LibraryObjective, Loss, Metric
 from asose_fast.search.library.trainer import WITHOUT_EFFECT, LibraryTrainer, MakeOptimizer
 from asose_fast.search.observer import Observer, Record
 from asose_fast.search.phases import PhaseSpec, plan, schedule
+from asose_fast.search.processes import started
 from asose_fast.space.custom import CustomNetwork
 
 if TYPE_CHECKING:
@@ -93,6 +94,11 @@ def search(
     """
     config = config or Config()
     _require_effective(config)
+    if started() > 1:
+        _warn(
+            f"torchrun has started {started()} processes, and asose_fast.search shares no work: each that calls it "
+            "makes a search of its own, which needs a folder of its own"
+        )
     planned = plan(config, ("warmup", "search", "optimize")) if phases is None else schedule(phases)
     if optimizer is not None and config.alpha_order == "second":
         raise ValueError("alpha_order: second looks ahead along steps of SGD: leave out optimizer")
@@ -104,10 +110,14 @@ def search(
     trainer = LibraryTrainer(network, data, config, device, path, planned, objective, optimizer, observers)
     _try(trainer)
     if path is None:
+        _say_shortcomings(trainer)
         return _run(trainer, data)
-    with run_folder.claimed(path), _prepare(trainer, path).to_the_end(trainer):
-        result = _run(trainer, data)
-        write_json(path / "summary.json", _summary(trainer, result))
+    with run_folder.claimed(path):
+        report = _prepare(trainer, path)
+        _say_shortcomings(trainer)
+        with report.to_the_end(trainer):
+            result = _run(trainer, data)
+            write_json(path / "summary.json", _summary(trainer, result))
     return result
 
 
@@ -205,6 +215,13 @@ def _require_same(state: dict[str, Any], trainer: LibraryTrainer) -> None:
         unlike.append("the model's mixed operations")
     if unlike:
         raise ValueError(f"it is of a search with other settings: {'; '.join(unlike)}")
+
+
+def _say_shortcomings(trainer: LibraryTrainer) -> None:
+    """Warns of what the plan of a search that begins is too short for."""
+    if not trainer.history and not trainer.progress.step:
+        for message in trainer.shortcomings():
+            _warn(message)
 
 
 def _warn(message: str) -> None:

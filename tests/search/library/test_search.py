@@ -458,3 +458,9 @@ def test_the_package_is_still_a_package():
     assert asose_fast.search.trainer.Trainer is Trainer
     assert asose_fast.search is sys.modules["asose_fast.search"]
     assert callable(asose_fast.search)
+
+
+def test_processes_of_torchrun_are_told_that_they_search_apart(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.warns(RuntimeWarning, match="torchrun has started 2 processes, and asose_fast.search shares no work"):
+        find()
