@@ -141,6 +141,8 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
         torch.set_num_threads(config.threads)
     device = device_named(config.device)
     data = load_data(config, config.batch_size, config.seed, device)
+    for note in data.notes:
+        warn(note)
     retrainer = Retrainer(config, _spec(architecture, config, data), data, device)
     checkpoints = out / "checkpoints"
     if overwrite:

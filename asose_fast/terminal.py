@@ -72,5 +72,5 @@ class _Unfailing:
 
     def _give_up(self) -> None:
         """Lets what is buffered go where it can be written: the interpreter flushes the stream once more at its end."""
-        with contextlib.suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:
+        with contextlib.suppress(OSError, ValueError, AttributeError), open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), self.fileno())

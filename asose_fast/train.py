@@ -226,6 +226,8 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     data = processes.one_first(lambda: load_data(config, config.batch_size, config.seed, device))
     processes.open(device, config.process_timeout)
     processes.check_same({"data": data.digest}, "all must read the same images, of the same classes")
+    for note in data.notes if processes.first else ():
+        warn(note)
     _set_threads(config, data.image_size, processes)
     screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")
     report = ReportObserver(folder, warn)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import torch
+from PIL import Image, ImageOps
 from torch import nn
 from torch.utils.data import DataLoader, random_split
 
@@ -20,6 +21,11 @@ from torchvision.transforms import v2  # noqa: E402
 
 CANDIDATES = ("skip_connect", "max_pool_3x3", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_5x5")
 """Known by their names, and fused."""
+
+
+def upright(path: str) -> Image.Image:
+    """An image as it is to be looked at: photos often lie on their side, and say so in their EXIF data."""
+    return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
 
 
 def make_network(classes: int, channels: int = 16) -> nn.Module:
@@ -52,7 +58,7 @@ def main(folder: str, epochs: int = 60, size: int = 32, out: str | None = "runs/
             v2.Normalize([0.5] * 3, [0.25] * 3),
         ]
     )
-    images, test = (ImageFolder(Path(folder) / part, transform) for part in ("train", "test"))
+    images, test = (ImageFolder(Path(folder) / part, transform, loader=upright) for part in ("train", "test"))
     train, valid = random_split(images, [0.75, 0.25])
     loaders = [DataLoader(part, batch_size=64, shuffle=True) for part in (train, valid, test)]
     result = asose_fast.search(make_network(len(images.classes)), loaders, asose_fast.Config(epochs=epochs), folder=out)

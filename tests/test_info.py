@@ -47,3 +47,17 @@ def test_an_unknown_instruction_set_is_a_reason(wanted):
     assert f"ASOSE_ISA={wanted} is not one of the instruction sets that run here: " in reason
     assert "generic" in reason
     assert found["used"]["mixed_sum"]["cpu"] == "reference"
+
+
+def test_info_says_what_an_operator_has_not():
+    found = info.collect()
+    assert found["missing"]["line_conv"]["cuda"] == "line_conv has no cuda implementation"
+    assert found["missing"]["line_conv"]["triton"] == "line_conv has no triton implementation"
+    assert found["missing"]["separable"]["cuda"] == "separable has no cuda implementation"
+    assert "no cuda implementation" not in found["missing"]["mixed_sum"].get("cuda", "")
+
+
+def test_a_rule_is_one_line():
+    rules = [rule for of_op in info.collect()["rules"].values() for rule in of_op.values()]
+    assert rules
+    assert all(rule == " ".join(rule.split()) for rule in rules)

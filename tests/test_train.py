@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -11,11 +12,13 @@ import time
 import pytest
 import torch
 import yaml
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from asose_fast import checkpoint, provenance, result
 from asose_fast.config import Config
 from asose_fast.data import load_data
+from asose_fast.retrain import main as retrain
 from asose_fast.search.evaluate import accuracy
 from asose_fast.train import main, normalized
 from tests.helpers import CPU, ROOT, TINY, make_config, options
@@ -362,6 +365,28 @@ def test_a_full_disk_is_an_error_and_keeps_the_last_checkpoint(tmp_path, capsys,
     assert checkpoint.load(folder / "last.pt")["progress"]["epoch"] == 1  # after the first and that of the start
     monkeypatch.undo()
     assert main(["--resume", str(tmp_path / "run")]) == 0
+
+
+def test_how_images_were_found_is_said_once(tmp_path, capsys):
+    draw = random.Random(0)
+    for folder in ("cat", "dog", "cat/.ipynb_checkpoints"):
+        (tmp_path / "images" / folder).mkdir(parents=True)
+        for number in range(40):
+            image = Image.frombytes("L", (8, 8), draw.randbytes(64))
+            image.save(tmp_path / "images" / folder / f"{number}.png")
+    (tmp_path / "images" / "dog" / "notes.txt").write_text("Bello")
+    folder = str(tmp_path / "run")
+    small = options(limit_train=64, limit_test=16, dataset=f"imagefolder:{tmp_path / 'images'}", batch_size=8)
+    told = [
+        f"warning: {tmp_path / 'images'}: hidden and system files are skipped: cat/.ipynb_checkpoints",
+        f"warning: {tmp_path / 'images'}: files of which no image is read are left out: 1 .txt",
+    ]
+    assert main([*small, "--out", folder]) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines() == told
+    assert "48 training, 16 validation, 16 test images of 2 classes" in said.out
+    assert retrain([folder, "--epochs", "1", "--batch_size", "8", "--out", str(tmp_path / "again")]) == 0
+    assert capsys.readouterr().err.splitlines() == told
 
 
 def test_words_of_the_command_line():

@@ -20,14 +20,16 @@ class DataConfig(Settings):
     """Which images to search on, and how they are divided and fed. Raises DataError for a value out of range."""
 
     dataset: str = "digits"
-    """digits, cifar10, cifar100, fashion-mnist or imagefolder:PATH. PATH holds train/<class>/ and test/<class>/, or
-    <class>/ alone, of which 20 % then become the test split, the same in every run."""
+    """digits, cifar10, cifar100, fashion-mnist or imagefolder:PATH. PATH holds train/<class>/, test/<class>/ and maybe
+    valid/<class>/, or <class>/ alone, of which 20 % then become the test split, the same in every run."""
     data_root: str = "data"
     """Folder that downloaded sets are kept in."""
     valid_fraction: float = bounded(0.25, above=0, below=1)
-    """Share of the training images, of each class alike, that becomes the validation split."""
+    """Share of the training images, of each class alike, that becomes the validation split; an imagefolder with one of
+    its own keeps that."""
     limit_train: int | None = bounded(None, least=1, most=10**9)
-    """Use at most this many training images, before validation is split off, of each class alike."""
+    """Use at most this many training images, before validation is split off, of each class alike; and at most as many
+    of a validation split that the set has."""
     limit_test: int | None = bounded(None, least=1, most=10**9)
     """Use at most this many test images, of each class alike."""
     image_size: int | None = bounded(None, least=1, most=MOST_SIDE)

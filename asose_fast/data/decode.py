@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 from asose_fast.data.errors import DataError
 
 # Converting these to RGB would clip all values above 255.
 _WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+_EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".avif"),
+    *(".heic", ".heif", ".jp2", ".ppm", ".pgm", ".pbm", ".pnm"),
+)
+# How an image is turned upright that was stored as EXIF's orientation says; no entry for 1, upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class Header(NamedTuple):
     mode: str
-    size: tuple[int, int]  # width, height
+    size: tuple[int, int]  # width, height, of the image upright
+
+
+@functools.cache
+def extensions() -> tuple[str, ...]:
+    """Of the image files that are read: those that Pillow, as it was built and with its plugins, has a reader for."""
+    Image.init()
+    formats = Image.registered_extensions()
+    return tuple(extension for extension in _EXTENSIONS if formats.get(extension) in Image.OPEN)
+
+
+def is_image(path: str) -> bool:
+    """Whether the content of a file is in one of the formats that are read."""
+    formats = {Image.registered_extensions()[extension] for extension in extensions()}
+    try:
+        with Image.open(path, formats=sorted(formats)):
+            return True
+    except Exception:  # many types, by format and damage
+        return False
 
 
 def header(path: str) -> Header:
@@ -27,16 +60,19 @@ def header(path: str) -> Header:
         )  # a pipe would be waited for
     try:
         with Image.open(path) as image:
-            mode, size = image.mode, image.size
+            mode, (width, height) = image.mode, image.size
+            # A TIFF's size is that of the upright image already.
+            if image.format != "TIFF" and _orientation(image) >= 5:
+                width, height = height, width
     except Exception as error:
         raise _unreadable(path, error) from error
     if mode in _WIDE_MODES:
         raise DataError(f"{path} has more than 8 bits a channel (mode {mode}): convert it to 8 bits")
-    return Header(mode, size)
+    return Header(mode, (width, height))
 
 
 def pixels(path: str, mode: str, side: int | None) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Decodes an image.
+    """Decodes an image, of several frames the first, and turns it upright.
 
     Args:
         path: an image file.
@@ -55,12 +91,23 @@ def pixels(path: str, mode: str, side: int | None) -> np.ndarray[Any, np.dtype[n
                 # A JPEG decodes at 1/2, 1/4 or 1/8 of its size for less; twice the side keeps the resize smooth.
                 image.draft(mode, (2 * side, 2 * side))
             converted = image.convert(mode)
+            if (turn := _UPRIGHT.get(_orientation(image))) is not None:
+                converted = converted.transpose(turn)
     except Exception as error:
         raise _unreadable(path, error) from error
     if side is not None:
         converted = ImageOps.fit(converted, (side, side), Image.Resampling.BILINEAR)
     array = np.asarray(converted)
     return array[..., None] if mode == "L" else array
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's, 1 to 8, as far as it is known: a PNG may have it behind the pixels, and tells it once they are decoded.
+    (Its own `getexif` would decode them.) 1 where it is damaged, as viewers take it."""
+    try:
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # many types, by format and damage
+        return 1
 
 
 def _unreadable(path: str, error: Exception) -> DataError:

@@ -34,6 +34,7 @@ class Data:
         mean: of each channel of the training split, for values from 0 to 1; x = (value - mean) / std.
         std: likewise.
         digest: SHA-256 of the images of all splits, of their labels and of the division: what a run is computed from.
+        notes: what a user should know of how the images were found, in a sentence each.
     """
 
     train: Split
@@ -45,6 +46,7 @@ class Data:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     digest: str
+    notes: tuple[str, ...] = ()
 
 
 def load_data(config: DataConfig, batch_size: int, seed: int, device: torch.device) -> Data:
@@ -64,7 +66,7 @@ def load_data(config: DataConfig, batch_size: int, seed: int, device: torch.devi
         raise DataError(f"batch_size must be at least 1, got {batch_size}")
     source = find_source(config)
     members = _divide(source, config, seed)
-    _check_enough(members, config, batch_size)
+    _check_enough(members, config, batch_size, source.valid is not None)
 
     images = source.open(torch.cat(members))
     labels = source.labels[torch.cat(members)]
@@ -95,6 +97,7 @@ def load_data(config: DataConfig, batch_size: int, seed: int, device: torch.devi
         mean,
         std,
         _digest(pixel_digest, images.shape, source.classes, [labels[part].tolist() for part in (train, valid, test)]),
+        source.notes,
     )
 
 
@@ -105,10 +108,11 @@ def _digest(*parts: object) -> str:
 def _divide(source: Source, config: DataConfig, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """The numbers of the training, validation and test images."""
     classes = len(source.classes)
-    if config.limit_train is not None and config.limit_train < 2 * classes:
+    needed = 2 * classes if source.valid is None else classes
+    if config.limit_train is not None and config.limit_train < needed:
         raise DataError(
-            f"limit_train must be at least {2 * classes}, one image to train and one to validate for each of the "
-            f"{classes} classes of {config.dataset}, got {config.limit_train}"
+            f"limit_train must be at least {needed}, one image to train{' and one to validate' * (needed > classes)} "
+            f"for each of the {classes} classes of {config.dataset}, got {config.limit_train}"
         )
     if config.limit_test is not None and config.limit_test < classes:
         raise DataError(
@@ -116,19 +120,30 @@ def _divide(source: Source, config: DataConfig, seed: int) -> tuple[Tensor, Tens
             f"got {config.limit_test}"
         )
     labels = source.labels
-    chosen = source.train[stratify.limited(labels[source.train], classes, config.limit_train, generator(seed, "limit"))]
-    train, valid = stratify.divided(
-        labels[chosen], source.classes, config.valid_fraction, generator(seed, "valid"), "training and validation"
-    )
+
+    def limited(numbers: Tensor, limit: int | None, randomness: torch.Generator) -> Tensor:
+        return numbers[stratify.limited(labels[numbers], classes, limit, randomness)]
+
+    chosen = limited(source.train, config.limit_train, generator(seed, "limit"))
+    if source.valid is not None:
+        train, valid = chosen, limited(source.valid, config.limit_train, generator(seed, "limit_valid"))
+    else:
+        purpose, randomness = "training and validation", generator(seed, "valid")
+        train, valid = (
+            chosen[part]
+            for part in stratify.divided(labels[chosen], source.classes, config.valid_fraction, randomness, purpose)
+        )
     # The test images are the same for every seed, so that runs can be compared.
-    test = stratify.limited(labels[source.test], classes, config.limit_test, generator(0, "limit_test"))
-    return chosen[train], chosen[valid], source.test[test]
+    return train, valid, limited(source.test, config.limit_test, generator(0, "limit_test"))
 
 
-def _check_enough(members: tuple[Tensor, Tensor, Tensor], config: DataConfig, batch_size: int) -> None:
+def _check_enough(
+    members: tuple[Tensor, Tensor, Tensor], config: DataConfig, batch_size: int, own_validation: bool
+) -> None:
+    division = "" if own_validation else f"valid_fraction ({config.valid_fraction}) or "
     for name, numbers in zip(("training", "validation"), members, strict=False):
         if len(numbers) < batch_size:
             raise DataError(
                 f"{config.dataset} leaves {len(numbers)} {name} images, fewer than one batch of {batch_size}: lower "
-                f"batch_size, or change valid_fraction ({config.valid_fraction}) or limit_train ({config.limit_train})"
+                f"batch_size, or change {division}limit_train ({config.limit_train})"
             )

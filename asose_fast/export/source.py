@@ -44,7 +44,7 @@ file beside this one whose name ends in .pt.
     network = load()
     scores = network({argument})  # score c is that of CLASSES[c], before the softmax
 
-Images are (N, {channels}, H, W), float32, with values from 0 to 1.{size}
+Images are (N, {channels}, H, W), float32, upright, with values from 0 to 1.{size}
 """
 
 from collections import OrderedDict

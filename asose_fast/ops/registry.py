@@ -73,6 +73,8 @@ def _triton_missing() -> str | None:
 @functools.cache
 def why_not(op: str, name: str, device_type: str, dtype: torch.dtype | None = None) -> str | None:
     """Why backend `name` cannot run `op` on a device type (and dtype), or None where it can."""
+    if name not in _MODULES[op]:
+        return f"{op} has no {name} implementation"
     if name == "reference":
         missing = None
     elif name == "triton":
@@ -85,8 +87,6 @@ def why_not(op: str, name: str, device_type: str, dtype: torch.dtype | None = No
         missing = _native.kernels_missing(name)
     if missing:
         return missing
-    if name not in _MODULES[op]:
-        return f"{op} has no {name} implementation"
     dtypes = _implementation(op, name).DTYPES
     if dtype is not None and dtype not in dtypes:
         return f"its kernels take {', '.join(sorted(map(str, dtypes)))}, not {dtype}"
@@ -155,7 +155,7 @@ def rule(op: str, name: str) -> str | None:
     if name not in _MODULES[op] or (name == "triton" and importlib.util.find_spec("triton") is None):
         return None
     unfit = getattr(_implementation(op, name), "unfit", None)
-    return unfit.__doc__ if unfit else None
+    return " ".join(unfit.__doc__.split()) if unfit else None
 
 
 def has_kernels(op: str, device_type: str, dtype: torch.dtype) -> bool:

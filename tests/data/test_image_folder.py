@@ -3,7 +3,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from asose_fast.data import DataConfig, DataError, DataNotFoundError, load_data
 
@@ -68,6 +68,68 @@ def test_image_size_resizes_and_crops_the_centre(write_classes):
     data = load(root, image_size=4)
     assert data.image_size == 4
     assert torch.equal(pixels(data.test, data).unique(), torch.tensor([100], dtype=torch.uint8))
+
+
+def oriented(image, path, orientation):
+    """Saves an image so that EXIF's orientation turns it back into what it is."""
+    stored = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.get(orientation)  # the inverse of each turn
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = image if stored is None else image.transpose(Image.Transpose(stored))
+    turned.save(path, exif=exif, **({"lossless": True} if path.suffix == ".webp" else {}))
+    assert np.array_equal(np.asarray(ImageOps.exif_transpose(Image.open(path))), np.asarray(image))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("extension", [".png", ".tif", ".webp"])
+@pytest.mark.parametrize("image_size", [None, 8])
+def test_images_are_turned_upright(write_classes, orientation, extension, image_size):
+    root = write_classes({"a": 6, "b": 6}, size=(8, 8) if image_size is None else (14, 8))
+    images = {}
+    for path in list(root.rglob("*.png")):
+        image = Image.open(path)
+        image.load()
+        path.unlink()
+        oriented(image, path.with_suffix(extension), orientation)
+        wanted = image if image_size is None else ImageOps.fit(image, (8, 8), Image.Resampling.BILINEAR)
+        images[np.asarray(wanted).tobytes()] = path.parent.name
+    data = load(root, image_size=image_size)
+    for split in (data.train, data.valid, data.test):
+        labels = torch.cat([y for _, y in split.batches(0, shuffle=False, augment=False)])
+        for image, label in zip(pixels(split, data).permute(0, 2, 3, 1), labels, strict=True):
+            assert images[bytes(image.contiguous().numpy())] == data.classes[label]
+
+
+def test_a_jpeg_that_is_decoded_at_a_fraction_is_turned_upright(write_classes):
+    root = write_classes({"a": 0, "b": 0})
+    image = np.zeros((400, 300, 3), np.uint8)
+    image[:, :150, 0] = 255  # the left half is red
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(12):
+        lying = Image.fromarray(image).transpose(Image.Transpose.ROTATE_90)
+        lying.save(root / "ab"[number % 2] / f"{number}.jpg", exif=exif)
+    data = load(root, image_size=8)
+    red = pixels(data.test, data)[:, 0].float()
+    assert (red[:, :, :3] > 200).all()
+    assert (red[:, :, 5:] < 50).all()
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".tif"])
+def test_sizes_are_those_of_the_upright_image(write_classes, extension):
+    root = write_classes({"a": 8, "b": 8})
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (20, 10)).save(root / "b" / f"tall{extension}", exif=exif)
+    with pytest.raises(DataError, match=rf"tall\{extension} is 10x20"):
+        load(root)
+
+
+def test_damaged_exif_leaves_the_image_as_it_is(write_classes):
+    root = write_classes({"a": 8, "b": 8})
+    Image.new("RGB", (8, 8)).save(root / "b" / "odd.jpg", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff")
+    Image.new("RGB", (8, 8)).save(root / "b" / "odder.png", exif=b"Exif\0\0nonsense")
+    assert len(load(root).classes) == 2
 
 
 def test_limit_train_reads_the_chosen_files_only(write_classes):

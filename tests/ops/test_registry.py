@@ -1,5 +1,6 @@
 """The registry: backends by preference, rules by shape, and the reasons it gives."""
 
+import re
 import types
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from asose_fast import info, ops
 from asose_fast.ops import registry
 from asose_fast.ops.multi_depthwise import Plan
+from tests.helpers import ROOT
 
 
 @pytest.fixture
@@ -80,3 +82,23 @@ def test_triton_leaves_plans_of_many_taps_to_others():
     assert triton.unfit((1, 2, 3, 4), few) is None
     assert triton.unfit((1, 2, 3, 4), many) == "961 taps, more than 400, are too many to unroll a kernel over"
     assert "400 taps" in info.collect()["rules"]["multi_depthwise"]["triton"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("op", registry.operators())
+def test_what_an_operator_does_not_have_is_the_reason(op, device):
+    """Not what the machine lacks: with a GPU there would be no such kernels either."""
+    for name in registry.BACKENDS:
+        reason = registry.why_not(op, name, device)
+        assert (reason == f"{op} has no {name} implementation") == (name not in registry._MODULES[op])
+
+
+def test_the_tables_of_the_docs_are_those_of_the_registry():
+    for page, columns in (("docs/kernels.md", registry.BACKENDS[2:]), ("README.md", registry.BACKENDS)):
+        table = re.search(r"\n\| operator \|[^\n]*\| Triton \|\n(.*?)\n\n", (ROOT / page).read_text(), re.S)
+        told = {}
+        for row in table[1].splitlines()[1:]:
+            names, *cells = (cell.strip() for cell in row.strip("|").split("|"))
+            for op in re.findall(r"`(\w+)`", names):
+                told[op] = {name for name, cell in zip(columns, cells, strict=True) if cell != "-"}
+        assert told == {op: set(registry._MODULES[op]) & set(columns) for op in registry.operators()}

@@ -18,10 +18,12 @@ class Source:
     Attributes:
         classes: C names.
         labels: int64 (N,), of all images.
-        train: int64, numbers of the images for training and validation.
+        train: int64, numbers of the images for training, and for validation where `valid` is None.
         test: int64, numbers of the images for the test.
         open: gives the images of these numbers, in this order; none but those are touched.
         mirror: whether an image mirrored left to right is still of its class.
+        valid: int64, numbers of the validation images, where the set has its own; None: some of the training images.
+        notes: what a user should know of how the images were found, in a sentence each.
     """
 
     classes: tuple[str, ...]
@@ -30,6 +32,8 @@ class Source:
     test: Tensor
     open: Callable[[Tensor], Images]
     mirror: bool
+    valid: Tensor | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_array(pixels: Tensor) -> Callable[[Tensor], Images]:

@@ -1,0 +1,109 @@
+"""What lies in a folder of images; hidden files, those of the system and those that are no images are left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from asose_fast.data import decode
+from asose_fast.data.errors import DataError
+
+# Of Synology, macOS, Windows and Linux, in lower case. Other hidden names begin with a dot.
+_SYSTEM = frozenset(
+    (
+        *("@eadir", "#recycle", "__macosx", "lost+found"),
+        *("$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"),
+    )
+)
+_SHOWN = 3
+
+
+@dataclasses.dataclass
+class LeftOut:
+    """What was met and not read: hidden folders, files that are named like images but hidden, and other files."""
+
+    hidden: set[str] = dataclasses.field(default_factory=set)
+    others: Counter[str] = dataclasses.field(default_factory=Counter)
+    """Files by extension in lower case, with its dot."""
+
+    def notes(self, root: Path) -> Iterator[str]:
+        """In a sentence each, what a user should know."""
+        if self.hidden:
+            shown = ", ".join(os.path.relpath(path, root) for path in sorted(self.hidden)[:_SHOWN])
+            more = f" and {len(self.hidden) - _SHOWN} more" if len(self.hidden) > _SHOWN else ""
+            yield f"{root}: hidden and system files are skipped: {shown}{more}"
+        if self.others:
+            yield f"{root}: files of which no image is read are left out: {by_extension(self.others)}"
+
+
+def by_extension(counts: Counter[str]) -> str:
+    """As in "12 .heic, 3 without an extension"."""
+    return ", ".join(f"{count} {extension or 'without an extension'}" for extension, count in counts.most_common())
+
+
+def folders_in(folder: Path, left_out: LeftOut) -> list[str]:
+    """The names of the folders in a folder, sorted."""
+    return sorted(entry.name for entry in _visible(str(folder), left_out) if _is_folder(entry))
+
+
+def holds_images(folder: Path) -> bool:
+    """Whether images lie in the folder itself."""
+    return any(not _is_folder(entry) and _is_image(entry) for entry in _visible(str(folder), LeftOut()))
+
+
+def images_below(folder: Path, left_out: LeftOut) -> list[str]:
+    """All images below a folder, links followed, in the order of torchvision's ImageFolder.
+
+    Raises DataError for a link that leads back: it would have no end.
+    """
+    return [path for _, paths in sorted(_walk(str(folder), [], left_out)) for path in paths]
+
+
+def _walk(folder: str, above: list[str], left_out: LeftOut) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it, each with the paths of its images; `above` are the folders that it is in."""
+    real = os.path.realpath(folder)
+    if real in above:
+        raise DataError(f"the link {folder} leads back to {real}, which it is in: remove it")
+    folders, images = [], []
+    for entry in _visible(folder, left_out):
+        if _is_folder(entry):
+            folders.append(entry.path)
+        elif _is_image(entry):
+            images.append(entry.path)
+        else:
+            left_out.others[_extension(entry.name)] += 1
+    yield folder, sorted(images)
+    for below in folders:
+        yield from _walk(below, [*above, real], left_out)
+
+
+def _visible(folder: str, left_out: LeftOut) -> Iterator[os.DirEntry[str]]:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise DataError(f"cannot read the folder {folder}: {error.strerror}") from error
+    for entry in entries:
+        if not (entry.name.startswith(".") or entry.name.lower() in _SYSTEM):
+            yield entry
+        elif _is_folder(entry) or _extension(entry.name) in decode.extensions():
+            left_out.hidden.add(entry.path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    # Asks the file system about links only; unlike `entry.is_dir()`, it takes one that leads nowhere for no folder.
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and os.path.isdir(entry.path))
+
+
+def _is_image(entry: os.DirEntry[str]) -> bool:
+    """By the extension; by the content of a file that has none."""
+    extension = _extension(entry.name)
+    return extension in decode.extensions() or (
+        not extension and os.path.isfile(entry.path) and decode.is_image(entry.path)
+    )
+
+
+def _extension(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
