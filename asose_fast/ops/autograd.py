@@ -93,6 +93,18 @@ def gradients(
     return tuple(next(found) if need else None for need in needs)
 
 
+def once_differentiable(y: Tensor, why: str) -> Tensor:
+    """y, whose backward raises RuntimeError, saying why, where its gradients are to be differentiated themselves."""
+
+    def refuse(grad: Tensor) -> None:
+        if torch.is_grad_enabled():
+            raise RuntimeError(f"no second derivatives: {why}")
+
+    if y.requires_grad and not torch.compiler.is_compiling():
+        y.register_hook(refuse)
+    return y
+
+
 def stand_in(grad: Tensor) -> Tensor:
     """In place of an argument like `grad` that was not kept, because the gradients do not depend on it."""
     return grad.detach().new_zeros(()).requires_grad_().expand_as(grad)

@@ -20,8 +20,9 @@ def dominant_eigenvalue(loss: Callable[[Tensor], Tensor], logits: Tensor, iterat
 
     v <- H v / |H v|,   H v = (grad(a + e v) - grad(a - e v)) / 2 e,   lambda = <v, H v>
 
-    The products are finite differences of gradients, since the fused layers have no second derivative: `loss` is called
-    2 `iterations` times. Deterministic: v begins as the gradient at `logits`, or as ones where that is 0.
+    The products are finite differences of gradients, since the fused layers have their second derivatives from plain
+    PyTorch, which takes longer: `loss` is called 2 `iterations` times. Deterministic: v begins as the gradient at
+    `logits`, or as ones where that is 0.
     """
 
     def gradient(at: Tensor) -> Tensor:

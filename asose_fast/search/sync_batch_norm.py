@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
+from asose_fast.ops.autograd import gradients, save, stand_in, transformed, twice_differentiable
 from asose_fast.search.processes import Processes
 from asose_fast.space.channels import RULES
 
@@ -40,6 +40,11 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
         """(N, C, H, W) -> (N, C, H, W); N may be 0 as long as it is not in all processes."""
         if not (self.training and self.synchronised):
             return super().forward(x)
+        if transformed():
+            raise NotImplementedError(
+                "SyncBatchNorm2d: forward mode, torch.func and torch.jit.trace do not reach the other processes; use "
+                "on_its_own(network), or evaluation mode"
+            )
         mean, var, count = _statistics(x, self.processes)
         self._track(mean, var, count)
         y: Tensor = _Normalise.apply(
@@ -73,6 +78,44 @@ def _statistics(x: Tensor, processes: Processes) -> tuple[Tensor, Tensor, Tensor
     return mean, (square - mean.square()).clamp(min=0), count
 
 
+class _Sum(torch.autograd.Function):
+    """Over the processes; its gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, processes: Processes) -> Tensor:
+        ctx.processes = processes
+        return processes.sum(tensor.clone())
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return _Sum.apply(grad, ctx.processes), None
+
+
+def _plain(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor,
+    scale: Tensor,
+    count: Tensor,
+    processes: Processes,
+) -> Tensor:
+    """What `_Normalise` computes, with mean and scale as functions of x."""
+    wide = x.double()
+    mean = _Sum.apply(wide.sum((0, 2, 3)), processes) / count
+    var = _Sum.apply((wide - mean[:, None, None]).square().sum((0, 2, 3)), processes) / count
+    scale = (scale**-2 + (var - var.detach())).rsqrt()  # with the value of the forward pass
+    y = (wide - mean[:, None, None]) * scale[:, None, None]
+    y = y if weight is None else y * weight[:, None, None]
+    return (y if bias is None else y + bias[:, None, None]).to(x.dtype)
+
+
+def _differentiable_backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight, mean, scale, count = ctx.saved_tensors
+    bias = None if weight is None else stand_in(weight)
+    return gradients(ctx, _plain, (x, weight, bias, mean, scale, count, ctx.processes), [dy])
+
+
 class _Normalise(torch.autograd.Function):
     """y = (x - mean) * scale * weight + bias, where mean and scale depend on the x of all processes. Backward:
 
@@ -94,14 +137,14 @@ class _Normalise(torch.autograd.Function):
         processes: Processes,
     ) -> Tensor:
         ctx.processes = processes
-        ctx.save_for_backward(x, weight, mean, scale, count)
+        save(ctx, x, weight, mean, scale, count)
         y = _normalised(x, mean, scale)
         if weight is not None:
             y = y * weight[:, None, None]
         return y if bias is None else y + bias[:, None, None]
 
     @staticmethod
-    @once_differentiable
+    @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, mean, scale, count = ctx.saved_tensors
         xhat = _normalised(x, mean, scale)

@@ -11,10 +11,16 @@ from torch import Tensor, nn
 
 from asose_fast.ops import mixed_sum, registry
 from asose_fast.ops.autocast import computing_dtype
+from asose_fast.ops.autograd import once_differentiable, transformed
 from asose_fast.ops.mixed_layer import OPERATORS
 from asose_fast.ops.mixed_sum import accumulation_dtype
 from asose_fast.space.candidates import Zero, build_candidate
 from asose_fast.space.stacked import Branches, computes, require_alike, run
+
+HARD_SAMPLE = (
+    "with weights and an index, a MixedOp runs the candidates beside the index outside autograd; "
+    'have it run a mixture, by weights alone, as Config(estimator="soft") does'
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +44,8 @@ class MixedOp(nn.Module):
 
     - sampled, `index`: the candidate `index` alone; the value and the weight gradients are those of a hard sample.
     - straight-through, both: all candidates; those whose weight is 0 contribute no gradient to x or to their parameters
-      and run outside autograd. Gives `dL/dw_k = <dL/dy, o_k(x)>` for every k.
+      and run outside autograd. Gives `dL/dw_k = <dL/dy, o_k(x)>` for every k. A second derivative of it is refused, by
+      RuntimeError: in what runs outside autograd it would be lost.
     - soft, `weights`: all candidates, all gradients.
     - some, `kept` besides: of either, only the candidates `kept`, the weights of the others counting as 0 and getting
       no gradient.
@@ -139,8 +146,12 @@ class MixedOp(nn.Module):
             index = None if index is None else kept.index(index)
         if gain is not None:
             weights, share = gain * weights, 1 - gain
+        if len(ops) == 1 or transformed():
+            index = None  # nothing is left out, or derivatives of any order are followed
+        first_order = index is not None and weights.requires_grad
         if branches := self._stacked(x, ops):
-            return branches.mix(x, weights, index, shortcut, share, names)
+            y = branches.mix(x, weights, index, shortcut, share, names)
+            return once_differentiable(y, HARD_SAMPLE) if first_order else y
         outputs = [
             run(op, x, tracked=index in (None, k), name=name)
             for k, (name, op) in enumerate(zip(names, ops, strict=True))
@@ -151,7 +162,8 @@ class MixedOp(nn.Module):
                 shortcut.view_as(shortcut)
             )  # skip_connect gives x too, and torch.compile takes no tensor twice
             weights = torch.cat([weights, share.reshape(1)])
-        return mixed_sum(outputs, weights)
+        y = mixed_sum(outputs, weights)
+        return once_differentiable(y, HARD_SAMPLE) if first_order else y
 
     def _stacked(self, x: Tensor, ops: list[nn.Module]) -> Branches | None:
         """The stacked branches of candidates, where they are to be used."""

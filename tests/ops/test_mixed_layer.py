@@ -259,15 +259,6 @@ def test_a_large_mean_costs_no_more_accuracy_than_in_the_modules(backend, length
         assert error <= 4 * allowed + 1e-5, f"{name}: off by {error}"
 
 
-def test_a_second_derivative_is_refused():
-    layer = Layer(others=0)
-    values, _ = layer.values((2, 3, 4, 4))
-    x = values["x"].requires_grad_()
-    (grad,) = torch.autograd.grad(layer(x, values["weights"]).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="differentiate twice"):
-        grad.sum().backward()
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_weights_of_plain_terms_are_1_by_default(backend):
     layer = Layer(others=0)

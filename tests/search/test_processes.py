@@ -1,6 +1,7 @@
 """Several processes: the same batches, gradients, statistics, decisions and end as one."""
 
 import contextlib
+import copy
 import dataclasses
 import io
 import signal
@@ -185,6 +186,28 @@ def synchronised_norm(processes, x, dy, affine, momentum):
     return y, dx, grads, dict(holder[0].state_dict()), own, holder(x).detach()
 
 
+def second_derivatives(norm, x):
+    """Of the squared gradient of a loss; nothing but the pass itself updates statistics."""
+    x = x.clone().requires_grad_()
+    loss = norm(x).pow(3).sum()
+    before = copy.deepcopy(norm.state_dict())
+    (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+    found = torch.autograd.grad(slope.square().sum() + loss, [x, *norm.parameters()])
+    for name, value in norm.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    return slope.detach(), *found
+
+
+def synchronised_second_derivatives(processes, x, affine):
+    opened(processes)
+    holder = nn.Sequential(make_norm(affine, 0.1))
+    synchronise(holder, processes)
+    found = second_derivatives(holder[0], x[processes.part.rows(len(x))])
+    with pytest.raises(NotImplementedError, match=r"forward mode, .* do not reach the other processes"):
+        torch.func.grad(lambda x: holder(x).sum())(x)
+    return found
+
+
 def make_norm(affine, momentum):
     norm = nn.BatchNorm2d(3, affine=affine, momentum=momentum).double()
     if affine:
@@ -216,6 +239,19 @@ def test_a_synchronised_norm_is_the_norm_of_all_images(team, count, images, affi
             torch.testing.assert_close(state[name], value, rtol=1e-11, atol=1e-11)
         torch.testing.assert_close(own, y_alone, rtol=1e-11, atol=1e-11)
         torch.testing.assert_close(evaluated, norm(x), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(("count", "images"), [(3, 7), (4, 3)])
+@pytest.mark.parametrize("affine", [False, True])
+def test_a_synchronised_norm_has_second_derivatives(team, count, images, affine):
+    torch.manual_seed(0)
+    x = 5 + torch.randn(images, 3, 4, 5, dtype=torch.float64)
+    torch.manual_seed(0)
+    expected = second_derivatives(make_norm(affine, 0.1), x)
+    found = zip(*team.run(count, synchronised_second_derivatives, x, affine), strict=True)
+    for k, (parts, value) in enumerate(zip(found, expected, strict=True)):
+        whole = torch.cat(parts) if k < 2 else sum(parts)
+        torch.testing.assert_close(whole, value, rtol=1e-9, atol=1e-9)
 
 
 @contextlib.contextmanager

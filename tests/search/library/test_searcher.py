@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.optim.optimizer import _global_optimizer_pre_hooks
 
 from asose_fast import Config, MixedOp, Searcher
+from asose_fast.space import CANDIDATES
 from tests.search.library.networks import NAMES, Choices, batches
 
 
@@ -151,3 +152,66 @@ def test_optimizers_of_others_are_left_alone():
     gc.collect()
     assert len(_global_optimizer_pre_hooks) == hooks - 1
     torch.optim.SGD(alpha, 0.1).step()
+
+
+def penalised(network, weight, x, y):
+    """A loss with the squared norm of the scores' gradient in x."""
+    x = x.clone().requires_grad_()
+    scores = network(x)
+    (slope,) = torch.autograd.grad(scores.square().sum(), x, create_graph=True)
+    return F.cross_entropy(scores, y) + weight * slope.square().mean()
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_gradient_penalty_counts_in_an_alpha_step(fused):
+    torch.manual_seed(0)
+    mixed = MixedOp.named(tuple(CANDIDATES), 4, 1, fused=fused).double()
+    network = nn.Sequential(mixed, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    searcher = Searcher(network, Config(estimator="soft", boost_top_k=0))
+    x, y = torch.randn(3, 4, 5, 5, dtype=torch.float64), torch.tensor([0, 1, 3])
+    twin, seen = copy.deepcopy(network), []
+
+    def loss(weight):
+        seen.append((mixed.plan.weights.detach(), searcher.selector.effective_temperature("search")))
+        return penalised(network, weight, x, y)
+
+    found = []
+    for weight in (0.0, 100.0, 1e4):
+        searcher.alpha_step(lambda weight=weight: loss(weight))
+        found.append(searcher.selector.alpha[0].grad.clone())
+        weights, temperature = seen[-1]
+        leaf = weights.double().requires_grad_()
+
+        def plain(x, leaf=leaf):
+            terms = [w * op(x) for w, op in zip(leaf, twin[0].ops.values(), strict=True)]
+            return twin[1:](sum(terms))
+
+        (cost,) = torch.autograd.grad(penalised(plain, weight, x, y), leaf)
+        weights = leaf.detach()
+        expected = weights * (cost - (weights * cost).sum()) / temperature
+        torch.testing.assert_close(found[-1].double(), expected, rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(found[0], found[1], rtol=0.1)
+    assert not torch.allclose(found[1], found[2], rtol=0.1)
+    for name, buffer in network.named_buffers():  # once a forward pass, three passes
+        torch.testing.assert_close(buffer, dict(twin.named_buffers())[name])
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_gradient_penalty_on_a_hard_sample_is_refused(fused):
+    mixed = MixedOp.named(("skip_connect", "sep_conv_3x3", "max_pool_3x3"), 4, 1, fused=fused)
+    network = nn.Sequential(mixed, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    searcher = Searcher(network, Config(estimator="straight_through"))
+    x, y = torch.randn(3, 4, 5, 5), torch.tensor([0, 1, 3])
+    with pytest.raises(RuntimeError, match=r'no second derivatives: .* Config\(estimator="soft"\)'):
+        searcher.alpha_step(lambda: penalised(network, 1.0, x, y))
+    searcher.alpha_step(lambda: F.cross_entropy(network(x), y))
+    searcher.sample()
+    penalised(network, 1.0, x, y).backward()  # of one path: no weights, and nothing left out
+    weights = torch.tensor([0.0, 1.0, 0.0])
+    x.requires_grad_()
+    slopes = [
+        torch.autograd.grad(y.square().sum(), x, create_graph=True)[0]
+        for y in (mixed(x, weights, 1), mixed(x, weights), mixed(x, index=1))
+    ]
+    for slope in slopes[1:]:
+        torch.testing.assert_close(slope, slopes[0])
