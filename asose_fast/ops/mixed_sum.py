@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops import registry
-from asose_fast.ops.checks import check_tensor
+from asose_fast.ops.checks import check_all_like, check_floats, check_length, check_like, check_tensor
 from asose_fast.ops.library import define
 
 MAX_INPUTS = 128
@@ -153,12 +153,27 @@ def _fwd(xs: list[Tensor], weights: Tensor) -> Any:
     return registry.select("mixed_sum", xs[0]).forward(xs, weights)
 
 
+def _check_fwd(xs: list[Tensor], weights: Tensor) -> None:
+    _check(xs, weights)
+    check_all_like("mixed_sum_fwd: xs", xs, len(xs), xs[0].shape, xs[0].dtype)
+    check_like("mixed_sum_fwd: weights", weights, (len(xs),), accumulation_dtype(xs[0].dtype))
+
+
 def _fwd_fake(xs: list[Tensor], weights: Tensor) -> Tensor:
     return torch.empty_like(xs[0], memory_format=memory_format(xs[0]))
 
 
 def _bwd(grad: Tensor, xs: list[Tensor], weights: Tensor, need_x: list[bool], need_weights: bool) -> Any:
     return registry.select("mixed_sum", grad).backward(grad, xs, weights, need_x, need_weights)
+
+
+def _check_bwd(grad: Tensor, xs: list[Tensor], weights: Tensor, need_x: list[bool], need_weights: bool) -> None:
+    where, count = "mixed_sum_bwd", len(need_x)
+    check_length(f"{where}: need_x", need_x, 1, MAX_INPUTS)
+    check_floats(f"{where}: grad", grad)
+    check_length(f"{where}: the shape of grad", grad.shape, 0, MAX_DIMS)
+    check_all_like(f"{where}: xs", xs, count if xs or need_weights else 0, grad.shape, grad.dtype)
+    check_like(f"{where}: weights", weights, (count,), accumulation_dtype(grad.dtype))
 
 
 def _bwd_fake(
@@ -169,9 +184,10 @@ def _bwd_fake(
     return grad_xs, weights.new_empty(len(need_x) if need_weights else 0)
 
 
-mixed_sum_fwd = define("mixed_sum_fwd(Tensor[] xs, Tensor weights) -> Tensor", _fwd, _fwd_fake)
+mixed_sum_fwd = define("mixed_sum_fwd(Tensor[] xs, Tensor weights) -> Tensor", _fwd, _fwd_fake, _check_fwd)
 mixed_sum_bwd = define(
     "mixed_sum_bwd(Tensor grad, Tensor[] xs, Tensor weights, bool[] need_x, bool need_weights) -> (Tensor[], Tensor)",
     _bwd,
     _bwd_fake,
+    _check_bwd,
 )
