@@ -46,8 +46,10 @@ def check_all_like(
 ) -> None:
     """For so many tensors of this shape and dtype, any of which may be none."""
     check_length(where, values, count, count)
+    shape = tuple(shape)
     for i, value in enumerate(values):
-        check_like(f"{where}[{i}]", value, shape, dtype)
+        if value is not None and (value.shape != shape or value.dtype is not dtype):
+            check_like(f"{where}[{i}]", value, shape, dtype)
 
 
 def check_length(where: str, values: Sequence[object], least: int, most: int) -> None:

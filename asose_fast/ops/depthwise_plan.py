@@ -44,7 +44,7 @@ class Plan(NamedTuple):
     def within(self, x: Tensor) -> Plan:
         """The plan for the images of x. A dilation as long as they are leaves the middle tap alone, as any longer one
         does, which would be too long to count with."""
-        longest = max(x.shape[2:])
+        longest = max(x.size(2), x.size(3))
         if max(self.dilations) <= longest:
             return self
         return self._replace(dilations=tuple(min(dilation, longest) for dilation in self.dilations))

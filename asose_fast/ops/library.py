@@ -27,8 +27,8 @@ def define(
     Ahead of both runs `check`: it raises TypeError or ValueError unless counts, shapes, dtypes and ranges are such that
     kernels read and write nothing but the tensors. That these are dense, on one device and in memory is checked here.
 
-    Returns the function to call it by, with arguments that a public function has checked: `body` itself where nobody
-    listens to PyTorch's dispatcher, which takes its time to call back into Python.
+    Returns the function to call it by: `check` and `body` themselves where nobody listens to PyTorch's dispatcher,
+    which takes its time to call back into Python.
     """
     name = _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     registered = getattr(torch.ops.asose_fast, name).default
@@ -47,7 +47,10 @@ def define(
     torch.library.register_fake(f"asose_fast::{name}", checked(fake, False), lib=_library)
 
     def call(*args: Any) -> Any:
-        return registered(*args) if _observed(_first_tensor(args)) else body(*args)
+        if _observed(_first_tensor(args)):
+            return registered(*args)
+        check(*args)
+        return body(*args)
 
     return call
 

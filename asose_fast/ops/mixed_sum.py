@@ -154,9 +154,15 @@ def _fwd(xs: list[Tensor], weights: Tensor) -> Any:
 
 
 def _check_fwd(xs: list[Tensor], weights: Tensor) -> None:
-    _check(xs, weights)
-    check_all_like("mixed_sum_fwd: xs", xs, len(xs), xs[0].shape, xs[0].dtype)
-    check_like("mixed_sum_fwd: weights", weights, (len(xs),), accumulation_dtype(xs[0].dtype))
+    check_length("mixed_sum_fwd: xs", xs, 1, MAX_INPUTS)
+    _check_alike("mixed_sum_fwd", xs[0], xs, len(xs), weights, len(xs))
+
+
+def _check_alike(where: str, first: Tensor, xs: list[Tensor], count: int, weights: Tensor, inputs: int) -> None:
+    check_floats(f"{where}: the first tensor", first)
+    check_length(f"{where}: its shape", first.shape, 0, MAX_DIMS)
+    check_all_like(f"{where}: xs", xs, count, first.shape, first.dtype)
+    check_like(f"{where}: weights", weights, (inputs,), accumulation_dtype(first.dtype))
 
 
 def _fwd_fake(xs: list[Tensor], weights: Tensor) -> Tensor:
@@ -168,12 +174,9 @@ def _bwd(grad: Tensor, xs: list[Tensor], weights: Tensor, need_x: list[bool], ne
 
 
 def _check_bwd(grad: Tensor, xs: list[Tensor], weights: Tensor, need_x: list[bool], need_weights: bool) -> None:
-    where, count = "mixed_sum_bwd", len(need_x)
-    check_length(f"{where}: need_x", need_x, 1, MAX_INPUTS)
-    check_floats(f"{where}: grad", grad)
-    check_length(f"{where}: the shape of grad", grad.shape, 0, MAX_DIMS)
-    check_all_like(f"{where}: xs", xs, count if xs or need_weights else 0, grad.shape, grad.dtype)
-    check_like(f"{where}: weights", weights, (count,), accumulation_dtype(grad.dtype))
+    inputs = len(need_x)
+    check_length("mixed_sum_bwd: need_x", need_x, 1, MAX_INPUTS)
+    _check_alike("mixed_sum_bwd", grad, xs, inputs if xs or need_weights else 0, weights, inputs)
 
 
 def _bwd_fake(

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from asose_fast import _native, ops
 from asose_fast.ops import registry
+from asose_fast.space import MixedOp
 from tests.helpers import python
 from tests.ops.raw_calls import OPERATORS, call, cut_short, freed, hostile, right_calls, table
 
@@ -88,8 +89,8 @@ def to_meta(value):
 @pytest.mark.parametrize(
     ("name", "changes", "match"),
     [
-        ("mixed_sum_fwd", {"weights": table(2, dtype=torch.float32)}, r"weights must be \(K,\) = \(3,\)"),
-        ("mixed_sum_fwd", {"xs": [table(2, 2)] * 129, "weights": table(129)}, "1 to 128"),
+        ("mixed_sum_fwd", {"weights": table(2, dtype=torch.float32)}, r"weights must be torch.float32 \(3,\)"),
+        ("mixed_sum_fwd", {"xs": [table(2, 2)] * 129, "weights": table(129)}, "1 to 128 values, got 129"),
         ("mixed_sum_bwd", {"need_x": [True] * 3}, "xs must hold 3 values, got 2"),
         ("mixed_sum_bwd", {"xs": [], "need_weights": True}, "xs must hold 2 values, got 0"),
         ("mixed_norm_sum_bwd", {"batch": [True]}, "batch must hold 2 values, got 1"),
@@ -117,6 +118,32 @@ def test_arch_weights_bwd_takes_any_strides(layout):
     soft = torch.randn(1, 4).softmax(1).expand(3, 4) if layout == "expanded" else torch.randn(4, 3).softmax(0).t()
     got = OPERATORS.arch_weights_bwd(grad, soft, 0.5)
     torch.testing.assert_close(got, OPERATORS.arch_weights_bwd(grad, soft.contiguous(), 0.5))
+
+
+def test_saved_tensors_that_a_hook_exchanges_are_refused():
+    x = torch.randn(2, 3, 4, 5, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t.flatten()[:1]):
+        (y,) = ops.multi_depthwise(x, [torch.ones(3, 1, 3, 3)], dilations=[1])
+    with pytest.raises(ValueError, match=r"multi_depthwise_bwd: xs\[0\] must be \(N, C, H, W\)"):
+        y.sum().backward()
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(
+    ("channels", "shortcut"), [(8, (2, 8, 6, 6)), (4, (1, 4, 1, 1)), (4, (2, 4, 6, 7))], ids=["x", "small", "wide"]
+)
+def test_a_mixed_operation_refuses_tensors_of_other_shapes(fused, channels, shortcut):
+    mixed = MixedOp.named(("sep_conv_3x3", "avg_pool_3x3", "max_pool_3x3", "skip_connect"), 4, 1, fused=fused)
+    gain, weights = torch.tensor(0.5), torch.full((4,), 0.25)
+    with pytest.raises((ValueError, RuntimeError), match=r"must be|has shape|expected"):
+        mixed(torch.randn(2, channels, 6, 6), weights, gain=gain, shortcut=torch.randn(shortcut))
+
+
+def test_a_norm_of_too_few_statistics_is_refused():
+    norm = torch.nn.BatchNorm2d(3).eval()
+    norm.running_mean, norm.running_var = torch.zeros(1), torch.ones(1)
+    with pytest.raises(ValueError, match=r"mixed_norm_sum_fwd: mean must be .* \(1, 3\), got torch.float64 \(1, 1\)"):
+        ops.mixed_norm_sum([torch.randn(2, 3, 4, 4)], torch.ones(1), [norm])
 
 
 FREED = {
