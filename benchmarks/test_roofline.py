@@ -11,7 +11,7 @@ import statistics
 import pytest
 import torch
 
-from asose_fast.ops.multi_depthwise import Plan
+from asose_fast.ops.depthwise_plan import Plan
 from asose_fast.space import CANDIDATES, MixedOp
 from benchmarks.measure import copier, interleaved
 

@@ -21,6 +21,7 @@ void arch_weights_forward(int dtype, int64_t layers, int64_t ops, uintptr_t logi
                           double below, int skip, int none, uintptr_t weights, uintptr_t soft,
                           uintptr_t index, uintptr_t entropy, uintptr_t max_prob,
                           uintptr_t stream) {
+  expect_arch_weights(layers, ops);
   cuda::arch_weights_forward(
       {static_cast<DType>(dtype), layers, ops, address(logits),
        static_cast<const double*>(address(noise)), static_cast<const int64_t*>(address(rng)),
@@ -31,6 +32,7 @@ void arch_weights_forward(int dtype, int64_t layers, int64_t ops, uintptr_t logi
 
 void arch_weights_backward(int dtype, int64_t layers, int64_t ops, uintptr_t grad, uintptr_t soft,
                            double temperature, uintptr_t grad_logits, uintptr_t stream) {
+  expect_arch_weights(layers, ops);
   cuda::arch_weights_backward({static_cast<DType>(dtype), layers, ops, address(grad), address(soft),
                                temperature, address(grad_logits)},
                               as_stream(stream));
@@ -44,6 +46,7 @@ int64_t mixed_sum_tasks(const std::vector<int64_t>& sizes) {
 void mixed_sum_forward(int dtype, int inputs, const std::vector<int64_t>& sizes,
                        const std::vector<uintptr_t>& addresses, const std::vector<int64_t>& strides,
                        uintptr_t weights, uintptr_t stream) {
+  expect_operands(inputs, 1, sizes, addresses, strides);
   const auto all = operands(addresses, strides, sizes.size());
   cuda::mixed_sum_forward({static_cast<DType>(dtype),
                            {static_cast<int>(sizes.size()), sizes.data()},
@@ -59,6 +62,7 @@ void mixed_sum_backward(int dtype, int inputs, const std::vector<int64_t>& sizes
                         const std::vector<uintptr_t>& addresses,
                         const std::vector<int64_t>& strides, uintptr_t weights, uintptr_t partials,
                         uintptr_t grad_weights, uintptr_t stream) {
+  expect_operands(inputs, 2, sizes, addresses, strides);
   const auto all = operands(addresses, strides, sizes.size());
   cuda::mixed_sum_backward({static_cast<DType>(dtype),
                             {static_cast<int>(sizes.size()), sizes.data()},
@@ -90,6 +94,7 @@ void multi_depthwise_forward(int dtype, const std::vector<int64_t>& shape,
                              uintptr_t params, uintptr_t, uintptr_t stream) {
   MultiDepthwise op =
       multi_depthwise(dtype, shape, kernels, dilations, stride, relu, affine, inputs, 0);
+  expect_count("addresses", addresses.size(), op.inputs + op.branches);
   const auto all = pointers(addresses);
   op.x = all.data(), op.params = address(params);
   cuda::multi_depthwise_forward({op, all.data() + inputs}, as_stream(stream));
@@ -105,6 +110,7 @@ void multi_depthwise_backward(int dtype, const std::vector<int64_t>& shape,
                               uintptr_t stream) {
   MultiDepthwise op =
       multi_depthwise(dtype, shape, kernels, dilations, stride, relu, affine, inputs, 0);
+  expect_count("addresses", addresses.size(), 2 * op.inputs + op.branches);
   const auto all = pointers(addresses);
   op.x = all.data(), op.params = address(params);
   cuda::multi_depthwise_backward(

@@ -13,6 +13,9 @@ struct bfloat16 {
   uint16_t bits;
 };
 
+// Unnamed: every instruction set has its own copy.
+namespace {
+
 // Acc is the type that sums are kept in.
 template <class T>
 struct Element {
@@ -40,5 +43,7 @@ struct Element<bfloat16> {
     return {static_cast<uint16_t>(value != value ? 0x7fc0u : rounded)};
   }
 };
+
+}  // namespace
 
 }  // namespace asose

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "always_inline.h"
 #include "dtype.h"
 
 namespace asose {
@@ -15,12 +16,15 @@ struct Lines {
   int64_t lanes, length, channels;
   int64_t group, group_pitch, pitch, step;
 
-  static Lines of(int64_t images, int64_t channels, int64_t height, int64_t width, bool vertical) {
+  ASOSE_INLINE static Lines of(int64_t images, int64_t channels, int64_t height, int64_t width,
+                               bool vertical) {
     const int64_t row = width * channels;
     if (vertical) return {images * width, height, channels, width, height * row, channels, row};
     return {images * height, width, channels, images * height, 0, row, channels};
   }
-  int64_t begin(int64_t lane) const { return lane / group * group_pitch + lane % group * pitch; }
+  ASOSE_INLINE int64_t begin(int64_t lane) const {
+    return lane / group * group_pitch + lane % group * pitch;
+  }
 };
 
 struct LineConv {
@@ -32,10 +36,10 @@ struct LineConv {
   bool relu;
   int threads;
 
-  int64_t pad() const { return kernel / 2; }
-  int64_t strided(int64_t size) const { return (size - 1) / stride + 1; }
-  Lines in() const { return Lines::of(images, in_channels, height, width, vertical); }
-  Lines out() const {
+  ASOSE_INLINE int64_t pad() const { return kernel / 2; }
+  ASOSE_INLINE int64_t strided(int64_t size) const { return (size - 1) / stride + 1; }
+  ASOSE_INLINE Lines in() const { return Lines::of(images, in_channels, height, width, vertical); }
+  ASOSE_INLINE Lines out() const {
     return Lines::of(images, out_channels, vertical ? strided(height) : height,
                      vertical ? width : strided(width), vertical);
   }
@@ -63,6 +67,9 @@ struct LineConvBackward {
   void* grad_weight;  // like weight
   void* scratch;
 };
+
+// Unnamed: every instruction set has its own copy.
+namespace {
 
 // Channels lie in planes of 64 bytes a pixel, [plane][position][lane], and a tile is some lanes of
 // all positions: of the input with its activation, of the outputs' gradient, of sums.
@@ -98,5 +105,7 @@ struct LineTiling {
   }
   static constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 };
+
+}  // namespace
 
 }  // namespace asose

@@ -45,6 +45,9 @@ struct MixedSumBackward {
   int threads;         // of the CPU
 };
 
+// Unnamed: every instruction set has its own copy.
+namespace {
+
 // The CPU's work is cut into tasks by the shape alone, never by the thread count, so that sums do
 // not depend on it.
 constexpr int64_t kTaskElements = 4096;
@@ -67,5 +70,7 @@ struct TaskGrid {
 
   int64_t tasks() const { return (rows + rows_per_task - 1) / rows_per_task * tasks_per_row; }
 };
+
+}  // namespace
 
 }  // namespace asose

@@ -2,13 +2,16 @@
 // them applied on load.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
+#include "always_inline.h"
 #include "dtype.h"
 
 namespace asose {
 
 constexpr int kMaxBranches = 32;
+constexpr int64_t kNear = 4;  // pixels that the taps of unrolled kernels reach at most
 
 struct MultiDepthwise {
   DType dtype;
@@ -26,23 +29,28 @@ struct MultiDepthwise {
   void* scratch;  // [threads, DepthwiseTiling::scratch_bytes], 64-byte aligned
   int threads;
 
-  int64_t halo() const {
+  // Along an axis with `size` pixels: how many taps of a branch to either side of the middle one
+  // are computed with. Taps that are farther away than the image is long meet no pixel of it.
+  ASOSE_INLINE int64_t reach(int b, int64_t size) const {
+    return std::min((kernels[b] - 1) / 2, std::max(size - 1, kNear) / dilations[b]);
+  }
+  // How many pixels away they are at most.
+  ASOSE_INLINE int64_t halo(int64_t size) const {
     int64_t result = 0;
-    for (int b = 0; b < branches; ++b) {
-      const int64_t pad = dilations[b] * (kernels[b] - 1) / 2;
-      if (pad > result) result = pad;
-    }
+    for (int b = 0; b < branches; ++b) result = std::max(result, reach(b, size) * dilations[b]);
     return result;
   }
-  int64_t taps() const {
+  ASOSE_INLINE int64_t halo_down() const { return halo(height); }
+  ASOSE_INLINE int64_t halo_across() const { return halo(width); }
+  ASOSE_INLINE int64_t taps() const {
     int64_t result = 0;
     for (int b = 0; b < branches; ++b) result += kernels[b] * kernels[b];
     return result;
   }
-  int64_t rows() const { return taps() + (affine ? 2 * inputs : 0); }
+  ASOSE_INLINE int64_t rows() const { return taps() + (affine ? 2 * inputs : 0); }
   // The branches of an input: [first_branch(input), last_branch(input)).
-  int first_branch(int input) const { return inputs == 1 ? 0 : input; }
-  int last_branch(int input) const { return inputs == 1 ? branches : input + 1; }
+  ASOSE_INLINE int first_branch(int input) const { return inputs == 1 ? 0 : input; }
+  ASOSE_INLINE int last_branch(int input) const { return inputs == 1 ? branches : input + 1; }
 };
 
 struct MultiDepthwiseForward {
@@ -58,6 +66,9 @@ struct MultiDepthwiseBackward {
   void* partials;     // [slices, rows, channels]; unused where neither is wanted
   void* grad_params;  // like params; rows that are not wanted become 0
 };
+
+// Unnamed: every instruction set has its own copy.
+namespace {
 
 // How the work is cut, by the shape alone, so that sums do not depend on the thread count: into
 // tiles of the output, small enough for the second-level cache, and for the sums over pixels into
@@ -92,11 +103,12 @@ struct DepthwiseTiling {
   // In vectors: a tile of the input and of a gradient of the output with their margins, and of the
   // gradient of the input.
   int64_t input_plane(const MultiDepthwise& op) const {
-    return (tile_height * op.stride + 2 * op.halo()) * (tile_width * op.stride + 2 * op.halo());
+    return (tile_height * op.stride + 2 * op.halo_down()) *
+           (tile_width * op.stride + 2 * op.halo_across());
   }
   int64_t output_plane(const MultiDepthwise& op) const {
-    const int64_t halo = ceil_div(op.halo(), op.stride);
-    return (tile_height + 2 * halo) * (tile_width + 2 * halo);
+    return (tile_height + 2 * ceil_div(op.halo_down(), op.stride)) *
+           (tile_width + 2 * ceil_div(op.halo_across(), op.stride));
   }
   int64_t grad_plane(const MultiDepthwise& op) const {
     return tile_height * op.stride * tile_width * op.stride;
@@ -106,5 +118,7 @@ struct DepthwiseTiling {
 
   static constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 };
+
+}  // namespace
 
 }  // namespace asose

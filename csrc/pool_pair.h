@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "always_inline.h"
 #include "dtype.h"
 
 namespace asose {
@@ -14,8 +15,8 @@ struct PoolPair {
   const void* x;                            // null in backward without grad_max
   int threads;
 
-  int64_t out_height() const { return (height - 1) / stride + 1; }
-  int64_t out_width() const { return (width - 1) / stride + 1; }
+  ASOSE_INLINE int64_t out_height() const { return (height - 1) / stride + 1; }
+  ASOSE_INLINE int64_t out_width() const { return (width - 1) / stride + 1; }
 };
 
 struct PoolPairForward {
@@ -38,7 +39,12 @@ struct PoolPairBackward {
   void* scratch;  // [threads, pool_pair_scratch_bytes(op)], 64-byte aligned
 };
 
+// Unnamed: every instruction set has its own copy.
+namespace {
+
 // Three rows of pixels with a margin of one, a 64-byte vector each.
 inline int64_t pool_pair_scratch_bytes(const PoolPair& op) { return 3 * (op.width + 2) * 64; }
+
+}  // namespace
 
 }  // namespace asose

@@ -43,6 +43,10 @@ struct SeparableBackward {
   void* grad_pointwise;      // [branches, channels, padded_channels]; output channel, input channel
 };
 
+// Unnamed: every instruction set has its own copy.
+namespace {
+
+// The tiles of the depthwise convolutions; slices and scratch are its own.
 struct SeparableTiling : DepthwiseTiling {
   static constexpr int64_t kStripPixels = 128;  // vectors of a strip of rows in the L1 cache
   static constexpr int64_t kLeastPixels = 32;   // for which weights are worth reading
@@ -52,9 +56,8 @@ struct SeparableTiling : DepthwiseTiling {
   int64_t padded_channels;
   int64_t blocks;          // of 64 bytes, that hold all channels of a pixel
   int64_t strip_rows;      // rows that pass from depthwise to pointwise at once
-  int64_t margin;          // of the outputs' gradients
-  int64_t gradient_plane;  // in vectors: a tile of such a gradient with its margin
-  int64_t scratch_bytes;
+  int64_t margin_across;   // of the outputs' gradients
+  int64_t gradient_plane;  // in vectors: a tile of such a gradient with its margins
 
   explicit SeparableTiling(const Separable& op)
       : DepthwiseTiling(op.depthwise, op.depthwise.channels > 64 ? kEdge / 2 : kEdge) {
@@ -62,20 +65,22 @@ struct SeparableTiling : DepthwiseTiling {
     const int64_t bytes = dw.dtype == DType::f64 ? 8 : 4;
     padded_channels = ceil_div(dw.channels, kPad) * kPad;
     blocks = ceil_div(dw.channels * bytes, kVectorBytes);
-    margin = ceil_div(dw.halo(), dw.stride);
+    margin_across = ceil_div(dw.halo_across(), dw.stride);
     strip_rows = std::clamp<int64_t>(std::max(kStripPixels / blocks, kLeastPixels) / tile_width, 1,
                                      tile_height);
     const int64_t pointwise = dw.branches * dw.channels * padded_channels * bytes;
     slices = std::min(slices, std::max<int64_t>(kPartialBytes / pointwise, 16));
-    gradient_plane = (tile_height + 2 * margin) * strip_pitch();
+    gradient_plane = (tile_height + 2 * ceil_div(dw.halo_down(), dw.stride)) * strip_pitch();
     const int64_t planes = input_plane(dw) + gradient_plane + grad_plane(dw);
     scratch_bytes = kVectorBytes * blocks * (planes + dw.taps() + dw.rows() + 2 * strip_plane());
   }
 
   // In vectors: strips of a depthwise output, and of a gradient with its margins, whose rows may
   // be written up to a multiple of kStep.
-  int64_t strip_pitch() const { return tile_width + 2 * margin + kStep; }
+  int64_t strip_pitch() const { return tile_width + 2 * margin_across + kStep; }
   int64_t strip_plane() const { return strip_rows * strip_pitch(); }
 };
+
+}  // namespace
 
 }  // namespace asose

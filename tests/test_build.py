@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import platform
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from asose_fast._digest import source_digest
+from tests.helpers import ROOT
 
 
 def cuobjdump() -> str:
@@ -58,3 +61,25 @@ def test_cuda_functions_have_the_signatures_of_the_cpu():
         return {name: re.sub(r"-> .*", "", doc).count("arg") for name, doc in functions.items()}
 
     assert signatures(cuda).items() <= signatures(cpu).items()  # some operators have no CUDA kernel
+
+
+def test_instruction_sets_share_no_function(request):
+    """The linker keeps one of the functions that several copies define, whichever it meets first."""
+    tools = [shutil.which(tool) for tool in ("cmake", "ninja", "g++", "nm")]
+    if not all(tools):
+        pytest.skip("needs cmake, ninja, g++ and nm")
+    build = request.config.cache.mkdir("cpu_objects") / source_digest(ROOT / "csrc")
+    sets = ("generic", "avx2") if platform.machine() in ("x86_64", "AMD64") else ("generic",)
+    pybind = pytest.importorskip("pybind11", reason="CMake asks for pybind11").get_cmake_dir()
+    options = [f"-DPython_EXECUTABLE={sys.executable}", f"-Dpybind11_DIR={pybind}", "-DASOSE_CUDA=0"]
+    configure = ["cmake", "-S", ROOT, "-B", build, "-G", "Ninja", *options]
+    for command in (configure, ["cmake", "--build", build, "--target", *(f"cpu_{isa}" for isa in sets)]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    for isa in sets:
+        objects = sorted((build / "CMakeFiles" / f"cpu_{isa}.dir").rglob("*.o"))
+        listing = subprocess.run(["nm", "-C", "--defined-only", *objects], capture_output=True, text=True, check=True)
+        # Of functions and constants: those of the object alone have small letters.
+        names = set(re.findall(r"^[0-9a-f]+ [A-Zu] (.*)$", listing.stdout, re.MULTILINE))
+        assert f"asose::cpu::{isa}::table" in names
+        assert not {n for n in names if not n.startswith((f"asose::cpu::{isa}::", "DW.ref.__gxx_personality"))}

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import save, transformed, twice_differentiable
-from asose_fast.ops.checks import check_flag, check_integer, check_number, check_tensor
+from asose_fast.ops.checks import check_flag, check_integer, check_like, check_number, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.noise import drawn_noise
 
@@ -286,6 +286,25 @@ def _fwd(
     return registry.select("arch_weights", logits).forward(logits, noise, rng, temperature, hard, boost)
 
 
+def _check_fwd(
+    logits: Tensor,
+    noise: Tensor | None,
+    rng: Tensor | None,
+    temperature: float,
+    hard: bool,
+    top_k: int,
+    amount: float,
+    below: float,
+    skip: int,
+    none: int,
+) -> None:
+    _check(logits, temperature, Boost(top_k, amount, below, skip, none) if top_k else None, noise, rng)
+    check_like("arch_weights_fwd: logits", logits, logits.shape, *DTYPES)
+    check_like("arch_weights_fwd: noise", noise, logits.shape, torch.float64)
+    if noise is None and rng is None:
+        raise ValueError("arch_weights_fwd: noise and rng are both missing")
+
+
 def _fwd_fake(logits: Tensor, *_: object) -> tuple[Tensor, ...]:
     layers, ops = logits.shape
     table, row = logits.new_empty(layers, ops), logits.new_empty(layers)
@@ -294,6 +313,12 @@ def _fwd_fake(logits: Tensor, *_: object) -> tuple[Tensor, ...]:
 
 def _bwd(grad: Tensor, soft: Tensor, temperature: float) -> Any:
     return registry.select("arch_weights", soft).backward(grad, soft, temperature)
+
+
+def _check_bwd(grad: Tensor, soft: Tensor, temperature: float) -> None:
+    _check(soft, temperature, None, None, None)
+    check_like("arch_weights_bwd: soft", soft, soft.shape, *DTYPES)
+    check_like("arch_weights_bwd: grad", grad, soft.shape, soft.dtype)
 
 
 def _bwd_fake(grad: Tensor, soft: Tensor, temperature: float) -> Tensor:
@@ -305,5 +330,8 @@ arch_weights_fwd = define(
     "float amount, float below, int skip, int none) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _fwd,
     _fwd_fake,
+    _check_fwd,
 )
-arch_weights_bwd = define("arch_weights_bwd(Tensor grad, Tensor soft, float temperature) -> Tensor", _bwd, _bwd_fake)
+arch_weights_bwd = define(
+    "arch_weights_bwd(Tensor grad, Tensor soft, float temperature) -> Tensor", _bwd, _bwd_fake, _check_bwd
+)

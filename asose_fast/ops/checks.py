@@ -1,12 +1,15 @@
-"""Checks that the operators' arguments have in common. Each raises TypeError, which names operator and argument."""
+"""Checks that the operators' arguments have in common. Each raises TypeError or ValueError, which names operator and
+argument."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 
 def check_tensor(where: str, value: object) -> None:
@@ -15,6 +18,52 @@ def check_tensor(where: str, value: object) -> None:
         raise TypeError(f"{where} must be a tensor, got {type(value).__name__}")
     if value.layout is not torch.strided:
         raise TypeError(f"{where} must be a dense tensor, got {value.layout}")
+
+
+def check_floats(where: str, value: Tensor) -> None:
+    """For a tensor of a dtype that the operators compute in."""
+    check_tensor(where, value)
+    if value.dtype not in FLOATS:
+        raise TypeError(f"{where} must be float16, bfloat16, float32 or float64, got {value.dtype}")
+
+
+def check_images(where: str, value: Tensor) -> None:
+    """For images of such a dtype, of which there may be none."""
+    check_floats(where, value)
+    if value.dim() != 4 or 0 in value.shape[1:]:
+        raise ValueError(f"{where} must be (N, C, H, W) with C, H, W > 0, got {tuple(value.shape)}")
+
+
+def check_like(where: str, value: Tensor | None, shape: Sequence[int], *dtypes: torch.dtype) -> None:
+    """For a tensor of this shape and of one of these dtypes, or none."""
+    if value is not None and (value.shape != tuple(shape) or value.dtype not in dtypes):
+        kinds = " or ".join(sorted(map(str, dtypes)))
+        raise ValueError(f"{where} must be {kinds} {tuple(shape)}, got {value.dtype} {tuple(value.shape)}")
+
+
+def check_all_like(
+    where: str, values: Sequence[Tensor | None], count: int, shape: Sequence[int], dtype: torch.dtype
+) -> None:
+    """For so many tensors of this shape and dtype, any of which may be none."""
+    check_length(where, values, count, count)
+    shape = tuple(shape)
+    for i, value in enumerate(values):
+        if value is not None and (value.shape != shape or value.dtype is not dtype):
+            check_like(f"{where}[{i}]", value, shape, dtype)
+
+
+def check_length(where: str, values: Sequence[object], least: int, most: int) -> None:
+    """For a list of so many values."""
+    if not least <= len(values) <= most:
+        wanted = f"{least}" if least == most else f"{least} to {most}"
+        raise ValueError(f"{where} must hold {wanted} values, got {len(values)}")
+
+
+def check_stride(where: str, value: object) -> None:
+    """For 1 or 2."""
+    check_integer(where, value)
+    if value not in (1, 2):
+        raise ValueError(f"{where} must be 1 or 2, got {value}")
 
 
 def check_integer(where: str, value: object) -> None:

@@ -1,7 +1,8 @@
-"""The torch.library namespace `asose_fast`: schema, body and fake of every operator.
+"""The torch.library namespace `asose_fast`: schema, body, fake and check of every operator.
 
 The registered operators are private: they know no autograd and silently give no gradient. The public functions of
-`asose_fast.ops` wrap them.
+`asose_fast.ops` wrap them. Still, whoever calls them directly gets an error where kernels would leave the tensors'
+memory.
 """
 
 from __future__ import annotations
@@ -13,21 +14,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asose_fast.ops.checks import check_tensor
+
 _PLAIN = frozenset({Tensor, nn.Parameter})
 
 _library = torch.library.Library("asose_fast", "DEF")
 
 
-def define(schema: str, body: Callable[..., Any], fake: Callable[..., Any]) -> Callable[..., Any]:
+def define(
+    schema: str, body: Callable[..., Any], fake: Callable[..., Any], check: Callable[..., None]
+) -> Callable[..., Any]:
     """Registers an operator that runs `body` on CPU and CUDA tensors and `fake` when only shapes are wanted.
 
-    Returns the function to call it by: `body` itself where nobody listens to PyTorch's dispatcher, which takes its time
-    to call back into Python.
+    Ahead of both runs `check`: it raises TypeError or ValueError unless counts, shapes, dtypes and ranges are such that
+    kernels read and write nothing but the tensors. That these are dense, on one device and in memory is checked here.
+
+    Returns the function to call it by: `check` and `body` themselves where nobody listens to PyTorch's dispatcher,
+    which takes its time to call back into Python.
     """
     name = _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(name, body, "CPU")
-    _library.impl(name, _on_their_device(body), "CUDA")
-    torch.library.register_fake(f"asose_fast::{name}", fake, lib=_library)
     registered = getattr(torch.ops.asose_fast, name).default
     kinds = [str(argument.type) for argument in registered._schema.arguments]
     lists, singles = (
@@ -35,19 +40,55 @@ def define(schema: str, body: Callable[..., Any], fake: Callable[..., Any]) -> C
         for several in (True, False)
     )
 
+    def checked(function: Callable[..., Any], in_memory: bool) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def checking(*args: Any) -> Any:
+            _check_tensors(registered, args, in_memory)
+            check(*args)
+            return function(*args)
+
+        return checking
+
+    _library.impl(name, checked(body, True), "CPU")
+    _library.impl(name, checked(_on_their_device(body), True), "CUDA")
+    torch.library.register_fake(f"asose_fast::{name}", checked(fake, False), lib=_library)
+
     def call(*args: Any) -> Any:
         if torch.compiler.is_compiling():
             return registered(*args)
         tensors = [args[i] for i in singles]
         for i in lists:
             tensors += args[i]
-        if not _observed(tensors):
-            return body(*args)
-        if len(devices := {str(t.device) for t in tensors if t is not None}) > 1:
-            raise ValueError(f"{name}: all tensors must be on one device, got {' and '.join(sorted(devices))}")
-        return registered(*args)
+        if _observed(tensors):
+            return registered(*args)
+        check(*args)
+        return body(*args)
 
     return call
+
+
+def _check_tensors(op: torch._ops.OpOverload, args: Sequence[Any], in_memory: bool) -> None:
+    """Raises where the tensors of a call are not dense, on one device and, if that is asked for, in memory."""
+    device = None
+    for argument, value in zip(op._schema.arguments, args, strict=True):
+        where = f"{op._schema.name.removeprefix('asose_fast::')}: {argument.name}"
+        for tensor in value if isinstance(value, (list, tuple)) else (value,):
+            if not isinstance(tensor, Tensor):
+                continue
+            check_tensor(where, tensor)
+            device = device or tensor.device
+            if tensor.device != device:
+                raise ValueError(f"{where} is on {tensor.device}, other tensors are on {device}")
+            if in_memory and not _in_memory(tensor):
+                raise ValueError(f"{where} is a tensor of shape {tuple(tensor.shape)} whose storage was resized")
+
+
+def _in_memory(tensor: Tensor) -> bool:
+    """Whether a tensor's storage holds all of its elements."""
+    if tensor.numel() == 0:
+        return True
+    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
+    return tensor.untyped_storage().nbytes() >= (tensor.storage_offset() + last + 1) * tensor.element_size()
 
 
 def _observed(tensors: list[Tensor | None]) -> bool:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import computing_dtype
 from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
-from asose_fast.ops.checks import check_flag, check_integer, check_tensor
+from asose_fast.ops.checks import FLOATS, check_flag, check_images, check_like, check_stride, check_tensor
 from asose_fast.ops.library import define
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -66,16 +66,21 @@ def line_conv(x: Tensor, weight: Tensor, *, stride: int = 1, relu: bool = False)
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
     """
-    check_tensor("line_conv: x", x)
-    check_tensor("line_conv: weight", weight)
-    check_integer("line_conv: stride", stride)
     check_flag("line_conv: relu", relu)
-    if x.dtype not in DTYPES:
-        raise TypeError(f"line_conv: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    _check(x, weight, stride)
+    x = x.to(computing_dtype(x))
+    if transformed():
+        return reference(x, weight, stride=stride, relu=relu)
+    x = x.contiguous(memory_format=torch.channels_last)
+    return _LineConv.apply(Line(stride, weight.shape[2] > 1, relu), x, weight)  # type: ignore[no-any-return]
+
+
+def _check(x: Tensor, weight: Tensor, stride: int) -> None:
+    check_images("line_conv: x", x)
+    check_tensor("line_conv: weight", weight)
+    check_stride("line_conv: stride", stride)
     if not weight.is_floating_point():
         raise TypeError(f"line_conv: weight must be a floating tensor, got {weight.dtype}")
-    if x.dim() != 4 or 0 in x.shape[1:]:
-        raise ValueError(f"line_conv: x must be (N, C, H, W) with C, H, W > 0, got {tuple(x.shape)}")
     if weight.dim() != 4 or weight.shape[1] != x.shape[1] or 1 not in weight.shape[2:] or 0 in weight.shape:
         raise ValueError(
             f"line_conv: weight must be (C_out, C_in, 1, k) or (C_out, C_in, k, 1) with C_in = {x.shape[1]}, "
@@ -86,13 +91,6 @@ def line_conv(x: Tensor, weight: Tensor, *, stride: int = 1, relu: bool = False)
         raise ValueError(f"line_conv: the kernel of weight must be of odd length, 3 or more, got {taps}")
     if weight.device != x.device:
         raise ValueError(f"line_conv: weight is on {weight.device}, x on {x.device}")
-    if stride not in (1, 2):
-        raise ValueError(f"line_conv: stride must be 1 or 2, got {stride}")
-    x = x.to(computing_dtype(x))
-    if transformed():
-        return reference(x, weight, stride=stride, relu=relu)
-    x = x.contiguous(memory_format=torch.channels_last)
-    return _LineConv.apply(Line(stride, weight.shape[2] > 1, relu), x, weight)  # type: ignore[no-any-return]
 
 
 def has_kernels(x: Tensor, line: Line) -> bool:
@@ -166,6 +164,12 @@ def _fwd(x: Tensor, weight: Tensor, *line: Any) -> Any:
     return registry.select("line_conv", x, Line(*line), "y").forward(x, weight, Line(*line))
 
 
+def _check_fwd(x: Tensor, weight: Tensor, *values: Any) -> None:
+    line = Line(*values)
+    _check(x, weight, line.stride)
+    check_like("line_conv: weight", weight, (*weight.shape[:2], *line.along(max(weight.shape[2:]))), *FLOATS)
+
+
 def _fwd_fake(x: Tensor, weight: Tensor, *line: Any) -> Tensor:
     return _empty(x, Line(*line).out_shape(x, weight))
 
@@ -184,6 +188,12 @@ def _bwd(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> Any:
     )
 
 
+def _check_bwd(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> None:
+    *values, _, _ = rest
+    _check_fwd(x, weight, *values)
+    check_like("line_conv_bwd: grad", grad, Line(*values).out_shape(x, weight), x.dtype)
+
+
 def _bwd_fake(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
     *_, need_x, need_weight = rest
     return (
@@ -197,9 +207,10 @@ def _empty(x: Tensor, shape: Any) -> Tensor:
 
 
 LINE = "int stride, bool vertical, bool relu"
-line_conv_fwd = define(f"line_conv_fwd(Tensor x, Tensor weight, {LINE}) -> Tensor", _fwd, _fwd_fake)
+line_conv_fwd = define(f"line_conv_fwd(Tensor x, Tensor weight, {LINE}) -> Tensor", _fwd, _fwd_fake, _check_fwd)
 line_conv_bwd = define(
     f"line_conv_bwd(Tensor grad, Tensor x, Tensor weight, {LINE}, bool need_x, bool need_weight) -> (Tensor, Tensor)",
     _bwd,
     _bwd_fake,
+    _check_bwd,
 )

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from asose_fast.ops.autocast import computing_dtype, without_autocast
 from asose_fast.ops.autograd import save, transformed, twice_differentiable
 from asose_fast.ops.batch_statistics import batch_statistics
+from asose_fast.ops.depthwise_plan import Plan
 from asose_fast.ops.mixed_layer_reference import differentiable_backward, reference
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
 from asose_fast.ops.mixed_sum import mixed_sum_fwd
-from asose_fast.ops.multi_depthwise import Plan, accumulation_dtype, pack, unpack
+from asose_fast.ops.multi_depthwise import accumulation_dtype, pack, unpack
 from asose_fast.ops.norms import affine_parameters, check_count, normalisation, of_batch, update_running
 from asose_fast.ops.pool_pair import pool_pair_bwd, pool_pair_fwd
 from asose_fast.ops.separable import pack_pointwise, separable_bwd, separable_fwd

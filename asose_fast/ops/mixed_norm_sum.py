@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import gradients, save, stand_in, transformed, twice_differentiable
-from asose_fast.ops.batch_statistics import DTYPES, batch_statistics
-from asose_fast.ops.checks import as_list, check_tensor
+from asose_fast.ops.batch_statistics import DTYPES, batch_statistics, check_channels, check_zs
+from asose_fast.ops.checks import FLOATS, as_list, check_all_like, check_length, check_like, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype, memory_format
 from asose_fast.ops.mixed_sum import reference as sum_reference
@@ -316,12 +316,56 @@ def _fwd(
     return registry.select("mixed_norm_sum", xs[0]).forward(xs, weights, gamma, beta, mean, rstd)
 
 
+def _check_tables(where: str, x: Tensor, weights: Tensor, count: int, **tables: Tensor | None) -> None:
+    """The tables of norms, one row for each of the first inputs; the first is that of the means."""
+    check_like(f"{where}: weights", weights, (count,), accumulation_dtype(x.dtype))
+    mean = tables["mean"]
+    assert mean is not None
+    if mean.dim() != 2 or len(mean) > count:
+        raise ValueError(f"{where}: mean must have a row for each of at most {count} norms, got {tuple(mean.shape)}")
+    for name, table in tables.items():
+        check_like(f"{where}: {name}", table, (len(mean), x.shape[1]), *FLOATS)
+
+
+def _check_fwd(
+    xs: list[Tensor], weights: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, rstd: Tensor
+) -> None:
+    where = "mixed_norm_sum_fwd"
+    check_zs(f"{where}: xs", xs, MAX_INPUTS)
+    _check_tables(where, xs[0], weights, len(xs), mean=mean, rstd=rstd, gamma=gamma, beta=beta)
+
+
 def _fwd_fake(xs: list[Tensor], *_: object) -> Tensor:
     return torch.empty_like(xs[0], memory_format=memory_format(xs[0]))
 
 
 def _bwd(grad: Tensor, *args: object) -> object:
     return registry.select("mixed_norm_sum", grad).backward(grad, *args)
+
+
+def _check_bwd(
+    grad: Tensor,
+    xs: list[Tensor],
+    weights: Tensor,
+    gamma: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    batch: list[bool],
+    read: list[bool],
+    need_x: list[bool],
+    need_sums: bool,
+    channels_last: bool,
+) -> None:
+    where, count = "mixed_norm_sum_bwd", len(read)
+    check_length(f"{where}: read", read, 1, MAX_INPUTS)
+    check_channels(f"{where}: grad", grad)
+    check_all_like(f"{where}: xs", xs, sum(read), grad.shape, grad.dtype)
+    _check_tables(where, grad, weights, count, mean=mean, rstd=rstd, gamma=gamma)
+    check_length(f"{where}: batch", batch, len(mean), len(mean))
+    check_length(f"{where}: need_x", need_x, count, count)
+    for k, (in_batch, is_read, need) in enumerate(zip(batch, read, need_x, strict=False)):
+        if in_batch and need and not is_read:
+            raise ValueError(f"{where}: read[{k}] must be True where batch[{k}] and need_x[{k}] are")
 
 
 def _bwd_fake(
@@ -346,10 +390,12 @@ mixed_norm_sum_fwd = define(
     "mixed_norm_sum_fwd(Tensor[] xs, Tensor weights, Tensor? gamma, Tensor? beta, Tensor mean, Tensor rstd) -> Tensor",
     _fwd,
     _fwd_fake,
+    _check_fwd,
 )
 mixed_norm_sum_bwd = define(
     "mixed_norm_sum_bwd(Tensor grad, Tensor[] xs, Tensor weights, Tensor? gamma, Tensor mean, Tensor rstd, "
     "bool[] batch, bool[] read, bool[] need_x, bool need_sums, bool channels_last) -> (Tensor[], Tensor, Tensor)",
     _bwd,
     _bwd_fake,
+    _check_bwd,
 )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import batched, save, transformed, twice_differentiable
-from asose_fast.ops.checks import check_tensor
+from asose_fast.ops.checks import check_all_like, check_floats, check_length, check_like, check_tensor
 from asose_fast.ops.library import define
 
 MAX_INPUTS = 128
@@ -166,12 +166,30 @@ def _fwd(xs: list[Tensor], weights: Tensor) -> Any:
     return registry.select("mixed_sum", xs[0]).forward(xs, weights)
 
 
+def _check_fwd(xs: list[Tensor], weights: Tensor) -> None:
+    check_length("mixed_sum_fwd: xs", xs, 1, MAX_INPUTS)
+    _check_alike("mixed_sum_fwd", xs[0], xs, len(xs), weights, len(xs))
+
+
+def _check_alike(where: str, first: Tensor, xs: list[Tensor], count: int, weights: Tensor, inputs: int) -> None:
+    check_floats(f"{where}: the first tensor", first)
+    check_length(f"{where}: its shape", first.shape, 0, MAX_DIMS)
+    check_all_like(f"{where}: xs", xs, count, first.shape, first.dtype)
+    check_like(f"{where}: weights", weights, (inputs,), accumulation_dtype(first.dtype))
+
+
 def _fwd_fake(xs: list[Tensor], weights: Tensor) -> Tensor:
     return torch.empty_like(xs[0], memory_format=memory_format(xs[0]))
 
 
 def _bwd(grad: Tensor, xs: list[Tensor], weights: Tensor, need_x: list[bool], need_weights: bool) -> Any:
     return registry.select("mixed_sum", grad).backward(grad, xs, weights, need_x, need_weights)
+
+
+def _check_bwd(grad: Tensor, xs: list[Tensor], weights: Tensor, need_x: list[bool], need_weights: bool) -> None:
+    inputs = len(need_x)
+    check_length("mixed_sum_bwd: need_x", need_x, 1, MAX_INPUTS)
+    _check_alike("mixed_sum_bwd", grad, xs, inputs if xs or need_weights else 0, weights, inputs)
 
 
 def _bwd_fake(
@@ -182,9 +200,10 @@ def _bwd_fake(
     return grad_xs, weights.new_empty(len(need_x) if need_weights else 0)
 
 
-mixed_sum_fwd = define("mixed_sum_fwd(Tensor[] xs, Tensor weights) -> Tensor", _fwd, _fwd_fake)
+mixed_sum_fwd = define("mixed_sum_fwd(Tensor[] xs, Tensor weights) -> Tensor", _fwd, _fwd_fake, _check_fwd)
 mixed_sum_bwd = define(
     "mixed_sum_bwd(Tensor grad, Tensor[] xs, Tensor weights, bool[] need_x, bool need_weights) -> (Tensor[], Tensor)",
     _bwd,
     _bwd_fake,
+    _check_bwd,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,10 +12,25 @@ from torch.nn import functional as F
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import without_autocast
 from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
-from asose_fast.ops.checks import as_list, check_flag, check_integer, check_tensor
+from asose_fast.ops.checks import (
+    as_list,
+    check_all_like,
+    check_flag,
+    check_images,
+    check_stride,
+    check_tensor,
+)
+from asose_fast.ops.depthwise_plan import (
+    MAX_BRANCHES,
+    PLAN,
+    Plan,
+    check_branch,
+    check_needs,
+    check_plan,
+    plan_of,
+)
 from asose_fast.ops.library import define
 
-MAX_BRANCHES = 32
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 registry.register(
@@ -27,37 +42,6 @@ registry.register(
         "triton": "asose_fast.ops.triton.multi_depthwise",
     },
 )
-
-
-class Plan(NamedTuple):
-    """What the operator computes, apart from its tensors."""
-
-    kernels: tuple[int, ...]
-    """Odd; branch b pads by dilation * (kernel - 1) / 2."""
-    dilations: tuple[int, ...]
-    inputs: int
-    """1, shared by all branches, or one a branch."""
-    stride: int
-    relu: bool
-    affine: bool
-
-    @property
-    def taps(self) -> list[int]:
-        """Taps of every branch."""
-        return [k * k for k in self.kernels]
-
-    @property
-    def rows(self) -> list[int]:
-        """Rows of params: the taps of every branch, then, where affine, the scales and the shifts of the inputs."""
-        return [*self.taps, self.inputs, self.inputs] if self.affine else self.taps
-
-    def pad(self, branch: int) -> int:
-        """Zeros around the input of a branch."""
-        return self.dilations[branch] * (self.kernels[branch] - 1) // 2
-
-    def out_shape(self, x: Tensor) -> tuple[int, ...]:
-        """(N, C, ceil(H / stride), ceil(W / stride))."""
-        return (*x.shape[:2], *((size - 1) // self.stride + 1 for size in x.shape[2:]))
 
 
 def multi_depthwise(
@@ -129,7 +113,7 @@ def check(
     for name, value in zip(("scale", "shift"), affine, strict=False):
         _check_affine(name, value, inputs[0], None if shared else len(weights))
     kernels = tuple(w.shape[-1] for w in weights)
-    plan = Plan(kernels, tuple(dilations), len(inputs), stride, relu, bool(affine))
+    plan = Plan(kernels, tuple(dilations), len(inputs), stride, relu, bool(affine)).within(inputs[0])
     return plan, [channels_last(x) for x in inputs], affine
 
 
@@ -140,16 +124,10 @@ def _check(xs: list[Tensor], weights: list[Tensor], dilations: list[int], stride
         raise ValueError(f"multi_depthwise: {len(weights)} weights need as many dilations, got {len(dilations)}")
     if not shared and len(xs) != len(weights):
         raise ValueError(f"multi_depthwise: {len(weights)} weights need one x or as many, got {len(xs)}")
-    check_integer("multi_depthwise: stride", stride)
-    if stride not in (1, 2):
-        raise ValueError(f"multi_depthwise: stride must be 1 or 2, got {stride}")
+    check_stride("multi_depthwise: stride", stride)
     for i, x in enumerate(xs):
         name = "xs" if shared else f"xs[{i}]"
-        check_tensor(f"multi_depthwise: {name}", x)
-        if x.dtype not in DTYPES:
-            raise TypeError(f"multi_depthwise: {name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
-        if x.dim() != 4 or 0 in x.shape[1:]:
-            raise ValueError(f"multi_depthwise: {name} must be (N, C, H, W) with C, H, W > 0, got {tuple(x.shape)}")
+        check_images(f"multi_depthwise: {name}", x)
         if (x.shape, x.dtype, x.device) != (xs[0].shape, xs[0].dtype, xs[0].device):
             raise ValueError(
                 f"multi_depthwise: {name} is {x.dtype} {tuple(x.shape)} on {x.device}, "
@@ -164,13 +142,9 @@ def _check(xs: list[Tensor], weights: list[Tensor], dilations: list[int], stride
             raise ValueError(
                 f"multi_depthwise: weights[{b}] must be (C, 1, k, k) with C = {channels}, got {tuple(weight.shape)}"
             )
-        if weight.shape[3] % 2 == 0:
-            raise ValueError(f"multi_depthwise: weights[{b}] must have an odd kernel size, got {weight.shape[3]}")
         if weight.device != xs[0].device:
             raise ValueError(f"multi_depthwise: weights[{b}] is on {weight.device}, xs on {xs[0].device}")
-        check_integer(f"multi_depthwise: dilations[{b}]", dilation)
-        if dilation < 1:
-            raise ValueError(f"multi_depthwise: dilations[{b}] must be positive, got {dilation}")
+        check_branch(b, weight.shape[3], dilation)
 
 
 def _check_affine(name: str, value: Tensor, x: Tensor, branches: int | None) -> None:
@@ -339,8 +313,21 @@ def split(plan: Plan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list
     return list(values[: plan.inputs]), list(values[plan.inputs : last]), list(values[last:])
 
 
-def _fwd(xs: list[Tensor], params: Tensor, *plan: Any) -> Any:
-    return registry.select("multi_depthwise", xs[0], plan_of(plan)).forward(xs, params, plan_of(plan))
+def _fwd(xs: list[Tensor], params: Tensor, *values: Any) -> Any:
+    plan = plan_of(values).within(xs[0])
+    return registry.select("multi_depthwise", xs[0], plan).forward(xs, params, plan)
+
+
+def _check_fwd(xs: list[Tensor], params: Tensor, *values: Any) -> None:
+    check_plan("multi_depthwise_fwd", xs, params, plan_of(values))
+
+
+def _check_bwd(grads: list[Tensor | None], xs: list[Tensor], params: Tensor, *rest: Any) -> None:
+    *values, need_x, _, need_affine = rest
+    where, plan = "multi_depthwise_bwd", plan_of(values)
+    check_plan(where, xs, params, plan)
+    check_all_like(f"{where}: grads", grads, len(plan.kernels), plan.out_shape(xs[0]), xs[0].dtype)
+    check_needs(where, plan, need_x, need_affine)
 
 
 def _fwd_fake(xs: list[Tensor], params: Tensor, *plan: Any) -> list[Tensor]:
@@ -348,9 +335,10 @@ def _fwd_fake(xs: list[Tensor], params: Tensor, *plan: Any) -> list[Tensor]:
 
 
 def _bwd(grads: list[Tensor | None], xs: list[Tensor], params: Tensor, *rest: Any) -> Any:
-    *plan, need_x, need_weights, need_affine = rest
-    return registry.select("multi_depthwise", xs[0], plan_of(plan)).backward(
-        grads, xs, params, plan_of(plan), need_x, need_weights, need_affine
+    *values, need_x, need_weights, need_affine = rest
+    plan = plan_of(values).within(xs[0])
+    return registry.select("multi_depthwise", xs[0], plan).backward(
+        grads, xs, params, plan, need_x, need_weights, need_affine
     )
 
 
@@ -360,21 +348,18 @@ def _bwd_fake(grads: list[Tensor | None], xs: list[Tensor], params: Tensor, *res
     return grad_xs, torch.empty_like(params) if need_weights or need_affine else params.new_empty(0)
 
 
-def plan_of(values: Sequence[Any]) -> Plan:
-    kernels, dilations, *rest = values
-    return Plan(tuple(kernels), tuple(dilations), *rest)
-
-
 def empty_channels_last(like: Tensor, shape: Sequence[int]) -> Tensor:
     """An uninitialised channels_last tensor in the dtype and on the device of `like`."""
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
-PLAN = "int[] kernels, int[] dilations, int inputs, int stride, bool relu, bool affine"
-multi_depthwise_fwd = define(f"multi_depthwise_fwd(Tensor[] xs, Tensor params, {PLAN}) -> Tensor[]", _fwd, _fwd_fake)
+multi_depthwise_fwd = define(
+    f"multi_depthwise_fwd(Tensor[] xs, Tensor params, {PLAN}) -> Tensor[]", _fwd, _fwd_fake, _check_fwd
+)
 multi_depthwise_bwd = define(
     f"multi_depthwise_bwd(Tensor?[] grads, Tensor[] xs, Tensor params, {PLAN}, bool[] need_x, bool need_weights, "
     "bool need_affine) -> (Tensor[], Tensor)",
     _bwd,
     _bwd_fake,
+    _check_bwd,
 )

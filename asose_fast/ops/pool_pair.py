@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
-from asose_fast.ops.checks import check_integer, check_tensor
+from asose_fast.ops.checks import FLOATS, check_all_like, check_images, check_like, check_stride
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import accumulation_dtype
 
@@ -47,17 +47,15 @@ def pool_pair(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape or range.
     """
-    check_tensor("pool_pair: x", x)
-    check_integer("pool_pair: stride", stride)
-    if x.dtype not in DTYPES:
-        raise TypeError(f"pool_pair: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
-    if x.dim() != 4 or 0 in x.shape[1:]:
-        raise ValueError(f"pool_pair: x must be (N, C, H, W) with C, H, W > 0, got {tuple(x.shape)}")
-    if stride not in (1, 2):
-        raise ValueError(f"pool_pair: stride must be 1 or 2, got {stride}")
+    _check(x, stride)
     if transformed():
         return reference(x, stride=stride)
     return _PoolPair.apply(x.contiguous(memory_format=torch.channels_last), stride)  # type: ignore[no-any-return]
+
+
+def _check(x: Tensor, stride: int) -> None:
+    check_images("pool_pair: x", x)
+    check_stride("pool_pair: stride", stride)
 
 
 def reference(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
@@ -153,14 +151,33 @@ def _bwd(
     return registry.select("pool_pair", x).backward(grads, zs, tables, x, stride, *rest)
 
 
+def _check_bwd(
+    grads: list[Tensor | None],
+    zs: list[Tensor | None],
+    tables: Tensor,
+    x: Tensor,
+    stride: int,
+    terms: list[Tensor],
+    factors: Tensor,
+) -> None:
+    _check(x, stride)
+    for name, tensors in (("grads", grads), ("zs", zs)):
+        check_all_like(f"pool_pair_bwd: {name}", tensors, 2, out_shape(x, stride), x.dtype)
+    if tables.shape != (0,):
+        check_like("pool_pair_bwd: tables", tables, (2, 4, x.shape[1]), *FLOATS)
+    check_all_like("pool_pair_bwd: terms", terms, len(terms), x.shape, x.dtype)
+    check_like("pool_pair_bwd: factors", factors, (len(terms),), *FLOATS)
+
+
 def _bwd_fake(grads: list[Tensor | None], zs: list[Tensor | None], tables: Tensor, x: Tensor, *rest: Any) -> Tensor:
     return torch.empty_like(x, memory_format=torch.channels_last)
 
 
-pool_pair_fwd = define("pool_pair_fwd(Tensor x, int stride) -> (Tensor, Tensor)", _fwd, _fwd_fake)
+pool_pair_fwd = define("pool_pair_fwd(Tensor x, int stride) -> (Tensor, Tensor)", _fwd, _fwd_fake, _check)
 pool_pair_bwd = define(
     "pool_pair_bwd(Tensor?[] grads, Tensor?[] zs, Tensor tables, Tensor x, int stride, Tensor[] terms, "
     "Tensor factors) -> Tensor",
     _bwd,
     _bwd_fake,
+    _check_bwd,
 )

@@ -12,17 +12,15 @@ from torch.nn import functional as F
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import without_autocast
 from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
-from asose_fast.ops.checks import as_list, check_tensor
+from asose_fast.ops.checks import FLOATS, as_list, check_all_like, check_like, check_tensor
+from asose_fast.ops.depthwise_plan import PLAN, Plan, check_needs, check_plan, plan_of
 from asose_fast.ops.library import define
 from asose_fast.ops.multi_depthwise import (
     DTYPES,
-    PLAN,
-    Plan,
     accumulation_dtype,
     check,
     empty_channels_last,
     pack,
-    plan_of,
     unpack,
 )
 from asose_fast.ops.multi_depthwise import backward as depthwise_backward
@@ -241,8 +239,20 @@ def _split(plan: Plan, values: Sequence[Any]) -> tuple[list[Any], list[Any], lis
 
 
 def _fwd(xs: list[Tensor], params: Tensor, pointwise: Tensor, *rest: Any) -> Any:
-    *plan, statistics = rest
-    return registry.select("separable", xs[0]).forward(xs, params, pointwise, plan_of(plan), statistics)
+    *values, statistics = rest
+    plan = plan_of(values).within(xs[0])
+    return registry.select("separable", xs[0]).forward(xs, params, pointwise, plan, statistics)
+
+
+def _check_fwd(xs: list[Tensor], params: Tensor, pointwise: Tensor, *rest: Any) -> None:
+    *values, _ = rest
+    _check_operands("separable_fwd", xs, params, pointwise, plan_of(values))
+
+
+def _check_operands(where: str, xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: Plan) -> None:
+    check_plan(where, xs, params, plan)
+    channels = xs[0].shape[1]
+    check_like(f"{where}: pointwise", pointwise, (len(plan.kernels), channels, channels), params.dtype)
 
 
 def _fwd_fake(xs: list[Tensor], params: Tensor, pointwise: Tensor, *rest: Any) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -262,11 +272,29 @@ def _bwd(
     pointwise: Tensor,
     *rest: Any,
 ) -> Any:
-    *plan, need_x, need_depthwise, need_pointwise, need_affine = rest
+    *values, need_x, need_depthwise, need_pointwise, need_affine = rest
     return registry.select("separable", xs[0]).backward(
-        grads, zs, tables, xs, params, pointwise, plan_of(plan),
+        grads, zs, tables, xs, params, pointwise, plan_of(values).within(xs[0]),
         need_x, need_depthwise, need_pointwise, need_affine,
     )  # fmt: skip
+
+
+def _check_bwd(
+    grads: list[Tensor | None],
+    zs: list[Tensor | None],
+    tables: Tensor,
+    xs: list[Tensor],
+    params: Tensor,
+    pointwise: Tensor,
+    *rest: Any,
+) -> None:
+    *values, need_x, _, _, need_affine = rest
+    where, plan = "separable_bwd", plan_of(values)
+    _check_operands(where, xs, params, pointwise, plan)
+    for name, tensors in (("grads", grads), ("zs", zs)):
+        check_all_like(f"{where}: {name}", tensors, len(plan.kernels), plan.out_shape(xs[0]), xs[0].dtype)
+    check_like(f"{where}: tables", tables, (len(plan.kernels), 4, xs[0].shape[1]), *FLOATS)
+    check_needs(where, plan, need_x, need_affine)
 
 
 def _bwd_fake(
@@ -291,6 +319,7 @@ separable_fwd = define(
     "-> (Tensor[], Tensor, Tensor)",
     _fwd,
     _fwd_fake,
+    _check_fwd,
 )
 separable_bwd = define(
     "separable_bwd(Tensor?[] grads, Tensor?[] zs, Tensor tables, Tensor[] xs, Tensor params, Tensor pointwise, "
@@ -298,4 +327,5 @@ separable_bwd = define(
     "-> (Tensor[], Tensor, Tensor)",
     _bwd,
     _bwd_fake,
+    _check_bwd,
 )

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "../philox.h"
+#include "element.h"
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
@@ -93,11 +94,11 @@ void backward(const ArchWeightsBackward& args) {
 }  // namespace
 
 void arch_weights_forward(const ArchWeightsForward& args) {
-  args.dtype == DType::f64 ? forward<double>(args) : forward<float>(args);
+  with_wide_element(args.dtype, [&](auto zero) { forward<decltype(zero)>(args); });
 }
 
 void arch_weights_backward(const ArchWeightsBackward& args) {
-  args.dtype == DType::f64 ? backward<double>(args) : backward<float>(args);
+  with_wide_element(args.dtype, [&](auto zero) { backward<decltype(zero)>(args); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

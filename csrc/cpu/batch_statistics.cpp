@@ -5,8 +5,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <stdexcept>
 
+#include "element.h"
 #include "lanes.h"
 
 namespace asose::cpu::ASOSE_ISA {
@@ -107,17 +107,7 @@ void statistics(const BatchStatistics& args) {
 }  // namespace
 
 void batch_statistics(const BatchStatistics& args) {
-  switch (args.dtype) {
-    case DType::f32:
-      return statistics<float>(args);
-    case DType::f64:
-      return statistics<double>(args);
-    case DType::bf16:
-      return statistics<bfloat16>(args);
-    case DType::f16:
-      break;
-  }
-  throw std::invalid_argument("batch_statistics: unknown element type");
+  with_element(args.dtype, [&](auto zero) { statistics<decltype(zero)>(args); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <type_traits>
 
+#include "../multi_depthwise.h"
 #include "simd.h"
 
 namespace asose::cpu::ASOSE_ISA {
@@ -16,20 +17,21 @@ constexpr int kStep = 8;
 
 struct Geometry {
   int kernel, dilation, stride;
-  constexpr int pad() const { return dilation * (kernel - 1) / 2; }
-  // Margin of the output's gradient that reaches into the input's.
-  constexpr int grad_halo() const { return (pad() + stride - 1) / stride; }
+  int down, across;  // taps to either side of the middle one that are computed with
+  constexpr int middle() const { return kernel / 2; }
+  constexpr int offset(int tap) const { return (tap - middle()) * dilation; }
+  // Margins of the output's gradient that reach into the input's.
+  constexpr int grad_halo_down() const { return (down * dilation + stride - 1) / stride; }
+  constexpr int grad_halo_across() const { return (across * dilation + stride - 1) / stride; }
 };
 
 // Along one axis: which source position tap `tap` carries to a target position, and back. Forward,
 // the source is the input; positions are relative to the tile, negative ones lie in its margin.
 struct Gather : Geometry {
   constexpr bool meets(int, int) const { return true; }
-  constexpr int source(int target, int tap) const {
-    return target * stride + tap * dilation - pad();
-  }
+  constexpr int source(int target, int tap) const { return target * stride + offset(tap); }
   constexpr int target(int source, int tap) const {
-    const int scaled = source + pad() - tap * dilation;
+    const int scaled = source - offset(tap);
     return scaled % stride ? -1 : scaled / stride;
   }
   // The first and the last source position of targets [0, count).
@@ -39,15 +41,9 @@ struct Gather : Geometry {
 
 // The transpose: the source is the gradient of the output, the target that of the input.
 struct Scatter : Geometry {
-  constexpr bool meets(int target, int tap) const {
-    return (target + pad() - tap * dilation) % stride == 0;
-  }
-  constexpr int source(int target, int tap) const {
-    return (target + pad() - tap * dilation) / stride;
-  }
-  constexpr int target(int source, int tap) const {
-    return source * stride - pad() + tap * dilation;
-  }
+  constexpr bool meets(int target, int tap) const { return (target - offset(tap)) % stride == 0; }
+  constexpr int source(int target, int tap) const { return (target - offset(tap)) / stride; }
+  constexpr int target(int source, int tap) const { return source * stride + offset(tap); }
   constexpr int first() const { return source(0, kernel - 1); }
   constexpr int last(int count) const { return source(count - 1, 0); }
 };
@@ -77,12 +73,13 @@ template <class A, class Axis>
 void convolve(Geometry geometry, const Plane<A>& source, const Vector<A>* taps, int row,
               Vector<A>* out, int width, bool accumulate) {
   const Axis axis{geometry};
+  const int middle = axis.middle();
   for (int x = 0; x < width; ++x) {
     Vector<A> sum = accumulate ? out[x] : Vector<A>{};
-    for (int i = 0; i < axis.kernel; ++i) {
+    for (int i = middle - axis.down; i <= middle + axis.down; ++i) {
       if (!axis.meets(row, i)) continue;
       const Vector<A>* from = source.row(axis.source(row, i));
-      for (int j = 0; j < axis.kernel; ++j)
+      for (int j = middle - axis.across; j <= middle + axis.across; ++j)
         if (axis.meets(x, j)) sum += taps[i * axis.kernel + j] * from[axis.source(x, j)];
     }
     out[x] = sum;
@@ -93,8 +90,9 @@ template <class A>
 void weight_gradient(Geometry geometry, const Plane<A>& source, const Vector<A>* grad, int row,
                      Vector<A>* grad_taps, int width) {
   const Gather axis{geometry};
-  for (int i = 0; i < axis.kernel; ++i)
-    for (int j = 0; j < axis.kernel; ++j) {
+  const int middle = axis.middle();
+  for (int i = middle - axis.down; i <= middle + axis.down; ++i)
+    for (int j = middle - axis.across; j <= middle + axis.across; ++j) {
       const Vector<A>* from = source.row(axis.source(row, i));
       Vector<A> sum = grad_taps[i * axis.kernel + j];
       for (int x = 0; x < width; ++x) sum += grad[x] * from[axis.source(x, j)];
@@ -105,7 +103,7 @@ void weight_gradient(Geometry geometry, const Plane<A>& source, const Vector<A>*
 template <class A, class Axis, int K, int D, int S>
 void convolve_fixed(Geometry, const Plane<A>& source, const Vector<A>* taps, int row,
                     Vector<A>* out, int width, bool accumulate) {
-  constexpr Axis axis{{K, D, S}};
+  constexpr Axis axis{{K, D, S, K / 2, K / 2}};
   constexpr int kFirst = axis.first(), kLast = axis.last(kStep);
   for (int x = 0; x < width; x += kStep) {
     const ptrdiff_t shift = axis.source(x, 0) - axis.source(0, 0);
@@ -138,7 +136,7 @@ void convolve_fixed(Geometry, const Plane<A>& source, const Vector<A>* taps, int
 template <class A, int K, int D, int S, int R>
 void weight_gradient_rows(const Plane<A>& source, const Vector<A>* grad, int row, int first,
                           Vector<A>* grad_taps, int width) {
-  constexpr Gather axis{{K, D, S}};
+  constexpr Gather axis{{K, D, S, K / 2, K / 2}};
   constexpr int kPixels = kVectorBytes == 64 ? 8 : 4;
   constexpr int kFirst = axis.first(), kLast = axis.last(kPixels);
   Vector<A> sum[R * K];
@@ -177,6 +175,7 @@ void weight_gradient_fixed(Geometry, const Plane<A>& source, const Vector<A>* gr
 
 template <class A, int K, int D, int S>
 void use_fixed(Geometry geometry, RowKernels<A>& kernels) {
+  static_assert(K / 2 * D <= kNear, "all of its taps are in");
   if (geometry.kernel == K && geometry.dilation == D && geometry.stride == S)
     kernels = {convolve_fixed<A, Gather, K, D, S>, convolve_fixed<A, Scatter, K, D, S>,
                weight_gradient_fixed<A, K, D, S>};

@@ -83,18 +83,19 @@ class PaddedTile {
 
  public:
   PaddedTile(Vector<A>* memory, const Image<const T>& image, int64_t top, int64_t left, int width,
-             int halo, const Activation<A>& activation)
+             int64_t halo_down, int64_t halo_across, const Activation<A>& activation)
       : image_(image),
         activation_(activation),
         top_(top),
-        left_(left - halo),
-        next_(-halo),
-        pitch_(width + 2 * halo),
-        plane_{memory + static_cast<int64_t>(halo) * pitch_ + halo, pitch_},
-        halo_(halo) {}
+        left_(left - halo_across),
+        next_(-halo_down),
+        pitch_(width + 2 * halo_across),
+        plane_{memory + halo_down * pitch_ + halo_across, pitch_},
+        halo_across_(halo_across) {}
 
   const Plane<A>& filled_to(int64_t row) {
-    for (; next_ <= row; ++next_) fill(plane_.row(static_cast<int>(next_)) - halo_, top_ + next_);
+    for (; next_ <= row; ++next_)
+      fill(plane_.row(static_cast<int>(next_)) - halo_across_, top_ + next_);
     return plane_;
   }
   const Plane<A>& plane() const { return plane_; }
@@ -135,7 +136,7 @@ class PaddedTile {
   int64_t next_;  // first row not filled yet
   const int64_t pitch_;
   const Plane<A> plane_;
-  const int halo_;
+  const int64_t halo_across_;
 };
 
 // Writes a row of a tile and prefetches where a later one goes: a store waits for the line that it
@@ -160,7 +161,9 @@ struct Branch {
 
   Branch() = default;
   Branch(const MultiDepthwise& op, int b, int64_t first_tap)
-      : geometry{static_cast<int>(op.kernels[b]), static_cast<int>(op.dilations[b]), op.stride},
+      : geometry{static_cast<int>(op.kernels[b]),
+                 static_cast<int>(std::min<int64_t>(op.dilations[b], INT32_MAX)), op.stride,
+                 static_cast<int>(op.reach(b, op.height)), static_cast<int>(op.reach(b, op.width))},
         kernels(row_kernels<A>(geometry)),
         first_tap(first_tap) {}
 };

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "element.h"
 #include "simd.h"
 
 namespace asose::cpu::ASOSE_ISA {
@@ -423,25 +424,11 @@ void backward(const LineConvBackward& args) {
 }  // namespace
 
 void line_conv_forward(const LineConvForward& args) {
-  switch (args.op.dtype) {
-    case DType::f32:
-      return forward<float>(args);
-    case DType::f64:
-      return forward<double>(args);
-    case DType::bf16:
-      return forward<bfloat16>(args);
-  }
+  with_element(args.op.dtype, [&](auto zero) { forward<decltype(zero)>(args); });
 }
 
 void line_conv_backward(const LineConvBackward& args) {
-  switch (args.op.dtype) {
-    case DType::f32:
-      return backward<float>(args);
-    case DType::f64:
-      return backward<double>(args);
-    case DType::bf16:
-      return backward<bfloat16>(args);
-  }
+  with_element(args.op.dtype, [&](auto zero) { backward<decltype(zero)>(args); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

@@ -52,6 +52,7 @@ void deallocate(void* block, size_t bytes) {
 }  // namespace
 
 void* MemoryPool::take(size_t bytes) {
+  if (bytes > SIZE_MAX / 2) throw std::bad_alloc();
   bytes = (bytes + kGrain - 1) / kGrain * kGrain;
   const std::lock_guard<std::mutex> lock(mutex_);
   void* block;

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <stdexcept>
 
+#include "element.h"
 #include "lanes.h"
 
 namespace asose::cpu::ASOSE_ISA {
@@ -231,31 +231,11 @@ void backward(const MixedNormSumBackward& args) {
 }  // namespace
 
 void mixed_norm_sum_forward(const MixedNormSumForward& args) {
-  switch (args.dtype) {
-    case DType::f32:
-      return forward<float>(args);
-    case DType::f64:
-      return forward<double>(args);
-    case DType::bf16:
-      return forward<bfloat16>(args);
-    case DType::f16:
-      break;
-  }
-  throw std::invalid_argument("mixed_norm_sum: unknown element type");
+  with_element(args.dtype, [&](auto zero) { forward<decltype(zero)>(args); });
 }
 
 void mixed_norm_sum_backward(const MixedNormSumBackward& args) {
-  switch (args.dtype) {
-    case DType::f32:
-      return backward<float>(args);
-    case DType::f64:
-      return backward<double>(args);
-    case DType::bf16:
-      return backward<bfloat16>(args);
-    case DType::f16:
-      break;
-  }
-  throw std::invalid_argument("mixed_norm_sum: unknown element type");
+  with_element(args.dtype, [&](auto zero) { backward<decltype(zero)>(args); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "depthwise_tile.h"
+#include "element.h"
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
@@ -71,16 +72,18 @@ struct Task {
             tile.top * op.stride,
             tile.left * op.stride,
             tile.padded() * op.stride,
-            static_cast<int>(op.halo()),
+            op.halo_down(),
+            op.halo_across(),
             activation(input)};
   }
-  PaddedTile<T> grad_tile(const void* grad, int halo, const Tile& tile) const {
+  PaddedTile<T> grad_tile(const void* grad, const Geometry& geometry, const Tile& tile) const {
     return {output_plane,
             constant(output_image(grad, tile)),
             tile.top,
             tile.left,
             tile.padded(),
-            halo,
+            geometry.grad_halo_down(),
+            geometry.grad_halo_across(),
             {}};
   }
 };
@@ -89,12 +92,13 @@ template <class T>
 void forward_tile(const MultiDepthwiseForward& args, const std::vector<Task<T>>& tasks,
                   const Tile& tile) {
   const MultiDepthwise& op = args.op;
+  const int64_t halo = op.halo_down();
   for (int input = 0; input < op.inputs; ++input) {
     std::vector<PaddedTile<T>> source;
     source.reserve(tasks.size());
     for (const Task<T>& task : tasks) source.push_back(task.input_tile(input, tile));
     for (int y = 0; y < tile.height; ++y) {
-      for (auto& plane : source) plane.filled_to(y * op.stride + op.halo());
+      for (auto& plane : source) plane.filled_to(y * op.stride + halo);
       for (int b = op.first_branch(input); b < op.last_branch(input); ++b)
         for (size_t i = 0; i < tasks.size(); ++i) {
           const Task<T>& task = tasks[i];
@@ -136,16 +140,15 @@ void backward_tile(const MultiDepthwiseBackward& args, const Task<T>& task, cons
     if (!used) continue;  // its sums are 0
     const bool need_input = args.grad_x[input] || args.need_affine;
     PaddedTile<T> source = task.input_tile(input, tile);
-    const Plane<A>& x = source.filled_to(tile.height * op.stride - 1 + op.halo());
+    const Plane<A>& x = source.filled_to(tile.height * op.stride - 1 + op.halo_down());
     const Plane<A> grad_x = {task.grad_plane, tile.padded() * op.stride};
     bool accumulate = false;
     for (int b = task.op.first_branch(input); b < task.op.last_branch(input); ++b) {
       if (!args.grad[b]) continue;
       const auto& branch = task.branches[b];
-      const int halo = branch.geometry.grad_halo();
-      PaddedTile<T> grad = task.grad_tile(args.grad[b], halo, tile);
+      PaddedTile<T> grad = task.grad_tile(args.grad[b], branch.geometry, tile);
       for (int y = 0; y < tile.height; ++y) {
-        const Plane<A>& g = grad.filled_to(y + halo);
+        const Plane<A>& g = grad.filled_to(y + branch.geometry.grad_halo_down());
         if (args.need_weights)
           branch.kernels.weight_gradient(branch.geometry, x, g.row(y), y,
                                          task.sums + branch.first_tap, tile.width);
@@ -197,25 +200,11 @@ void backward(const MultiDepthwiseBackward& args) {
 }  // namespace
 
 void multi_depthwise_forward(const MultiDepthwiseForward& args) {
-  switch (args.op.dtype) {
-    case DType::f32:
-      return forward<float>(args);
-    case DType::f64:
-      return forward<double>(args);
-    case DType::bf16:
-      return forward<bfloat16>(args);
-  }
+  with_element(args.op.dtype, [&](auto zero) { forward<decltype(zero)>(args); });
 }
 
 void multi_depthwise_backward(const MultiDepthwiseBackward& args) {
-  switch (args.op.dtype) {
-    case DType::f32:
-      return backward<float>(args);
-    case DType::f64:
-      return backward<double>(args);
-    case DType::bf16:
-      return backward<bfloat16>(args);
-  }
+  with_element(args.op.dtype, [&](auto zero) { backward<decltype(zero)>(args); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstdint>
 
+#include "element.h"
 #include "norm_gradient.h"
 #include "simd.h"
 
@@ -269,25 +270,11 @@ void backward(const PoolPairBackward& args) {
 }  // namespace
 
 void pool_pair_forward(const PoolPairForward& args) {
-  switch (args.op.dtype) {
-    case DType::f32:
-      return forward<float>(args);
-    case DType::f64:
-      return forward<double>(args);
-    case DType::bf16:
-      return forward<bfloat16>(args);
-  }
+  with_element(args.op.dtype, [&](auto zero) { forward<decltype(zero)>(args); });
 }
 
 void pool_pair_backward(const PoolPairBackward& args) {
-  switch (args.op.dtype) {
-    case DType::f32:
-      return backward<float>(args);
-    case DType::f64:
-      return backward<double>(args);
-    case DType::bf16:
-      return backward<bfloat16>(args);
-  }
+  with_element(args.op.dtype, [&](auto zero) { backward<decltype(zero)>(args); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

@@ -6,10 +6,10 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <stdexcept>
 #include <vector>
 
 #include "depthwise_tile.h"
+#include "element.h"
 #include "norm_gradient.h"
 #include "pixel_gemm.h"
 
@@ -83,8 +83,8 @@ struct Worker {
     for (int block = 0; block < blocks; ++block)
       tiles.emplace_back(inputs + block * tiling.input_plane(op),
                          constant(input_image(op.x[input], tile, block)), tile.top * op.stride,
-                         tile.left * op.stride, tile.padded() * op.stride,
-                         static_cast<int>(op.halo()), activation(input, block));
+                         tile.left * op.stride, tile.padded() * op.stride, op.halo_down(),
+                         op.halo_across(), activation(input, block));
     return tiles;
   }
 
@@ -178,12 +178,13 @@ void forward_tile(const SeparableForward& args, const Worker<T>& worker, const T
   const MultiDepthwise& op = worker.op;
   const SeparableTiling& tiling = worker.tiling;
   const int padded = tile.padded();
+  const int64_t halo = op.halo_down();
   for (int input = 0; input < op.inputs; ++input) {
     std::vector<PaddedTile<T>> source = worker.input_tiles(input, tile);
     for (int first = 0; first < tile.height; first += tiling.strip_rows) {
       const int last = std::min<int>(first + tiling.strip_rows, tile.height);
       const int rows = last - first;
-      for (auto& plane : source) plane.filled_to((last - 1) * op.stride + op.halo());
+      for (auto& plane : source) plane.filled_to((last - 1) * op.stride + halo);
       for (int b = worker.op.first_branch(input); b < worker.op.last_branch(input); ++b) {
         worker.depthwise_strip(b, source, tile, first, last);
         for (int block = 0; block < worker.blocks; block += kPlanesAtOnce)
@@ -296,13 +297,14 @@ void pointwise_backward(const SeparableBackward& args, const Worker<T>& worker, 
   const MultiDepthwise& op = worker.op;
   const SeparableTiling& tiling = worker.tiling;
   const int padded = tile.padded();
-  const int halo = worker.branches[branch].geometry.grad_halo();
-  const ptrdiff_t pitch = gradient_pitch(padded, halo);
+  const Geometry& geometry = worker.branches[branch].geometry;
+  const int down = geometry.grad_halo_down(), across = geometry.grad_halo_across();
+  const ptrdiff_t pitch = gradient_pitch(padded, across);
   // Columns and rows of the tile and its margin that lie in the image.
-  const int64_t left = std::max<int64_t>(-halo, -tile.left);
-  const int64_t right = std::min<int64_t>(padded + halo, tiling.out_width - tile.left);
-  const int64_t top = std::max<int64_t>(-halo, -tile.top);
-  const int64_t bottom = std::min<int64_t>(tile.height + halo, tiling.out_height - tile.top);
+  const int64_t left = std::max<int64_t>(-across, -tile.left);
+  const int64_t right = std::min<int64_t>(padded + across, tiling.out_width - tile.left);
+  const int64_t top = std::max<int64_t>(-down, -tile.top);
+  const int64_t bottom = std::min<int64_t>(tile.height + down, tiling.out_height - tile.top);
   const int count = static_cast<int>((right - left + kStep - 1) / kStep * kStep);
 
   std::vector<OutputGradient<T>> gradients;
@@ -310,10 +312,10 @@ void pointwise_backward(const SeparableBackward& args, const Worker<T>& worker, 
   for (int block = 0; block < worker.blocks; ++block)
     gradients.emplace_back(args, worker, branch, tile, block);
   const auto row = [&](int block, int64_t y) {  // its first pixel is the leftmost of the margin
-    return worker.outputs + block * tiling.gradient_plane + (y + halo) * pitch;
+    return worker.outputs + block * tiling.gradient_plane + (y + down) * pitch;
   };
 
-  for (int64_t y = -halo; y < tile.height + halo; ++y)
+  for (int64_t y = -down; y < tile.height + down; ++y)
     if (y < top || y >= bottom)
       for (int block = 0; block < worker.blocks; ++block)
         std::fill_n(row(block, y), pitch, Vector<A>{});
@@ -330,14 +332,14 @@ void pointwise_backward(const SeparableBackward& args, const Worker<T>& worker, 
             worker.after + block * tiling.strip_plane() + (y - first) * tiling.strip_pitch());
     for (int block = 0; block < worker.blocks; block += kPlanesAtOnce)
       mix_pixels<A>(worker.after, tiling.strip_pitch(), tiling.strip_plane(), op.channels,
-                    worker.pointwise_of(branch, block), row(block, first) + halo + left, pitch,
+                    worker.pointwise_of(branch, block), row(block, first) + across + left, pitch,
                     tiling.gradient_plane, worker.planes_from(block),
                     static_cast<int>(last - first), count);
     for (int block = 0; block < worker.blocks; ++block)
       for (int64_t y = first; y < last; ++y) {
         Vector<A>* to = row(block, y);
-        std::fill(to, to + halo + left, Vector<A>{});
-        std::fill(to + halo + right, to + pitch, Vector<A>{});
+        std::fill(to, to + across + left, Vector<A>{});
+        std::fill(to + across + right, to + pitch, Vector<A>{});
       }
     if (inside && grad_pointwise) {
       worker.depthwise_strip(branch, source, tile, first, last);
@@ -368,7 +370,7 @@ void backward_tile(const SeparableBackward& args, const Worker<T>& worker, const
     if (!used) continue;  // its sums are 0
     const bool need_input = args.grad_x[input] || args.need_affine;
     std::vector<PaddedTile<T>> source = worker.input_tiles(input, tile);
-    for (auto& plane : source) plane.filled_to(tile.height * op.stride - 1 + op.halo());
+    for (auto& plane : source) plane.filled_to(tile.height * op.stride - 1 + op.halo_down());
     const auto grad_plane = [&](int block) {
       return Plane<A>{worker.grads + block * tiling.grad_plane(op), padded * op.stride};
     };
@@ -378,10 +380,11 @@ void backward_tile(const SeparableBackward& args, const Worker<T>& worker, const
       const Branch<A>& branch = worker.branches[b];
       pointwise_backward<T>(args, worker, b, source, tile,
                             grad_pointwise ? grad_pointwise + b * matrix : nullptr);
-      const int halo = branch.geometry.grad_halo();
-      const ptrdiff_t pitch = gradient_pitch(padded, halo);
+      const int down = branch.geometry.grad_halo_down();
+      const int across = branch.geometry.grad_halo_across();
+      const ptrdiff_t pitch = gradient_pitch(padded, across);
       for (int block = 0; block < worker.blocks; ++block) {
-        const Plane<A> g = {worker.outputs + block * tiling.gradient_plane + halo * pitch + halo,
+        const Plane<A> g = {worker.outputs + block * tiling.gradient_plane + down * pitch + across,
                             pitch};
         const Plane<A> grad_x = grad_plane(block);
         for (int y = 0; y < tile.height; ++y) {
@@ -452,31 +455,11 @@ void backward(const SeparableBackward& args) {
 }  // namespace
 
 void separable_forward(const SeparableForward& args) {
-  switch (args.op.depthwise.dtype) {
-    case DType::f32:
-      return forward<float>(args);
-    case DType::f64:
-      return forward<double>(args);
-    case DType::bf16:
-      return forward<bfloat16>(args);
-    case DType::f16:
-      break;
-  }
-  throw std::invalid_argument("separable: unknown element type");
+  with_element(args.op.depthwise.dtype, [&](auto zero) { forward<decltype(zero)>(args); });
 }
 
 void separable_backward(const SeparableBackward& args) {
-  switch (args.op.depthwise.dtype) {
-    case DType::f32:
-      return backward<float>(args);
-    case DType::f64:
-      return backward<double>(args);
-    case DType::bf16:
-      return backward<bfloat16>(args);
-    case DType::f16:
-      break;
-  }
-  throw std::invalid_argument("separable: unknown element type");
+  with_element(args.op.depthwise.dtype, [&](auto zero) { backward<decltype(zero)>(args); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

@@ -5,6 +5,7 @@
 
 #include "../arch_weights.h"
 #include "../philox.h"
+#include "element.cuh"
 #include "kernel_launch.cuh"
 #include "launch.h"
 #include "warp.cuh"
@@ -134,16 +135,18 @@ __global__ void arch_weights_bwd_kernel(const ArchWeightsBackward args) {
 
 void arch_weights_forward(const ArchWeightsForward& args, Stream stream) {
   if (!args.layers) return;
-  const auto kernel =
-      args.dtype == DType::f64 ? arch_weights_fwd_kernel<double> : arch_weights_fwd_kernel<float>;
-  launch_kernel("arch_weights_fwd_kernel", kernel, args.layers, kWarp, 0, stream, args);
+  with_wide_element(args.dtype, [&](auto zero) {
+    launch_kernel("arch_weights_fwd_kernel", arch_weights_fwd_kernel<decltype(zero)>, args.layers,
+                  kWarp, 0, stream, args);
+  });
 }
 
 void arch_weights_backward(const ArchWeightsBackward& args, Stream stream) {
   if (!args.layers) return;
-  const auto kernel =
-      args.dtype == DType::f64 ? arch_weights_bwd_kernel<double> : arch_weights_bwd_kernel<float>;
-  launch_kernel("arch_weights_bwd_kernel", kernel, args.layers, kWarp, 0, stream, args);
+  with_wide_element(args.dtype, [&](auto zero) {
+    launch_kernel("arch_weights_bwd_kernel", arch_weights_bwd_kernel<decltype(zero)>, args.layers,
+                  kWarp, 0, stream, args);
+  });
 }
 
 }  // namespace asose::cuda

@@ -60,20 +60,20 @@ __device__ __forceinline__ void store(const Pack<T, kCount>& pack, T* at, int64_
     if (i < left) at[i] = pack.value[i];
 }
 
-// Calls body with a value of the element type that `dtype` names.
+// Calls body with a value of the element type that `dtype` names: float or double.
+template <class Body>
+void with_wide_element(DType dtype, Body body) {
+  if (dtype == DType::f32) return body(float{});
+  if (dtype == DType::f64) return body(double{});
+  throw std::invalid_argument("this CUDA kernel is not for this element type");
+}
+
+// As above, or one of the narrow ones.
 template <class Body>
 void with_element(DType dtype, Body body) {
-  switch (dtype) {
-    case DType::f32:
-      return body(float{});
-    case DType::f64:
-      return body(double{});
-    case DType::bf16:
-      return body(__nv_bfloat16{});
-    case DType::f16:
-      return body(__half{});
-  }
-  throw std::invalid_argument("unknown element type");
+  if (dtype == DType::bf16) return body(__nv_bfloat16{});
+  if (dtype == DType::f16) return body(__half{});
+  with_wide_element(dtype, body);
 }
 
 }  // namespace asose::cuda

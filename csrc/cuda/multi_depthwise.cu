@@ -3,6 +3,7 @@
 // tiles; how the sums over pixels are cut depends on the shape alone.
 #include <algorithm>
 #include <cstdint>
+#include <stdexcept>
 #include <type_traits>
 
 #include "../multi_depthwise.h"
@@ -30,6 +31,7 @@ constexpr int kReduceColumns = 32;
 constexpr int kReduceParts = 8;
 
 constexpr int64_t kMaxBlocks = 0x7fffffff;
+constexpr int64_t kMaxPad = 1 << 24;  // positions in a tile are ints
 
 struct Branch {
   int kernel, dilation, pad;
@@ -419,14 +421,21 @@ Convolution convolution(const MultiDepthwise& op) {
   result.out_width = (op.width - 1) / op.stride + 1;
   result.relu = op.relu, result.affine = op.affine;
   result.inputs = op.inputs, result.branches = op.branches;
-  result.taps = static_cast<int>(op.taps()), result.halo = static_cast<int>(op.halo());
+  result.taps = static_cast<int>(op.taps());
   result.groups = ceil_div(op.channels, kChannels);
   result.params = op.params;
   int first_tap = 0;
   for (int b = 0; b < op.branches; ++b) {
-    const int kernel = static_cast<int>(op.kernels[b]),
-              dilation = static_cast<int>(op.dilations[b]);
-    result.branch[b] = {kernel, dilation, dilation * (kernel - 1) / 2, first_tap, nullptr};
+    // Beyond the image, all distances are alike.
+    const int64_t dilation = std::min(op.dilations[b], std::max(op.height, op.width));
+    const int64_t pad = dilation * (op.kernels[b] - 1) / 2;
+    if (pad >= kMaxPad)
+      throw std::invalid_argument(
+          "multi_depthwise: the CUDA kernels take taps less than 2^24 pixels away");
+    const int kernel = static_cast<int>(op.kernels[b]);
+    result.branch[b] = {kernel, static_cast<int>(dilation), static_cast<int>(pad), first_tap,
+                        nullptr};
+    result.halo = std::max(result.halo, static_cast<int>(pad));
     first_tap += kernel * kernel;
   }
   for (int i = 0; i < op.inputs; ++i) result.x[i] = op.x[i];

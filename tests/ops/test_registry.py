@@ -8,7 +8,7 @@ import torch
 
 from asose_fast import info, ops
 from asose_fast.ops import registry
-from asose_fast.ops.multi_depthwise import Plan
+from asose_fast.ops.depthwise_plan import Plan
 from tests.helpers import ROOT
 
 

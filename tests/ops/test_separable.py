@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from asose_fast import ops
 from asose_fast.ops import registry
-from asose_fast.ops.multi_depthwise import Plan
+from asose_fast.ops.depthwise_plan import Plan
 from asose_fast.ops.separable import backward, reference
 from tests.helpers import check_instruction_set, with_thread_counts
 from tests.ops.depthwise_cases import (

@@ -41,7 +41,7 @@ def compile_kernel(kernel, signature, constants, arch, warps=4):
     for i, kind in enumerate(signature.values()):
         kinds = {(i,): kind} if isinstance(kind, str) else {(i, j): one for j, one in enumerate(kind)}
         hints |= {path: hint for path, one in kinds.items() if one[0] == "*" or one[0] == "i"}
-    source = ASTSource(kernel, signature, constants, hints)
+    source = ASTSource(kernel.jit, signature, constants, hints)
     compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
     assert compiled.asm["cubin"]
     return compiled.asm["ptx"]
@@ -170,7 +170,7 @@ def test_pool_pair_compiles_to_wide_loads(arch, dtype, stride):
 
 @pytest.mark.parametrize(("arch", "dtype", "own", "stride"), [(80, "fp32", True, 1), (90, "bf16", False, 2)])
 def test_multi_depthwise_compiles_to_wide_loads(arch, dtype, own, stride):
-    from asose_fast.ops.multi_depthwise import Plan
+    from asose_fast.ops.depthwise_plan import Plan
     from asose_fast.ops.triton import multi_depthwise as op
 
     tensor, plan = f"*{dtype}", Plan((3, 1), (2, 1), 2 if own else 1, stride, True, own)

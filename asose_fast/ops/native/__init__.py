@@ -21,5 +21,10 @@ def module_and_context(device: torch.device) -> tuple[ModuleType, int]:
 
 
 def address(tensor: Tensor | None) -> int:
-    """Address of the first element; 0 for an absent tensor."""
-    return 0 if tensor is None else tensor.data_ptr()
+    """Address of the first element; 0 for an absent tensor. Raises ValueError where the elements are in no memory."""
+    if tensor is None:
+        return 0
+    found = tensor.data_ptr()
+    if not found and tensor.numel():
+        raise ValueError(f"a tensor of shape {tuple(tensor.shape)} has no memory: a fake, or its storage was freed")
+    return found

@@ -41,7 +41,7 @@ def backward(grad: Tensor, soft: Tensor, temperature: float) -> Tensor:
     """dL/d logits."""
     module, context = module_and_context(soft.device)
     layers, ops = soft.shape
-    grad = grad.contiguous()
+    grad, soft = grad.contiguous(), soft.contiguous()
     grad_logits = torch.empty_like(soft)
     module.arch_weights_backward(
         DTYPE_CODES[soft.dtype], layers, ops, address(grad), address(soft), temperature, address(grad_logits), context

@@ -23,7 +23,7 @@ def forward(zs: list[Tensor]) -> tuple[Tensor, Tensor]:
     mean = torch.empty(len(zs), channels, dtype=torch.float64)
     var = torch.empty_like(mean)
     module.batch_statistics(
-        DTYPE_CODES[zs[0].dtype], len(zs), *space, [z.data_ptr() for z in dense],
+        DTYPE_CODES[zs[0].dtype], len(zs), *space, [address(z) for z in dense],
         address(partials), address(mean), address(var), context,
     )  # fmt: skip
     return mean, var

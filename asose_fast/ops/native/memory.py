@@ -32,7 +32,7 @@ def empty(shape: Sequence[int], like: Tensor, format: torch.memory_format = torc
         return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=format)
     n, c, h, w = shape
     strides = (h * w * c, 1, w * c, c) if format == torch.channels_last else (c * h * w, h * w, w, 1)
-    capsule = _native.kernels("cpu").pool_empty(DTYPE_CODES[like.dtype], (n, c, h, w), strides, size)
+    capsule = _native.kernels("cpu").pool_empty(DTYPE_CODES[like.dtype], (n, c, h, w), strides)
     tensor: Tensor = dlpack.from_dlpack(capsule)
     return tensor
 

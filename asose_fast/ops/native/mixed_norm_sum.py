@@ -23,7 +23,7 @@ def forward(
     weights, norms = weights.contiguous(), [_wide(t) for t in (gamma, beta, mean, rstd)]
     tables = torch.empty(2 * len(xs) + 1, mean.shape[1], dtype=acc)
     module.mixed_norm_sum_forward(
-        DTYPE_CODES[y.dtype], len(xs), *channel_space(y, format), [t.data_ptr() for t in (*dense, y)],
+        DTYPE_CODES[y.dtype], len(xs), *channel_space(y, format), [address(t) for t in (*dense, y)],
         address(weights), len(mean), *map(address, norms), address(tables), context,
     )  # fmt: skip
     return y

@@ -19,7 +19,7 @@ def forward(xs: list[Tensor], weights: Tensor) -> Tensor:
     operands, weights = [*xs, y], weights.contiguous()
     sizes, strides = iteration_space(operands, format)
     module.mixed_sum_forward(
-        DTYPE_CODES[y.dtype], len(xs), sizes, [t.data_ptr() for t in operands], strides,
+        DTYPE_CODES[y.dtype], len(xs), sizes, [address(t) for t in operands], strides,
         address(weights), context,
     )  # fmt: skip
     return y
@@ -36,7 +36,7 @@ def backward(
     # Absent tensors are never dereferenced: grad stands in for them.
     operands = [*(xs or [grad] * len(need_x)), grad, *(grad if t is None else t for t in grad_xs)]
     sizes, strides = iteration_space(operands, format)
-    addresses = [t.data_ptr() for t in operands[: len(need_x) + 1]] + [address(t) for t in grad_xs]
+    addresses = [address(t) for t in operands[: len(need_x) + 1]] + [address(t) for t in grad_xs]
     partials = grad_weights = None
     if need_weights:
         partials = torch.empty(module.mixed_sum_tasks(sizes), len(need_x), dtype=torch.float64, device=grad.device)

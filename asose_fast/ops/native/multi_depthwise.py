@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asose_fast.ops.multi_depthwise import Plan
+from asose_fast.ops.depthwise_plan import Plan
 from asose_fast.ops.native import DTYPE_CODES, address, memory, module_and_context
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
@@ -19,7 +19,7 @@ def forward(xs: list[Tensor], params: Tensor, plan: Plan) -> list[Tensor]:
     _, scratch = _workspace(x, plan, context)
     module.multi_depthwise_forward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
-        [t.data_ptr() for t in (*xs, *ys)], address(params), address(scratch), context,
+        [address(t) for t in (*xs, *ys)], address(params), address(scratch), context,
     )  # fmt: skip
     return ys
 

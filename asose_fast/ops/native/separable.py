@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asose_fast.ops.multi_depthwise import Plan
+from asose_fast.ops.depthwise_plan import Plan
 from asose_fast.ops.native import DTYPE_CODES, address, memory, module_and_context
 from asose_fast.ops.native.multi_depthwise import DTYPES, dense
 
@@ -28,7 +28,7 @@ def forward(
         return zs, mean.fill_(torch.nan), var.fill_(torch.nan)
     module.separable_forward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
-        [t.data_ptr() for t in (*xs, *zs)], address(params), address(pointwise), address(blocked),
+        [address(t) for t in (*xs, *zs)], address(params), address(pointwise), address(blocked),
         address(partials), address(mean), address(var), address(scratch), context,
     )  # fmt: skip
     return zs, mean, var

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from asose_fast.ops.arch_weights import Boost
 from asose_fast.ops.triton.philox import gumbel
+from asose_fast.ops.triton.tiles import launched
 
 DTYPES = frozenset({torch.float32, torch.float64})
 
@@ -23,6 +24,7 @@ def _leader(values: tl.tensor, among: tl.tensor, op: tl.tensor, SIZE: tl.constex
     return largest, tl.min(tl.where(among & (values == largest), op, SIZE), axis=0)
 
 
+@launched
 @triton.jit
 def _arch_weights_fwd_kernel(
     logits: tl.tensor,
@@ -82,6 +84,7 @@ def _arch_weights_fwd_kernel(
     tl.store(index + layer, tl.where(valid, sample, 0))
 
 
+@launched
 @triton.jit
 def _arch_weights_bwd_kernel(
     grad: tl.tensor,
@@ -127,6 +130,7 @@ def forward(
 def backward(grad: Tensor, soft: Tensor, temperature: float) -> Tensor:
     """dL/d logits."""
     layers, ops = soft.shape
+    soft = soft.contiguous()
     grad_logits = torch.empty_like(soft)
     if layers:
         _arch_weights_bwd_kernel[(layers,)](

@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.mixed_sum import memory_format
-from asose_fast.ops.triton.tiles import accumulator, channel_space, grid, place, tile
+from asose_fast.ops.triton.tiles import accumulator, channel_space, grid, launched, place, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -18,6 +18,7 @@ _MERGED = 64
 """Tiles that are merged at a time."""
 
 
+@launched
 @triton.jit
 def _batch_statistics_kernel(
     zs: tl.tuple,
@@ -46,6 +47,7 @@ def _batch_statistics_kernel(
         tl.store(to + channels, tl.sum(z * z, axis=0).to(tl.float64), mask=present)
 
 
+@launched
 @triton.jit
 def _merge_kernel(
     partials: tl.tensor,

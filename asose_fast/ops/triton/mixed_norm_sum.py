@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.mixed_sum import accumulation_dtype, memory_format
-from asose_fast.ops.triton.tiles import accumulator, channel_space, grid, place, tile
+from asose_fast.ops.triton.tiles import accumulator, channel_space, grid, launched, place, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -24,6 +24,7 @@ def _of_every_channel(value: tl.tensor, channel: tl.tensor) -> tl.tensor:
     return tl.load(value) + tl.zeros(channel.shape, value.dtype.element_ty)
 
 
+@launched
 @triton.jit
 def _terms_kernel(
     weights: tl.tensor,
@@ -58,6 +59,7 @@ def _terms_kernel(
     tl.store(tables + 2 * BRANCHES * channels + channel, offset.to(tables.dtype.element_ty), mask=present)
 
 
+@launched
 @triton.jit
 def _mixed_norm_sum_fwd_kernel(
     xs: tl.tuple,
@@ -88,6 +90,7 @@ def _mixed_norm_sum_fwd_kernel(
     tl.store(y + at, total.to(y.dtype.element_ty), mask=inside)
 
 
+@launched
 @triton.jit
 def _sums_kernel(
     grad: tl.tensor,
@@ -117,6 +120,7 @@ def _sums_kernel(
         tl.store(to + (1 + k) * channels, total, mask=present)
 
 
+@launched
 @triton.jit
 def _tables_kernel(
     sums: tl.tensor,  # or None
@@ -169,6 +173,7 @@ def _tables_kernel(
         tl.store(to + 3 * channels, tl.where(w != 0, shift, 0.0).to(ACC), mask=present)
 
 
+@launched
 @triton.jit
 def _grads_kernel(
     grad: tl.tensor,

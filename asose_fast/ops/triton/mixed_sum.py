@@ -9,12 +9,14 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.mixed_sum import memory_format
+from asose_fast.ops.triton.tiles import launched
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 _BLOCK = 1024
 
 
+@launched
 @triton.jit
 def _mixed_sum_fwd_kernel(
     xs: tl.tuple, weights: tl.tensor, y: tl.tensor, elements: tl.int64, BLOCK: tl.constexpr
@@ -29,6 +31,7 @@ def _mixed_sum_fwd_kernel(
     tl.store(y + at, total.to(y.dtype.element_ty), mask=at < elements)
 
 
+@launched
 @triton.jit
 def _mixed_sum_bwd_kernel(
     grad: tl.tensor,

@@ -10,8 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asose_fast.ops.multi_depthwise import Plan, empty_channels_last
-from asose_fast.ops.triton.tiles import accumulator, grid, pixel_tile, pixels
+from asose_fast.ops.depthwise_plan import Plan
+from asose_fast.ops.multi_depthwise import empty_channels_last
+from asose_fast.ops.triton.tiles import accumulator, grid, launched, pixel_tile, pixels
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -106,6 +107,7 @@ def _affine(
     return scale, shift
 
 
+@launched
 @triton.jit
 def _multi_depthwise_fwd_kernel(
     xs: tl.tuple,
@@ -149,6 +151,7 @@ def _multi_depthwise_fwd_kernel(
             tl.store(y + to, totals[m].to(y.dtype.element_ty), mask=exists[:, None] & present[None, :])
 
 
+@launched
 @triton.jit
 def _inputs_bwd_kernel(
     grads: tl.tuple,
@@ -260,6 +263,7 @@ def _kernel_row(
         tl.store(partials + j * channels + channel, tl.sum(totals[j], axis=0), mask=present)
 
 
+@launched
 @triton.jit
 def _weights_bwd_kernel(
     grads: tl.tuple,

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from asose_fast.ops.mixed_sum import accumulation_dtype
 from asose_fast.ops.pool_pair import out_shape
-from asose_fast.ops.triton.tiles import accumulator, grid, pixel_tile, pixels
+from asose_fast.ops.triton.tiles import accumulator, grid, launched, pixel_tile, pixels
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 _ELEMENTS = 2048
 
 
+@launched
 @triton.jit
 def _pool_pair_fwd_kernel(
     x: tl.tensor,
@@ -93,6 +94,7 @@ def _of_pool(
     return tl.where(valid, value, 0.0)
 
 
+@launched
 @triton.jit
 def _pool_pair_bwd_kernel(
     grad_avg: tl.tensor,  # or None, like all but the last pointers

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import without_autocast
-from asose_fast.ops.multi_depthwise import Plan, empty_channels_last
-from asose_fast.ops.triton.tiles import accumulator, grid, place, tile
+from asose_fast.ops.depthwise_plan import Plan
+from asose_fast.ops.multi_depthwise import empty_channels_last
+from asose_fast.ops.triton.tiles import accumulator, grid, launched, place, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -26,6 +27,7 @@ _CHUNK = 1024
 """Pixels that one product of a weight gradient adds up: a product over all of them would keep few processors busy."""
 
 
+@launched
 @triton.jit
 def _grad_z_kernel(
     grads: tl.tuple,

@@ -3,12 +3,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+from asose_fast.ops.native import address
+
+
+class launched:
+    """A kernel: `kernel[programs](*arguments)` launches it, and raises ValueError where a tensor has no memory."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.jit = kernel
+
+    def __getitem__(self, programs: tuple[int, ...]) -> Callable[..., None]:
+        launch = self.jit[programs]
+
+        def run(*arguments: Any, **options: Any) -> None:
+            for argument in arguments:
+                for value in argument if isinstance(argument, tuple) else (argument,):
+                    if isinstance(value, Tensor):
+                        address(value)
+            launch(*arguments, **options)
+
+        return run
 
 
 def tile(rows: int, channels: int, elements: int) -> tuple[int, int]:

@@ -18,7 +18,7 @@ import torch.utils.tensorboard
 from rich.console import Console
 from rich.table import Table
 
-from tests.campaigns.fuzz import folders, guided, loaders, operators
+from tests.campaigns.fuzz import folders, guided, loaders, operators, registered
 from tests.campaigns.fuzz.worker import fuzz
 
 
@@ -35,7 +35,11 @@ def main() -> int:
     faulthandler.enable()
     warnings.simplefilter("ignore")
     logging.disable(logging.ERROR)
-    targets = [t for t in (*loaders.targets(), *folders.targets(), *operators.targets()) if settings.only in t.name]
+    targets = [
+        t
+        for t in (*loaders.targets(), *folders.targets(), *operators.targets(), *registered.targets())
+        if settings.only in t.name
+    ]
     names = [name for name in guided.LOADERS if settings.seconds and settings.only in f"guided: {name}"]
     share = settings.seconds / (len(targets) + len(names))
     table = Table(

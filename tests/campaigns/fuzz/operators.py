@@ -22,6 +22,8 @@ JUNK = st.sampled_from(
     (None, 0, 1, -1, 2.5, math.nan, math.inf, "x", b"x", (), [], {}, object(), True, 10**30, torch.float32)
 ) | st.builds(lambda: np.ones((2, 3), np.float32))
 
+HUGE = st.sampled_from((2000, 2**31 - 1, 2**31, 2**32 + 1, 2**61, 2**62, 2**62 + 10**6, 2**63 - 1, 2**63, 10**30))
+
 
 def laid_out(shape: tuple[int, ...], dtype: torch.dtype, layout: str, values: str) -> Tensor:
     """A tensor of this shape, whatever its strides."""
@@ -121,9 +123,9 @@ def for_depthwise(draw: Draw, pointwise: bool) -> dict[str, Any]:
         "xs": draw(tensors(shape, dtype)) if shared else [draw(tensors(shape, dtype)) for _ in range(b)],
         "weights": [
             draw(tensors((shape[1], 1, *(2 * [k])), dtype))
-            for k in draw(st.lists(st.sampled_from((1, 3, 5, 7)), min_size=b, max_size=b))
+            for k in draw(st.lists(st.sampled_from((1, 3, 5, 7, 9, 21)), min_size=b, max_size=b))
         ],
-        "dilations": draw(st.lists(st.integers(1, 3), min_size=b, max_size=b)),
+        "dilations": draw(st.lists(st.integers(1, 12) | HUGE, min_size=b, max_size=b)),
         "stride": draw(st.sampled_from((1, 2))),
         "relu": draw(st.booleans()),
         "scale": draw(tensors(rows, torch.float32)) if affine else None,

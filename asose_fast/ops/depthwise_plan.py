@@ -1,0 +1,97 @@
+"""What the depthwise operators compute, apart from their tensors, and what must hold of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from asose_fast.ops.checks import check_all_like, check_images, check_integer, check_length, check_like, check_stride
+from asose_fast.ops.mixed_sum import accumulation_dtype
+
+MAX_BRANCHES = 32
+PLAN = "int[] kernels, int[] dilations, int inputs, int stride, bool relu, bool affine"
+"""The plan in the schema of a registered operator."""
+
+
+class Plan(NamedTuple):
+    """What the operator computes, apart from its tensors."""
+
+    kernels: tuple[int, ...]
+    """Odd; branch b pads by dilation * (kernel - 1) / 2."""
+    dilations: tuple[int, ...]
+    inputs: int
+    """1, shared by all branches, or one a branch."""
+    stride: int
+    relu: bool
+    affine: bool
+
+    @property
+    def taps(self) -> list[int]:
+        """Taps of every branch."""
+        return [k * k for k in self.kernels]
+
+    @property
+    def rows(self) -> list[int]:
+        """Rows of params: the taps of every branch, then, where affine, the scales and the shifts of the inputs."""
+        return [*self.taps, self.inputs, self.inputs] if self.affine else self.taps
+
+    def pad(self, branch: int) -> int:
+        """Zeros around the input of a branch."""
+        return self.dilations[branch] * (self.kernels[branch] - 1) // 2
+
+    def within(self, x: Tensor) -> Plan:
+        """The plan for the images of x. A dilation as long as they are leaves the middle tap alone, as any longer one
+        does, which would be too long to count with."""
+        longest = max(x.size(2), x.size(3))
+        if max(self.dilations) <= longest:
+            return self
+        return self._replace(dilations=tuple(min(dilation, longest) for dilation in self.dilations))
+
+    def out_shape(self, x: Tensor) -> tuple[int, ...]:
+        """(N, C, ceil(H / stride), ceil(W / stride))."""
+        return (*x.shape[:2], *((size - 1) // self.stride + 1 for size in x.shape[2:]))
+
+
+def plan_of(values: Sequence[Any]) -> Plan:
+    """From the values of a registered operator."""
+    kernels, dilations, *rest = values
+    return Plan(tuple(kernels), tuple(dilations), *rest)
+
+
+def check_branch(b: int, kernel: int, dilation: int) -> None:
+    if kernel % 2 == 0:
+        raise ValueError(f"multi_depthwise: weights[{b}] must have an odd kernel size, got {kernel}")
+    check_integer(f"multi_depthwise: dilations[{b}]", dilation)
+    if dilation < 1:
+        raise ValueError(f"multi_depthwise: dilations[{b}] must be positive, got {dilation}")
+    if dilation * (kernel - 1) // 2 >= 2**63:
+        raise ValueError(
+            f"multi_depthwise: dilations[{b}] = {dilation} pads a kernel of {kernel} by 2^63 pixels or more"
+        )
+
+
+def check_plan(where: str, xs: list[Tensor], params: Tensor, plan: Plan) -> None:
+    """Raises TypeError or ValueError unless xs and params are those of a plan that can be."""
+    check_length(f"{where}: kernels", plan.kernels, 1, MAX_BRANCHES)
+    branches = len(plan.kernels)
+    check_length(f"{where}: dilations", plan.dilations, branches, branches)
+    for b, (kernel, dilation) in enumerate(zip(plan.kernels, plan.dilations, strict=True)):
+        if kernel < 1:
+            raise ValueError(f"{where}: kernels[{b}] must be positive, got {kernel}")
+        check_branch(b, kernel, dilation)
+    check_stride(f"{where}: stride", plan.stride)
+    if plan.inputs not in (1, branches):
+        raise ValueError(f"{where}: inputs must be 1 or as many as kernels, {branches}, got {plan.inputs}")
+    check_length(f"{where}: xs", xs, plan.inputs, plan.inputs)
+    check_images(f"{where}: xs[0]", xs[0])
+    check_all_like(f"{where}: xs", xs, plan.inputs, xs[0].shape, xs[0].dtype)
+    check_like(f"{where}: params", params, (sum(plan.rows), xs[0].shape[1]), accumulation_dtype(xs[0].dtype))
+
+
+def check_needs(where: str, plan: Plan, need_x: list[bool], need_affine: bool) -> None:
+    """Raises ValueError unless what is needed is there."""
+    check_length(f"{where}: need_x", need_x, plan.inputs, plan.inputs)
+    if need_affine and not plan.affine:
+        raise ValueError(f"{where}: need_affine must be False without an affine map")
