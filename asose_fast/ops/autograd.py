@@ -34,7 +34,7 @@ def transformed() -> bool:
 def save(ctx: Any, *tensors: Tensor | None) -> None:
     """`ctx.save_for_backward`, which takes no tensors made under torch.inference_mode: of these, copies."""
     if not (torch.compiler.is_compiling() or torch.is_inference_mode_enabled()):
-        tensors = tuple([t.clone() if t is not None and t.is_inference() else t for t in tensors])
+        tensors = tuple([t if t is None or not t.is_inference() else t.clone() for t in tensors])
     ctx.save_for_backward(*tensors)
 
 
@@ -42,9 +42,12 @@ def batched(*tensors: Tensor | None) -> bool:
     """Whether tensors stand for several, in torch.func.vmap or in torch.autograd.grad with is_grads_batched."""
     if torch.compiler.is_compiling():
         return False
-    return torch._C._are_functorch_transforms_active() or any(
-        torch._C._functorch.is_legacy_batchedtensor(t) for t in tensors if t is not None
-    )
+    if torch._C._are_functorch_transforms_active():
+        return True
+    for t in tensors:  # noqa: SIM110 - any() takes longer
+        if t is not None and torch._C._functorch.is_legacy_batchedtensor(t):
+            return True
+    return False
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -9,12 +9,12 @@ from torch import nn
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from asose_fast import ops
-from asose_fast.ops import registry
+from asose_fast.ops.arch_weights import reference as arch_weights_reference
 from asose_fast.ops.batch_statistics import batch_statistics
 from asose_fast.ops.factorized_reduce import factorized_reduce
+from asose_fast.space import CANDIDATES, MixedOp
 from tests.ops.test_mixed_layer import KINDS, Layer, new_norm
 
-BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("separable", b, "cpu")]
 NORMS = ["affine", "eval", "plain"]
 
 
@@ -94,16 +94,13 @@ def as_tuple(result):
 
 
 def leaves_of(tensors, modules):
-    leaves = [t.requires_grad_() for t in tensors] + list(modules.parameters())
-    return leaves
+    return [t.requires_grad_() for t in tensors] + list(modules.parameters())
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
 @EVERY_OPERATOR
-def test_second_derivatives(name, backend):
+def test_second_derivatives(name):
     run, tensors, modules = operator(name)
-    with ops.backend(backend):
-        assert gradgradcheck(run, leaves_of(tensors, modules))
+    assert gradgradcheck(run, leaves_of(tensors, modules))
 
 
 @EVERY_OPERATOR
@@ -213,9 +210,9 @@ def test_a_trace_of_statistics_and_of_samples():
 @EVERY_OPERATOR
 def test_tensors_of_inference_mode(name):
     run, tensors, modules = operator(name)
-    run_all = torch.inference_mode()(lambda: ([t.clone() for t in tensors], as_tuple(run(*tensors))))
     twin = copy.deepcopy(modules)
-    made, values = run_all()
+    with torch.inference_mode():
+        made, values = [t.clone() for t in tensors], as_tuple(run(*tensors))
     for module, before in zip(modules, twin, strict=True):
         module.load_state_dict(before.state_dict())
     for k in range(1, len(tensors)):
@@ -226,14 +223,58 @@ def test_tensors_of_inference_mode(name):
 
 @pytest.mark.parametrize("hard", [False, True])
 def test_second_derivatives_of_a_sample(hard):
-    from asose_fast.ops.arch_weights import reference
-
     logits, noise = random(3, 4).requires_grad_(), random(3, 4)
     grad = random(3, 4)
     found = []
-    for function in (ops.arch_weights, reference):
+    for function in (ops.arch_weights, arch_weights_reference):
         weights = function(logits, 0.7, hard=hard, noise=noise, boost=ops.Boost(2, 0.5, 0.9, -1, -1)).weights
         (first,) = torch.autograd.grad(weights, logits, grad, create_graph=True)
         (second,) = torch.autograd.grad(first.square().sum(), logits, create_graph=True)
         found.append((first, second, *torch.autograd.grad(second.sum(), logits)))
     torch.testing.assert_close(*found)
+
+
+def mixed_operation(fused):
+    torch.manual_seed(0)
+    return MixedOp.named(tuple(CANDIDATES), 3, 1, fused=fused).double(), random(2, 3, 5, 5), torch.rand(10).double()
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_mixed_operation_in_forward_mode_and_torch_func(fused, hard):
+    mixed, x, weights = mixed_operation(fused)
+    mixed.eval()  # torch.func lets no module update its running statistics
+    plan = {}
+    if hard:
+        weights, plan = nn.functional.one_hot(torch.tensor(4), 10).double(), {"index": 4}
+    twin = copy.deepcopy(mixed)
+
+    def run(x, weights):
+        return mixed(x, weights, **plan).square().sum()
+
+    def plain(x, weights):
+        return sum(w * op(x) for w, op in zip(weights, twin.ops.values(), strict=True)).square().sum()
+
+    tangents = random(2, 3, 5, 5), random(10)
+    torch.testing.assert_close(*(torch.func.jvp(f, (x, weights), tangents) for f in (run, plain)))
+    torch.testing.assert_close(*(torch.func.grad(f, (0, 1))(x, weights) for f in (run, plain)))
+
+    def penalty(f):
+        return lambda x, weights: torch.func.grad(f)(x, weights).square().sum()
+
+    torch.testing.assert_close(*(torch.func.grad(penalty(f), (0, 1))(x, weights) for f in (run, plain)))
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_mixed_operation_of_an_input_made_in_inference_mode(fused):
+    mixed, x, weights = mixed_operation(fused)
+    mixed.requires_grad_(False).eval()
+    with torch.inference_mode():
+        made, inside = x.clone(), mixed(x, weights)
+    found = []
+    for given in (x, made):
+        leaf = weights.clone().requires_grad_()
+        y = mixed(given, leaf)
+        found.append((y.detach(), *torch.autograd.grad(y.square().sum(), leaf)))
+    torch.testing.assert_close(*found)
+    torch.testing.assert_close(inside, found[0][0])
