@@ -17,7 +17,7 @@ sanitized() {
     UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1 "$@"
 }
 
-# Runs a command once for each instruction set that runs here.
+# Runs a command once for each instruction set that runs here, after a test that the sanitizers watch its kernels.
 for_each_isa() {
   local isa missing
   for isa in generic avx2 avx512; do
@@ -28,6 +28,7 @@ for_each_isa() {
       continue
     fi
     echo "ASOSE_ISA=$isa"
+    sanitized python -m pytest -q tests/sanitizers.py
     sanitized "$@"
   done
 }
