@@ -36,7 +36,12 @@ class FactorizedReduce(nn.Module):
         self.norm = _norm(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (N, C, H, W).
+        """`x` (N, C, H, W)."""
+        y: Tensor = self.norm(self.halves(x))
+        return y
+
+    def halves(self, x: Tensor) -> Tensor:
+        """What the norm is given.
 
         The pixels are picked here rather than by a stride: on CPUs without AVX-512, torch 2.13 (oneDNN 3.12) writes
         beyond the weight gradient of a 1x1 convolution of stride 2 with fewer than 8 input channels.
@@ -47,9 +52,7 @@ class FactorizedReduce(nn.Module):
         if height % 2 or width % 2:
             active = F.pad(active, (0, width % 2, 0, height % 2))
         even, odd = (active[:, :, i::2, i::2].contiguous(memory_format=format) for i in (0, 1))
-        halves = [self.even(even), self.odd(odd)] if self.even.out_channels else [self.odd(odd)]
-        y: Tensor = self.norm(torch.cat(halves, 1))
-        return y
+        return torch.cat([self.even(even), self.odd(odd)] if self.even.out_channels else [self.odd(odd)], 1)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
