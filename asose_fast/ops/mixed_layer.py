@@ -13,6 +13,7 @@ from asose_fast.ops.autocast import computing_dtype, without_autocast
 from asose_fast.ops.autograd import save, transformed, twice_differentiable
 from asose_fast.ops.batch_statistics import batch_statistics
 from asose_fast.ops.depthwise_plan import Plan
+from asose_fast.ops.mixed_layer_checks import check_modules, check_terms
 from asose_fast.ops.mixed_layer_reference import differentiable_backward, reference
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
 from asose_fast.ops.mixed_sum import mixed_sum_fwd
@@ -48,6 +49,7 @@ def mixed_layer(
     plain_weights: Tensor | None = None,
     tracked: Sequence[bool] | None = None,
     recompute: bool = False,
+    checked: bool = False,
 ) -> Tensor:
     """Weighted sum of separable chains, pools and other branches, forward and backward.
 
@@ -72,6 +74,7 @@ def mixed_layer(
         plain, plain_weights: further terms in the shape of y and their weights, (J,).
         tracked: which of chains and pools hand gradients on to x and their parameters; None for all.
         recompute: whether backward computes the outputs of chains and pools again instead of keeping them.
+        checked: whether the caller has seen to it that the modules of chains and pools are for x.
 
     Returns:
         y (N, C, ceil(H / stride), ceil(W / stride)), channels_last, in the dtype of x.
@@ -80,12 +83,13 @@ def mixed_layer(
     stay in float32 or more.
 
     Raises:
-        ValueError: chains not sorted by length, or fewer than two values a channel where a norm needs the statistics
-            of the batch.
+        TypeError, ValueError: an argument of the wrong type, dtype, shape or device, chains not sorted by length, or
+            fewer than two values a channel where a norm needs the statistics of the batch.
     """
+    if not checked:
+        check_modules(x, chains, stride, pools)
+    check_terms(x, stride, len(chains) + len(pools), weights, zs, norms, plain, plain_weights, tracked)
     lengths = [len(chain) for chain in chains]
-    if lengths != sorted(lengths, reverse=True):
-        raise ValueError(f"mixed_layer: the longest chains must come first, got lengths {lengths}")
     given, x = x, x.to(computing_dtype(x))
     plain = [x if t is given else t for t in plain]
     acc = accumulation_dtype(x.dtype)

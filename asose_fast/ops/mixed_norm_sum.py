@@ -15,7 +15,15 @@ from asose_fast.ops.checks import FLOATS, as_list, check_all_like, check_length,
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype, memory_format
 from asose_fast.ops.mixed_sum import reference as sum_reference
-from asose_fast.ops.norms import affine_parameters, check_count, measured, normalisation, of_batch, update_running
+from asose_fast.ops.norms import (
+    affine_parameters,
+    check_count,
+    check_norm,
+    measured,
+    normalisation,
+    of_batch,
+    update_running,
+)
 
 registry.register(
     "mixed_norm_sum",
@@ -125,10 +133,7 @@ def _check(
     if len(norms) != len(zs):
         raise ValueError(f"mixed_norm_sum: norms must hold one module a z, got {len(norms)} for {len(zs)} zs")
     for k, norm in enumerate(norms):
-        if not isinstance(norm, nn.BatchNorm2d):
-            raise TypeError(f"mixed_norm_sum: norms[{k}] must be an nn.BatchNorm2d, got {type(norm).__name__}")
-        if norm.num_features != first.size(1):
-            raise ValueError(f"mixed_norm_sum: norms[{k}] is for {norm.num_features} channels, zs have {first.size(1)}")
+        check_norm(f"mixed_norm_sum: norms[{k}]", norm, first, "zs have")
 
 
 def _to_widest(xs: list[Tensor]) -> list[Tensor]:

@@ -48,6 +48,24 @@ def of_batch(norm: nn.BatchNorm2d) -> bool:
     return norm.training or (norm.running_mean is None and norm.running_var is None)
 
 
+def check_norm(where: str, norm: nn.BatchNorm2d, x: Tensor, given: str) -> None:
+    """Raises TypeError or ValueError where a norm could not be given x. `given`: the subject of a sentence on that."""
+    if not isinstance(norm, nn.BatchNorm2d):
+        raise TypeError(f"{where} must be an nn.BatchNorm2d, got {type(norm).__name__}")
+    if (norm.running_mean is None) != (norm.running_var is None):
+        raise ValueError(f"{where} must have both running_mean and running_var, or neither")
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        value = getattr(norm, name)
+        if value is None:
+            continue
+        if value.shape != x.shape[1:2]:
+            raise ValueError(f"{where} is for {value.numel()} channels, {given} {x.shape[1]}")
+        if value.device != x.device:
+            raise ValueError(f"{where} has its {name} on {value.device}, must have it on {x.device}")
+        if not value.is_floating_point():
+            raise TypeError(f"{where} must have a floating {name}, got {value.dtype}")
+
+
 def check_count(norms: Sequence[nn.BatchNorm2d], shape: torch.Size) -> None:
     """Raises ValueError for fewer than two values a channel where a norm needs the statistics of the batch."""
     if any(map(of_batch, norms)) and shape.numel() // shape[1] < 2:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from asose_fast.config import GuardConfig
 from asose_fast.search import collapse
 from asose_fast.search.phases import first_search
+from asose_fast.space.copying import deepcopy
 
 if TYPE_CHECKING:
     from asose_fast.search.phases import Phase
@@ -44,19 +44,19 @@ class Guard:
         """Notes in `record["guard"]` what is wrong and what was done, and does it. True where it has turned back."""
         if self.config.guard == "off" or not phase.searching:
             if self.config.guard == "rollback" and not phase.searching and not phase.derives:
-                self.healthy = copy.deepcopy(trainer.search_state())
+                self.healthy = deepcopy(trainer.search_state())
             return False
         search = first_search(trainer.phases) or phase
         share_done = (record["epoch"] - search.first) / search.epochs
         found = collapse.signs(self.config, record, trainer.history, share_done)
         if not found:
             if self.config.guard == "rollback":
-                self.healthy = copy.deepcopy(trainer.search_state())
+                self.healthy = deepcopy(trainer.search_state())
             return False
         action = "warning"
         if self.config.guard == "rollback" and self.healthy is not None and not self.frozen:
             self.rollbacks += 1
-            trainer.return_to(copy.deepcopy(self.healthy))
+            trainer.return_to(deepcopy(self.healthy))
             action = f"back to the last healthy epoch, learning rate of alpha x {self.alpha_rate:g}"
         record["guard"] = {"signs": found, "action": action}
         return action != "warning"

@@ -51,6 +51,7 @@ from asose_fast.search.steps import Ahead, GradientCheck, LossCheck, Objective, 
 from asose_fast.search.sync_batch_norm import on_its_own, synchronise
 from asose_fast.search.watch import Watch
 from asose_fast.space.build import Supernet, build, make_spec, spec_from_dict
+from asose_fast.space.copying import deepcopy
 from asose_fast.space.network import Network, NetworkSpec
 
 __all__ = ["InterruptedRunError", "Observer", "Progress", "Record", "Trainer"]
@@ -464,8 +465,9 @@ class Trainer:
         self.alpha_meter.reset()
         tell(self.observers, "on_epoch_end", self, record)
         if improved and phase.derives:
-            tensors = {name: tensor.clone() for name, tensor in self.network.state_dict().items()}
-            self.best = {"spec": self.network.spec.to_dict(), "network": tensors}
+            state = self.network.state_dict().items()  # with what a module's get_extra_state gives, of any type
+            values = {name: value.clone() if isinstance(value, Tensor) else deepcopy(value) for name, value in state}
+            self.best = {"spec": self.network.spec.to_dict(), "network": values}
         self.save("last")
 
     def _measure(self, phase: Phase) -> Record:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asose_fast.ops.mixed_sum import memory_format
+from asose_fast.ops.tracing import tracing
 
 
 class Zero(nn.Module):
@@ -36,20 +37,25 @@ class FactorizedReduce(nn.Module):
         self.norm = _norm(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (N, C, H, W).
+        """`x` (N, C, H, W)."""
+        y: Tensor = self.norm(self.halves(x))
+        return y
+
+    def halves(self, x: Tensor) -> Tensor:
+        """What the norm is given.
 
         The pixels are picked here rather than by a stride: on CPUs without AVX-512, torch 2.13 (oneDNN 3.12) writes
         beyond the weight gradient of a 1x1 convolution of stride 2 with fewer than 8 input channels.
         """
-        active = x.relu()
-        height, width = active.shape[2:]
-        format = memory_format(active)
-        if height % 2 or width % 2:
-            active = F.pad(active, (0, width % 2, 0, height % 2))
-        even, odd = (active[:, :, i::2, i::2].contiguous(memory_format=format) for i in (0, 1))
-        halves = [self.even(even), self.odd(odd)] if self.even.out_channels else [self.odd(odd)]
-        y: Tensor = self.norm(torch.cat(halves, 1))
-        return y
+        active, recorded = x.relu(), tracing()
+        down, across = active.shape[2] % 2, active.shape[3] % 2
+        if recorded or down or across:
+            active = F.pad(active, (0, across, 0, down))
+        pixels = [active[:, :, i::2, i::2] for i in (0, 1)]
+        if not recorded:
+            pixels = [part.contiguous(memory_format=memory_format(active)) for part in pixels]
+        even, odd = pixels
+        return torch.cat([self.even(even), self.odd(odd)] if self.even.out_channels else [self.odd(odd)], 1)
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:

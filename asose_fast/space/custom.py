@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asose_fast.space.copying import deepcopy
 from asose_fast.space.mixed import MixedOp, Plan
 
 
@@ -106,9 +107,9 @@ class CustomNetwork(nn.Module):
         memo: dict[int, Any] = dict(shared)
         chosen = zip(self.mixed.values(), self.columns, path, strict=True)
         for op, columns, k in sorted(chosen, key=lambda entry: _depth(entry[0])):  # the inner ones first
-            memo[id(op)] = copy.deepcopy(list(op.ops.values())[columns.index(k)], memo)
+            memo[id(op)] = deepcopy(list(op.ops.values())[columns.index(k)], memo)
         derived = copy.copy(self)
-        derived._modules = {"model": copy.deepcopy(self.model, memo)}
+        derived._modules = {"model": deepcopy(self.model, memo)}
         derived.spec = CustomSpec(self.spec.rows, tuple(path))
         derived.train(self.training)
         return derived

@@ -12,10 +12,13 @@ from torch import Tensor, nn
 from asose_fast.ops import mixed_sum, registry
 from asose_fast.ops.autocast import computing_dtype
 from asose_fast.ops.autograd import once_differentiable, transformed
+from asose_fast.ops.checks import check_tensor
 from asose_fast.ops.mixed_layer import OPERATORS
-from asose_fast.ops.mixed_sum import accumulation_dtype
+from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype
+from asose_fast.ops.tracing import recorded_sum, tracing
 from asose_fast.space.candidates import Zero, build_candidate
-from asose_fast.space.stacked import Branches, computes, require_alike, run
+from asose_fast.space.exact import classes_are_theirs, computes
+from asose_fast.space.stacked import Branches, require_alike, require_shortcut, run
 
 HARD_SAMPLE = (
     "with weights and an index, a MixedOp runs the candidates beside the index outside autograd; "
@@ -113,12 +116,13 @@ class MixedOp(nn.Module):
     ) -> Tensor:
         """Runs one plan: that of the arguments or, without weights and index, that of `plan`.
 
-        Raises ValueError where a candidate's output is of another shape than that of the others or no tensor, or where
-        a candidate changes x in place.
+        Raises ValueError where a candidate's output is of another shape than that of the others or no tensor, where
+        a candidate changes x in place, and for arguments that are not as below (TypeError for those of another dtype).
+        What a candidate does not take, its modules refuse themselves, in PyTorch's words and under every plan.
 
         Args:
             x: (N, C, H, W), or in any other shape that the candidates take.
-            weights: (K,) architecture weights; with `index`, a one-hot straight-through sample.
+            weights: (K,) architecture weights, float32 or float64; with `index`, a one-hot straight-through sample.
             index: the sampled candidate; may be left out where there is only one.
             kept: the candidates to run, with `weights`; None: all. Has `index` in it where there is one.
             gain: scalar g, or None for g = 1.
@@ -127,18 +131,27 @@ class MixedOp(nn.Module):
         shortcut = x if shortcut is None else shortcut
         if weights is None and index is None and self.plan is not None:
             weights, index, kept = self.plan.weights, self.plan.index, self.plan.kept
+        if tracing():
+            return self._recorded(x, weights, index, kept, gain, shortcut)
+        if gain is not None and gain.dim():
+            gain = gain.reshape(())
         if weights is None:
             op = self._candidate(index)
-            if gain is not None and shortcut is x and computes(op, nn.Identity):
-                return x
-            if gain is not None and computes(op, Zero):
-                return mixed_sum([shortcut], (1 - gain).to(accumulation_dtype(x.dtype)).reshape(1))
-            if branches := self._stacked(x, [op]):
+            if gain is not None and classes_are_theirs():
+                if shortcut is x and computes(op, nn.Identity):
+                    return x
+                if computes(op, Zero):
+                    return mixed_sum([shortcut], (1 - gain).to(accumulation_dtype(x.dtype)).reshape(1))
+            if shortcut.dtype == x.dtype and (branches := self._stacked(x, [op])):
                 one = x.new_ones(1, dtype=accumulation_dtype(x.dtype))
                 share = None if gain is None else 1 - gain  # a gain of 0 is false, and not absent
                 return branches.mix(x, one if gain is None else gain * one, None, shortcut, share)
             y: Tensor = op(x)
-            return y if gain is None else torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))
+            if gain is None:
+                return y
+            require_shortcut(shortcut, y.shape)
+            return torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))
+        self._check_choice(x, weights, index, kept)
         names, ops, share = list(self.ops), list(self.ops.values()), None
         if kept is not None:
             names, ops = [names[k] for k in kept], [ops[k] for k in kept]
@@ -156,8 +169,9 @@ class MixedOp(nn.Module):
             run(op, x, tracked=index in (None, k), name=name)
             for k, (name, op) in enumerate(zip(names, ops, strict=True))
         ]
-        require_alike(zip(names, outputs, strict=True))
+        shape = require_alike(zip(names, outputs, strict=True))
         if share is not None:
+            require_shortcut(shortcut, shape)
             outputs.append(
                 shortcut.view_as(shortcut)
             )  # skip_connect gives x too, and torch.compile takes no tensor twice
@@ -165,9 +179,46 @@ class MixedOp(nn.Module):
         y = mixed_sum(outputs, weights)
         return once_differentiable(y, HARD_SAMPLE) if first_order else y
 
+    def _recorded(
+        self,
+        x: Tensor,
+        weights: Tensor | None,
+        index: int | None,
+        kept: tuple[int, ...] | None,
+        gain: Tensor | None,
+        shortcut: Tensor,
+    ) -> Tensor:
+        """What `forward` gives, for a graph of PyTorch's own operators: its candidates one by one, nothing checked."""
+        if weights is None:
+            y: Tensor = self._candidate(index)(x)
+        else:
+            ops = list(self.ops.values())
+            chosen = range(len(ops)) if kept is None else kept
+            y = recorded_sum([ops[k](x) for k in chosen], [weights[k] for k in chosen])
+        return y if gain is None else gain * y + (1 - gain) * shortcut
+
+    def _check_choice(self, x: Tensor, weights: Tensor, index: int | None, kept: tuple[int, ...] | None) -> None:
+        """Raises TypeError or ValueError for what chooses no candidates."""
+        count = len(self.ops)
+        check_tensor("mixed operation: weights", weights)
+        if weights.shape != (count,):
+            raise ValueError(
+                f"mixed operation: weights must be (K,) = ({count},), one a candidate, got {tuple(weights.shape)}"
+            )
+        if weights.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"mixed operation: weights must be float32 or float64, got {weights.dtype}")
+        if weights.device != x.device:
+            raise ValueError(f"mixed operation: weights are on {weights.device}, x is on {x.device}")
+        if kept is not None and not (kept and all(0 <= k < count for k in kept)):
+            raise ValueError(f"mixed operation: kept must be of candidates 0 to {count - 1}, one at least, got {kept}")
+        if index is not None and index not in (kept or range(count)):
+            raise ValueError(f"mixed operation: index must be one of {kept or tuple(range(count))}, got {index}")
+
     def _stacked(self, x: Tensor, ops: list[nn.Module]) -> Branches | None:
         """The stacked branches of candidates, where they are to be used."""
         if not self.fused or x.dim() != 4 or torch.compiler.is_compiling():
+            return None
+        if len(ops) >= MAX_INPUTS or not classes_are_theirs():
             return None
         branches = Branches.of(ops, self.stride, self.memory == "recompute")
         if not branches.folded:
@@ -178,7 +229,7 @@ class MixedOp(nn.Module):
                 return None
             if not branches.worthwhile(x):
                 return None
-        return branches
+        return branches if branches.fits(x) else None
 
     def _candidate(self, index: int | None) -> nn.Module:
         ops = list(self.ops.values())
@@ -189,6 +240,8 @@ class MixedOp(nn.Module):
                     "asose_fast.search or an asose_fast.Searcher choose"
                 )
             index = 0
+        if not 0 <= index < len(ops):
+            raise ValueError(f"mixed operation: index must be one of {tuple(range(len(ops)))}, got {index}")
         return ops[index]
 
 
@@ -213,4 +266,6 @@ def _check(ops: Mapping[str, nn.Module]) -> None:
 def _stride(ops: Iterable[nn.Module]) -> int:
     """The stride at which more candidates can be fused; any other gives the same results."""
     found = {stride: Branches.of(list(ops), stride) for stride in (1, 2)}
-    return max(found, key=lambda stride: len(found[stride].separable) + len(found[stride].pools))
+    return max(
+        found, key=lambda stride: len(found[stride].separable) + len(found[stride].pools) + len(found[stride].zeros)
+    )

@@ -8,19 +8,21 @@ x -> whatever is left, as it is ----------------------^
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeGuard, TypeVar
+from typing import NamedTuple, TypeGuard
 
 import torch
 from torch import Tensor, nn
 
+from asose_fast.ops.depthwise_plan import MAX_BRANCHES
 from asose_fast.ops.factorized_reduce import factorized_reduce
 from asose_fast.ops.line_conv import Line, has_kernels, line_conv
 from asose_fast.ops.mixed_layer import Stage, mixed_layer
+from asose_fast.ops.mixed_sum import mixed_sum
 from asose_fast.space.candidates import FactorizedReduce, Zero
-
-ModuleT = TypeVar("ModuleT", bound=nn.Module)
-
+from asose_fast.space.exact import computes
+from asose_fast.space.fit import Fit
 
 LARGE = 1 << 19
 """Elements of a tensor that is."""
@@ -35,11 +37,20 @@ class Normed(NamedTuple):
     """One after the other, up to the norm."""
     norm: nn.BatchNorm2d
 
-    def on_kernels(self, x: Tensor) -> Normed:
-        """The same, with convolutions along one axis on `line_conv`, and the ReLU in the first of them, where x is one
-        for its kernels."""
+    def on_kernels(self, x: Tensor, fit: Fit) -> Normed:
+        """The same, with a factorized reduction on `factorized_reduce`, and with convolutions along one axis on
+        `line_conv`, the ReLU in the first of them, where x is one for them."""
+        for part in self.body:
+            if isinstance(part, Halves) and part.fits(x, fit):
+                return self._replace(body=[part.on_kernels])
         convs = [part for part in self.body if _is_line(part)]
         if not convs or len(convs) != len(self.body):
+            return self
+        widths = [x.shape[1], *(conv.out_channels for conv in convs)]
+        if not all(
+            fit.conv(conv, *pair[::-1], *conv.kernel_size)
+            for conv, pair in zip(convs, itertools.pairwise(widths), strict=True)
+        ):
             return self
         lines = [
             Line(max(conv.stride), conv.kernel_size[0] > 1, self.active and i == 0) for i, conv in enumerate(convs)
@@ -51,6 +62,24 @@ class Normed(NamedTuple):
             for conv, line in zip(convs, lines, strict=True)
         ]
         return Normed(False, body, self.norm)
+
+
+class Halves:
+    """A factorized reduction up to its norm."""
+
+    def __init__(self, module: FactorizedReduce) -> None:
+        self.module = module
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.module.halves(x)
+
+    def fits(self, x: Tensor, fit: Fit) -> bool:
+        """Whether `on_kernels` gives the same."""
+        return all(fit.conv(conv, conv.out_channels, x.shape[1], 1, 1) for conv in (self.module.even, self.module.odd))
+
+    def on_kernels(self, x: Tensor) -> Tensor:
+        """As one node of autograd."""
+        return factorized_reduce(x, self.module.even.weight, self.module.odd.weight)
 
 
 class Branches(NamedTuple):
@@ -70,23 +99,27 @@ class Branches(NamedTuple):
     normed: dict[int, Normed]
     """Others that end in a norm."""
     others: dict[int, nn.Module]
-    """The rest, without `none`: its term of the sum is 0, and so is the gradient of its weight."""
+    """The rest."""
+    zeros: dict[int, Zero]
+    """`none` of the stride, which is not run: its term of the sum is 0, and so is the gradient of its weight."""
 
     @staticmethod
     def of(ops: Sequence[nn.Module], stride: int, recompute: bool = False) -> Branches:
         """Sorts the candidates of a mixed operation."""
-        found = Branches(stride, recompute, {}, {}, {}, {})
+        found = Branches(stride, recompute, {}, {}, {}, {}, {})
         for k, op in enumerate(ops):
-            if computes(op, nn.Sequential) and len(op) and computes(norm := op[-1], nn.BatchNorm2d):
-                if stages := _stages(list(op), stride):
+            parts = list(op._modules.values()) if computes(op, nn.Sequential) else []
+            if parts and computes(norm := parts[-1], nn.BatchNorm2d):
+                if stages := _stages(parts, stride):
                     found.separable[k] = stages
                 else:
-                    active = _is_relu(op[0])
-                    found.normed[k] = Normed(active, list(op)[active:-1], norm)
+                    active = _is_relu(parts[0])
+                    found.normed[k] = Normed(active, parts[active:-1], norm)
             elif _is_reduction(op):
-                halves = functools.partial(factorized_reduce, even=op.even.weight, odd=op.odd.weight)
-                found.normed[k] = Normed(False, [halves], op.norm)
-            elif not computes(op, Zero):
+                found.normed[k] = Normed(False, [Halves(op)], op.norm)
+            elif computes(op, Zero) and op.stride == stride:
+                found.zeros[k] = op
+            else:
                 found.others[k] = op
         pair = [
             [k for k, (_, body, _) in found.normed.items() if len(body) == 1 and is_pool(body[0], stride)]
@@ -114,9 +147,23 @@ class Branches(NamedTuple):
         simple = all(s.depthwise.kernel_size[0] == 3 and s.depthwise.dilation[0] == 1 for s in stages)
         return not simple or x.numel() >= LARGE
 
+    def fits(self, x: Tensor) -> bool:
+        """Whether the modules of chains and pools take x, and kernels with them. Where not, PyTorch says why."""
+        fit, channels = Fit.of(x), x.shape[1]
+        if not fit.takes(x) or len(self.separable) > MAX_BRANCHES:
+            return False
+        for depthwise, pointwise, norm in itertools.chain(*self.separable.values()):
+            if not (
+                fit.conv(depthwise, channels, 1, *depthwise.kernel_size)
+                and fit.conv(pointwise, channels, channels, 1, 1)
+                and fit.norm(norm, channels)
+            ):
+                return False
+        return all(fit.norm(norm, channels) for norm in self.pools.values())
+
     def _shape(self, x: Tensor) -> torch.Size | None:
-        """Of what separable convolutions and pools give."""
-        if not self.separable and not self.pools:
+        """Of what separable convolutions, pools and `none` give."""
+        if not self.separable and not self.pools and not self.zeros:
             return None
         return x.shape[:2] + torch.Size(-(-side // self.stride) for side in x.shape[2:])
 
@@ -156,27 +203,39 @@ class Branches(NamedTuple):
                 terms.append((outputs[name(k)], w[k]))
         if shortcut is not None and share is not None:
             terms.append((shortcut, share))
-        normed = {k: branch.on_kernels(x) for k, branch in self.normed.items()}
+        fit = Fit.of(x)
+        normed = {k: branch.on_kernels(x, fit) for k, branch in self.normed.items()}
         active = x.relu() if any(branch.active for branch in normed.values()) else x
-        zs = [
-            run(branch.body, active if branch.active else x, tracked=index in (None, k), name=name(k))
-            for k, branch in normed.items()
-        ]
-        outputs.update(zip(map(name, self.normed), zs, strict=True))
-        require_alike(outputs.items(), self._shape(x))
+        zs = {}
+        for k, branch in normed.items():
+            tracked = index in (None, k)
+            z = run(branch.body, active if branch.active else x, tracked=tracked, name=name(k))
+            if fit.takes(z) and fit.norm(branch.norm, z.shape[1]):
+                outputs[name(k)] = zs[k] = z
+            else:
+                outputs[name(k)] = z = run([branch.norm], z, tracked=tracked, name=name(k))
+                terms.append((z, w[k]))
+        shape = require_alike(outputs.items(), self._shape(x))
+        if shortcut is not None and share is not None:
+            require_shortcut(shortcut, shape)
         chains = dict(sorted(self.separable.items(), key=lambda item: -len(item[1])))
+        stacked = (*chains, *self.pools, *zs)
+        if not stacked:
+            terms += [(run(zero, x, tracked=False, name=name(k)), w[k]) for k, zero in self.zeros.items()]
+            return mixed_sum([term for term, _ in terms], torch.stack([v for _, v in terms]))
         return mixed_layer(
             x,
-            torch.stack([w[k] for k in (*chains, *self.pools, *self.normed)]),
+            torch.stack([w[k] for k in stacked]),
             list(chains.values()),
             stride=self.stride,
             pools=list(self.pools.values()),
-            zs=zs,
-            norms=[branch.norm for branch in self.normed.values()],
+            zs=list(zs.values()),
+            norms=[normed[k].norm for k in zs],
             plain=[term for term, _ in terms],
             plain_weights=torch.stack([v for _, v in terms]) if terms else None,
             tracked=[index in (None, k) for k in (*chains, *self.pools)],
             recompute=self.recompute,
+            checked=True,
         )
 
 
@@ -203,9 +262,9 @@ def _version(x: Tensor) -> int:
     return 0 if torch.compiler.is_compiling() or x.is_inference() else x._version
 
 
-def require_alike(outputs: Iterable[tuple[str, Tensor]], shape: torch.Size | None = None) -> None:
-    """Raises ValueError for the first output, of the candidate of its name, that has not `shape`; None: that of the
-    first one."""
+def require_alike(outputs: Iterable[tuple[str, Tensor]], shape: torch.Size | None = None) -> torch.Size | None:
+    """Their common shape. Raises ValueError for the first output, of the candidate of its name, that has not `shape`;
+    None: that of the first one."""
     first = "the others" if shape is not None else ""
     for name, y in outputs:
         if shape is None:
@@ -215,13 +274,16 @@ def require_alike(outputs: Iterable[tuple[str, Tensor]], shape: torch.Size | Non
                 f"candidate {name} returned the shape {tuple(y.shape)}, {first} {tuple(shape)}; all candidates of a "
                 "mixed operation must return one shape"
             )
+    return shape
 
 
-def computes(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
-    """Whether a module does what its type says: no subclass, no parametrization, no hooks."""
-    return type(module) is kind and not (
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+def require_shortcut(shortcut: Tensor, shape: torch.Size | None) -> None:
+    """Raises ValueError where it is not of `shape`, that of the candidates' outputs."""
+    if shape is not None and shortcut.shape != shape:
+        raise ValueError(
+            f"mixed operation: shortcut must have the shape of the candidates' outputs, {tuple(shape)}, "
+            f"got {tuple(shortcut.shape)}"
+        )
 
 
 def _stages(chain: list[nn.Module], stride: int) -> list[Stage]:
@@ -235,6 +297,7 @@ def _stages(chain: list[nn.Module], stride: int) -> list[Stage]:
             _is_relu(relu)
             and (computes(depthwise, nn.Conv2d) and _is_depthwise(depthwise, 1 if stages else stride))
             and (computes(pointwise, nn.Conv2d) and _is_pointwise(pointwise))
+            and depthwise.in_channels == pointwise.in_channels == pointwise.out_channels
             and computes(norm, nn.BatchNorm2d)
         ):
             return []
@@ -250,7 +313,7 @@ def _is_depthwise(conv: nn.Conv2d, stride: int) -> bool:
         and (conv.kernel_size, conv.dilation) == ((kernel, kernel), (dilation, dilation))
         and (conv.stride, conv.padding) == ((stride, stride), (pad, pad))
         and conv.in_channels == conv.out_channels == conv.groups
-        and conv.bias is None
+        and _unbiased(conv)
         and conv.padding_mode == "zeros"
     )
 
@@ -258,10 +321,14 @@ def _is_depthwise(conv: nn.Conv2d, stride: int) -> bool:
 def _is_pointwise(conv: nn.Conv2d) -> bool:
     return (
         (conv.kernel_size, conv.stride, conv.padding) == ((1, 1), (1, 1), (0, 0))
-        and conv.in_channels == conv.out_channels
         and conv.groups == 1
-        and conv.bias is None
+        and _unbiased(conv)
     )
+
+
+def _unbiased(conv: nn.Conv2d) -> bool:
+    """As `conv.bias is None`, which takes twenty times as long: a step asks this often."""
+    return conv._parameters.get("bias", conv) is None
 
 
 def _is_line(conv: object) -> TypeGuard[nn.Conv2d]:
@@ -278,7 +345,7 @@ def _is_line(conv: object) -> TypeGuard[nn.Conv2d]:
         and conv.padding == (height // 2, width // 2)
         and conv.dilation == (1, 1)
         and conv.groups == 1
-        and conv.bias is None
+        and _unbiased(conv)
         and conv.padding_mode == "zeros"
     )
 
@@ -288,8 +355,10 @@ def _is_relu(module: nn.Module) -> bool:
 
 
 def _is_reduction(op: nn.Module) -> TypeGuard[FactorizedReduce]:
-    return computes(op, FactorizedReduce) and all(
-        [computes(op.even, nn.Conv2d), computes(op.odd, nn.Conv2d), computes(op.norm, nn.BatchNorm2d)]
+    return computes(op, FactorizedReduce) and (
+        (computes(op.even, nn.Conv2d) and _is_pointwise(op.even))
+        and (computes(op.odd, nn.Conv2d) and _is_pointwise(op.odd))
+        and computes(op.norm, nn.BatchNorm2d)
     )
 
 

@@ -285,6 +285,47 @@ def test_short_chains_before_long_ones_are_refused():
         layer(values["x"], values["weights"])
 
 
+META = {"device": "meta"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"x": torch.ones(2, 5, 4, 4)}, ValueError,
+         r"chains\[0\]\[0\].depthwise.weight must be \(5, 1, 3, 3\) for x, got \(3, 1, 3, 3\)"),
+        ({"x": torch.ones(2, 3, 4, 4, dtype=torch.int64)}, TypeError, "x must be float16, .*, got torch.int64"),
+        ({"x": torch.ones(3, 4, 4)}, ValueError, r"x must be \(N, C, H, W\) with C, H, W > 0, got \(3, 4, 4\)"),
+        ({"weights": torch.ones(4)}, ValueError, r"weights must be \(5,\), one a term, got \(4,\)"),
+        ({"weights": torch.ones(5, dtype=torch.int64)}, TypeError, "weights must be floating, got torch.int64"),
+        ({"weights": torch.ones(5, **META)}, ValueError, "weights are on meta, x on cpu"),
+        ({"plain_weights": torch.ones(2)}, ValueError, r"plain_weights must be \(1,\), one a term, got \(2,\)"),
+        ({"zs": []}, ValueError, "norms must hold one module a z, got 1 for 0 zs"),
+        ({"zs": [torch.ones(2, 3, 4, 5)]}, ValueError, r"zs\[0\] must have the shape of the output, \(2, 3, 4, 4\)"),
+        ({"plain": [torch.ones(1, 3, 4, 4)]}, ValueError, r"plain\[0\] must have the shape .*, got \(1, 3, 4, 4\)"),
+        ({"plain": [torch.ones(2, 3, 4, 4).double()]}, TypeError, r"plain\[0\] must be of the dtype of x, "),
+        ({"plain": [torch.ones(2, 3, 4, 4, **META)]}, ValueError, r"plain\[0\] is on meta, x on cpu"),
+        ({"tracked": [True]}, ValueError, "tracked must be 4, one a chain or pool, got 1"),
+        ({"chains.1.0.1": nn.Conv2d(3, 3, 1, **META)}, ValueError, r"\[1\]\[0\].pointwise.weight is on meta, x on cpu"),
+        ({"chains.0.0.2": nn.BatchNorm2d(4)}, ValueError, r"chains\[0\]\[0\].norm is for 4 channels, x has 3"),
+        ({"pools.1": nn.BatchNorm2d(3, **META)}, ValueError, r"pools\[1\] has its weight on meta, must have it on cpu"),
+        ({"norms.0": nn.BatchNorm2d(2)}, ValueError, r"norms\[0\] is for 2 channels, its z has 3"),
+        ({"norms.0": nn.BatchNorm1d(3)}, TypeError, r"norms\[0\] must be an nn.BatchNorm2d, got BatchNorm1d"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_refused(changed, error, message):
+    layer = Layer().float()
+    values, _ = layer.values((2, 3, 4, 4))
+    values = {name: t.float() for name, t in values.items()}
+    arguments = {"zs": [values.pop("zs.0")], "plain": [values.pop("plain.0")], **values}
+    for name, value in changed.items():
+        if isinstance(value, nn.Module):
+            layer.set_submodule(name, value)
+        else:
+            arguments[name] = value
+    with pytest.raises(error, match=message):
+        layer(**arguments)
+
+
 @pytest.mark.parametrize(("stride", "size"), [(1, 1), (2, 2)])
 def test_too_few_values_are_refused_before_statistics_change(stride, size):
     layer = Layer(3, stride, (3, 1), kinds=("eval",))

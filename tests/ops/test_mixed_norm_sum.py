@@ -364,6 +364,9 @@ NORM = nn.BatchNorm2d(3)
         ([Z], torch.ones(1), [], {}, "norms must hold one module a z, got 0 for 1 zs"),
         ([Z], torch.ones(1), [nn.Identity()], {}, r"norms\[0\] must be an nn.BatchNorm2d, got Identity"),
         ([Z], torch.ones(1), [nn.BatchNorm2d(4)], {}, r"norms\[0\] is for 4 channels, zs have 3"),
+        ([Z], torch.ones(1), [nn.BatchNorm2d(3, device="meta").eval()], {}, r"norms\[0\] has its weight on meta"),
+        ([Z], torch.ones(1), [nn.BatchNorm2d(3, affine=False, device="meta").eval()], {},
+         r"norms\[0\] has its running_mean on meta, must have it on cpu"),
         ([Z[:, :0]], torch.ones(1), [NORM], {}, r"zs must have channels, got shape \(2, 0, 4, 5\)"),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from asose_fast import __version__, checkpoint_folder, provenance, run_folder
 from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
@@ -141,21 +142,51 @@ def _require_effective(config: Config) -> None:
 def _try(trainer: LibraryTrainer) -> None:
     """Runs all candidates on one batch, in evaluation mode, so that what does not fit is told before the search.
 
-    Raises ValueError for a mixed operation that the model does not run.
+    Raises ValueError for a mixed operation that the model does not run, or that cannot run.
     """
     network, ran = trainer.custom, set[str]()
     x, y = next(trainer.data.train.batches(0))
     was_training = network.training
     handles = [op.register_forward_hook(lambda *_, name=name: ran.add(name)) for name, op in network.mixed.items()]
     available = network.available.to(trainer.device, torch.float32)
-    outputs = network.eval()(x, available / available.sum(1, keepdim=True))
-    for handle in handles:
-        handle.remove()
-    network.train(was_training)
+    weights = available / available.sum(1, keepdim=True)
+    try:
+        outputs = network.eval()(x, weights)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        where = _where_it_fails(network, x, weights)
+        if where is None:
+            raise
+        raise ValueError(f"{where} cannot run on the first training batch: {error}") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+        network.train(was_training)
     if idle := [name for name in network.mixed if name not in ran]:
         raise ValueError(f"the model does not run its mixed operation {idle[0]!r}: nothing can be learned about it")
     trainer.objective(outputs, y)
     network.derive(trainer.best_path())
+
+
+def _where_it_fails(network: CustomNetwork, x: Any, weights: Tensor) -> str | None:
+    """The innermost mixed operation, and candidate of it, that a forward pass enters and does not leave."""
+    inside: list[str] = []
+    handles: list[RemovableHandle] = []
+    for name, op in network.mixed.items():
+        places: list[tuple[nn.Module, str]] = [(op, f"mixed operation {name!r}")]
+        places += [(module, f"candidate {k!r} of mixed operation {name!r}") for k, module in op.ops.items()]
+        for module, place in places:
+            handles.append(module.register_forward_pre_hook(lambda *_, place=place: inside.append(place)))
+            handles.append(module.register_forward_hook(lambda *_: inside.pop() and None))
+    try:
+        network(x, weights)
+    except Exception:
+        return inside[-1] if inside else None
+    finally:
+        for handle in handles:
+            handle.remove()
+    return None
 
 
 def _prepare(trainer: LibraryTrainer, folder: Path) -> ReportObserver:

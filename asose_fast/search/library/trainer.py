@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from asose_fast.search.phases import Phase
 from asose_fast.search.selector import Selector
 from asose_fast.search.trainer import Trainer
 from asose_fast.space.build import Supernet
+from asose_fast.space.copying import deepcopy
 from asose_fast.space.custom import CustomNetwork
 
 WITHOUT_EFFECT = (
@@ -158,9 +158,9 @@ class LibraryTrainer(Trainer):
         derives nothing, that of alpha as it is. Plain modules, with tensors of their own, in evaluation mode."""
         if self.best is None:
             network = cast(CustomNetwork, self.derived())
-            return copy.deepcopy(network.model).eval()
+            return deepcopy(network.model).eval()
         network = self.given.derive(self.best["spec"]["path"])
-        network.model = copy.deepcopy(network.model)
+        network.model = deepcopy(network.model)
         network.load_state_dict(self.best["network"])
         return network.model.eval()
 

@@ -464,3 +464,40 @@ def test_processes_of_torchrun_are_told_that_they_search_apart(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.warns(RuntimeWarning, match="torchrun has started 2 processes, and asose_fast.search shares no work"):
         find()
+
+
+class Images(nn.Module):
+    """With a mixed operation whose candidates are fused."""
+
+    def __init__(self, *widths):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 1)
+        ops = {f"sep_{k}": MixedOp.named(("sep_conv_3x3",), w, 1).ops["sep_conv_3x3"] for k, w in enumerate(widths)}
+        self.block = nn.Sequential(MixedOp(ops))
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2))
+
+    def forward(self, x):
+        return self.head(self.block(self.stem(x)))
+
+
+@pytest.mark.parametrize(
+    ("widths", "message"),
+    [
+        ((16, 16), r"^candidate 'sep_0' of mixed operation 'block\.0' cannot run on the first training batch: "
+                   r".*to have 16 channels, but got 8 channels instead$"),
+        ((8, 16), r"^candidate 'sep_1' of mixed operation 'block\.0' cannot run"),
+    ],
+)  # fmt: skip
+def test_the_trial_names_the_mixed_operation_and_the_candidate_that_cannot_run(widths, message):
+    data = [(torch.randn(4, 3, 6, 6), torch.tensor([0, 1, 0, 1]))] * 2
+    model = Images(*widths)
+    with pytest.raises(ValueError, match=message):
+        find(model, (data, data))
+    assert model.training
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_the_trial_leaves_errors_of_the_rest_of_a_model_as_they_are():
+    model = nn.Sequential(nn.Linear(5, 2), MixedOp({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)}))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        find(model)

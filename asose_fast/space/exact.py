@@ -1,0 +1,66 @@
+"""Whether a module computes what its type says, so that something else may compute it instead."""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import TypeGuard, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules import module as modules
+
+from asose_fast.space.candidates import FactorizedReduce, Zero
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
+
+_OF_INSTANCES = {
+    "forward", "_call_impl", "_compiled_call_impl", "_wrapped_call_impl", "_conv_forward", "_check_input_dim",
+}  # fmt: skip
+"""What a call of a module goes through, and an instance may have of its own: adapters and offloading replace `forward`,
+`nn.Module.compile` sets `_compiled_call_impl`."""
+_CALLED: dict[type[nn.Module], attrgetter[object]] = {
+    nn.Module: attrgetter("_call_impl", "_wrapped_call_impl"),
+    nn.AvgPool2d: attrgetter("__call__", "forward"),
+    nn.BatchNorm2d: attrgetter("__call__", "forward", "_check_input_dim"),
+    nn.Conv2d: attrgetter("__call__", "forward", "_conv_forward"),
+    nn.Identity: attrgetter("__call__", "forward"),
+    nn.MaxPool2d: attrgetter("__call__", "forward"),
+    nn.ReLU: attrgetter("__call__", "forward"),
+    nn.Sequential: attrgetter("__call__", "forward"),
+    FactorizedReduce: attrgetter("__call__", "forward"),
+    Zero: attrgetter("__call__", "forward"),
+}
+"""The same of the classes that are told."""
+
+
+def _methods() -> list[object]:
+    return [get(kind) for kind, get in _CALLED.items()]
+
+
+_METHODS = _methods()
+
+
+def computes(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
+    """Whether a module does what its type says: no subclass, no parametrization, no hooks, no method of its own."""
+    if type(module) is not kind:
+        return False
+    own = module.__dict__
+    return own.keys().isdisjoint(_OF_INSTANCES) and not (
+        own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
+    )
+
+
+def classes_are_theirs() -> bool:
+    """Whether the modules' classes are as they were, without hooks on all modules and without replaced methods.
+
+    While torch.compile looks on, which cannot follow the question, they are taken to be.
+    """
+    if torch.compiler.is_compiling():
+        return True
+    hooked = (
+        modules._global_forward_hooks
+        or modules._global_forward_pre_hooks
+        or modules._global_backward_hooks
+        or modules._global_backward_pre_hooks
+    )
+    return not hooked and _methods() == _METHODS
