@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -53,7 +54,7 @@ def refused(capsys, *arguments):
         status = end.code
     assert status == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert re.search(r"\A(warning: .*\n)*error: ", error)
     assert "Traceback" not in error
     return error
 
