@@ -51,7 +51,9 @@ def test_tensorboard_gets_alpha_while_it_moves(watched):
 @pytest.mark.parametrize("words", [["--quiet"], ["--console=quiet"], ["--console", "quiet"]])
 def test_quiet(tmp_path, capsys, words):
     torch.set_num_threads(1)
-    assert main([*options(epochs=4), *words, "--out", str(tmp_path / "run")]) == 0
+    assert (
+        main([*options(epochs=4, warmup="skip", alpha_learning_rate=1.0), *words, "--out", str(tmp_path / "run")]) == 0
+    )
     assert main([*words, "--resume", str(tmp_path / "run")]) == 0
     assert main(["--resume", str(tmp_path / "run"), *words]) == 0
     assert capsys.readouterr() == ("", "")

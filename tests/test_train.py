@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -56,7 +57,7 @@ def refused(capsys, *arguments):
         status = end.code
     assert status == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ")
+    assert re.search(r"\A(warning: .*\n)*error: ", error)
     assert "Traceback" not in error
     return error
 
