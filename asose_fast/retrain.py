@@ -131,7 +131,11 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
         torch.set_num_threads(config.threads)
     device = device_named(config.device)
     data = load_data(config, config.batch_size, config.seed, device)
-    retrainer = Retrainer(config, _spec(architecture, config, data), data, device)
+    spec = _spec(architecture, config, data)
+    try:
+        retrainer = Retrainer(config, spec, data, device)
+    except (RuntimeError, MemoryError) as error:  # of an architecture that is larger than the memory
+        raise ValueError(f"the network cannot be built: {str(error).splitlines()[0]}") from error
     checkpoints = out / "checkpoints"
     if overwrite:
         run_folder.clear(out)
