@@ -143,7 +143,11 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
     data = load_data(config, config.batch_size, config.seed, device)
     for note in data.notes:
         warn(note)
-    retrainer = Retrainer(config, _spec(architecture, config, data), data, device)
+    spec = _spec(architecture, config, data)
+    try:
+        retrainer = Retrainer(config, spec, data, device)
+    except (RuntimeError, MemoryError) as error:  # of an architecture that is larger than the memory
+        raise ValueError(f"the network cannot be built: {str(error).splitlines()[0]}") from error
     checkpoints = out / "checkpoints"
     if overwrite:
         run_folder.clear(out)

@@ -191,6 +191,23 @@ def test_retrain_a_damaged_genotype_is_one_error(run, content, capsys):
         assert f"error: {run / 'genotype.json'} is " in refused(capsys, main, run, *more)
 
 
+OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")
+
+
+@pytest.mark.skipif(OVERCOMMIT.exists() and OVERCOMMIT.read_text().strip() == "1", reason="any memory is promised")
+def test_retrain_a_network_beyond_all_memory_is_one_error(run, capsys):
+    path = run / "genotype.json"
+    values = json.loads(path.read_text())
+    network, most = values["network"], 1 << 20
+    network["stem_channels"] = most
+    network["blocks"] = [
+        {**block, "in_channels": most, "out_channels": most, "candidates": ["conv_7x1_1x7"]}
+        for block in network["blocks"]
+    ]
+    path.write_text(json.dumps(values))
+    assert "error: the network cannot be built: " in refused(capsys, retrain.main, run, *SMALL)
+
+
 def test_retrain_a_genotype_of_an_enormous_network_is_one_error(run, capsys):
     path = run / "genotype.json"
     values = json.loads(path.read_text())
