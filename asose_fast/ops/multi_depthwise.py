@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from asose_fast.ops import registry
 from asose_fast.ops.checks import as_list, check_flag, check_integer, check_tensor
 from asose_fast.ops.library import define
+from asose_fast.ops.torch_faults import conv2d, convolution_backward
 
 MAX_BRANCHES = 32
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -205,7 +205,7 @@ def reference(
     for b, (weight, dilation) in enumerate(zip(weights, dilations, strict=True)):
         pad = dilation * (weight.shape[-1] - 1) // 2
         v = active[b if len(active) > 1 else 0]
-        y = F.conv2d(v, weight.to(acc), None, stride, pad, dilation, v.shape[1])
+        y = conv2d(v, weight.to(acc), (stride,) * 2, (pad,) * 2, (dilation,) * 2, v.shape[1])
         ys.append(y.to(inputs[0].dtype).contiguous(memory_format=torch.channels_last))
     return tuple(ys)
 
@@ -264,12 +264,13 @@ def backward(
             if grad is None:
                 continue
             pad, dilation = plan.pad(b), plan.dilations[b]
-            g_input, g_weight, _ = torch.ops.aten.convolution_backward(
-                grad.to(acc), v, weights[b], None, [plan.stride] * 2, [pad] * 2, [dilation] * 2, False, [0, 0],
-                v.shape[1], [True, need_weights, False],
+            g_input, g_weight = convolution_backward(
+                grad.to(acc), v, weights[b], (plan.stride,) * 2, (pad,) * 2, (dilation,) * 2, v.shape[1],
+                need_x=True, need_weight=need_weights,
             )  # fmt: skip
+            assert g_input is not None
             g_v += g_input
-            if need_weights:
+            if g_weight is not None:
                 rows[b].copy_(g_weight.flatten(1).t())
         g_u = torch.where(v <= 0, 0, g_v) if plan.relu else g_v
         if need_affine:

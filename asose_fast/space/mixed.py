@@ -13,6 +13,7 @@ from asose_fast.ops import mixed_sum, registry
 from asose_fast.ops.autocast import computing_dtype
 from asose_fast.ops.mixed_layer import OPERATORS
 from asose_fast.ops.mixed_sum import accumulation_dtype
+from asose_fast.ops.torch_faults import usual_gradient
 from asose_fast.space.candidates import Zero, build_candidate
 from asose_fast.space.stacked import Branches, computes, require_alike, run
 
@@ -131,6 +132,8 @@ class MixedOp(nn.Module):
                 share = None if gain is None else 1 - gain  # a gain of 0 is false, and not absent
                 return branches.mix(x, one if gain is None else gain * one, None, shortcut, share)
             y: Tensor = op(x)
+            if isinstance(y, Tensor) and y is not x:
+                usual_gradient(y)
             return y if gain is None else torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))
         names, ops, share = list(self.ops), list(self.ops.values()), None
         if kept is not None:

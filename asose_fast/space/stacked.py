@@ -18,9 +18,13 @@ from asose_fast.ops.factorized_reduce import factorized_reduce
 from asose_fast.ops.line_conv import Line, has_kernels, line_conv
 from asose_fast.ops.mixed_layer import Stage, mixed_layer
 from asose_fast.space.candidates import FactorizedReduce, Zero
+from asose_fast.space.convolution import Conv2d
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
+
+SAME: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Conv2d}
+"""Subclasses of this package that compute what their base does."""
 
 LARGE = 1 << 19
 """Elements of a tensor that is."""
@@ -219,8 +223,12 @@ def require_alike(outputs: Iterable[tuple[str, Tensor]], shape: torch.Size | Non
 
 def computes(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
     """Whether a module does what its type says: no subclass, no parametrization, no hooks."""
-    return type(module) is kind and not (
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    return (
+        isinstance(module, kind)
+        and type(module) in (kind, SAME.get(kind))
+        and not (
+            module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+        )
     )
 
 
