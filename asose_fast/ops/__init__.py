@@ -1,5 +1,6 @@
 """The fused operators. `backend(name)` forces one implementation; `python -m asose_fast.info` lists them."""
 
+from asose_fast.ops import flops
 from asose_fast.ops.arch_weights import ArchWeights, Boost, arch_weights
 from asose_fast.ops.line_conv import line_conv
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum
@@ -25,3 +26,5 @@ __all__ = [
     "release_memory",
     "separable",
 ]
+
+flops.register_in_time()

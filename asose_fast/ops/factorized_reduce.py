@@ -72,7 +72,7 @@ class _FactorizedReduce(torch.autograd.Function):
                 of_pixels = torch.ops.aten.threshold_backward(rows @ _matrix(weight, x), pixels, 0)
                 target = grad_x[:, :, i::2, i::2]
                 height, width = target.shape[2:]
-                target.copy_(of_pixels.view(*g.shape[:3], -1).permute(0, 3, 1, 2)[..., :height, :width])
+                target.copy_(of_pixels.view(*g.shape[:3], x.shape[1]).permute(0, 3, 1, 2)[..., :height, :width])
         return grad_x, *of_weights
 
 

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import computing_dtype
 from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
 from asose_fast.ops.checks import FLOATS, check_flag, check_images, check_like, check_stride, check_tensor
 from asose_fast.ops.library import define
+from asose_fast.ops.torch_faults import conv2d, convolution_backward
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -38,6 +38,10 @@ class Line(NamedTuple):
     def along(self, size: int) -> tuple[int, int]:
         """(size, 1) for the height and the width where the convolution is vertical, else (1, size)."""
         return (size, 1) if self.vertical else (1, size)
+
+    def padding(self, weight: Tensor) -> tuple[int, int]:
+        """Zeros around x."""
+        return weight.shape[2] // 2, weight.shape[3] // 2
 
     def out_shape(self, x: Tensor, weight: Tensor) -> tuple[int, int, int, int]:
         """Of the output."""
@@ -102,10 +106,9 @@ def has_kernels(x: Tensor, line: Line) -> bool:
 
 def reference(x: Tensor, weight: Tensor, *, stride: int = 1, relu: bool = False) -> Tensor:
     """The formula of `line_conv` in plain differentiable PyTorch: what every backend is tested against."""
-    padding = [size // 2 for size in weight.shape[2:]]
-    strides = (stride, 1) if weight.shape[2] > 1 else (1, stride)
+    line = Line(stride, weight.shape[2] > 1, relu)
     x = channels_last(x)
-    return F.conv2d(x.relu() if relu else x, weight.to(x.dtype), None, strides, padding)
+    return conv2d(x.relu() if relu else x, weight.to(x.dtype), line.along(stride), line.padding(weight))
 
 
 def forward(x: Tensor, weight: Tensor, line: Line) -> Tensor:
@@ -119,9 +122,9 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """dL/dx and dL/dweight where they are needed; as a backend."""
     active = x.relu() if line.relu and need_weight else x
-    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-        grad, active, weight.to(x.dtype), None, line.along(line.stride),
-        [size // 2 for size in weight.shape[2:]], [1, 1], False, [0, 0], 1, [need_x, need_weight, False],
+    grad_x, grad_weight = convolution_backward(
+        grad, active, weight.to(x.dtype), line.along(line.stride), line.padding(weight),
+        need_x=need_x, need_weight=need_weight,
     )  # fmt: skip
     if grad_x is not None:
         if line.relu:

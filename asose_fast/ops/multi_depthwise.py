@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import without_autocast
@@ -30,6 +29,7 @@ from asose_fast.ops.depthwise_plan import (
     plan_of,
 )
 from asose_fast.ops.library import define
+from asose_fast.ops.torch_faults import conv2d, convolution_backward
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -184,7 +184,7 @@ def reference(
     for b, (weight, dilation) in enumerate(zip(weights, dilations, strict=True)):
         pad = dilation * (weight.shape[-1] - 1) // 2
         v = active[b if len(active) > 1 else 0]
-        y = F.conv2d(v, weight.to(acc), None, stride, pad, dilation, v.shape[1])
+        y = conv2d(v, weight.to(acc), (stride,) * 2, (pad,) * 2, (dilation,) * 2, v.shape[1])
         ys.append(channels_last(y.to(inputs[0].dtype)))
     return tuple(ys)
 
@@ -243,12 +243,13 @@ def backward(
             if grad is None:
                 continue
             pad, dilation = plan.pad(b), plan.dilations[b]
-            g_input, g_weight, _ = torch.ops.aten.convolution_backward(
-                grad.to(acc), v, weights[b], None, [plan.stride] * 2, [pad] * 2, [dilation] * 2, False, [0, 0],
-                v.shape[1], [True, need_weights, False],
+            g_input, g_weight = convolution_backward(
+                grad.to(acc), v, weights[b], (plan.stride,) * 2, (pad,) * 2, (dilation,) * 2, v.shape[1],
+                need_x=True, need_weight=need_weights,
             )  # fmt: skip
+            assert g_input is not None
             g_v += g_input
-            if need_weights:
+            if g_weight is not None:
                 rows[b].copy_(g_weight.flatten(1).t())
         g_u = torch.where(v <= 0, 0, g_v) if plan.relu else g_v
         if need_affine:

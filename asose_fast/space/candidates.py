@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from asose_fast.ops.mixed_sum import memory_format
 from asose_fast.ops.tracing import tracing
+from asose_fast.space.convolution import Conv2d
 
 
 class Zero(nn.Module):
@@ -44,8 +45,8 @@ class FactorizedReduce(nn.Module):
     def halves(self, x: Tensor) -> Tensor:
         """What the norm is given.
 
-        The pixels are picked here rather than by a stride: on CPUs without AVX-512, torch 2.13 (oneDNN 3.12) writes
-        beyond the weight gradient of a 1x1 convolution of stride 2 with fewer than 8 input channels.
+        The pixels are picked here rather than by a stride: see "pointwise of stride 2" in
+        `asose_fast.ops.torch_faults`.
         """
         active, recorded = x.relu(), tracing()
         down, across = active.shape[2] % 2, active.shape[3] % 2
@@ -63,10 +64,9 @@ def _norm(channels: int) -> nn.BatchNorm2d:
 
 
 def _depthwise_separable(channels: int, kernel: int, stride: int, dilation: int = 1) -> list[nn.Module]:
-    padding = dilation * (kernel - 1) // 2
     return [
         nn.ReLU(),
-        nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
+        Conv2d(channels, channels, kernel, stride, dilation=dilation, groups=channels),
         nn.Conv2d(channels, channels, 1, bias=False),
         _norm(channels),
     ]
@@ -103,16 +103,15 @@ def _dil_conv(kernel: int) -> Callable[[int, int], nn.Module]:
 def _conv_7x1_1x7(channels: int, stride: int) -> nn.Module:
     return nn.Sequential(
         nn.ReLU(),
-        nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
-        nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
+        Conv2d(channels, channels, (1, 7), (1, stride)),
+        Conv2d(channels, channels, (7, 1), (stride, 1)),
         _norm(channels),
     )
 
 
 def _nor_conv(kernel: int) -> Callable[[int, int], nn.Module]:
     def build(channels: int, stride: int) -> nn.Module:
-        conv = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, bias=False)
-        return nn.Sequential(nn.ReLU(), conv, _norm(channels))
+        return nn.Sequential(nn.ReLU(), Conv2d(channels, channels, kernel, stride), _norm(channels))
 
     return build
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.space.candidates import FactorizedReduce, Zero
+from asose_fast.space.convolution import Conv2d
 
 
 class CannotWidenError(ValueError):
@@ -136,6 +137,7 @@ def _factorized_reduce(op: FactorizedReduce, entering: Channels, wanted: Channel
 RULES: dict[type[nn.Module], Rule] = {
     nn.Sequential: _sequence,
     nn.Conv2d: _convolution,
+    Conv2d: _convolution,
     nn.BatchNorm2d: _norm,
     nn.Linear: _linear,
     FactorizedReduce: _factorized_reduce,

@@ -10,9 +10,12 @@ from torch import nn
 from torch.nn.modules import module as modules
 
 from asose_fast.space.candidates import FactorizedReduce, Zero
+from asose_fast.space.convolution import Conv2d
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
+_SAME: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Conv2d}
+"""Subclasses of this package that compute what their base does."""
 _OF_INSTANCES = {
     "forward", "_call_impl", "_compiled_call_impl", "_wrapped_call_impl", "_conv_forward", "_check_input_dim",
 }  # fmt: skip
@@ -23,6 +26,7 @@ _CALLED: dict[type[nn.Module], attrgetter[object]] = {
     nn.AvgPool2d: attrgetter("__call__", "forward"),
     nn.BatchNorm2d: attrgetter("__call__", "forward", "_check_input_dim"),
     nn.Conv2d: attrgetter("__call__", "forward", "_conv_forward"),
+    Conv2d: attrgetter("__call__", "forward", "_conv_forward"),
     nn.Identity: attrgetter("__call__", "forward"),
     nn.MaxPool2d: attrgetter("__call__", "forward"),
     nn.ReLU: attrgetter("__call__", "forward"),
@@ -42,7 +46,7 @@ _METHODS = _methods()
 
 def computes(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
     """Whether a module does what its type says: no subclass, no parametrization, no hooks, no method of its own."""
-    if type(module) is not kind:
+    if type(module) is not kind and type(module) is not _SAME.get(kind):
         return False
     own = module.__dict__
     return own.keys().isdisjoint(_OF_INSTANCES) and not (

@@ -15,6 +15,7 @@ from asose_fast.ops.autograd import once_differentiable, transformed
 from asose_fast.ops.checks import check_tensor
 from asose_fast.ops.mixed_layer import OPERATORS
 from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype
+from asose_fast.ops.torch_faults import usual_gradient
 from asose_fast.ops.tracing import recorded_sum, tracing
 from asose_fast.space.candidates import Zero, build_candidate
 from asose_fast.space.exact import classes_are_theirs, computes
@@ -147,6 +148,8 @@ class MixedOp(nn.Module):
                 share = None if gain is None else 1 - gain  # a gain of 0 is false, and not absent
                 return branches.mix(x, one if gain is None else gain * one, None, shortcut, share)
             y: Tensor = op(x)
+            if isinstance(y, Tensor) and y is not x:
+                usual_gradient(y)
             if gain is None:
                 return y
             require_shortcut(shortcut, y.shape)

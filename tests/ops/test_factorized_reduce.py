@@ -69,3 +69,14 @@ def test_nan_passes_and_minus_infinity_is_zero():
     y = factorized_reduce(x, torch.ones(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
     assert y[0, 0].isnan().all()
     assert y[0, 1].item() == 0
+
+
+@pytest.mark.parametrize("size", [(6, 5), (1, 1)])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_empty_batch(channels, size):
+    inputs = leaves((0, channels, *size), torch.float32)
+    y = factorized_reduce(*inputs)
+    grads = torch.autograd.grad(y.sum(), inputs)
+    assert y.shape == (0, channels, *(-(-side // 2) for side in size))
+    assert [g.shape for g in grads] == [t.shape for t in inputs]
+    assert not any(g.any() for g in grads)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from asose_fast.space.candidates import FactorizedReduce
 from asose_fast.space.cells.spec import INPUTS, STEPS, CellNetworkSpec, Edge
+from asose_fast.space.convolution import Conv2d
 from asose_fast.space.mixed import MixedOp
 
 STEM_MULTIPLIER = 3
@@ -120,7 +121,7 @@ class Reduction(nn.Module):
 def _relu_conv_norm(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1) -> nn.Module:
     return nn.Sequential(
         nn.ReLU(),
-        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False),
+        Conv2d(in_channels, out_channels, kernel, stride),
         nn.BatchNorm2d(out_channels, affine=False),
     )
 
