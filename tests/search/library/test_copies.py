@@ -24,7 +24,7 @@ class Keeping(nn.Module):
 
     def forward(self, x):
         y = self.linear(x)
-        self.seen, self.last = [{"output": y}], y
+        self.seen, self.last = [{"output": y.tanh()}], y
         return y
 
     def get_extra_state(self):
