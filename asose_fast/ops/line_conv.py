@@ -116,7 +116,7 @@ def backward(
     """dL/dx and dL/dweight where they are needed; as a backend."""
     active = x.relu() if line.relu and need_weight else x
     grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-        grad, active, weight.to(x.dtype), None, line.along(line.stride),
+        grad, active, weight.to(x.dtype).contiguous(), None, line.along(line.stride),
         [size // 2 for size in weight.shape[2:]], [1, 1], False, [0, 0], 1, [need_x, need_weight, False],
     )  # fmt: skip
     if grad_x is not None:
