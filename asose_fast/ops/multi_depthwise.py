@@ -182,8 +182,9 @@ def reference(
         active.append(value.relu() if relu else value)
     ys = []
     for b, (weight, dilation) in enumerate(zip(weights, dilations, strict=True)):
-        pad = dilation * (weight.shape[-1] - 1) // 2
         v = active[b if len(active) > 1 else 0]
+        dilation = min(dilation, max(v.shape[2:]))  # as good as any longer one, and as much as PyTorch can count
+        pad = dilation * (weight.shape[-1] - 1) // 2
         y = conv2d(v, weight.to(acc), (stride,) * 2, (pad,) * 2, (dilation,) * 2, v.shape[1])
         ys.append(channels_last(y.to(inputs[0].dtype)))
     return tuple(ys)

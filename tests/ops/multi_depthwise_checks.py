@@ -65,6 +65,11 @@ class MultiDepthwiseChecks(BackendChecks):
         self.check(make_case((1, 3, 9, 17), [(5, 20), (3, 1)], stride=stride))
         self.check(make_case((1, 3, 9, 17), [(33, 1)], stride=stride))
 
+    @pytest.mark.parametrize("stride", [1, 2])
+    @pytest.mark.parametrize("branch", [(3, 2**62 + 10**6), (3, 2000), (5, 9), (21, 1)])
+    def test_taps_beyond_the_image(self, branch, stride):
+        self.check(make_case((1, 3, 6, 9), [branch, (3, 1)], stride=stride))
+
     def test_more_workers_than_a_block_has(self):
         self.check(make_case((1, 2, 6, 7), [(9, 1), (7, 1), (7, 2), (5, 1), (11, 1)]))
         self.check(make_case((1, 2, 6, 7), [(3, 1), (27, 1)], own=True))

@@ -217,3 +217,20 @@ X = torch.ones(1, 2, 3, 4)
 def test_bad_input_is_refused(x, weight, options, message):
     with pytest.raises((ValueError, TypeError), match=message):
         ops.line_conv(x, weight, **options)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_weights_of_any_strides(backend, dtype):
+    if registry.why_not("line_conv", backend, "cpu", dtype):
+        pytest.skip("no kernels for the dtype")
+    x, weight = torch.randn(1, 2, 1, 2).to(dtype), torch.randn(1, 2, 1, 3).to(dtype)
+    back = (3, 2, 1, 0)
+    grads = []
+    for laid_out in (weight, weight.permute(back).contiguous().permute(back), torch.stack([weight] * 2, -1)[..., 0]):
+        leaf = laid_out.detach().requires_grad_()
+        with ops.backend(backend):
+            ops.line_conv(x, leaf).float().square().sum().backward()
+        grads.append(leaf.grad)
+    assert torch.equal(grads[0], grads[1])
+    assert torch.equal(grads[0], grads[2])
