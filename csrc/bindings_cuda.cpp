@@ -53,7 +53,8 @@ void mixed_sum_forward(int dtype, int inputs, const std::vector<int64_t>& sizes,
                            inputs,
                            all.data(),
                            address(weights),
-                           all[inputs]},
+                           all[inputs],
+                           0},
                           as_stream(stream));
 }
 
@@ -72,7 +73,8 @@ void mixed_sum_backward(int dtype, int inputs, const std::vector<int64_t>& sizes
                             all[inputs],
                             all.data() + inputs + 1,
                             static_cast<double*>(address(partials)),
-                            address(grad_weights)},
+                            address(grad_weights),
+                            0},
                            as_stream(stream));
 }
 

@@ -112,7 +112,7 @@ def compile_layer_kernel(kernel, arch, warps=4, **arguments):
     def is_type(value):
         return isinstance(value[0] if isinstance(value, tuple) and value else value, str)
 
-    arguments = {name: arguments[name] for name in kernel.arg_names}
+    arguments = {name: arguments[name] for name in kernel.jit.arg_names}
     signature = {name: value if is_type(value) else "constexpr" for name, value in arguments.items()}
     constants = {name: value for name, value in arguments.items() if not is_type(value)}
     return compile_kernel(kernel, signature, constants, arch, warps)
