@@ -12,6 +12,7 @@ from asose_fast.ops import registry
 from asose_fast.ops.autocast import computing_dtype
 from asose_fast.ops.checks import check_flag, check_integer, check_tensor
 from asose_fast.ops.library import define
+from asose_fast.ops.tracing import tracing
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -88,6 +89,8 @@ def line_conv(x: Tensor, weight: Tensor, *, stride: int = 1, relu: bool = False)
     if stride not in (1, 2):
         raise ValueError(f"line_conv: stride must be 1 or 2, got {stride}")
     x = x.to(computing_dtype(x)).contiguous(memory_format=torch.channels_last)
+    if tracing():
+        return reference(x, weight, stride=stride, relu=relu)
     return _LineConv.apply(Line(stride, weight.shape[2] > 1, relu), x, weight)  # type: ignore[no-any-return]
 
 

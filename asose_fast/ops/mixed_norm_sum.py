@@ -14,6 +14,7 @@ from asose_fast.ops.checks import as_list, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype, memory_format
 from asose_fast.ops.norms import affine_parameters, check_count, check_norm, normalisation, of_batch, update_running
+from asose_fast.ops.tracing import tracing
 
 registry.register(
     "mixed_norm_sum",
@@ -75,6 +76,8 @@ def mixed_norm_sum(
         plain_weights = weights.new_ones(len(plain))
     _check(zs, weights, norms, plain, plain_weights)
     xs = _to_widest(zs + plain)
+    if tracing():
+        return reference(xs[: len(zs)], weights, norms, xs[len(zs) :], plain_weights)
     acc = accumulation_dtype(xs[0].dtype)
     batch = [of_batch(norm) for norm in norms]
     check_count(norms, xs[0].shape)

@@ -11,6 +11,7 @@ from torch import Tensor
 from asose_fast.ops import registry
 from asose_fast.ops.checks import check_tensor
 from asose_fast.ops.library import define
+from asose_fast.ops.tracing import tracing
 
 MAX_INPUTS = 128
 MAX_DIMS = 8
@@ -52,6 +53,8 @@ def mixed_sum(xs: Sequence[Tensor], weights: Tensor) -> Tensor:
     _check(xs, weights)
     if any(x.dtype != xs[0].dtype for x in xs):
         xs = _to_widest(xs)
+    if tracing():
+        return reference(xs, weights)
     return _MixedSum.apply(weights.to(accumulation_dtype(xs[0].dtype)), *xs)  # type: ignore[no-any-return]
 
 

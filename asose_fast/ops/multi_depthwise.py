@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from asose_fast.ops import registry
 from asose_fast.ops.checks import as_list, check_flag, check_integer, check_tensor
 from asose_fast.ops.library import define
+from asose_fast.ops.tracing import tracing
 
 MAX_BRANCHES = 32
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -99,6 +100,8 @@ def multi_depthwise(
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
     """
     plan, inputs, affine = check(xs, weights, dilations, stride, relu, scale, shift)
+    if tracing():
+        return reference(xs, weights, dilations=dilations, stride=stride, relu=relu, scale=scale, shift=shift)
     return _MultiDepthwise.apply(plan, *inputs, *weights, *affine)  # type: ignore[no-any-return]
 
 

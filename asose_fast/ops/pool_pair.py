@@ -12,6 +12,7 @@ from asose_fast.ops import registry
 from asose_fast.ops.checks import check_integer, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import accumulation_dtype
+from asose_fast.ops.tracing import tracing
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -54,6 +55,8 @@ def pool_pair(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
         raise ValueError(f"pool_pair: x must be (N, C, H, W) with C, H, W > 0, got {tuple(x.shape)}")
     if stride not in (1, 2):
         raise ValueError(f"pool_pair: stride must be 1 or 2, got {stride}")
+    if tracing():
+        return reference(x, stride=stride)
     return _PoolPair.apply(x.contiguous(memory_format=torch.channels_last), stride)  # type: ignore[no-any-return]
 
 

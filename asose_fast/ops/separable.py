@@ -27,6 +27,7 @@ from asose_fast.ops.multi_depthwise import backward as depthwise_backward
 from asose_fast.ops.multi_depthwise import forward as depthwise_forward
 from asose_fast.ops.multi_depthwise import reference as depthwise_reference
 from asose_fast.ops.multi_depthwise import split as depthwise_split
+from asose_fast.ops.tracing import tracing
 
 __all__ = ["DTYPES", "backward", "forward", "reference", "separable"]
 
@@ -70,6 +71,10 @@ def separable(
     plan, inputs, affine = check(xs, weights, dilations, stride, relu, scale, shift)
     pointwise = as_list("separable: pointwise", pointwise)
     check_pointwise(pointwise, inputs[0], len(weights))
+    if tracing():
+        return reference(
+            xs, weights, pointwise, dilations=dilations, stride=stride, relu=relu, scale=scale, shift=shift
+        )
     return _Separable.apply(plan, *inputs, *weights, *pointwise, *affine)  # type: ignore[no-any-return]
 
 

@@ -49,7 +49,8 @@ class MixedOp(nn.Module):
     All but the first run the candidates one by one or, with the same results up to rounding, as the stacked branches of
     `asose_fast.space.stacked`: always where `fused` is True, never where it is False, and where it pays with "auto".
     These keep less for backward with `memory` "recompute", and take longer. Whatever is not known there runs as it is
-    and joins at the sum, and so does everything where x is not (N, C, H, W).
+    and joins at the sum, and so does everything where x is not (N, C, H, W) or the candidates' modules do not take it,
+    and while a graph is recorded (`torch.jit.trace`, the older ONNX exporter, `torch.fx`, `make_fx`).
     """
 
     plan: Plan | None = None
