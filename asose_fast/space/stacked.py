@@ -86,7 +86,8 @@ class Branches(NamedTuple):
     """The candidates of a mixed operation, under their indices, by what can be done with them.
 
     They are told by the exact types and settings of their modules, so that whatever computes something else, a module
-    with hooks or a `forward` of its own among them, is left as it is. Parameters and running statistics stay where they are, in the modules.
+    with hooks or a `forward` of its own among them, is left as it is. Parameters and running statistics stay where they
+    are, in the modules.
     """
 
     stride: int

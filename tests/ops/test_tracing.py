@@ -8,7 +8,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from asose_fast import ops
 
 DEPTHWISE, POINTWISE, LINE = torch.randn(4, 1, 3, 3), torch.randn(4, 4, 1, 1), torch.randn(4, 4, 1, 7)
-NORM = nn.BatchNorm2d(4).eval()
+NORM = nn.BatchNorm2d(4).eval().requires_grad_(False)
 WEIGHTS = torch.tensor([0.0, 0.7])
 CALLS = {
     "mixed_sum": lambda x: ops.mixed_sum([x, x.tanh()], WEIGHTS),
