@@ -15,20 +15,17 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from asose_fast.ops.autocast import without_autocast
+from asose_fast.ops.tracing import tracing
 
 Backward = Callable[..., tuple[Tensor | None, ...]]
 
 
 def transformed() -> bool:
     """Whether PyTorch follows a call by its own operators alone: in forward mode (dual tensors), in a transform of
-    torch.func (vmap, grad, jvp), or to record it (torch.jit.trace)."""
+    torch.func (vmap, grad, jvp), or to record it (`tracing`)."""
     if torch.compiler.is_compiling():
         return False
-    return (
-        forward_ad._current_level >= 0
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._get_tracing_state() is not None
-    )
+    return forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active() or tracing()
 
 
 def save(ctx: Any, *tensors: Tensor | None) -> None:

@@ -88,6 +88,8 @@ def check_terms(
             raise ValueError(f"mixed_layer: {name} are on {values.device}, x on {x.device}")
     if tracked is not None and len(tracked) != branches:
         raise ValueError(f"mixed_layer: tracked must be {branches}, one a chain or pool, got {len(tracked)}")
+    if not zs and not plain:
+        return
     shape = (*x.shape[:2], *(-(-side // stride) for side in x.shape[2:])) if branches else None
     for name, terms in (("zs", zs), ("plain", plain)):
         for i, term in enumerate(terms):

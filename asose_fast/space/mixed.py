@@ -57,7 +57,8 @@ class MixedOp(nn.Module):
     All but the first run the candidates one by one or, with the same results up to rounding, as the stacked branches of
     `asose_fast.space.stacked`: always where `fused` is True, never where it is False, and where it pays with "auto".
     These keep less for backward with `memory` "recompute", and take longer. Whatever is not known there runs as it is
-    and joins at the sum, and so does everything where x is not (N, C, H, W).
+    and joins at the sum, and so does everything where x is not (N, C, H, W) or the candidates' modules do not take it,
+    and while a graph is recorded (`torch.jit.trace`, the older ONNX exporter, `torch.fx`, `make_fx`).
     """
 
     plan: Plan | None = None
@@ -154,8 +155,9 @@ class MixedOp(nn.Module):
                 return y
             require_shortcut(shortcut, y.shape)
             return torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))
-        self._check_choice(x, weights, index, kept)
-        names, ops, share = list(self.ops), list(self.ops.values()), None
+        candidates, share = self.ops, None
+        names, ops = list(candidates), list(candidates.values())
+        _check_choice(len(ops), x, weights, index, kept)
         if kept is not None:
             names, ops = [names[k] for k in kept], [ops[k] for k in kept]
             weights = torch.stack([weights[k] for k in kept])
@@ -200,23 +202,6 @@ class MixedOp(nn.Module):
             y = recorded_sum([ops[k](x) for k in chosen], [weights[k] for k in chosen])
         return y if gain is None else gain * y + (1 - gain) * shortcut
 
-    def _check_choice(self, x: Tensor, weights: Tensor, index: int | None, kept: tuple[int, ...] | None) -> None:
-        """Raises TypeError or ValueError for what chooses no candidates."""
-        count = len(self.ops)
-        check_tensor("mixed operation: weights", weights)
-        if weights.shape != (count,):
-            raise ValueError(
-                f"mixed operation: weights must be (K,) = ({count},), one a candidate, got {tuple(weights.shape)}"
-            )
-        if weights.dtype not in (torch.float32, torch.float64):
-            raise TypeError(f"mixed operation: weights must be float32 or float64, got {weights.dtype}")
-        if weights.device != x.device:
-            raise ValueError(f"mixed operation: weights are on {weights.device}, x is on {x.device}")
-        if kept is not None and not (kept and all(0 <= k < count for k in kept)):
-            raise ValueError(f"mixed operation: kept must be of candidates 0 to {count - 1}, one at least, got {kept}")
-        if index is not None and index not in (kept or range(count)):
-            raise ValueError(f"mixed operation: index must be one of {kept or tuple(range(count))}, got {index}")
-
     def _stacked(self, x: Tensor, ops: list[nn.Module]) -> Branches | None:
         """The stacked branches of candidates, where they are to be used."""
         if not self.fused or x.dim() != 4 or torch.compiler.is_compiling():
@@ -228,7 +213,8 @@ class MixedOp(nn.Module):
             return None
         if self.fused == "auto":
             # As plain PyTorch the fused operators are no faster than the modules.
-            if not all(registry.has_kernels(op, x.device.type, computing_dtype(x)) for op in OPERATORS):
+            device, dtype = x.device.type, computing_dtype(x)
+            if not all([registry.has_kernels(op, device, dtype) for op in OPERATORS]):
                 return None
             if not branches.worthwhile(x):
                 return None
@@ -264,6 +250,23 @@ def _check(ops: Mapping[str, nn.Module]) -> None:
     for name, op in ops.items():
         if twins := [other for other, module in ops.items() if module is op and other != name]:
             raise ValueError(f"candidates {name!r} and {twins[0]!r} are one and the same module")
+
+
+def _check_choice(count: int, x: Tensor, weights: Tensor, index: int | None, kept: tuple[int, ...] | None) -> None:
+    """Raises TypeError or ValueError for what chooses no candidates."""
+    check_tensor("mixed operation: weights", weights)
+    if weights.shape != (count,):
+        raise ValueError(
+            f"mixed operation: weights must be (K,) = ({count},), one a candidate, got {tuple(weights.shape)}"
+        )
+    if weights.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"mixed operation: weights must be float32 or float64, got {weights.dtype}")
+    if weights.device != x.device:
+        raise ValueError(f"mixed operation: weights are on {weights.device}, x is on {x.device}")
+    if kept is not None and not (kept and all(0 <= k < count for k in kept)):
+        raise ValueError(f"mixed operation: kept must be of candidates 0 to {count - 1}, one at least, got {kept}")
+    if index is not None and index not in (kept or range(count)):
+        raise ValueError(f"mixed operation: index must be one of {kept or tuple(range(count))}, got {index}")
 
 
 def _stride(ops: Iterable[nn.Module]) -> int:

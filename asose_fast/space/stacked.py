@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, TypeGuard
 
 import torch
@@ -86,7 +86,8 @@ class Branches(NamedTuple):
     """The candidates of a mixed operation, under their indices, by what can be done with them.
 
     They are told by the exact types and settings of their modules, so that whatever computes something else, a module
-    with hooks among them, is left as it is. Parameters and running statistics stay where they are, in the modules.
+    with hooks or a `forward` of its own among them, is left as it is. Parameters and running statistics stay where they
+    are, in the modules.
     """
 
     stride: int
@@ -203,18 +204,14 @@ class Branches(NamedTuple):
                 terms.append((outputs[name(k)], w[k]))
         if shortcut is not None and share is not None:
             terms.append((shortcut, share))
-        fit = Fit.of(x)
-        normed = {k: branch.on_kernels(x, fit) for k, branch in self.normed.items()}
-        active = x.relu() if any(branch.active for branch in normed.values()) else x
-        zs = {}
-        for k, branch in normed.items():
-            tracked = index in (None, k)
-            z = run(branch.body, active if branch.active else x, tracked=tracked, name=name(k))
-            if fit.takes(z) and fit.norm(branch.norm, z.shape[1]):
-                outputs[name(k)] = zs[k] = z
-            else:
-                outputs[name(k)] = z = run([branch.norm], z, tracked=tracked, name=name(k))
+        zs, norms = {}, []
+        for k, z, norm in self._up_to_norms(x, index, name):
+            outputs[name(k)] = z
+            if norm is None:
                 terms.append((z, w[k]))
+            else:
+                zs[k] = z
+                norms.append(norm)
         shape = require_alike(outputs.items(), self._shape(x))
         if shortcut is not None and share is not None:
             require_shortcut(shortcut, shape)
@@ -230,13 +227,31 @@ class Branches(NamedTuple):
             stride=self.stride,
             pools=list(self.pools.values()),
             zs=list(zs.values()),
-            norms=[normed[k].norm for k in zs],
+            norms=norms,
             plain=[term for term, _ in terms],
             plain_weights=torch.stack([v for _, v in terms]) if terms else None,
             tracked=[index in (None, k) for k in (*chains, *self.pools)],
             recompute=self.recompute,
             checked=True,
         )
+
+    def _up_to_norms(
+        self, x: Tensor, index: int | None, name: Callable[[int], str]
+    ) -> Iterator[tuple[int, Tensor, nn.BatchNorm2d | None]]:
+        """Of the candidates `normed` what comes before the norm, with the norm, or what the norm gives, without it,
+        where the norm or what it is given is none for kernels."""
+        if not self.normed:
+            return
+        fit = Fit.of(x)
+        normed = {k: branch.on_kernels(x, fit) for k, branch in self.normed.items()}
+        active = x.relu() if any(branch.active for branch in normed.values()) else x
+        for k, branch in normed.items():
+            tracked = index in (None, k)
+            z = run(branch.body, active if branch.active else x, tracked=tracked, name=name(k))
+            if fit.takes(z) and fit.norm(branch.norm, z.shape[1]):
+                yield k, z, branch.norm
+            else:
+                yield k, run([branch.norm], z, tracked=tracked, name=name(k)), None
 
 
 def run(

@@ -75,8 +75,8 @@ def test_a_searcher_derives_after_steps(make):
     model = Model(MAKE[make])
     searcher = Searcher(model)
     (x, y), *_ = batches()
-    nn.functional.cross_entropy(model(x), y).backward()
     searcher.alpha_step(lambda: nn.functional.cross_entropy(model(x), y))
+    nn.functional.cross_entropy(model(x), y).backward()
     derived = searcher.derive()
     assert {id(p) for p in derived.parameters()} <= {id(p) for p in model.parameters()}
     torch.testing.assert_close(derived(x), model(x))
