@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -134,6 +135,9 @@ class MixedOp(nn.Module):
             weights, index, kept = self.plan.weights, self.plan.index, self.plan.kept
         if tracing():
             return self._recorded(x, weights, index, kept, gain, shortcut)
+        # The graphs of torch.compile are for one choice: it is not to take an index for a number that varies.
+        index = None if index is None else _integer(index, "index must be an integer")
+        kept = None if kept is None else tuple([_integer(k, "kept must be integers") for k in kept])
         if gain is not None and gain.dim():
             gain = gain.reshape(())
         if weights is None:
@@ -264,6 +268,13 @@ def _check(ops: Mapping[str, nn.Module]) -> None:
     for name, op in ops.items():
         if twins := [other for other, module in ops.items() if module is op and other != name]:
             raise ValueError(f"candidates {name!r} and {twins[0]!r} are one and the same module")
+
+
+def _integer(value: Any, wanted: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"mixed operation: {wanted}, got {type(value).__name__} {value!r}") from None
 
 
 def _stride(ops: Iterable[nn.Module]) -> int:
