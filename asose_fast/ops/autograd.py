@@ -1,7 +1,8 @@
 """What PyTorch asks of an operator beyond its value and first derivatives: there, plain PyTorch takes over.
 
 A public function gives its `reference` where it is `transformed`. An autograd Function keeps tensors by `save`, and its
-`backward` is `twice_differentiable`.
+`backward` is `twice_differentiable`. Its `forward`, where the number of tensors varies, takes `*arguments` alone, ctx
+first: without gradients, torch.compile leaves ctx out where there are as many arguments as parameters (torch 2.13).
 """
 
 from __future__ import annotations

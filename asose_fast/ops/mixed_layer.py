@@ -202,7 +202,8 @@ class _Stage(NamedTuple):
 
 class _MixedLayer(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, layer: _Layer, weights: Tensor, plain_weights: Tensor, x: Tensor, *tensors: Any) -> Tensor:
+    def forward(*arguments: Any) -> Tensor:
+        ctx, layer, weights, plain_weights, x, *tensors = arguments
         parts = layer.split(tensors)
         acc = accumulation_dtype(x.dtype)
         outputs: list[list[Tensor]] = []

@@ -262,17 +262,8 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
 
 class _MixedNormSum(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        batch: list[bool],
-        weights: Tensor,
-        plain_weights: Tensor,
-        gamma: Tensor | None,
-        beta: Tensor | None,
-        mean: Tensor,
-        rstd: Tensor,
-        *xs: Tensor,
-    ) -> Tensor:
+    def forward(*arguments: Any) -> Tensor:
+        ctx, batch, weights, plain_weights, gamma, beta, mean, rstd, *xs = arguments
         _, need_weights, need_plain_weights, need_gamma, need_beta, _, _, *ctx.need_x = ctx.needs_input_grad
         ctx.batch = batch
         ctx.read = [

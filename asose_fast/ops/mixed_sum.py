@@ -147,7 +147,8 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
 
 class _MixedSum(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weights: Tensor, *xs: Tensor) -> Tensor:
+    def forward(*arguments: Any) -> Tensor:
+        ctx, weights, *xs = arguments
         save(ctx, weights, *(xs if ctx.needs_input_grad[0] else ()))
         y: Tensor = mixed_sum_fwd(xs, weights)
         return y

@@ -276,7 +276,8 @@ def _differentiable_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | 
 
 class _MultiDepthwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        ctx, plan, *tensors = arguments
         xs, weights, affine = split(plan, tensors)
         acc = accumulation_dtype(xs[0].dtype)
         params = pack(weights, affine, plan.inputs, acc)

@@ -98,13 +98,17 @@ def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def update_running(norms: Sequence[nn.BatchNorm2d], mean: Tensor, var: Tensor, count: int, dtype: torch.dtype) -> None:
-    """Updates the running statistics as the modules would, in few calls for all of them.
+    """Updates the running statistics as the modules would one after the other, in few calls for all of them.
 
     `mean` and `var` are those of the batch, (K, C) float64, biased, over `count` values a channel; of norms in eval
     mode they are not read. `dtype` is that in which PyTorch would have them.
     """
     tracking = [norm.training and norm.track_running_stats and norm.num_batches_tracked is not None for norm in norms]
     if not any(tracking):
+        return
+    if len(norms) > 1 and len(set(map(id, norms))) < len(norms):
+        for k, norm in enumerate(norms):
+            update_running([norm], mean[k : k + 1], var[k : k + 1], count, dtype)
         return
     counts, running, new, shares = [], [], [], []
     rows = zip(mean.to(dtype).unbind(), (var * (count / (count - 1))).to(dtype).unbind(), strict=True)

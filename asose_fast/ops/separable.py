@@ -194,7 +194,8 @@ def _differentiable_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | 
 
 class _Separable(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        ctx, plan, *tensors = arguments
         xs, weights, pointwise, affine = _split(plan, tensors)
         acc = accumulation_dtype(xs[0].dtype)
         params, matrices = pack(weights, affine, plan.inputs, acc), pack_pointwise(pointwise, acc)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -135,6 +136,9 @@ class MixedOp(nn.Module):
             weights, index, kept = self.plan.weights, self.plan.index, self.plan.kept
         if tracing():
             return self._recorded(x, weights, index, kept, gain, shortcut)
+        # The graphs of torch.compile are for one choice: it is not to take an index for a number that varies.
+        index = None if index is None else _integer(index, "index must be an integer")
+        kept = None if kept is None else tuple([_integer(k, "kept must be integers") for k in kept])
         if gain is not None and gain.dim():
             gain = gain.reshape(())
         if weights is None:
@@ -267,6 +271,13 @@ def _check_choice(count: int, x: Tensor, weights: Tensor, index: int | None, kep
         raise ValueError(f"mixed operation: kept must be of candidates 0 to {count - 1}, one at least, got {kept}")
     if index is not None and index not in (kept or range(count)):
         raise ValueError(f"mixed operation: index must be one of {kept or tuple(range(count))}, got {index}")
+
+
+def _integer(value: Any, wanted: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"mixed operation: {wanted}, got {type(value).__name__} {value!r}") from None
 
 
 def _stride(ops: Iterable[nn.Module]) -> int:

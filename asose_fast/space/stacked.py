@@ -160,6 +160,10 @@ class Branches(NamedTuple):
                 and fit.norm(norm, channels)
             ):
                 return False
+        norms = [stage.norm for chain in self.separable.values() for stage in chain]
+        norms += [*self.pools.values(), *[branch.norm for branch in self.normed.values()]]
+        if len(set(map(id, norms))) < len(norms):
+            return False  # the running statistics of a norm that is used again depend on the order
         return all(fit.norm(norm, channels) for norm in self.pools.values())
 
     def _shape(self, x: Tensor) -> torch.Size | None:

@@ -278,3 +278,23 @@ def test_a_mixed_operation_of_an_input_made_in_inference_mode(fused):
         found.append((y.detach(), *torch.autograd.grad(y.square().sum(), leaf)))
     torch.testing.assert_close(*found)
     torch.testing.assert_close(inside, found[0][0])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_compiled_without_gradients_whatever_the_number_of_tensors(count):
+    """Of the kind: a Function that torch.compile follows for some numbers of arguments alone."""
+    torch.compiler.reset()
+    x, weights = random(2, 4, 5, 5), random(count)
+    kernels, matrices = [random(4, 1, 3, 3)] * count, [random(4, 4, 1, 1)] * count
+    norms, ones = [nn.BatchNorm2d(4).double().eval()] * count, [1] * count
+    mixed = MixedOp.named(tuple(CANDIDATES)[1 : 1 + count], 4, 1).double().eval()
+
+    def run():
+        xs = [x * k for k in range(count)]
+        return (
+            ops.mixed_sum(xs, weights), ops.mixed_norm_sum(xs, weights, norms), mixed(x, weights),
+            *ops.multi_depthwise(x, kernels, dilations=ones), *ops.separable(x, kernels, matrices, dilations=ones),
+        )  # fmt: skip
+
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(run, fullgraph=True, backend="eager")(), run())

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from asose_fast.search.steps import frozen
+from asose_fast.space import MixedOp
 from benchmarks.counting import graph_breaks
 from tests.helpers import make_batch, make_network, make_selector
 
@@ -50,3 +51,22 @@ def test_no_graph_breaks_under_autocast_and_with_frozen_weights():
     weights = plans()["soft"]["weights"].requires_grad_()
     with frozen(network), torch.autocast("cpu", torch.bfloat16):
         assert graph_breaks(network, x, weights) == 0
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_choices_change_from_call_to_call(kept):
+    """Of the kind: a compiled network fails once what it samples changes."""
+    torch.compiler.reset()
+    mixed = MixedOp.named(CANDIDATES, 4, 1).eval()
+    compiled = torch.compile(mixed, fullgraph=True, backend="eager")
+    x = torch.randn(2, 4, 5, 5)
+    for k in (3, 1, 2, 0):
+        weights = F.one_hot(torch.tensor(k), 4).float().requires_grad_()
+        some = (k, (k + 1) % 4) if kept else None
+        found, expected = (
+            (y := run(x, weights, k, some), *torch.autograd.grad(y.square().sum(), weights))
+            for run in (compiled, mixed)
+        )
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b)
+        torch.testing.assert_close(compiled(x, index=k), mixed.ops[CANDIDATES[k]](x))
