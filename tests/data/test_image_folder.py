@@ -1,4 +1,5 @@
 import os
+import re
 
 import numpy as np
 import pytest
@@ -249,6 +250,45 @@ def test_links_to_other_folders_are_followed(write_classes, tmp_path_factory):
     (root / "cat" / "more").symlink_to(elsewhere)
     data = load(root)
     assert len(data.train) + len(data.valid) + len(data.test) == 10
+
+
+@pytest.mark.parametrize("link", ["folder", "image", "split"])
+def test_what_is_read_twice_by_links_is_said(write_classes, link):
+    write_classes({"cat": 5, "dog": 5}, under="train")
+    root = write_classes({"cat": 5, "dog": 5}, under="test")
+    name, target = {"folder": ("test/cat", "train/cat"), "image": ("test/cat/000.png", "train/cat/000.png"),
+                    "split": ("test", "train")}[link]  # fmt: skip
+    os.rename(root / name, root.with_name(f"{root.name}-moved"))
+    (root / name).symlink_to(root / target)
+    names = {"folder": "train/cat and test/cat", "image": "train/cat/000.png and test/cat/000.png",
+             "split": "train/cat and test/cat, train/dog and test/dog"}[link]  # fmt: skip
+    (note,) = load(root).notes
+    assert f"by links the same images are read twice, as {names}:" in note
+
+
+def test_links_to_what_is_read_once_are_not_spoken_of(write_classes, tmp_path_factory):
+    root = write_classes({"cat": 5, "dog": 5})
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "cat"
+    (root / "cat").rename(elsewhere)
+    (root / "cat").symlink_to(elsewhere)
+    (root / "dog" / "000.png").rename(elsewhere.with_name("moved.png"))
+    (root / "dog" / "000.png").symlink_to(elsewhere.with_name("moved.png"))
+    assert load(root).notes == ()
+
+
+def test_a_class_whose_link_leads_nowhere_is_said(write_classes):
+    root = write_classes({"cat": 5, "dog": 5})
+    (root / "owl").symlink_to(root / "unmounted")
+    (note,) = load(root).notes
+    assert note == f"{root}: links that lead nowhere are skipped: owl"
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("Dog", "dog"), ("\u00e9", "e\u0301")])
+def test_classes_that_look_alike_are_told_apart(write_classes, ours, theirs):
+    write_classes({"cat": 5, ours: 5}, under="train")
+    message = rf"{re.escape(ascii(ours))} and {re.escape(ascii(theirs))} differ in case or Unicode form alone"
+    with pytest.raises(DataError, match=message):
+        load(write_classes({"cat": 5, theirs: 5}, under="test"))
 
 
 def test_a_pipe_that_is_named_like_an_image_is_refused(write_classes):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -93,4 +94,11 @@ def _check_same_classes(train: Path, ours: tuple[str, ...], other: Path, theirs:
         return
     only = {train.name: sorted(set(ours) - set(theirs)), other.name: sorted(set(theirs) - set(ours))}
     told = "; ".join(f"only {part} has {', '.join(names)}" for part, names in only.items() if names)
+    alike = [(a, b) for a in only[train.name] for b in only[other.name] if _folded(a) == _folded(b)]
+    if alike:
+        told += f". {' and '.join(map(ascii, alike[0]))} differ in case or Unicode form alone: rename one of them"
     raise DataError(f"{train} and {other} must have the same class folders: {told}")
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).casefold()

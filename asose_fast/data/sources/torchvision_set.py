@@ -24,7 +24,7 @@ def torchvision_set(name: str, root: str) -> Source:
     except (OSError, RuntimeError) as error:
         raise DataNotFoundError(
             f"{name} is not in {folder.resolve()} and cannot be downloaded there: {error}. "
-            "Copy it there, or set root to the folder that has it"
+            "Copy it there, or set data_root to the folder that has it"
         ) from error
     labels = torch.cat([torch.as_tensor(part.targets) for part in (train, test)])
     pixels = torch.cat([_pixels(part.data) for part in (train, test)])

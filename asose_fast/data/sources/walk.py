@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from asose_fast.data import decode
@@ -23,20 +23,60 @@ _SHOWN = 3
 
 @dataclasses.dataclass
 class LeftOut:
-    """What was met and not read: hidden folders, files that are named like images but hidden, and other files."""
+    """What was met and not read: hidden folders, files that are named like images but hidden, links that lead nowhere
+    and other files. Besides, by which links something was read twice."""
 
     hidden: set[str] = dataclasses.field(default_factory=set)
+    nowhere: set[str] = dataclasses.field(default_factory=set)
     others: Counter[str] = dataclasses.field(default_factory=Counter)
     """Files by extension in lower case, with its dot."""
+    _folders: dict[str, str] = dataclasses.field(default_factory=dict)
+    _linked: dict[str, str] = dataclasses.field(default_factory=dict)
+    _twice: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+    def read_folder(self, real: str, path: str) -> None:
+        """A folder, which is `real` when all links are followed, is read under a path."""
+        if (first := self._folders.setdefault(real, path)) != path:
+            self._twice.append((first, path))
+
+    def read_link(self, path: str) -> None:
+        """An image is read by a link to it."""
+        if (first := self._linked.setdefault(os.path.realpath(path), path)) != path:
+            self._twice.append((first, path))
+
+    def _read_twice(self) -> list[tuple[str, str]]:
+        """The two names of each folder or image that has two."""
+        found = list(self._twice)
+        for real, path in self._linked.items():
+            folder, name = os.path.split(real)
+            if folder in self._folders:
+                found.append((os.path.join(self._folders[folder], name), path))
+        return found
 
     def notes(self, root: Path) -> Iterator[str]:
         """In a sentence each, what a user should know."""
+
+        def below(path: str) -> str:
+            return os.path.relpath(path, root)
+
         if self.hidden:
-            shown = ", ".join(os.path.relpath(path, root) for path in sorted(self.hidden)[:_SHOWN])
-            more = f" and {len(self.hidden) - _SHOWN} more" if len(self.hidden) > _SHOWN else ""
-            yield f"{root}: hidden and system files are skipped: {shown}{more}"
+            yield f"{root}: hidden and system files are skipped: {_some(map(below, self.hidden))}"
+        if self.nowhere:
+            yield f"{root}: links that lead nowhere are skipped: {_some(map(below, self.nowhere))}"
+        if twice := self._read_twice():
+            names = _some(" and ".join(map(below, pair)) for pair in twice)
+            yield (
+                f"{root}: by links the same images are read twice, as {names}: those of one class or split should be "
+                "in no other"
+            )
         if self.others:
             yield f"{root}: files of which no image is read are left out: {by_extension(self.others)}"
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first few of them, and how many there are besides."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:_SHOWN]) + (f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else "")
 
 
 def by_extension(counts: Counter[str]) -> str:
@@ -67,12 +107,15 @@ def _walk(folder: str, above: list[str], left_out: LeftOut) -> Iterator[tuple[st
     real = os.path.realpath(folder)
     if real in above:
         raise DataError(f"the link {folder} leads back to {real}, which it is in: remove it")
+    left_out.read_folder(real, folder)
     folders, images = [], []
     for entry in _visible(folder, left_out):
         if _is_folder(entry):
             folders.append(entry.path)
         elif _is_image(entry):
             images.append(entry.path)
+            if entry.is_symlink():
+                left_out.read_link(entry.path)
         else:
             left_out.others[_extension(entry.name)] += 1
     yield folder, sorted(images)
@@ -86,7 +129,9 @@ def _visible(folder: str, left_out: LeftOut) -> Iterator[os.DirEntry[str]]:
     except OSError as error:
         raise DataError(f"cannot read the folder {folder}: {error.strerror}") from error
     for entry in entries:
-        if not (entry.name.startswith(".") or entry.name.lower() in _SYSTEM):
+        if entry.is_symlink() and not os.path.exists(entry.path) and _extension(entry.name) not in decode.extensions():
+            left_out.nowhere.add(entry.path)
+        elif not (entry.name.startswith(".") or entry.name.lower() in _SYSTEM):
             yield entry
         elif _is_folder(entry) or _extension(entry.name) in decode.extensions():
             left_out.hidden.add(entry.path)

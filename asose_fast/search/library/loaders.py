@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asose_fast.search.library.objective import size
+
 Loader = Iterable[Any]
 """Gives the batches (x, y) of one pass, whenever it is iterated: a DataLoader, a list."""
 
@@ -61,15 +63,24 @@ class Passes:
     def batches(self, epoch: int, start: int = 0, **_: Any) -> Iterator[tuple[Any, Any]]:
         """The batches of pass `epoch` from number `start` on, on the device. How else they are to be, the loader knows.
 
-        Raises ValueError for a batch that is no pair.
+        Raises ValueError for a batch that is no pair or is empty, and for a pass without any.
         """
-        for number, batch in enumerate(self._fetched(epoch)):
-            if number < start:
+        given = 0
+        for batch in self._fetched(epoch):
+            given += 1
+            if given <= start:
                 continue
             if not isinstance(batch, (list, tuple)) or len(batch) != 2:
                 what = type(batch).__name__ + (f" of {len(batch)}" if isinstance(batch, (list, tuple, dict)) else "")
                 raise ValueError(f"a batch of the {self.name} loader must be a pair (x, y), got a {what}")
+            if size(batch[1]) == 0:
+                raise ValueError(f"a batch of the {self.name} loader must hold examples, number {given - 1} has none")
             yield moved(batch[0], self.device), moved(batch[1], self.device)
+        if not given:
+            raise ValueError(
+                f"the {self.name} loader gave no batch in a further pass; every epoch needs all of them anew: give a "
+                "DataLoader or a list"
+            )
 
     def _fetched(self, epoch: int) -> Iterator[Any]:
         seed = random.Random(f"{self.seed} {self.name} {epoch}").getrandbits(63)

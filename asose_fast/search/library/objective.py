@@ -16,6 +16,11 @@ Loss = Callable[[Any, Any], Tensor]
 """Of the model's output and the targets of a batch: a scalar, the mean over the batch."""
 Metric = Callable[[Any, Any], "Tensor | float"]
 """Of the same: a score, the mean over the batch, the higher the better."""
+_LABELS = (torch.int64, torch.uint8)
+"""The types that cross-entropy takes labels in."""
+_IGNORED = -100
+"""A label that cross-entropy leaves out."""
+_OWN_LOSS = "give a loss of your own, loss=function(outputs, targets)"
 
 
 @dataclasses.dataclass
@@ -52,23 +57,40 @@ class LibraryObjective:
         return result if self.loss is None else result._replace(correct=result.correct * count, images=count)
 
     def _classification(self, outputs: Any, y: Any) -> StepResult:
-        if not isinstance(outputs, Tensor) or not isinstance(y, Tensor) or outputs.dim() < 2:
-            what = f"shape {tuple(outputs.shape)}" if isinstance(outputs, Tensor) else type(outputs).__name__
+        """Cross-entropy and accuracy; labels that the former ignores do not count in the latter either."""
+        if not isinstance(outputs, Tensor) or outputs.dim() < 2:
             raise ValueError(
-                f"the model returned {what}, which is no table of class scores (N, classes): give a loss of your own, "
-                "loss=function(outputs, targets)"
+                f"the model returned {_described(outputs)}, which is no table of class scores (N, classes): {_OWN_LOSS}"
+            )
+        if not isinstance(y, Tensor) or not y.dim() or y.shape[1:] != outputs.shape[2:] or y.dtype not in _LABELS:
+            shape = ", ".join(map(str, ("N", *outputs.shape[2:])))
+            raise ValueError(
+                f"targets must be class labels, int64 of shape ({shape}{',' * (outputs.dim() == 2)}), for scores of "
+                f"shape {tuple(outputs.shape)}; got {_described(y)}: change them, or {_OWN_LOSS}"
             )
         if self.metric is None:
             self.classes = outputs.shape[1]
-        result = classification(outputs, y)
-        places = max(1, y.numel() // max(1, len(y)))  # class scores (N, classes, ...) of labels (N, ...)
-        return result if places == 1 else result._replace(correct=result.correct / places)
+        try:
+            result = classification(outputs, y)
+        except IndexError as error:  # of torch on the CPU; on CUDA an assertion ends the process's work there
+            raise ValueError(
+                f"labels must be 0 to {outputs.shape[1] - 1}, as the model returned {outputs.shape[1]} scores, got "
+                f"{int(y.min())} to {int(y.max())}"
+            ) from error
+        counted = (y[: result.images] != _IGNORED).sum().clamp(min=1)
+        return result._replace(correct=result.correct.double() * result.images / counted)
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+    return type(value).__name__
 
 
 def size(y: Any) -> int:
     """The number of examples of a batch: the length of its first tensor."""
     if isinstance(y, dict):
         y = list(y.values())
-    if isinstance(y, (list, tuple)):
+    if isinstance(y, (list, tuple)) and y:
         return size(y[0])
     return len(y) if isinstance(y, Tensor) and y.dim() else 1

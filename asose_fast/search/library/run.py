@@ -140,7 +140,8 @@ def _require_effective(config: Config) -> None:
 
 @torch.no_grad()
 def _try(trainer: LibraryTrainer) -> None:
-    """Runs all candidates on one batch, in evaluation mode, so that what does not fit is told before the search.
+    """Runs all candidates on one batch of training and one of validation, in evaluation mode, so that what does not fit
+    is told before the search.
 
     Raises ValueError for a mixed operation that the model does not run, or that cannot run.
     """
@@ -159,13 +160,16 @@ def _try(trainer: LibraryTrainer) -> None:
         if where is None:
             raise
         raise ValueError(f"{where} cannot run on the first training batch: {error}") from error
+    else:
+        trainer.objective(outputs, y)
+        x, y = next(trainer.data.valid.batches(0))
+        trainer.objective(network(x, weights), y)
     finally:
         for handle in handles:
             handle.remove()
         network.train(was_training)
     if idle := [name for name in network.mixed if name not in ran]:
         raise ValueError(f"the model does not run its mixed operation {idle[0]!r}: nothing can be learned about it")
-    trainer.objective(outputs, y)
     network.derive(trainer.best_path())
 
 

@@ -72,6 +72,35 @@ def test_sets():
     assert Loaders([data, data, 2 * data], CPU, 0).test.num_batches() == 2
 
 
+class Exhausted:
+    """Gives its batches in one pass, and none in those that follow."""
+
+    def __init__(self, batches):
+        self.batches = iter(batches)
+
+    def __iter__(self):
+        return self.batches
+
+
+class ExhaustedWithLength(Exhausted):
+    def __len__(self):
+        return 3
+
+
+@pytest.mark.parametrize("make", [Exhausted, ExhaustedWithLength])
+def test_a_loader_that_is_exhausted_after_a_pass_is_refused(make):
+    passes = Passes("training", make([(torch.zeros(2, 1), torch.zeros(2))] * 3), CPU, 0)
+    list(passes.loader)
+    with pytest.raises(ValueError, match="training loader gave no batch in a further pass"):
+        drawn(passes, 1)
+
+
+def test_a_batch_without_examples_is_refused():
+    batches = [(torch.zeros(n, 1), torch.zeros(n)) for n in (2, 0, 2)]
+    with pytest.raises(ValueError, match="batch of the validation loader must hold examples, number 1 has none"):
+        drawn(Passes("validation", batches, CPU, 0), 0)
+
+
 def test_moved_keeps_structure():
     values = {"a": [torch.ones(2)], "b": (torch.ones(1), "text")}
     result = moved(values, torch.device("meta"))
@@ -81,7 +110,7 @@ def test_moved_keeps_structure():
 
 @pytest.mark.parametrize(
     ("y", "expected"),
-    [(torch.zeros(4), 4), ({"a": torch.zeros(3, 2)}, 3), ((torch.zeros(2), 1), 2), (torch.zeros(()), 1)],
+    [(torch.zeros(4), 4), ({"a": torch.zeros(3, 2)}, 3), ((torch.zeros(2), 1), 2), (torch.zeros(()), 1), ((), 1)],
 )
 def test_size(y, expected):
     assert size(y) == expected
@@ -95,3 +124,11 @@ def test_accuracy_of_sequences_is_per_place():
     objective = LibraryObjective()
     assert float(objective(scores, y).correct) == 1.0
     assert objective.classes == 3
+
+
+def test_labels_that_cross_entropy_ignores_do_not_count_in_the_accuracy():
+    scores = torch.tensor([[0.0, 1.0]] * 4)
+    assert float(LibraryObjective()(scores, torch.tensor([1, 1, 0, -100])).correct) == pytest.approx(4 * 2 / 3)
+    assert float(LibraryObjective()(scores, torch.full((4,), -100)).correct) == 0.0
+    padded = torch.tensor([[1, 1, 0], [1, 0, -100]])
+    assert float(LibraryObjective()(scores[:2, :, None].expand(2, 2, 3), padded).correct) == pytest.approx(2 * 3 / 5)

@@ -432,6 +432,29 @@ def test_class_scores_are_asked_for():
         find(model)
 
 
+@pytest.mark.parametrize(
+    ("label", "message"),
+    [
+        (lambda y: y + 1, "labels must be 0 to 1, as the model returned 2 scores, got 1 to 2"),
+        (lambda y: y - 1, "labels must be 0 to 1, as the model returned 2 scores, got -1 to 0"),
+        (lambda y: y.int(), r"int64 of shape \(N,\), for scores of shape \(10, 2\); got int32 of shape \(10,\)"),
+        (lambda y: y[:, None], r"int64 of shape \(N,\).*; got int64 of shape \(10, 1\)"),
+        (lambda y: F.one_hot(y).float(), r"int64 of shape \(N,\).*; got float32 of shape \(10, 2\)"),
+        (lambda y: y.tolist(), r"int64 of shape \(N,\).*; got list"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("split", [0, 1])
+def test_labels_that_fit_no_scores_are_told_before_the_search(split, label, message):
+    class Untouched(Observer):
+        def on_phase_start(self, trainer, phase):
+            raise AssertionError("the search has begun")
+
+    loaders = [batches(), batches(seed=1)]
+    loaders[split] = [(x, label(y)) for x, y in loaders[split]]
+    with pytest.raises(ValueError, match=message):
+        find(loaders=loaders, observers=[Untouched()])
+
+
 def test_divergence_names_the_module():
     class Break(Observer):
         def on_epoch_start(self, trainer, phase):
