@@ -75,7 +75,7 @@ def commands():
         lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
         inline = re.findall(r"`((?:python -m|torchrun|pytest|make|pip) [^`]+)`", re.sub(r"(?s)```.*?```", "", text))
         for line in dict.fromkeys([*lines, *(" ".join(code.split()) for code in inline)]):
-            for part in line.split("&&"):
+            for part in line.partition("|")[0].split("&&"):
                 if words := split(part):
                     yield pytest.param(words, id=f"{name}: {' '.join(words)}")
 

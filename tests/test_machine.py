@@ -100,6 +100,7 @@ def test_a_retraining_without_memory_says_how_it_goes_on(tmp_path, capsys):
         str(tmp_path / "run"),
         "--out",
         str(tmp_path / "out"),
+        "--dataset=digits",
         "--limit_train=40",
         "--batch_size=10",
         "--epochs=1",

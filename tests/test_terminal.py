@@ -20,7 +20,7 @@ from tests.helpers import ROOT, make_trainer, options
 
 C_LOCALE = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 NAME = "r[lr=0.1] :cat: é[/x]"
-SHORT = options(search_epochs=1)
+SHORT = options(search_epochs=1, warmup="skip", alpha_learning_rate=1)  # a plan that is warned of by nothing
 
 
 def run(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **environment):

@@ -377,7 +377,8 @@ def test_how_images_were_found_is_said_once(tmp_path, capsys):
             image.save(tmp_path / "images" / folder / f"{number}.png")
     (tmp_path / "images" / "dog" / "notes.txt").write_text("Bello")
     folder = str(tmp_path / "run")
-    small = options(limit_train=64, limit_test=16, dataset=f"imagefolder:{tmp_path / 'images'}", batch_size=8)
+    images = f"imagefolder:{tmp_path / 'images'}"
+    small = options(limit_train=64, limit_test=16, dataset=images, batch_size=8, warmup="skip", alpha_learning_rate=1)
     told = [
         f"warning: {tmp_path / 'images'}: hidden and system files are skipped: cat/.ipynb_checkpoints",
         f"warning: {tmp_path / 'images'}: files of which no image is read are left out: 1 .txt",

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asose_fast.ops.mixed_sum import memory_format
+from asose_fast.ops.tracing import tracing
 
 
 class Fault(NamedTuple):
@@ -100,9 +101,14 @@ def conv2d(
     dilation: tuple[int, int] = (1, 1),
     groups: int = 1,
 ) -> Tensor:
-    """`torch.nn.functional.conv2d`, differentiable, for odd kernels with as many zeros around x as keep its size."""
+    """`torch.nn.functional.conv2d`, differentiable, for odd kernels with as many zeros around x as keep its size.
+
+    What is recorded is that alone, since what stands for a tensor may have no shape to look at.
+    """
+    if tracing():
+        return F.conv2d(x, weight, None, stride, padding, dilation, groups)
     x, stride = _picked(x, weight, stride)
-    return F.conv2d(usual_strides(x), usual_strides(weight), None, _steps(x, stride), padding, dilation, groups)
+    return F.conv2d(usual_strides(x), _usual_weight(weight, groups), None, _steps(x, stride), padding, dilation, groups)
 
 
 def convolution_backward(
@@ -119,10 +125,18 @@ def convolution_backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of `conv2d`, kernels of 1x1 excepted, that are needed."""
     grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-        grad, usual_strides(x), usual_strides(weight), None, _steps(x, stride), padding, dilation, False, [0, 0],
+        grad, usual_strides(x), _usual_weight(weight, groups), None, _steps(x, stride), padding, dilation, False, [0, 0],
         groups, [need_x, need_weight, False],
     )  # fmt: skip
     return grad_x, grad_weight
+
+
+def _usual_weight(weight: Tensor, groups: int) -> Tensor:
+    """The weight with `usual_strides`; of several groups, with those of channels_last it is right as it is."""
+    _, c, h, w = weight.shape
+    if groups > 1 and weight.stride() == (h * w * c, 1, w * c, c):
+        return weight
+    return usual_strides(weight)
 
 
 def _steps(x: Tensor, stride: tuple[int, int]) -> tuple[int, int]:

@@ -120,7 +120,7 @@ def test_tensors_without_memory_anywhere(position):
 def test_tensors_of_two_devices_are_refused(position):
     arguments = [torch.randn(2, 3) for _ in range(3)] + [torch.randn(3)]
     arguments[position] = arguments[position].to("meta")
-    with pytest.raises(ValueError, match="mixed_sum_fwd: all tensors must be on one device, got cpu and meta"):
+    with pytest.raises(ValueError, match=r"mixed_sum_fwd: \w+ is on (cpu|meta), other tensors are on (cpu|meta)"):
         mixed_sum_fwd(arguments[:3], arguments[3])
 
 

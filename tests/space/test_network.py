@@ -101,8 +101,8 @@ def test_the_shortcut_of_a_strided_block_is_the_mean_of_what_is_there():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"channels": 0}, "channels must be at least 1, got 0"),
-        ({"depth": 0}, "depth must be at least 1, got 0"),
+        ({"channels": 0}, "channels must be at least 1, at most .*, got 0"),
+        ({"depth": 0}, "depth must be at least 1, at most .*, got 0"),
         ({"candidates": ("none", "none")}, "candidates must differ from each other, got none, none"),
         ({"candidates": ("skip_conect",)}, "unknown candidate 'skip_conect': did you mean 'skip_connect'"),
     ],
