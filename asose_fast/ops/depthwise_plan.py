@@ -66,7 +66,7 @@ def check_branch(b: int, kernel: int, dilation: int) -> None:
     check_integer(f"multi_depthwise: dilations[{b}]", dilation)
     if dilation < 1:
         raise ValueError(f"multi_depthwise: dilations[{b}] must be positive, got {dilation}")
-    if dilation * (kernel - 1) // 2 >= 2**63:
+    if dilation * (kernel - 1) // 2 > 2**63 - 1:  # 2^63 itself is beyond what torch.jit.trace compares a size with
         raise ValueError(
             f"multi_depthwise: dilations[{b}] = {dilation} pads a kernel of {kernel} by 2^63 pixels or more"
         )
