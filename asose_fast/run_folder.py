@@ -140,7 +140,9 @@ def _made(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         _remove_empty(missing)
-        raise CheckpointError(f"cannot make {folder}: {error.strerror or error}") from error
+        raise CheckpointError(
+            f"cannot make {folder.absolute()}: {error.strerror or error}. Give another folder (--out)"
+        ) from error
     try:
         yield
     finally:
@@ -154,7 +156,9 @@ def _make(folder: Path) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise CheckpointError(f"cannot make {folder}: {error.strerror or error}") from error
+        raise CheckpointError(
+            f"cannot make {folder.absolute()}: {error.strerror or error}. Give another folder (--out)"
+        ) from error
     return True
 
 

@@ -22,6 +22,7 @@ from asose_fast.data.config import DataConfig
 from asose_fast.data.cutout import cut_out
 from asose_fast.data.seeds import generator
 from asose_fast.search.evaluate import accuracy
+from asose_fast.search.one_value import require_more
 from asose_fast.search.optimizers import load_named_state, named_state, weight_optimizer
 from asose_fast.search.precision import Precision, computing
 from asose_fast.space.auxiliary import Auxiliary
@@ -96,6 +97,7 @@ class Retrainer:
         )
         self.optimizer, self._trained = weight_optimizer(optimizer_config, trained), trained
         self.images = data.train if config.keep_validation else data.train.joined(data.valid)
+        require_more(self.network, 1, (self.images,), data.image_size)
         self.history: list[Record] = []
 
     def run(self, on_epoch: Callable[[Record], None] = lambda _: None, folder: Path | None = None) -> None:

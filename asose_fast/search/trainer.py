@@ -32,6 +32,7 @@ from asose_fast.search.guard import Guard
 from asose_fast.search.lookahead import Lookahead
 from asose_fast.search.meter import Meter
 from asose_fast.search.observer import Observer, Record, tell
+from asose_fast.search.one_value import require_more
 from asose_fast.search.optimizers import (
     alpha_learning_rate,
     alpha_optimizer,
@@ -142,6 +143,8 @@ class Trainer:
             self.growth = GrowthControl(config, network.spec, data.image_size, self.budget.budget)
         self._sample_apart()
         self._install(network)
+        apart = 1 if config.sync_batch_norm else self.processes.count
+        require_more(self.network, len(config.candidates), (data.train, data.valid), data.image_size, apart)
         self.best_path()  # a budget that no network can keep is refused here
 
     @property

@@ -77,7 +77,8 @@ def search(
             iterated. x and y are tensors, or lists, tuples or dicts of some. Moved to the device.
         config: settings of phases, sampling, estimator, optimizers, guard, health, checkpoints, device and seed.
         loss: of (model(x), y), a scalar mean over the batch. None: cross-entropy.
-        metric: of the same, a mean score, the higher the better. None: accuracy, or the negative of a `loss` given.
+        metric: of the same, a mean score, the higher the better. None: accuracy over the labels that cross-entropy does
+            not ignore (-100), or the negative of a `loss` given.
         optimizer: makes the weights' optimizer from a list of all parameters, as in
             `lambda p: torch.optim.AdamW(p, 1e-3)`, in groups if need be; its learning rates fall along the cosine of
             the config. None: SGD as in the config.
