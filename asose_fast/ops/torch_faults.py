@@ -125,8 +125,8 @@ def convolution_backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of `conv2d`, kernels of 1x1 excepted, that are needed."""
     grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-        grad, usual_strides(x), _usual_weight(weight, groups), None, _steps(x, stride), padding, dilation, False, [0, 0],
-        groups, [need_x, need_weight, False],
+        grad, usual_strides(x), _usual_weight(weight, groups), None, _steps(x, stride), padding, dilation, False,
+        [0, 0], groups, [need_x, need_weight, False],
     )  # fmt: skip
     return grad_x, grad_weight
 

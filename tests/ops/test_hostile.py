@@ -135,14 +135,14 @@ def test_saved_tensors_that_a_hook_exchanges_are_refused():
 def test_a_mixed_operation_refuses_tensors_of_other_shapes(fused, channels, shortcut):
     mixed = MixedOp.named(("sep_conv_3x3", "avg_pool_3x3", "max_pool_3x3", "skip_connect"), 4, 1, fused=fused)
     gain, weights = torch.tensor(0.5), torch.full((4,), 0.25)
-    with pytest.raises((ValueError, RuntimeError), match=r"must be|has shape|expected"):
+    with pytest.raises((ValueError, RuntimeError), match=r"must (be|have)|has shape|expected"):
         mixed(torch.randn(2, channels, 6, 6), weights, gain=gain, shortcut=torch.randn(shortcut))
 
 
 def test_a_norm_of_too_few_statistics_is_refused():
     norm = torch.nn.BatchNorm2d(3).eval()
     norm.running_mean, norm.running_var = torch.zeros(1), torch.ones(1)
-    with pytest.raises(ValueError, match=r"mixed_norm_sum_fwd: mean must be .* \(1, 3\), got torch.float64 \(1, 1\)"):
+    with pytest.raises(ValueError, match=r"mixed_norm_sum: norms\[0\] is for 1 channels, zs have 3"):
         ops.mixed_norm_sum([torch.randn(2, 3, 4, 4)], torch.ones(1), [norm])
 
 
