@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,10 @@ def waiting(patience, where):
     command = [sys.executable, "-c", WAITS, str(patience), where]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
+    asleep = 0
+    while asleep < 5:  # it waits in the end, and before that may sleep for an instant
+        asleep = asleep + 1 if Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S" else 0
+        time.sleep(0.05)
     return process
 
 
