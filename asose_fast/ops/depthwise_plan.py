@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from asose_fast.ops.checks import check_all_like, check_images, check_integer, check_length, check_like, check_stride
+from asose_fast.ops.checks import (
+    FLOATS,
+    check_all_like,
+    check_images,
+    check_integer,
+    check_length,
+    check_like,
+    check_stride,
+)
 from asose_fast.ops.mixed_sum import accumulation_dtype
 
 MAX_BRANCHES = 32
@@ -51,7 +61,9 @@ class Plan(NamedTuple):
 
     def out_shape(self, x: Tensor) -> tuple[int, ...]:
         """(N, C, ceil(H / stride), ceil(W / stride))."""
-        return (*x.shape[:2], *((size - 1) // self.stride + 1 for size in x.shape[2:]))
+        n, c, height, width = x.shape
+        step = self.stride
+        return n, c, (height - 1) // step + 1, (width - 1) // step + 1
 
 
 def plan_of(values: Sequence[Any]) -> Plan:
@@ -74,6 +86,26 @@ def check_branch(b: int, kernel: int, dilation: int) -> None:
 
 def check_plan(where: str, xs: list[Tensor], params: Tensor, plan: Plan) -> None:
     """Raises TypeError or ValueError unless xs and params are those of a plan that can be."""
+    try:
+        rows = _rows(where, plan)
+    except TypeError:  # what stands for an integer in a graph cannot be looked up, and what is none is told here
+        rows = _rows.__wrapped__(where, plan)
+    if len(xs) != plan.inputs:
+        check_length(f"{where}: xs", xs, plan.inputs, plan.inputs)
+    x = xs[0]
+    shape, dtype = x.shape, x.dtype
+    if x.layout is not torch.strided or dtype not in FLOATS or len(shape) != 4 or 0 in shape[1:]:
+        check_images(f"{where}: xs[0]", x)
+    if len(xs) > 1:
+        check_all_like(f"{where}: xs", xs, len(xs), shape, dtype)
+    acc = accumulation_dtype(dtype)
+    if params.shape != (rows, shape[1]) or params.dtype is not acc:
+        check_like(f"{where}: params", params, (rows, shape[1]), acc)
+
+
+@functools.lru_cache(maxsize=1024)
+def _rows(where: str, plan: Plan) -> int:
+    """Rows of params. Raises TypeError or ValueError unless the plan can be: looked up in every step, found once."""
     check_length(f"{where}: kernels", plan.kernels, 1, MAX_BRANCHES)
     branches = len(plan.kernels)
     check_length(f"{where}: dilations", plan.dilations, branches, branches)
@@ -84,14 +116,12 @@ def check_plan(where: str, xs: list[Tensor], params: Tensor, plan: Plan) -> None
     check_stride(f"{where}: stride", plan.stride)
     if plan.inputs not in (1, branches):
         raise ValueError(f"{where}: inputs must be 1 or as many as kernels, {branches}, got {plan.inputs}")
-    check_length(f"{where}: xs", xs, plan.inputs, plan.inputs)
-    check_images(f"{where}: xs[0]", xs[0])
-    check_all_like(f"{where}: xs", xs, plan.inputs, xs[0].shape, xs[0].dtype)
-    check_like(f"{where}: params", params, (sum(plan.rows), xs[0].shape[1]), accumulation_dtype(xs[0].dtype))
+    return sum(plan.rows)
 
 
 def check_needs(where: str, plan: Plan, need_x: list[bool], need_affine: bool) -> None:
     """Raises ValueError unless what is needed is there."""
-    check_length(f"{where}: need_x", need_x, plan.inputs, plan.inputs)
+    if len(need_x) != plan.inputs:
+        check_length(f"{where}: need_x", need_x, plan.inputs, plan.inputs)
     if need_affine and not plan.affine:
         raise ValueError(f"{where}: need_affine must be False without an affine map")

@@ -314,21 +314,24 @@ def _fwd(
 
 def _check_tables(where: str, x: Tensor, weights: Tensor, count: int, **tables: Tensor | None) -> None:
     """The tables of norms, one row for each of the first inputs; the first is that of the means."""
-    check_like(f"{where}: weights", weights, (count,), accumulation_dtype(x.dtype))
+    acc = accumulation_dtype(x.dtype)
+    if weights.shape != (count,) or weights.dtype is not acc:
+        check_like(f"{where}: weights", weights, (count,), acc)
     mean = tables["mean"]
     assert mean is not None
     if mean.dim() != 2 or len(mean) > count:
         raise ValueError(f"{where}: mean must have a row for each of at most {count} norms, got {tuple(mean.shape)}")
+    shape = len(mean), x.shape[1]
     for name, table in tables.items():
-        check_like(f"{where}: {name}", table, (len(mean), x.shape[1]), *FLOATS)
+        if table is not None and (table.shape != shape or table.dtype not in FLOATS):
+            check_like(f"{where}: {name}", table, shape, *FLOATS)
 
 
 def _check_fwd(
     xs: list[Tensor], weights: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, rstd: Tensor
 ) -> None:
-    where = "mixed_norm_sum_fwd"
-    check_zs(f"{where}: xs", xs, MAX_INPUTS)
-    _check_tables(where, xs[0], weights, len(xs), mean=mean, rstd=rstd, gamma=gamma, beta=beta)
+    check_zs("mixed_norm_sum_fwd: xs", xs, MAX_INPUTS)
+    _check_tables("mixed_norm_sum_fwd", xs[0], weights, len(xs), mean=mean, rstd=rstd, gamma=gamma, beta=beta)
 
 
 def _fwd_fake(xs: list[Tensor], *_: object) -> Tensor:
@@ -352,16 +355,16 @@ def _check_bwd(
     need_sums: bool,
     channels_last: bool,
 ) -> None:
-    where, count = "mixed_norm_sum_bwd", len(read)
-    check_length(f"{where}: read", read, 1, MAX_INPUTS)
-    check_channels(f"{where}: grad", grad)
-    check_all_like(f"{where}: xs", xs, sum(read), grad.shape, grad.dtype)
-    _check_tables(where, grad, weights, count, mean=mean, rstd=rstd, gamma=gamma)
-    check_length(f"{where}: batch", batch, len(mean), len(mean))
-    check_length(f"{where}: need_x", need_x, count, count)
+    count = len(read)
+    check_length("mixed_norm_sum_bwd: read", read, 1, MAX_INPUTS)
+    check_channels("mixed_norm_sum_bwd: grad", grad)
+    check_all_like("mixed_norm_sum_bwd: xs", xs, sum(read), grad.shape, grad.dtype)
+    _check_tables("mixed_norm_sum_bwd", grad, weights, count, mean=mean, rstd=rstd, gamma=gamma)
+    check_length("mixed_norm_sum_bwd: batch", batch, len(mean), len(mean))
+    check_length("mixed_norm_sum_bwd: need_x", need_x, count, count)
     for k, (in_batch, is_read, need) in enumerate(zip(batch, read, need_x, strict=False)):
         if in_batch and need and not is_read:
-            raise ValueError(f"{where}: read[{k}] must be True where batch[{k}] and need_x[{k}] are")
+            raise ValueError(f"mixed_norm_sum_bwd: read[{k}] must be True where batch[{k}] and need_x[{k}] are")
 
 
 def _bwd_fake(

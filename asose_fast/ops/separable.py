@@ -253,7 +253,9 @@ def _check_fwd(xs: list[Tensor], params: Tensor, pointwise: Tensor, *rest: Any) 
 def _check_operands(where: str, xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: Plan) -> None:
     check_plan(where, xs, params, plan)
     channels = xs[0].shape[1]
-    check_like(f"{where}: pointwise", pointwise, (len(plan.kernels), channels, channels), params.dtype)
+    shape = len(plan.kernels), channels, channels
+    if pointwise.shape != shape or pointwise.dtype is not params.dtype:
+        check_like(f"{where}: pointwise", pointwise, shape, params.dtype)
 
 
 def _fwd_fake(xs: list[Tensor], params: Tensor, pointwise: Tensor, *rest: Any) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -292,9 +294,10 @@ def _check_bwd(
     *values, need_x, _, _, need_affine = rest
     where, plan = "separable_bwd", plan_of(values)
     _check_operands(where, xs, params, pointwise, plan)
-    for name, tensors in (("grads", grads), ("zs", zs)):
-        check_all_like(f"{where}: {name}", tensors, len(plan.kernels), plan.out_shape(xs[0]), xs[0].dtype)
-    check_like(f"{where}: tables", tables, (len(plan.kernels), 4, xs[0].shape[1]), *FLOATS)
+    branches, shape, dtype = len(plan.kernels), plan.out_shape(xs[0]), xs[0].dtype
+    check_all_like("separable_bwd: grads", grads, branches, shape, dtype)
+    check_all_like("separable_bwd: zs", zs, branches, shape, dtype)
+    check_like("separable_bwd: tables", tables, (branches, 4, shape[1]), *FLOATS)
     check_needs(where, plan, need_x, need_affine)
 
 
