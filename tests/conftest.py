@@ -1,6 +1,7 @@
 """Every test runs with fresh memory filled with NaN, so that an element which a kernel forgets to write shows."""
 
 import os
+import sys
 
 import pytest
 import torch
@@ -25,6 +26,14 @@ def poisoned_memory():
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def graphs():
+    """Graphs that one test compiles do not count towards the limit that another meets."""
+    yield
+    if dynamo := sys.modules.get("torch._dynamo"):
+        dynamo.reset()
 
 
 @pytest.fixture(autouse=True)

@@ -234,17 +234,17 @@ class _MixedLayer(torch.autograd.Function):
             mean, var = batch_statistics(rest) if any(map(of_batch, norms)) else (none, none)
             ends.append(normalisation(norms, mean, var))
             measured.append((norms, mean, var))
-        mean, rstd = (torch.cat(rows) for rows in zip(*ends, strict=True))
+        mean, rstd = (_joined(rows) for rows in zip(*ends, strict=True))
         final = _last(layer, outputs) + rest
         of_all = [m for m in measured if len(m[1])]
         if of_all:
             norms_of_all, means, variances = zip(*of_all, strict=True)
             update_running(
-                list(itertools.chain(*norms_of_all)), torch.cat(means), torch.cat(variances),
+                list(itertools.chain(*norms_of_all)), _joined(means), _joined(variances),
                 final[0].numel() // final[0].shape[1], acc,
             )  # fmt: skip
         gamma, beta = parts.affine[-1]
-        all_weights = torch.cat([weights, plain_weights])
+        all_weights = torch.cat([weights, plain_weights]) if len(plain_weights) else weights
         y: Tensor = mixed_norm_sum_fwd(final + parts.plain, all_weights, gamma, beta, mean, rstd)
 
         ctx.layer = layer
@@ -356,7 +356,7 @@ class _MixedLayer(torch.autograd.Function):
             inputs = [z if u else grad for z, u in zip(outputs[depth - 1], used, strict=False)] if depth else [x]
             rows_alive = None if alive is None else _rows_of(alive, plan)
             grad_inputs, params, matrices = separable_bwd(
-                given, zs_read, torch.cat([of_inputs, tables[inner:size]]), inputs,
+                given, zs_read, torch.cat([of_inputs, tables[inner:size]]) if inner else tables[:size], inputs,
                 _only(rows_alive, stage.params), _only(alive, stage.pointwise),
                 *plan, used if depth else [need_x],
                 any(need.depthwise[depth]), any(need.pointwise[depth]), need_affine,
@@ -421,6 +421,11 @@ def _only(alive: Tensor | None, rows: Tensor) -> Tensor:
     if alive is None or not len(rows):
         return rows
     return torch.where(alive[: len(rows)].view(-1, *[1] * (rows.dim() - 1)), rows, 0)
+
+
+def _joined(rows: Sequence[Tensor]) -> Tensor:
+    """One after the other; a lone tensor as it is."""
+    return rows[0] if len(rows) == 1 else torch.cat(list(rows))
 
 
 def _rows_of(alive: Tensor, plan: Plan) -> Tensor:

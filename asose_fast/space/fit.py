@@ -50,24 +50,26 @@ class Fit(NamedTuple):
 
     def norm(self, norm: nn.BatchNorm2d, channels: int) -> bool:
         """Whether it is for tensors of that many channels, and keeps all of its running statistics or none."""
-        get, shape = norm._buffers.get, (channels,)
+        get, shape, device = norm._buffers.get, (channels,), self.device
         mean, var, count = get("running_mean"), get("running_var"), get("num_batches_tracked")
         if (mean is None) != (var is None):
             return False
         if norm.training and norm.track_running_stats and (mean is None) != (count is None):
             return False
-        values = [value for value in (mean, var, *norm._parameters.values()) if value is not None]
-        for value in values:
+        dtype = None
+        for value in (mean, var, *norm._parameters.values()):
+            if value is None:
+                continue
+            dtype = dtype or value.dtype
             if not (
                 type(value) in PLAIN
                 and value.shape == shape
-                and value.dtype in self.norms
-                and value.device == self.device
+                and value.dtype is dtype
+                and dtype in self.norms
+                and value.device == device
             ):
                 return False
-        if len(self.norms) > 1 and len({value.dtype for value in values}) > 1:
-            return False
-        return count is None or (type(count) in PLAIN and count.device == self.device)
+        return count is None or (type(count) in PLAIN and count.device == device)
 
 
 @functools.cache

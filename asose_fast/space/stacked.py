@@ -153,18 +153,19 @@ class Branches(NamedTuple):
         fit, channels = Fit.of(x), x.shape[1]
         if not fit.takes(x) or len(self.separable) > MAX_BRANCHES:
             return False
+        norms = list(self.pools.values())
         for depthwise, pointwise, norm in itertools.chain(*self.separable.values()):
             if not (
                 fit.conv(depthwise, channels, 1, *depthwise.kernel_size)
                 and fit.conv(pointwise, channels, channels, 1, 1)
-                and fit.norm(norm, channels)
             ):
                 return False
-        norms = [stage.norm for chain in self.separable.values() for stage in chain]
-        norms += [*self.pools.values(), *[branch.norm for branch in self.normed.values()]]
-        if len(set(map(id, norms))) < len(norms):
-            return False  # the running statistics of a norm that is used again depend on the order
-        return all(fit.norm(norm, channels) for norm in self.pools.values())
+            norms.append(norm)
+        if not all([fit.norm(norm, channels) for norm in norms]):
+            return False
+        norms += [branch.norm for branch in self.normed.values()]
+        # The running statistics of a norm that is used again depend on the order.
+        return len(norms) == 1 or len(set(map(id, norms))) == len(norms)
 
     def _shape(self, x: Tensor) -> torch.Size | None:
         """Of what separable convolutions, pools and `none` give."""
