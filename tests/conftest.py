@@ -1,12 +1,15 @@
 """Every test runs with fresh memory filled with NaN, so that an element which a kernel forgets to write shows."""
 
 import os
+import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from asose_fast.data.torchvision_compat import import_torchvision
+from tests.helpers import options
 
 
 def pytest_configure(config):
@@ -34,6 +37,23 @@ def graphs():
     yield
     if dynamo := sys.modules.get("torch._dynamo"):
         dynamo.reset()
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run of a second, finished; not to be changed."""
+    from asose_fast.train import main as train
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    assert train([*options(), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A finished run of the test's own."""
+    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 @pytest.fixture(autouse=True)

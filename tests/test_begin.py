@@ -2,10 +2,8 @@
 
 import shutil
 import time
-from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from asose_fast.run_folder import claimed
@@ -13,20 +11,6 @@ from asose_fast.train import main as train
 from tests.helpers import contents, options, python, refused
 
 SMALL = ["--epochs=1", "--batch_size=20", "--threads=1"]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    assert train([*options(), "--out", str(folder)]) == 0
-    return folder
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    """A finished run of the test's own."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def test_two_runs_of_one_second_have_a_folder_each(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from asose_fast import checkpoint, derive, export, retrain
@@ -19,20 +18,6 @@ from asose_fast.train import main as train
 from tests.helpers import contents, options, refused
 
 SMALL = ["--epochs=1", "--batch_size=20", "--threads=1"]
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    torch.set_num_threads(1)
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    assert train([*options(), "--out", str(folder)]) == 0
-    return folder
-
-
-@pytest.fixture
-def run(finished, tmp_path):
-    """A finished run of the test's own."""
-    return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
 def test_derive_the_run_itself_is_never_replaced(run, capsys):

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from asose_fast.ops.checks import check_tensor
 
-_PLAIN = frozenset({Tensor, nn.Parameter})
+PLAIN = frozenset({Tensor, nn.Parameter})
+"""Types of tensors whose memory holds what they are; a subclass may be quantized, distributed or a stand-in."""
 
 _library = torch.library.Library("asose_fast", "DEF")
 
@@ -107,7 +108,7 @@ def _observed(tensors: list[Tensor | None]) -> bool:
     ):
         return True
     for t in tensors:  # noqa: SIM110 - any() takes longer than the microsecond that this does for ten
-        if t is not None and (type(t) not in _PLAIN or not t.is_cpu or t.is_neg()):
+        if t is not None and (type(t) not in PLAIN or not t.is_cpu or t.is_neg()):
             return True
     return False
 

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops.autocast import autocasts
+from asose_fast.ops.library import PLAIN
 from asose_fast.ops.mixed_sum import DTYPES
 
-PLAIN = {Tensor, nn.Parameter}
-"""Types of tensors whose memory holds what they are; a subclass may be quantized, distributed or a stand-in."""
 LOW = frozenset({torch.float16, torch.bfloat16})
 
 
