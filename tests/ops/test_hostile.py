@@ -8,7 +8,8 @@ from asose_fast import _native, ops
 from asose_fast.ops import registry
 from asose_fast.space import MixedOp
 from tests.helpers import python
-from tests.ops.raw_calls import OPERATORS, call, cut_short, freed, hostile, right_calls, table
+from tests.ops.cases import table
+from tests.ops.raw_calls import OPERATORS, call, cut_short, freed, hostile, right_calls
 
 REFUSALS = (TypeError, ValueError, NotImplementedError)
 """The last is the dispatcher's, where no tensor is left to dispatch on, or one of a layout that is not its business."""
