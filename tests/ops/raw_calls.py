@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from asose_fast.ops import registry
 from tests.ops import cases
 from tests.ops.cases import Images
 
@@ -24,6 +25,19 @@ def right_calls(
 def call(name: str, arguments: dict[str, object]) -> object:
     """Runs an operator through the dispatcher."""
     return getattr(OPERATORS, name)(*arguments.values())
+
+
+def operators_of(backend: str) -> list[tuple[str, str]]:
+    """The registered operators, and in the terms of the registry, of those that have the backend."""
+    names = [(name, name.removesuffix("_fwd").removesuffix("_bwd")) for name in right_calls()]
+    return [(name, op) for name, op in names if backend in registry.backends(op)]
+
+
+def tensors(result: object) -> list[Tensor]:
+    """All tensors of a result, in their order."""
+    if isinstance(result, Tensor):
+        return [result]
+    return [tensor for part in result for tensor in tensors(part)] if isinstance(result, (list, tuple)) else []
 
 
 def freed(x: Tensor) -> Tensor:
