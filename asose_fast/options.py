@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from argparse import SUPPRESS, Action
@@ -36,11 +37,11 @@ class SettingsParser(ArgumentParser):
 
     def add_settings(self, settings: type[Settings]) -> None:
         """An option for each field of the dataclass; the group of a part has its name and says its first sentence."""
-        for part, names in _parts(settings):
-            self.add_class_arguments(part, as_group=False, skip=set(names) - FIRST)
-        for part, names in _parts(settings):
+        for part, own in _parts(settings):
+            self.add_class_arguments(part, as_group=False, skip=_fields(part) - (own & FIRST))
+        for part, own in _parts(settings):
             group = self.add_argument_group(part.__name__.removesuffix("Config").lower(), _first_sentence(part))
-            group.add_class_arguments(part, as_group=False, skip=set(names) & FIRST)
+            group.add_class_arguments(part, as_group=False, skip=_fields(part) - (own - FIRST))
         for action in self._actions:
             if hasattr(action, "_typehint") and str(action.metavar or "{").startswith(("{", "[")):
                 action.metavar = _value(action._typehint)
@@ -59,11 +60,15 @@ class SettingsParser(ArgumentParser):
         end_with(message, self)
 
 
-def _parts(settings: type[Settings]) -> Iterator[tuple[type[Settings], list[str]]]:
+def _parts(settings: type[Settings]) -> Iterator[tuple[type[Settings], set[str]]]:
     """The dataclasses that one is put together from, each with the fields of its own."""
     for part in reversed(settings.__mro__):
         if issubclass(part, Settings) and (declared := inspect.get_annotations(part)):
-            yield part, list(declared)
+            yield part, set(declared)
+
+
+def _fields(part: type[Settings]) -> set[str | int]:
+    return {field.name for field in dataclasses.fields(part)}
 
 
 def _first_sentence(part: type) -> str:
@@ -78,7 +83,7 @@ class _OptionFormatter(DefaultHelpFormatter):
         hint = _required(getattr(action, "_typehint", None))
         if get_origin(hint) is Literal:
             notes.append("one of " + ", ".join(map(str, get_args(hint))))
-        if hint and action.option_strings and "default" not in text:
+        if hint and action.option_strings and not (action.default is None and "default" in text):
             notes.append(f"default: {_written(action.default)}")
         return text + (f" ({'; '.join(notes)})" if notes else "")
 
