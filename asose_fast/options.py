@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
-from argparse import SUPPRESS, Action
+from argparse import Action
 from collections.abc import Iterator, Sequence
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin
@@ -19,6 +19,10 @@ from asose_fast.program import spelled
 
 FIRST = {"dataset", "data_root", "epochs", "batch_size", "seed", "device", "threads"}
 """The settings that most people need. The help shows them ahead of the others, with --config and where a run lies."""
+
+
+HIDDEN = "hidden"
+"""The help of an option that is not shown. argparse.SUPPRESS would keep it out of --print_config too."""
 
 
 class SettingsParser(ArgumentParser):
@@ -49,7 +53,7 @@ class SettingsParser(ArgumentParser):
     def hide(self, *options: str) -> None:
         """Leaves options out of the help, which decide what the command has decided."""
         for option in options:
-            self._option_string_actions[option].help = SUPPRESS
+            self._option_string_actions[option].help = HIDDEN
 
     def words(self, arguments: Sequence[str]) -> list[str]:
         """The command line with options as they are declared, each with a value."""
@@ -77,6 +81,10 @@ def _first_sentence(part: type) -> str:
 
 class _OptionFormatter(DefaultHelpFormatter):
     """An option is shown with its sentence, its choices and its default."""
+
+    def add_argument(self, action: Action) -> None:
+        if action.help is not HIDDEN:
+            super().add_argument(action)
 
     def _get_help_string(self, action: Action) -> str:
         text, notes = action.help or "", []
