@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from asose_fast import forecast
 from asose_fast.checkpoint import write_atomically
+from asose_fast.epoch_bar import EpochBar
 from asose_fast.search import guard
 from asose_fast.search.growth_control import describe
+from asose_fast.search.loop import RunState
 from asose_fast.search.observer import Observer
 from asose_fast.search.phases import Phase
 from asose_fast.search.record import Record
@@ -33,65 +32,18 @@ class ConsoleObserver(Observer):
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or make_console()
         self._phase = ""
-        self._bar: Progress | None = None
-        self._task: TaskID | None = None
-        self._began: float | None = None
-        self._known = 0
+        self._bar = EpochBar(self.console)
 
     def on_epoch_start(self, state: SearchState, phase: Phase) -> None:
-        if self._began is None:
-            self._began, self._known = time.monotonic() - state.progress.epoch_seconds, len(state.history)
         if phase.name != self._phase:
             self._phase = phase.name
             self.console.rule(Text(f"{phase.name}: {phase.epochs} epochs"), align="left")
             self.console.print(Text(self._HEADER, style="bold"), soft_wrap=True)
-        if not self.console.is_terminal:
-            return
-        self._bar = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[left]}", markup=False),
-            TextColumn("{task.fields[numbers]}", markup=False),
-            console=self.console,
-            transient=True,
-        )
-        total = state.data.train.num_batches()
-        self._task = self._bar.add_task(
-            f"{phase.name} {state.progress.epoch + 1}/{state.epochs}",
-            total=total,
-            completed=state.progress.step,
-            left=self._left(state),
-            numbers="",
-        )
-        self._bar.start()
+        self._bar.begin(state, phase)
 
     def on_step(self, state: SearchState) -> None:
-        step = state.progress.step
-        every = 5 if state.device.type == "cpu" else 50
-        if self._bar is None or self._task is None or step % every:
-            return
-        loss, accuracy = state.weight_meter.read()
-        rate = (state.weight_meter.images + state.alpha_meter.images) / max(state.progress.epoch_seconds, 1e-9)
         temperature = f"  T {state.selector.temperature:.2f}" if self.console.width >= 100 else ""
-        self._bar.update(
-            self._task,
-            completed=step,
-            left=self._left(state),
-            numbers=f"loss {loss:.3f}  accuracy {accuracy:.1%}  {rate:.0f}/s{temperature}",
-        )
-
-    def _left(self, state: SearchState) -> str:
-        """What is left of the phase and of the run, with evaluation and checkpoints at the rate seen so far."""
-        progress = state.progress
-        done = progress.step / state.data.train.num_batches()
-        left = forecast.left(state.phases, state.history, progress.epoch, done, progress.epoch_seconds)
-        if left is None:
-            return ""
-        steps = sum(record["seconds"] for record in state.history[self._known :]) + progress.epoch_seconds
-        passed = time.monotonic() - (self._began or 0.0)
-        share = passed / steps if steps and len(state.history) > self._known else 1.0
-        return f"left {forecast.clock(left.phase * share)}, run {forecast.clock(left.run * share)}"
+        self._bar.advance(state, state.weight_meter.images + state.alpha_meter.images, temperature)
 
     def on_epoch_end(self, state: SearchState, record: Record) -> None:
         self.close()
@@ -112,9 +64,7 @@ class ConsoleObserver(Observer):
 
     def close(self) -> None:
         """Takes the progress bar away."""
-        if self._bar is not None:
-            self._bar.stop()
-            self._bar = None
+        self._bar.close()
 
 
 def _marked(text: str, ok: bool, encoding: str) -> Text:
@@ -125,6 +75,32 @@ def _marked(text: str, ok: bool, encoding: str) -> Text:
     except UnicodeEncodeError:
         mark = plain
     return Text(text + mark, style="green" if ok else "red")
+
+
+class RetrainingConsole(Observer):
+    """A progress bar while an epoch of a training from scratch runs, and one line when it ends."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self._bar = console, EpochBar(console)
+
+    def on_epoch_start(self, state: RunState, phase: Phase) -> None:
+        self._bar.begin(state, phase)
+
+    def on_step(self, state: RunState) -> None:
+        self._bar.advance(state, state.weight_meter.images)
+
+    def on_epoch_end(self, state: RunState, record: Record) -> None:
+        self.close()
+        valid = f"  valid {record['valid_accuracy']:.1%}" if "valid_accuracy" in record else ""
+        self.console.print(
+            f"{record['epoch']:4d}/{state.epochs:<4d}  loss {record['train_loss']:.3f}  train "
+            f"{record['train_accuracy']:.1%}{valid}  {record['images_per_second']:.0f} images/s",
+            soft_wrap=True,
+        )
+
+    def close(self) -> None:
+        """Takes the progress bar away."""
+        self._bar.close()
 
 
 def health_table(indicators: list[dict[str, Any]]) -> Table:
@@ -146,7 +122,7 @@ class MetricsObserver(Observer):
         """Makes the file that of the epochs in `history`: what a resumed run will do again is taken out."""
         write_atomically(self.path, "".join(map(_line, history)).encode())
 
-    def on_epoch_end(self, state: SearchState, record: Record) -> None:
+    def on_epoch_end(self, state: RunState, record: Record) -> None:
         try:
             with self.path.open("a") as file:
                 file.write(_line(record))

@@ -105,7 +105,7 @@ def test_a_retraining_without_memory_says_how_it_goes_on(tmp_path, capsys):
         "--batch_size=10",
         "--epochs=1",
     ]
-    with mock.patch.object(Retrainer, "_epoch", side_effect=MemoryError):
+    with mock.patch.object(Retrainer, "_step", side_effect=MemoryError):
         assert retrain.main(command) == 2
     error = capsys.readouterr().err
     assert error.startswith(

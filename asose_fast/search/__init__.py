@@ -9,11 +9,12 @@ from typing import cast
 
 from asose_fast.search.diverged import SearchDivergedError
 from asose_fast.search.library import Searcher, SearchResult, search
+from asose_fast.search.loop import InterruptedRunError
 from asose_fast.search.observer import Observer
 from asose_fast.search.phases import Phase, PhaseSpec
 from asose_fast.search.state import SearchState
 from asose_fast.search.task import ImageTask, Task
-from asose_fast.search.trainer import InterruptedRunError, Trainer
+from asose_fast.search.trainer import Trainer
 
 __all__ = [
     "ImageTask",

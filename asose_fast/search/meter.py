@@ -13,14 +13,16 @@ from asose_fast.search.steps import StepResult
 class Meter:
     """Sums loss, right predictions, images and size errors over steps."""
 
-    def __init__(self, device: torch.device, dtype: torch.dtype = torch.int64) -> None:
-        """`dtype`: of what is counted."""
-        self.device, self.dtype = device, dtype
+    def __init__(
+        self, device: torch.device, dtype: torch.dtype = torch.int64, losses: torch.dtype = torch.float64
+    ) -> None:
+        """`dtype` is that of the sum of what is counted, `losses` that of the sum of the losses."""
+        self.device, self.dtype, self.losses = device, dtype, losses
         self.reset()
 
     def reset(self) -> None:
         """Starts a new epoch."""
-        self._loss = torch.zeros((), dtype=torch.float64, device=self.device)
+        self._loss = torch.zeros((), dtype=self.losses, device=self.device)
         self._correct = torch.zeros((), dtype=self.dtype, device=self.device)
         self.images = 0
         self.size_errors = 0
@@ -36,7 +38,7 @@ class Meter:
         """Mean loss and accuracy (0 to 1) so far; NaN before the first step. Waits for the device."""
         if not self.images:
             return float("nan"), float("nan")
-        loss, correct = torch.stack([self._loss, self._correct.double()]).tolist()  # one wait for both
+        loss, correct = torch.stack([self._loss.double(), self._correct.double()]).tolist()  # one wait for both
         return loss / self.images, correct / self.images
 
     @property

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import signal
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from asose_fast import checkpoint_folder
 from asose_fast.bounds import MOST_EPOCHS, MOST_LAYERS, Settings, bounded
 from asose_fast.checkpoint import CheckpointError
-from asose_fast.config import OptimizerConfig
-from asose_fast.data import Data
+from asose_fast.config import CheckpointConfig, OptimizerConfig
+from asose_fast.data import Data, Split
 from asose_fast.data.config import DataConfig
 from asose_fast.data.cutout import cut_out
 from asose_fast.data.seeds import generator
 from asose_fast.search.evaluate import accuracy
+from asose_fast.search.loop import Loop
+from asose_fast.search.meter import Meter
+from asose_fast.search.observer import Observer
 from asose_fast.search.one_value import require_more
-from asose_fast.search.optimizers import load_named_state, named_state, weight_optimizer
-from asose_fast.search.precision import Precision, computing
+from asose_fast.search.optimizers import (
+    learning_rate,
+    load_named_state,
+    named_state,
+    set_learning_rate,
+    weight_optimizer,
+)
+from asose_fast.search.phases import Phase, PhaseSpec, schedule
+from asose_fast.search.precision import Precision
+from asose_fast.search.processes import Processes
+from asose_fast.search.progress import Progress
+from asose_fast.search.record import Record
+from asose_fast.search.steps import StepResult, weight_step
 from asose_fast.space.auxiliary import Auxiliary
 from asose_fast.space.build import ImageNetwork, Spec, build
-
-Record = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +86,27 @@ class RetrainConfig(TrainingConfig, DataConfig):
     """Every setting of `python -m asose_fast.retrain`. Raises ValueError for one of another type or out of bounds."""
 
 
-class Retrainer:
-    """Trains a derived architecture from its initialisation; can stop and go on at any epoch's end."""
+class Trained(nn.ModuleList):
+    """A network and, maybe, its auxiliary classifier: what the optimizer trains."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The scores (N, classes) of both; None without the second, whose last norm takes no batch of one image."""
+        scores: Tensor = self[0](x)
+        return scores, self[1]() if len(self) > 1 and len(x) > 1 else None
+
+
+class TrainingState:
+    """The state of a training from scratch: everything that the rest of it depends on.
+
+    Attributes:
+        config: all settings.
+        data: the splits; `train` has the validation images too, unless they are kept out.
+        network: what is trained, without the auxiliary classifier.
+        optimizer: SGD over both.
+        progress: epoch and step.
+        weight_meter: sums over the steps of the epoch.
+        history: the records of all epochs.
+    """
 
     def __init__(self, config: RetrainConfig, spec: Spec, data: Data, device: torch.device) -> None:
         """Raises ValueError for an architecture with a choice left, or one that does not fit the data."""
@@ -87,85 +118,40 @@ class Retrainer:
                 f"{data.channels} and {len(data.classes)}"
             )
         torch.manual_seed(config.seed)
-        self.config, self.data, self.device = config, data, device
+        self.config, self.device, self.processes = config, device, Processes()
+        self.data = data if config.keep_validation else dataclasses.replace(data, train=data.train.joined(data.valid))
+        self.phases = schedule([PhaseSpec("retrain", config.epochs, updates="weights", architecture="derived")])
         network = build(spec.scaled(config.channels))
         self.network: ImageNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.auxiliary = Auxiliary(self.network).to(device) if config.auxiliary else None
-        trained = nn.ModuleList([self.network, *([self.auxiliary] if self.auxiliary else [])])
-        optimizer_config = OptimizerConfig(
-            config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-        )
-        self.optimizer, self._trained = weight_optimizer(optimizer_config, trained), trained
-        self.images = data.train if config.keep_validation else data.train.joined(data.valid)
-        require_more(self.network, 1, (self.images,), data.image_size)
+        auxiliary = [Auxiliary(self.network).to(device)] if config.auxiliary else []
+        self.trained = Trained([self.network, *auxiliary])
+        self._rates = OptimizerConfig(config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+        self.optimizer = weight_optimizer(self._rates, self.trained)
+        self.progress, self.weight_meter = Progress(), Meter(device, losses=torch.float32)
         self.history: list[Record] = []
+        require_more(self.network, 1, (self.data.train,), data.image_size)
 
-    def run(self, on_epoch: Callable[[Record], None] = lambda _: None, folder: Path | None = None) -> None:
-        """Trains to the last epoch; writes a checkpoint at the end of each into `folder`, where one is given.
+    @property
+    def images(self) -> Split:
+        """The images that are trained on."""
+        return self.data.train
 
-        Raises ValueError where the loss stops being a number, and CheckpointError.
-        """
-        while len(self.history) < self.config.epochs:
-            record = self._epoch(len(self.history))
-            self.history.append(record)
-            if folder is not None:
-                checkpoint_folder.save_newest(folder, len(self.history), 0, self.state_dict(), keep=1)
-            on_epoch(record)
+    @property
+    def epochs(self) -> int:
+        """The epochs of the whole training."""
+        return self.config.epochs
 
-    def _epoch(self, epoch: int) -> Record:
-        config, started = self.config, time.perf_counter()
-        self.network.set_drop_path(config.drop_path * epoch / max(1, config.epochs - 1))
-        self._trained.train()
-        steps = self.images.num_batches()
-        loss_sum = torch.zeros((), device=self.device)
-        correct, images = torch.zeros((), dtype=torch.int64, device=self.device), 0
-        for step, (x, y) in enumerate(self.images.batches(epoch)):
-            done = (epoch + step / steps) / config.epochs
-            self.optimizer.param_groups[0]["lr"] = config.learning_rate * (1 + math.cos(math.pi * done)) / 2
-            if config.cutout:
-                x = cut_out(x, config.cutout, generator(config.seed, "cutout", epoch, step))
-            loss, scores = self._loss(x, y)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            if config.gradient_clip:
-                nn.utils.clip_grad_norm_(self._trained.parameters(), config.gradient_clip)
-            self.optimizer.step()
-            loss_sum += loss.detach() * len(y)
-            correct, images = correct + (scores.argmax(1) == y).sum(), images + len(y)
-        seconds = time.perf_counter() - started
-        mean_loss = float(loss_sum) / images
-        if not math.isfinite(mean_loss):
-            raise ValueError(
-                f"the loss is {mean_loss} in epoch {epoch + 1}: lower learning_rate ({config.learning_rate})"
-            )
-        record: Record = {
-            "epoch": epoch + 1,
-            "train_loss": mean_loss,
-            "train_accuracy": int(correct) / images,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "seconds": seconds,
-            "images_per_second": images / seconds,
-        }
-        if config.keep_validation:
-            batches = self.data.valid.batches(0, shuffle=False, augment=False)
-            record["valid_accuracy"] = accuracy(self.network, batches)
-        return record
+    def stop(self, reason: signal.Signals) -> None:
+        """Asks the training to write a checkpoint after the present step and raise InterruptedRunError."""
+        self.processes.stop(reason)
 
-    def _loss(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        second = None
-        with computing(self.config.precision, x.device):
-            scores = self.network(x)
-            if self.auxiliary is not None and len(y) > 1:  # its last norm cannot take the statistics of one image
-                second = self.auxiliary()
-        scores = scores.float() if self.config.precision == "bf16" else scores
-        loss = cross_entropy(scores, y, label_smoothing=self.config.label_smoothing)
-        if second is not None:
-            second_loss = cross_entropy(second.float(), y, label_smoothing=self.config.label_smoothing)
-            loss = loss + self.config.auxiliary * second_loss
-        return loss, scores
+    def learning_rate(self, phase: Phase) -> float:
+        """The learning rate at the present step, on a cosine to 0."""
+        done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
+        return learning_rate(self._rates, self.phases, phase, done)
 
     def test_accuracy(self) -> float:
-        """Of the network as it is: to be read once, at the end."""
+        """The accuracy of the network as it is on the test images: to be read once, at the end."""
         return accuracy(self.network, self.data.test.batches(0))
 
     def state_dict(self) -> dict[str, Any]:
@@ -174,11 +160,13 @@ class Retrainer:
             "retrain": dataclasses.asdict(self.config),
             "digest": self.data.digest,
             "spec": self.network.spec.to_dict(),
-            "trained": self._trained.state_dict(),
-            "optimizer": named_state(self.optimizer, dict(self._trained.named_parameters())),
+            "trained": self.trained.state_dict(),
+            "optimizer": named_state(self.optimizer, dict(self.trained.named_parameters())),
             "history": self.history,
             "torch_rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "progress": dataclasses.asdict(self.progress),
+            "weight_meter": self.weight_meter.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -191,9 +179,77 @@ class Retrainer:
             if state.get(name) != here:
                 what = {"retrain": "other settings", "digest": "other images", "spec": "another architecture"}[name]
                 raise CheckpointError(f"it was begun with {what}: give another --out")
-        self._trained.load_state_dict(state["trained"])
-        load_named_state(self.optimizer, dict(self._trained.named_parameters()), state["optimizer"])
+        self.trained.load_state_dict(state["trained"])
+        load_named_state(self.optimizer, dict(self.trained.named_parameters()), state["optimizer"])
         self.history = list(state["history"])
+        self.progress = Progress(epoch=len(self.history))  # of an older release, which wrote at the ends of epochs
+        if "progress" in state:
+            self.progress = Progress(**state["progress"])
+            self.weight_meter.load_state_dict(state["weight_meter"])
         torch.set_rng_state(state["torch_rng"])
         if self.device.type == "cuda" and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+
+
+class Retrainer(Loop[TrainingState]):
+    """Trains a derived architecture from its initialisation; can stop and go on anywhere."""
+
+    def __init__(self, state: TrainingState, folder: Path | None = None, observers: Sequence[Observer] = ()) -> None:
+        """Takes its arguments as `Loop` does. The newest checkpoint alone is kept."""
+        super().__init__(state, CheckpointConfig(checkpoints_kept=1), folder, observers)
+
+    def _batches(self, phase: Phase) -> Iterator[tuple[Tensor, Tensor]]:
+        state, config, epoch = self.state, self.state.config, self.state.progress.epoch
+        state.network.set_drop_path(config.drop_path * epoch / max(1, config.epochs - 1))
+        state.trained.train()
+        return state.data.train.batches(epoch, start=state.progress.step)
+
+    def _step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
+        state, config, progress = self.state, self.state.config, self.state.progress
+        set_learning_rate(state.optimizer, state.learning_rate(phase))
+        if config.cutout:
+            x = cut_out(x, config.cutout, generator(config.seed, "cutout", progress.epoch, progress.step))
+        result = weight_step(
+            state.trained,
+            state.optimizer,
+            x,
+            y,
+            None,
+            clip=config.gradient_clip,
+            objective=self._objective,
+            precision=config.precision,
+        )
+        state.weight_meter.add(result)
+        progress.step += 1
+
+    def _objective(self, outputs: tuple[Tensor, Tensor | None], y: Tensor) -> StepResult:
+        """Cross-entropy of the network's scores and, weighted, of those of the auxiliary classifier."""
+        (scores, second), smoothing = outputs, self.state.config.label_smoothing
+        loss = cross_entropy(scores.float(), y, label_smoothing=smoothing)
+        if second is not None:
+            loss = loss + self.state.config.auxiliary * cross_entropy(second.float(), y, label_smoothing=smoothing)
+        return StepResult(loss, (scores.argmax(1) == y).sum(), len(y), False)
+
+    def _end_epoch(self, phase: Phase) -> None:
+        """Raises ValueError where the loss has stopped being a number."""
+        state, progress, waited = self.state, self.state.progress, time.perf_counter()
+        mean_loss, train_accuracy = state.weight_meter.read()
+        progress.epoch_seconds += time.perf_counter() - waited  # for the steps that a GPU had still to do
+        if not math.isfinite(mean_loss):
+            raise ValueError(
+                f"the loss is {mean_loss} in epoch {progress.epoch + 1}: lower learning_rate "
+                f"({state.config.learning_rate})"
+            )
+        record: Record = {
+            "epoch": progress.epoch + 1,
+            "train_loss": mean_loss,
+            "train_accuracy": train_accuracy,
+            "learning_rate": state.optimizer.param_groups[0]["lr"],
+            "seconds": progress.epoch_seconds,
+            "images_per_second": state.weight_meter.images / progress.epoch_seconds,
+        }
+        if state.config.keep_validation:
+            batches = state.data.valid.batches(0, shuffle=False, augment=False)
+            record["valid_accuracy"] = accuracy(state.network, batches)
+        self._close_epoch(record)
+        self.save("last")

@@ -28,6 +28,7 @@ from asose_fast.search.optimizers import (
 from asose_fast.search.outlook import shortcomings
 from asose_fast.search.phases import Phase, first_search
 from asose_fast.search.processes import Processes, digest
+from asose_fast.search.progress import Progress
 from asose_fast.search.record import Record
 from asose_fast.search.regularizers import beta_decay
 from asose_fast.search.steps import Regularizer
@@ -35,27 +36,6 @@ from asose_fast.search.task import Task
 from asose_fast.space.copying import deepcopy
 from asose_fast.space.network import Network
 from asose_fast.space.supernet import Supernet
-
-
-@dataclasses.dataclass
-class Progress:
-    """Where a run stands."""
-
-    epoch: int = 0
-    """Epochs completed."""
-    step: int = 0
-    """Weight steps done in the present epoch."""
-    since_alpha: int = 0
-    """Weight steps since the last alpha step."""
-    alpha_steps: int = 0
-    """Alpha steps in all: also the position in the validation batches."""
-    phase: str = ""
-    """The phase that was entered last."""
-    best_accuracy: float = -math.inf
-    """Best validation accuracy, of the supernet's derived paths or, in optimize, of the derived network; epochs that
-    the guard has turned back do not count."""
-    epoch_seconds: float = 0.0
-    """Time spent in the steps of the present epoch."""
 
 
 class SearchState:

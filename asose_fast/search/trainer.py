@@ -1,20 +1,17 @@
-"""The loop of a search: epochs, the two kinds of step, and when the state is saved (docs/concepts.md)."""
+"""The loop of a search: the two kinds of step, and what begins and ends its epochs (docs/concepts.md)."""
 
 from __future__ import annotations
 
-import signal
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from asose_fast import checkpoint, checkpoint_folder
-from asose_fast.search.cadence import Cadence
 from asose_fast.search.finite import diverged, gradient_check, loss_check, require_finite, watched
 from asose_fast.search.graphs import GraphedSteps
+from asose_fast.search.loop import Loop
 from asose_fast.search.measure import measure
 from asose_fast.search.observer import Observer, tell
-from asose_fast.search.phases import Phase, phase_at
+from asose_fast.search.phases import Phase
 from asose_fast.search.processes import digest
 from asose_fast.search.record import Record
 from asose_fast.search.state import SearchState
@@ -24,29 +21,14 @@ from asose_fast.search.watch import Watch
 from asose_fast.space.copying import deepcopy
 
 
-class InterruptedRunError(Exception):
-    """The run was asked to stop and has written a checkpoint."""
-
-    def __init__(self, reason: signal.Signals, message: str) -> None:
-        super().__init__(message)
-        self.signal = reason
-
-
-class Trainer:
+class Trainer(Loop[SearchState]):
     """Moves a search on from its present state to the derived network, and can stop anywhere in between."""
 
     def __init__(self, state: SearchState, folder: Path | None = None, observers: Sequence[Observer] = ()) -> None:
-        """Raises ValueError for a search that cannot run.
-
-        Args:
-            state: where the search stands; of several processes each has its own, and the first alone writes files.
-            folder: the run folder; checkpoints go to its `checkpoints`. None: none are written.
-            observers: told of every step and epoch.
-        """
-        self.state, self.observers = state, list(observers)
-        self.checkpoints = None if folder is None else folder / "checkpoints"
-        self.cadence, self.watch = Cadence(state.config), Watch()
-        self.graphs = GraphedSteps(state.config, state.device, state.processes)
+        """Takes its arguments as `Loop` does. Raises ValueError for a search that cannot run."""
+        super().__init__(state, state.config, folder, observers)
+        self.graphs, self.watch = GraphedSteps(state.config, state.device, state.processes), Watch()
+        self._held_out: Iterator[tuple[Any, Any]] = iter(())
         state.task.check(state.network, state.processes)
         state.best_path()  # a budget that no network can keep is refused here
 
@@ -60,53 +42,31 @@ class Trainer:
         given = {"data": state.data.digest, "configuration": digest(repr(state.config.to_dict()).encode())}
         state.processes.check_same(given, "all must be given the same")
         state.require_same()
-        while state.progress.epoch < state.epochs:
-            phase = phase_at(state.phases, state.progress.epoch)
-            self._enter(phase)
-            tell(self.observers, "on_epoch_start", state, phase)
-            self._train_epoch(phase)
-            self._end_epoch(phase)
-        tell(self.observers, "on_run_end", state)
+        super().run()
 
     def _enter(self, phase: Phase) -> None:
         state = self.state
-        if state.progress.phase == phase.name:
-            return
         path = None
         if phase.derives and not state.deriving:
             self.save("supernet")  # what `asose_fast.derive` goes on from
             path = state.final_path(state.config.derive_among)
-        state.progress.phase = phase.name
+        super()._enter(phase)
         if phase.rules.temperature is not None:
             state.selector.temperature = phase.rules.temperature
         if phase.rules.noise:
             state.selector.perturb()
         if path is not None:
             state.derive(path)
-        tell(self.observers, "on_phase_start", state, phase)
 
-    def _train_epoch(self, phase: Phase) -> None:
+    def _batches(self, phase: Phase) -> Iterator[tuple[Any, Any]]:
         state, config = self.state, self.state.config
-        progress, started, before = state.progress, time.perf_counter(), state.progress.epoch_seconds
         state.network.train()
         self.graphs.begin(state.network, phase.name)
         if config.sync_batch_norm and state.processes.count > 1:
             synchronise(state.network, state.processes)  # again in every epoch: a block may have grown since
-        held_out = self._held_out_batches() if phase.searching else None
+        self._held_out = self._held_out_batches()
         options: dict[str, Any] = {"augment": config.augment, "part": state.processes.part}
-        for x, y in state.data.train.batches(progress.epoch, start=progress.step, **options):
-            alone = phase.rules.updates == "alpha"
-            if not alone:
-                self._weight_step(phase, x, y)
-            progress.step += 1
-            progress.since_alpha += phase.searching
-            if held_out and (alone or progress.since_alpha == config.alpha_every - 1):
-                self._alpha_step(phase, *next(held_out), Ahead(state.weight_optimizer, x, y))
-                progress.since_alpha = 0
-                tell(self.observers, "on_alpha_step", state)
-            progress.epoch_seconds = before + time.perf_counter() - started
-            tell(self.observers, "on_step", state)
-            started += self._save_if_due(phase)
+        return state.data.train.batches(state.progress.epoch, start=state.progress.step, **options)
 
     def _held_out_batches(self) -> Iterator[tuple[Any, Any]]:
         """Endless shuffled validation batches for alpha steps, from where the last alpha step left off."""
@@ -116,6 +76,17 @@ class Trainer:
         while True:
             yield from state.data.valid.batches(epoch, start=start, shuffle=True, **options)
             epoch, start = epoch + 1, 0
+
+    def _step(self, phase: Phase, x: Any, y: Any) -> None:
+        progress, alone = self.state.progress, phase.rules.updates == "alpha"
+        if not alone:
+            self._weight_step(phase, x, y)
+        progress.step += 1
+        progress.since_alpha += phase.searching
+        if phase.searching and (alone or progress.since_alpha == self.state.config.alpha_every - 1):
+            self._alpha_step(phase, *next(self._held_out), Ahead(self.state.weight_optimizer, x, y))
+            progress.since_alpha = 0
+            tell(self.observers, "on_alpha_step", self.state)
 
     def _weight_step(self, phase: Phase, x: Any, y: Any) -> None:
         state = self.state
@@ -169,46 +140,30 @@ class Trainer:
             raise diverged(state, "alpha is not finite", phase, x, draw.path)
         state.progress.alpha_steps += 1
 
-    def _save_if_due(self, phase: Phase) -> float:
-        """Writes a checkpoint within an epoch where it is time for one, and raises InterruptedRunError where the run is
-        to stop. Returns the seconds that it took."""
-        state, began = self.state, time.perf_counter()
-        reason = state.processes.stopping
-        if reason is None and not any(state.processes.total(self.cadence.due())):
-            return 0.0
-        require_finite(state, phase)
-        state.require_same()
-        self.save("last")
-        if reason is not None:
-            where = f"epoch {state.progress.epoch + 1} of {state.epochs}, step {state.progress.step}"
-            raise InterruptedRunError(reason, f"stopped by {reason.name} in phase {phase.name}, {where}")
-        return time.perf_counter() - began
+    def _require_good(self, phase: Phase) -> None:
+        require_finite(self.state, phase)
+        self.state.require_same()
 
     def _end_epoch(self, phase: Phase) -> None:
-        state = self.state
+        state, progress = self.state, self.state.progress
         state.lookahead.forget()
-        require_finite(state, phase)
-        state.require_same()
+        self._require_good(phase)
         measured = measure(state, phase)
         record = state.processes.from_first(lambda: measured)  # times are not the same in all processes
         turned_back = self._turned_back(phase, record)
         if phase.grows and not turned_back and not state.guard.frozen:
             record["growth"] = state.grow_if_stalled(phase, record["valid_accuracy"])
-        state.history.append(record)
-        progress = state.progress
         improved = record["valid_accuracy"] > progress.best_accuracy and not turned_back
         if improved:
             progress.best_accuracy = record["valid_accuracy"]
-        progress.epoch, progress.step, progress.epoch_seconds = progress.epoch + 1, 0, 0.0
-        state.weight_meter.reset()
         state.alpha_meter.reset()
-        tell(self.observers, "on_epoch_end", state, record)
+        self._close_epoch(record)
         if improved and phase.derives:
             state.keep_best()
         self.save("last")
 
     def _turned_back(self, phase: Phase, record: Record) -> bool:
-        """Does what the guard asks for. Whether the search has returned to an earlier state."""
+        """Does what the guard asks for. Returns whether the search has gone back to an earlier state."""
         state, guard = self.state, self.state.guard
         remedy = guard.examine(phase, state.phases, record, state.history)
         if remedy == "keep":
@@ -216,24 +171,3 @@ class Trainer:
         elif remedy == "return" and guard.healthy is not None:
             state.return_to(deepcopy(guard.healthy))
         return remedy == "return"
-
-    def save(self, name: str) -> None:
-        """Has the first process write `checkpoints/<name>.pt`, for which the others wait.
-
-        "last" is also kept under its epoch and step, with as many before it as configured.
-
-        Raises CheckpointError.
-        """
-        if self.checkpoints is not None:
-            folder = self.checkpoints
-            self.state.processes.from_first(lambda: self._write(folder, name))
-        if name == "last":
-            self.cadence.restart()
-
-    def _write(self, folder: Path, name: str) -> None:
-        state, progress = self.state.state_dict(), self.state.progress
-        if name == "last":
-            kept = self.state.config.checkpoints_kept
-            checkpoint_folder.save_newest(folder, progress.epoch, progress.step, state, kept)
-        else:
-            checkpoint.save(folder / f"{name}.pt", state)

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from asose_fast.data import load_data
-from asose_fast.search.retrainer import RetrainConfig, Retrainer
+from asose_fast.search.retrainer import RetrainConfig, Retrainer, TrainingState
 from tests.helpers import CPU, make_trainer
 
 REFUSED = r"batch_size 5 leaves a batch of 1 of the 16 images of train: at 4x4 pixels batch norm needs two images"
@@ -50,5 +50,5 @@ def test_a_retraining_is_refused_alike(images, tmp_path):
         for depth in (4, 2)
     )
     with pytest.raises(ValueError, match=REFUSED):
-        Retrainer(config, deep, data, CPU)
-    Retrainer(config, shallow, data, CPU).run()
+        TrainingState(config, deep, data, CPU)
+    Retrainer(TrainingState(config, shallow, data, CPU)).run()

@@ -11,7 +11,7 @@ from asose_fast.data import load_data
 from asose_fast.search import InterruptedRunError
 from asose_fast.search.estimators import Draw
 from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
-from asose_fast.search.retrainer import RetrainConfig, Retrainer
+from asose_fast.search.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.search.steps import alpha_step, weight_step
 from asose_fast.space.network import NetworkSpec
 from tests.helpers import CPU, OnStep, make_batch, make_config, make_network, make_selector, make_trainer
@@ -78,9 +78,9 @@ def test_retraining_in_bfloat16():
         config = RetrainConfig(limit_train=120, batch_size=30, epochs=1, auxiliary=0.4, precision=precision)
         data = load_data(config, config.batch_size, 0, CPU)
         spec = NetworkSpec.chain(make_config(candidates=("sep_conv_3x3",), depth=2, channels=8), 1, 10)
-        retrainer = Retrainer(config, spec, data, CPU)
+        retrainer = Retrainer(TrainingState(config, spec, data, CPU))
         retrainer.run()
-        assert all(p.dtype == torch.float32 for p in retrainer.network.parameters())
-        losses.append(retrainer.history[0]["train_loss"])
+        assert all(p.dtype == torch.float32 for p in retrainer.state.network.parameters())
+        losses.append(retrainer.state.history[0]["train_loss"])
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.02)

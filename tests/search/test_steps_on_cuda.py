@@ -6,7 +6,8 @@ import torch
 from asose_fast.data import load_data
 from asose_fast.search import ImageTask, SearchState, Trainer
 from asose_fast.search.estimators import ESTIMATORS
-from asose_fast.search.retrainer import RetrainConfig, Retrainer
+from asose_fast.search.progress import Progress
+from asose_fast.search.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.space.network import NetworkSpec
 from tests.helpers import FEW, make_config
 
@@ -48,14 +49,14 @@ def test_no_step_of_retraining_waits_for_the_gpu():
     config = RetrainConfig(limit_train=320, batch_size=20, cutout=4)
     data = load_data(config, config.batch_size, 0, CUDA)
     spec = NetworkSpec.chain(make_config(candidates=("sep_conv_3x3",), depth=2), data.channels, len(data.classes))
-    retrainer = Retrainer(config, spec, data, CUDA)
-    retrainer._epoch(0)
-    x, y = next(retrainer.images.batches(1))
+    retrainer = Retrainer(TrainingState(config, spec, data, CUDA))
+    (phase,) = retrainer.state.phases
+    retrainer._train_epoch(phase)
+    retrainer.state.progress = Progress(epoch=1)
+    x, y = next(retrainer.state.images.batches(1))
     torch.cuda.set_sync_debug_mode("error")
     try:
-        loss, _ = retrainer._loss(x, y)
-        loss.backward()
-        retrainer.optimizer.step()
+        retrainer._step(phase, x, y)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
