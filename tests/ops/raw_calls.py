@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asose_fast.ops.multi_depthwise import accumulation_dtype
+from asose_fast.ops.dtypes import accumulation_dtype
 
 OPERATORS = torch.ops.asose_fast
 
