@@ -37,6 +37,10 @@ _HOMES = {"Config": "config", "MixedOp": "space", "load": "derived"} | dict.from
 """The module of each name that is no module itself."""
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """What is asked for is imported then: `asose-fast --help` needs no torch, and a derived network no search."""
     if name not in __all__:

@@ -148,14 +148,21 @@ def _write(found: Derived, out: Path) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Derives, saves and prints. Returns the exit status: 0, or 2 after an error."""
     parser = Parser("derive", __doc__)
-    parser.add_argument("run", metavar="RUN", help=f"run folder of {spelled('train')}")
-    parser.add_argument("--method", choices=get_args(Method), default="argmax", help="how operations are chosen")
-    parser.add_argument("--among", type=int, metavar="N", help="likely architectures that validation draws")
+    parser.add_argument("run", metavar="RUN", help=f"The run folder of {spelled('train')}.")
+    parser.add_argument(
+        "--method", choices=get_args(Method), default="argmax", help="How operations are chosen; default: %(default)s."
+    )
+    parser.add_argument(
+        "--among",
+        type=int,
+        metavar="N",
+        help=f"validation draws so many likely architectures; default: as in the run, or {AMONG}.",
+    )
     bound: dict[str, Any] = {"type": int, "metavar": "N"}
-    parser.add_argument("--max_parameters", help="of the network", **bound)
-    parser.add_argument("--max_flops", help="of the network, for one image", **bound)
-    parser.add_argument("--out", metavar="FOLDER", help="folder to write; default: RUN/derived-METHOD")
-    parser.add_argument("--overwrite", action="store_true", help="replace what --out holds of a run or a derivation")
+    parser.add_argument("--max_parameters", help="The network has at most so many; default: as in the run.", **bound)
+    parser.add_argument("--max_flops", help="An image takes at most so many; default: as in the run.", **bound)
+    parser.add_argument("--out", metavar="FOLDER", help="The folder to write; default: RUN/derived-METHOD.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace what --out holds of a run or a derivation.")
     given = parser.parse_args(arguments)
     run = given_path(given.run)
     out = given_path(given.out or run / f"derived-{given.method}")

@@ -71,7 +71,7 @@ def _missing(op: str, name: str, devices: list[str]) -> str | None:
 def main(arguments: Sequence[str]) -> int:
     """Prints `collect()` as text or, with --json, as JSON. Returns the exit status: 0, or 2 after an error."""
     parser = Parser("info", __doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
     given = parser.parse_args(arguments)
     found = collect()
     if given.json:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
-from argparse import SUPPRESS, Action
+from argparse import Action
 from collections.abc import Iterator, Sequence
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin
@@ -18,6 +19,10 @@ from asose_fast.program import spelled
 
 FIRST = {"dataset", "data_root", "epochs", "batch_size", "seed", "device", "threads"}
 """The settings that most people need. The help shows them ahead of the others, with --config and where a run lies."""
+
+
+HIDDEN = "hidden"
+"""The help of an option that is not shown. argparse.SUPPRESS would keep it out of --print_config too."""
 
 
 class SettingsParser(ArgumentParser):
@@ -36,11 +41,11 @@ class SettingsParser(ArgumentParser):
 
     def add_settings(self, settings: type[Settings]) -> None:
         """An option for each field of the dataclass; the group of a part has its name and says its first sentence."""
-        for part, names in _parts(settings):
-            self.add_class_arguments(part, as_group=False, skip=set(names) - FIRST)
-        for part, names in _parts(settings):
+        for part, own in _parts(settings):
+            self.add_class_arguments(part, as_group=False, skip=_fields(part) - (own & FIRST))
+        for part, own in _parts(settings):
             group = self.add_argument_group(part.__name__.removesuffix("Config").lower(), _first_sentence(part))
-            group.add_class_arguments(part, as_group=False, skip=set(names) & FIRST)
+            group.add_class_arguments(part, as_group=False, skip=_fields(part) - (own - FIRST))
         for action in self._actions:
             if hasattr(action, "_typehint") and str(action.metavar or "{").startswith(("{", "[")):
                 action.metavar = _value(action._typehint)
@@ -48,7 +53,7 @@ class SettingsParser(ArgumentParser):
     def hide(self, *options: str) -> None:
         """Leaves options out of the help, which decide what the command has decided."""
         for option in options:
-            self._option_string_actions[option].help = SUPPRESS
+            self._option_string_actions[option].help = HIDDEN
 
     def words(self, arguments: Sequence[str]) -> list[str]:
         """The command line with options as they are declared, each with a value."""
@@ -59,11 +64,15 @@ class SettingsParser(ArgumentParser):
         end_with(message, self)
 
 
-def _parts(settings: type[Settings]) -> Iterator[tuple[type[Settings], list[str]]]:
+def _parts(settings: type[Settings]) -> Iterator[tuple[type[Settings], set[str]]]:
     """The dataclasses that one is put together from, each with the fields of its own."""
     for part in reversed(settings.__mro__):
         if issubclass(part, Settings) and (declared := inspect.get_annotations(part)):
-            yield part, list(declared)
+            yield part, set(declared)
+
+
+def _fields(part: type[Settings]) -> set[str | int]:
+    return {field.name for field in dataclasses.fields(part)}
 
 
 def _first_sentence(part: type) -> str:
@@ -73,12 +82,16 @@ def _first_sentence(part: type) -> str:
 class _OptionFormatter(DefaultHelpFormatter):
     """An option is shown with its sentence, its choices and its default."""
 
+    def add_argument(self, action: Action) -> None:
+        if action.help is not HIDDEN:
+            super().add_argument(action)
+
     def _get_help_string(self, action: Action) -> str:
         text, notes = action.help or "", []
         hint = _required(getattr(action, "_typehint", None))
         if get_origin(hint) is Literal:
             notes.append("one of " + ", ".join(map(str, get_args(hint))))
-        if hint and action.option_strings and "default" not in text:
+        if hint and action.option_strings and not (action.default is None and "default" in text):
             notes.append(f"default: {_written(action.default)}")
         return text + (f" ({'; '.join(notes)})" if notes else "")
 

@@ -51,7 +51,10 @@ def parser(command: str = "train", description: str | None = __doc__, argument: 
         "--out", type=str | None, metavar="FOLDER", help="The run folder to make; default: runs/<dataset>-<time>."
     )
     options.add_argument(
-        "--resume", type=str | None, metavar="RUN", help="The run folder to go on with, under the settings it has."
+        "--resume",
+        type=str | None,
+        metavar="RUN",
+        help="The run folder to go on with, under the settings it has; by default a run is begun.",
     )
     rest = options.add_argument_group("command", "How a run begins, and what is printed.")
     rest.add_argument(

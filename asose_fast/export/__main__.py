@@ -17,15 +17,22 @@ from asose_fast.program import spelled
 def main(arguments: Sequence[str]) -> int:
     """Exports, and prints what was written. Returns the exit status: 0, or 2 after an error."""
     parser = Parser("export", __doc__)
-    parser.add_argument("run", metavar="RUN", help=f"run folder of {spelled('train')}")
-    parser.add_argument("--format", required=True, choices=get_args(Format), help="what to write")
-    parser.add_argument("--out", metavar="PATH", help="file to write; default: RUN/model.py, model.pt2 or model.onnx")
+    parser.add_argument("run", metavar="RUN", help=f"The run folder of {spelled('train')}.")
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=get_args(Format),
+        help="What to write: a Python file to read, an ExportedProgram, or a file for ONNX runtimes.",
+    )
+    parser.add_argument(
+        "--out", metavar="PATH", help="The file to write; default: RUN/model.py, model.pt2 or model.onnx."
+    )
     parser.add_argument(
         "--with_normalization",
         action="store_true",
-        help="the network takes values from 0 to 1 and normalises them itself",
+        help="The network takes values from 0 to 1 and normalises them itself.",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that are there already")
+    parser.add_argument("--overwrite", action="store_true", help="Replace files that are there already.")
     given = parser.parse_args(arguments)
     options = {"with_normalization": given.with_normalization, "overwrite": given.overwrite}
     out = None if given.out is None else given_path(given.out)

@@ -19,12 +19,16 @@ from asose_fast.report.run import read
 def main(arguments: Sequence[str]) -> int:
     """Writes the page, and prints where it is. Returns the exit status: 0, or 2 after an error."""
     parser = Parser("report", __doc__)
-    parser.add_argument("runs", metavar="RUN", nargs="+", help=f"run folder of {spelled('train')}")
-    parser.add_argument("--out", metavar="FILE", help="default: RUN/report.html, or comparison.html for several runs")
+    parser.add_argument("runs", metavar="RUN", nargs="+", help=f"The run folder of {spelled('train')}.")
     parser.add_argument(
-        "--figures", metavar="FOLDER", help="also write each figure as SVG and, with resvg_py installed, as PNG"
+        "--out",
+        metavar="FILE",
+        help="The page to write; default: RUN/report.html, or comparison.html for several runs.",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace files that no report has written")
+    parser.add_argument(
+        "--figures", metavar="FOLDER", help="Write each figure there too, as SVG and, with resvg_py installed, as PNG."
+    )
+    parser.add_argument("--overwrite", action="store_true", help="Replace files that no report has written.")
     given = parser.parse_args(arguments)
     folders = [given_path(name) for name in given.runs]
     runs = [read(folder) for folder in folders]
