@@ -9,7 +9,7 @@ from asose_fast import config, retrain, train
 from asose_fast.config import Config
 from asose_fast.options import FIRST, SettingsParser
 
-PARSERS = {"train": (train.parser, Config), "retrain": (retrain._parser, retrain.RetrainConfig)}
+PARSERS = {"train": (train.parser, Config), "retrain": (retrain.parser, retrain.RetrainConfig)}
 OF_THE_COMMAND = {"help", "print_config", "config", "out", "overwrite"}
 
 
