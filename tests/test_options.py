@@ -93,6 +93,18 @@ def test_every_setting_of_a_run_has_a_sentence():
         assert len(shown(name, parser).split()) > 6, name
 
 
+def test_a_setting_without_a_sentence_has_its_default_once():
+    @dataclasses.dataclass(frozen=True)
+    class OtherConfig(config.Settings):
+        """The other part says this."""
+
+        other: float = 3.0
+
+    parser = SettingsParser("train", None)
+    parser.add_settings(OtherConfig)
+    assert shown("other", parser) == "X (default: 3.0)"
+
+
 def test_a_part_is_one_of_the_configuration_and_no_list_of_its_own():
     @dataclasses.dataclass(frozen=True)
     class OtherConfig(config.SpaceConfig):
