@@ -88,8 +88,6 @@ class _OptionFormatter(DefaultHelpFormatter):
 
     def _get_help_string(self, action: Action) -> str:
         text, notes = action.help or "", list[str]()
-        if "(default: " in text:  # of an option without a sentence, which comes here twice
-            return text
         hint = _required(getattr(action, "_typehint", None))
         if get_origin(hint) is Literal:
             notes.append("one of " + ", ".join(map(str, get_args(hint))))

@@ -86,23 +86,13 @@ def test_defaults_and_choices_are_written_as_on_the_command_line():
     assert shown("warmup_epochs") == ("N The warmup trains weights alone, on paths as `warmup` says. (default: 10)")
 
 
-def test_every_setting_of_a_run_has_a_sentence():
-    parser = train.parser()
-    for name in names(Config):
+@pytest.mark.parametrize("command", PARSERS)
+def test_every_setting_has_a_sentence(command):
+    build, settings = PARSERS[command]
+    parser = build()
+    for name in names(settings):
         assert re.search(r"[.)] \((one of .*; )?default: .*\)$|default.*\.$", shown(name, parser)), name
         assert len(shown(name, parser).split()) > 6, name
-
-
-def test_a_setting_without_a_sentence_has_its_default_once():
-    @dataclasses.dataclass(frozen=True)
-    class OtherConfig(config.Settings):
-        """The other part says this."""
-
-        other: float = 3.0
-
-    parser = SettingsParser("train", None)
-    parser.add_settings(OtherConfig)
-    assert shown("other", parser) == "X (default: 3.0)"
 
 
 def test_a_part_is_one_of_the_configuration_and_no_list_of_its_own():
