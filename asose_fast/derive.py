@@ -1,12 +1,11 @@
-"""`python -m asose_fast.derive RUN`: chooses a network from the supernet of a run, anew and in other ways.
+"""Chooses a network from the supernet of a run, anew and in other ways.
 
 The supernet is that of the end of the search, `checkpoints/supernet.pt`, or, of a run that has not come so far, that
-of its newest checkpoint. The network has the supernet's weights; `python -m asose_fast.retrain` trains from scratch.
+of its newest checkpoint. The network has the supernet's weights; `retrain` trains from scratch.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import sys
@@ -21,11 +20,12 @@ from torch import Tensor
 from asose_fast import checkpoint, resume, run_folder
 from asose_fast.bounds import MOST_COST, Bounds, check_value
 from asose_fast.checkpoint import CheckpointError, write_atomically
+from asose_fast.command import Parser, command, warn
 from asose_fast.config import Config
 from asose_fast.data import Data, load_data
 from asose_fast.derived import save
-from asose_fast.machine import refused
 from asose_fast.paths import given_path
+from asose_fast.program import spelled
 from asose_fast.resume import Resumable
 from asose_fast.search import Trainer
 from asose_fast.search.budget import BudgetKeeper
@@ -33,8 +33,6 @@ from asose_fast.search.evaluate import accuracy
 from asose_fast.search.perturbation import losses_without
 from asose_fast.space.build import Supernet
 from asose_fast.space.cost import Cost, cost_of
-from asose_fast.terminal import unfailing_streams
-from asose_fast.train import warn
 
 Method = Literal["argmax", "perturbation", "validation"]
 AMONG = 32
@@ -146,36 +144,36 @@ def _write(found: Derived, out: Path) -> None:
     save(out, found.network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
 
 
-@unfailing_streams()
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str]) -> int:
     """Derives, saves and prints. Returns the exit status: 0, or 2 after an error."""
-    parser = argparse.ArgumentParser(prog="python -m asose_fast.derive", description=__doc__)
-    parser.add_argument("run", metavar="RUN", help="run folder of python -m asose_fast.train")
-    parser.add_argument("--method", choices=get_args(Method), default="argmax", help="how operations are chosen")
-    parser.add_argument("--among", type=int, metavar="N", help="likely architectures that validation draws")
+    parser = Parser("derive", __doc__)
+    parser.add_argument("run", metavar="RUN", help=f"The run folder of {spelled('train')}.")
+    parser.add_argument(
+        "--method", choices=get_args(Method), default="argmax", help="How operations are chosen; default: %(default)s."
+    )
+    parser.add_argument(
+        "--among",
+        type=int,
+        metavar="N",
+        help=f"validation draws so many likely architectures; default: as in the run, or {AMONG}.",
+    )
     bound: dict[str, Any] = {"type": int, "metavar": "N"}
-    parser.add_argument("--max_parameters", "--max-parameters", help="of the network", **bound)
-    parser.add_argument("--max_flops", "--max-flops", help="of the network, for one image", **bound)
-    parser.add_argument("--out", metavar="FOLDER", help="folder to write; default: RUN/derived-METHOD")
-    parser.add_argument("--overwrite", action="store_true", help="replace what --out holds of a run or a derivation")
+    parser.add_argument("--max_parameters", help="The network has at most so many; default: as in the run.", **bound)
+    parser.add_argument("--max_flops", help="An image takes at most so many; default: as in the run.", **bound)
+    parser.add_argument("--out", metavar="FOLDER", help="The folder to write; default: RUN/derived-METHOD.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace what --out holds of a run or a derivation.")
     given = parser.parse_args(arguments)
     run = given_path(given.run)
     out = given_path(given.out or run / f"derived-{given.method}")
-    try:
-        if out.resolve() == run.resolve():
-            raise ValueError(f"--out {out} is the run itself, whose trained network would be lost: give another folder")
-        bounds = {"max_parameters": given.max_parameters, "max_flops": given.max_flops}
-        with run_folder.claimed(out):
-            if not given.overwrite:
-                run_folder.require_empty(out)
-            found = derive(run, given.method, among=given.among, **bounds)
-            _write(found, out)
-    except Exception as error:
-        what = str(error) if isinstance(error, ValueError) else refused(error)
-        if what is None:
-            raise
-        sys.stderr.write(f"error: {what}\n")
-        return 2
+    if out.resolve() == run.resolve():
+        raise ValueError(f"--out {out} is the run itself, whose trained network would be lost: give another folder")
+    bounds = {"max_parameters": given.max_parameters, "max_flops": given.max_flops}
+    with run_folder.claimed(out):
+        if not given.overwrite:
+            run_folder.require_empty(out)
+        found = derive(run, given.method, among=given.among, **bounds)
+        _write(found, out)
     print(f"operations: {', '.join(found.network.operations)}")
     print(f"{found.cost.parameters:,} parameters, {found.cost.flops:,} FLOPs an image")
     print(f"validation accuracy with the supernet's weights {found.valid_accuracy:.2%}; written to {out}")

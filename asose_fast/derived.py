@@ -15,6 +15,7 @@ from torch import Tensor
 from asose_fast import files
 from asose_fast.checkpoint import write_atomically, write_json
 from asose_fast.checkpoint_folder import holds_checkpoints
+from asose_fast.program import spelled
 from asose_fast.space.build import Supernet, build
 from asose_fast.space.genotype import Genotype
 
@@ -87,7 +88,7 @@ def _existing(path: Path) -> Path:
     if os.path.lexists(path):
         return path
     unfinished = holds_checkpoints(path.parent / "checkpoints")
-    command = f"python -m asose_fast.train --resume {shlex.quote(str(path.parent))}"
+    command = f"{spelled('train')} --resume {shlex.quote(str(path.parent))}"
     hint = f"; it has not ended: {command}" if unfinished else ""
     raise FileNotFoundError(f"{path.parent} holds no finished run: there is no {path.name}{hint}")
 

@@ -1,7 +1,7 @@
 """Tables of a Markdown file from a file of measurements: `python -m benchmarks.table [--check|--measure] [FILE...]`
 
 What stands between `<!-- table: NAME -->` and `<!-- /table -->` is replaced; NAME is one of machine, operators, steps
-and memory. Files are README.md and README.zh-CN.md unless named, in Chinese where the name ends in .zh-CN.md.
+and memory. Files are both READMEs and docs/performance.md unless named, in Chinese where the name ends in .zh-CN.md.
 Of each row the newest measurement on one processor counts: on that of the last measurement, or of `--cpu`.
 `--check` changes nothing and fails where a table is out of date. `--measure` measures the rows of all tables first, and
 appends them.
@@ -20,6 +20,7 @@ from benchmarks import record
 from benchmarks.record import Row
 
 ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "docs/performance.md")]
 RESULTS = ROOT / "benchmarks" / "results" / "cpu.jsonl"
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
@@ -280,7 +281,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.measure:
         measure(options.results)
-    files = options.files or [path for path in (ROOT / "README.md", ROOT / "README.zh-CN.md") if path.exists()]
+    files = options.files or [path for path in PAGES if path.exists()]
     results, outdated = Results(options.results, options.cpu), False
     for path in files:
         text = path.read_text()

@@ -7,6 +7,7 @@
 
 #include "always_inline.h"
 #include "dtype.h"
+#include "kernel.h"
 
 namespace asose {
 
@@ -34,7 +35,6 @@ struct LineConv {
   int64_t kernel, stride;  // along the axis; kernel is odd
   bool vertical;           // k x 1
   bool relu;
-  int threads;
 
   ASOSE_INLINE int64_t pad() const { return kernel / 2; }
   ASOSE_INLINE int64_t strided(int64_t size) const { return (size - 1) / stride + 1; }
@@ -67,6 +67,9 @@ struct LineConvBackward {
   void* grad_weight;  // like weight
   void* scratch;
 };
+
+ASOSE_KERNEL(line_conv_forward, LineConvForward);
+ASOSE_KERNEL(line_conv_backward, LineConvBackward);
 
 // Unnamed: every instruction set has its own copy.
 namespace {

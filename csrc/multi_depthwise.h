@@ -7,6 +7,7 @@
 
 #include "always_inline.h"
 #include "dtype.h"
+#include "kernel.h"
 
 namespace asose {
 
@@ -27,7 +28,6 @@ struct MultiDepthwise {
   // where affine, the scale of every input and the shift of every input.
   const void* params;
   void* scratch;  // [threads, DepthwiseTiling::scratch_bytes], 64-byte aligned
-  int threads;
 
   // Along an axis with `size` pixels: how many taps of a branch to either side of the middle one
   // are computed with. Taps that are farther away than the image is long meet no pixel of it.
@@ -66,6 +66,18 @@ struct MultiDepthwiseBackward {
   void* partials;     // [slices, rows, channels]; unused where neither is wanted
   void* grad_params;  // like params; rows that are not wanted become 0
 };
+
+// What a call needs besides its tensors, by the shape alone, so that sums depend on nothing else.
+struct DepthwiseWorkspace {
+  int64_t slices;         // of MultiDepthwiseBackward::partials
+  int64_t scratch_bytes;  // of each thread of a CPU; CUDA needs none
+};
+namespace cuda {
+DepthwiseWorkspace multi_depthwise_workspace(const MultiDepthwise& op);
+}
+
+ASOSE_KERNEL(multi_depthwise_forward, MultiDepthwiseForward);
+ASOSE_KERNEL(multi_depthwise_backward, MultiDepthwiseBackward);
 
 // Unnamed: every instruction set has its own copy.
 namespace {
@@ -120,5 +132,16 @@ struct DepthwiseTiling {
 };
 
 }  // namespace
+
+namespace cpu {
+namespace {
+
+inline DepthwiseWorkspace multi_depthwise_workspace(const MultiDepthwise& op) {
+  const DepthwiseTiling tiling(op);
+  return {tiling.slices, tiling.scratch_bytes};
+}
+
+}  // namespace
+}  // namespace cpu
 
 }  // namespace asose

@@ -5,6 +5,7 @@
 
 #include "always_inline.h"
 #include "dtype.h"
+#include "kernel.h"
 
 namespace asose {
 
@@ -13,7 +14,6 @@ struct PoolPair {
   int64_t images, channels, height, width;  // of x; all tensors are dense channels_last
   int64_t stride;                           // 1 or 2
   const void* x;                            // null in backward without grad_max
-  int threads;
 
   ASOSE_INLINE int64_t out_height() const { return (height - 1) / stride + 1; }
   ASOSE_INLINE int64_t out_width() const { return (width - 1) / stride + 1; }
@@ -38,6 +38,9 @@ struct PoolPairBackward {
   void* grad_x;
   void* scratch;  // [threads, pool_pair_scratch_bytes(op)], 64-byte aligned
 };
+
+ASOSE_KERNEL(pool_pair_forward, PoolPairForward);
+ASOSE_KERNEL(pool_pair_backward, PoolPairBackward);
 
 // Unnamed: every instruction set has its own copy.
 namespace {

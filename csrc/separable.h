@@ -43,6 +43,9 @@ struct SeparableBackward {
   void* grad_pointwise;      // [branches, channels, padded_channels]; output channel, input channel
 };
 
+ASOSE_KERNEL(separable_forward, SeparableForward);
+ASOSE_KERNEL(separable_backward, SeparableBackward);
+
 // Unnamed: every instruction set has its own copy.
 namespace {
 

@@ -20,7 +20,7 @@ wheel=$(ls "$dist"/asose_fast-*.whl)
 ls -l "$sdist" "$wheel"
 
 tar -tzf "$sdist" >"$work/sources"
-for file in CMakeLists.txt setup.py pyproject.toml csrc/bindings.cpp csrc/cpu/mixed_sum.cpp csrc/cuda/mixed_sum.cu \
+for file in CMakeLists.txt setup.py pyproject.toml csrc/bindings/module.cpp csrc/cpu/mixed_sum.cpp csrc/cuda/mixed_sum.cu \
   asose_fast/report/templates; do
   grep -q "^[^/]*/$file" "$work/sources" || { echo "the source distribution lacks $file"; exit 1; }
 done

@@ -1,4 +1,4 @@
-"""Keeps the report of a run up to date while it runs."""
+"""An observer keeps the report of a run up to date while it runs."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from asose_fast.search.trainer import Record, Trainer
 
 EVERY = 10.0
-"""Seconds between two writes, at least."""
+"""At least so many seconds lie between two writes."""
 SHARE = 0.02
-"""Of a run's time, at most, that goes into its report."""
+"""At most this share of a run's time goes into its report."""
 PATIENCE = 10.0
-"""How many times as long as the last report took to follow the next may take; a run of which none comes was killed."""
+"""The next report may take so many times as long to follow as the last one took. A run of which none comes was
+killed."""
 
 
 class ReportObserver(Observer):

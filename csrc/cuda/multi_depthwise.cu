@@ -10,7 +10,6 @@
 #include "depthwise_plane.cuh"
 #include "element.cuh"
 #include "kernel_launch.cuh"
-#include "launch.h"
 
 namespace asose::cuda {
 namespace {
@@ -530,9 +529,9 @@ void backward_weights(Convolution op, int64_t slices, int64_t rows, Acc<T>* part
 
 }  // namespace
 
-int64_t multi_depthwise_slices(const MultiDepthwise& op) {
+DepthwiseWorkspace multi_depthwise_workspace(const MultiDepthwise& op) {
   const int64_t tiles = op.images * ceil_div(op.height, kTileRows) * ceil_div(op.width, kStrip);
-  return std::clamp<int64_t>(tiles, 1, kMaxSlices);
+  return {std::clamp<int64_t>(tiles, 1, kMaxSlices), 0};
 }
 
 void multi_depthwise_forward(const MultiDepthwiseForward& args, Stream stream) {
@@ -550,7 +549,7 @@ void multi_depthwise_backward(const MultiDepthwiseBackward& args, Stream stream)
   bool need_x = args.need_affine;
   for (int b = 0; b < op.branches; ++b) op.branch[b].output = const_cast<void*>(args.grad[b]);
   for (int i = 0; i < op.inputs; ++i) need_x |= (op.grad_x[i] = args.grad_x[i]) != nullptr;
-  const int64_t slices = multi_depthwise_slices(args.op), rows = args.op.rows();
+  const int64_t slices = multi_depthwise_workspace(args.op).slices, rows = args.op.rows();
   with_element(args.op.dtype, [&](auto zero) {
     using T = decltype(zero);
     Acc<T>* const partials = static_cast<Acc<T>*>(args.partials);

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../lanes.h"
+#include "../lane_grid.h"
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
