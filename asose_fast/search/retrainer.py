@@ -26,7 +26,7 @@ from asose_fast.search.one_value import require_more
 from asose_fast.search.optimizers import load_named_state, named_state, weight_optimizer
 from asose_fast.search.precision import Precision, computing
 from asose_fast.space.auxiliary import Auxiliary
-from asose_fast.space.build import Spec, Supernet, build
+from asose_fast.space.build import ImageNetwork, Spec, build
 
 Record = dict[str, Any]
 
@@ -91,7 +91,7 @@ class Retrainer:
         torch.manual_seed(config.seed)
         self.config, self.data, self.device = config, data, device
         network = build(spec.scaled(config.channels))
-        self.network: Supernet = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network: ImageNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.auxiliary = Auxiliary(self.network).to(device) if config.auxiliary else None
         trained = nn.ModuleList([self.network, *([self.auxiliary] if self.auxiliary else [])])
         optimizer_config = OptimizerConfig(
