@@ -1,22 +1,20 @@
 """Fast, correct differentiable architecture search (ASO-SE) for PyTorch."""
 
+import importlib
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
 try:
     __version__ = version("asose_fast")
 except PackageNotFoundError:
     __version__ = "0+source"
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from asose_fast import ops
-from asose_fast.config import Config
-from asose_fast.derived import load
-from asose_fast.space import MixedOp
-
 if TYPE_CHECKING:
+    from asose_fast import ops
+    from asose_fast.config import Config
+    from asose_fast.derived import load
     from asose_fast.search import Observer, PhaseSpec, Searcher, SearchPackage, SearchResult
+    from asose_fast.space import MixedOp
 
     search: SearchPackage
 
@@ -33,10 +31,19 @@ __all__ = [
     "search",
 ]
 
+_HOMES = {"Config": "config", "MixedOp": "space", "load": "derived"} | dict.fromkeys(
+    ("Observer", "PhaseSpec", "SearchResult", "Searcher"), "search"
+)
+"""The module of each name that is no module itself."""
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
 
 def __getattr__(name: str) -> Any:
-    """The search is imported when it is asked for: a derived network needs none of it."""
+    """What is asked for is imported then: `asose-fast --help` needs no torch, and a derived network no search."""
     if name not in __all__:
         raise AttributeError(f"module 'asose_fast' has no attribute {name!r}")
-    package = importlib.import_module("asose_fast.search")
-    return package if name == "search" else getattr(package, name)
+    home = importlib.import_module(f"asose_fast.{_HOMES.get(name, name)}")
+    return getattr(home, name) if name in _HOMES else home

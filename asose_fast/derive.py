@@ -1,12 +1,11 @@
-"""`python -m asose_fast.derive RUN`: chooses a network from the supernet of a run, anew and in other ways.
+"""Chooses a network from the supernet of a run, anew and in other ways.
 
 The supernet is that of the end of the search, `checkpoints/supernet.pt`, or, of a run that has not come so far, that
-of its newest checkpoint. The network has the supernet's weights; `python -m asose_fast.retrain` trains from scratch.
+of its newest checkpoint. The network has the supernet's weights; `retrain` trains from scratch.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import os
 import sys
@@ -21,20 +20,19 @@ from torch import Tensor
 from asose_fast import checkpoint, resume, run_folder
 from asose_fast.bounds import MOST_COST, Bounds, check_value
 from asose_fast.checkpoint import CheckpointError, write_atomically
+from asose_fast.command import Parser, command, warn
 from asose_fast.config import Config
 from asose_fast.data import Data, load_data
 from asose_fast.derived import save
-from asose_fast.machine import refused
 from asose_fast.paths import given_path
+from asose_fast.program import spelled
 from asose_fast.resume import Resumable
-from asose_fast.search import Trainer
 from asose_fast.search.budget import BudgetKeeper
-from asose_fast.search.evaluate import accuracy
 from asose_fast.search.perturbation import losses_without
-from asose_fast.space.build import Supernet
+from asose_fast.search.state import SearchState
+from asose_fast.search.task import ImageTask
+from asose_fast.space.build import ImageNetwork, of_images
 from asose_fast.space.cost import Cost, cost_of
-from asose_fast.terminal import unfailing_streams
-from asose_fast.train import warn
 
 Method = Literal["argmax", "perturbation", "validation"]
 AMONG = 32
@@ -44,7 +42,7 @@ AMONG = 32
 class Derived(NamedTuple):
     """What was chosen, and what it is worth before any further training."""
 
-    network: Supernet
+    network: ImageNetwork
     cost: Cost
     valid_accuracy: float
     data: Data
@@ -68,7 +66,7 @@ def derive(
         method: `argmax`: s is the logarithm of the architecture's probability; `perturbation`: the validation accuracy
             that the supernet loses without the candidate (`none` excepted; `perturbation.losses_without`);
             `validation`: of the argmax and architectures drawn by their probability the one of the best validation
-            accuracy (`Trainer.final_path`).
+            accuracy (`SearchState.final_path`).
         among: how many are drawn; None: `derive_among` of the run, or 32 where that is 0.
         max_parameters: of the network; None: as the run was configured.
         max_flops: likewise.
@@ -86,25 +84,25 @@ def derive(
     resumable = _supernet(Path(run))
     config, place = resumable.config, torch.device(device)
     data = load_data(config, config.batch_size, config.seed, place)
-    trainer = Trainer(config, data, place, Path(run))
-    resumable.restore(trainer, lambda _: None)  # what may make a run differ in rounding does not matter here
+    state = SearchState(ImageTask(config, data, place))
+    resumable.restore(state, lambda _: None)  # what may make a run differ in rounding does not matter here
     bounds = {"derive_max_parameters": max_parameters, "derive_max_flops": max_flops}
     given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
     config = dataclasses.replace(config, **given)
     told = (_name("max_parameters", max_parameters), _name("max_flops", max_flops))
-    trainer.budget = keeper = BudgetKeeper(config, data.image_size, told)
-    path = trainer.best_path()  # a budget that cannot be kept is refused before the long part
+    keeper = BudgetKeeper(config, data.image_size, told)
+    path = state.best_path(keeper)  # a budget that cannot be kept is refused before the long part
     if method == "validation":
-        path = trainer.final_path(among or config.derive_among or AMONG)
+        path = state.final_path(among or config.derive_among or AMONG, keeper)
     elif method == "perturbation":
-        scores = trainer.selector.logits().detach().softmax(1)
-        none = [k for k, name in enumerate(trainer.selector.candidates) if name == "none"]
-        scores = losses_without(scores, lambda weights: _mixture_accuracy(trainer, weights), config.seed, none)
-        path = keeper.choose(trainer.network, scores)
-    network = trainer.network.derive(path)
-    trainer.calibrate(network)
-    batches = data.valid.batches(0, shuffle=False, augment=False)
-    return Derived(network.eval(), cost_of(network.spec, data.image_size), accuracy(network, batches), data, config)
+        scores = state.selector.logits().detach().softmax(1)
+        none = [k for k, name in enumerate(state.selector.candidates) if name == "none"]
+        scores = losses_without(scores, lambda weights: _mixture_accuracy(state, weights), config.seed, none)
+        path = keeper.choose(state.network, scores)
+    network = of_images(state.network.derive(path))
+    state.calibrate(network)
+    cost = cost_of(network.spec, data.image_size)
+    return Derived(network.eval(), cost, state.valid_accuracy(network), data, config)
 
 
 def _name(option: str, given: int | None) -> str:
@@ -117,19 +115,19 @@ def _supernet(run: Path) -> Resumable:
     if os.path.lexists(kept):
         return resume.resumable(kept, checkpoint.load(kept))
     resumable = resume.read(run, warn)
-    progress = resumable.state.get("progress")
+    progress = resumable.saved.get("progress")
     if isinstance(progress, dict) and progress.get("phase") == "optimize":
         raise CheckpointError(f"{run} has no supernet any more: {kept} is missing, and the network is derived already")
     return resumable
 
 
 @torch.no_grad()
-def _mixture_accuracy(trainer: Trainer, weights: Tensor) -> float:
+def _mixture_accuracy(state: SearchState, weights: Tensor) -> float:
     """Validation accuracy of the soft mixture under the statistics of each batch."""
-    network = trainer.network.train()
+    network = state.network.train()
     buffers = [buffer.clone() for buffer in network.buffers()]
     correct = images = 0
-    for x, y in trainer.data.valid.batches(0, shuffle=False, augment=False):
+    for x, y in state.data.valid.batches(0, shuffle=False, augment=False):
         correct += int((network(x, weights).argmax(1) == y).sum())
         images += len(y)
     for buffer, before in zip(network.buffers(), buffers, strict=True):
@@ -146,36 +144,36 @@ def _write(found: Derived, out: Path) -> None:
     save(out, found.network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
 
 
-@unfailing_streams()
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str]) -> int:
     """Derives, saves and prints. Returns the exit status: 0, or 2 after an error."""
-    parser = argparse.ArgumentParser(prog="python -m asose_fast.derive", description=__doc__)
-    parser.add_argument("run", metavar="RUN", help="run folder of python -m asose_fast.train")
-    parser.add_argument("--method", choices=get_args(Method), default="argmax", help="how operations are chosen")
-    parser.add_argument("--among", type=int, metavar="N", help="likely architectures that validation draws")
+    parser = Parser("derive", __doc__)
+    parser.add_argument("run", metavar="RUN", help=f"The run folder of {spelled('train')}.")
+    parser.add_argument(
+        "--method", choices=get_args(Method), default="argmax", help="How operations are chosen; default: %(default)s."
+    )
+    parser.add_argument(
+        "--among",
+        type=int,
+        metavar="N",
+        help=f"validation draws so many likely architectures; default: as in the run, or {AMONG}.",
+    )
     bound: dict[str, Any] = {"type": int, "metavar": "N"}
-    parser.add_argument("--max_parameters", "--max-parameters", help="of the network", **bound)
-    parser.add_argument("--max_flops", "--max-flops", help="of the network, for one image", **bound)
-    parser.add_argument("--out", metavar="FOLDER", help="folder to write; default: RUN/derived-METHOD")
-    parser.add_argument("--overwrite", action="store_true", help="replace what --out holds of a run or a derivation")
+    parser.add_argument("--max_parameters", help="The network has at most so many; default: as in the run.", **bound)
+    parser.add_argument("--max_flops", help="An image takes at most so many; default: as in the run.", **bound)
+    parser.add_argument("--out", metavar="FOLDER", help="The folder to write; default: RUN/derived-METHOD.")
+    parser.add_argument("--overwrite", action="store_true", help="Replace what --out holds of a run or a derivation.")
     given = parser.parse_args(arguments)
     run = given_path(given.run)
     out = given_path(given.out or run / f"derived-{given.method}")
-    try:
-        if out.resolve() == run.resolve():
-            raise ValueError(f"--out {out} is the run itself, whose trained network would be lost: give another folder")
-        bounds = {"max_parameters": given.max_parameters, "max_flops": given.max_flops}
-        with run_folder.claimed(out):
-            if not given.overwrite:
-                run_folder.require_empty(out)
-            found = derive(run, given.method, among=given.among, **bounds)
-            _write(found, out)
-    except Exception as error:
-        what = str(error) if isinstance(error, ValueError) else refused(error)
-        if what is None:
-            raise
-        sys.stderr.write(f"error: {what}\n")
-        return 2
+    if out.resolve() == run.resolve():
+        raise ValueError(f"--out {out} is the run itself, whose trained network would be lost: give another folder")
+    bounds = {"max_parameters": given.max_parameters, "max_flops": given.max_flops}
+    with run_folder.claimed(out):
+        if not given.overwrite:
+            run_folder.require_empty(out)
+        found = derive(run, given.method, among=given.among, **bounds)
+        _write(found, out)
     print(f"operations: {', '.join(found.network.operations)}")
     print(f"{found.cost.parameters:,} parameters, {found.cost.flops:,} FLOPs an image")
     print(f"validation accuracy with the supernet's weights {found.valid_accuracy:.2%}; written to {out}")

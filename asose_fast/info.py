@@ -1,10 +1,11 @@
-"""`python -m asose_fast.info [--json]`: what is available here, and why the rest is not."""
+"""Says what is available here, and why the rest is not."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import platform
+import sys
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -13,8 +14,9 @@ from rich.table import Table
 
 import asose_fast
 from asose_fast import _native
+from asose_fast.command import Parser, command
 from asose_fast.ops import registry
-from asose_fast.terminal import make_console, unfailing_streams
+from asose_fast.terminal import make_console
 
 _PACKAGES = ("torch", "torchvision", "triton", "numpy")
 
@@ -65,15 +67,16 @@ def _missing(op: str, name: str, devices: list[str]) -> str | None:
     return registry.why_not(op, name, own)
 
 
-@unfailing_streams()
-def main() -> None:
-    """Prints `collect()` as text or, with --json, as JSON."""
-    parser = argparse.ArgumentParser(prog="python -m asose_fast.info", description=__doc__)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+@command
+def main(arguments: Sequence[str]) -> int:
+    """Prints `collect()` as text or, with --json, as JSON. Returns the exit status: 0, or 2 after an error."""
+    parser = Parser("info", __doc__)
+    parser.add_argument("--json", action="store_true", help="Print JSON.")
+    given = parser.parse_args(arguments)
     found = collect()
-    if parser.parse_args().json:
+    if given.json:
         print(json.dumps(found, indent=2))
-        return
+        return 0
     console = make_console()
     versions = "  ".join(f"{name} {number or '(not installed)'}" for name, number in found["versions"].items())
     console.print(versions, soft_wrap=True)
@@ -88,7 +91,8 @@ def main() -> None:
             rule = found["rules"][op].get(name)
             table.add_row(op, name, f"{status}. {rule}" if rule else status)
     console.print(table)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""`python -m asose_fast.retrain GENOTYPE`: trains a derived architecture from scratch.
+"""Trains a derived architecture from scratch.
 
 GENOTYPE is a run folder, its `genotype.json`, or an architecture of cells in the text format of DARTS or
 NAS-Bench-201, as it is or in a file. The images are those of the run unless options say otherwise. Killed
@@ -18,15 +18,15 @@ from typing import Any
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, set_parsing_settings
 from rich.console import Console
 
 from asose_fast import checkpoint_folder, derived, files, run_folder
 from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
-from asose_fast.config_file import ConfigFile
+from asose_fast.command import command, warn
 from asose_fast.data import Data, load_data
 from asose_fast.data.config import DataConfig
 from asose_fast.machine import refused
+from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
 from asose_fast.search.device import device_named
 from asose_fast.search.processes import started
@@ -34,54 +34,48 @@ from asose_fast.search.retrainer import Record, RetrainConfig, Retrainer
 from asose_fast.space.build import Spec
 from asose_fast.space.cells.genotype import from_text, is_text
 from asose_fast.space.cells.spec import Kind
-from asose_fast.terminal import make_console, unfailing_streams
-from asose_fast.train import EXIT_ERROR, normalized, warn
+from asose_fast.terminal import make_console
 
 EVALUATION: dict[Kind, tuple[int, int]] = {"darts": (36, 20), "nasbench201": (16, 5)}
 """Channels and cells of the networks that published architectures are trained in."""
 
 
-@unfailing_streams()
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str]) -> int:
     """Trains or goes on training. Returns the exit status: 0, or 2 after an error."""
-    try:
-        words, parser = normalized(sys.argv[1:] if arguments is None else arguments), _parser()
-        folder, architecture = _architecture(parser.parse_args(words).genotype)
-        parser.set_defaults(_data_settings(folder))
-        settings = parser.parse_args(words)
-        if not settings.dataset:
-            raise ValueError(f"there is no {folder}/config.yaml that says which images it is of: give --dataset")
-        config = RetrainConfig(**{field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)})
-        name = f"retrain-{time.strftime('%Y%m%d-%H%M%S')}"
-        new = (folder or Path("runs")) / name
-        with run_folder.claimed(given_path(settings.out or new), new=settings.out is None) as out:
-            _check_out(out, folder, settings.overwrite)
-            _run(config, architecture, out, make_console(), settings.overwrite)
-    except Exception as error:
-        what = str(error) if isinstance(error, ValueError) else refused(error)
-        if what is None:
-            raise
-        sys.stderr.write(f"error: {what}\n")
-        return EXIT_ERROR
+    options = parser()
+    words = options.words(arguments)
+    folder, architecture = _architecture(options.parse_args(words).genotype)
+    options.set_defaults(_data_settings(folder))
+    settings = options.parse_args(words)
+    if not settings.dataset:
+        raise ValueError(f"there is no {folder}/config.yaml that says which images it is of: give --dataset")
+    config = RetrainConfig(**{field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)})
+    name = f"retrain-{time.strftime('%Y%m%d-%H%M%S')}"
+    new = (folder or Path("runs")) / name
+    with run_folder.claimed(given_path(settings.out or new), new=settings.out is None) as out:
+        _check_out(out, folder, settings.overwrite)
+        _run(config, architecture, out, make_console(), settings.overwrite)
     return 0
 
 
-def _parser() -> ArgumentParser:
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(prog="python -m asose_fast.retrain", description=__doc__)
-    parser.add_argument(
-        "genotype", metavar="GENOTYPE", help="run folder, its genotype.json, or the text of a genotype of cells"
+def parser() -> SettingsParser:
+    """The options of the training, with those of its images."""
+    options = SettingsParser("retrain", __doc__, "GENOTYPE")
+    options.add_argument(
+        "genotype", metavar="GENOTYPE", help="A run folder, its genotype.json, or the text of a genotype of cells."
     )
-    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
-    parser.add_argument("--out", type=str | None, help="folder to write; default: RUN/retrain-TIME")
-    parser.add_argument(
+    options.add_argument(
+        "--out", type=str | None, metavar="FOLDER", help="The folder to write; default: RUN/retrain-TIME."
+    )
+    options.add_argument(
         "--overwrite",
         type=bool,
         default=False,
-        help="begin anew though --out is not empty, and replace what a run or a training has left there",
+        help="Begin anew though --out is not empty, and replace what a run or a training has left there.",
     )
-    parser.add_class_arguments(RetrainConfig, as_group=False)
-    return parser
+    options.add_settings(RetrainConfig)
+    return options
 
 
 def _architecture(word: str) -> tuple[Path | None, Spec | str]:

@@ -1,110 +1,85 @@
-"""`python -m asose_fast.train`: search, grow, derive and train a network on images.
+"""Searches, grows, derives and trains a network on images.
 
-Every field of `asose_fast.config.Config` is an option; `--print_config` prints them all as YAML.
-
-Several processes: `torchrun --nproc_per_node N -m asose_fast.train ...`.
+Every setting is an option. `torchrun` starts it in several processes, which share the work.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
-import re
 import shlex
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import Any, get_args
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+from jsonargparse import Namespace
 from rich.console import Console
 
 from asose_fast import checkpoint_folder, resume, run_folder
 from asose_fast.checkpoint import CheckpointError, write_atomically
+from asose_fast.command import EXIT_BREACH, command, failed, reason, warn
 from asose_fast.config import Config
-from asose_fast.config_file import ConfigFile
 from asose_fast.data import load_data
+from asose_fast.data.config import FOLDER
 from asose_fast.machine import refused
 from asose_fast.observers import ConsoleObserver, MetricsObserver, health_table, tensorboard
+from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
+from asose_fast.program import spelled
 from asose_fast.report.observer import ReportObserver
 from asose_fast.result import write_result
 from asose_fast.resume import Resumable
 from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
 from asose_fast.search.device import device_named
 from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, digest, together
+from asose_fast.search.state import SearchState
+from asose_fast.search.task import ImageTask
 from asose_fast.stopping import stopping_on_signals
-from asose_fast.terminal import ConsoleMode, make_console, unfailing_streams
+from asose_fast.terminal import ConsoleMode, make_console
 
-EXIT_ERROR, EXIT_BREACH = 2, 3
-
-
-class _Parser(ArgumentParser):
-    """Names the nearest right option or choice in the error about an unknown one."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        unknown = re.search(r"unrecognized arguments: --([\w.]+)|Option '([\w.]+)' is not accepted", message)
-        choice = re.search(r"Literal\[(.*)\]\. Got value: (\S+)", message)
-        near: list[str] = []
-        if unknown:
-            known = [option.lstrip("-") for option in self._option_string_actions]
-            near = difflib.get_close_matches(unknown[1] or unknown[2], known, n=1)
-        elif choice:
-            near = difflib.get_close_matches(choice[2], re.findall(r"'(.*?)'", choice[1]), n=1)
-        message = message.rstrip() + (f": did you mean {near[0]!r}?" if near else "")
-        sys.stderr.write(f"error: {message}\n")
-        sys.exit(EXIT_ERROR)
+OWN_IMAGES = """Searches a network on a folder of your own images. PHOTOS holds train/<class>/, test/<class>/ and maybe
+valid/<class>/, or <class>/ alone, of which 20 % become the test split. What follows is as in train."""
 
 
-def _parser() -> ArgumentParser:
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = _Parser(prog="python -m asose_fast.train", description=__doc__)
-    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the options below")
-    parser.add_argument("--out", type=str | None, help="run folder to make; default: runs/<dataset>-<time>")
-    parser.add_argument("--resume", type=str | None, help="run folder to go on with, under the settings it has")
-    parser.add_argument(
+def parser(command: str = "train", description: str | None = __doc__, argument: str = "") -> SettingsParser:
+    """The options of a run, as those of `command`."""
+    options = SettingsParser(command, description, argument)
+    options.add_argument(
+        "--out", type=str | None, metavar="FOLDER", help="The run folder to make; default: runs/<dataset>-<time>."
+    )
+    options.add_argument(
+        "--resume",
+        type=str | None,
+        metavar="RUN",
+        help="The run folder to go on with, under the settings it has; by default a run is begun.",
+    )
+    rest = options.add_argument_group("command", "How a run begins, and what is printed.")
+    rest.add_argument(
         "--resume_if_there",
         type=bool,
         default=False,
-        help="go on with the run that --out holds, which must have these settings; where there is none, begin it",
+        help="Go on with the run that --out holds, which must have these settings; where there is none, begin it.",
     )
-    parser.add_argument(
+    rest.add_argument(
         "--overwrite",
         type=bool,
         default=False,
-        help="begin the run though --out is not empty, and replace what a run has left there",
+        help="Begin the run though --out is not empty, and replace what a run has left there.",
     )
-    parser.add_argument(
+    rest.add_argument(
         "--console",
         type=ConsoleMode,
         default="auto",
         help="auto: colours and a progress bar on a terminal; plain (or --plain): neither; quiet (or --quiet): only "
-        "errors and warnings",
+        "errors and warnings.",
     )
-    parser.add_class_arguments(Config, as_group=False)
-    return parser
-
-
-_SWITCHES = {f"--{field.name}" for field in dataclasses.fields(Config) if field.type in (bool, "bool")}
-_SWITCHES |= {"--resume_if_there", "--overwrite"}
-
-
-def normalized(words: Sequence[str]) -> list[str]:
-    """--some-option=value as --some_option=value, and a bare --switch as --switch=true."""
-    result = []
-    for word, following in zip(words, [*words, "--"][1:], strict=True):
-        if word.startswith("--"):
-            name, equals, value = word.partition("=")
-            word = "--" + name[2:].replace("-", "_") + equals + value
-            if word in _SWITCHES and following.startswith("--"):
-                word += "=true"
-        result.append(word)
-    return result
+    options.add_settings(Config)
+    return options
 
 
 def _with_console(words: Sequence[str]) -> list[str]:
@@ -120,13 +95,33 @@ def _with_console(words: Sequence[str]) -> list[str]:
     return result
 
 
-@unfailing_streams()
-def main(arguments: Sequence[str] | None = None) -> int:
+@command
+def main(arguments: Sequence[str]) -> int:
     """Runs or resumes a search. Returns the exit status: 0, 2 (error), 3 (--strict breach), 128 + signal."""
-    words = _with_console(normalized(sys.argv[1:] if arguments is None else arguments))
+    options = parser()
+    words = _with_console(options.words(arguments))
+    return _lead(options.parse_args(words), words)
+
+
+@command
+def search(arguments: Sequence[str]) -> int:
+    """`main` with a folder of images, the first argument, as its data set."""
+    options = parser("search", OWN_IMAGES, "PHOTOS")
+    options.hide("--dataset", "--data_root", "--resume")
+    words = _with_console(options.words(arguments))
+    if any(word.partition("=")[0] == "--dataset" for word in words):
+        options.error("the data set is PHOTOS: leave --dataset out")
+    if words and not words[0].startswith("-"):
+        words = [*words[1:], f"--dataset={FOLDER}:{Path(words[0])}"]  # last, for it holds whatever --config says
+    elif not {"-h", "--help"} & set(words):
+        options.error("the first argument must be PHOTOS, a folder of images")
+    return _lead(options.parse_args(words), words)
+
+
+def _lead(settings: Namespace, words: Sequence[str]) -> int:
+    """From the options of this process, and their words, to the exit status of all."""
     speaker, checkpoints = "", None
     try:
-        settings = _parser().parse_args(words)
         with together() as processes, ExitStack() as held:
             if processes.count > 1:
                 speaker = f"process {processes.rank} of {processes.count}: "
@@ -143,15 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             processes.wait()  # torchrun ends the others when the first has ended
             return status
     except SearchDivergedError as error:
-        sys.stderr.write(f"error: {speaker}{error}{_kept(checkpoints)}\n")
+        return failed(f"{speaker}{error}{_kept(checkpoints)}")
     except (ProcessLostError, ProcessesDifferError) as error:
-        sys.stderr.write(f"error: {error}{_kept(checkpoints)}\n")
+        return failed(f"{error}{_kept(checkpoints)}")
     except Exception as error:
-        what = str(error) if isinstance(error, ValueError) else refused(error)
-        if what is None:
+        if (what := reason(error)) is None:
             raise
-        sys.stderr.write(f"error: {speaker}{what}\n")
-    return EXIT_ERROR
+        return failed(f"{speaker}{what}")
 
 
 def _kept(checkpoints: Path | None) -> str:
@@ -160,14 +153,9 @@ def _kept(checkpoints: Path | None) -> str:
     return f". The last good checkpoint is kept in {checkpoints}"
 
 
-def warn(message: str) -> None:
-    """Says what does not end the run."""
-    sys.stderr.write(f"warning: {message}\n")
-
-
 def _command_to_resume(folder: Path, processes: Processes) -> str:
-    command = "python" if processes.count == 1 else f"torchrun --nproc_per_node {processes.local_count}"
-    return f"{command} -m asose_fast.train --resume {shlex.quote(str(folder))}"
+    command = spelled("train", processes.local_count if processes.count > 1 else None)
+    return f"{command} --resume {shlex.quote(str(folder))}"
 
 
 def _begin(settings: Namespace, words: Sequence[str], held: ExitStack) -> tuple[Path, Config, Resumable | None]:
@@ -232,19 +220,20 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")
     report = ReportObserver(folder, warn)
     observers: list[Observer] = [screen, metrics, report] if processes.first else []
-    trainer = Trainer(config, data, device, folder, observers, processes)
+    state = SearchState(ImageTask(config, data, device), processes)
+    trainer = Trainer(state, folder, observers)
     if resumable is not None:
-        resumable.restore(trainer, warn if processes.first else lambda _: None)
-        done = f"{trainer.progress.epoch} of {trainer.epochs} epochs"
-        console.print(f"resuming {folder} after {done} and {trainer.progress.step} steps", soft_wrap=True)
+        resumable.restore(state, warn if processes.first else lambda _: None)
+        done = f"{state.progress.epoch} of {state.epochs} epochs"
+        console.print(f"resuming {folder} after {done} and {state.progress.step} steps", soft_wrap=True)
     else:
         processes.from_first(lambda: _clear(folder))
         trainer.save("last")  # from here on the run can be resumed, whenever it ends
         console.print(f"run folder: {folder}", soft_wrap=True)
-        for message in trainer.shortcomings() if processes.first else ():
+        for message in state.shortcomings() if processes.first else ():
             warn(message)
     processes.from_first(lambda: _write_settings(config, folder))
-    processes.from_first(lambda: metrics.restore(trainer.history))
+    processes.from_first(lambda: metrics.restore(state.history))
     several = f"{processes.count} processes of " if processes.count > 1 else ""
     console.print(
         f"{config.dataset}: {len(data.train)} training, {len(data.valid)} validation, {len(data.test)} test images of "
@@ -253,11 +242,11 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     )
     try:
         if processes.first:
-            trainer.observers += tensorboard(folder / "tensorboard", trainer.progress.epoch, warn)
-        with report.to_the_end(trainer) if processes.first else nullcontext():
-            with stopping_on_signals(trainer.stop, _command_to_resume(folder, processes)), closing(screen):
+            trainer.observers += tensorboard(folder / "tensorboard", state.progress.epoch, warn)
+        with report.to_the_end(state) if processes.first else nullcontext():
+            with stopping_on_signals(state.stop, _command_to_resume(folder, processes)), closing(screen):
                 trainer.run()
-            summary = write_result(trainer, folder)
+            summary = write_result(state, data, folder)
     except Exception as error:
         if (what := refused(error)) is None:
             raise
@@ -273,7 +262,7 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     breached = [item["name"] for item in summary["health"] if not item["ok"]]
     if config.strict and breached:
         if processes.first:
-            sys.stderr.write(f"error: --strict: out of bounds at the end of the search: {', '.join(breached)}\n")
+            failed(f"--strict: out of bounds at the end of the search: {', '.join(breached)}")
         return EXIT_BREACH
     return 0
 

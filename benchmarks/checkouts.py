@@ -44,50 +44,41 @@ class Plant(NamedTuple):
 
 
 SHARES = {
-    "mixed_sum": "std::copy_n(args.space.sizes, args.space.dims, sizes); sizes[0] = share(sizes[0]); "
-    "part.space.sizes = sizes;",
+    "mixed_sum": "int64_t sizes[kMaxDims]; std::copy_n(args.space.sizes, args.space.dims, sizes); "
+    "sizes[0] = share(sizes[0]); part.space.sizes = sizes;",
     "multi_depthwise": "part.op.images = share(args.op.images);",
     "pool_pair": "part.op.images = share(args.op.images);",
     "separable": "part.op.depthwise.images = share(args.op.depthwise.images);",
 }
 """By operator, what makes `part`, a copy of `args`, a share of its work. The kernel then overwrites what it wrote."""
-PLANTED = """
+PLANTED = """#include <algorithm>
+#include <cmath>
+#include "../{op}.h"
+#include "device.h"
+namespace asose {{
 namespace {{
-Kernels original;
-int64_t share(int64_t all) {{ return std::max<int64_t>(1, std::llround({share} * static_cast<double>(all))); }}
-template <typename Args>
-void repeat(void (*kernel)(const Args&), const Args& args) {{
-  Args part = args;
-  [[maybe_unused]] int64_t sizes[kMaxDims];
-  {change}
-  kernel(part);
-  kernel(args);
+inline int64_t share(int64_t all) {{
+  return std::max<int64_t>(1, std::llround({share} * static_cast<double>(all)));
 }}
-Kernels planted(const Kernels& table) {{
-  original = table;
-  Kernels slow = table;
-  slow.{op}_forward = [](const {name}Forward& args) {{ repeat(original.{op}_forward, args); }};
-  slow.{op}_backward = [](const {name}Backward& args) {{ repeat(original.{op}_backward, args); }};
-  return slow;
+template <class Args>
+void run_slowly(void (*kernel)(const Args&, int), const Args& args, int threads) {{
+  Args part = args;
+  {change}
+  cpu::run_unlocked(kernel, part, threads);
+  cpu::run_unlocked(kernel, args, threads);
 }}
 }}  // namespace
-
-const Kernels& kernels() {{
-  static const Kernels chosen = planted(choose());
+}}  // namespace asose
 """
-CHOICE = """
-const Kernels& kernels() {
-  static const Kernels& chosen = choose();
-"""
+CALL = "device::run_unlocked("
 
 
 def planted(source: str, plant: Plant) -> str:
-    """csrc/cpu/dispatch.cpp with the slowdown. Raises ValueError where it does not choose kernels as it used to."""
-    if source.count(CHOICE) != 1:
-        raise ValueError(f"csrc/cpu/dispatch.cpp is not what benchmarks/checkouts.py expects: no{CHOICE}")
-    name = "".join(word.capitalize() for word in plant.op.split("_"))
-    text = PLANTED.format(op=plant.op, name=name, share=plant.factor - 1, change=SHARES[plant.op])
-    return "#include <algorithm>\n#include <cmath>\n" + source.replace(CHOICE, text)
+    """csrc/bindings/<op>.cpp with the slowdown. Raises ValueError where it does not run the kernels as it used to."""
+    if source.count(CALL) != 2:
+        raise ValueError(f"csrc/bindings/{plant.op}.cpp is not what benchmarks/checkouts.py expects: two of {CALL}")
+    slow = PLANTED.format(op=plant.op, share=plant.factor - 1, change=SHARES[plant.op])
+    return slow + source.replace(CALL, "run_slowly(")
 
 
 @contextlib.contextmanager
@@ -104,8 +95,8 @@ def checkout(revision: str, plant: Plant | None = None) -> Iterator[Checkout]:
         subprocess.run(["git", "worktree", "add", "--quiet", "--detach", str(tree), commit], cwd=ROOT, check=True)
         try:
             if plant:
-                dispatch = tree / "csrc" / "cpu" / "dispatch.cpp"
-                dispatch.write_text(planted(dispatch.read_text(), plant))
+                bindings = tree / "csrc" / "bindings" / f"{plant.op}.cpp"
+                bindings.write_text(planted(bindings.read_text(), plant))
             yield Checkout(commit, [tree, _kernels(tree)])
         finally:
             subprocess.run(["git", "worktree", "remove", "--force", str(tree)], cwd=ROOT, check=True)

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "dtype.h"
+#include "kernel.h"
 
 namespace asose {
 
@@ -45,5 +46,8 @@ struct ArchWeightsBackward {
   double temperature;
   void* grad_logits;
 };
+
+ASOSE_KERNEL(arch_weights_forward, ArchWeightsForward);
+ASOSE_KERNEL(arch_weights_backward, ArchWeightsBackward);
 
 }  // namespace asose

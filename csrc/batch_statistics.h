@@ -4,7 +4,8 @@
 #include <cstdint>
 
 #include "dtype.h"
-#include "lanes.h"
+#include "kernel.h"
+#include "lane_grid.h"
 
 namespace asose {
 
@@ -16,7 +17,8 @@ struct BatchStatistics {
   double* partials;      // [LaneGrid(space, kSumRows).groups(), inputs, 2, channels]
   double* mean;          // [inputs, channels]
   double* var;           // [inputs, channels]
-  int threads;
 };
+
+ASOSE_KERNEL(batch_statistics, BatchStatistics);
 
 }  // namespace asose

@@ -7,11 +7,13 @@
 
 #include "always_inline.h"
 #include "dtype.h"
+#include "kernel.h"
 
 namespace asose {
 
-// A tensor as lines along the axis of the convolution: a lane is one line, a position one pixel of
-// it. In channels_last memory, lane j begins at j / group * group_pitch + j % group * pitch.
+// A tensor consists of lines along the axis of the convolution: a lane is one line, a position one
+// pixel of it. In channels_last memory, lane j begins at j / group * group_pitch + j % group *
+// pitch.
 struct Lines {
   int64_t lanes, length, channels;
   int64_t group, group_pitch, pitch, step;
@@ -34,7 +36,6 @@ struct LineConv {
   int64_t kernel, stride;  // along the axis; kernel is odd
   bool vertical;           // k x 1
   bool relu;
-  int threads;
 
   ASOSE_INLINE int64_t pad() const { return kernel / 2; }
   ASOSE_INLINE int64_t strided(int64_t size) const { return (size - 1) / stride + 1; }
@@ -68,7 +69,10 @@ struct LineConvBackward {
   void* scratch;
 };
 
-// Unnamed: every instruction set has its own copy.
+ASOSE_KERNEL(line_conv_forward, LineConvForward);
+ASOSE_KERNEL(line_conv_backward, LineConvBackward);
+
+// These are in an unnamed namespace, so that every instruction set has its own copy.
 namespace {
 
 // Channels lie in planes of 64 bytes a pixel, [plane][position][lane], and a tile is some lanes of
@@ -89,7 +93,7 @@ struct LineTiling {
 
   explicit LineTiling(const LineConv& op) {
     const Lines in = op.in(), out = op.out();
-    width = kPixelBytes / (op.dtype == DType::f64 ? 8 : 4);
+    width = kPixelBytes / accumulation_bytes(op.dtype);
     in_planes = ceil_div(op.in_channels, width);
     out_planes = ceil_div(op.out_channels, width);
     const int64_t planes = std::max(in_planes, out_planes);

@@ -5,7 +5,8 @@
 #include <cstdint>
 
 #include "dtype.h"
-#include "lanes.h"
+#include "kernel.h"
+#include "lane_grid.h"
 
 namespace asose {
 
@@ -27,7 +28,6 @@ struct MixedNormSumForward {
   FoldedNorms norms;
   void* tables;  // workspace, [2 * inputs + 1, channels]
   void* y;
-  int threads;
 };
 
 // sums[0] = sum g; sums[1 + k] = sum g rstd (z_k - mean), or sum g z_k where k >= count, or 0 where
@@ -46,7 +46,9 @@ struct MixedNormSumBackward {
   double* sums;         // [1 + inputs, channels]; null where it is not wanted
   void* tables;         // [inputs, 4, channels]: scale, center, slope, shift
   void* const* grad_z;  // null where it is not wanted
-  int threads;
 };
+
+ASOSE_KERNEL(mixed_norm_sum_forward, MixedNormSumForward);
+ASOSE_KERNEL(mixed_norm_sum_backward, MixedNormSumBackward);
 
 }  // namespace asose

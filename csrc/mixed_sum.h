@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "dtype.h"
+#include "kernel.h"
 
 namespace asose {
 
@@ -29,7 +30,6 @@ struct MixedSumForward {
   const Operand* x;
   const void* weights;  // [inputs], in the accumulation type of dtype
   Operand y;
-  int threads;  // of the CPU
 };
 
 struct MixedSumBackward {
@@ -40,12 +40,20 @@ struct MixedSumBackward {
   const void* weights;
   Operand grad;
   const Operand* grad_x;  // data is null where it is not wanted
-  double* partials;    // [mixed_sum_tasks(space), inputs], or null where grad_weights is not wanted
-  void* grad_weights;  // [inputs], in the accumulation type
-  int threads;         // of the CPU
+  double* partials;       // [mixed_sum_tasks(space), inputs]; null where grad_weights is not wanted
+  void* grad_weights;     // [inputs], in the accumulation type
 };
 
-// Unnamed: every instruction set has its own copy.
+// The rows of MixedSumBackward::partials depend on the shape alone, so that sums depend on nothing
+// else.
+namespace cuda {
+int64_t mixed_sum_tasks(const IterationSpace& space);
+}
+
+ASOSE_KERNEL(mixed_sum_forward, MixedSumForward);
+ASOSE_KERNEL(mixed_sum_backward, MixedSumBackward);
+
+// These are in an unnamed namespace, so that every instruction set has its own copy.
 namespace {
 
 // The CPU's work is cut into tasks by the shape alone, never by the thread count, so that sums do
@@ -72,5 +80,13 @@ struct TaskGrid {
 };
 
 }  // namespace
+
+namespace cpu {
+namespace {
+
+inline int64_t mixed_sum_tasks(const IterationSpace& space) { return TaskGrid(space).tasks(); }
+
+}  // namespace
+}  // namespace cpu
 
 }  // namespace asose

@@ -5,6 +5,7 @@
 
 #include "always_inline.h"
 #include "dtype.h"
+#include "kernel.h"
 
 namespace asose {
 
@@ -13,7 +14,6 @@ struct PoolPair {
   int64_t images, channels, height, width;  // of x; all tensors are dense channels_last
   int64_t stride;                           // 1 or 2
   const void* x;                            // null in backward without grad_max
-  int threads;
 
   ASOSE_INLINE int64_t out_height() const { return (height - 1) / stride + 1; }
   ASOSE_INLINE int64_t out_width() const { return (width - 1) / stride + 1; }
@@ -39,10 +39,13 @@ struct PoolPairBackward {
   void* scratch;  // [threads, pool_pair_scratch_bytes(op)], 64-byte aligned
 };
 
-// Unnamed: every instruction set has its own copy.
+ASOSE_KERNEL(pool_pair_forward, PoolPairForward);
+ASOSE_KERNEL(pool_pair_backward, PoolPairBackward);
+
+// These are in an unnamed namespace, so that every instruction set has its own copy.
 namespace {
 
-// Three rows of pixels with a margin of one, a 64-byte vector each.
+// It holds three rows of pixels with a margin of one, and a pixel is a vector of 64 bytes.
 inline int64_t pool_pair_scratch_bytes(const PoolPair& op) { return 3 * (op.width + 2) * 64; }
 
 }  // namespace

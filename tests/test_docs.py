@@ -43,7 +43,7 @@ def split(line):
     words = shlex.split(line, comments=True)
     while words and re.fullmatch(r"\w+=\S*", words[0]):
         words.pop(0)
-    return words
+    return ["python", "-m", "asose_fast", *words[1:]] if words[:1] == ["asose-fast"] else words
 
 
 @pytest.mark.parametrize("name", RUN)
@@ -73,7 +73,9 @@ def commands():
     for name, text in TEXT.items():
         blocks = [block for language, block in BLOCK.findall(text) if language == "console"]
         lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
-        inline = re.findall(r"`((?:python -m|torchrun|pytest|make|pip) [^`]+)`", re.sub(r"(?s)```.*?```", "", text))
+        inline = re.findall(
+            r"`((?:asose-fast|python -m|torchrun|pytest|make|pip) [^`]+)`", re.sub(r"(?s)```.*?```", "", text)
+        )
         for line in dict.fromkeys([*lines, *(" ".join(code.split()) for code in inline)]):
             for part in line.partition("|")[0].split("&&"):
                 if words := split(part):

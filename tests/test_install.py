@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers import ROOT, python
+from tests.helpers import INSTRUCTION_SETS, ROOT, python, skip_without
 
 RUN = """
 import torch, warnings
@@ -14,8 +14,6 @@ x = torch.randn(4, 8, 9, 9, generator=torch.Generator().manual_seed(0))
 xs = [x.roll(k).requires_grad_() for k in range(5)]
 w = torch.linspace(-1, 1, 5).requires_grad_()
 """
-FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-NEEDS = {"generic": (), "avx2": ("avx2", "fma"), "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl")}
 
 
 def output(code, **keywords):
@@ -82,10 +80,9 @@ def test_there_is_one_openmp_runtime():
     assert len(output(code, OMP_NUM_THREADS="2").splitlines()) == 1
 
 
-@pytest.mark.parametrize("isa", list(NEEDS))
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
 def test_every_instruction_set_computes_the_same(isa, tmp_path):
-    if any(flag not in FLAGS for flag in NEEDS[isa]):
-        pytest.skip(f"this processor has no {isa}")
+    skip_without(isa)
     code = RUN + (
         "y = ops.mixed_sum(xs, w); y.square().sum().backward()\n"
         "logits = torch.randn(6, 10, generator=torch.Generator().manual_seed(1)).requires_grad_()\n"

@@ -21,7 +21,7 @@ from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.retrain import main as retrain
 from asose_fast.search.evaluate import accuracy
-from asose_fast.train import main, normalized
+from asose_fast.train import main, parser
 from tests.helpers import CPU, ROOT, TINY, make_config, options
 
 FILES = {
@@ -392,6 +392,7 @@ def test_how_images_were_found_is_said_once(tmp_path, capsys):
 
 
 def test_words_of_the_command_line():
+    normalized = parser().words
     assert normalized([]) == []
     assert normalized(["--strict"]) == ["--strict=true"]
     assert normalized(["--limit-train", "50", "--strict", "--augment", "false"]) == [

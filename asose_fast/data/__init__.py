@@ -1,4 +1,5 @@
-"""Image classification data for a search: train (weights), valid (architecture), test (read once, at the end)."""
+"""This package feeds a search with images: train for the weights, valid for the architecture, test to be read once, at
+the end."""
 
 from asose_fast.data.config import DataConfig
 from asose_fast.data.errors import DataError, DataNotFoundError

@@ -1,4 +1,4 @@
-"""The settings of the data; a wrong one raises as soon as it is written down."""
+"""These are the settings of the data. A wrong one raises as soon as it is written down."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ FOLDER = "imagefolder"
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig(Settings):
-    """Which images to search on, and how they are divided and fed. Raises DataError for a value out of range."""
+    """The settings say which images to search on, and how they are divided and fed. Raises DataError for a value out of
+    range."""
 
     dataset: str = "digits"
-    """digits, cifar10, cifar100, fashion-mnist or imagefolder:PATH. PATH holds train/<class>/, test/<class>/ and maybe
-    valid/<class>/, or <class>/ alone, of which 20 % then become the test split, the same in every run."""
+    """The set is digits, cifar10, cifar100, fashion-mnist or imagefolder:PATH. PATH holds train/<class>/, test/<class>/
+    and maybe valid/<class>/. Or it holds <class>/ alone, of which 20 % become the test split, the same in every run."""
     data_root: str = "data"
-    """Folder that downloaded sets are kept in."""
+    """Downloaded sets are kept in this folder."""
     valid_fraction: float = bounded(0.25, above=0, below=1)
-    """Share of the training images, of each class alike, that becomes the validation split; an imagefolder with one of
-    its own keeps that."""
+    """This share of the training images, of each class alike, becomes the validation split. An imagefolder with a
+    validation split of its own keeps that."""
     limit_train: int | None = bounded(None, least=1, most=10**9)
-    """Use at most this many training images, before validation is split off, of each class alike; and at most as many
-    of a validation split that the set has."""
+    """Use at most this many training images, of each class alike, before validation is split off. Of a validation split
+    that the set has, use at most as many."""
     limit_test: int | None = bounded(None, least=1, most=10**9)
     """Use at most this many test images, of each class alike."""
     image_size: int | None = bounded(None, least=1, most=MOST_SIDE)
-    """imagefolder only: side of the square that images are resized and centre-cropped to; none is needed where all have
+    """Images of an imagefolder are resized and centre-cropped to squares of this side. None is needed where all have
     one square size already."""
     augment: bool = True
     """Shift and mirror the training images at random."""
     mirror: bool | None = None
-    """Whether a mirrored image is still of its class; by default yes, except for digits."""
+    """Say whether a mirrored image is still of its class. By default it is, except for digits."""
     memory_limit_gb: float = bounded(4.0, least=0, most=1e9)
-    """Decoded sets (uint8) up to this size are kept on the device; larger ones are decoded anew in every epoch."""
+    """Decoded sets (uint8) up to this size are kept on the device. Larger ones are decoded anew in every epoch."""
     workers: int = bounded(0, least=0, most=1024)
-    """Processes that decode a set above the memory limit; 0 decodes in the training process."""
+    """So many processes decode a set above the memory limit. With 0 the training process decodes it."""
 
     def __post_init__(self) -> None:
         check(self, DataConfig, DataError)
@@ -55,7 +56,7 @@ class DataConfig(Settings):
 
     @property
     def folder(self) -> Path | None:
-        """PATH of imagefolder:PATH, else None."""
+        """Returns PATH of imagefolder:PATH, and None for other sets."""
         kind, _, path = self.dataset.partition(":")
         return given_path(path) if kind == FOLDER else None
 

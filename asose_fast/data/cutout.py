@@ -9,8 +9,11 @@ from asose_fast.data.upload import upload
 
 
 def cut_out(x: Tensor, length: int, generator: torch.Generator) -> Tensor:
-    """A copy of x (N, C, H, W) in which a square of `length` pixels a side is 0, the mean of normalised images, around
-    a pixel of each image that `generator` (CPU) draws; what lies outside the image is not cut."""
+    """Returns a copy of x (N, C, H, W) in which a square of each image is 0, which is the mean of normalised images.
+
+    The square has `length` pixels a side, and its centre is a pixel that `generator` (CPU) draws for each image. What
+    lies outside the image is not cut.
+    """
     images, _, height, width = x.shape
     centres = [upload(torch.randint(side, (images, 1), generator=generator), x.device) for side in (height, width)]
     inside = []

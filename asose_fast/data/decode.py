@@ -1,4 +1,4 @@
-"""One image file to one array, by Pillow."""
+"""Pillow decodes one image file to one array."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ class Header(NamedTuple):
 
 @functools.cache
 def extensions() -> tuple[str, ...]:
-    """Of the image files that are read: those that Pillow, as it was built and with its plugins, has a reader for."""
+    """Returns the extensions of the image files that are read. Pillow, as it was built and with its plugins, has a
+    reader for them."""
     Image.init()
     formats = Image.registered_extensions()
     return tuple(extension for extension in _EXTENSIONS if formats.get(extension) in Image.OPEN)
 
 
 def is_image(path: str) -> bool:
-    """Whether the content of a file is in one of the formats that are read."""
+    """Says whether the content of a file is in one of the formats that are read."""
     formats = {Image.registered_extensions()[extension] for extension in extensions()}
     try:
         with Image.open(path, formats=sorted(formats)):
@@ -53,7 +54,7 @@ def is_image(path: str) -> bool:
 
 
 def header(path: str) -> Header:
-    """Mode and size of an image, without decoding it. Raises DataError, which names the file."""
+    """Returns mode and size of an image, without decoding it. Raises DataError, which names the file."""
     if os.path.exists(path) and not os.path.isfile(path):
         raise DataError(
             f"{path} is no file, though its name is that of an image: remove it"
@@ -72,7 +73,7 @@ def header(path: str) -> Header:
 
 
 def pixels(path: str, mode: str, side: int | None) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """Decodes an image, of several frames the first, and turns it upright.
+    """Decodes an image and turns it upright. Of several frames it takes the first.
 
     Args:
         path: an image file.
@@ -102,8 +103,9 @@ def pixels(path: str, mode: str, side: int | None) -> np.ndarray[Any, np.dtype[n
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF's, 1 to 8, as far as it is known: a PNG may have it behind the pixels, and tells it once they are decoded.
-    (Its own `getexif` would decode them.) 1 where it is damaged, as viewers take it."""
+    """Returns EXIF's orientation, 1 to 8, as far as it is known. A PNG may have it behind the pixels, and tells it
+    once they are decoded. (Its own `getexif` would decode them.) The result is 1 where EXIF is damaged, as viewers
+    take it."""
     try:
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
     except Exception:  # many types, by format and damage

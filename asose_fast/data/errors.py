@@ -1,8 +1,9 @@
-"""What is raised when the data or their settings cannot be used: the message says what is wrong and what is right."""
+"""These errors are raised when the data or their settings cannot be used. The message says what is wrong and what is
+right."""
 
 
 class DataError(ValueError):
-    """The data, or a setting of theirs, cannot be used."""
+    """The data cannot be used, or a setting of theirs cannot."""
 
 
 class DataNotFoundError(DataError, FileNotFoundError):

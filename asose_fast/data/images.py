@@ -1,4 +1,4 @@
-"""Images of one size that are read by number: from an array, or from files as they are asked for."""
+"""Images of one size are read by number, from an array, or from files as they are asked for."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from asose_fast.data.parallel import in_threads
 
 
 class Images(Protocol):
-    """N images of one shape. May be sent to other processes."""
+    """This protocol stands for N images of one shape. They may be sent to other processes."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """H, W, C of each."""
+        """Returns (H, W, C), the shape of each image."""
 
     def __len__(self) -> int: ...
 
     def read(self, numbers: Sequence[int]) -> Tensor:
-        """The images of these numbers: uint8 (n, H, W, C) on the CPU. Raises DataError for one that is broken."""
+        """Returns the images of these numbers, uint8 (n, H, W, C) on the CPU. Raises DataError for one that is
+        broken."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ArrayImages:
-    """Images that are decoded already: uint8 (N, H, W, C)."""
+    """The images are decoded already, uint8 (N, H, W, C)."""
 
     pixels: Tensor
 
@@ -48,7 +49,7 @@ class ArrayImages:
 
 @dataclasses.dataclass(frozen=True)
 class FileImages:
-    """Image files, decoded at every read to `mode` ("L" or "RGB") and to squares of `side` pixels."""
+    """The image files are decoded at every read to `mode` ("L" or "RGB") and to squares of `side` pixels."""
 
     paths: Sequence[str]
     mode: str

@@ -1,4 +1,5 @@
-"""From settings to the three splits; whatever is wrong with the data is raised here, before a run begins."""
+"""This module leads from settings to the three splits. Whatever is wrong with the data is raised here, before a run
+begins."""
 
 from __future__ import annotations
 
@@ -22,18 +23,18 @@ from asose_fast.data.transform import Transform
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """The splits and what a network must know of them.
+    """The data are the three splits and what a network must know of them.
 
     Attributes:
-        train: for the weights. Shuffled, and augmented as configured.
-        valid: for the architecture, growth and health. In fixed order and never augmented, unless asked.
-        test: to be read once, at the end. Depends neither on the seed nor on the limit of the training images.
-        classes: names; label y means classes[y].
+        train: trains the weights. It is shuffled, and augmented as configured.
+        valid: serves the architecture, growth and health. It is in fixed order and never augmented, unless asked.
+        test: is to be read once, at the end. It depends neither on the seed nor on the limit of the training images.
+        classes: the names; label y means classes[y].
         channels: 1 or 3.
-        image_size: side of the square images.
-        mean: of each channel of the training split, for values from 0 to 1; x = (value - mean) / std.
-        std: likewise.
-        digest: SHA-256 of the images of all splits, of their labels and of the division: what a run is computed from.
+        image_size: the side of the square images.
+        mean: the mean of each channel of the training split, for values from 0 to 1; x = (value - mean) / std.
+        std: the standard deviation of each channel, likewise.
+        digest: the SHA-256 of what a run is computed from: the images of all splits, their labels and the division.
         notes: what a user should know of how the images were found, in a sentence each.
     """
 
@@ -53,10 +54,10 @@ def load_data(config: DataConfig, batch_size: int, seed: int, device: torch.devi
     """Finds, checks and divides the images of `config` and reads each of them once.
 
     Args:
-        config: which images.
-        batch_size: images a batch, at least 1.
-        seed: of the training and validation split, the order and the augmentation; any integer.
-        device: of the batches. Sets within `config.memory_limit_gb` are kept there as uint8.
+        config: says which images.
+        batch_size: the images of a batch, at least 1.
+        seed: any integer; it determines the training and validation split, the order and the augmentation.
+        device: has the batches. Sets within `config.memory_limit_gb` are kept there as uint8.
 
     Raises:
         DataNotFoundError: a folder or its images are missing, or a download fails.
@@ -106,7 +107,7 @@ def _digest(*parts: object) -> str:
 
 
 def _divide(source: Source, config: DataConfig, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The numbers of the training, validation and test images."""
+    """Returns the numbers of the training, validation and test images."""
     classes = len(source.classes)
     needed = 2 * classes if source.valid is None else classes
     if config.limit_train is not None and config.limit_train < needed:

@@ -1,4 +1,4 @@
-"""Work on many images in threads (Pillow releases the GIL while it decodes), with a progress bar when it takes long."""
+"""Threads work on many images (Pillow releases the GIL while it decodes), with a progress bar when it takes long."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LONG = 5_000
 
 
 def in_threads(work: Callable[[range], Result], count: int, title: str) -> Iterator[Result]:
-    """`work` of consecutive ranges that cover 0 to `count`, in order. The bar shows in a terminal only."""
+    """Yields `work` of consecutive ranges that cover 0 to `count`, in order. The bar shows in a terminal only."""
     chunks = [range(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK)]
     console = make_console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,4 +1,4 @@
-"""Where the images of all splits lie while a run reads them: on the device, or encoded on the disk."""
+"""A pool holds the images of all splits while a run reads them: on the device, or encoded on the disk."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from asose_fast.data.images import Images
 from asose_fast.data.upload import upload
 
 PATIENCE = 300.0
-"""Seconds without a batch after which the processes that decode count as lost."""
+"""The processes that decode count as lost after so many seconds without a batch."""
 _Sent = tuple[Tensor | np.ndarray[Any, Any], Tensor | np.ndarray[Any, Any]] | Exception
-"""Of a worker: a batch, or what kept it from one."""
+"""A worker sends a batch, or what kept it from one."""
 
 
 class Batch(NamedTuple):
-    """The images `pixels[numbers]`, all on the device."""
+    """A batch is the images `pixels[numbers]`, all on the device."""
 
     pixels: Tensor  # uint8 (N, H, W, C)
     numbers: Tensor  # int64 (B,)
@@ -34,12 +34,12 @@ class Batch(NamedTuple):
 
 class Pool(Protocol):
     def fetch(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
-        """Batches of images by their numbers (int64, CPU); a batch may be empty."""
+        """Yields batches of images by their numbers (int64, CPU). A batch may be empty."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MemoryPool:
-    """All images decoded: `pixels` uint8 (N, H, W, C) and `labels` int64 (N,) on the device."""
+    """All images lie decoded on the device: `pixels` is uint8 (N, H, W, C), and `labels` is int64 (N,)."""
 
     pixels: Tensor
     labels: Tensor
@@ -54,7 +54,8 @@ class MemoryPool:
 
 @dataclasses.dataclass(frozen=True)
 class StreamPool:
-    """Images decoded for each batch, by `workers` processes or, with 0, in this one; `labels` int64 (N,) on the CPU."""
+    """Images are decoded for each batch, by `workers` processes or, with 0, in this one. `labels` is int64 (N,) on the
+    CPU."""
 
     images: Images
     labels: Tensor
@@ -85,8 +86,8 @@ def _as_it_is(sent: Any) -> Any:
 
 
 def _require_room(workers: int, folder: Path = Path("/dev/shm")) -> None:
-    """Raises DataError where not even the semaphores of worker processes have room. (What of their batches has none
-    goes another way, `_shared`.)"""
+    """Raises DataError where not even the semaphores of worker processes have room. (Where their batches have none,
+    these go another way, `_shared`.)"""
     if folder.is_dir() and (left := shutil.disk_usage(folder).free) < 1 << 20:
         raise DataError(
             f"{workers} workers need shared memory, and {folder} has {left:,} bytes left: enlarge it (docker: "
@@ -95,15 +96,15 @@ def _require_room(workers: int, folder: Path = Path("/dev/shm")) -> None:
 
 
 def _outlive_stops(_: int) -> None:
-    """Terminals and torchrun signal a whole group of processes. A worker in one of its own serves on while the run ends
-    in its own time; it ends when its process has."""
+    """Puts a worker into a process group of its own. Terminals and torchrun signal a whole group, so the worker serves
+    on while the run ends in its own time. It ends when its process has."""
     if hasattr(os, "setpgrp"):
         os.setpgrp()
 
 
 @dataclasses.dataclass(frozen=True)
 class _Batches(Dataset[_Sent]):
-    """One item a batch, so that a worker is asked once for all of its images."""
+    """An item is a whole batch, so that a worker is asked once for all of its images."""
 
     images: Images
     labels: Tensor
@@ -123,7 +124,7 @@ class _Batches(Dataset[_Sent]):
 
 
 def _shared(tensor: Tensor) -> Tensor | np.ndarray[Any, Any]:
-    """The tensor in shared memory or, where that is full, an array, which goes through a pipe instead.
+    """Returns the tensor in shared memory. Where that is full, it returns an array, which goes through a pipe instead.
 
     A DataLoader would find out too late, in a thread that cannot tell: whoever waits for the batch waits for ever.
     """

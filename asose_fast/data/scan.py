@@ -1,4 +1,4 @@
-"""The one pass over all images before a run: it proves that each can be read and measures the training split."""
+"""One pass over all images comes before a run. It proves that each can be read, and measures the training split."""
 
 from __future__ import annotations
 

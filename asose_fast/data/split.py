@@ -1,4 +1,4 @@
-"""One split of the data, read in batches that depend on nothing but (seed, split, epoch, batch number)."""
+"""A split of the data is read in batches that depend on nothing but (seed, split, epoch, batch number)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from asose_fast.data.transform import Transform
 
 
 class Split:
-    """Images of one purpose: "train", "valid" or "test"."""
+    """A split holds the images of one purpose, "train", "valid" or "test"."""
 
     def __init__(
         self,
@@ -29,7 +29,8 @@ class Split:
         shuffle: bool,
         augment: bool,
     ) -> None:
-        """`members`: int64 (n,) on the CPU, numbers in `pool`; `shuffle`, `augment`: the defaults of `batches`."""
+        """Takes `members`, which are numbers in `pool`, int64 (n,) on the CPU. `shuffle` and `augment` are the defaults
+        of `batches`."""
         self.name = name
         self.batch_size = batch_size
         self._pool = pool
@@ -40,7 +41,7 @@ class Split:
         self._augment = augment
 
     def joined(self, other: Split) -> Split:
-        """The images of both, as this one gives them."""
+        """Returns a split with the images of both, which gives them as this one does."""
         return Split(
             self.name,
             self._pool,
@@ -53,11 +54,11 @@ class Split:
         )
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Returns the number of images."""
         return len(self._members)
 
     def num_batches(self) -> int:
-        """Batches an epoch; the last may be smaller, and is never dropped."""
+        """Returns the batches an epoch. The last may be smaller, and is never dropped."""
         return -(-len(self) // self.batch_size)
 
     def batches(
@@ -70,7 +71,7 @@ class Split:
         part: Part | None = None,
         turns: Part | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of an epoch, from number `start` on.
+        """Yields the batches of an epoch, from number `start` on.
 
         They are a pure function of the arguments, the seed and the batch size: what comes from `start` is bit for bit
         what a full epoch gives from there, so a run resumes with two integers. The global random state is not used.

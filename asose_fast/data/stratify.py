@@ -1,4 +1,4 @@
-"""Random choices that treat every class alike."""
+"""These random choices treat every class alike."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def draw(labels: Tensor, wanted: Tensor, generator: torch.Generator) -> tuple[Te
 
 
 def limited(labels: Tensor, classes: int, limit: int | None, generator: torch.Generator) -> Tensor:
-    """The positions of `limit` members, in proportion to the classes, two of each class where there are two.
+    """Returns the positions of `limit` members, in proportion to the classes. Each class gives two where it has them.
 
-    Where `limit` is below twice the number of classes, one of each is certain. None, or more than there are: all.
+    Where `limit` is below twice the number of classes, one of each is certain. None gives all, and so does a limit
+    above their number.
     """
     counts = _counts(labels, classes)
     if limit is None or limit >= len(labels):
@@ -50,7 +51,7 @@ def limited(labels: Tensor, classes: int, limit: int | None, generator: torch.Ge
 def divided(
     labels: Tensor, classes: tuple[str, ...], fraction: float, generator: torch.Generator, names: str
 ) -> tuple[Tensor, Tensor]:
-    """Sets `fraction` of every class apart: at least one member, and at least one stays.
+    """Sets `fraction` of every class apart. At least one member of it goes, and at least one stays.
 
     Returns:
         The positions that stay and those set apart.

@@ -1,4 +1,4 @@
-"""Imports torchvision, also beside a torch that its compiled operators were not built for.
+"""This module imports torchvision, also beside a torch that its compiled operators were not built for.
 
 torchvision from PyPI is built against CUDA torch. Beside a CPU torch its operators do not load, and its import dies
 because it describes two of them (`torchvision::nms` does not exist). The search needs none of them, only the data
@@ -22,7 +22,7 @@ _SCHEMAS = {
 
 @functools.cache
 def import_torchvision() -> ModuleType:
-    """The package torchvision. Where its operators load, nothing is declared and it is imported as it is."""
+    """Returns the package torchvision. Where its operators load, nothing is declared and it is imported as it is."""
     try:
         return importlib.import_module("torchvision")
     except RuntimeError as error:

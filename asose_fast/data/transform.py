@@ -1,4 +1,5 @@
-"""From uint8 images to a normalised batch, augmented or not: the whole batch at once, on its device."""
+"""A transform makes a normalised batch of uint8 images, augmented or not. It takes the whole batch at once, on its
+device."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from asose_fast.data.upload import upload
 
 @dataclasses.dataclass(frozen=True)
 class Transform:
-    """Random crop, random mirroring and normalisation.
+    """The transform crops and mirrors at random, and normalises.
 
     Attributes:
         scale: float32 (C,) on the device of the images.
@@ -30,12 +31,13 @@ class Transform:
     def normalising(
         cls, mean: tuple[float, ...], std: tuple[float, ...], pad: int, mirror: bool, device: torch.device
     ) -> Transform:
-        """The transform that brings pixels of this mean and standard deviation (of values 0 to 1) to 0 and 1."""
+        """Returns the transform that brings pixels of this mean and standard deviation (of values 0 to 1) to 0 and
+        1."""
         m, s = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
         return cls((1 / (255 * s)).float().to(device), (-m / s).float().to(device), pad, mirror)
 
     def __call__(self, pixels: Tensor, index: Tensor, moves: Tensor | None) -> Tensor:
-        """One batch.
+        """Returns one batch.
 
         Args:
             pixels: uint8 (N, H, W, C), contiguous.
@@ -49,14 +51,14 @@ class Transform:
         return torch.addcmul(self.shift, batch.float(), self.scale).permute(0, 3, 1, 2)
 
     def draw(self, batch_size: int, generator: torch.Generator) -> Tensor:
-        """The augmentation of a batch, int64 (3, B): rows down, columns right, whether mirrored."""
+        """Draws the augmentation of a batch, int64 (3, B): rows down, columns right, whether mirrored."""
         down_right = torch.randint(-self.pad, self.pad + 1, (2, batch_size), generator=generator)
         mirrored = torch.randint(0, 2, (1, batch_size), generator=generator) * self.mirror
         return torch.cat((down_right, mirrored))
 
 
 def _moved(pixels: Tensor, index: Tensor, moves: Tensor) -> Tensor:
-    """Gathers every output pixel by its place in `pixels`; `moves` is that of `Transform.draw`."""
+    """Gathers every output pixel by its place in `pixels`. `moves` is that of `Transform.draw`."""
     _, height, width, channels = pixels.shape
     down, right, mirrored = moves[:, :, None]
     columns = torch.arange(width, device=pixels.device)

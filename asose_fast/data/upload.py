@@ -1,4 +1,4 @@
-"""Copies to a device that the host does not wait for."""
+"""The host does not wait for these copies to a device."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def upload(tensor: Tensor, device: torch.device) -> Tensor:
-    """`tensor` on `device`. To a GPU through pinned memory: from pageable memory the copy would be synchronous."""
+    """Returns `tensor` on `device`. It goes to a GPU through pinned memory, since a copy from pageable memory would be
+    synchronous."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)

@@ -1,4 +1,5 @@
-"""Export of a derived network, as what runs without asose_fast. `python -m asose_fast.export` is its command."""
+"""This package writes a derived network as what runs without asose_fast. `python -m asose_fast.export` is its
+command."""
 
 from __future__ import annotations
 
@@ -26,7 +27,7 @@ __all__ = ["ExportError", "Exported", "Format", "export"]
 
 
 class _Traced(Protocol):
-    """A format that is traced from the plain module. Contents go by the ends of the files' names."""
+    """A traced format is made from the plain module. Its contents go by the ends of the files' names."""
 
     @property
     def SUFFIX(self) -> str: ...
@@ -44,11 +45,11 @@ _TRACED: dict[str, _Traced] = {"pt2": pt2, "onnx": onnx}
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What was written."""
+    """An export says what it wrote."""
 
     paths: tuple[Path, ...]
     difference: float
-    """The largest from the original on random images, as a share of the largest score."""
+    """The largest difference from the original on random images, as a share of the largest score, is this."""
 
 
 def export(
@@ -121,7 +122,7 @@ def _export(
 
 
 class Normalized(nn.Module):
-    """A network that takes values from 0 to 1."""
+    """This network takes values from 0 to 1."""
 
     mean: Tensor
     std: Tensor
@@ -138,7 +139,7 @@ class Normalized(nn.Module):
 
 
 def metadata(genotype: Genotype, with_normalization: bool) -> dict[str, Any]:
-    """What an exported file says of itself."""
+    """Returns what an exported file says of itself."""
     channels, classes = genotype.network.in_channels, genotype.network.classes
     values = "values from 0 to 1" if with_normalization else "(value - mean) / std for values from 0 to 1"
     return {

@@ -1,4 +1,4 @@
-"""Whether what was exported is the same function as the original."""
+"""A check tells whether what was exported is the same function as the original."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ import torch
 from torch import Tensor
 
 from asose_fast.export.errors import ExportError
-from asose_fast.space.build import Supernet
+from asose_fast.space.build import ImageNetwork
 from asose_fast.space.genotype import Genotype
 
 BATCHES = (1, 2, 7)
 BOUND = 1e-5
-"""Of the largest difference, as a share of the largest score: float32 sums in another order differ by about 1e-7."""
+"""The largest difference may be this share of the largest score. Float32 sums in another order differ by about 1e-7."""
 
 
 def image_size(genotype: Genotype) -> int:
-    """Side of the images to trace and check with; 32 where the genotype does not know that of the training."""
+    """Returns the side of the images to trace and check with. It is 32 where the genotype does not know that of the
+    training."""
     return genotype.image_size or 32
 
 
 @torch.no_grad()
 def largest_difference(
-    network: Supernet, exported: Callable[[Tensor], Tensor], genotype: Genotype, with_normalization: bool
+    network: ImageNetwork, exported: Callable[[Tensor], Tensor], genotype: Genotype, with_normalization: bool
 ) -> float:
-    """max |exported(x) - network(x)| / max |network(x)|, the largest over random batches of several sizes.
+    """Returns max |exported(x) - network(x)| / max |network(x)|, the largest over random batches of several sizes.
 
     Raises ExportError where it is above BOUND or no number, or where the shapes differ.
     """

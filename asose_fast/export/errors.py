@@ -1,5 +1,5 @@
-"""Why a network could not be exported."""
+"""This error says why a network could not be exported."""
 
 
 class ExportError(RuntimeError):
-    """A network cannot be exported, or what came out is not the same function; nothing was written."""
+    """A network cannot be exported, or what came out is not the same function. Nothing was written then."""

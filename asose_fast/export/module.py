@@ -1,4 +1,4 @@
-"""`--format module`: a Python file that needs torch alone, and its weights beside it."""
+"""`--format module` writes a Python file that needs torch alone, and its weights beside it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CODE, WEIGHTS = ".py", ".pt"
 
 
 def encode(genotype: Genotype, network: Network, with_normalization: bool) -> dict[str, bytes]:
-    """The content of both files, by the ends of their names. Raises as `model_source`."""
+    """Returns the content of both files, by the ends of their names. Raises as `model_source`."""
     source = model_source(genotype, network, with_normalization)
     weights = io.BytesIO()
     torch.save(network.state_dict(), weights)
@@ -26,7 +26,7 @@ def encode(genotype: Genotype, network: Network, with_normalization: bool) -> di
 
 
 def decode(files: dict[str, bytes]) -> nn.Module:
-    """What `load()` of the file gives."""
+    """Returns what `load()` of the file gives."""
     with tempfile.TemporaryDirectory() as folder:
         for suffix, content in files.items():
             (Path(folder) / f"model{suffix}").write_bytes(content)

@@ -1,4 +1,4 @@
-"""`--format onnx`: an ONNX model, by torch's exporter."""
+"""`--format onnx` writes an ONNX model, by torch's exporter."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from asose_fast.export import pt2
 
 SUFFIX = ".onnx"
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
-"""Packages, beyond those of asose_fast."""
+"""The export needs these packages, beyond those of asose_fast."""
 INPUT, OUTPUT = "images", "scores"
 
 
 def encode(plain: nn.Module, images: Tensor, metadata: dict[str, Any]) -> dict[str, bytes]:
-    """The content of the file, by the end of its name. `metadata` is in its metadata_props, as JSON."""
+    """Returns the content of the file, by the end of its name. `metadata` is in its metadata_props, as JSON."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", r".*LeafSpec\)` is deprecated", FutureWarning)  # torch, of torch
         exported = torch.onnx.export(
@@ -37,7 +37,7 @@ def encode(plain: nn.Module, images: Tensor, metadata: dict[str, Any]) -> dict[s
 
 
 def decode(files: dict[str, bytes]) -> Callable[[Tensor], Tensor]:
-    """The model in the file, run by ONNX Runtime."""
+    """Returns the model in the file, run by ONNX Runtime."""
     import onnxruntime  # type: ignore[import-untyped]
 
     session = onnxruntime.InferenceSession(files[SUFFIX], providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""The text of model.py: the parts of `plain.py` that a network uses, and the network made of them."""
+"""The text of model.py has the parts of `plain.py` that a network uses, and the network made of them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def load(weights: str | Path | None = None) -> Network:
 
 
 def model_source(genotype: Genotype, network: Network, with_normalization: bool) -> str:
-    """A Python module with a class `Network` of the same state_dict as `network`, and `load()`.
+    """Returns a Python module with a class `Network` of the same state_dict as `network`, and `load()`.
 
     With normalization, `Network` takes values from 0 to 1; without it, what the module's `Normalize` makes of them.
     Raises ExportError for a candidate that is not one of the ten.
@@ -127,7 +127,7 @@ def model_source(genotype: Genotype, network: Network, with_normalization: bool)
 
 
 def _operation(block: EvolvableBlock) -> str:
-    """The expression that builds the operation of a derived block."""
+    """Returns the expression that builds the operation of a derived block."""
     (name,) = block.spec.candidates
     if name not in _OPERATIONS:
         raise ExportError(f"cannot export the operation {name!r}: known are {', '.join(_OPERATIONS)}")
@@ -138,7 +138,7 @@ def _operation(block: EvolvableBlock) -> str:
 
 
 def _block(block: EvolvableBlock, operation: str) -> str:
-    """The line, or lines where it projects, that build a derived block."""
+    """Returns the line that builds a derived block, or the lines where it projects."""
     spec = block.spec
     name, stride, indent = f'"{spec.candidates[0]}"', f"stride={spec.stride}", " " * 12
     if block.project is None:
@@ -148,12 +148,12 @@ def _block(block: EvolvableBlock, operation: str) -> str:
 
 
 def _literal(text: str) -> str:
-    """A Python string literal in double quotes, unless it has some itself."""
+    """Returns a Python string literal in double quotes, unless the text has some itself."""
     literal = repr(text)
     return literal if '"' in literal else f'"{literal[1:-1]}"'
 
 
 def _tuple(items: list[str]) -> str:
-    """A tuple on one line, or on a line for each item where that would be long."""
+    """Writes a tuple on one line, or on a line for each item where that would be long."""
     line = f"({', '.join(items)}{',' * (len(items) == 1)})"
     return line if len(line) <= 78 else "(\n" + "".join(f"    {item},\n" for item in items) + ")"

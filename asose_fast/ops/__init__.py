@@ -1,30 +1,20 @@
-"""The fused operators. `backend(name)` forces one implementation; `python -m asose_fast.info` lists them."""
+"""The fused operators, a line each: `as` exports a name.
+
+`backend(name)` forces one implementation; `python -m asose_fast.info` lists them.
+"""
 
 from asose_fast.ops import flops
-from asose_fast.ops.arch_weights import ArchWeights, Boost, arch_weights
-from asose_fast.ops.line_conv import line_conv
-from asose_fast.ops.mixed_norm_sum import mixed_norm_sum
-from asose_fast.ops.mixed_sum import mixed_sum
-from asose_fast.ops.multi_depthwise import multi_depthwise
-from asose_fast.ops.native.memory import release_memory
-from asose_fast.ops.noise import gumbel_noise
-from asose_fast.ops.pool_pair import pool_pair
-from asose_fast.ops.registry import backend
-from asose_fast.ops.separable import separable
-
-__all__ = [
-    "ArchWeights",
-    "Boost",
-    "arch_weights",
-    "backend",
-    "gumbel_noise",
-    "line_conv",
-    "mixed_norm_sum",
-    "mixed_sum",
-    "multi_depthwise",
-    "pool_pair",
-    "release_memory",
-    "separable",
-]
+from asose_fast.ops.arch_weights import ArchWeights as ArchWeights
+from asose_fast.ops.arch_weights import Boost as Boost
+from asose_fast.ops.arch_weights import arch_weights as arch_weights
+from asose_fast.ops.line_conv import line_conv as line_conv
+from asose_fast.ops.mixed_norm_sum import mixed_norm_sum as mixed_norm_sum
+from asose_fast.ops.mixed_sum import mixed_sum as mixed_sum
+from asose_fast.ops.multi_depthwise import multi_depthwise as multi_depthwise
+from asose_fast.ops.native.memory import release_memory as release_memory
+from asose_fast.ops.noise import gumbel_noise as gumbel_noise
+from asose_fast.ops.pool_pair import pool_pair as pool_pair
+from asose_fast.ops.registry import backend as backend
+from asose_fast.ops.separable import separable as separable
 
 flops.register_in_time()

@@ -45,6 +45,11 @@ def operators() -> tuple[str, ...]:
     return tuple(_MODULES)
 
 
+def backends(op: str) -> tuple[str, ...]:
+    """The backends that implement `op`, whether or not they can run here."""
+    return tuple(name for name in BACKENDS if name in _MODULES[op])
+
+
 @contextlib.contextmanager
 def backend(name: str) -> Iterator[None]:
     """Runs every operator of the process on one backend ("reference", "cpu", "cuda" or "triton") inside the block.

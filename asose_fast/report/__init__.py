@@ -1,1 +1,1 @@
-"""Reports of runs: one HTML file each, and one for several compared (docs/report.md)."""
+"""A report of a run is one HTML file, and so is one of several runs compared (docs/report.md)."""

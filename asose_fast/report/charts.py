@@ -1,4 +1,4 @@
-"""Charts over epochs: lines, heat maps, leading operations and their shares, each drawn for a given width."""
+"""These charts show lines, heat maps, leading operations and their shares over epochs, each drawn for a given width."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ from asose_fast.report.palette import LEVELS, LINES, in_order, level, operation_
 from asose_fast.search.phases import Phase
 
 LEFT, RIGHT, PHASES, AXIS = 44.0, 14.0, 16.0, 22.0
-"""Margins of a chart; those above and below hold the names of the phases and the epochs."""
+"""These are the margins of a chart. Those above and below hold the names of the phases and the epochs."""
 COLUMNS = 400
-"""Epochs that a chart shows one by one. Of more, a column of a heat map takes the last of several, and a curve the
+"""So many epochs are shown one by one. Of more, a column of a heat map takes the last of several, and a curve the
 highest and the lowest."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A figure of a report: `draw` makes it for a width in pixels."""
+    """A figure of a report has `draw`, which makes it for a width in pixels."""
 
     name: str
-    """Of its file."""
+    """Its file has this name."""
     title: str
     caption: str
     draw: Callable[[float], Markup]
 
 
 class Line(NamedTuple):
-    """A curve: a value for each of the epochs, NaN where there is none."""
+    """A curve has a value for each of the epochs, NaN where there is none."""
 
     label: str
     values: Sequence[float]
     faint: bool = False
-    """Whether it stands behind the others, thin and grey."""
+    """A faint curve stands behind the others, thin and grey."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Time:
-    """The horizontal axis that the charts of a run share."""
+    """The charts of a run share this horizontal axis."""
 
     epochs: Sequence[int]
-    """Those that have records, rising."""
+    """These epochs have records, in rising order."""
     total: int
-    """Epochs of the whole run."""
+    """The whole run has so many epochs."""
     phases: Sequence[Phase] = ()
     events: Sequence[tuple[int, str]] = ()
-    """Ends of epochs at which something happened, and what."""
+    """At the ends of these epochs something happened, and the text says what."""
 
     def x(self, place: float, width: float) -> float:
-        """Of a place from 0, the beginning, to `total`; epoch e takes e - 1 to e."""
+        """Returns the x of a place from 0, the beginning, to `total`. Epoch e takes e - 1 to e."""
         return LEFT + place / max(1, self.total) * (width - LEFT - RIGHT)
 
     def columns(self) -> Iterator[tuple[int, int, int]]:
-        """The index of an epoch, and where the column that shows it begins and ends."""
+        """Yields the index of each epoch, and where the column that shows it begins and ends."""
         every = max(1, math.ceil(len(self.epochs) / COLUMNS))
         last = self.epochs[0] - 1 if self.epochs else 0
         for i in range(min(every, len(self.epochs)) - 1, len(self.epochs), every):
@@ -65,7 +65,7 @@ class Time:
             last = self.epochs[i]
 
     def backdrop(self, width: float, top: float, height: float, *, bands: bool = True) -> Iterator[Markup]:
-        """Bands and names of the phases, the axis below, and what happened."""
+        """Draws bands and names of the phases, the axis below, and what happened."""
         for i, phase in enumerate(self.phases):
             x, end = self.x(phase.first, width), self.x(phase.end, width)
             if i % 2 == 0 and bands:
@@ -93,7 +93,8 @@ def line_chart(
     bounds: tuple[float | None, float | None] = (None, None),
     height: float = 170,
 ) -> Callable[[float], Markup]:
-    """Curves over epochs, named above with their last values. `bounds`: ends of the vertical axis, where fixed."""
+    """Draws curves over epochs, named above with their last values. `bounds` are the ends of the vertical axis, where
+    fixed."""
     finite = [value for line in lines for value in line.values if math.isfinite(value)]
     lowest = bounds[0] if bounds[0] is not None else min(finite, default=0.0)
     highest = bounds[1] if bounds[1] is not None else max(finite, default=1.0)
@@ -126,7 +127,7 @@ def line_chart(
 
 
 def _stroked(d: str, line: Line, i: int) -> Markup:
-    """Curve `i`. The second is dashed as well as of another colour, and so are those whose colours come again."""
+    """Draws curve `i`. The second is dashed as well as of another colour, and so are those whose colours come again."""
     if line.faint:
         return svg.tag("path", d=d, class_="faint")
     dash = "5 3" if i == 1 or i // LINES % 2 else None
@@ -147,7 +148,7 @@ def _legend(lines: Sequence[Line], width: float, show: Callable[[float], str]) -
 
 
 def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Of too many points, the lowest and the highest of each few."""
+    """Of too many points, keeps the lowest and the highest of each few."""
     many = math.ceil(len(points) / COLUMNS)
     if many < 3:
         return list(points)
@@ -160,7 +161,7 @@ def _thinned(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]
 
 
 def _curve(points: Sequence[tuple[float, float]]) -> str:
-    """A path that leaves gaps open; a point between two gaps is a dot."""
+    """Returns a path that leaves gaps open. A point between two gaps is a dot."""
     d, pen = "", False
     for i, (x, y) in enumerate(points):
         if not math.isfinite(y):
@@ -181,7 +182,7 @@ def heat_map(
     bounds: tuple[float, float],
     show: Callable[[float], str] = svg.short,
 ) -> Callable[[float], Markup]:
-    """A row a layer, the first on top; a column an epoch; darker (in the dark: lighter) is more."""
+    """Draws a row a layer, the first on top, and a column an epoch. Darker (in the dark: lighter) is more."""
     cells = [[None if v is None or not math.isfinite(v) else level(v, *bounds) for v in row] for row in rows]
     colours = [f"var(--q{i})" for i in range(LEVELS)]
 
@@ -201,7 +202,7 @@ def heat_map(
 def operation_map(
     time: Time, rows: Sequence[Sequence[str | None]], *, title: str, description: str
 ) -> Callable[[float], Markup]:
-    """As a heat map, with a colour for each operation."""
+    """Draws a map like a heat map, with a colour for each operation."""
     names = in_order(name for row in rows for name in row if name is not None)
     number = {name: i for i, name in enumerate(names)}
     colours = list(operation_colours(names).values())
@@ -237,7 +238,8 @@ def _table(
     title: str,
     description: str,
 ) -> Markup:
-    """Cells of a row for each layer. Drawn in units of an epoch and a layer, a stroke for each run of one colour."""
+    """Draws the cells of a row for each layer, in units of an epoch and a layer, with a stroke for each run of one
+    colour."""
     size = max(4.0, min(18.0, 240 / max(1, len(cells))))
     top, height = used + PHASES, size * len(cells)
     strokes = _strokes(time, cells, len(colours))
@@ -259,7 +261,7 @@ def _table(
 
 
 def _strokes(time: Time, cells: Sequence[Sequence[int | None]], colours: int) -> list[str]:
-    """Of each colour, the path of its runs; a run goes on over epochs without a gap."""
+    """Returns, for each colour, the path of its runs. A run goes on over epochs without a gap."""
     columns = list(time.columns())
     paths = [""] * colours
     for y, row in enumerate(cells):
@@ -284,7 +286,7 @@ def _run(y: int, start: int, end: int) -> str:
 def share_chart(
     time: Time, paths: Sequence[Sequence[str]], *, title: str, description: str, height: float = 110
 ) -> Callable[[float], Markup]:
-    """The share of the layers that each operation leads, stacked, epoch by epoch."""
+    """Draws the share of the layers that each operation leads, stacked, epoch by epoch."""
     names = in_order(name for path in paths for name in path)
     colours = operation_colours(names)
 
@@ -315,7 +317,7 @@ def share_chart(
 
 
 def phase_strip(spans: Sequence[tuple[str, float]], *, title: str, description: str) -> Callable[[float], Markup]:
-    """Phases one after the other, as long as they took; `spans` are names and seconds."""
+    """Draws the phases one after the other, as long as they took. `spans` are names and seconds."""
     total = sum(seconds for _, seconds in spans) or 1.0
 
     def draw(width: float) -> Markup:
@@ -338,7 +340,7 @@ def phase_strip(spans: Sequence[tuple[str, float]], *, title: str, description: 
 def matrix(
     columns: Sequence[str], rows: Sequence[Sequence[float]], *, title: str, description: str
 ) -> Callable[[float], Markup]:
-    """Probabilities in percent, coloured, a row a layer and a column a candidate."""
+    """Draws probabilities in percent, coloured, with a row a layer and a column a candidate."""
 
     def draw(width: float) -> Markup:
         top, size = 92.0, 20.0
@@ -366,12 +368,12 @@ def matrix(
 
 
 def share(value: float) -> str:
-    """0.123 as 12.3 %, 0.5 as 50 %."""
+    """Words 0.123 as 12.3 %, and 0.5 as 50 %."""
     return f"{100 * value:.1f}".removesuffix(".0") + " %"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Words seconds as people say them."""
     if not math.isfinite(seconds):
         return "unknown"
     if seconds < 99.5:

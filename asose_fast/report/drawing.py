@@ -1,4 +1,4 @@
-"""The derived network as a drawing: a chain of blocks, or cells with their edges, from top to bottom."""
+"""The derived network is drawn as a chain of blocks, or as cells with their edges, from top to bottom."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class _Box(NamedTuple):
     label: str
     detail: str
     colour: str | None
-    """None for what was not searched."""
+    """The colour is None for what was not searched."""
 
 
 def network(genotype: dict[str, Any]) -> Callable[[float], Markup] | None:
-    """A drawing of the network in `genotype.json`; None where it is no genotype."""
+    """Returns a drawing of the network in `genotype.json`, and None where it is no genotype."""
     try:
         found = Genotype.from_dict(genotype)
     except ValueError:
@@ -75,7 +75,7 @@ def _chain(spec: NetworkSpec, size: int | None) -> Callable[[float], Markup]:
 
 
 def _drawn(box: _Box, x: float, y: float, width: float) -> list[Markup]:
-    """Where the box is too narrow for both, the detail goes below the label, in the same box."""
+    """Draws a box. Where it is too narrow for both, the detail goes below the label, in the same box."""
     parts = [svg.tag("rect", x=x, y=y + 0.5, width=width, height=BOX, rx=3, fill="var(--paper)", stroke="var(--rule)")]
     if box.colour:
         parts.append(svg.tag("rect", x=x, y=y + 0.5, width=8.0, height=BOX, rx=3, fill=box.colour))
@@ -109,7 +109,7 @@ def _cells(spec: CellNetworkSpec) -> Callable[[float], Markup]:
 
 
 def _draw_cell(drawn: list[Markup], edges: Sequence[Edge], inputs: int, y: float) -> float:
-    """Nodes below each other, with the edges that lead to each; arcs on the left come from their sources."""
+    """Draws the nodes below each other, with the edges that lead to each. Arcs on the left come from their sources."""
     left, line = 96.0, 22.0
     last = max(edge.target for edge in edges)
     colours = operation_colours(edge.candidates[0] for edge in edges)

@@ -1,4 +1,4 @@
-"""One line of metrics.jsonl, as far as it can be trusted."""
+"""An epoch is one line of metrics.jsonl, as far as it can be trusted."""
 
 from __future__ import annotations
 
@@ -7,46 +7,46 @@ import math
 from typing import Any
 
 LARGEST = 1e12
-"""No metric of a run is beyond it; what is would only spoil the scales."""
+"""No metric of a run is beyond this. What is would only spoil the scales."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Epoch:
-    """What a report takes from a record. What is missing in it, or of a wrong type, is missing here."""
+    """A report takes this from a record. What is missing in the record, or of a wrong type, is missing here."""
 
     epoch: int
-    """From 1."""
+    """Epochs count from 1."""
     phase: str
     numbers: dict[str, float]
-    """Every finite number, by its name."""
+    """It has every finite number, by its name."""
     layers: dict[str, list[float]]
-    """Every list of numbers, one a layer, by its name; NaN stands for what is no number."""
+    """It has every list of numbers, one a layer, by its name. NaN stands for what is no number."""
     path: list[str]
-    """The leading operation of every layer."""
+    """Every layer has a leading operation."""
     health: list[dict[str, Any]]
     growth: dict[str, Any]
-    """Empty where the network did not grow."""
+    """It is empty where the network did not grow."""
     guard: dict[str, Any]
 
     def number(self, name: str) -> float:
-        """NaN where there is none."""
+        """Returns the number of this name, or NaN where there is none."""
         return self.numbers.get(name, math.nan)
 
     @property
     def grown(self) -> bool:
-        """Whether the network grew at the end of this epoch."""
+        """Says whether the network grew at the end of this epoch."""
         return self.growth.get("kind") in ("deeper", "wider", "branch")
 
 
 def number(value: Any) -> float:
-    """`value` as a finite number; NaN where it is none."""
+    """Returns `value` as a finite number, and NaN where it is none."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return math.nan
     return float(value) if abs(value) <= LARGEST else math.nan
 
 
 def parse(record: Any) -> Epoch | None:
-    """The epoch of a record, or None where it does not say which it is of."""
+    """Returns the epoch of a record, or None where it does not say which it is of."""
     if not isinstance(record, dict) or type(record.get("epoch")) is not int or not 1 <= record["epoch"] <= LARGEST:
         return None
     numbers = {str(name): value for name, found in record.items() if not math.isnan(value := number(found))}

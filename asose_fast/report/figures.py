@@ -1,4 +1,4 @@
-"""The figures of a run, and of several runs side by side; as files where asked for."""
+"""A run has figures, and so have several runs side by side. They become files where asked for."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from asose_fast.search import guard
 from asose_fast.search.growth_control import describe
 
 WIDE, NARROW = 860.0, 360.0
-"""Widths that figures are drawn for, in pixels."""
+"""Figures are drawn for these widths, in pixels."""
 
 
 def events(run: Run) -> list[tuple[int, str]]:
-    """Epochs after which the network grew or was turned back, and what happened."""
+    """Returns the epochs after which the network grew or was turned back, and what happened."""
     found = []
     for epoch in run.epochs:
         told = _told(describe, epoch.growth if epoch.grown else {}) + _told(guard.describe, epoch.guard)
@@ -33,7 +33,7 @@ def events(run: Run) -> list[tuple[int, str]]:
 
 
 def _told(describe: Callable[[dict], list[str]], event: dict) -> list[str]:  # type: ignore[type-arg]
-    """What is said of an event, which may be damaged."""
+    """Words an event, which may be damaged."""
     try:
         return describe(event)
     except (KeyError, TypeError, AttributeError):
@@ -41,7 +41,7 @@ def _told(describe: Callable[[dict], list[str]], event: dict) -> list[str]:  # t
 
 
 def course(run: Run) -> list[Figure]:
-    """Curves over the epochs."""
+    """Draws curves over the epochs."""
     time = _time(run)
 
     def curve(name: str, title: str, caption: str, lines: Sequence[Line], **options: object) -> Figure:
@@ -85,7 +85,7 @@ def course(run: Run) -> list[Figure]:
 
 
 def architecture(run: Run) -> list[Figure]:
-    """What the search chooses, layer by layer."""
+    """Draws what the search chooses, layer by layer."""
     time, found = _time(run), []
     part = "layer" if run.config.get("space", "chain") == "chain" else "edge"
     paths = [epoch.path for epoch in run.epochs]
@@ -140,13 +140,13 @@ def architecture(run: Run) -> list[Figure]:
 
 
 def network(run: Run) -> list[Figure]:
-    """The derived network, where there is one."""
+    """Draws the derived network, where there is one."""
     draw = drawing.network(run.genotype)
     return [Figure("network", "The derived network", "", draw)] if draw else []
 
 
 def strip(run: Run) -> list[Figure]:
-    """How long the phases took."""
+    """Draws how long the phases took."""
     spans = [(phase.name, sum(_number(e.number("seconds")) for e in run.of(phase.name))) for phase in run.phases]
     if not any(seconds for _, seconds in spans):
         return []
@@ -156,12 +156,12 @@ def strip(run: Run) -> list[Figure]:
 
 
 def all_of(run: Run) -> list[Figure]:
-    """Every figure of a run."""
+    """Returns every figure of a run."""
     return [*strip(run), *network(run), *course(run), *architecture(run)]
 
 
 def compared(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
-    """Curves of several runs, each under its label, over the same epochs."""
+    """Draws curves of several runs, each under its label, over the same epochs."""
     epochs = sorted({e.epoch for _, run in runs for e in run.epochs})
     plans = {tuple(run.phases) for _, run in runs}
     time = Time(epochs, max((run.total for _, run in runs), default=0), next(iter(plans)) if len(plans) == 1 else ())
@@ -186,7 +186,7 @@ def compared(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
 
 
 def smoothed(run: Run) -> list[float]:
-    """The median of the images per second of an epoch and the four before it in its phase."""
+    """Returns the median of the images per second of an epoch and the four before it in its phase."""
     result = []
     for i, epoch in enumerate(run.epochs):
         near = [e.number("images_per_second") for e in run.epochs[max(0, i - 4) : i + 1] if e.phase == epoch.phase]
@@ -211,14 +211,14 @@ def write(figures: Sequence[Figure], folder: Path) -> list[Path]:
 
 
 def paths(figures: Sequence[Figure], folder: Path) -> list[Path]:
-    """The files that `write` writes: the SVGs, and behind them the PNGs."""
+    """Returns the files that `write` writes, first the SVGs and then the PNGs."""
     drawings = [folder / f"{figure.name}.svg" for figure in figures]
     images = [path.with_suffix(".png") for path in drawings] if importlib.util.find_spec("resvg_py") else []
     return drawings + images
 
 
 def _png(drawn: str) -> bytes:
-    """At two pixels for each of the drawing's."""
+    """Renders a PNG with two pixels for each of the drawing's."""
     from resvg_py import svg_to_bytes
 
     return bytes(svg_to_bytes(svg_string=drawn, zoom=2.0, background="#ffffff"))

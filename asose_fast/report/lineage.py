@@ -1,4 +1,4 @@
-"""Which row of a table of layers over epochs a layer belongs to, while the network grows."""
+"""A layer keeps its row in a table of layers over epochs while the network grows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 def rows(epochs: Sequence[Epoch], values: Sequence[Sequence[T]]) -> list[list[T | None]]:
-    """The values of every layer, a row a layer in the order of the last network, a column an epoch.
+    """Returns the values of every layer. A row is a layer, in the order of the last network, and a column is an epoch.
 
     A layer that growth inserts gets a row of its own, empty until then, and those behind it keep theirs.
 
@@ -39,7 +39,7 @@ def rows(epochs: Sequence[Epoch], values: Sequence[Sequence[T]]) -> list[list[T 
 
 
 def _resized(present: list[int], order: list[int], count: int) -> list[int]:
-    """For a network that no growth explains: the first layers, and new ones at the end."""
+    """Resizes for a network that no growth explains. The first layers stay, and new ones come at the end."""
     added = list(range(len(order), len(order) + max(0, count - len(present))))
     order.extend(added)
     return [*present[:count], *added]

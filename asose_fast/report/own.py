@@ -1,4 +1,4 @@
-"""Which files a report may replace: those that a report has written."""
+"""A report may replace only files that a report has written."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 from asose_fast import run_folder
 
 MARKS = {".html": b'<meta name="generator" content="asose_fast">', ".svg": b'class="figure" role="img"'}
-"""What is near the beginning of such a page or drawing."""
+"""A page or drawing that a report has written has this near its beginning."""
 BEGINNING = 4096
-"""Bytes."""
+"""So many bytes count as the beginning."""
 
 
 def require_own(paths: Iterable[Path]) -> None:

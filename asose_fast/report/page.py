@@ -1,4 +1,4 @@
-"""The pages: of one run, and of several compared. HTML from Jinja2 templates that escape whatever they are given."""
+"""A page is of one run, or of several compared. Jinja2 templates make the HTML, and escape whatever they are given."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asose_fast.report.epochs import Epoch, number
 from asose_fast.report.run import Run
 
 ROWS = 250
-"""Epochs in the table of a page; metrics.jsonl has them all."""
+"""The table of a page has so many epochs. metrics.jsonl has them all."""
 STATES = {
     "finished": "finished",
     "running": "running when this was written",
@@ -27,7 +27,7 @@ STATES = {
 
 
 def render(run: Run) -> str:
-    """The page of a run."""
+    """Returns the page of a run."""
     return (
         _templates()
         .get_template("run.html")
@@ -54,7 +54,7 @@ def render(run: Run) -> str:
 
 
 def compare(runs: Sequence[Run]) -> str:
-    """The page of several runs. Their labels are the names of their folders, numbered where these are alike."""
+    """Returns the page of several runs. Their labels are the names of their folders, numbered where these are alike."""
     labels = label(runs)
     named = list(zip(labels, runs, strict=True))
     return (
@@ -104,7 +104,7 @@ def _drawn(found: Iterable[Figure]) -> list[dict[str, Any]]:
 
 
 def label(runs: Sequence[Run]) -> list[str]:
-    """A name for each run, unlike the others."""
+    """Returns a name for each run, unlike the others."""
     names = [run.name for run in runs]
     return [name if names.count(name) == 1 else f"{name} ({i + 1})" for i, name in enumerate(names)]
 
@@ -114,7 +114,7 @@ def _title(run: Run) -> str:
 
 
 def lead(run: Run) -> tuple[str, str]:
-    """The first figure of the page, and what it is."""
+    """Returns the first figure of the page, and what it is."""
     test = number(run.summary.get("test_accuracy"))
     if math.isfinite(test):
         return svg.percent(test), "test accuracy of the derived network"
@@ -126,7 +126,7 @@ def lead(run: Run) -> tuple[str, str]:
 
 
 def facts(run: Run) -> list[tuple[str, str]]:
-    """What stands below the first figure: name and value."""
+    """Returns what stands below the first figure, as name and value."""
     done = run.epochs[-1].epoch if run.epochs else 0
     total = run.total
     seconds = _total(e.number("seconds") for e in run.epochs)
@@ -149,7 +149,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
 
 
 def phases(run: Run) -> list[dict[str, str]]:
-    """A row a phase."""
+    """Returns a row for each phase."""
     result = []
     for phase in run.phases:
         epochs = run.of(phase.name)
@@ -173,7 +173,7 @@ def _rate(value: float) -> str:
 
 
 def trend(epochs: Sequence[Epoch]) -> str:
-    """How the images per second changed: the median of the last five epochs over that of the first five."""
+    """Says how the images per second changed: the median of the last five epochs over that of the first five."""
     rates = [value for e in epochs if math.isfinite(value := e.number("images_per_second"))]
     if len(rates) < 10 or not statistics.median(rates[:5]):
         return svg.NONE
@@ -181,7 +181,7 @@ def trend(epochs: Sequence[Epoch]) -> str:
 
 
 def health(run: Run) -> list[dict[str, Any]]:
-    """A row an indicator: at the end of the search or, before that, at the last epoch of it."""
+    """Returns a row for each indicator, at the end of the search or, before that, at the last epoch of it."""
     judged = [e for e in run.epochs if e.phase in ("search", "growth") and e.health]
     if not judged:
         return []
@@ -206,7 +206,7 @@ def health(run: Run) -> list[dict[str, Any]]:
 
 
 def settings(run: Run) -> list[tuple[str, str, str]]:
-    """Name, value and default of the settings that are not the default."""
+    """Returns name, value and default of the settings that are not the default."""
     if not run.config:
         return []
     try:
@@ -221,7 +221,7 @@ def settings(run: Run) -> list[tuple[str, str, str]]:
 
 
 def environment(run: Run) -> list[tuple[str, str]]:
-    """With what the run was computed, on what."""
+    """Says with what the run was computed, and on what."""
     found: dict[str, object] = {"folder": run.name}
     classes = run.genotype.get("classes")
     if isinstance(classes, list):
@@ -242,7 +242,7 @@ def environment(run: Run) -> list[tuple[str, str]]:
 
 
 def _said(value: object) -> str:
-    """A value as YAML would have it, nearly."""
+    """Words a value as YAML would have it, nearly."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -282,7 +282,7 @@ def _table(run: Run) -> dict[str, Any]:
 
 
 def _skipped(run: Run) -> list[tuple[int, str, str]]:
-    """Growths that were passed over: epoch, kind and reason."""
+    """Returns the growths that were passed over, with epoch, kind and reason."""
     return [
         (epoch.epoch, str(kind), str(reason))
         for epoch in run.epochs
@@ -292,7 +292,7 @@ def _skipped(run: Run) -> list[tuple[int, str, str]]:
 
 
 def _compared(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
-    """The rows of the comparison: what, and its value in each run."""
+    """Returns the rows of the comparison: what, and its value in each run."""
     found: dict[str, list[str]] = {"state": [STATES[run.state] for run in runs]}
     found["test accuracy"] = [
         svg.percent(v) if math.isfinite(v := number(run.summary.get("test_accuracy"))) else svg.NONE for run in runs
@@ -306,7 +306,7 @@ def _compared(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
 
 
 def _unlike(configs: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    """The settings that are not the same in all runs."""
+    """Returns the settings that are not the same in all runs."""
     names = dict.fromkeys(name for config in configs for name in config)
     return [
         (name, [_said(config[name]) if name in config else svg.NONE for config in configs])

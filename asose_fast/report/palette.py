@@ -1,4 +1,4 @@
-"""Colours, for light and dark, as CSS variables; those of a figure in a file are written out.
+"""The colours are CSS variables, for light and dark. Those of a figure in a file are written out.
 
 Lines and families of operations have hues that colour-blind people tell apart (after Okabe and Ito, 2008), and sizes of
 kernels differ in lightness. Heat maps rise in lightness alone, from the colour of the page.
@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 
 LEVELS = 16
-"""Steps of a heat map's colours."""
+"""A heat map's colours have so many steps."""
 
 _LIGHT = {
     "paper": "#fdfdfc",
@@ -59,7 +59,7 @@ _RAMPS = (("#d9e6f0", "#8fbddb", "#2f7db1", "#0a2f4e"), ("#26394a", "#2f678f", "
 
 
 def _ramp(anchors: tuple[str, ...]) -> list[str]:
-    """`LEVELS` colours along the anchors, straight from each to the next."""
+    """Returns `LEVELS` colours along the anchors, straight from each to the next."""
     points = [[int(anchor[i : i + 2], 16) for i in (1, 3, 5)] for anchor in anchors]
     colours = []
     for level in range(LEVELS):
@@ -71,7 +71,8 @@ def _ramp(anchors: tuple[str, ...]) -> list[str]:
 
 
 def contrast(one: str, other: str) -> float:
-    """From 1 to 21, as the Web Content Accessibility Guidelines (2.1) define it; 4.5 is enough for text."""
+    """Returns the contrast, from 1 to 21, as the Web Content Accessibility Guidelines (2.1) define it. For text 4.5 is
+    enough."""
     darker, lighter = sorted((_luminance(one), _luminance(other)))
     return (lighter + 0.05) / (darker + 0.05)
 
@@ -97,7 +98,7 @@ LINES = len(_LINES)
 
 
 def variables() -> str:
-    """The CSS that sets the variables for the reader's theme. Paper is always light."""
+    """Returns the CSS that sets the variables for the reader's theme. Paper is always light."""
     light, dark = (
         "".join(f"--{name}:{value};" for name, value in theme.items()) for theme in (THEMES["light"], THEMES["dark"])
     )
@@ -105,12 +106,12 @@ def variables() -> str:
 
 
 def written_out(svg: str, theme: str) -> str:
-    """`svg` with the colours of a theme in place of the variables, for programs that know none."""
+    """Returns `svg` with the colours of a theme in place of the variables, for programs that know none."""
     return re.sub(r"var\(--([\w-]+)\)", lambda match: THEMES[theme].get(match[1], match[0]), svg)
 
 
 def operation_colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour for each operation, in the order given.
+    """Returns a colour for each operation, in the order given.
 
     Those that are not in the spaces of asose_fast take a few of their own, then those of operations that are not there
     either; they share colours only when these are used up.
@@ -121,12 +122,12 @@ def operation_colours(names: Iterable[str]) -> dict[str, str]:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Each operation once: the known ones in the order of the search space, then the others by name."""
+    """Returns each operation once. The known ones stand in the order of the search space, then the others by name."""
     found = set(names)
     return [name for name in _OPERATIONS if name in found] + sorted(found - _OPERATIONS.keys())
 
 
 def level(value: float, lowest: float, highest: float) -> int:
-    """The step of a heat map's colours for a value between two bounds."""
+    """Returns the step of a heat map's colours for a value between two bounds."""
     share = (value - lowest) / (highest - lowest) if highest > lowest else 0.0
     return min(LEVELS - 1, max(0, int(share * LEVELS)))

@@ -1,4 +1,4 @@
-"""What is known of a run: read from its folder, as far as the files are there and whole."""
+"""What is known of a run is read from its folder, as far as the files are there and whole."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ State = Literal["finished", "running", "unfinished"]
 
 
 class Choice(NamedTuple):
-    """softmax(alpha) of the last supernet."""
+    """The choice is softmax(alpha) of the last supernet."""
 
     candidates: list[str]
     probabilities: list[list[float]]
-    """(L, K)."""
+    """The probabilities have shape (L, K)."""
 
 
 @dataclasses.dataclass
 class Run:
-    """All that a report shows."""
+    """A run is all that a report shows."""
 
     name: str
     state: State
@@ -43,32 +43,32 @@ class Run:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     choice: Choice | None = None
     problems: list[str] = dataclasses.field(default_factory=list)
-    """What could not be read, for the reader of the report."""
+    """The reader of the report is told what could not be read."""
     written: datetime.datetime = dataclasses.field(default_factory=lambda: datetime.datetime.now().astimezone())
     next_within: float | None = None
-    """Of a running run: seconds within which the next report follows, unless the run was killed."""
+    """The next report of a running run follows within so many seconds, unless the run was killed."""
 
     @property
     def choices(self) -> dict[str, str]:
-        """The chosen candidate by mixed operation, of a search in a network of the user's own."""
+        """Returns the chosen candidate by mixed operation, of a search in a network of the user's own."""
         found = self.summary.get("choices")
         return {str(name): str(choice) for name, choice in found.items()} if isinstance(found, dict) else {}
 
     @property
     def written_text(self) -> str:
-        """When this was found out."""
+        """Words when this was found out."""
         return self.written.strftime(_TIME)
 
     @property
     def due_text(self) -> str | None:
-        """By when the next report follows."""
+        """Words by when the next report follows."""
         if self.next_within is None:
             return None
         return (self.written + datetime.timedelta(seconds=self.next_within)).strftime(_TIME)
 
     @property
     def phases(self) -> list[Phase]:
-        """As planned by the settings; where these are missing, as found."""
+        """Returns the phases as planned by the settings. Where these are missing, it returns them as found."""
         lengths: dict[str, Any] = {field.name: self.config.get(field.name) for field in dataclasses.fields(PhaseConfig)}
         if all(_length(length) or (name, length) == ("epochs", None) for name, length in lengths.items()):
             try:
@@ -87,11 +87,11 @@ class Run:
 
     @property
     def total(self) -> int:
-        """Epochs of the whole run."""
+        """Returns how many epochs the whole run has."""
         return max([phase.end for phase in self.phases] + [e.epoch for e in self.epochs], default=0)
 
     def of(self, phase: str) -> list[Epoch]:
-        """The epochs of a phase."""
+        """Returns the epochs of a phase."""
         return [epoch for epoch in self.epochs if epoch.phase == phase]
 
 
@@ -165,7 +165,7 @@ def _epochs(path: Path, problems: list[str]) -> list[Epoch]:
 
 
 def _read_checkpoint(folder: Path, run: Run) -> None:
-    """Provenance and alpha from the newest good checkpoint."""
+    """Reads provenance and alpha from the newest good checkpoint."""
     if not checkpoint_folder.holds_checkpoints(folder):
         return
     try:
@@ -185,5 +185,5 @@ def _choice(config: Config, state: dict[str, Any]) -> Choice:
 
 
 def choice(selector: Selector) -> Choice:
-    """Of a selector as it is."""
+    """Returns the choice of a selector as it is."""
     return Choice(list(selector.candidates), selector.logits().detach().softmax(1).tolist())

@@ -1,4 +1,4 @@
-"""Elements of SVG, escaped; scales and numbers for their labels."""
+"""This module makes elements of SVG, escaped, and scales and numbers for their labels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from markupsafe import Markup, escape
 
 NONE, TIMES, MINUS = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}", "\N{MINUS SIGN}"
-"""What stands for no value; what stands between the sides of an image; and before a number."""
+"""These stand for no value, between the sides of an image, and before a number."""
 
 STYLE = """
 svg.figure{display:block;width:100%;height:auto;overflow:visible}
@@ -27,7 +27,8 @@ svg.figure .flow{stroke:var(--muted);stroke-width:1.2;fill:none}
 
 
 def tag(name: str, *children: object, **attributes: object) -> Markup:
-    """An element. Children that are no Markup, and all attributes, are escaped; `class_` is class, a_b is a-b."""
+    """Returns an element. Children that are no Markup, and all attributes, are escaped. `class_` is class, and a_b is
+    a-b."""
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escape(_printable(_plain(value)))}"'
         for key, value in attributes.items()
@@ -42,18 +43,18 @@ def _plain(value: object) -> str:
 
 
 def _printable(content: str) -> str:
-    """Without the characters that XML knows no way to write."""
+    """Leaves out the characters that XML knows no way to write."""
     return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", content)
 
 
 def compact(value: float) -> str:
-    """A coordinate, to a tenth of a pixel."""
+    """Words a coordinate, to a tenth of a pixel."""
     text = f"{value:.1f}"
     return text[:-2] if text.endswith(".0") else text
 
 
 def figure(width: float, height: float, title: str, description: str, children: Iterable[Markup]) -> Markup:
-    """A drawing of its own, with the name and the description that a screen reader reads."""
+    """Returns a drawing of its own, with the name and the description that a screen reader reads."""
     return tag(
         "svg",
         tag("title", title),
@@ -70,17 +71,17 @@ def figure(width: float, height: float, title: str, description: str, children: 
 
 
 def text(x: float, y: float, content: str, *, anchor: str | None = None, strong: bool = False) -> Markup:
-    """A line of text; `anchor` is start, middle or end."""
+    """Returns a line of text. `anchor` is start, middle or end."""
     return tag("text", content, x=x, y=y, text_anchor=anchor, class_="strong" if strong else None)
 
 
 def text_width(content: str) -> float:
-    """About how wide a label is, in pixels: fonts differ."""
+    """Estimates how wide a label is, in pixels. Fonts differ."""
     return 6.1 * len(content)
 
 
 def ticks(lowest: float, highest: float, count: int) -> list[float]:
-    """About `count` round numbers from `lowest` to `highest`: multiples of 1, 2 or 5 times a power of ten."""
+    """Returns about `count` round numbers from `lowest` to `highest`, multiples of 1, 2 or 5 times a power of ten."""
     span = highest - lowest
     if not span > 0 or not math.isfinite(span):
         return [lowest]
@@ -92,7 +93,7 @@ def ticks(lowest: float, highest: float, count: int) -> list[float]:
 
 
 def short(value: float) -> str:
-    """A number for a label: three digits, thousands as k or M."""
+    """Words a number for a label, with three digits, and thousands as k or M."""
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if abs(value) >= size:
             return f"{value / (1e3 if unit == 'k' else size):.3g}{unit}"
@@ -100,5 +101,5 @@ def short(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """0.123 as 12.3 %."""
+    """Words 0.123 as 12.3 %."""
     return f"{100 * value:.1f} %"

@@ -1,4 +1,5 @@
-"""The search space: candidate operations, mixed operation, blocks, network. It knows nothing of phases."""
+"""The search space has candidate operations, the mixed operation, blocks and the network. It knows nothing of
+phases."""
 
 from asose_fast.space.block import BlockSpec, EvolvableBlock
 from asose_fast.space.candidates import CANDIDATES, build_candidate

@@ -1,20 +1,21 @@
-"""A second classifier inside a network, whose loss helps to train a deep one from scratch (arXiv 1806.09055)."""
+"""A second classifier inside a network has a loss that helps to train a deep one from scratch (arXiv 1806.09055)."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from asose_fast.space.build import Supernet
+from asose_fast.space.build import ImageNetwork
 
 
 class Auxiliary(nn.Module):
-    """Class scores from the features two thirds of the way through a network: ReLU, means over a 2x2 grid, a 1x1 and a
-    2x2 convolution to 128 and 768 channels, each with norm and ReLU, a linear classifier. It is no part of the network.
+    """This classifier gives class scores from the features two thirds of the way through a network. It has a ReLU,
+    means over a 2x2 grid, a 1x1 and a 2x2 convolution to 128 and 768 channels, each with norm and ReLU, and a linear
+    layer. It is no part of the network.
 
     A forward pass of the network in training mode leaves the features here, for `forward` to take.
     """
 
-    def __init__(self, network: Supernet) -> None:
+    def __init__(self, network: ImageNetwork) -> None:
         super().__init__()
         module, channels = network.middle
         self.head = nn.Sequential(
@@ -37,7 +38,7 @@ class Auxiliary(nn.Module):
             self._features = output
 
     def forward(self) -> Tensor:
-        """Scores (N, classes) for the batch that the network saw last."""
+        """Returns scores (N, classes) for the batch that the network saw last."""
         if self._features is None:
             raise RuntimeError("the network has not run in training mode yet")
         scores: Tensor = self.head(self._features)

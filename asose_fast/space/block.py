@@ -1,4 +1,4 @@
-"""The evolvable block: a mixed operation with a residual gain, or with a projection where it reduces."""
+"""The evolvable block is a mixed operation with a residual gain, or with a projection where it reduces."""
 
 from __future__ import annotations
 
@@ -13,27 +13,28 @@ from asose_fast.space.mixed import MixedOp
 
 @dataclasses.dataclass(frozen=True)
 class BlockSpec:
-    """What a block is built from; a derived block has a single candidate."""
+    """A block is built from this. A derived block has a single candidate."""
 
     candidates: tuple[str, ...]
     in_channels: int
     out_channels: int
     stride: int = 1
     project: bool = False
-    """Whether a projection ends the block: always where channels change, and still where growth has made them equal."""
+    """A projection may end the block. It does so wherever channels change, and still where growth has made them
+    equal."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "project", self.project or self.in_channels != self.out_channels)
 
     @property
     def reduces(self) -> bool:
-        """Whether the block changes the shape or projects, so that no identity can pass through it."""
+        """Says whether the block changes the shape or projects, so that no identity can pass through it."""
         return self.stride != 1 or self.project
 
 
 class EvolvableBlock(nn.Module):
-    """y = s + gain * (mixed(x) - s) with the shortcut s = x, or, at stride 2, s = the 2x2 means of x; where channels
-    change, BN(conv1x1(ReLU(.))) of that.
+    """y = s + gain * (mixed(x) - s), with the shortcut s = x, or, at stride 2, s = the 2x2 means of x. Where channels
+    change, BN(conv1x1(ReLU(.))) of that follows.
 
     The gain is learned. It starts at 0.5, which trains better than 1 (the mixed operation alone). The shortcut keeps
     the signal, and with it every layer's architecture gradient, alive where `none` is sampled. It is blended and not
@@ -48,7 +49,7 @@ class EvolvableBlock(nn.Module):
         self.mixed = MixedOp.named(spec.candidates, spec.in_channels, spec.stride)
         self.gain = nn.Parameter(torch.tensor(gain))
         self.drop_path = 0.0
-        """In training, the probability that an image takes the shortcut alone (arXiv 1605.07648)."""
+        """In training, an image takes the shortcut alone with this probability (arXiv 1605.07648)."""
         self.project: nn.Module | None = None
         if spec.project:
             self.project = nn.Sequential(
@@ -64,7 +65,7 @@ class EvolvableBlock(nn.Module):
         index: int | None = None,
         kept: tuple[int, ...] | None = None,
     ) -> Tensor:
-        """Shapes (N, in, H, W) -> (N, out, ceil(H/s), ceil(W/s)); `weights`, `index` and `kept` as in MixedOp."""
+        """Maps (N, in, H, W) to (N, out, ceil(H/s), ceil(W/s)). `weights`, `index` and `kept` are as in MixedOp."""
         shortcut = self.shortcut(x)
         if self.training and self.drop_path:
             mixed = self.mixed(x, weights, index, kept)
@@ -74,18 +75,18 @@ class EvolvableBlock(nn.Module):
         return y if self.project is None else self.project(y)
 
     def _kept_paths(self, x: Tensor) -> Tensor:
-        """For each image 0 with probability `drop_path`, else 1 / (1 - drop_path); (N, 1, 1, 1)."""
+        """Draws a factor for each image, (N, 1, 1, 1): 0 with probability `drop_path`, else 1 / (1 - drop_path)."""
         kept = torch.rand(len(x), 1, 1, 1, device=x.device, dtype=x.dtype) >= self.drop_path
         return kept / (1 - self.drop_path)
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """What the mixed operation is blended with: x in the shape of its output."""
+        """Returns what the mixed operation is blended with: x in the shape of its output."""
         if self.spec.stride == 1:
             return x
         return F.avg_pool2d(x, self.spec.stride, ceil_mode=True, count_include_pad=False)
 
     def derive(self, index: int) -> EvolvableBlock:
-        """The block with candidate `index` alone. Its modules are this block's own, not copies."""
+        """Returns the block with candidate `index` alone. Its modules are this block's own, not copies."""
         name = self.spec.candidates[index]
         with torch.device("meta"):
             block = EvolvableBlock(dataclasses.replace(self.spec, candidates=(name,)))

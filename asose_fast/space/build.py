@@ -1,4 +1,4 @@
-"""From settings to a network of any space, and back from what was written down."""
+"""This module leads from settings to a network of any space, and back from what was written down."""
 
 from __future__ import annotations
 
@@ -7,24 +7,31 @@ from typing import Any
 from asose_fast.config import SpaceConfig
 from asose_fast.space.cells import CellNetwork, CellNetworkSpec
 from asose_fast.space.network import Network, NetworkSpec
+from asose_fast.space.supernet import Supernet
 
 Spec = NetworkSpec | CellNetworkSpec
-Supernet = Network | CellNetwork
-"""Supernets, and the networks that are derived from them: all have `spec`, `operations`, `choose`, `derive` and a
-forward pass with `weights`, `path` and `kept`."""
+ImageNetwork = Network | CellNetwork
+"""This type has supernets for images, and the networks that are derived from them."""
 
 
 def make_spec(config: SpaceConfig, in_channels: int, classes: int) -> Spec:
-    """The supernet of the configured space. Raises ValueError for what is none."""
+    """Returns the spec of the configured space's supernet. Raises ValueError for what is none."""
     kind = NetworkSpec.chain if config.space == "chain" else CellNetworkSpec.supernet
     return kind(config, in_channels, classes)
 
 
-def build(spec: Spec) -> Supernet:
-    """The network of a spec, with fresh weights."""
+def build(spec: Spec) -> ImageNetwork:
+    """Returns the network of a spec, with fresh weights."""
     return Network(spec) if isinstance(spec, NetworkSpec) else CellNetwork(spec)
 
 
 def spec_from_dict(values: dict[str, Any]) -> Spec:
-    """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError where something is missing or wrong."""
+    """Inverts `to_dict`. Raises KeyError, TypeError or ValueError where something is missing or wrong."""
     return CellNetworkSpec.from_dict(values) if "kind" in values else NetworkSpec.from_dict(values)
+
+
+def of_images(network: Supernet) -> ImageNetwork:
+    """`network` itself, as what `build` makes. Raises TypeError for another kind."""
+    if not isinstance(network, ImageNetwork):
+        raise TypeError(f"this needs a network for images, got {type(network).__name__}")
+    return network

@@ -1,4 +1,4 @@
-"""How the tensors of a module carry channels: one table, `RULES`, by the exact type of the module."""
+"""The tensors of a module carry channels. One table, `RULES`, says how, by the exact type of the module."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from asose_fast.space.convolution import Conv2d
 
 
 class CannotWidenError(ValueError):
-    """A module cannot be widened, and nothing was changed; the message names the module and says why."""
+    """A module cannot be widened, and nothing was changed. The message names the module and says why."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ChannelMap:
-    """Which old channel each new one repeats."""
+    """A map says which old channel each new one repeats."""
 
     source: Tensor
-    """(new channels,) int64, on the CPU; every old channel occurs."""
+    """The source of each new channel is an old one, (new channels,) int64, on the CPU. Every old channel occurs."""
     old: int
-    """Old channels."""
+    """There were so many channels."""
 
     @staticmethod
     def halves(old: int, new: int) -> ChannelMap:
@@ -39,17 +39,17 @@ class ChannelMap:
 
     @property
     def new(self) -> int:
-        """New channels."""
+        """Returns the number of new channels."""
         return len(self.source)
 
     @property
     def replicas(self) -> Tensor:
-        """How many new channels repeat the source of each, (new,)."""
+        """Returns, for each new channel, how many repeat its source, (new,)."""
         return torch.bincount(self.source)[self.source]
 
     def part(self, old: slice, new: slice) -> ChannelMap:
-        """The map from some old channels to some new ones. Raises CannotWidenError where the new ones
-        repeat others."""
+        """Returns the map from some old channels to some new ones. Raises CannotWidenError where the new ones repeat
+        others."""
         start, stop, _ = old.indices(self.old)
         source = self.source[new] - start
         if not ((source >= 0) & (source < stop - start)).all():
@@ -61,25 +61,27 @@ class ChannelMap:
 
 
 Channels = ChannelMap | None
-"""What becomes of the channels of a tensor's dimension; None: they stay."""
+"""This says what becomes of the channels of a tensor's dimension. With None they stay."""
 
 
 class Carrier(NamedTuple):
-    """A module that carries channels."""
+    """A carrier is a module that carries channels."""
 
     module: nn.Module
     tensors: dict[str, tuple[Channels, Channels]]
-    """Parameters and buffers by name: channels of dimension 0, and of dimension 1, which is summed over."""
+    """These are parameters and buffers by name, with the channels of dimension 0, and of dimension 1, which is summed
+    over."""
     sizes: dict[str, Channels]
-    """Attributes that count channels."""
+    """These attributes count channels."""
 
 
 Rule = Callable[[Any, Channels, Channels], tuple[list[Carrier], Channels]]
-"""Of (module, channels that enter, channels wanted in the end): the carriers in it, and the channels that leave it."""
+"""A rule takes a module, the channels that enter, and the channels wanted in the end. It gives the carriers in the
+module, and the channels that leave it."""
 
 
 def carriers(module: nn.Module, entering: Channels, wanted: Channels) -> tuple[list[Carrier], Channels]:
-    """What the rule of a module says. Raises CannotWidenError for a module without one."""
+    """Returns what the rule of a module says. Raises CannotWidenError for a module without one."""
     if entering is None and wanted is None:
         return [], None
     rule = RULES.get(type(module))
@@ -104,7 +106,7 @@ def _unchanged(module: nn.Module, entering: Channels, wanted: Channels) -> tuple
 
 
 def _convolution(conv: nn.Conv2d, entering: Channels, wanted: Channels) -> tuple[list[Carrier], Channels]:
-    """Dense ones mix channels; depthwise ones keep each apart."""
+    """Handles convolutions. Dense ones mix channels, and depthwise ones keep each apart."""
     if conv.groups == 1:
         tensors = {"weight": (wanted, entering), "bias": (wanted, None)}
         return [Carrier(conv, tensors, {"in_channels": entering, "out_channels": wanted})], wanted
@@ -149,4 +151,5 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.AdaptiveAvgPool2d: _unchanged,
     nn.Flatten: _unchanged,
 }
-"""Told by exact type: a subclass, or a module with parametrizations, may use its tensors in another way."""
+"""Modules are told by their exact type. A subclass, or a module with parametrizations, may use its tensors in another
+way."""

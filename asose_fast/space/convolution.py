@@ -1,4 +1,4 @@
-"""The convolutions of the candidates: `same` padding, no bias."""
+"""The convolutions of the candidates have `same` padding and no bias."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from asose_fast.ops.torch_faults import conv2d
 
 
 class Conv2d(nn.Conv2d):
-    """An nn.Conv2d of an odd kernel, with as many zeros around its input as keep the size at stride 1, that is right
-    where PyTorch's is not (`asose_fast.ops.torch_faults`)."""
+    """This is an nn.Conv2d of an odd kernel that is right where PyTorch's is not (`asose_fast.ops.torch_faults`). It
+    puts as many zeros around its input as keep the size at stride 1."""
 
     stride: tuple[int, int]
     dilation: tuple[int, int]
@@ -29,5 +29,5 @@ class Conv2d(nn.Conv2d):
         super().__init__(in_channels, out_channels, kernel, stride, self.zeros, dilation, groups, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        """Maps (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
         return conv2d(x, self.weight, self.stride, self.zeros, self.dilation, self.groups)

@@ -1,4 +1,4 @@
-"""Copies of modules and states that hold results of a computation, which `copy.deepcopy` refuses."""
+"""This module copies modules and states that hold results of a computation, which `copy.deepcopy` refuses."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class _Detaching(TorchFunctionMode):
 
 
 def deepcopy(value: Value, memo: dict[int, Any] | None = None) -> Value:
-    """As `copy.deepcopy`, but the copy of a tensor that is the result of a computation is its value, without the graph.
+    """Copies as `copy.deepcopy` does, but a tensor that is the result of a computation becomes its value, without the
+    graph.
 
     A module has such tensors where it keeps its last activation, and where old-style weight_norm or pruning computes
     its weight before each call.

@@ -1,4 +1,4 @@
-"""How large and how expensive the networks can be that are derived from a supernet."""
+"""The networks that can be derived from a supernet have these sizes and costs."""
 
 from __future__ import annotations
 
@@ -13,28 +13,29 @@ from asose_fast.space.network import Network, NetworkSpec
 
 
 class Cost(NamedTuple):
-    """Of a network."""
+    """A network costs parameters and FLOPs."""
 
     parameters: int
     flops: int
-    """Of the convolutions and the classifier for one image, forward; a multiplication with its addition counts 2."""
+    """The FLOPs are those of the convolutions and the classifier for one image, forward. A multiplication with its
+    addition counts 2."""
 
 
 class Costs(NamedTuple):
-    """Of all networks that can be derived from a supernet: the cost of one is `fixed` and, for every row of alpha, that
-    of the candidate it takes."""
+    """These are the costs of all networks that can be derived from a supernet. One costs `fixed` and, for every row of
+    alpha, the candidate that it takes."""
 
     parameters: Tensor
     """int64 (L, K)."""
     flops: Tensor
     """int64 (L, K)."""
     fixed: Cost
-    """Of what every derived network has."""
+    """Every derived network has this cost."""
 
 
 @torch.no_grad()
 def candidate_costs(spec: NetworkSpec, image_size: int) -> Costs:
-    """The costs of all candidates of all blocks. Nothing is computed: the modules have no memory."""
+    """Returns the costs of all candidates of all blocks. Nothing is computed, since the modules have no memory."""
     with torch.device("meta"):
         network = Network(spec).eval()
         x = torch.empty(1, spec.in_channels, image_size, image_size)
@@ -54,7 +55,7 @@ def candidate_costs(spec: NetworkSpec, image_size: int) -> Costs:
 
 @torch.no_grad()
 def cost_of(spec: Spec, image_size: int) -> Cost:
-    """Of a derived network of any space."""
+    """Returns the cost of a derived network of any space."""
     with torch.device("meta"):
         network = build(spec).eval()
         x = torch.empty(1, spec.in_channels, image_size, image_size)
@@ -62,8 +63,8 @@ def cost_of(spec: Spec, image_size: int) -> Cost:
 
 
 def largest_derived(spec: NetworkSpec, image_size: int) -> Cost:
-    """Sums over stem, blocks and classifier, with the largest candidate of each block: the most parameters and, on its
-    own, the most FLOPs."""
+    """Sums over stem, blocks and classifier, with the largest candidate of each block. It gives the most parameters
+    and, on its own, the most FLOPs."""
     costs = candidate_costs(spec, image_size)
     most = (int(table.amax(1).sum()) for table in (costs.parameters, costs.flops))
     return Cost(*(fixed + more for fixed, more in zip(costs.fixed, most, strict=True)))

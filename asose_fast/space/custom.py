@@ -1,4 +1,4 @@
-"""Any network with mixed operations in it, as a supernet."""
+"""Any network with mixed operations in it can be a supernet."""
 
 from __future__ import annotations
 
@@ -12,24 +12,26 @@ from torch import Tensor, nn
 
 from asose_fast.space.copying import deepcopy
 from asose_fast.space.mixed import MixedOp, Plan
+from asose_fast.space.supernet import Supernet
 
 
 @dataclasses.dataclass(frozen=True)
 class CustomSpec:
-    """What a network was derived from, if it was."""
+    """This says what a network was derived from, if it was."""
 
     rows: int
-    """Mixed operations."""
+    """The network has so many mixed operations."""
     path: tuple[int, ...] | None = None
-    """The candidates of a derived network; None: a supernet."""
+    """A derived network has these candidates. With None it is a supernet."""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         return {"rows": self.rows, "path": None if self.path is None else list(self.path)}
 
 
-class CustomNetwork(nn.Module):
-    """A user's `model` with the forward pass of a supernet: row l of the tables belongs to the l-th mixed operation.
+class CustomNetwork(Supernet):
+    """This is a user's `model` with the forward pass of a supernet. Row l of the tables belongs to the l-th mixed
+    operation.
 
     Mixed operations may be anywhere among the submodules, in each other's candidates too, and have candidates of their
     own in any number. One that is used twice, or has two names, has one row. The K columns are the names of all
@@ -41,26 +43,31 @@ class CustomNetwork(nn.Module):
         super().__init__()
         self.model = model
         self.mixed = {name: op for name, op in model.named_modules() if isinstance(op, MixedOp)}
-        """By the names that they have in `model`, the first of each."""
+        """The mixed operations have the names that they have in `model`, the first of each."""
         if not self.mixed:
             raise ValueError(
                 "the model has no mixed operation: there is nothing to search. Put an asose_fast.MixedOp in"
             )
         self.candidates = tuple(dict.fromkeys(name for op in self.mixed.values() for name in op.ops))
         self.columns = [[self.candidates.index(name) for name in op.ops] for op in self.mixed.values()]
-        """Of each row, the columns of its candidates, in their own order."""
-        self.spec = CustomSpec(len(self.mixed))
+        """Each row has the columns of its candidates, in their own order."""
+        self._spec = CustomSpec(len(self.mixed))
+
+    @property
+    def spec(self) -> CustomSpec:
+        """Whether, and along which path, the network was derived."""
+        return self._spec
 
     @property
     def available(self) -> Tensor:
-        """Bool (L, K)."""
+        """Returns which candidates a row has, bool (L, K)."""
         table = torch.zeros(len(self.columns), len(self.candidates), dtype=torch.bool)
         for row, columns in zip(table, self.columns, strict=True):
             row[columns] = True
         return table
 
     def choose(self, scores: Tensor) -> list[int]:
-        """The candidate of largest score in every row of `scores` (L, K)."""
+        """Returns the candidate of largest score in every row of `scores` (L, K)."""
         path: list[int] = scores.argmax(1).tolist()
         return path
 
@@ -70,7 +77,8 @@ class CustomNetwork(nn.Module):
         path: Sequence[int] | None = None,
         kept: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        """Has every mixed operation run, from now on, its row of the tables (as in MixedOp); without any, nothing."""
+        """Has every mixed operation run, from now on, its row of the tables (as in MixedOp). Without tables it has no
+        plan."""
         for row, (op, columns) in enumerate(zip(self.mixed.values(), self.columns, strict=True)):
             if weights is None and path is None:
                 op.plan = None
@@ -88,21 +96,21 @@ class CustomNetwork(nn.Module):
         path: Sequence[int] | None = None,
         kept: Sequence[Sequence[int]] | None = None,
     ) -> Any:
-        """What the model returns for x under a plan."""
+        """Returns what the model returns for x under a plan."""
         if self.spec.path is None:
             self.plan(weights, path, kept)
         return self.model(x)
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """The names of a derived network's candidates."""
+        """Returns the names of a derived network's candidates."""
         if self.spec.path is None:
             raise ValueError("a supernet has no operations yet: derive it first")
         return tuple(self.candidates[k] for k in self.spec.path)
 
     def derive(self, path: Sequence[int]) -> CustomNetwork:
-        """The network with candidate `path[l]` in place of mixed operation l: plain modules, the network's structure
-        copied, but with its own parameters and buffers, not copies."""
+        """Returns the network with candidate `path[l]` in place of mixed operation l. It consists of plain modules. Its
+        structure is copied, but its parameters and buffers are this network's own."""
         shared = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
         memo: dict[int, Any] = dict(shared)
         chosen = zip(self.mixed.values(), self.columns, path, strict=True)
@@ -110,13 +118,13 @@ class CustomNetwork(nn.Module):
             memo[id(op)] = deepcopy(list(op.ops.values())[columns.index(k)], memo)
         derived = copy.copy(self)
         derived._modules = {"model": deepcopy(self.model, memo)}
-        derived.spec = CustomSpec(self.spec.rows, tuple(path))
+        derived._spec = CustomSpec(self.spec.rows, tuple(path))
         derived.train(self.training)
         return derived
 
     def genotype(self, path: Sequence[int]) -> dict[str, str]:
-        """The name of the chosen candidate by the name of its mixed operation, of those that are part of the derived
-        network: not of any within a candidate that was not chosen."""
+        """Returns the name of the chosen candidate by the name of its mixed operation. It has only those that are part
+        of the derived network, and none within a candidate that was not chosen."""
         names = {id(op): name for name, op in self.mixed.items()}
         rows = {id(op): row for row, op in enumerate(self.mixed.values())}
         found: dict[str, str] = {}
@@ -143,5 +151,5 @@ def _columns(row: Tensor, columns: list[int]) -> Tensor:
 
 
 def _depth(op: MixedOp) -> int:
-    """Mixed operations in it, itself included: more than in any of these."""
+    """Returns how many mixed operations it holds, itself included. That is more than any of those within it holds."""
     return sum(isinstance(module, MixedOp) for module in op.modules())

@@ -1,4 +1,4 @@
-"""Whether a module computes what its type says, so that something else may compute it instead."""
+"""Where a module computes what its type says, something else may compute it instead."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from asose_fast.space.convolution import Conv2d
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _SAME: dict[type[nn.Module], type[nn.Module]] = {nn.Conv2d: Conv2d}
-"""Subclasses of this package that compute what their base does."""
+"""These subclasses of this package compute what their base does."""
 _OF_INSTANCES = {
     "forward", "_call_impl", "_compiled_call_impl", "_wrapped_call_impl", "_conv_forward", "_check_input_dim",
 }  # fmt: skip
-"""What a call of a module goes through, and an instance may have of its own: adapters and offloading replace `forward`,
-`nn.Module.compile` sets `_compiled_call_impl`."""
+"""A call of a module goes through these, and an instance may have its own. Adapters and offloading replace `forward`,
+and `nn.Module.compile` sets `_compiled_call_impl`."""
 _CALLED: dict[type[nn.Module], attrgetter[object]] = {
     nn.Module: attrgetter("_call_impl", "_wrapped_call_impl"),
     nn.AvgPool2d: attrgetter("__call__", "forward"),
@@ -34,7 +34,7 @@ _CALLED: dict[type[nn.Module], attrgetter[object]] = {
     FactorizedReduce: attrgetter("__call__", "forward"),
     Zero: attrgetter("__call__", "forward"),
 }
-"""The same of the classes that are told."""
+"""A call also goes through these methods of the classes that are told."""
 
 
 def _methods() -> list[object]:
@@ -45,7 +45,8 @@ _METHODS = _methods()
 
 
 def computes(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
-    """Whether a module does what its type says: no subclass, no parametrization, no hooks, no method of its own."""
+    """Says whether a module does what its type says. It has no subclass, no parametrization, no hooks and no method of
+    its own."""
     if type(module) is not kind and type(module) is not _SAME.get(kind):
         return False
     own = module.__dict__
@@ -55,7 +56,7 @@ def computes(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
 
 
 def classes_are_theirs() -> bool:
-    """Whether the modules' classes are as they were, without hooks on all modules and without replaced methods.
+    """Says whether the modules' classes are as they were, without hooks on all modules and without replaced methods.
 
     While torch.compile looks on, which cannot follow the question, they are taken to be.
     """

@@ -1,4 +1,5 @@
-"""The genotype: a derived network's spec, and what must be known of the images that it takes. Goes through JSON."""
+"""The genotype is a derived network's spec, and what must be known of the images that it takes. It goes through
+JSON."""
 
 from __future__ import annotations
 
@@ -18,20 +19,21 @@ VERSION = 1
 
 @dataclasses.dataclass(frozen=True)
 class Genotype:
-    """All of a derived network but its weights. Raises ValueError where the parts do not fit each other."""
+    """A genotype has all of a derived network but its weights. Raises ValueError where the parts do not fit each
+    other."""
 
     network: Spec
-    """One candidate a block or an edge."""
+    """Every block or edge has one candidate."""
     classes: tuple[str, ...]
-    """Names; score c is that of classes[c]."""
+    """Score c is that of the class named classes[c]."""
     mean: tuple[float, ...]
-    """Of each channel, for values from 0 to 1: the network takes (value - mean) / std."""
+    """Each channel has a mean, for values from 0 to 1. The network takes (value - mean) / std."""
     std: tuple[float, ...]
-    """Likewise."""
+    """Each channel has a standard deviation, likewise."""
     image_size: int | None = None
-    """Side of the square images that it was trained on, in pixels."""
+    """The network was trained on square images of this side, in pixels."""
     weights_sha256: str | None = None
-    """Of the file of its weights."""
+    """The file of its weights has this digest."""
 
     def __post_init__(self) -> None:
         network = self.network
@@ -55,16 +57,16 @@ class Genotype:
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """The candidate of every block or edge."""
+        """Returns the candidate of every block or edge."""
         return self.network.operations
 
     @property
     def text(self) -> str | None:
-        """Of an architecture of cells, in the format in which such are published."""
+        """Returns the text of an architecture of cells, in the format in which such are published."""
         return to_text(self.network) if isinstance(self.network, CellNetworkSpec) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers."""
+        """Returns plain dicts, lists, strings and numbers."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -79,7 +81,7 @@ class Genotype:
 
     @staticmethod
     def from_dict(values: Any) -> Genotype:
-        """The inverse of `to_dict`. Raises ValueError, which says what the file that they are from is, or lacks."""
+        """Inverts `to_dict`. Raises ValueError, which says what the file that they are from is, or lacks."""
         if not isinstance(values, dict) or (values.get("format"), values.get("version")) != (FORMAT, VERSION):
             raise ValueError(f"is not a genotype of asose_fast, version {VERSION}")
         try:

@@ -1,4 +1,4 @@
-"""The network: 3x3 stem, a chain of evolvable blocks, global pooling, classifier (docs/concepts.md)."""
+"""The network has a 3x3 stem, a chain of evolvable blocks, global pooling and a classifier (docs/concepts.md)."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from asose_fast.bounds import MOST_CHANNELS, MOST_LAYERS, Bounds, check_value
 from asose_fast.config import SpaceConfig
 from asose_fast.space.block import BlockSpec, EvolvableBlock
 from asose_fast.space.candidates import build_candidate
+from asose_fast.space.supernet import Supernet
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 REDUCTIONS = (1, 3)
-"""Blocks that halve the resolution and double the channels."""
+"""These blocks halve the resolution and double the channels."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NetworkSpec:
-    """Everything that a network is built from. `to_dict` and `from_dict` go through JSON."""
+    """A spec is everything that a network is built from. `to_dict` and `from_dict` go through JSON."""
 
     in_channels: int
     classes: int
@@ -31,7 +32,7 @@ class NetworkSpec:
 
     @staticmethod
     def chain(config: SpaceConfig, in_channels: int, classes: int) -> NetworkSpec:
-        """The supernet of `config` for images of `in_channels` channels. Raises ValueError for a bad size."""
+        """Returns the supernet of `config` for images of `in_channels` channels. Raises ValueError for a bad size."""
         if len(set(config.candidates)) != len(config.candidates):
             raise ValueError(f"candidates must differ from each other, got {', '.join(config.candidates)}")
         blocks, channels = [], config.channels
@@ -43,7 +44,7 @@ class NetworkSpec:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> NetworkSpec:
-        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError where something is missing or wrong."""
+        """Inverts `to_dict`. Raises KeyError, TypeError or ValueError where something is missing or wrong."""
         blocks = tuple(BlockSpec(**{**b, "candidates": tuple(b["candidates"])}) for b in values["blocks"])
         spec = NetworkSpec(**{**values, "blocks": blocks})
         spec.check()
@@ -67,46 +68,48 @@ class NetworkSpec:
             channels = block.out_channels
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers."""
+        """Returns plain dicts, lists, strings and numbers."""
         blocks = [{**dataclasses.asdict(b), "candidates": list(b.candidates)} for b in self.blocks]
         return {**dataclasses.asdict(self), "blocks": blocks}
 
     @property
     def rows(self) -> int:
-        """Of alpha: one a block."""
+        """Returns the number of rows of alpha, one a block."""
         return len(self.blocks)
 
     @property
     def derived(self) -> bool:
-        """Whether no choice is left."""
+        """Says whether no choice is left."""
         return all(len(block.candidates) == 1 for block in self.blocks)
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """The candidate of every block of a derived network."""
+        """Returns the candidate of every block of a derived network."""
         return tuple(block.candidates[0] for block in self.blocks)
 
     def scaled(self, channels: int | None) -> NetworkSpec:
-        """With `channels` channels in the stem and the other widths in proportion, at least 1; None: as it is."""
+        """Returns the spec with `channels` channels in the stem and the other widths in proportion, at least 1. With
+        None it is as it is."""
         if channels is None or channels == self.stem_channels:
             return self
         return self._of_widths([max(1, round(width * channels / self.stem_channels)) for width in self.widths])
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of every stage. A stage begins at the stem or a projection; its blocks have one number of channels,
-        those of the mixed operation of the next projecting block included."""
+        """Returns the channels of every stage. A stage begins at the stem or a projection. Its blocks have one number
+        of channels, and so has the mixed operation of the next projecting block."""
         return self.stem_channels, *(block.out_channels for block in self.blocks if block.project)
 
     def deeper(self, position: int) -> NetworkSpec:
-        """The spec with one block more, before block `position` or at the end."""
+        """Returns the spec with one block more, before block `position` or at the end."""
         model = self.blocks[position - 1] if position else self.blocks[0]
         channels = model.out_channels if position else model.in_channels
         block = BlockSpec(model.candidates, channels, channels)
         return dataclasses.replace(self, blocks=(*self.blocks[:position], block, *self.blocks[position:]))
 
     def wider(self, stage: int, channels: int) -> NetworkSpec:
-        """The spec with `channels` channels in a stage. Raises ValueError for no such stage, or channels not above."""
+        """Returns the spec with `channels` channels in a stage. Raises ValueError for no such stage, or channels not
+        above."""
         widths = list(self.widths)
         if not 0 <= stage < len(widths):
             raise ValueError(f"stage must be from 0 to {len(widths) - 1}, got {stage}")
@@ -123,15 +126,16 @@ class NetworkSpec:
         return dataclasses.replace(self, stem_channels=widths[0], blocks=tuple(blocks))
 
     def with_candidate(self, name: str) -> NetworkSpec:
-        """The spec with one candidate more in every block, the last. Raises ValueError where a block has it already."""
+        """Returns the spec with one candidate more in every block, the last. Raises ValueError where a block has it
+        already."""
         if any(name in block.candidates for block in self.blocks):
             raise ValueError(f"{name} cannot be added to the candidates: it is one of them")
         blocks = [dataclasses.replace(block, candidates=(*block.candidates, name)) for block in self.blocks]
         return dataclasses.replace(self, blocks=tuple(blocks))
 
 
-class Network(nn.Module):
-    """Stem, blocks, then BN, ReLU, global average pooling and a linear classifier."""
+class Network(Supernet):
+    """The network is a stem and blocks, then BN, ReLU, global average pooling and a linear classifier."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
@@ -152,7 +156,7 @@ class Network(nn.Module):
 
     @property
     def spec(self) -> NetworkSpec:
-        """The spec of the network as it is now, grown or derived."""
+        """Returns the spec of the network as it is now, grown or derived."""
         blocks = tuple(block.spec for block in self.evolvable_blocks())
         return dataclasses.replace(self._spec, blocks=blocks)
 
@@ -165,32 +169,33 @@ class Network(nn.Module):
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """Of a derived network, block by block."""
+        """Returns the operations of a derived network, block by block."""
         return self.spec.operations
 
     @property
     def depth(self) -> int:
-        """Blocks."""
+        """Returns the number of blocks."""
         return len(self.blocks)
 
     @property
     def middle(self) -> tuple[nn.Module, int]:
-        """The block two thirds of the way through, and the channels of its output."""
+        """Returns the block two thirds of the way through, and the channels of its output."""
         block = self.evolvable_blocks()[max(0, 2 * len(self.blocks) // 3 - 1)]
         return block, block.spec.out_channels
 
     def set_drop_path(self, probability: float) -> None:
-        """For every block."""
+        """Sets `drop_path` of every block."""
         for block in self.evolvable_blocks():
             block.drop_path = probability
 
     def choose(self, scores: Tensor) -> list[int]:
-        """The path of the best architecture: the candidate of largest score in every block. `scores` is (L, K)."""
+        """Returns the path of the best architecture, the candidate of largest score in every block. `scores` is (L,
+        K)."""
         path: list[int] = scores.argmax(1).tolist()
         return path
 
     def evolvable_blocks(self) -> list[EvolvableBlock]:
-        """The blocks in order, typed."""
+        """Returns the blocks in order, typed."""
         return [block for block in self.blocks if isinstance(block, EvolvableBlock)]
 
     def forward(
@@ -200,7 +205,7 @@ class Network(nn.Module):
         path: Sequence[int] | None = None,
         kept: Sequence[tuple[int, ...]] | None = None,
     ) -> Tensor:
-        """Class scores (N, classes) of images (N, in_channels, H, W).
+        """Returns class scores (N, classes) of images (N, in_channels, H, W).
 
         `weights` (L, K), `path` (L indices) and `kept` (L tuples of indices) choose the plan of every block as in
         MixedOp; a derived network needs none of them.
@@ -212,7 +217,8 @@ class Network(nn.Module):
         return y
 
     def derive(self, path: Sequence[int]) -> Network:
-        """The network with one candidate a block. Its modules, and so its parameters, are this network's own."""
+        """Returns the network with one candidate a block. Its modules, and so its parameters, are this network's
+        own."""
         blocks = [block.derive(k) for block, k in zip(self.evolvable_blocks(), path, strict=True)]
         with torch.device("meta"):
             derived = Network(dataclasses.replace(self.spec, blocks=tuple(block.spec for block in blocks)))
@@ -246,7 +252,7 @@ class Network(nn.Module):
         return added
 
     def _like_the_rest(self, module: ModuleT) -> ModuleT:
-        """A new module with the device, dtype, memory format and mode of the network."""
+        """Returns a new module with the device, dtype, memory format and mode of the network."""
         like = next(self.parameters())
         module.to(like.device, like.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return module.train(self.training)

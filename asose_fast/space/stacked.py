@@ -1,4 +1,4 @@
-"""The stacked-branch plan of a mixed operation: its branches run together, on the fused operators (docs/kernels.md).
+"""In the stacked-branch plan of a mixed operation, its branches run together on the fused operators (docs/kernels.md).
 
 x -> separable chains and pools ------------------> mixed_layer -> y
 x -> whatever else ends in a norm, up to that norm ---^
@@ -25,21 +25,21 @@ from asose_fast.space.exact import computes
 from asose_fast.space.fit import Fit
 
 LARGE = 1 << 19
-"""Elements of a tensor that is."""
+"""A tensor of so many elements is large."""
 
 
 class Normed(NamedTuple):
-    """A branch that ends in a norm."""
+    """This branch ends in a norm."""
 
     active: bool
-    """Whether it begins with a ReLU, which `body` then leaves out."""
+    """An active branch begins with a ReLU, which `body` then leaves out."""
     body: Sequence[Callable[[Tensor], Tensor]]
-    """One after the other, up to the norm."""
+    """These run one after the other, up to the norm."""
     norm: nn.BatchNorm2d
 
     def on_kernels(self, x: Tensor, fit: Fit) -> Normed:
-        """The same, with a factorized reduction on `factorized_reduce`, and with convolutions along one axis on
-        `line_conv`, the ReLU in the first of them, where x is one for them."""
+        """Returns the same branch on kernels, where x is one for them. A factorized reduction runs on
+        `factorized_reduce`, and convolutions along one axis run on `line_conv`, the ReLU in the first of them."""
         for part in self.body:
             if isinstance(part, Halves) and part.fits(x, fit):
                 return self._replace(body=[part.on_kernels])
@@ -65,7 +65,7 @@ class Normed(NamedTuple):
 
 
 class Halves:
-    """A factorized reduction up to its norm."""
+    """This is a factorized reduction up to its norm."""
 
     def __init__(self, module: FactorizedReduce) -> None:
         self.module = module
@@ -74,16 +74,16 @@ class Halves:
         return self.module.halves(x)
 
     def fits(self, x: Tensor, fit: Fit) -> bool:
-        """Whether `on_kernels` gives the same."""
+        """Says whether `on_kernels` gives the same."""
         return all(fit.conv(conv, conv.out_channels, x.shape[1], 1, 1) for conv in (self.module.even, self.module.odd))
 
     def on_kernels(self, x: Tensor) -> Tensor:
-        """As one node of autograd."""
+        """Runs as one node of autograd."""
         return factorized_reduce(x, self.module.even.weight, self.module.odd.weight)
 
 
 class Branches(NamedTuple):
-    """The candidates of a mixed operation, under their indices, by what can be done with them.
+    """The branches are the candidates of a mixed operation, under their indices, by what can be done with them.
 
     They are told by the exact types and settings of their modules, so that whatever computes something else, a module
     with hooks or a `forward` of its own among them, is left as it is. Parameters and running statistics stay where they
@@ -92,17 +92,18 @@ class Branches(NamedTuple):
 
     stride: int
     recompute: bool
-    """Whether backward computes the outputs of separable convolutions and pools again: less memory, more time."""
+    """Backward may compute the outputs of separable convolutions and pools again. That takes less memory and more
+    time."""
     separable: dict[int, list[Stage]]
-    """Chains of stages, the first of the stride, the others of stride 1."""
+    """The first stage of a chain has the stride, and the others have stride 1."""
     pools: dict[int, nn.BatchNorm2d]
-    """The norms of an average and a maximum, in this order, or nothing."""
+    """These are the norms of an average and a maximum, in this order, or nothing."""
     normed: dict[int, Normed]
-    """Others that end in a norm."""
+    """These candidates end in a norm, and are neither separable nor pools."""
     others: dict[int, nn.Module]
-    """The rest."""
+    """These candidates are none of those above."""
     zeros: dict[int, Zero]
-    """`none` of the stride, which is not run: its term of the sum is 0, and so is the gradient of its weight."""
+    """`none` of the stride is not run. Its term of the sum is 0, and so is the gradient of its weight."""
 
     @staticmethod
     def of(ops: Sequence[nn.Module], stride: int, recompute: bool = False) -> Branches:
@@ -132,11 +133,11 @@ class Branches(NamedTuple):
 
     @property
     def folded(self) -> int:
-        """How many candidates have their last norm folded into the sum."""
+        """Returns how many candidates have their last norm folded into the sum."""
         return len(self.separable) + len(self.pools) + len(self.normed)
 
     def worthwhile(self, x: Tensor) -> bool:
-        """Whether stacking is the faster plan, by the rows of benchmarks/test_mixed_op.py.
+        """Says whether stacking is the faster plan, by the rows of benchmarks/test_mixed_op.py.
 
         A lone candidate gains where tensors are large; always, a separable one with more than 3x3 taps, which oneDNN is
         slow at. On a GPU, where launches count, branches gain together and a lone one is left to cuDNN; that is not
@@ -149,7 +150,7 @@ class Branches(NamedTuple):
         return not simple or x.numel() >= LARGE
 
     def fits(self, x: Tensor) -> bool:
-        """Whether the modules of chains and pools take x, and kernels with them. Where not, PyTorch says why."""
+        """Says whether the modules of chains and pools take x, and kernels with them. Where not, PyTorch says why."""
         fit, channels = Fit.of(x), x.shape[1]
         if not fit.takes(x) or self.stride not in (1, 2) or len(self.separable) > MAX_BRANCHES:
             return False
@@ -168,7 +169,7 @@ class Branches(NamedTuple):
         return len(norms) == 1 or len(set(map(id, norms))) == len(norms)
 
     def _shape(self, x: Tensor) -> torch.Size | None:
-        """Of what separable convolutions, pools and `none` give."""
+        """Returns the shape of what separable convolutions, pools and `none` give."""
         if not self.separable and not self.pools and not self.zeros:
             return None
         return x.shape[:2] + torch.Size(-(-side // self.stride) for side in x.shape[2:])
@@ -182,7 +183,8 @@ class Branches(NamedTuple):
         share: Tensor | None = None,
         names: Sequence[str] | None = None,
     ) -> Tensor:
-        """sum_k w_k o_k(x) + v s: up to rounding what the modules give one by one, running statistics included.
+        """Returns sum_k w_k o_k(x) + v s. Up to rounding this is what the modules give one by one, running statistics
+        included.
 
         Args:
             x: (N, C, H, W); other layouts than channels_last are converted.
@@ -247,8 +249,8 @@ class Branches(NamedTuple):
     def _up_to_norms(
         self, x: Tensor, index: int | None, name: Callable[[int], str]
     ) -> Iterator[tuple[int, Tensor, nn.BatchNorm2d | None]]:
-        """Of the candidates `normed` what comes before the norm, with the norm, or what the norm gives, without it,
-        where the norm or what it is given is none for kernels."""
+        """Yields, for each of the candidates `normed`, what comes before the norm, and the norm. Where kernels cannot
+        take the norm or its input, it yields what the norm gives, and no norm."""
         if not self.normed:
             return
         fit = Fit.of(x)
@@ -266,7 +268,8 @@ class Branches(NamedTuple):
 def run(
     op: nn.Module | Sequence[Callable[[Tensor], Tensor]], x: Tensor, *, tracked: bool, name: str = "of no name"
 ) -> Tensor:
-    """The output of a candidate, or of its parts one after the other, outside autograd where it is not `tracked`.
+    """Returns the output of a candidate, or of its parts one after the other, outside autograd where it is not
+    `tracked`.
 
     Raises ValueError where it is no tensor, or x is changed on the way.
     """
@@ -287,13 +290,13 @@ def _stacked(scalars: list[Tensor]) -> Tensor:
 
 
 def _version(x: Tensor) -> int:
-    """Grows with every change in place, where that is counted."""
+    """Returns a number that grows with every change in place, where that is counted."""
     return 0 if torch.compiler.is_compiling() or x.is_inference() else x._version
 
 
 def require_alike(outputs: Iterable[tuple[str, Tensor]], shape: torch.Size | None = None) -> torch.Size | None:
-    """Their common shape. Raises ValueError for the first output, of the candidate of its name, that has not `shape`;
-    None: that of the first one."""
+    """Returns the common shape of the outputs. Raises ValueError for the first one that has not `shape`, which is that
+    of the first output where it is None. The message names the candidate."""
     first = "the others" if shape is not None else ""
     for name, y in outputs:
         if shape is None:
@@ -307,7 +310,7 @@ def require_alike(outputs: Iterable[tuple[str, Tensor]], shape: torch.Size | Non
 
 
 def require_shortcut(shortcut: Tensor, shape: torch.Size | None) -> None:
-    """Raises ValueError where it is not of `shape`, that of the candidates' outputs."""
+    """Raises ValueError where the shortcut is not of `shape`, that of the candidates' outputs."""
     if shape is not None and shortcut.shape != shape:
         raise ValueError(
             f"mixed operation: shortcut must have the shape of the candidates' outputs, {tuple(shape)}, "
@@ -316,7 +319,7 @@ def require_shortcut(shortcut: Tensor, shape: torch.Size | None) -> None:
 
 
 def _stages(chain: list[nn.Module], stride: int) -> list[Stage]:
-    """The chain as stages, or nothing where it is something else."""
+    """Returns the chain as stages, or nothing where it is something else."""
     stages: list[Stage] = []
     for first in range(0, len(chain), 4):
         if len(chain) < first + 4:
@@ -357,12 +360,12 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
 
 
 def _unbiased(conv: nn.Conv2d) -> bool:
-    """As `conv.bias is None`, which takes twenty times as long: a step asks this often."""
+    """Says whether `conv.bias is None`, which takes twenty times as long. A step asks this often."""
     return conv._parameters.get("bias", conv) is None
 
 
 def _is_line(conv: object) -> TypeGuard[nn.Conv2d]:
-    """Whether `line_conv` computes a convolution: k taps of one axis, and `same` padding."""
+    """Says whether `line_conv` computes a convolution: k taps of one axis, and `same` padding."""
     if not computes(conv, nn.Conv2d):
         return False
     height, width = conv.kernel_size

@@ -1,4 +1,4 @@
-"""Net2Wider: a stage of a network gets more channels and the network's function stays (docs/concepts.md)."""
+"""Net2Wider gives a stage of a network more channels, and the network's function stays (docs/concepts.md)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from asose_fast.space.network import Network
 
 
 class Replaced(NamedTuple):
-    """A parameter that another has taken the place of."""
+    """Another parameter has taken the place of this one."""
 
     old: nn.Parameter
     new: nn.Parameter
     as_gradient: Callable[[Tensor], Tensor]
-    """Takes a tensor like the old parameter to one like the new, as gradients transform (`widen`)."""
+    """This takes a tensor like the old parameter to one like the new, as gradients transform (`widen`)."""
 
 
 def widen(network: Network, stage: int, channels: int, *, noise: float = 0.0) -> list[Replaced]:
-    """Gives a stage (`NetworkSpec.widths`) more channels; the network's function stays (Chen et al., Net2Net, 2016).
+    """Gives a stage (`NetworkSpec.widths`) more channels. The network's function stays (Chen et al., Net2Net, 2016).
 
     With m(j) the old channel that new channel j repeats, r_j the number of new channels that repeat it, W[o, i] a dense
     convolution or linear layer of output o and input i, and b a tensor with one entry a channel (depthwise
@@ -94,7 +94,7 @@ def _apply(carrier: Carrier, noise: float) -> list[Replaced]:
 
 @dataclasses.dataclass(frozen=True)
 class _Gradient:
-    """The transformation of gradients: divided by the replicas of outputs."""
+    """Gradients are transformed so: they are divided by the replicas of outputs."""
 
     out: Channels
     summed: Channels
@@ -114,7 +114,7 @@ def _repeat(tensor: Tensor, out: Channels, summed: Channels) -> Tensor:
 
 
 def _shares(like: Tensor, out: Channels, summed: Channels, noise: float) -> Tensor:
-    """s, in a shape that broadcasts over the widened tensor."""
+    """Returns s, in a shape that broadcasts over the widened tensor."""
     if summed is None:
         return like.new_ones(())
     if not noise:
@@ -127,11 +127,11 @@ def _shares(like: Tensor, out: Channels, summed: Channels, noise: float) -> Tens
 
 
 def _along(values: Tensor, dimension: int, dimensions: int) -> Tensor:
-    """Values of one dimension, in a shape that broadcasts over tensors of several."""
+    """Returns values of one dimension, in a shape that broadcasts over tensors of several."""
     return values.reshape([-1 if d == dimension else 1 for d in range(dimensions)])
 
 
 def _like(old: Tensor, values: Tensor) -> Tensor:
-    """In the memory format of `old`."""
+    """Returns the values in the memory format of `old`."""
     channels_last = old.dim() == 4 and old.is_contiguous(memory_format=torch.channels_last)
     return values.contiguous().to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)

@@ -93,11 +93,11 @@ void backward(const ArchWeightsBackward& args) {
 
 }  // namespace
 
-void arch_weights_forward(const ArchWeightsForward& args) {
+void arch_weights_forward(const ArchWeightsForward& args, int /*threads*/) {
   with_wide_element(args.dtype, [&](auto zero) { forward<decltype(zero)>(args); });
 }
 
-void arch_weights_backward(const ArchWeightsBackward& args) {
+void arch_weights_backward(const ArchWeightsBackward& args, int /*threads*/) {
   with_wide_element(args.dtype, [&](auto zero) { backward<decltype(zero)>(args); });
 }
 

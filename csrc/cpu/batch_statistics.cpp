@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "channel_tables.h"
 #include "element.h"
-#include "lanes.h"
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
@@ -86,10 +86,10 @@ void merge(const BatchStatistics& args, const LaneGrid& grid, int k) {
 }
 
 template <class T>
-void statistics(const BatchStatistics& args) {
+void statistics(const BatchStatistics& args, int threads) {
   const LaneGrid grid(args.space, kSumRows);
   const int64_t channels = args.space.channels, runs = grid.runs();
-#pragma omp parallel num_threads(args.threads)
+#pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(static)
     for (int64_t index = 0; index < runs; ++index) {
@@ -106,8 +106,8 @@ void statistics(const BatchStatistics& args) {
 
 }  // namespace
 
-void batch_statistics(const BatchStatistics& args) {
-  with_element(args.dtype, [&](auto zero) { statistics<decltype(zero)>(args); });
+void batch_statistics(const BatchStatistics& args, int threads) {
+  with_element(args.dtype, [&](auto zero) { statistics<decltype(zero)>(args, threads); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

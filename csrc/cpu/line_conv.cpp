@@ -53,7 +53,7 @@ struct Block {
   }
 };
 
-// How many lanes of vector v of a plane hold channels.
+// So many lanes of vector v of a plane hold channels.
 template <class A>
 int lanes_of(int64_t channels, int64_t first, int v) {
   return static_cast<int>(std::clamp<int64_t>(channels - first - v * kLanes<A>, 0, kLanes<A>));
@@ -206,7 +206,7 @@ struct Direction {
     }
   }
 
-  // As many positions of the source as belong to the results before position i.
+  // So many positions of the source belong to the results before position i.
   int64_t reach(int64_t i) const { return i * from.length / to.length; }
 };
 
@@ -394,19 +394,19 @@ void add_slices(const LineConvBackward& args, const LineTiling& tiling) {
 }
 
 template <class T>
-void forward(const LineConvForward& args) {
+void forward(const LineConvForward& args, int threads) {
   const LineTiling tiling(args.op);
   const Direction direction(args.op, false);
-#pragma omp parallel num_threads(args.op.threads)
+#pragma omp parallel num_threads(threads)
   run_direction<T>(args.op, tiling, direction, false, args.x, args.weight, args.packed, args.y,
                    nullptr, args.scratch);
 }
 
 template <class T>
-void backward(const LineConvBackward& args) {
+void backward(const LineConvBackward& args, int threads) {
   const LineTiling tiling(args.op);
   const Direction direction(args.op, true);
-#pragma omp parallel num_threads(args.op.threads)
+#pragma omp parallel num_threads(threads)
   {
     if (args.grad_x)
       run_direction<T>(args.op, tiling, direction, true, args.grad, args.weight, args.packed,
@@ -423,12 +423,12 @@ void backward(const LineConvBackward& args) {
 
 }  // namespace
 
-void line_conv_forward(const LineConvForward& args) {
-  with_element(args.op.dtype, [&](auto zero) { forward<decltype(zero)>(args); });
+void line_conv_forward(const LineConvForward& args, int threads) {
+  with_element(args.op.dtype, [&](auto zero) { forward<decltype(zero)>(args, threads); });
 }
 
-void line_conv_backward(const LineConvBackward& args) {
-  with_element(args.op.dtype, [&](auto zero) { backward<decltype(zero)>(args); });
+void line_conv_backward(const LineConvBackward& args, int threads) {
+  with_element(args.op.dtype, [&](auto zero) { backward<decltype(zero)>(args, threads); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "channel_tables.h"
 #include "element.h"
-#include "lanes.h"
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
@@ -35,7 +35,7 @@ Acc center_of(const FoldedNorms& norms, int k, int64_t at) {
 }
 
 template <class T>
-void forward(const MixedNormSumForward& args) {
+void forward(const MixedNormSumForward& args, int threads) {
   using Acc = typename Element<T>::Acc;
   const LaneGrid grid(args.space, 0);
   const Acc* weights = static_cast<const Acc*>(args.weights);
@@ -55,7 +55,7 @@ void forward(const MixedNormSumForward& args) {
     }
     shifts[c] = static_cast<Acc>(shift);
   }
-#pragma omp parallel for schedule(static) num_threads(args.threads)
+#pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t index = 0; index < runs; ++index) {
     const LaneRun run = grid.run(index);
     alignas(64) Acc sum[kBlockElements];
@@ -115,7 +115,7 @@ void sum_run(double* sums, const T* grad, const T* z, const void* tables, int64_
 }
 
 template <class T>
-void reduce(const MixedNormSumBackward& args) {
+void reduce(const MixedNormSumBackward& args, int threads) {
   const LaneGrid grid(args.space, kSumRows);
   const T* grad = static_cast<const T*>(args.grad);
   const int64_t channels = args.space.channels, runs = grid.runs(), groups = grid.groups();
@@ -123,7 +123,7 @@ void reduce(const MixedNormSumBackward& args) {
   const auto z = [&](int column) {
     return column ? static_cast<const T*>(args.z[column - 1]) : nullptr;
   };
-#pragma omp parallel num_threads(args.threads)
+#pragma omp parallel num_threads(threads)
   {
 #pragma omp for schedule(static)
     for (int64_t index = 0; index < runs; ++index) {
@@ -170,7 +170,7 @@ void finish_tables(const MixedNormSumBackward& args) {
 }
 
 template <class T>
-void backward(const MixedNormSumBackward& args) {
+void backward(const MixedNormSumBackward& args, int threads) {
   using Acc = typename Element<T>::Acc;
   const LaneGrid grid(args.space, 0);
   const Acc* weights = static_cast<const Acc*>(args.weights);
@@ -185,11 +185,11 @@ void backward(const MixedNormSumBackward& args) {
     }
   }
   if (args.sums) {
-    reduce<T>(args);
+    reduce<T>(args, threads);
     finish_tables<Acc>(args);
   }
   if (std::all_of(args.grad_z, args.grad_z + args.inputs, [](void* to) { return !to; })) return;
-#pragma omp parallel for schedule(static) num_threads(args.threads)
+#pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t index = 0; index < runs; ++index) {
     const LaneRun run = grid.run(index);
     const T* grad = static_cast<const T*>(args.grad) + run.offset;
@@ -230,12 +230,12 @@ void backward(const MixedNormSumBackward& args) {
 
 }  // namespace
 
-void mixed_norm_sum_forward(const MixedNormSumForward& args) {
-  with_element(args.dtype, [&](auto zero) { forward<decltype(zero)>(args); });
+void mixed_norm_sum_forward(const MixedNormSumForward& args, int threads) {
+  with_element(args.dtype, [&](auto zero) { forward<decltype(zero)>(args, threads); });
 }
 
-void mixed_norm_sum_backward(const MixedNormSumBackward& args) {
-  with_element(args.dtype, [&](auto zero) { backward<decltype(zero)>(args); });
+void mixed_norm_sum_backward(const MixedNormSumBackward& args, int threads) {
+  with_element(args.dtype, [&](auto zero) { backward<decltype(zero)>(args, threads); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

@@ -98,7 +98,7 @@ void write(Strided<T> out, const Acc* values, Acc weight, int64_t length, bool s
 }
 
 template <class T>
-void forward(const MixedSumForward& args) {
+void forward(const MixedSumForward& args, int threads) {
   using Acc = typename Element<T>::Acc;
   const TaskGrid grid(args.space);
   const Acc* weights = static_cast<const Acc*>(args.weights);
@@ -108,7 +108,7 @@ void forward(const MixedSumForward& args) {
 
   const bool streaming = grid.elements() * static_cast<int64_t>(sizeof(T)) >= kStreamBytes;
   const int64_t tasks = grid.tasks();
-#pragma omp parallel for schedule(static) num_threads(args.threads)
+#pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t task = 0; task < tasks; ++task) {
     alignas(64) Acc sum[kTaskElements];
     for_each_run(grid, task, [&](const Run& run) {
@@ -128,7 +128,7 @@ void forward(const MixedSumForward& args) {
 }
 
 template <class T>
-void backward(const MixedSumBackward& args) {
+void backward(const MixedSumBackward& args, int threads) {
   using Acc = typename Element<T>::Acc;
   const TaskGrid grid(args.space);
   const Acc* weights = static_cast<const Acc*>(args.weights);
@@ -137,7 +137,7 @@ void backward(const MixedSumBackward& args) {
     if (args.grad_x[k].data) written += grid.elements() * sizeof(T);
   const bool streaming = written >= kStreamBytes;
   const int64_t tasks = grid.tasks();
-#pragma omp parallel for schedule(static) num_threads(args.threads)
+#pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t task = 0; task < tasks; ++task) {
     alignas(64) Acc grad[kTaskElements];
     double dots[kMaxInputs] = {};
@@ -169,12 +169,12 @@ void backward(const MixedSumBackward& args) {
 
 }  // namespace
 
-void mixed_sum_forward(const MixedSumForward& args) {
-  with_element(args.dtype, [&](auto zero) { forward<decltype(zero)>(args); });
+void mixed_sum_forward(const MixedSumForward& args, int threads) {
+  with_element(args.dtype, [&](auto zero) { forward<decltype(zero)>(args, threads); });
 }
 
-void mixed_sum_backward(const MixedSumBackward& args) {
-  with_element(args.dtype, [&](auto zero) { backward<decltype(zero)>(args); });
+void mixed_sum_backward(const MixedSumBackward& args, int threads) {
+  with_element(args.dtype, [&](auto zero) { backward<decltype(zero)>(args, threads); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

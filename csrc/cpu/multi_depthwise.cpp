@@ -113,12 +113,12 @@ void forward_tile(const MultiDepthwiseForward& args, const std::vector<Task<T>>&
 }
 
 template <class T>
-void forward(const MultiDepthwiseForward& args) {
+void forward(const MultiDepthwiseForward& args, int threads) {
   const DepthwiseTiling tiling(args.op);
   const int64_t blocks =
       DepthwiseTiling::ceil_div(args.op.channels, kLanes<typename Element<T>::Acc>);
   const int64_t groups = DepthwiseTiling::ceil_div(blocks, kTogether);
-#pragma omp parallel for collapse(2) schedule(dynamic, groups) num_threads(args.op.threads)
+#pragma omp parallel for collapse(2) schedule(dynamic, groups) num_threads(threads)
   for (int64_t unit = 0; unit < tiling.units; ++unit)
     for (int64_t group = 0; group < groups; ++group) {
       const int64_t first = group * kTogether, last = std::min(first + kTogether, blocks);
@@ -172,7 +172,7 @@ void backward_tile(const MultiDepthwiseBackward& args, const Task<T>& task, cons
 }
 
 template <class T>
-void backward(const MultiDepthwiseBackward& args) {
+void backward(const MultiDepthwiseBackward& args, int threads) {
   using A = typename Element<T>::Acc;
   const MultiDepthwise& op = args.op;
   const DepthwiseTiling tiling(op);
@@ -180,7 +180,7 @@ void backward(const MultiDepthwiseBackward& args) {
   const int64_t rows = op.rows();
   const bool need_params = args.need_weights || args.need_affine;
   A* partials = static_cast<A*>(args.partials);
-#pragma omp parallel for collapse(2) schedule(dynamic, blocks) num_threads(op.threads)
+#pragma omp parallel for collapse(2) schedule(dynamic, blocks) num_threads(threads)
   for (int64_t slice = 0; slice < tiling.slices; ++slice)
     for (int64_t block = 0; block < blocks; ++block) {
       const Task<T> task(op, tiling, block);
@@ -193,18 +193,17 @@ void backward(const MultiDepthwiseBackward& args) {
         store(to, task.sums[row], task.lanes);
     }
   if (need_params)
-    add_up(partials, tiling.slices, rows * op.channels, static_cast<A*>(args.grad_params),
-           op.threads);
+    add_up(partials, tiling.slices, rows * op.channels, static_cast<A*>(args.grad_params), threads);
 }
 
 }  // namespace
 
-void multi_depthwise_forward(const MultiDepthwiseForward& args) {
-  with_element(args.op.dtype, [&](auto zero) { forward<decltype(zero)>(args); });
+void multi_depthwise_forward(const MultiDepthwiseForward& args, int threads) {
+  with_element(args.op.dtype, [&](auto zero) { forward<decltype(zero)>(args, threads); });
 }
 
-void multi_depthwise_backward(const MultiDepthwiseBackward& args) {
-  with_element(args.op.dtype, [&](auto zero) { backward<decltype(zero)>(args); });
+void multi_depthwise_backward(const MultiDepthwiseBackward& args, int threads) {
+  with_element(args.op.dtype, [&](auto zero) { backward<decltype(zero)>(args, threads); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

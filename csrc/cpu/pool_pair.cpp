@@ -101,7 +101,7 @@ inline __attribute__((always_inline)) void pool_row(const T* first, const PoolPa
   }
 }
 
-// As above for window row y of an image, unrolled where all of it is inside.
+// The same is done for window row y of an image, unrolled where all of it is inside.
 template <class T, int S, bool kPosition, class Found>
 void pool_row(const PoolPair& op, int64_t image, int64_t y, int64_t channel, int lanes,
               const Found& found) {
@@ -136,9 +136,9 @@ void forward_row(const PoolPairForward& args, int64_t row) {
 }
 
 template <class T>
-void forward(const PoolPairForward& args) {
+void forward(const PoolPairForward& args, int threads) {
   const int64_t rows = args.op.images * args.op.out_height();
-#pragma omp parallel for schedule(static) num_threads(args.op.threads)
+#pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t row = 0; row < rows; ++row)
     args.op.stride == 1 ? forward_row<T, 1>(args, row) : forward_row<T, 2>(args, row);
 }
@@ -251,12 +251,12 @@ void backward_band(const PoolPairBackward& args, int64_t image, int64_t first, i
 }
 
 template <class T>
-void backward(const PoolPairBackward& args) {
+void backward(const PoolPairBackward& args, int threads) {
   using A = typename Element<T>::Acc;
   const PoolPair& op = args.op;
   const int64_t bands = (op.height + kBandRows - 1) / kBandRows;
   const int64_t blocks = (op.channels + kLanes<A> - 1) / kLanes<A>;
-#pragma omp parallel for collapse(2) schedule(static) num_threads(op.threads)
+#pragma omp parallel for collapse(2) schedule(static) num_threads(threads)
   for (int64_t band = 0; band < op.images * bands; ++band)
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t first = band % bands * kBandRows;
@@ -269,12 +269,12 @@ void backward(const PoolPairBackward& args) {
 
 }  // namespace
 
-void pool_pair_forward(const PoolPairForward& args) {
-  with_element(args.op.dtype, [&](auto zero) { forward<decltype(zero)>(args); });
+void pool_pair_forward(const PoolPairForward& args, int threads) {
+  with_element(args.op.dtype, [&](auto zero) { forward<decltype(zero)>(args, threads); });
 }
 
-void pool_pair_backward(const PoolPairBackward& args) {
-  with_element(args.op.dtype, [&](auto zero) { backward<decltype(zero)>(args); });
+void pool_pair_backward(const PoolPairBackward& args, int threads) {
+  with_element(args.op.dtype, [&](auto zero) { backward<decltype(zero)>(args, threads); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

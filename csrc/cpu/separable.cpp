@@ -58,7 +58,7 @@ struct Worker {
   int lanes(int block) const {
     return static_cast<int>(std::min<int64_t>(kLanes<A>, op.channels - block * kLanes<A>));
   }
-  // Of the planes from that of a block on, how many are computed together.
+  // So many of the planes from that of a block on are computed together.
   int planes_from(int block) const { return std::min(kPlanesAtOnce, blocks - block); }
   Vector<A> row_of(const void* table, int64_t row, int block) const {
     return load(static_cast<const A*>(table) + row * op.channels + block * kLanes<A>, lanes(block));
@@ -210,11 +210,11 @@ void forward_tile(const SeparableForward& args, const Worker<T>& worker, const T
 double pixels(const Tile& tile) { return static_cast<double>(tile.height) * tile.width; }
 
 template <class T>
-void forward(const SeparableForward& args) {
+void forward(const SeparableForward& args, int threads) {
   const MultiDepthwise& op = args.op.depthwise;
   const SeparableTiling tiling(args.op);
   const int64_t row = op.branches * 2 * op.channels;
-#pragma omp parallel num_threads(op.threads)
+#pragma omp parallel num_threads(threads)
   {
     const Worker<T> worker(args.op, tiling);
     block_pointwise<typename Element<T>::Acc>(args.op, tiling, false);
@@ -417,7 +417,7 @@ void backward_tile(const SeparableBackward& args, const Worker<T>& worker, const
 }
 
 template <class T>
-void backward(const SeparableBackward& args) {
+void backward(const SeparableBackward& args, int threads) {
   using A = typename Element<T>::Acc;
   const MultiDepthwise& op = args.op.depthwise;
   const SeparableTiling tiling(args.op);
@@ -426,7 +426,7 @@ void backward(const SeparableBackward& args) {
   const bool need_params = args.need_depthwise || args.need_affine;
   A* partials = static_cast<A*>(args.partials);
   A* partials_pointwise = static_cast<A*>(args.partials_pointwise);
-#pragma omp parallel num_threads(op.threads)
+#pragma omp parallel num_threads(threads)
   {
     const Worker<T> worker(args.op, tiling);
     block_pointwise<A>(args.op, tiling, true);
@@ -446,20 +446,21 @@ void backward(const SeparableBackward& args) {
     }
   }
   if (need_params)
-    add_up(partials, tiling.slices, rows, static_cast<A*>(args.grad_params), op.threads);
+    add_up(partials, tiling.slices, rows, static_cast<A*>(args.grad_params), threads);
   if (args.need_pointwise)
     add_up(partials_pointwise, tiling.slices, matrices, static_cast<A*>(args.grad_pointwise),
-           op.threads);
+           threads);
 }
 
 }  // namespace
 
-void separable_forward(const SeparableForward& args) {
-  with_element(args.op.depthwise.dtype, [&](auto zero) { forward<decltype(zero)>(args); });
+void separable_forward(const SeparableForward& args, int threads) {
+  with_element(args.op.depthwise.dtype, [&](auto zero) { forward<decltype(zero)>(args, threads); });
 }
 
-void separable_backward(const SeparableBackward& args) {
-  with_element(args.op.depthwise.dtype, [&](auto zero) { backward<decltype(zero)>(args); });
+void separable_backward(const SeparableBackward& args, int threads) {
+  with_element(args.op.depthwise.dtype,
+               [&](auto zero) { backward<decltype(zero)>(args, threads); });
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

@@ -7,7 +7,6 @@
 #include "../philox.h"
 #include "element.cuh"
 #include "kernel_launch.cuh"
-#include "launch.h"
 #include "warp.cuh"
 
 namespace asose::cuda {

@@ -6,8 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../kernel.h"
 #include "check.cuh"
-#include "launch.h"
 
 namespace asose::cuda {
 

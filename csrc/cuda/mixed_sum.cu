@@ -7,7 +7,6 @@
 #include "../mixed_sum.h"
 #include "element.cuh"
 #include "kernel_launch.cuh"
-#include "launch.h"
 #include "layout.cuh"
 #include "warp.cuh"
 

@@ -10,7 +10,6 @@
 #include "depthwise_plane.cuh"
 #include "element.cuh"
 #include "kernel_launch.cuh"
-#include "launch.h"
 
 namespace asose::cuda {
 namespace {
@@ -42,7 +41,7 @@ struct Branch {
   __host__ __device__ int workers() const { return kernel * runs(); }
 };
 
-// Kernel parameter.
+// This is the parameter of the kernels.
 struct Convolution {
   int64_t images, channels, height, width, out_height, out_width;
   bool relu, affine;
@@ -80,7 +79,7 @@ struct Convolution {
   }
 };
 
-// Of the tile that an input is read into, and of one for the gradient of an output.
+// These are the sizes of the tile that an input is read into, and of one for an output's gradient.
 template <int kStride>
 __host__ __device__ Extent input_extent(const Convolution& op) {
   return {(kTileRows - 1) * kStride + 1 + 2 * op.halo,
@@ -472,7 +471,7 @@ void with_stride(int stride, Body body) {
     body(std::integral_constant<int, 2>{});
 }
 
-// Of `tasks` that do not sum over slices: one tile a block, if there may be so many.
+// Of `tasks` that do not sum over slices, each block has one tile if there may be so many.
 int64_t free_slices(const Convolution& op, int64_t height, int64_t width, int64_t tasks) {
   const int64_t units =
       op.images * ceil_div(height, kTileRows) * ceil_div(width, kStrip * op.strips);
@@ -530,9 +529,9 @@ void backward_weights(Convolution op, int64_t slices, int64_t rows, Acc<T>* part
 
 }  // namespace
 
-int64_t multi_depthwise_slices(const MultiDepthwise& op) {
+DepthwiseWorkspace multi_depthwise_workspace(const MultiDepthwise& op) {
   const int64_t tiles = op.images * ceil_div(op.height, kTileRows) * ceil_div(op.width, kStrip);
-  return std::clamp<int64_t>(tiles, 1, kMaxSlices);
+  return {std::clamp<int64_t>(tiles, 1, kMaxSlices), 0};
 }
 
 void multi_depthwise_forward(const MultiDepthwiseForward& args, Stream stream) {
@@ -550,7 +549,7 @@ void multi_depthwise_backward(const MultiDepthwiseBackward& args, Stream stream)
   bool need_x = args.need_affine;
   for (int b = 0; b < op.branches; ++b) op.branch[b].output = const_cast<void*>(args.grad[b]);
   for (int i = 0; i < op.inputs; ++i) need_x |= (op.grad_x[i] = args.grad_x[i]) != nullptr;
-  const int64_t slices = multi_depthwise_slices(args.op), rows = args.op.rows();
+  const int64_t slices = multi_depthwise_workspace(args.op).slices, rows = args.op.rows();
   with_element(args.op.dtype, [&](auto zero) {
     using T = decltype(zero);
     Acc<T>* const partials = static_cast<Acc<T>*>(args.partials);

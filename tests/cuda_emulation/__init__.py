@@ -61,7 +61,10 @@ def build(folder: Path) -> Path:
     # Shared memory is thread_local, without constructors.
     flags = ["-O1", "-g1", "-fno-extern-tls-init", *SANITIZE, *includes]
     commands = [[*flags, source] for source in kernels]
-    commands.append(["-O0", *python, digest, CSRC / "bindings_cuda.cpp"])
+    bindings = place / "bindings.cpp"
+    names = ["module", *(kernel.stem for kernel in CSRC.glob("cuda/*.cu"))]
+    bindings.write_text("".join(f'#include "{CSRC / "bindings" / name}.cpp"\n' for name in sorted(names)))
+    commands.append(["-O0", *python, digest, "-DASOSE_DEVICE=cuda", bindings])
 
     def compile(command: list) -> str:
         *flags, source = command

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asose_fast import ops
+from asose_fast.ops import registry
 from asose_fast.ops.arch_weights import reference as arch_weights_reference
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.mixed_sum import backward as mixed_sum_backward
 from asose_fast.ops.mixed_sum import reference as mixed_sum_reference
+from tests.ops.raw_calls import call, operators_of, right_calls, tensors
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
 
@@ -64,6 +66,34 @@ class BackendChecks:
         with ops.backend(self.backend):
             yield
         torch.use_deterministic_algorithms(False)
+
+
+class EveryOperatorChecks(BackendChecks):
+    """Of all operators that have the backend `kernels`: on right arguments they give what the reference does."""
+
+    kernels: str
+
+    @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
+    def test_right_arguments_give_what_the_reference_does(self, dtype):
+        names = [
+            n for n, op in operators_of(self.kernels) if dtype in registry._implementation(op, self.kernels).DTYPES
+        ]
+        if not names:
+            pytest.skip(f"no {self.kernels} kernel takes {dtype}")
+        for name in names:
+            arguments = {key: self.moved(value) for key, value in right_calls(dtype)[name].items()}
+            with ops.backend("reference"):
+                expected = tensors(call(name, arguments))
+            for i, (a, b) in enumerate(zip(tensors(call(name, arguments)), expected, strict=True)):
+                try:
+                    close(a, b, dtype)
+                except AssertionError as error:
+                    raise AssertionError(f"result {i} of {name}") from error
+
+    def moved(self, value: object) -> object:
+        if isinstance(value, list):
+            return [self.moved(item) for item in value]
+        return value.to(self.device) if isinstance(value, Tensor) else value
 
 
 class ArchWeightsChecks(BackendChecks):

@@ -15,12 +15,12 @@ import torch
 
 from asose_fast import _native, ops
 from asose_fast.ops import registry
-from tests.ops.backend_checks import ArchWeightsChecks, MixedSumChecks
+from tests.ops.backend_checks import ArchWeightsChecks, EveryOperatorChecks, MixedSumChecks
 from tests.ops.depthwise_cases import run
 from tests.ops.multi_depthwise_checks import MultiDepthwiseChecks, make_case
 
 PATH = Path(os.environ["ASOSE_CUDA_EMULATION"]) / "cuda.so"
-EMULATED = ("arch_weights", "mixed_sum", "multi_depthwise")
+EMULATED = [op for op in registry.operators() if "cuda" in registry.backends(op)]
 
 
 @pytest.fixture(scope="session")
@@ -67,6 +67,10 @@ def every_order(emulator):
                 assert torch.equal(a.nan_to_num(nan=7.0), b.nan_to_num(nan=7.0)), f"order {order}"
 
     return check
+
+
+class TestEveryOperator(EveryOperatorChecks):
+    backend, device, kernels = "cpu", "cpu", "cuda"
 
 
 class TestArchWeights(ArchWeightsChecks):

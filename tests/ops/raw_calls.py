@@ -5,74 +5,39 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops import registry
+from tests.ops import cases
+from tests.ops.cases import Images
 
 OPERATORS = torch.ops.asose_fast
 
 
-def table(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
-    """Finite values that are not all alike."""
-    return torch.arange(1, torch.Size(shape).numel() + 1).reshape(shape).remainder(5).add(1).to(dtype)
-
-
 def right_calls(
-    dtype: torch.dtype = torch.float32, shape: tuple[int, int, int, int] = (2, 3, 6, 5)
+    dtype: torch.dtype = torch.float32, shape: tuple[int, int, int, int] = Images().shape
 ) -> dict[str, dict[str, object]]:
     """Arguments by name of the operators, which they take, for images of a shape."""
-    acc = accumulation_dtype(dtype)
-    wide = torch.float64 if dtype == torch.float64 else torch.float32
-    images, channels, height, width = shape
-    down, across = (height + 1) // 2, (width + 1) // 2
-    x, out = table(*shape, dtype=dtype), table(images, channels, down, across, dtype=dtype)
-    plan = {"kernels": [3, 5], "dilations": [2, 1], "inputs": 2, "stride": 2, "relu": True, "affine": True}
-    depthwise = {"xs": [x, x], "params": table(9 + 25 + 4, channels, dtype=acc)}
-    separable = depthwise | {"pointwise": table(2, channels, channels, dtype=acc)}
-    needs = {"need_x": [True, False]}
-    norms = {"mean": table(2, channels), "rstd": table(2, channels)}
-    gamma, tables = table(2, channels), table(2, 4, channels, dtype=acc)
-    line = {"x": x, "weight": table(4, channels, 5, 1, dtype=dtype), "stride": 2, "vertical": True, "relu": True}
-    noise = {"noise": None, "rng": torch.tensor([1, 2])}
-    boost = {"temperature": 0.5, "hard": True, "top_k": 2, "amount": 0.5, "below": 0.9, "skip": 1, "none": 0}
-    return {
-        "arch_weights_fwd": {"logits": table(2, 4, dtype=wide), **noise, **boost},
-        "arch_weights_bwd": {"grad": table(2, 4, dtype=wide), "soft": table(2, 4, dtype=wide), "temperature": 0.5},
-        "batch_statistics": {"zs": [x, x]},
-        "mixed_sum_fwd": {"xs": [x, x, x], "weights": table(3, dtype=acc)},
-        "mixed_sum_bwd": {
-            "grad": x, "xs": [x, x], "weights": table(2, dtype=acc), "need_x": [True, False], "need_weights": True
-        },
-        "mixed_norm_sum_fwd": {
-            "xs": [x, x, x], "weights": table(3, dtype=acc), "gamma": gamma, "beta": None, **norms
-        },
-        "mixed_norm_sum_bwd": {
-            "grad": x, "xs": [x, x], "weights": table(3, dtype=acc), "gamma": gamma, **norms,
-            "batch": [True, False], "read": [True, False, True], "need_x": [True, True, False], "need_sums": True,
-            "channels_last": False,
-        },
-        "pool_pair_fwd": {"x": x, "stride": 2},
-        "pool_pair_bwd": {
-            "grads": [out, out], "zs": [out, None], "tables": tables, "x": x, "stride": 2,
-            "terms": [x], "factors": table(1, dtype=acc),
-        },
-        "line_conv_fwd": line,
-        "line_conv_bwd": {
-            "grad": table(images, 4, down, width, dtype=dtype), **line, "need_x": True, "need_weight": True
-        },
-        "multi_depthwise_fwd": depthwise | plan,
-        "multi_depthwise_bwd": {
-            "grads": [out, None], **depthwise, **plan, **needs, "need_weights": True, "need_affine": True
-        },
-        "separable_fwd": {**separable, **plan, "statistics": True},
-        "separable_bwd": {
-            "grads": [out, None], "zs": [out, None], "tables": tables, **separable, **plan, **needs,
-            "need_depthwise": True, "need_pointwise": True, "need_affine": True,
-        },
-    }  # fmt: skip
+    calls: dict[str, dict[str, object]] = {}
+    for module in cases.modules():
+        calls |= module.raw_calls(Images(dtype, shape)) if hasattr(module, "raw_calls") else {}
+    return calls
 
 
 def call(name: str, arguments: dict[str, object]) -> object:
     """Runs an operator through the dispatcher."""
     return getattr(OPERATORS, name)(*arguments.values())
+
+
+def operators_of(backend: str) -> list[tuple[str, str]]:
+    """The registered operators, and in the terms of the registry, of those that have the backend."""
+    names = [(name, name.removesuffix("_fwd").removesuffix("_bwd")) for name in right_calls()]
+    return [(name, op) for name, op in names if backend in registry.backends(op)]
+
+
+def tensors(result: object) -> list[Tensor]:
+    """All tensors of a result, in their order."""
+    if isinstance(result, Tensor):
+        return [result]
+    return [tensor for part in result for tensor in tensors(part)] if isinstance(result, (list, tuple)) else []
 
 
 def freed(x: Tensor) -> Tensor:

@@ -11,82 +11,19 @@ from torch.autograd import forward_ad, gradcheck, gradgradcheck
 from asose_fast import ops
 from asose_fast.ops.arch_weights import reference as arch_weights_reference
 from asose_fast.ops.batch_statistics import batch_statistics
-from asose_fast.ops.factorized_reduce import factorized_reduce
 from asose_fast.space import CANDIDATES, MixedOp
-from tests.ops.test_mixed_layer import KINDS, Layer, new_norm
+from tests.ops import cases
+from tests.ops.cases import random
 
-NORMS = ["affine", "eval", "plain"]
-
-
-def random(*shape):
-    return torch.randn(shape, dtype=torch.float64)
-
-
-def arch_weights(logits, noise):
-    return ops.arch_weights(logits, 0.7, hard=False, boost=ops.Boost(2, 0.5, 0.9, -1, -1), noise=noise).weights
-
-
-def mixed_norm_sum(layer):
-    def run(x, weights, plain_weights, z, plain, *_):
-        return ops.mixed_norm_sum([x, z], weights, list(layer), plain=[plain], plain_weights=plain_weights)
-
-    return run, [random(2, 2, 3, 3), random(2), random(1), random(2, 2, 3, 3), random(2, 2, 3, 3)]
-
-
-def mixed_layer(layer, **options):
-    def run(x, weights, plain_weights, z, plain, *_):
-        return layer(x, weights, zs=[z], plain=[x, plain], plain_weights=plain_weights, **options)
-
-    values, _ = layer.values((2, 2, 4, 4), shortcut=True)
-    return run, list(values.values())
+CASES = {name: make for module in cases.modules() for name, make in getattr(module, "DIFFERENTIABLE", {}).items()}
+EVERY_OPERATOR = pytest.mark.parametrize("name", CASES)
+WITHOUT_MODULES = pytest.mark.parametrize("name", [name for name, make in CASES.items() if not make()[2]])
 
 
 def operator(name):
     """The operator as a function of tensors, such tensors, and the modules whose parameters go after them."""
     torch.manual_seed(0)
-    modules = nn.ModuleList()
-    name, _, variant = name.partition(" ")
-    if name == "arch_weights":
-        noise = random(2, 4)
-        return lambda logits: arch_weights(logits, noise), [random(2, 4)], modules
-    if name == "mixed_sum":
-        return lambda w, *xs: ops.mixed_sum([*xs, xs[0]], w), [random(3), *(random(2, 2, 3) for _ in range(2))], modules
-    if name == "line_conv":
-        return lambda x, w: ops.line_conv(x, w, stride=2, relu=True), [random(2, 2, 4, 5), random(3, 2, 1, 3)], modules
-    if name == "factorized_reduce":
-        return factorized_reduce, [random(2, 3, 5, 4), random(2, 3, 1, 1), random(1, 3, 1, 1)], modules
-    if name == "pool_pair":
-        return lambda x: ops.pool_pair(x, stride=2), [random(2, 2, 5, 4)], modules
-    if name in ("multi_depthwise", "separable"):
-        weights = [random(2, 1, 3, 3), random(2, 1, 1, 1)]
-        pointwise = [random(2, 2, 1, 1) for _ in range(2 * (name == "separable"))]
-        inputs = 1 + (variant == "affine")
-        affine = [random(2, 2), random(2, 2)] if variant == "affine" else []
-
-        def run(*tensors):
-            xs, tensors = list(tensors[:inputs]), tensors[inputs:]
-            weights, pointwise, affine = tensors[:2], tensors[2 : 2 + len(run.pointwise)], tensors[-2:]
-            options = {"scale": affine[0], "shift": affine[1]} if variant == "affine" else {}
-            given = [weights, pointwise] if name == "separable" else [weights]
-            return getattr(ops, name)(xs if variant == "affine" else xs[0], *given, dilations=[2, 1], **options)
-
-        run.pointwise = pointwise
-        return run, [*(random(2, 2, 4, 3) for _ in range(inputs)), *weights, *pointwise, *affine], modules
-    if name == "mixed_norm_sum":
-        modules.extend(new_norm(2, **KINDS[variant]).double() for _ in range(2))
-        return *mixed_norm_sum(modules), modules
-    recompute = variant == "recompute"
-    modules.append(Layer(2, 1, (2, 1), kinds=("affine", "eval") if recompute else (variant,)))
-    return *mixed_layer(modules[0], recompute=recompute), modules
-
-
-OPERATORS = [
-    "arch_weights", "mixed_sum", "line_conv", "factorized_reduce", "pool_pair", "multi_depthwise",
-    "multi_depthwise affine", "separable", "separable affine", *(f"mixed_norm_sum {kind}" for kind in NORMS),
-    *(f"mixed_layer {kind}" for kind in (*NORMS, "recompute")),
-]  # fmt: skip
-EVERY_OPERATOR = pytest.mark.parametrize("name", OPERATORS)
-WITHOUT_MODULES = pytest.mark.parametrize("name", OPERATORS[:9])
+    return CASES[name]()
 
 
 def as_tuple(result):

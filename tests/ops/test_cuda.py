@@ -9,7 +9,7 @@ import torch
 
 from asose_fast import ops
 from asose_fast.ops import registry
-from tests.ops.backend_checks import ArchWeightsChecks, MixedSumChecks, close
+from tests.ops.backend_checks import ArchWeightsChecks, EveryOperatorChecks, MixedSumChecks, close
 from tests.ops.depthwise_cases import SUPERNET
 from tests.ops.multi_depthwise_checks import MultiDepthwiseChecks, make_case
 
@@ -69,6 +69,10 @@ class GpuChecks:
         with torch.cuda.device(0):
             step, _ = self.make_step("cuda:1")
             assert all(t.device == torch.device("cuda:1") and t.isfinite().all() for t in step())
+
+
+class TestEveryOperator(EveryOperatorChecks):
+    backend, device, kernels = "cuda", "cuda", "cuda"
 
 
 class ArchWeightsOnGpu(GpuChecks, ArchWeightsChecks):

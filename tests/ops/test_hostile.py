@@ -8,7 +8,8 @@ from asose_fast import _native, ops
 from asose_fast.ops import registry
 from asose_fast.space import MixedOp
 from tests.helpers import python
-from tests.ops.raw_calls import OPERATORS, call, cut_short, freed, hostile, right_calls, table
+from tests.ops.cases import table
+from tests.ops.raw_calls import OPERATORS, call, cut_short, freed, hostile, right_calls, tensors
 
 REFUSALS = (TypeError, ValueError, NotImplementedError)
 """The last is the dispatcher's, where no tensor is left to dispatch on, or one of a layout that is not its business."""
@@ -24,7 +25,7 @@ FITTING = {
 
 
 def test_every_operator_is_here():
-    done = python("-c", "import asose_fast, torch; print(*torch._C._dispatch_get_all_op_names())")
+    done = python("-c", "import asose_fast.space, torch; print(*torch._C._dispatch_get_all_op_names())")
     names = [name.partition("::") for name in done.stdout.split()]
     assert right_calls().keys() == {name for library, _, name in names if library == "asose_fast"}
 
@@ -66,14 +67,6 @@ def refused(name, arguments):
     except REFUSALS as error:
         return bool(str(error).strip())
     return False
-
-
-def tensors(value):
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from tensors(part)
 
 
 def is_short(t):

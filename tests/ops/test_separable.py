@@ -9,7 +9,7 @@ from asose_fast import ops
 from asose_fast.ops import registry
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.separable import backward, reference
-from tests.helpers import check_instruction_set, with_thread_counts
+from tests.helpers import with_thread_counts
 from tests.ops.depthwise_cases import (
     DTYPES,
     cases,
@@ -41,11 +41,6 @@ def test_matches_the_float64_reference(backend, dtype, own, data):
 @given(st.data())
 def test_images_of_several_tiles_match_it_too(backend, dtype, own, shape, data):
     check(ops.separable, reference, data.draw(cases(dtype, own, pointwise=True, shapes=st.just(shape))), backend)
-
-
-@pytest.mark.parametrize("isa", ["generic", "avx2", "avx512"])
-def test_every_instruction_set(isa):
-    check_instruction_set(isa, f"{__file__}::test_matches_the_float64_reference")
 
 
 def arguments(plan, shape, dtype):

@@ -12,6 +12,7 @@ import pytest
 triton = pytest.importorskip("triton")
 
 
+@pytest.mark.long
 def test_kernels_in_the_interpreter():
     # TRITON_INTERPRET must be set before Triton is imported, hence the process.
     checks = Path(__file__).with_name("triton_interpreter.py")

@@ -9,6 +9,7 @@ from asose_fast import ops
 from asose_fast.ops import registry
 from asose_fast.ops.batch_statistics import batch_statistics
 from asose_fast.space import CANDIDATES, MixedOp
+from tests.ops.backend_checks import EveryOperatorChecks
 from tests.ops.layer_checks import (
     BatchStatisticsChecks,
     MixedLayerChecks,
@@ -20,6 +21,10 @@ from tests.ops.layer_checks import (
 from tests.ops.test_cuda import GpuChecks, no_synchronization
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+
+
+class TestEveryOperator(EveryOperatorChecks):
+    backend, device, kernels = "triton", "cuda", "triton"
 
 
 class TritonOnGpu(GpuChecks):

@@ -1,6 +1,6 @@
 """The Triton kernels in Triton's interpreter. Run by test_triton.py in a process with TRITON_INTERPRET=1."""
 
-from tests.ops.backend_checks import ArchWeightsChecks, MixedSumChecks
+from tests.ops.backend_checks import ArchWeightsChecks, EveryOperatorChecks, MixedSumChecks
 from tests.ops.layer_checks import (
     BatchStatisticsChecks,
     MixedLayerChecks,
@@ -9,6 +9,10 @@ from tests.ops.layer_checks import (
     PoolPairChecks,
     SeparableChecks,
 )
+
+
+class TestEveryOperator(EveryOperatorChecks):
+    backend, device, kernels = "triton", "cpu", "triton"
 
 
 class TestArchWeights(ArchWeightsChecks):

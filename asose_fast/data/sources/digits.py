@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits: 1,797 real images of 8x8, in the package itself."""
+"""scikit-learn's handwritten digits are 1,797 real images of 8x8, in the package itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _TEST_FRACTION = 0.2
 
 
 def digits() -> Source:
-    """The set has no test images of its own: 20 % of each class, always the same."""
+    """Returns the source. The set has no test images of its own, so 20 % of each class serve, always the same."""
     from sklearn.datasets import load_digits  # takes a second to import
 
     bunch = load_digits()

@@ -1,4 +1,4 @@
-"""The source that a configuration names."""
+"""A configuration names its source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A user's own images: one folder a class."""
+"""A user's own images lie in one folder a class."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _TEST_FRACTION = 0.2
 
 
 def image_folder(root: Path, image_size: int | None) -> Source:
-    """root/train/<class>/, root/test/<class>/ and maybe root/valid/<class>/, in any case and usual spelling; or
-    root/<class>/, of which 20 % of each class are the test images.
+    """Returns the source of root/train/<class>/, root/test/<class>/ and maybe root/valid/<class>/, in any case and
+    usual spelling. Or it is that of root/<class>/, of which 20 % of each class are the test images.
 
     Other folders beside the splits are not read. Raises DataError and DataNotFoundError.
     """
@@ -64,7 +64,7 @@ class _Scanned(NamedTuple):
 
 
 def _scan(folder: Path, left_out: LeftOut) -> _Scanned:
-    """Classes, images and labels below `folder`, in the order of torchvision's ImageFolder."""
+    """Returns classes, images and labels below `folder`, in the order of torchvision's ImageFolder."""
     classes = folders_in(folder, left_out)
     if not classes:
         raise DataNotFoundError(f"{folder} has no folders in it: it must hold one folder a class")

@@ -1,4 +1,4 @@
-"""How a user's folder is laid out: as splits that hold classes, or as classes. What is neither is refused."""
+"""A user's folder holds splits that hold classes, or classes. What is neither is refused."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ _ENDS = r"[\W_]*(set|data|dataset|split|images|imgs)?"
 
 
 def split_named(name: str) -> SplitName | None:
-    """The split that a folder of this name holds, in any case and usual spelling: "Training", "test_set", "val"."""
+    """Returns the split that a folder of this name holds, in any case and usual spelling: "Training", "test_set",
+    "val"."""
     return next((split for split, names in _SPLITS.items() if re.fullmatch(f"({names}){_ENDS}", name.lower())), None)
 
 
 def split_folders(root: Path, left_out: LeftOut) -> dict[SplitName, Path]:
-    """The folders of train, test and maybe valid, in this order, or none where `root` holds the classes.
+    """Returns the folders of train, test and maybe valid, in this order, or none where `root` holds the classes.
 
     Raises DataError and DataNotFoundError where the folders are neither.
     """
@@ -67,7 +68,8 @@ def _check_not_half_split(root: Path, found: dict[SplitName, Path]) -> None:
 
 
 def _check_classes(root: Path, names: list[str]) -> None:
-    """Folders of folders may be sets or splits: a network would be trained on which of them an image is from."""
+    """Refuses folders of folders, which may be sets or splits. A network would be trained on which of them an image is
+    from."""
     inner = {name: folders_in(root / name, LeftOut()) for name in names}
     for name, folders in inner.items():
         if len({split_named(folder) for folder in folders} - {None}) > 1:

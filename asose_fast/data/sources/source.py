@@ -1,4 +1,4 @@
-"""What a set tells before any image is read."""
+"""A set tells this before any image is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asose_fast.data.images import ArrayImages, Images
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """The images of a set, by number, and their classes.
+    """A source has the images of a set, by number, and their classes.
 
     Attributes:
         classes: C names.
@@ -37,11 +37,11 @@ class Source:
 
 
 def open_array(pixels: Tensor) -> Callable[[Tensor], Images]:
-    """The `open` of a set that is decoded already: uint8 (N, H, W, C)."""
+    """Returns the `open` of a set that is decoded already, uint8 (N, H, W, C)."""
     return lambda numbers: ArrayImages(pixels[numbers])
 
 
 def numbered(train: int, test: int) -> tuple[Tensor, Tensor]:
-    """The numbers of training and test images where the test follows the training images."""
+    """Returns the numbers of training and test images where the test follows the training images."""
     first, second = torch.arange(train + test).split([train, test])
     return first, second

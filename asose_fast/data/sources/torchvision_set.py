@@ -1,4 +1,4 @@
-"""The sets that torchvision downloads."""
+"""torchvision downloads these sets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ _CLASS_NAMES = {"cifar10": "CIFAR10", "cifar100": "CIFAR100", "fashion-mnist": "
 
 
 def torchvision_set(name: str, root: str) -> Source:
-    """cifar10, cifar100 or fashion-mnist, downloaded into `root` unless it is there. Raises DataNotFoundError."""
+    """Returns cifar10, cifar100 or fashion-mnist, downloaded into `root` unless it is there. Raises
+    DataNotFoundError."""
     dataset = getattr(import_torchvision().datasets, _CLASS_NAMES[name])
     folder = given_path(root)
     try:
@@ -34,6 +35,6 @@ def torchvision_set(name: str, root: str) -> Source:
 
 
 def _pixels(data: Any) -> Tensor:
-    """uint8 (N, H, W, C) from the (N, H, W, 3) array of CIFAR or the (N, H, W) tensor of Fashion-MNIST."""
+    """Returns uint8 (N, H, W, C) from the (N, H, W, 3) array of CIFAR or the (N, H, W) tensor of Fashion-MNIST."""
     pixels = torch.as_tensor(data)
     return pixels if pixels.dim() == 4 else pixels[..., None]

@@ -1,4 +1,5 @@
-"""What lies in a folder of images; hidden files, those of the system and those that are no images are left out."""
+"""This walk finds what lies in a folder of images. It leaves out hidden files, those of the system and those that are
+no images."""
 
 from __future__ import annotations
 
@@ -23,29 +24,29 @@ _SHOWN = 3
 
 @dataclasses.dataclass
 class LeftOut:
-    """What was met and not read: hidden folders, files that are named like images but hidden, links that lead nowhere
-    and other files. Besides, by which links something was read twice."""
+    """These were met and not read: hidden folders, files that are named like images but hidden, links that lead nowhere
+    and other files. It also knows by which links something was read twice."""
 
     hidden: set[str] = dataclasses.field(default_factory=set)
     nowhere: set[str] = dataclasses.field(default_factory=set)
     others: Counter[str] = dataclasses.field(default_factory=Counter)
-    """Files by extension in lower case, with its dot."""
+    """Files are counted by extension in lower case, with its dot."""
     _folders: dict[str, str] = dataclasses.field(default_factory=dict)
     _linked: dict[str, str] = dataclasses.field(default_factory=dict)
     _twice: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     def read_folder(self, real: str, path: str) -> None:
-        """A folder, which is `real` when all links are followed, is read under a path."""
+        """Notes that a folder is read under a path. `real` is where it lies when all links are followed."""
         if (first := self._folders.setdefault(real, path)) != path:
             self._twice.append((first, path))
 
     def read_link(self, path: str) -> None:
-        """An image is read by a link to it."""
+        """Notes that an image is read by a link to it."""
         if (first := self._linked.setdefault(os.path.realpath(path), path)) != path:
             self._twice.append((first, path))
 
     def _read_twice(self) -> list[tuple[str, str]]:
-        """The two names of each folder or image that has two."""
+        """Returns the two names of each folder or image that has two."""
         found = list(self._twice)
         for real, path in self._linked.items():
             folder, name = os.path.split(real)
@@ -54,7 +55,7 @@ class LeftOut:
         return found
 
     def notes(self, root: Path) -> Iterator[str]:
-        """In a sentence each, what a user should know."""
+        """Says what a user should know, in a sentence each."""
 
         def below(path: str) -> str:
             return os.path.relpath(path, root)
@@ -74,28 +75,28 @@ class LeftOut:
 
 
 def _some(names: Iterable[str]) -> str:
-    """The first few of them, and how many there are besides."""
+    """Names the first few of them, and says how many there are besides."""
     ordered = sorted(names)
     return ", ".join(ordered[:_SHOWN]) + (f" and {len(ordered) - _SHOWN} more" if len(ordered) > _SHOWN else "")
 
 
 def by_extension(counts: Counter[str]) -> str:
-    """As in "12 .heic, 3 without an extension"."""
+    """Words the counts, as in "12 .heic, 3 without an extension"."""
     return ", ".join(f"{count} {extension or 'without an extension'}" for extension, count in counts.most_common())
 
 
 def folders_in(folder: Path, left_out: LeftOut) -> list[str]:
-    """The names of the folders in a folder, sorted."""
+    """Returns the names of the folders in a folder, sorted."""
     return sorted(entry.name for entry in _visible(str(folder), left_out) if _is_folder(entry))
 
 
 def holds_images(folder: Path) -> bool:
-    """Whether images lie in the folder itself."""
+    """Says whether images lie in the folder itself."""
     return any(not _is_folder(entry) and _is_image(entry) for entry in _visible(str(folder), LeftOut()))
 
 
 def images_below(folder: Path, left_out: LeftOut) -> list[str]:
-    """All images below a folder, links followed, in the order of torchvision's ImageFolder.
+    """Returns all images below a folder, links followed, in the order of torchvision's ImageFolder.
 
     Raises DataError for a link that leads back: it would have no end.
     """
@@ -103,7 +104,7 @@ def images_below(folder: Path, left_out: LeftOut) -> list[str]:
 
 
 def _walk(folder: str, above: list[str], left_out: LeftOut) -> Iterator[tuple[str, list[str]]]:
-    """A folder and those below it, each with the paths of its images; `above` are the folders that it is in."""
+    """Yields a folder and those below it, each with the paths of its images. `above` are the folders that it is in."""
     real = os.path.realpath(folder)
     if real in above:
         raise DataError(f"the link {folder} leads back to {real}, which it is in: remove it")
@@ -143,7 +144,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_image(entry: os.DirEntry[str]) -> bool:
-    """By the extension; by the content of a file that has none."""
+    """Tells an image by the extension, and a file that has none by its content."""
     extension = _extension(entry.name)
     return extension in decode.extensions() or (
         not extension and os.path.isfile(entry.path) and decode.is_image(entry.path)

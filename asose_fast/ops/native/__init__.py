@@ -13,10 +13,15 @@ DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.floa
 """csrc/dtype.h."""
 
 
-def module_and_context(device: torch.device) -> tuple[ModuleType, int]:
-    """The kernels of a device, and what they run with: the thread count (CPU) or the current stream (CUDA)."""
+def cpu_kernels() -> tuple[ModuleType, int]:
+    """The kernels of the CPU, and the last argument of each: the number of threads."""
+    return _native.kernels("cpu"), torch.get_num_threads()
+
+
+def kernels_of(device: torch.device) -> tuple[ModuleType, int]:
+    """The kernels of a device, and the last argument of each: the number of threads on the CPU, else the stream."""
     if device.type == "cpu":
-        return _native.kernels("cpu"), torch.get_num_threads()
+        return cpu_kernels()
     return _native.kernels("cuda"), torch.cuda.current_stream(device).cuda_stream
 
 

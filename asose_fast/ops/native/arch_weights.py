@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.arch_weights import Boost
-from asose_fast.ops.native import DTYPE_CODES, address, module_and_context
+from asose_fast.ops.native import DTYPE_CODES, address, kernels_of
 
 DTYPES = frozenset({torch.float32, torch.float64})
 
@@ -20,7 +20,7 @@ def forward(
     boost: Boost | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Weights, soft weights, index, entropy and max_prob."""
-    module, context = module_and_context(logits.device)
+    kernels, execution = kernels_of(logits.device)
     layers, ops = logits.shape
     logits = logits.contiguous()
     noise = None if noise is None else noise.contiguous()
@@ -29,21 +29,21 @@ def forward(
     weights, soft = torch.empty_like(logits), torch.empty_like(logits)
     index = torch.empty(layers, dtype=torch.int64, device=logits.device)
     entropy, max_prob = logits.new_empty(layers), logits.new_empty(layers)
-    module.arch_weights_forward(
+    kernels.arch_weights_forward(
         DTYPE_CODES[logits.dtype], layers, ops, address(logits), address(noise), address(rng), temperature, hard,
         rule.top_k, rule.amount, rule.below, rule.skip, rule.none,
-        address(weights), address(soft), address(index), address(entropy), address(max_prob), context,
+        address(weights), address(soft), address(index), address(entropy), address(max_prob), execution,
     )  # fmt: skip
     return weights, soft, index, entropy, max_prob
 
 
 def backward(grad: Tensor, soft: Tensor, temperature: float) -> Tensor:
     """dL/d logits."""
-    module, context = module_and_context(soft.device)
+    kernels, execution = kernels_of(soft.device)
     layers, ops = soft.shape
     grad, soft = grad.contiguous(), soft.contiguous()
     grad_logits = torch.empty_like(soft)
-    module.arch_weights_backward(
-        DTYPE_CODES[soft.dtype], layers, ops, address(grad), address(soft), temperature, address(grad_logits), context
+    kernels.arch_weights_backward(
+        DTYPE_CODES[soft.dtype], layers, ops, address(grad), address(soft), temperature, address(grad_logits), execution
     )
     return grad_logits

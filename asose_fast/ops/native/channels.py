@@ -1,4 +1,4 @@
-"""Dense tensors as the per-channel kernels see them (csrc/lanes.h)."""
+"""Dense tensors as the per-channel kernels see them (csrc/lane_grid.h)."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from asose_fast import _native
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.line_conv import Line
-from asose_fast.ops.native import DTYPE_CODES, address, memory, module_and_context
+from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
@@ -29,14 +29,14 @@ def unfit(shape: Sequence[int], line: Line, result: str) -> str | None:
 
 def forward(x: Tensor, weight: Tensor, line: Line) -> Tensor:
     """The convolution."""
-    module, context = module_and_context(x.device)
+    kernels, threads = cpu_kernels()
     x, taps = x.contiguous(memory_format=torch.channels_last), _taps(x, weight)
     y = memory.empty(line.out_shape(x, weight), x)
     if y.numel():
         call = (DTYPE_CODES[x.dtype], x.shape, taps.shape, *line)
-        _, packed, scratch = _workspace(x, taps, call, context)
-        module.line_conv_forward(
-            *call, address(x), address(taps), address(packed), address(y), address(scratch), context
+        _, packed, scratch = _workspace(x, taps, call, threads)
+        kernels.line_conv_forward(
+            *call, address(x), address(taps), address(packed), address(y), address(scratch), threads
         )
     return y
 
@@ -45,18 +45,18 @@ def backward(
     grad: Tensor, x: Tensor, weight: Tensor, line: Line, need_x: bool, need_weight: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """dL/dx and dL/dweight where they are needed."""
-    module, context = module_and_context(x.device)
+    kernels, threads = cpu_kernels()
     grad, x = (t.contiguous(memory_format=torch.channels_last) for t in (grad, x))
     taps = _taps(x, weight)
     grad_x = memory.empty(x.shape, x) if need_x else None
     grad_weight = torch.zeros_like(taps) if need_weight else None
     if x.numel():
         call = (DTYPE_CODES[x.dtype], x.shape, taps.shape, *line)
-        partial, packed, scratch = _workspace(x, taps, call, context)
+        partial, packed, scratch = _workspace(x, taps, call, threads)
         partials = memory.empty(partial, taps) if need_weight else None
-        module.line_conv_backward(
+        kernels.line_conv_backward(
             *call, address(grad), address(x), address(taps), address(packed), address(grad_x), address(partials),
-            address(grad_weight), address(scratch), context,
+            address(grad_weight), address(scratch), threads,
         )  # fmt: skip
     return grad_x, None if grad_weight is None else torch.empty_like(weight).copy_(grad_weight.view(weight.shape))
 
@@ -68,7 +68,7 @@ def _taps(x: Tensor, weight: Tensor) -> Tensor:
 
 def _workspace(x: Tensor, taps: Tensor, call: tuple[object, ...], threads: int) -> tuple[Sequence[int], Tensor, Tensor]:
     """The shape of partial sums of the weights' gradient, room for packed weights, and scratch for all threads."""
-    module, _ = module_and_context(x.device)
-    packed, slices, partial, size = module.line_conv_plan(*call)
+    kernels, _ = cpu_kernels()
+    packed, slices, partial, size = kernels.line_conv_plan(*call)
     scratch = torch.empty(threads * size, dtype=torch.uint8, device=x.device)
     return (slices, 1, 1, partial), taps.new_empty(packed), scratch

@@ -1,4 +1,4 @@
-"""Uninitialised tensors for the outputs of the kernels, the CPU's large ones from a pool (csrc/cpu/memory_pool.h)."""
+"""Uninitialised tensors for the outputs of kernels, on the CPU from a pool if large (csrc/runtime/memory_pool.h)."""
 
 from __future__ import annotations
 

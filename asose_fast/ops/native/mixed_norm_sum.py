@@ -7,7 +7,7 @@ from torch import Tensor
 
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.mixed_sum import memory_format
-from asose_fast.ops.native import DTYPE_CODES, address, memory, module_and_context
+from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 from asose_fast.ops.native.channels import channel_space
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
@@ -17,15 +17,15 @@ def forward(
     xs: list[Tensor], weights: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, rstd: Tensor
 ) -> Tensor:
     """y = sum_k w_k BN_k(z_k) + sum_j v_j x_j."""
-    module, context = module_and_context(xs[0].device)
+    kernels, threads = cpu_kernels()
     format, acc = memory_format(xs[0]), accumulation_dtype(xs[0].dtype)
     dense = [x.contiguous(memory_format=format) for x in xs]
     y = memory.empty(xs[0].shape, xs[0], format)
     weights, norms = weights.contiguous(), [_wide(t) for t in (gamma, beta, mean, rstd)]
     tables = torch.empty(2 * len(xs) + 1, mean.shape[1], dtype=acc)
-    module.mixed_norm_sum_forward(
+    kernels.mixed_norm_sum_forward(
         DTYPE_CODES[y.dtype], len(xs), *channel_space(y, format), [address(t) for t in (*dense, y)],
-        address(weights), len(mean), *map(address, norms), address(tables), context,
+        address(weights), len(mean), *map(address, norms), address(tables), threads,
     )  # fmt: skip
     return y
 
@@ -44,7 +44,7 @@ def backward(
     channels_last: bool,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Gradients of the xs that need one, the sums and the tables (`asose_fast.ops.mixed_norm_sum.backward`)."""
-    module, context = module_and_context(grad.device)
+    kernels, threads = cpu_kernels()
     format = torch.channels_last if channels_last else torch.contiguous_format
     grad = grad.contiguous(memory_format=format)
     saved = iter([x.contiguous(memory_format=format) for x in xs])
@@ -52,13 +52,13 @@ def backward(
     space, channels = channel_space(grad, format), mean.shape[1]
     weights, norms = weights.contiguous(), [_wide(t) for t in (gamma, mean, rstd)]
     sums = torch.empty(1 + len(read) if need_sums else 0, channels, dtype=torch.float64)
-    partials = torch.empty(module.lane_groups(*space), *sums.shape, dtype=torch.float64) if need_sums else None
+    partials = torch.empty(kernels.lane_groups(*space), *sums.shape, dtype=torch.float64) if need_sums else None
     tables = torch.empty(len(read), 4, channels, dtype=accumulation_dtype(grad.dtype))
     grad_xs = [memory.empty(grad.shape, grad, format) if need else None for need in need_x]
-    module.mixed_norm_sum_backward(
+    kernels.mixed_norm_sum_backward(
         DTYPE_CODES[grad.dtype], len(read), *space, [address(t) for t in (*inputs, grad, *grad_xs)],
         address(weights), *map(address, norms), batch,
-        address(partials), address(sums if need_sums else None), address(tables), context,
+        address(partials), address(sums if need_sums else None), address(tables), threads,
     )  # fmt: skip
     return [t for t in grad_xs if t is not None], sums, tables
 

@@ -6,21 +6,21 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.mixed_sum import memory_format
-from asose_fast.ops.native import DTYPE_CODES, address, module_and_context
+from asose_fast.ops.native import DTYPE_CODES, address, kernels_of
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 
 def forward(xs: list[Tensor], weights: Tensor) -> Tensor:
     """y = sum_k w_k x_k."""
-    module, context = module_and_context(xs[0].device)
+    kernels, execution = kernels_of(xs[0].device)
     format = memory_format(xs[0])
     y = torch.empty_like(xs[0], memory_format=format)
     operands, weights = [*xs, y], weights.contiguous()
     sizes, strides = iteration_space(operands, format)
-    module.mixed_sum_forward(
+    kernels.mixed_sum_forward(
         DTYPE_CODES[y.dtype], len(xs), sizes, [address(t) for t in operands], strides,
-        address(weights), context,
+        address(weights), execution,
     )  # fmt: skip
     return y
 
@@ -29,7 +29,7 @@ def backward(
     grad: Tensor, xs: list[Tensor], weights: Tensor, need_x: list[bool], need_weights: bool
 ) -> tuple[list[Tensor], Tensor]:
     """w_k g for the inputs that need it, in the layout of `grad`, and <g, x_k> (else an empty tensor)."""
-    module, context = module_and_context(grad.device)
+    kernels, execution = kernels_of(grad.device)
     format = memory_format(grad)
     grad_xs = [torch.empty_like(grad, memory_format=format) if need else None for need in need_x]
     weights = weights.contiguous()
@@ -39,11 +39,11 @@ def backward(
     addresses = [address(t) for t in operands[: len(need_x) + 1]] + [address(t) for t in grad_xs]
     partials = grad_weights = None
     if need_weights:
-        partials = torch.empty(module.mixed_sum_tasks(sizes), len(need_x), dtype=torch.float64, device=grad.device)
+        partials = torch.empty(kernels.mixed_sum_tasks(sizes), len(need_x), dtype=torch.float64, device=grad.device)
         grad_weights = torch.empty_like(weights)
-    module.mixed_sum_backward(
+    kernels.mixed_sum_backward(
         DTYPE_CODES[grad.dtype], len(need_x), sizes, addresses, strides,
-        address(weights), address(partials), address(grad_weights), context,
+        address(weights), address(partials), address(grad_weights), execution,
     )  # fmt: skip
     return [t for t in grad_xs if t is not None], weights.new_empty(0) if grad_weights is None else grad_weights
 

@@ -6,20 +6,20 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
-from asose_fast.ops.native import DTYPE_CODES, address, memory, module_and_context
+from asose_fast.ops.native import DTYPE_CODES, address, kernels_of, memory
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 
 def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
     """The outputs of all branches."""
-    module, context = module_and_context(xs[0].device)
+    kernels, execution = kernels_of(xs[0].device)
     x, xs, params = xs[0], dense(xs), params.contiguous()
     ys = [memory.empty(plan.out_shape(x), x) for _ in plan.kernels]
-    _, scratch = _workspace(x, plan, context)
-    module.multi_depthwise_forward(
+    _, scratch = _workspace(x, plan, execution if x.is_cpu else 0)
+    kernels.multi_depthwise_forward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
-        [address(t) for t in (*xs, *ys)], address(params), address(scratch), context,
+        [address(t) for t in (*xs, *ys)], address(params), address(scratch), execution,
     )  # fmt: skip
     return ys
 
@@ -34,19 +34,19 @@ def backward(
     need_affine: bool,
 ) -> tuple[list[Tensor], Tensor]:
     """The gradients of the inputs that need it, and of params (else an empty tensor)."""
-    module, context = module_and_context(xs[0].device)
+    kernels, execution = kernels_of(xs[0].device)
     x, params = xs[0], params.contiguous()
     xs, grads = dense(xs), [None if g is None else dense([g])[0] for g in grads]
     grad_xs = [memory.empty(x.shape, x) if need else None for need in need_x]
-    slices, scratch = _workspace(x, plan, context)
+    slices, scratch = _workspace(x, plan, execution if x.is_cpu else 0)
     partials = grad_params = None
     if need_weights or need_affine:
         partials = params.new_empty(slices, *params.shape)
         grad_params = torch.empty_like(params, memory_format=torch.contiguous_format)
-    module.multi_depthwise_backward(
+    kernels.multi_depthwise_backward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
         [address(t) for t in (*xs, *grads, *grad_xs)], address(params), need_weights, need_affine,
-        address(partials), address(grad_params), address(scratch), context,
+        address(partials), address(grad_params), address(scratch), execution,
     )  # fmt: skip
     return [t for t in grad_xs if t is not None], params.new_empty(0) if grad_params is None else grad_params
 
@@ -57,9 +57,9 @@ def dense(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _workspace(x: Tensor, plan: DepthwisePlan, threads: int) -> tuple[int, Tensor]:
-    """The number of slices of the partial sums, and scratch memory for all threads."""
-    module, _ = module_and_context(x.device)
-    slices, size = module.multi_depthwise_plan(
+    """The number of slices of the partial sums, and scratch memory for so many threads: on CUDA it is for none."""
+    kernels, _ = kernels_of(x.device)
+    slices, size = kernels.multi_depthwise_plan(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.affine, plan.inputs
     )
     return slices, torch.empty(threads * size, dtype=torch.uint8, device=x.device)

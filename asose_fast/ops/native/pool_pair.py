@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.dtypes import accumulation_dtype
-from asose_fast.ops.native import DTYPE_CODES, address, memory, module_and_context
+from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 from asose_fast.ops.pool_pair import out_shape
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
@@ -14,12 +14,12 @@ DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """avg and max."""
-    module, context = module_and_context(x.device)
+    kernels, threads = cpu_kernels()
     x = _dense(x)
     avg = memory.empty(out_shape(x, stride), x)
     max = memory.empty(avg.shape, x)
-    module.pool_pair_forward(
-        DTYPE_CODES[x.dtype], x.shape, stride, address(x), address(avg), address(max), context
+    kernels.pool_pair_forward(
+        DTYPE_CODES[x.dtype], x.shape, stride, address(x), address(avg), address(max), threads
     )  # fmt: skip
     return avg, max
 
@@ -34,17 +34,17 @@ def backward(
     factors: Tensor,
 ) -> Tensor:
     """dL/dx of the poolings whose gradient is there, plus the terms (`asose_fast.ops.pool_pair.backward`)."""
-    module, context = module_and_context(x.device)
+    kernels, threads = cpu_kernels()
     x = _dense(x)
     tensors = [None if t is None else _dense(t) for t in (*grads, *zs, *terms)]
     acc = accumulation_dtype(x.dtype)
     table = tables.to(acc).contiguous() if len(tables) else None
     grad_x = memory.empty(x.shape, x)
-    size = module.pool_pair_scratch(x.shape, stride)
-    scratch = torch.empty(context * size, dtype=torch.uint8, device=x.device)
-    module.pool_pair_backward(
+    size = kernels.pool_pair_scratch(x.shape, stride)
+    scratch = torch.empty(threads * size, dtype=torch.uint8, device=x.device)
+    kernels.pool_pair_backward(
         DTYPE_CODES[x.dtype], x.shape, stride, address(x), [address(t) for t in tensors], address(table),
-        factors.tolist(), address(grad_x), address(scratch), context,
+        factors.tolist(), address(grad_x), address(scratch), threads,
     )  # fmt: skip
     return grad_x
 

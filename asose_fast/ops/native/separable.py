@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
-from asose_fast.ops.native import DTYPE_CODES, address, memory, module_and_context
+from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 from asose_fast.ops.native.multi_depthwise import DTYPES, dense
 
 __all__ = ["DTYPES", "backward", "forward"]
@@ -16,20 +16,20 @@ def forward(
     xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: DepthwisePlan, statistics: bool
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """The outputs of all branches and, where wanted, their means and variances (else empty tensors)."""
-    module, context = module_and_context(xs[0].device)
+    kernels, threads = cpu_kernels()
     x, xs, params = xs[0], dense(xs), params.contiguous()
     zs = [memory.empty(plan.out_shape(x), x) for _ in plan.kernels]
-    slices, row, scratch = _workspace(x, plan, context)
+    slices, row, scratch = _workspace(x, plan, threads)
     pointwise, blocked = pointwise.contiguous(), pointwise.new_empty(*pointwise.shape[:2], row)
     shape = (len(zs), x.shape[1]) if statistics else (0,)
     mean, var = (params.new_empty(shape, dtype=torch.float64) for _ in range(2))
     partials = mean.new_empty(slices, 2, *shape)
     if x.numel() == 0:
         return zs, mean.fill_(torch.nan), var.fill_(torch.nan)
-    module.separable_forward(
+    kernels.separable_forward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
         [address(t) for t in (*xs, *zs)], address(params), address(pointwise), address(blocked),
-        address(partials), address(mean), address(var), address(scratch), context,
+        address(partials), address(mean), address(var), address(scratch), threads,
     )  # fmt: skip
     return zs, mean, var
 
@@ -48,12 +48,12 @@ def backward(
     need_affine: bool,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """The gradients of the inputs that need it, of params and of pointwise (else empty tensors)."""
-    module, context = module_and_context(xs[0].device)
+    kernels, threads = cpu_kernels()
     x = xs[0]
     xs, grads = dense(xs), [None if g is None else dense([g])[0] for g in grads]
     zs = [None if z is None or g is None else dense([z])[0] for z, g in zip(zs, grads, strict=True)]
     grad_xs = [memory.empty(x.shape, x) if need else None for need in need_x]
-    slices, row, scratch = _workspace(x, plan, context)
+    slices, row, scratch = _workspace(x, plan, threads)
     params, tables = params.contiguous(), tables.to(params.dtype).contiguous()
     pointwise, blocked = pointwise.contiguous(), pointwise.new_empty(*pointwise.shape[:2], row)
     partials = partials_pointwise = grad_params = grad_pointwise = None
@@ -63,12 +63,12 @@ def backward(
     if need_pointwise:
         partials_pointwise = params.new_empty(slices, *pointwise.shape[:2], row)
         grad_pointwise = params.new_empty(*pointwise.shape[:2], row)
-    module.separable_backward(
+    kernels.separable_backward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,
         [address(t) for t in (*xs, *grads, *zs, *grad_xs)], address(params), address(pointwise), address(blocked),
         address(tables), need_depthwise, need_pointwise, need_affine,
         address(partials), address(partials_pointwise), address(grad_params), address(grad_pointwise),
-        address(scratch), context,
+        address(scratch), threads,
     )  # fmt: skip
     return (
         [t for t in grad_xs if t is not None],
@@ -79,8 +79,8 @@ def backward(
 
 def _workspace(x: Tensor, plan: DepthwisePlan, threads: int) -> tuple[int, int, Tensor]:
     """The number of slices of the partial sums, the length of a row of pointwise, and scratch for all threads."""
-    module, _ = module_and_context(x.device)
-    slices, row, size = module.separable_plan(
+    kernels, _ = cpu_kernels()
+    slices, row, size = kernels.separable_plan(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.affine, plan.inputs
     )
     return slices, row, torch.empty(threads * size, dtype=torch.uint8, device=x.device)

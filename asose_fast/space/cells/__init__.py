@@ -1,4 +1,4 @@
-"""Networks of repeated cells, whose edges are mixed operations: the spaces of DARTS and of NAS-Bench-201."""
+"""The spaces of DARTS and of NAS-Bench-201 are networks of repeated cells, whose edges are mixed operations."""
 
 from asose_fast.space.cells.network import CellNetwork
 from asose_fast.space.cells.spec import CellNetworkSpec, Edge

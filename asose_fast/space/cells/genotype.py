@@ -1,4 +1,4 @@
-"""Architectures of cells as the texts in which they are published.
+"""Architectures of cells are read and written as the texts in which they are published.
 
 DARTS (quark0/darts): Genotype(normal=[('sep_conv_3x3', 1), ...], normal_concat=range(2, 6), reduce=[...],
 reduce_concat=range(2, 6)), two edges a node, (operation, source).
@@ -15,11 +15,11 @@ from asose_fast.config import CELL_CANDIDATES
 from asose_fast.space.cells.spec import INPUTS, STEPS, CellNetworkSpec, Edge, Kind
 
 NODES = tuple(range(2, 6))
-"""What a DARTS cell concatenates."""
+"""A DARTS cell concatenates these nodes."""
 
 
 def to_text(spec: CellNetworkSpec) -> str:
-    """The text of a derived network. Raises ValueError for one with a choice left."""
+    """Returns the text of a derived network. Raises ValueError for one with a choice left."""
     if not spec.derived:
         raise ValueError("only a derived network has a genotype")
     if spec.kind == "nasbench201":
@@ -37,7 +37,8 @@ def _only(edge: Edge) -> str:
 def from_text(
     text: str, *, in_channels: int, classes: int, channels: int, cells: int, affine: bool = True
 ) -> CellNetworkSpec:
-    """The network of a text in either format, of any size. Raises ValueError, which says what is wrong with it."""
+    """Returns the network of a text in either format, of any size. Raises ValueError, which says what is wrong with
+    it."""
     text = text.strip()
     kind: Kind = "nasbench201" if text.startswith("|") else "darts"
     normal, reduction = (_nasbench201(text), ()) if kind == "nasbench201" else _darts(text)
@@ -50,7 +51,7 @@ def from_text(
 
 
 def is_text(text: str) -> bool:
-    """Whether this looks like a genotype in one of the formats."""
+    """Says whether this looks like a genotype in one of the formats."""
     return text.lstrip().startswith(("|", "Genotype("))
 
 
@@ -93,7 +94,7 @@ def _numbers(value: ast.expr) -> Sequence[int]:
 
 
 def _darts_edges(cell: object) -> tuple[Edge, ...]:
-    """Two edges a node, in order."""
+    """Returns two edges a node, in order."""
     edges = []
     if not isinstance(cell, list) or len(cell) != 2 * STEPS["darts"]:
         raise ValueError(f"a cell of DARTS has {2 * STEPS['darts']} edges, got {cell!r}")

@@ -1,4 +1,5 @@
-"""Networks of cells: DARTS (arXiv 1806.09055) and NAS-Bench-201 (arXiv 2001.00326), on the fused mixed operation."""
+"""DARTS (arXiv 1806.09055) and NAS-Bench-201 (arXiv 2001.00326) are networks of cells, here on the fused mixed
+operation."""
 
 from __future__ import annotations
 
@@ -11,13 +12,14 @@ from asose_fast.space.candidates import FactorizedReduce
 from asose_fast.space.cells.spec import INPUTS, STEPS, CellNetworkSpec, Edge
 from asose_fast.space.convolution import Conv2d
 from asose_fast.space.mixed import MixedOp
+from asose_fast.space.supernet import Supernet
 
 STEM_MULTIPLIER = 3
-"""Of DARTS: the stem has so many times the channels of the first cells."""
+"""The stem of DARTS has so many times the channels of the first cells."""
 
 
 class Plan:
-    """The rows of alpha that a cell runs, each as MixedOp takes it."""
+    """A plan has the rows of alpha that a cell runs, each as MixedOp takes it."""
 
     def __init__(
         self,
@@ -31,7 +33,7 @@ class Plan:
         self.kept = None if kept is None else kept[rows]
 
     def run(self, row: int, op: nn.Module, x: Tensor) -> Tensor | None:
-        """The output of a row's mixed operation; None where a path has it left out."""
+        """Returns the output of a row's mixed operation, and None where a path has it left out."""
         index = None if self.path is None else self.path[row]
         if index is not None and index < 0:
             return None
@@ -42,7 +44,7 @@ class Plan:
 
 
 class Cell(nn.Module):
-    """Nodes, each the sum of the mixed operations on its edges."""
+    """A cell has nodes, each the sum of the mixed operations on its edges."""
 
     def __init__(self, edges: Sequence[Edge], channels: int, inputs: int, steps: int, stride: int) -> None:
         super().__init__()
@@ -52,10 +54,10 @@ class Cell(nn.Module):
             MixedOp.named(edge.candidates, channels, s) for edge, s in zip(edges, strides, strict=True)
         )
         self.drop_path = 0.0
-        """In training, the probability that an image loses the output of an edge, skip_connect excepted."""
+        """In training, an image loses the output of an edge with this probability, skip_connect excepted."""
 
     def nodes(self, given: list[Tensor], plan: Plan) -> list[Tensor]:
-        """The values of the computed nodes; (N, C, H, W) each."""
+        """Returns the values of the computed nodes, (N, C, H, W) each."""
         states = list(given)
         for target in range(self.inputs, self.inputs + self.steps):
             terms = []
@@ -76,12 +78,12 @@ class Cell(nn.Module):
 
 
 class DartsCell(Cell):
-    """The two cells before, brought to `channels`; 4 nodes, concatenated."""
+    """This cell takes the two cells before, brought to `channels`. It concatenates its 4 nodes."""
 
     def __init__(
         self, edges: Sequence[Edge], before: int, last: int, channels: int, *, reduces: bool, after_reduction: bool
     ) -> None:
-        """`before`, `last`: channels of the last cell but one and of the last."""
+        """`before` and `last` are the channels of the last cell but one and of the last."""
         super().__init__(edges, channels, INPUTS["darts"], STEPS["darts"], 2 if reduces else 1)
         self.reduces = reduces
         self.before = FactorizedReduce(before, channels) if after_reduction else _relu_conv_norm(before, channels)
@@ -92,7 +94,7 @@ class DartsCell(Cell):
 
 
 class BenchCell(Cell):
-    """One input; 3 nodes, of which the last is the output."""
+    """This cell has one input and 3 nodes, of which the last is the output."""
 
     def __init__(self, edges: Sequence[Edge], channels: int) -> None:
         super().__init__(edges, channels, INPUTS["nasbench201"], STEPS["nasbench201"], 1)
@@ -102,7 +104,7 @@ class BenchCell(Cell):
 
 
 class Reduction(nn.Module):
-    """The block between stages of NAS-Bench-201: two 3x3 convolutions beside 2x2 means and a 1x1 convolution."""
+    """The block between stages of NAS-Bench-201 has two 3x3 convolutions beside 2x2 means and a 1x1 convolution."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -126,18 +128,23 @@ def _relu_conv_norm(in_channels: int, out_channels: int, kernel: int = 1, stride
     )
 
 
-class CellNetwork(nn.Module):
-    """Stem, cells, global average pooling, classifier."""
+class CellNetwork(Supernet):
+    """A network of cells has a stem, cells, global average pooling and a classifier."""
 
     def __init__(self, spec: CellNetworkSpec) -> None:
         super().__init__()
-        self.spec = spec
+        self._spec = spec
         self.cells = nn.ModuleList()
         features = self._darts() if spec.kind == "darts" else self._nasbench201()
         last = [nn.BatchNorm2d(features), nn.ReLU()] if spec.kind == "nasbench201" else []
         self.head = nn.Sequential(*last, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, spec.classes))
         if spec.affine:
             _make_affine(self)
+
+    @property
+    def spec(self) -> CellNetworkSpec:
+        """What the network was built from."""
+        return self._spec
 
     def _stem(self, channels: int) -> nn.Module:
         return nn.Sequential(
@@ -170,29 +177,29 @@ class CellNetwork(nn.Module):
         return channels
 
     def mixed_cells(self) -> list[Cell]:
-        """The cells that have edges, typed."""
+        """Returns the cells that have edges, typed."""
         return [cell for cell in self.cells if isinstance(cell, Cell)]
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """Of a derived network, edge by edge."""
+        """Returns the operations of a derived network, edge by edge."""
         return self.spec.operations
 
     @property
     def depth(self) -> int:
-        """Cells."""
+        """Returns the number of cells."""
         return len(self.mixed_cells())
 
     @property
     def middle(self) -> tuple[nn.Module, int]:
-        """The module two thirds of the way through, and the channels of its output."""
+        """Returns the module two thirds of the way through, and the channels of its output."""
         cell = self.cells[2 * len(self.cells) // 3]
         if isinstance(cell, DartsCell):
             return cell, cell.last[1].out_channels * STEPS["darts"]  # type: ignore[index]
         return cell, 4 * self.spec.channels
 
     def set_drop_path(self, probability: float) -> None:
-        """For every edge."""
+        """Sets `drop_path` of every edge."""
         for cell in self.mixed_cells():
             cell.drop_path = probability
 
@@ -203,7 +210,7 @@ class CellNetwork(nn.Module):
         path: Sequence[int] | None = None,
         kept: Sequence[tuple[int, ...]] | None = None,
     ) -> Tensor:
-        """Class scores (N, classes) of images (N, in_channels, H, W).
+        """Returns class scores (N, classes) of images (N, in_channels, H, W).
 
         `weights` (rows, K), `path` (rows) and `kept` (rows) choose the plan of every edge as in MixedOp, the same in
         all cells of a kind; an edge of path -1 is left out. A derived network needs none of them.
@@ -222,8 +229,9 @@ class CellNetwork(nn.Module):
         return y
 
     def choose(self, scores: Tensor) -> list[int]:
-        """The path of the best architecture: the candidate of largest score on every edge, and in DARTS, `none`
-        excepted, of every node the two edges where it is largest; -1 for the others. `scores` is (rows, K)."""
+        """Returns the path of the best architecture by `scores` (rows, K). On every edge it takes the candidate of
+        largest score. In DARTS, `none` is excepted, and every node keeps the two edges where that score is largest,
+        with -1 for the others."""
         if self.spec.kind == "nasbench201":
             path: list[int] = scores.argmax(1).tolist()
             return path
@@ -243,7 +251,8 @@ class CellNetwork(nn.Module):
         return path
 
     def derive(self, path: Sequence[int]) -> CellNetwork:
-        """The network with one candidate an edge, and without edges of path -1. Its modules are this network's own."""
+        """Returns the network with one candidate an edge, and without edges of path -1. Its modules are this network's
+        own."""
         with torch.device("meta"):
             derived = CellNetwork(self.spec.derive(path))
         count = len(self.spec.normal)

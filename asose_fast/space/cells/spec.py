@@ -1,4 +1,4 @@
-"""What a network of cells is built from, before and after an architecture has been chosen."""
+"""A network of cells is built from this, before and after an architecture has been chosen."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from asose_fast.config import SpaceConfig
 
 Kind = Literal["darts", "nasbench201"]
 STEPS = {"darts": 4, "nasbench201": 3}
-"""Nodes of a cell that are computed."""
+"""So many nodes of a cell are computed."""
 INPUTS = {"darts": 2, "nasbench201": 1}
-"""Nodes of a cell that are given."""
+"""So many nodes of a cell are given."""
 DEFAULT_CELLS = {"darts": 8, "nasbench201": 5}
 
 
 @dataclasses.dataclass(frozen=True)
 class Edge:
-    """A mixed operation from node `source` to node `target` of a cell; inputs are the first nodes."""
+    """An edge is a mixed operation from node `source` to node `target` of a cell. Inputs are the first nodes."""
 
     target: int
     source: int
@@ -27,7 +27,7 @@ class Edge:
 
 
 def complete(kind: Kind, candidates: tuple[str, ...]) -> tuple[Edge, ...]:
-    """All edges of a cell, in the order of the rows of alpha: by target, then by source."""
+    """Returns all edges of a cell, in the order of the rows of alpha: by target, then by source."""
     first = INPUTS[kind]
     nodes = range(first, first + STEPS[kind])
     return tuple(Edge(target, source, candidates) for target in nodes for source in range(target))
@@ -35,7 +35,7 @@ def complete(kind: Kind, candidates: tuple[str, ...]) -> tuple[Edge, ...]:
 
 @dataclasses.dataclass(frozen=True)
 class CellNetworkSpec:
-    """Everything that a network of cells is built from. `to_dict` and `from_dict` go through JSON.
+    """A spec is everything that a network of cells is built from. `to_dict` and `from_dict` go through JSON.
 
     All normal cells share their architecture, and so do all reduction cells; the rows of alpha are those of `normal`,
     then those of `reduction` (none in NAS-Bench-201, whose resolution falls in fixed blocks).
@@ -45,17 +45,18 @@ class CellNetworkSpec:
     in_channels: int
     classes: int
     channels: int
-    """Of the first cells' nodes."""
+    """The nodes of the first cells have so many channels."""
     cells: int
-    """In all (darts), or in each of the three stages (nasbench201)."""
+    """This counts all cells (darts), or those of each of the three stages (nasbench201)."""
     normal: tuple[Edge, ...]
     reduction: tuple[Edge, ...] = ()
     affine: bool = False
-    """Whether norms have a scale and a shift of their own, as in networks that are trained from scratch."""
+    """Norms may have a scale and a shift of their own, as in networks that are trained from scratch."""
 
     @staticmethod
     def supernet(config: SpaceConfig, in_channels: int, classes: int) -> CellNetworkSpec:
-        """The supernet of `config`, for images of `in_channels` channels. Raises ValueError for equal candidates."""
+        """Returns the supernet of `config`, for images of `in_channels` channels. Raises ValueError for equal
+        candidates."""
         if len(set(config.candidates)) != len(config.candidates):
             raise ValueError(f"candidates must differ from each other, got {', '.join(config.candidates)}")
         if config.space == "chain":
@@ -67,26 +68,26 @@ class CellNetworkSpec:
 
     @property
     def edges(self) -> tuple[Edge, ...]:
-        """One for each row of alpha."""
+        """Returns the edges, one for each row of alpha."""
         return self.normal + self.reduction
 
     @property
     def rows(self) -> int:
-        """Of alpha."""
+        """Returns the number of rows of alpha."""
         return len(self.edges)
 
     @property
     def derived(self) -> bool:
-        """Whether no choice is left."""
+        """Says whether no choice is left."""
         return all(len(edge.candidates) == 1 for edge in self.edges)
 
     @property
     def operations(self) -> tuple[str, ...]:
-        """The candidate of every edge of a derived network."""
+        """Returns the candidate of every edge of a derived network."""
         return tuple(edge.candidates[0] for edge in self.edges)
 
     def derive(self, path: Sequence[int]) -> CellNetworkSpec:
-        """With candidate path[i] alone on edge i, and without the edges where it is -1."""
+        """Returns the spec with candidate path[i] alone on edge i, and without the edges where it is -1."""
         taken = [
             dataclasses.replace(edge, candidates=(edge.candidates[k],)) if k >= 0 else None
             for edge, k in zip(self.edges, path, strict=True)
@@ -96,11 +97,11 @@ class CellNetworkSpec:
         return dataclasses.replace(self, normal=normal, reduction=reduction)
 
     def scaled(self, channels: int | None) -> CellNetworkSpec:
-        """With other channels, or as it is."""
+        """Returns the spec with other channels, or as it is."""
         return self if channels is None else dataclasses.replace(self, channels=channels)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, strings and numbers."""
+        """Returns plain dicts, lists, strings and numbers."""
         values = dataclasses.asdict(self)
         for part in ("normal", "reduction"):
             values[part] = [{**edge, "candidates": list(edge["candidates"])} for edge in values[part]]
@@ -108,7 +109,7 @@ class CellNetworkSpec:
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> CellNetworkSpec:
-        """The inverse of `to_dict`. Raises KeyError, TypeError or ValueError where something is missing or wrong."""
+        """Inverts `to_dict`. Raises KeyError, TypeError or ValueError where something is missing or wrong."""
         parts = {
             part: tuple(Edge(**{**edge, "candidates": tuple(edge["candidates"])}) for edge in values[part])
             for part in ("normal", "reduction")

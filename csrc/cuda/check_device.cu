@@ -1,6 +1,5 @@
-// Whether the kernels of this module can run on the current device.
 #include "check.cuh"
-#include "launch.h"
+#include "check_device.h"
 
 namespace asose::cuda {
 namespace {

@@ -1,0 +1,24 @@
+"""What says which release this is agrees."""
+
+import re
+import tomllib
+
+import yaml
+
+from tests.helpers import ROOT
+
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+
+
+def test_the_newest_entry_and_the_citation_name_this_version():
+    newest = re.search(r"^## \[(?!Unreleased)(.+?)\] - (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == VERSION
+
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert (citation["version"], str(citation["date-released"])) == (VERSION, newest[2])
+
+
+def test_the_licence_is_the_one_that_is_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f"SPDX identifier: {project['license']}" in (ROOT / "LICENSE").read_text()
