@@ -49,11 +49,6 @@ def batched(*tensors: Tensor | None) -> bool:
     return False
 
 
-def channels_last(x: Tensor) -> Tensor:
-    """x in channels_last, or as it is where a call is transformed: vmap knows no memory formats."""
-    return x if transformed() or batched(x) else x.contiguous(memory_format=torch.channels_last)
-
-
 def twice_differentiable(differentiable: Backward) -> Callable[[Backward], Backward]:
     """In place of `once_differentiable`: has `differentiable`, a backward made of differentiable operators, run where
     the gradients are to be differentiated themselves (create_graph=True) or are batched by vmap."""

@@ -124,3 +124,17 @@ def check_needs(where: str, plan: DepthwisePlan, need_x: list[bool], need_affine
         check_length(f"{where}: need_x", need_x, plan.inputs, plan.inputs)
     if need_affine and not plan.affine:
         raise ValueError(f"{where}: need_affine must be False without an affine map")
+
+
+def pack(weights: Sequence[Tensor], affine: Sequence[Tensor], inputs: int, dtype: torch.dtype) -> Tensor:
+    """The operator's params: `DepthwisePlan.rows` rows of C."""
+    columns = [w.flatten(1) for w in weights] + [a.reshape(inputs, -1).t() for a in affine]
+    rows = (columns[0] if len(columns) == 1 else torch.cat(columns, 1)).t()
+    return rows.to(dtype, memory_format=torch.contiguous_format).contiguous()
+
+
+def unpack(params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
+    """The weights of every branch, (C, 1, k, k), then, where affine, the scales and the shifts, (inputs, C)."""
+    pieces = list(params.split_with_sizes(plan.rows))
+    weights = [p.t().reshape(-1, 1, k, k) for p, k in zip(pieces, plan.kernels, strict=False)]
+    return weights + pieces[len(weights) :]

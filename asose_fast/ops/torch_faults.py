@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asose_fast.ops.mixed_sum import memory_format
+from asose_fast.ops.layout import memory_format
 from asose_fast.ops.tracing import tracing
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asose_fast.ops.mixed_sum import memory_format
+from asose_fast.ops.layout import memory_format
 from asose_fast.ops.tracing import tracing
 from asose_fast.space.convolution import Conv2d
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from asose_fast.ops.autocast import autocasts
 from asose_fast.ops.library import PLAIN
-from asose_fast.ops.mixed_sum import DTYPES
+from asose_fast.ops.reference.mixed_sum import DTYPES
 
 LOW = frozenset({torch.float16, torch.bfloat16})
 

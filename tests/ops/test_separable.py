@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from asose_fast import ops
 from asose_fast.ops import registry
 from asose_fast.ops.depthwise_plan import DepthwisePlan
-from asose_fast.ops.separable import backward, reference
+from asose_fast.ops.reference.separable import backward, reference
 from tests.helpers import with_thread_counts
 from tests.ops.depthwise_cases import (
     DTYPES,

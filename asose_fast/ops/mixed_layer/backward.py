@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from asose_fast.ops.depthwise_plan import DepthwisePlan
+from asose_fast.ops.depthwise_plan import DepthwisePlan, unpack
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.mixed_layer.forward import run_pools, run_stage
 from asose_fast.ops.mixed_layer.operators import Operators
 from asose_fast.ops.mixed_layer.plan import LayerPlan, Parts, Saved, rows
-from asose_fast.ops.multi_depthwise import unpack
 from asose_fast.ops.norms import gradient_of_plain_weights, gradient_of_weights, gradients_of_affine
 
 Gradients = list[Tensor | None]

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops.depthwise_plan import DepthwisePlan
+from asose_fast.ops.depthwise_plan import DepthwisePlan, pack
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.library import observed
 from asose_fast.ops.mixed_layer.operators import CHECKED, UNCHECKED, Operators
 from asose_fast.ops.mixed_layer.plan import LayerPlan, Parts, StageTables, rows
-from asose_fast.ops.multi_depthwise import pack
 from asose_fast.ops.norms import check_count, normalisation, update_running, uses_batch
 from asose_fast.ops.separable import pack_pointwise
 

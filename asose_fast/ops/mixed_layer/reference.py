@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asose_fast.ops.autograd import channels_last, gradients, stand_in
+from asose_fast.ops.autograd import gradients, stand_in
 from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.layout import channels_last
 from asose_fast.ops.mixed_layer.plan import LayerPlan, Saved
-from asose_fast.ops.mixed_sum import reference as sum_reference
 from asose_fast.ops.norms import measured
-from asose_fast.ops.pool_pair import reference as pool_reference
+from asose_fast.ops.reference.mixed_sum import reference as sum_reference
+from asose_fast.ops.reference.pool_pair import reference as pool_reference
 
 Map = Callable[[Tensor], Tensor]
 

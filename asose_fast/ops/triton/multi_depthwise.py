@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
-from asose_fast.ops.multi_depthwise import empty_channels_last
+from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.triton.tiles import accumulator, grid, launched, pixel_tile, pixels
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})

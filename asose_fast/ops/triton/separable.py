@@ -17,7 +17,7 @@ from torch import Tensor
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import without_autocast
 from asose_fast.ops.depthwise_plan import DepthwisePlan
-from asose_fast.ops.multi_depthwise import empty_channels_last
+from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.triton.tiles import accumulator, grid, launched, place, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
