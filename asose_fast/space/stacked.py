@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops.depthwise_plan import MAX_BRANCHES
-from asose_fast.ops.factorized_reduce import factorized_reduce
 from asose_fast.ops.line import Line
 from asose_fast.ops.line_conv import has_kernels, line_conv
 from asose_fast.ops.mixed_layer import Stage, mixed_layer
 from asose_fast.ops.mixed_sum import mixed_sum
 from asose_fast.space.candidates import FactorizedReduce, Zero
 from asose_fast.space.exact import computes
+from asose_fast.space.factorized_reduce import factorized_reduce
 from asose_fast.space.fit import Fit
 
 LARGE = 1 << 19
