@@ -27,11 +27,11 @@ from asose_fast.derived import save
 from asose_fast.paths import given_path
 from asose_fast.program import spelled
 from asose_fast.resume import Resumable
-from asose_fast.search import Trainer
 from asose_fast.search.budget import BudgetKeeper
-from asose_fast.search.evaluate import accuracy
 from asose_fast.search.perturbation import losses_without
-from asose_fast.space.build import Supernet
+from asose_fast.search.state import SearchState
+from asose_fast.search.task import ImageTask
+from asose_fast.space.build import ImageNetwork, of_images
 from asose_fast.space.cost import Cost, cost_of
 
 Method = Literal["argmax", "perturbation", "validation"]
@@ -42,7 +42,7 @@ AMONG = 32
 class Derived(NamedTuple):
     """What was chosen, and what it is worth before any further training."""
 
-    network: Supernet
+    network: ImageNetwork
     cost: Cost
     valid_accuracy: float
     data: Data
@@ -66,7 +66,7 @@ def derive(
         method: `argmax`: s is the logarithm of the architecture's probability; `perturbation`: the validation accuracy
             that the supernet loses without the candidate (`none` excepted; `perturbation.losses_without`);
             `validation`: of the argmax and architectures drawn by their probability the one of the best validation
-            accuracy (`Trainer.final_path`).
+            accuracy (`SearchState.final_path`).
         among: how many are drawn; None: `derive_among` of the run, or 32 where that is 0.
         max_parameters: of the network; None: as the run was configured.
         max_flops: likewise.
@@ -84,25 +84,25 @@ def derive(
     resumable = _supernet(Path(run))
     config, place = resumable.config, torch.device(device)
     data = load_data(config, config.batch_size, config.seed, place)
-    trainer = Trainer(config, data, place, Path(run))
-    resumable.restore(trainer, lambda _: None)  # what may make a run differ in rounding does not matter here
+    state = SearchState(ImageTask(config, data, place))
+    resumable.restore(state, lambda _: None)  # what may make a run differ in rounding does not matter here
     bounds = {"derive_max_parameters": max_parameters, "derive_max_flops": max_flops}
     given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
     config = dataclasses.replace(config, **given)
     told = (_name("max_parameters", max_parameters), _name("max_flops", max_flops))
-    trainer.budget = keeper = BudgetKeeper(config, data.image_size, told)
-    path = trainer.best_path()  # a budget that cannot be kept is refused before the long part
+    keeper = BudgetKeeper(config, data.image_size, told)
+    path = state.best_path(keeper)  # a budget that cannot be kept is refused before the long part
     if method == "validation":
-        path = trainer.final_path(among or config.derive_among or AMONG)
+        path = state.final_path(among or config.derive_among or AMONG, keeper)
     elif method == "perturbation":
-        scores = trainer.selector.logits().detach().softmax(1)
-        none = [k for k, name in enumerate(trainer.selector.candidates) if name == "none"]
-        scores = losses_without(scores, lambda weights: _mixture_accuracy(trainer, weights), config.seed, none)
-        path = keeper.choose(trainer.network, scores)
-    network = trainer.network.derive(path)
-    trainer.calibrate(network)
-    batches = data.valid.batches(0, shuffle=False, augment=False)
-    return Derived(network.eval(), cost_of(network.spec, data.image_size), accuracy(network, batches), data, config)
+        scores = state.selector.logits().detach().softmax(1)
+        none = [k for k, name in enumerate(state.selector.candidates) if name == "none"]
+        scores = losses_without(scores, lambda weights: _mixture_accuracy(state, weights), config.seed, none)
+        path = keeper.choose(state.network, scores)
+    network = of_images(state.network.derive(path))
+    state.calibrate(network)
+    cost = cost_of(network.spec, data.image_size)
+    return Derived(network.eval(), cost, state.valid_accuracy(network), data, config)
 
 
 def _name(option: str, given: int | None) -> str:
@@ -115,19 +115,19 @@ def _supernet(run: Path) -> Resumable:
     if os.path.lexists(kept):
         return resume.resumable(kept, checkpoint.load(kept))
     resumable = resume.read(run, warn)
-    progress = resumable.state.get("progress")
+    progress = resumable.saved.get("progress")
     if isinstance(progress, dict) and progress.get("phase") == "optimize":
         raise CheckpointError(f"{run} has no supernet any more: {kept} is missing, and the network is derived already")
     return resumable
 
 
 @torch.no_grad()
-def _mixture_accuracy(trainer: Trainer, weights: Tensor) -> float:
+def _mixture_accuracy(state: SearchState, weights: Tensor) -> float:
     """Validation accuracy of the soft mixture under the statistics of each batch."""
-    network = trainer.network.train()
+    network = state.network.train()
     buffers = [buffer.clone() for buffer in network.buffers()]
     correct = images = 0
-    for x, y in trainer.data.valid.batches(0, shuffle=False, augment=False):
+    for x, y in state.data.valid.batches(0, shuffle=False, augment=False):
         correct += int((network(x, weights).argmax(1) == y).sum())
         images += len(y)
     for buffer, before in zip(network.buffers(), buffers, strict=True):

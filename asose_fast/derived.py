@@ -16,7 +16,7 @@ from asose_fast import files
 from asose_fast.checkpoint import write_atomically, write_json
 from asose_fast.checkpoint_folder import holds_checkpoints
 from asose_fast.program import spelled
-from asose_fast.space.build import Supernet, build
+from asose_fast.space.build import ImageNetwork, build
 from asose_fast.space.genotype import Genotype
 
 GENOTYPE, WEIGHTS = "genotype.json", "model.safetensors"
@@ -24,7 +24,7 @@ GENOTYPE, WEIGHTS = "genotype.json", "model.safetensors"
 
 def save(
     run: str | Path,
-    network: Supernet,
+    network: ImageNetwork,
     *,
     classes: Sequence[str],
     mean: Sequence[float],
@@ -43,7 +43,7 @@ def save(
     write_atomically(Path(run) / WEIGHTS, weights)
 
 
-def load(run: str | Path) -> Supernet:
+def load(run: str | Path) -> ImageNetwork:
     """The derived network of a run folder, with its weights, on the CPU, in evaluation mode.
 
     Its input is (N, C, H, W) float32, normalised as `genotype.json` says; its output (N, classes), scores before the
@@ -67,7 +67,7 @@ def load_genotype(run: str | Path) -> Genotype:
         raise ValueError(f"{path} {error}") from error
 
 
-def load_weights(run: str | Path, genotype: Genotype) -> Supernet:
+def load_weights(run: str | Path, genotype: Genotype) -> ImageNetwork:
     """The network of `genotype` with the weights of a run folder, in evaluation mode. Raises as `load`."""
     path = _existing(Path(run) / WEIGHTS)
     content = files.read(path, files.MOST_TENSORS)

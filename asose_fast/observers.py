@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
@@ -20,10 +20,9 @@ from asose_fast.search import guard
 from asose_fast.search.growth_control import describe
 from asose_fast.search.observer import Observer
 from asose_fast.search.phases import Phase
+from asose_fast.search.record import Record
+from asose_fast.search.state import SearchState
 from asose_fast.terminal import make_console
-
-if TYPE_CHECKING:
-    from asose_fast.search.trainer import Record, Trainer
 
 
 class ConsoleObserver(Observer):
@@ -39,9 +38,9 @@ class ConsoleObserver(Observer):
         self._began: float | None = None
         self._known = 0
 
-    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None:
+    def on_epoch_start(self, state: SearchState, phase: Phase) -> None:
         if self._began is None:
-            self._began, self._known = time.monotonic() - trainer.progress.epoch_seconds, len(trainer.history)
+            self._began, self._known = time.monotonic() - state.progress.epoch_seconds, len(state.history)
         if phase.name != self._phase:
             self._phase = phase.name
             self.console.rule(Text(f"{phase.name}: {phase.epochs} epochs"), align="left")
@@ -57,48 +56,48 @@ class ConsoleObserver(Observer):
             console=self.console,
             transient=True,
         )
-        total = trainer.data.train.num_batches()
+        total = state.data.train.num_batches()
         self._task = self._bar.add_task(
-            f"{phase.name} {trainer.progress.epoch + 1}/{trainer.epochs}",
+            f"{phase.name} {state.progress.epoch + 1}/{state.epochs}",
             total=total,
-            completed=trainer.progress.step,
-            left=self._left(trainer),
+            completed=state.progress.step,
+            left=self._left(state),
             numbers="",
         )
         self._bar.start()
 
-    def on_step(self, trainer: Trainer) -> None:
-        step = trainer.progress.step
-        every = 5 if trainer.device.type == "cpu" else 50
+    def on_step(self, state: SearchState) -> None:
+        step = state.progress.step
+        every = 5 if state.device.type == "cpu" else 50
         if self._bar is None or self._task is None or step % every:
             return
-        loss, accuracy = trainer.weight_meter.read()
-        rate = (trainer.weight_meter.images + trainer.alpha_meter.images) / max(trainer.progress.epoch_seconds, 1e-9)
-        temperature = f"  T {trainer.selector.temperature:.2f}" if self.console.width >= 100 else ""
+        loss, accuracy = state.weight_meter.read()
+        rate = (state.weight_meter.images + state.alpha_meter.images) / max(state.progress.epoch_seconds, 1e-9)
+        temperature = f"  T {state.selector.temperature:.2f}" if self.console.width >= 100 else ""
         self._bar.update(
             self._task,
             completed=step,
-            left=self._left(trainer),
+            left=self._left(state),
             numbers=f"loss {loss:.3f}  accuracy {accuracy:.1%}  {rate:.0f}/s{temperature}",
         )
 
-    def _left(self, trainer: Trainer) -> str:
+    def _left(self, state: SearchState) -> str:
         """What is left of the phase and of the run, with evaluation and checkpoints at the rate seen so far."""
-        progress = trainer.progress
-        done = progress.step / trainer.data.train.num_batches()
-        left = forecast.left(trainer.phases, trainer.history, progress.epoch, done, progress.epoch_seconds)
+        progress = state.progress
+        done = progress.step / state.data.train.num_batches()
+        left = forecast.left(state.phases, state.history, progress.epoch, done, progress.epoch_seconds)
         if left is None:
             return ""
-        steps = sum(record["seconds"] for record in trainer.history[self._known :]) + progress.epoch_seconds
+        steps = sum(record["seconds"] for record in state.history[self._known :]) + progress.epoch_seconds
         passed = time.monotonic() - (self._began or 0.0)
-        share = passed / steps if steps and len(trainer.history) > self._known else 1.0
+        share = passed / steps if steps and len(state.history) > self._known else 1.0
         return f"left {forecast.clock(left.phase * share)}, run {forecast.clock(left.run * share)}"
 
-    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+    def on_epoch_end(self, state: SearchState, record: Record) -> None:
         self.close()
         judged = record["phase"] in ("search", "growth")
         line = Text(
-            f"{record['epoch']:4d}/{trainer.epochs:<4d}  {record['phase']:8s}  {record['train_loss']:5.3f}  "
+            f"{record['epoch']:4d}/{state.epochs:<4d}  {record['phase']:8s}  {record['train_loss']:5.3f}  "
             f"{record['valid_accuracy']:5.1%}  {record['temperature']:5.3f}  "
         )
         formats = ("{:6d}", "{:5.3f}", "{:7.3f}", "{:8.1%}", "{:6.2f}")
@@ -147,7 +146,7 @@ class MetricsObserver(Observer):
         """Makes the file that of the epochs in `history`: what a resumed run will do again is taken out."""
         write_atomically(self.path, "".join(map(_line, history)).encode())
 
-    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+    def on_epoch_end(self, state: SearchState, record: Record) -> None:
         try:
             with self.path.open("a") as file:
                 file.write(_line(record))
@@ -174,7 +173,7 @@ class TensorBoardObserver(Observer):
         threading.excepthook = _silent_on_full_disks
         self._writer = SummaryWriter(str(folder), purge_step=first_epoch + 1)
 
-    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+    def on_epoch_end(self, state: SearchState, record: Record) -> None:
         for name, value in record.items():
             if isinstance(value, (int, float)) and name != "epoch":
                 self._writer.add_scalar(name, value, record["epoch"])
@@ -182,7 +181,7 @@ class TensorBoardObserver(Observer):
             for layer, value in enumerate(record[f"{name}_by_layer"], start=1):
                 self._writer.add_scalar(f"{name}_by_layer/{layer:02d}", value, record["epoch"])
         if record["phase"] != "optimize":  # which leaves alpha as it is
-            for layer, row in enumerate(trainer.selector.logits().detach().cpu(), start=1):
+            for layer, row in enumerate(state.selector.logits().detach().cpu(), start=1):
                 self._writer.add_histogram(f"alpha/{layer:02d}", row, record["epoch"], bins=16)
         self._writer.flush()
 

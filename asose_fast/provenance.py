@@ -5,19 +5,26 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 import asose_fast
 from asose_fast import _native
 from asose_fast._digest import source_digest
-from asose_fast.data import Data
 
 Provenance = dict[str, Any]
 
 
-def collect(data: Data, device: torch.device) -> Provenance:
+class Digested(Protocol):
+    """Data that can be recognised."""
+
+    @property
+    def digest(self) -> str:
+        """The same for the same data."""
+
+
+def collect(data: Digested, device: torch.device) -> Provenance:
     """Digests of the data and of the sources, versions, device, and what decides the order of floating-point sums."""
     return {
         "data": data.digest,

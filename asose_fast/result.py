@@ -8,40 +8,42 @@ import torch
 
 from asose_fast import __version__
 from asose_fast.checkpoint import write_json
+from asose_fast.data import Data
 from asose_fast.derived import load, save
 from asose_fast.search.evaluate import accuracy
-from asose_fast.search.trainer import Record, Trainer
+from asose_fast.search.record import Record
+from asose_fast.search.state import SearchState
+from asose_fast.space.build import of_images
 
 __all__ = ["load", "write_result"]
 
 
-def write_result(trainer: Trainer, folder: Path) -> Record:
+def write_result(state: SearchState, data: Data, folder: Path) -> Record:
     """Reads the test split, once, and has the first process write the three files. Returns the summary.
 
     The network is the one of the best validation accuracy among the epochs of the optimize phase.
     """
-    network, processes = trainer.best_network(), trainer.processes
-    test_accuracy = accuracy(network, trainer.data.test.batches(0, turns=processes.part), processes)
-    history = trainer.history
+    network, processes = of_images(state.best_network()), state.processes
+    test_accuracy = accuracy(network, data.test.batches(0, turns=processes.part), processes)
+    history = state.history
     last_search = next(r for r in reversed(history) if r["phase"] in ("search", "growth"))
     operations = list(network.operations)
     summary = {
         "version": __version__,
         "torch": torch.__version__,
-        "device": str(trainer.device),
+        "device": str(state.device),
         "threads": torch.get_num_threads(),
         "processes": processes.count,
         "test_accuracy": test_accuracy,
-        "valid_accuracy": trainer.progress.best_accuracy,
+        "valid_accuracy": state.progress.best_accuracy,
         "operations": operations,
         "parameters": sum(p.numel() for p in network.parameters()),
         "depth": network.depth,
         "growth": [r["growth"] for r in history if r.get("growth")],
         "batch_size_errors": sum(r["batch_size_errors"] for r in history),
         "health": last_search["health"],
-        "phases": {phase.name: _phase_summary(phase.name, history) for phase in trainer.phases},
+        "phases": {phase.name: _phase_summary(phase.name, history) for phase in state.phases},
     }
-    data = trainer.data
 
     def write() -> None:
         save(folder, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)

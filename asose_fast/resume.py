@@ -11,7 +11,7 @@ from asose_fast import checkpoint_folder, files, provenance
 from asose_fast.bounds import shown
 from asose_fast.checkpoint import CheckpointError
 from asose_fast.config import Config
-from asose_fast.search import Trainer
+from asose_fast.search.state import SearchState
 
 
 class Resumable(NamedTuple):
@@ -19,17 +19,17 @@ class Resumable(NamedTuple):
 
     path: Path
     config: Config
-    state: dict[str, Any]
+    saved: dict[str, Any]
 
-    def restore(self, trainer: Trainer, warn: Callable[[str], None]) -> None:
-        """Puts a trainer of this config into the state. `warn` is told what may make the result differ.
+    def restore(self, state: SearchState, warn: Callable[[str], None]) -> None:
+        """Puts a state of this config where the run stood. `warn` is told what may make the result differ.
 
-        Raises CheckpointError where data or release have changed, or the state does not fit the trainer.
+        Raises CheckpointError where data or release have changed, or the checkpoint does not fit.
         """
         try:
-            provenance.check(self.state["provenance"], provenance.collect(trainer.data, trainer.device), warn)
-            trainer.load_state_dict(self.state)
-        except Exception as error:  # the checksum is right, so the file is whole, but not what a trainer wrote
+            provenance.check(self.saved["provenance"], state.provenance(), warn)
+            state.load_state_dict(self.saved)
+        except Exception as error:  # the checksum is right, so the file is whole, but not what a search wrote
             raise _unfit(self.path, error) from error
 
 

@@ -37,6 +37,8 @@ from asose_fast.resume import Resumable
 from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
 from asose_fast.search.device import device_named
 from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, digest, together
+from asose_fast.search.state import SearchState
+from asose_fast.search.task import ImageTask
 from asose_fast.stopping import stopping_on_signals
 from asose_fast.terminal import ConsoleMode, make_console
 
@@ -218,19 +220,20 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")
     report = ReportObserver(folder, warn)
     observers: list[Observer] = [screen, metrics, report] if processes.first else []
-    trainer = Trainer(config, data, device, folder, observers, processes)
+    state = SearchState(ImageTask(config, data, device), processes)
+    trainer = Trainer(state, folder, observers)
     if resumable is not None:
-        resumable.restore(trainer, warn if processes.first else lambda _: None)
-        done = f"{trainer.progress.epoch} of {trainer.epochs} epochs"
-        console.print(f"resuming {folder} after {done} and {trainer.progress.step} steps", soft_wrap=True)
+        resumable.restore(state, warn if processes.first else lambda _: None)
+        done = f"{state.progress.epoch} of {state.epochs} epochs"
+        console.print(f"resuming {folder} after {done} and {state.progress.step} steps", soft_wrap=True)
     else:
         processes.from_first(lambda: _clear(folder))
         trainer.save("last")  # from here on the run can be resumed, whenever it ends
         console.print(f"run folder: {folder}", soft_wrap=True)
-        for message in trainer.shortcomings() if processes.first else ():
+        for message in state.shortcomings() if processes.first else ():
             warn(message)
     processes.from_first(lambda: _write_settings(config, folder))
-    processes.from_first(lambda: metrics.restore(trainer.history))
+    processes.from_first(lambda: metrics.restore(state.history))
     several = f"{processes.count} processes of " if processes.count > 1 else ""
     console.print(
         f"{config.dataset}: {len(data.train)} training, {len(data.valid)} validation, {len(data.test)} test images of "
@@ -239,11 +242,11 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     )
     try:
         if processes.first:
-            trainer.observers += tensorboard(folder / "tensorboard", trainer.progress.epoch, warn)
-        with report.to_the_end(trainer) if processes.first else nullcontext():
-            with stopping_on_signals(trainer.stop, _command_to_resume(folder, processes)), closing(screen):
+            trainer.observers += tensorboard(folder / "tensorboard", state.progress.epoch, warn)
+        with report.to_the_end(state) if processes.first else nullcontext():
+            with stopping_on_signals(state.stop, _command_to_resume(folder, processes)), closing(screen):
                 trainer.run()
-            summary = write_result(trainer, folder)
+            summary = write_result(state, data, folder)
     except Exception as error:
         if (what := refused(error)) is None:
             raise

@@ -9,7 +9,7 @@ import torch
 
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.search import Trainer
+from asose_fast.search import ImageTask, SearchState, Trainer
 
 WINDOW = 20
 
@@ -20,15 +20,15 @@ class Stopwatch:
     def __init__(self):
         self.images, self.times, self.searching = [], [], False
 
-    def on_epoch_start(self, trainer, phase):
+    def on_epoch_start(self, state, phase):
         self.searching = phase.name == "search"
 
-    def on_step(self, trainer):
+    def on_step(self, state):
         if self.searching:
-            self.images.append(trainer.weight_meter.images + trainer.alpha_meter.images)
+            self.images.append(state.weight_meter.images + state.alpha_meter.images)
             self.times.append(time.perf_counter())
 
-    def on_epoch_end(self, trainer, record): ...
+    def on_epoch_end(self, state, record): ...
 
 
 def test_steady_throughput(benchmark, report, tmp_path, dry):
@@ -41,7 +41,8 @@ def test_steady_throughput(benchmark, report, tmp_path, dry):
     assert len(data.train) % config.batch_size, "the last batch must be uneven"
     watch = Stopwatch()
     (tmp_path / "checkpoints").mkdir()
-    trainer = Trainer(config, data, torch.device("cpu"), tmp_path, [watch])
+    task = ImageTask(config, data, torch.device("cpu"))
+    trainer = Trainer(SearchState(task), tmp_path, [watch])
     benchmark.pedantic(trainer.run, rounds=1)
 
     steps = [  # images and seconds of each step; the first of an epoch follows an evaluation and is left out
@@ -61,4 +62,4 @@ def test_steady_throughput(benchmark, report, tmp_path, dry):
         "throughput: spread of windows (standard deviation / mean)",
         f"{statistics.stdev(rates) / statistics.mean(rates):.1%}",
     )
-    assert sum(r["batch_size_errors"] for r in trainer.history) == 0
+    assert sum(r["batch_size_errors"] for r in trainer.state.history) == 0

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from asose_fast.config import CANDIDATES, Config
 from asose_fast.data import load_data
-from asose_fast.search import Trainer
+from asose_fast.search import ImageTask, SearchState, Trainer
 from asose_fast.search.selector import Selector
 from asose_fast.space import Network, NetworkSpec
 
@@ -49,7 +49,8 @@ def make_config(**changes: object) -> Config:
 def make_trainer(folder: Path, observers: Sequence[object] = (), **changes: object) -> Trainer:
     config = make_config(**changes)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    return Trainer(config, load_data(config, config.batch_size, config.seed, CPU), CPU, folder, observers)
+    data = load_data(config, config.batch_size, config.seed, CPU)
+    return Trainer(SearchState(ImageTask(config, data, CPU)), folder, observers)
 
 
 def make_network(
@@ -94,14 +95,14 @@ def candidates_of(network: Network) -> Iterator[tuple[int, str, torch.nn.Module]
 
 
 class OnStep:
-    """An observer that calls `action(trainer)` after every weight step."""
+    """An observer that calls `action(state)` after every weight step."""
 
-    def __init__(self, action: Callable[[Trainer], None]) -> None:
+    def __init__(self, action: Callable[[SearchState], None]) -> None:
         self.on_step = action
 
-    def on_epoch_start(self, trainer: Trainer, phase: object) -> None: ...
+    def on_epoch_start(self, state: SearchState, phase: object) -> None: ...
 
-    def on_epoch_end(self, trainer: Trainer, record: object) -> None: ...
+    def on_epoch_end(self, state: SearchState, record: object) -> None: ...
 
 
 def options(**changes: object) -> list[str]:

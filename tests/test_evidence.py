@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from asose_fast.config import Config
+from asose_fast.search import Trainer, graphs
 from asose_fast.search.evaluate import accuracy, recalibrate
 from benchmarks.evidence import ablation, estimators, failure_and_fix, faults, planted, ranking, search_vs_random
 from benchmarks.evidence.report import Table
@@ -47,10 +48,8 @@ def test_planted_operations_are_recovered_with_the_weights_untouched():
 
 
 def test_without_alphas_gradient_nothing_is_found():
-    run = planted.recover(0, images=100, trainer_type=faults.NoGradient, **SMALL, alpha_noise=0.0)
-    selector = planted.Trainer(
-        small_config(), planted.make_task(small_config(), 0, 100).data, planted.CPU, planted.Path("unused")
-    ).selector
+    run = planted.recover(0, images=100, search=faults.no_gradient, **SMALL, alpha_noise=0.0)
+    selector = faults.sound(small_config(), planted.make_task(small_config(), 0, 100).data).selector
     assert run.found == [Config().candidates[k] for k in selector.best_path()]
 
 
@@ -60,33 +59,89 @@ class Watch:
     def __init__(self):
         self.alpha = []
 
-    def on_epoch_start(self, trainer, phase): ...
+    def on_epoch_start(self, state, phase): ...
 
-    def on_step(self, trainer): ...
+    def on_step(self, state): ...
 
-    def on_epoch_end(self, trainer, record):
-        self.alpha.append(torch.stack(trainer.selector.alpha).detach().clone())
+    def on_epoch_end(self, state, record):
+        self.alpha.append(torch.stack(state.selector.alpha).detach().clone())
 
 
-def watched(folder, trainer_type, **changes):
+def watched(folder, search, **changes):
     """Alpha at the end of the epochs of a run: one of warmup, two of search, one of growth, one of optimize."""
     watch = Watch()
     config = make_config(alpha_noise=0.0, max_depth=2, **changes)
-    data = make_trainer(folder, **changes).data
-    trainer_type(config, data, planted.CPU, folder, [watch]).run()
+    data = make_trainer(folder, **changes).state.data
+    Trainer(search(config, data), observers=[watch]).run()
     return watch.alpha
 
 
 def test_the_original_never_moves_alpha(tmp_path):
-    alpha = watched(tmp_path, faults.OriginalTrainer, warmup="skip")
+    alpha = watched(tmp_path, faults.original, warmup="skip")
     assert len(alpha) == 5
     assert all(torch.equal(alpha[0], later) for later in alpha)
 
 
 def test_a_detached_boost_freezes_the_layers_that_are_boosted(tmp_path):
-    warmup, *search, growth, _ = watched(tmp_path, faults.DetachedBoost, boost_below=1.0, alpha_skip=-9.0)
+    warmup, *search, growth, _ = watched(tmp_path, faults.detached_boost, boost_below=1.0, alpha_skip=-9.0)
     assert all(torch.equal(warmup, later) for later in search)
     assert not torch.equal(warmup, growth)  # without boost
+
+
+def test_alpha_learns_on_training_images_and_is_measured_on_others(tmp_path, monkeypatch):
+    state = faults.on_training_images(make_config(augment=False), make_trainer(tmp_path, augment=False).state.data)
+    seen, measured, alpha_step = [], [], graphs.alpha_step
+
+    def watched_step(network, optimizer, x, *arguments, **options):
+        seen.extend(map(bytes_of, x))
+        return alpha_step(network, optimizer, x, *arguments, **options)
+
+    def watched_accuracy(network, batches, processes, measure=state.task.accuracy):
+        batches = list(batches)
+        measured.extend(bytes_of(image) for x, _ in batches for image in x)
+        return measure(network, batches, processes)
+
+    monkeypatch.setattr(graphs, "alpha_step", watched_step)
+    state.task.accuracy = watched_accuracy
+    Trainer(state).run()
+    training = {bytes_of(image) for x, _ in state.data.train.batches(0, augment=False) for image in x}
+    assert seen
+    assert set(seen) <= training
+    assert not set(measured) & training
+
+
+def bytes_of(image):
+    return image.contiguous().numpy().tobytes()
+
+
+def test_stale_norms_are_those_of_the_training(tmp_path):
+    data = make_trainer(tmp_path).state.data
+    for search, stale in ((faults.stale_norms, True), (faults.sound, False)):
+        state = search(make_config(), data)
+        norms = [m for m in state.network.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert norms
+        for norm in norms:
+            norm.running_mean.fill_(7.0)
+        state.calibrate(state.derived())
+        assert all((norm.running_mean == 7.0).all() for norm in norms) == stale
+
+
+def test_the_original_goes_on_sampling_from_the_supernet(tmp_path):
+    config = make_config(warmup="skip", max_depth=2)
+    state = faults.original(config, make_trainer(tmp_path).state.data)
+    supernet = state.network
+    Trainer(state).run()
+    assert state.network is supernet
+    assert state.history[-1]["temperature"] == config.temperature_floor
+    assert [r["learning_rate"] for r in state.history] == pytest.approx(
+        [r["learning_rate"] for r in sound_history(config, state.data)]
+    )
+
+
+def sound_history(config, data):
+    state = faults.sound(config, data)
+    Trainer(state).run()
+    return state.history
 
 
 def test_a_verdict_is_of_the_search_alone():
@@ -176,7 +231,7 @@ def test_the_supernet_is_compared_with_what_was_trained(tmp_path):
     assert [found["epoch"] for found in watch.found] == [2, 3]
     last = watch.found[-1]
     assert len(last["measured"]) == 4
-    again = ranking.measure(trainer, [0, len(candidates) - 1])
+    again = ranking.measure(trainer.state, [0, len(candidates) - 1])
     assert again == last["measured"][0]
     assert ranking.correlations(known, [0.1, 0.2, 0.3, 0.4]) == pytest.approx((1.0, 1.0))
     assert ranking.correlations(known, [0.5, 0.3, 0.2, 0.1]) == pytest.approx((-1.0, -1.0))

@@ -39,8 +39,8 @@ def test_what_is_refused_and_what_is_not():
 def interfering(action):
     """Has every trainer that is made call `action` in its third epoch."""
 
-    def act(trainer):
-        if (trainer.progress.epoch, trainer.progress.step) == (2, 1):
+    def act(state):
+        if (state.progress.epoch, state.progress.step) == (2, 1):
             action()
 
     def built(self, *arguments, init=Trainer.__init__):

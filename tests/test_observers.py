@@ -35,13 +35,13 @@ def test_tensorboard_gets_every_layer(watched):
     for name in ("entropy", "max_weight"):
         for layer in range(2):
             found = [e.value for e in events.Scalars(f"{name}_by_layer/{layer + 1:02d}")]
-            assert found == pytest.approx([record[f"{name}_by_layer"][layer] for record in trainer.history])
+            assert found == pytest.approx([record[f"{name}_by_layer"][layer] for record in trainer.state.history])
 
 
 def test_tensorboard_gets_alpha_while_it_moves(watched):
     trainer, _, events = watched
     assert events.Tags()["histograms"] == ["alpha/01", "alpha/02"]
-    for layer, row in enumerate(trainer.selector.logits().detach(), start=1):
+    for layer, row in enumerate(trainer.state.selector.logits().detach(), start=1):
         found = events.Histograms(f"alpha/{layer:02d}")
         assert [event.step for event in found] == [1, 2, 3, 4]
         last = found[-1].histogram_value

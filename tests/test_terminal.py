@@ -152,8 +152,8 @@ def test_names_of_phases_and_events_are_shown_as_they_are(tmp_path, console, cap
     """In a console of the user's own too, which takes texts for markup."""
     phase = PhaseSpec("[/x] :cat:", 1)
     observer = ConsoleObserver(console())
-    trainer = make_trainer(tmp_path)
-    observer.on_epoch_start(trainer, phase)
+    state = make_trainer(tmp_path).state
+    observer.on_epoch_start(state, phase)
     record = {
         **dict.fromkeys(("epoch", "train_loss", "valid_accuracy", "temperature", "images_per_second"), 1),
         "phase": "search",
@@ -161,7 +161,7 @@ def test_names_of_phases_and_events_are_shown_as_they_are(tmp_path, console, cap
         "path": [],
         "growth": {"kind": "none", "skipped": {"branch": "[/y] :dog:"}},
     }
-    observer.on_epoch_end(trainer, record)
+    observer.on_epoch_end(state, record)
     said = capsys.readouterr().out
     assert "[/x] :cat:: 1 epochs" in said
     assert "not grown branch: [/y] :dog:" in said
@@ -177,7 +177,7 @@ def test_the_marks_of_the_indicators_are_in_the_encoding(tmp_path, encoding, mar
         **{"phase": "search", "health": indicators, "path": []},
     }
     console = make_console()
-    ConsoleObserver(console).on_epoch_end(make_trainer(tmp_path), record)
+    ConsoleObserver(console).on_epoch_end(make_trainer(tmp_path).state, record)
     console.print(health_table(indicators))
     said = raw.getvalue().decode(encoding)
     assert [letter for letter in said.splitlines()[0] if letter in marks] == [marks[0], marks[1], *marks[0] * 3]

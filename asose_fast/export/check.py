@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.export.errors import ExportError
-from asose_fast.space.build import Supernet
+from asose_fast.space.build import ImageNetwork
 from asose_fast.space.genotype import Genotype
 
 BATCHES = (1, 2, 7)
@@ -24,7 +24,7 @@ def image_size(genotype: Genotype) -> int:
 
 @torch.no_grad()
 def largest_difference(
-    network: Supernet, exported: Callable[[Tensor], Tensor], genotype: Genotype, with_normalization: bool
+    network: ImageNetwork, exported: Callable[[Tensor], Tensor], genotype: Genotype, with_normalization: bool
 ) -> float:
     """Returns max |exported(x) - network(x)| / max |network(x)|, the largest over random batches of several sizes.
 

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asose_fast import provenance
 from asose_fast.checkpoint import write_atomically
 from asose_fast.search.observer import Observer
 from asose_fast.search.processes import ProcessLostError
+from asose_fast.search.record import Record
+from asose_fast.search.state import SearchState
 
 if TYPE_CHECKING:
     from asose_fast.report.run import Run
-    from asose_fast.search.trainer import Record, Trainer
 
 EVERY = 10.0
 """At least so many seconds lie between two writes."""
@@ -37,17 +37,17 @@ class ReportObserver(Observer):
         self._due, self._written = 0.0, time.monotonic()
         self._told = False
 
-    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+    def on_epoch_end(self, state: SearchState, record: Record) -> None:
         started = time.monotonic()
         if started < self._due:
             return
         within = PATIENCE * max(self.every, started - self._written)
-        self._write(lambda: _running(trainer, self.path.parent.resolve().name, within))
+        self._write(lambda: _running(state, self.path.parent.resolve().name, within))
         self._written = ended = time.monotonic()
         self._due = ended + max(self.every, (ended - started) / SHARE)
 
     @contextmanager
-    def to_the_end(self, trainer: Trainer) -> Iterator[None]:
+    def to_the_end(self, state: SearchState) -> Iterator[None]:
         """Writes the report of what the run folder holds in the end, however the block ends.
 
         But not where another process is lost: torchrun is about to end this one too, and its error is to be told first.
@@ -58,9 +58,9 @@ class ReportObserver(Observer):
             raise
         except BaseException:
             self._told = True  # of an error, the run itself tells
-            self._write(lambda: _ended(trainer, self.path.parent))
+            self._write(lambda: _ended(state, self.path.parent))
             raise
-        self._write(lambda: _ended(trainer, self.path.parent))
+        self._write(lambda: _ended(state, self.path.parent))
 
     def _write(self, found: Callable[[], Run]) -> None:
         try:
@@ -73,25 +73,25 @@ class ReportObserver(Observer):
             self._told = True
 
 
-def _running(trainer: Trainer, name: str, next_within: float) -> Run:
+def _running(state: SearchState, name: str, next_within: float) -> Run:
     from asose_fast.report.epochs import parse
     from asose_fast.report.run import Run, choice
 
     return Run(
         name,
         "running",
-        epochs=[epoch for record in trainer.history if (epoch := parse(record)) is not None],
-        config=trainer.settings,
-        provenance=provenance.collect(trainer.data, trainer.device),
-        choice=choice(trainer.selector),
+        epochs=[epoch for record in state.history if (epoch := parse(record)) is not None],
+        config=state.settings,
+        provenance=state.provenance(),
+        choice=choice(state.selector),
         next_within=next_within,
     )
 
 
-def _ended(trainer: Trainer, folder: Path) -> Run:
+def _ended(state: SearchState, folder: Path) -> Run:
     from asose_fast.report.run import choice, read
 
     run = read(folder, checkpoints=False)
-    run.provenance = provenance.collect(trainer.data, trainer.device)
-    run.choice = choice(trainer.selector)
+    run.provenance = state.provenance()
+    run.choice = choice(state.selector)
     return run

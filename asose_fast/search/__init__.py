@@ -11,16 +11,21 @@ from asose_fast.search.diverged import SearchDivergedError
 from asose_fast.search.library import Searcher, SearchResult, search
 from asose_fast.search.observer import Observer
 from asose_fast.search.phases import Phase, PhaseSpec
+from asose_fast.search.state import SearchState
+from asose_fast.search.task import ImageTask, Task
 from asose_fast.search.trainer import InterruptedRunError, Trainer
 
 __all__ = [
+    "ImageTask",
     "InterruptedRunError",
     "Observer",
     "Phase",
     "PhaseSpec",
     "SearchDivergedError",
     "SearchResult",
+    "SearchState",
     "Searcher",
+    "Task",
     "Trainer",
 ]
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from asose_fast.config import BudgetConfig
 from asose_fast.data.upload import upload
-from asose_fast.space.build import Spec, Supernet
 from asose_fast.space.cost import Cost, Costs, candidate_costs
 from asose_fast.space.network import NetworkSpec
+from asose_fast.space.supernet import Supernet
 
 NAMES = ("derive_max_parameters", "derive_max_flops")
 """Of the settings that bound parameters and FLOPs."""
@@ -63,7 +63,7 @@ class BudgetKeeper:
         """`names`: of the bounds on parameters and FLOPs, in errors."""
         self.budget, self._names = Budget(config.derive_max_parameters, config.derive_max_flops), names
         self._image_size = image_size
-        self._costs: tuple[Spec, Costs] | None = None
+        self._costs: tuple[NetworkSpec, Costs] | None = None
 
     def choose(self, network: Supernet, scores: Tensor) -> list[int]:
         """The best architecture by `scores` (L, K) within the budget. Raises BudgetError where none is."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from asose_fast.space.build import Supernet
+from asose_fast.space.build import ImageNetwork
 from asose_fast.space.cells import CellNetwork
 
 
@@ -27,7 +27,7 @@ def nonfinite_gradient(named: Iterable[tuple[str, Tensor]]) -> str | None:
 
 
 @torch.no_grad()
-def first_nonfinite(network: Supernet, alpha: Tensor, x: Tensor, path: Sequence[int] | None) -> str:
+def first_nonfinite(network: ImageNetwork, alpha: Tensor, x: Tensor, path: Sequence[int] | None) -> str:
     """Names the first part whose parameters or output on `x` are not finite, down to the layer and its operation.
 
     `path` leads through the network; of every layer all operations are looked at, since an alpha step uses them all.

@@ -32,9 +32,9 @@ from asose_fast.search.precision import Precision
 from asose_fast.search.processes import Processes
 from asose_fast.search.steps import StepResult, alpha_step, architecture_gradient, classification, weight_step
 from asose_fast.space.block import EvolvableBlock
-from asose_fast.space.build import Supernet
 from asose_fast.space.exact import computes
 from asose_fast.space.network import Network
+from asose_fast.space.supernet import Supernet
 
 Result = TypeVar("Result")
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from asose_fast.config import GuardConfig
 from asose_fast.search import collapse
-from asose_fast.search.phases import first_search
-from asose_fast.space.copying import deepcopy
+from asose_fast.search.phases import Phase, first_search
+from asose_fast.search.record import Record
 
-if TYPE_CHECKING:
-    from asose_fast.search.phases import Phase
-    from asose_fast.search.trainer import Record, Trainer
+Remedy = Literal["nothing", "keep", "return"]
+"""keep: the state is healthy, and is what a later epoch may return to; return: go back to what was kept last."""
 
 
 @dataclasses.dataclass
@@ -28,7 +28,7 @@ class Guard:
     config: GuardConfig
     rollbacks: int = 0
     healthy: dict[str, Any] | None = None
-    """What `Trainer.search_state` gave at the end of the last healthy epoch."""
+    """The `search_state` of the end of the last healthy epoch, which the loop of the search keeps here."""
 
     @property
     def alpha_rate(self) -> float:
@@ -40,26 +40,30 @@ class Guard:
         """Whether the architecture stays as it is, alpha and size, for the rest of the search."""
         return self.rollbacks > self.config.guard_rollbacks
 
-    def examine(self, trainer: Trainer, phase: Phase, record: Record) -> bool:
-        """Notes in `record["guard"]` what is wrong and what was done, and does it. True where it has turned back."""
+    def examine(self, phase: Phase, phases: Sequence[Phase], record: Record, history: Sequence[Record]) -> Remedy:
+        """What is to be done at the end of an epoch; what is wrong and is done about it is noted in `record["guard"]`.
+
+        Args:
+            phase: of the epoch.
+            phases: all of them.
+            record: the metrics of the epoch.
+            history: those of the epochs before it.
+        """
+        back = self.config.guard == "rollback"
         if self.config.guard == "off" or not phase.searching:
-            if self.config.guard == "rollback" and not phase.searching and not phase.derives:
-                self.healthy = deepcopy(trainer.search_state())
-            return False
-        search = first_search(trainer.phases) or phase
+            return "keep" if back and not phase.searching and not phase.derives else "nothing"
+        search = first_search(phases) or phase
         share_done = (record["epoch"] - search.first) / search.epochs
-        found = collapse.signs(self.config, record, trainer.history, share_done)
+        found = collapse.signs(self.config, record, history, share_done)
         if not found:
-            if self.config.guard == "rollback":
-                self.healthy = deepcopy(trainer.search_state())
-            return False
-        action = "warning"
-        if self.config.guard == "rollback" and self.healthy is not None and not self.frozen:
-            self.rollbacks += 1
-            trainer.return_to(deepcopy(self.healthy))
-            action = f"back to the last healthy epoch, learning rate of alpha x {self.alpha_rate:g}"
+            return "keep" if back else "nothing"
+        if not back or self.healthy is None or self.frozen:
+            record["guard"] = {"signs": found, "action": "warning"}
+            return "nothing"
+        self.rollbacks += 1
+        action = f"back to the last healthy epoch, learning rate of alpha x {self.alpha_rate:g}"
         record["guard"] = {"signs": found, "action": action}
-        return action != "warning"
+        return "return"
 
     def state_dict(self) -> dict[str, Any]:
         """Everything but the config."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from asose_fast.data import Split
-from asose_fast.space.build import Supernet
+from asose_fast.space.build import ImageNetwork
 
 _LARGEST = 4
 """The side of images that become one pixel: no space halves more than twice."""
@@ -16,7 +16,7 @@ _LARGEST = 4
 
 @torch.no_grad()
 def require_more(
-    network: Supernet, candidates: int, splits: Sequence[Split], image_size: int, processes: int = 1
+    network: ImageNetwork, candidates: int, splits: Sequence[Split], image_size: int, processes: int = 1
 ) -> None:
     """Raises ValueError where a step would come to that, as it might late in an epoch: `splits` are those that steps
     take batches of, each divided among `processes` that have statistics of their own; `candidates`: of a layer."""
@@ -33,7 +33,7 @@ def require_more(
                 )
 
 
-def _trains_on_one(network: Supernet, candidates: int, image_size: int) -> bool:
+def _trains_on_one(network: ImageNetwork, candidates: int, image_size: int) -> bool:
     parameter, spec = next(network.parameters()), network.spec
     x = torch.zeros(1, spec.in_channels, image_size, image_size, device=parameter.device)
     plan = {} if spec.derived else {"weights": torch.ones(spec.rows, candidates, device=parameter.device)}

@@ -27,6 +27,14 @@ def weight_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim
     return optimizer
 
 
+def graphed_weight_optimizer(config: OptimizerConfig, network: nn.Module, device: torch.device) -> torch.optim.SGD:
+    """`weight_optimizer`, for steps that may become CUDA graphs: on a GPU its learning rate is kept there."""
+    optimizer = weight_optimizer(config, network)
+    if device.type == "cuda":
+        on_device(optimizer)
+    return optimizer
+
+
 def _start_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
     """Momentum 0 for a parameter's first gradient, the same as none: the fused step wants all of them or no one."""
     for group in optimizer.param_groups:

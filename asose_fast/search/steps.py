@@ -17,7 +17,7 @@ from asose_fast.search.precision import Precision, computing
 from asose_fast.search.processes import ALONE, Processes
 from asose_fast.search.second_order import unrolled_gradient
 from asose_fast.search.sync_batch_norm import SyncBatchNorm2d
-from asose_fast.space.build import Supernet
+from asose_fast.space.supernet import Supernet
 
 Objective = Callable[[Any, Any], "StepResult"]
 """Of a network's outputs and the targets: what a step minimises and counts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from asose_fast.space.build import Supernet
+from asose_fast.space.build import ImageNetwork
 
 
 class Auxiliary(nn.Module):
@@ -15,7 +15,7 @@ class Auxiliary(nn.Module):
     A forward pass of the network in training mode leaves the features here, for `forward` to take.
     """
 
-    def __init__(self, network: Supernet) -> None:
+    def __init__(self, network: ImageNetwork) -> None:
         super().__init__()
         module, channels = network.middle
         self.head = nn.Sequential(

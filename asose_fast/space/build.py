@@ -7,11 +7,11 @@ from typing import Any
 from asose_fast.config import SpaceConfig
 from asose_fast.space.cells import CellNetwork, CellNetworkSpec
 from asose_fast.space.network import Network, NetworkSpec
+from asose_fast.space.supernet import Supernet
 
 Spec = NetworkSpec | CellNetworkSpec
-Supernet = Network | CellNetwork
-"""This type has supernets, and the networks that are derived from them. All have `spec`, `operations`, `choose`,
-`derive` and a forward pass with `weights`, `path` and `kept`."""
+ImageNetwork = Network | CellNetwork
+"""This type has supernets for images, and the networks that are derived from them."""
 
 
 def make_spec(config: SpaceConfig, in_channels: int, classes: int) -> Spec:
@@ -20,7 +20,7 @@ def make_spec(config: SpaceConfig, in_channels: int, classes: int) -> Spec:
     return kind(config, in_channels, classes)
 
 
-def build(spec: Spec) -> Supernet:
+def build(spec: Spec) -> ImageNetwork:
     """Returns the network of a spec, with fresh weights."""
     return Network(spec) if isinstance(spec, NetworkSpec) else CellNetwork(spec)
 
@@ -28,3 +28,10 @@ def build(spec: Spec) -> Supernet:
 def spec_from_dict(values: dict[str, Any]) -> Spec:
     """Inverts `to_dict`. Raises KeyError, TypeError or ValueError where something is missing or wrong."""
     return CellNetworkSpec.from_dict(values) if "kind" in values else NetworkSpec.from_dict(values)
+
+
+def of_images(network: Supernet) -> ImageNetwork:
+    """`network` itself, as what `build` makes. Raises TypeError for another kind."""
+    if not isinstance(network, ImageNetwork):
+        raise TypeError(f"this needs a network for images, got {type(network).__name__}")
+    return network

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from asose_fast.space.copying import deepcopy
 from asose_fast.space.mixed import MixedOp, Plan
+from asose_fast.space.supernet import Supernet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class CustomSpec:
         return {"rows": self.rows, "path": None if self.path is None else list(self.path)}
 
 
-class CustomNetwork(nn.Module):
+class CustomNetwork(Supernet):
     """This is a user's `model` with the forward pass of a supernet. Row l of the tables belongs to the l-th mixed
     operation.
 
@@ -50,7 +51,12 @@ class CustomNetwork(nn.Module):
         self.candidates = tuple(dict.fromkeys(name for op in self.mixed.values() for name in op.ops))
         self.columns = [[self.candidates.index(name) for name in op.ops] for op in self.mixed.values()]
         """Each row has the columns of its candidates, in their own order."""
-        self.spec = CustomSpec(len(self.mixed))
+        self._spec = CustomSpec(len(self.mixed))
+
+    @property
+    def spec(self) -> CustomSpec:
+        """Whether, and along which path, the network was derived."""
+        return self._spec
 
     @property
     def available(self) -> Tensor:
@@ -112,7 +118,7 @@ class CustomNetwork(nn.Module):
             memo[id(op)] = deepcopy(list(op.ops.values())[columns.index(k)], memo)
         derived = copy.copy(self)
         derived._modules = {"model": deepcopy(self.model, memo)}
-        derived.spec = CustomSpec(self.spec.rows, tuple(path))
+        derived._spec = CustomSpec(self.spec.rows, tuple(path))
         derived.train(self.training)
         return derived
 

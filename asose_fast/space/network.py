@@ -13,6 +13,7 @@ from asose_fast.bounds import MOST_CHANNELS, MOST_LAYERS, Bounds, check_value
 from asose_fast.config import SpaceConfig
 from asose_fast.space.block import BlockSpec, EvolvableBlock
 from asose_fast.space.candidates import build_candidate
+from asose_fast.space.supernet import Supernet
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -133,7 +134,7 @@ class NetworkSpec:
         return dataclasses.replace(self, blocks=tuple(blocks))
 
 
-class Network(nn.Module):
+class Network(Supernet):
     """The network is a stem and blocks, then BN, ReLU, global average pooling and a linear classifier."""
 
     def __init__(self, spec: NetworkSpec) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +28,7 @@ class Element(NamedTuple):
     """An element of the search: what to change so that it is missing."""
 
     settings: dict[str, Any]
-    trainer_type: type[Trainer] = Trainer
+    search: faults.Search = faults.sound
     planted: bool = True
     """Whether it has a part in the search for planted operations, whose weights are given."""
 
@@ -41,12 +40,12 @@ ELEMENTS: dict[str, Element] = {
     "temperature schedule": Element({"temperature_decay": 1.0}),
     "alpha every 5th batch (every 2nd)": Element({"alpha_every": 2}, planted=False),
     "noise on entry": Element({"alpha_noise": 0.0}),
-    "alpha's gradient": Element({}, faults.NoGradient),
-    "gradient through the boost": Element({}, faults.DetachedBoost),
+    "alpha's gradient": Element({}, faults.no_gradient),
+    "gradient through the boost": Element({}, faults.detached_boost),
     "alpha's learning rate by the number of its steps (0.0003)": Element({"alpha_learning_rate": 3e-4}),
     "uniform warmup (fixed skip)": Element({"warmup": "skip"}, planted=False),
-    "validation images for alpha (training images)": Element({}, faults.OnTrainingImages, planted=False),
-    "recalibrated norms": Element({}, faults.StaleNorms, planted=False),
+    "validation images for alpha (training images)": Element({}, faults.on_training_images, planted=False),
+    "recalibrated norms": Element({}, faults.stale_norms, planted=False),
     "gradient clipping": Element({"gradient_clip": 0.0}, planted=False),
 }
 """What is switched off (put in its place)."""
@@ -70,20 +69,17 @@ class Outcome(NamedTuple):
 def measure(element: str, seed: int, data: str | None, settings: dict[str, Any]) -> Outcome:
     """Both searches without `element`."""
     torch.set_num_threads(1)
-    change, trainer_type, in_planted = ELEMENTS[element]
+    change, search, in_planted = ELEMENTS[element]
     recovered = None
     if in_planted:
-        run = planted.recover(seed, trainer_type=trainer_type, **change)
+        run = planted.recover(seed, search=search, **change)
         recovered = run.recovered / run.layers
     if data is None:
         return Outcome(element, seed, recovered, None, None, None, None)
     config = Config(**{**SHORT, "dataset": data, "seed": seed, **settings, **change})
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "checkpoints").mkdir()
-        images = load_data(config, config.batch_size, config.seed, planted.CPU)
-        trainer = trainer_type(config, images, planted.CPU, Path(folder))
-        trainer.run()
-    sampled, derived = (verdict(trainer.history, name) for name in ("train_accuracy", "valid_accuracy"))
+    state = search(config, load_data(config, config.batch_size, config.seed, planted.CPU))
+    Trainer(state).run()
+    sampled, derived = (verdict(state.history, name) for name in ("train_accuracy", "valid_accuracy"))
     lowest = sampled.lowest / sampled.warmup
     return Outcome(element, seed, recovered, lowest, derived.last, derived.entropy, derived.max_weight)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import yaml
 from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.search import Trainer
-from benchmarks.evidence.faults import OriginalTrainer
+from benchmarks.evidence import faults
 from benchmarks.evidence.report import Table, changes, summary, write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,13 +38,10 @@ def run(kind: str, settings: dict[str, Any]) -> list[dict[str, Any]]:
     config = Config(**settings)
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = torch.device("cpu")
-    data = load_data(config, config.batch_size, config.seed, device)
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "checkpoints").mkdir()
-        trainer = {"original": OriginalTrainer, "ours": Trainer}[kind](config, data, device, Path(folder))
-        trainer.run()
-        return trainer.history
+    data = load_data(config, config.batch_size, config.seed, faults.CPU)
+    state = {"original": faults.original, "ours": faults.sound}[kind](config, data)
+    Trainer(state).run()
+    return state.history
 
 
 @dataclasses.dataclass(frozen=True)

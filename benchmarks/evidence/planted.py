@@ -18,7 +18,6 @@ import copy
 import dataclasses
 import math
 import random
-import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +32,7 @@ from asose_fast.data.transform import Transform
 from asose_fast.search import Trainer
 from asose_fast.search.evaluate import recalibrate
 from asose_fast.space import Network, NetworkSpec
+from benchmarks.evidence import faults
 from benchmarks.evidence.report import Table, changes, summary, write
 
 CPU = torch.device("cpu")
@@ -187,20 +187,18 @@ class Recovery:
 
 
 def recover(
-    seed: int, weights: Given = "given", images: int = IMAGES, trainer_type: type[Trainer] = Trainer, **settings: Any
+    seed: int, weights: Given = "given", images: int = IMAGES, search: faults.Search = faults.sound, **settings: Any
 ) -> Recovery:
     """Searches the task of `seed`, with `settings` of Config changed."""
     fixed = WEIGHTS if weights == "given" else {"warmup_epochs": 4}
     config = Config(**{**SEARCH, **fixed, "seed": seed, **settings})
     task = make_task(config, seed, images)
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "checkpoints").mkdir()
-        trainer = trainer_type(config, task.data, CPU, Path(folder))
-        if weights != "scratch":
-            trainer.network.load_state_dict(task.supernet.state_dict())
-        trainer.run()
-    found = trainer.selector.best_path()
-    last = next(record for record in reversed(trainer.history) if record["phase"] == "growth")
+    state = search(config, task.data)
+    if weights != "scratch":
+        state.network.load_state_dict(task.supernet.state_dict())
+    Trainer(state).run()
+    found = state.selector.best_path()
+    last = next(record for record in reversed(state.history) if record["phase"] == "growth")
     return Recovery(
         seed,
         len(found),
@@ -209,7 +207,7 @@ def recover(
         [config.candidates[k] for k in found],
         last["entropy"],
         last["max_weight"],
-        sum(record["seconds"] for record in trainer.history),
+        sum(record["seconds"] for record in state.history),
     )
 
 

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import json
 import statistics
-import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,9 +20,9 @@ from torch.nn.functional import cross_entropy
 
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.search import Trainer
+from asose_fast.search import ImageTask, SearchState, Trainer
 from asose_fast.search.phases import Phase
-from asose_fast.search.trainer import Record
+from asose_fast.search.record import Record
 from benchmarks.evidence.report import Table, changes, summary, write
 from benchmarks.evidence.search_vs_random import SEARCH, Trained
 from benchmarks.evidence.training import CPU
@@ -48,16 +47,16 @@ class Measure:
         self.known, self.at, self.table = known, at, table
         self.found: list[dict[str, Any]] = []
 
-    def on_epoch_start(self, trainer: Trainer, phase: Phase) -> None: ...
+    def on_epoch_start(self, state: SearchState, phase: Phase) -> None: ...
 
-    def on_step(self, trainer: Trainer) -> None: ...
+    def on_step(self, state: SearchState) -> None: ...
 
-    def on_epoch_end(self, trainer: Trainer, record: Record) -> None:
+    def on_epoch_end(self, state: SearchState, record: Record) -> None:
         if record["epoch"] not in self.at:
             return
-        candidates = trainer.selector.candidates
+        candidates = state.selector.candidates
         paths = [[candidates.index(name) for name in one.operations] for one in self.known]
-        measured = [measure(trainer, path) for path in paths]
+        measured = [measure(state, path) for path in paths]
         ranks = {name: correlations(self.known, [getattr(m, name) for m in measured]) for name in Measured._fields}
         kept = ("epoch", "phase", "train_accuracy", "valid_accuracy", "entropy_by_layer", "max_weight_by_layer", "path")
         self.found.append({key: record[key] for key in kept} | {"spearman": ranks, "measured": measured})
@@ -69,17 +68,17 @@ class Measure:
 
 
 @torch.no_grad()
-def measure(trainer: Trainer, path: list[int]) -> Measured:
+def measure(state: SearchState, path: list[int]) -> Measured:
     """Of a path."""
-    network = trainer.network.derive(path)
-    trainer.calibrate(network)
+    network = state.network.derive(path)
+    state.calibrate(network)
     network.eval()
     likelihood, correct, images = 0.0, 0, 0
-    for x, y in trainer.data.valid.batches(0, shuffle=False, augment=False):
+    for x, y in state.data.valid.batches(0, shuffle=False, augment=False):
         scores = network(x)
         likelihood -= float(cross_entropy(scores, y, reduction="sum"))
         correct, images = correct + int((scores.argmax(1) == y).sum()), images + len(y)
-    trainer.network.train()
+    state.network.train()
     return Measured(correct / images, likelihood / images)
 
 
@@ -108,11 +107,9 @@ def main() -> None:
     )
     watch = Measure(known, options.at, table)
     config = Config(**{**SEARCH, "dataset": options.data, "seed": options.seed, **changes(options.set)})
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "checkpoints").mkdir()
-        images = load_data(config, config.batch_size, config.seed, CPU)
-        with contextlib.suppress(Done):
-            Trainer(config, images, CPU, Path(folder), [watch]).run()
+    images = load_data(config, config.batch_size, config.seed, CPU)
+    with contextlib.suppress(Done):
+        Trainer(SearchState(ImageTask(config, images, CPU)), observers=[watch]).run()
     write(options.out, {**summary(options), "known": options.known.name, "epochs": watch.found})
 
 

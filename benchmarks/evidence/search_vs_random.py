@@ -11,7 +11,6 @@ import argparse
 import json
 import random
 import statistics
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from scipy import stats
 
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.search import Trainer
+from asose_fast.search import ImageTask, SearchState, Trainer
 from asose_fast.space import NetworkSpec
 from asose_fast.space.cost import largest_derived
 from benchmarks.evidence.report import Table, changes, summary, write
@@ -58,12 +57,10 @@ def searched(data: str, seed: int, settings: dict[str, Any]) -> list[int]:
     """The path that the search with `seed` derives."""
     torch.set_num_threads(1)
     config = Config(**{**SEARCH, "dataset": data, "seed": seed, **settings})
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "checkpoints").mkdir()
-        images = load_data(config, config.batch_size, config.seed, CPU)
-        trainer = Trainer(config, images, CPU, Path(folder))
-        trainer.run()
-    return [config.candidates.index(name) for name in trainer.network.operations]
+    images = load_data(config, config.batch_size, config.seed, CPU)
+    state = SearchState(ImageTask(config, images, CPU))
+    Trainer(state).run()
+    return [config.candidates.index(name) for name in state.network.operations]
 
 
 def drawn(seed: int, settings: dict[str, Any]) -> list[int]:

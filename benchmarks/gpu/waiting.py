@@ -10,7 +10,7 @@ import torch
 
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.search import Trainer
+from asose_fast.search import ImageTask, SearchState, Trainer
 from benchmarks.counting import HostWaits
 from benchmarks.gpu.table import Table
 
@@ -28,19 +28,19 @@ def synchronising(table: Table) -> None:
                 config = Config(estimator=estimator, **SMALL, limit_train=160 if table.dry else 640)
                 with tempfile.TemporaryDirectory() as folder:
                     data = load_data(config, config.batch_size, 0, table.device)
-                    trainer = Trainer(config, data, table.device, Path(folder))
+                    trainer = Trainer(SearchState(ImageTask(config, data, table.device)), Path(folder))
                     if table.device.type == "cpu":
-                        with HostWaits(free=[trainer.alpha]) as waits:
-                            trainer._train_epoch(trainer.phases[number])
-                        return f"{dict(Counter(waits.found))} in {trainer.progress.step} batches"
-                    trainer._train_epoch(trainer.phases[number])
-                    trainer.progress.step = 0
+                        with HostWaits(free=[trainer.state.alpha_optimizer]) as waits:
+                            trainer._train_epoch(trainer.state.phases[number])
+                        return f"{dict(Counter(waits.found))} in {trainer.state.progress.step} batches"
+                    trainer._train_epoch(trainer.state.phases[number])
+                    trainer.state.progress.step = 0
                     torch.cuda.synchronize()
                     torch.cuda.set_sync_debug_mode("error")
                     try:
-                        trainer._train_epoch(trainer.phases[number])
+                        trainer._train_epoch(trainer.state.phases[number])
                     finally:
                         torch.cuda.set_sync_debug_mode("default")
-                    return f"none in {trainer.progress.step} batches"
+                    return f"none in {trainer.state.progress.step} batches"
 
             table.attempt(f"waits of an epoch of {phase}, {estimator}", epoch)

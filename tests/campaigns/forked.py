@@ -14,7 +14,7 @@ import sklearn.datasets  # noqa: F401  what a run imports when it needs it, so t
 import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
 
-from asose_fast.search import Trainer
+from asose_fast.search import SearchState, Trainer
 from asose_fast.train import main
 from tests.campaigns.fork import fork
 
@@ -54,14 +54,14 @@ class Run:
         built, shared = Trainer.__init__, self._shared
 
         class Steps:
-            def on_epoch_start(self, trainer: Trainer, phase: object) -> None:
-                self.on_step(trainer)
+            def on_epoch_start(self, state: SearchState, phase: object) -> None:
+                self.on_step(state)
 
-            def on_step(self, trainer: Trainer) -> None:
-                done = trainer.progress.epoch * trainer.data.train.num_batches() + trainer.progress.step
+            def on_step(self, state: SearchState) -> None:
+                done = state.progress.epoch * state.data.train.num_batches() + state.progress.step
                 shared[:] = done.to_bytes(8, "little", signed=True)
 
-            def on_epoch_end(self, trainer: Trainer, record: object) -> None: ...
+            def on_epoch_end(self, state: SearchState, record: object) -> None: ...
 
         def watched(trainer: Trainer, *arguments: object) -> None:
             built(trainer, *arguments)

@@ -19,11 +19,11 @@ def test_a_search_that_does_not_resume_to_the_same_end_is_a_breach(tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text(
         "import sys\n"
-        "from asose_fast.search import Trainer\n"
-        "restored = Trainer.load_state_dict\n"
+        "from asose_fast.search import SearchState\n"
+        "restored = SearchState.load_state_dict\n"
         "def forgetful(self, state):\n"
         "    restored(self, {**state, 'history': [{**record, 'train_loss': 0.0} for record in state['history']]})\n"
-        "Trainer.load_state_dict = forgetful\n"
+        "SearchState.load_state_dict = forgetful\n"
         "from tests.campaigns.faults import main\n"
         "sys.exit(main())\n"
     )

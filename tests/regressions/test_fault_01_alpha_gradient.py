@@ -67,11 +67,11 @@ def test_every_layer_has_a_gradient_in_every_alpha_step_of_a_run(tmp_path, monke
     seen = []
 
     def recorded(network, optimizer, *arguments, **keywords):
-        before = [row.detach().clone() for row in trainer.selector.alpha]
+        before = [row.detach().clone() for row in trainer.state.selector.alpha]
         result = alpha_step(network, optimizer, *arguments, **keywords)
-        assert all(row.grad.abs().max() > 0 for row in trainer.selector.alpha)
-        assert not any(torch.equal(row, old) for row, old in zip(trainer.selector.alpha, before, strict=True))
-        seen.append(trainer.progress.phase)
+        assert all(row.grad.abs().max() > 0 for row in trainer.state.selector.alpha)
+        assert not any(torch.equal(row, old) for row, old in zip(trainer.state.selector.alpha, before, strict=True))
+        seen.append(trainer.state.progress.phase)
         return result
 
     monkeypatch.setattr(graphs, "alpha_step", recorded)

@@ -38,36 +38,36 @@ def test_the_counter_counts():
 
 @pytest.mark.parametrize("phase", ["warmup", "search", "growth"])
 def test_a_weight_step_copies_the_indices_and_nothing_else(tmp_path, phase):
-    trainer = make_trainer(tmp_path)
-    x, y = next(trainer.data.train.batches(0))
+    state = make_trainer(tmp_path).state
+    x, y = next(state.data.train.batches(0))
     with HostWaits() as waits:
-        path = trainer.selector.path(phase)
-        trainer.weight_meter.add(weight_step(trainer.network, trainer.weights, x, y, path, clip=5.0))
+        path = state.selector.path(phase)
+        state.weight_meter.add(weight_step(state.network, state.weight_optimizer, x, y, path, clip=5.0))
     assert waits.found == ["tolist"]
 
 
 @pytest.mark.parametrize("phase", ["search", "growth"])
 def test_an_alpha_step_copies_the_indices_and_nothing_else(tmp_path, phase):
-    trainer = make_trainer(tmp_path)
-    x, y = next(trainer.data.valid.batches(0))
-    with HostWaits(free=[trainer.alpha]) as waits:
-        sampled = trainer.selector.sample(phase)
+    state = make_trainer(tmp_path).state
+    x, y = next(state.data.valid.batches(0))
+    with HostWaits(free=[state.alpha_optimizer]) as waits:
+        sampled = state.selector.sample(phase)
         path = sampled.index.tolist()
-        trainer.alpha_meter.add(alpha_step(trainer.network, trainer.alpha, x, y, Draw(sampled.weights, path)))
-        trainer.selector.cool()
+        state.alpha_meter.add(alpha_step(state.network, state.alpha_optimizer, x, y, Draw(sampled.weights, path)))
+        state.selector.cool()
     assert waits.found == ["tolist"]
 
 
 def test_a_trainers_step_adds_the_checks_for_nan_alone(tmp_path):
     trainer = make_trainer(tmp_path)
-    phase = trainer.phases[1]
-    x, y = next(trainer.data.train.batches(0))
-    with HostWaits(free=[trainer.alpha]) as waits:
+    phase = trainer.state.phases[1]
+    x, y = next(trainer.state.data.train.batches(0))
+    with HostWaits(free=[trainer.state.alpha_optimizer]) as waits:
         trainer._weight_step(phase, x, y)
     loss_and_gradient = 2 * ["aten._local_scalar_dense.default"]
     assert waits.found == ["tolist", *loss_and_gradient]
-    with HostWaits(free=[trainer.alpha]) as waits:
-        trainer._alpha_step(phase, x, y, Ahead(trainer.weights, x, y))
+    with HostWaits(free=[trainer.state.alpha_optimizer]) as waits:
+        trainer._alpha_step(phase, x, y, Ahead(trainer.state.weight_optimizer, x, y))
     loss_and_alpha = 2 * ["aten._local_scalar_dense.default"]
     assert waits.found == ["tolist", *loss_and_alpha]
 
@@ -90,15 +90,16 @@ def far_away(monkeypatch):
 
 def moved(trainer):
     """The trainer with everything that it computes with on the meta device."""
-    trainer.data = load_data(trainer.config, trainer.config.batch_size, 0, META)
-    trainer.device = META
-    trainer.network.to(META)
-    trainer.selector.alpha = [row.detach().to(META).requires_grad_() for row in trainer.selector.alpha]
-    trainer.selector.rng = trainer.selector.rng.to(META)
-    trainer.weights = weight_optimizer(trainer.config, trainer.network)
-    trainer.alpha = alpha_optimizer(trainer.selector.alpha, 0.1)
-    trainer.weight_meter, trainer.alpha_meter = Meter(META), Meter(META)
-    trainer.lookahead.on = True
+    state = trainer.state
+    state.data = load_data(state.config, state.config.batch_size, 0, META)
+    state.device = META
+    state.network.to(META)
+    state.selector.alpha = [row.detach().to(META).requires_grad_() for row in state.selector.alpha]
+    state.selector.rng = state.selector.rng.to(META)
+    state.weight_optimizer = weight_optimizer(state.config, state.network)
+    state.alpha_optimizer = alpha_optimizer(state.selector.alpha, 0.1)
+    state.weight_meter, state.alpha_meter = Meter(META), Meter(META)
+    state.lookahead.on = True
     return trainer
 
 
@@ -106,12 +107,12 @@ def moved(trainer):
 def test_an_epoch_waits_for_nothing_but_its_paths(tmp_path, far_away, estimator, phase):
     options = {"beta_decay": 0.1, "derive_max_parameters": 10_000_000}
     trainer = moved(make_trainer(tmp_path, estimator=estimator, **options))
-    trainer.selector._open({1: 2})  # a candidate that growth has added
+    trainer.state.selector._open({1: 2})  # a candidate that growth has added
     with HostWaits("meta") as waits:
-        trainer._train_epoch(trainer.phases[phase])
+        trainer._train_epoch(trainer.state.phases[phase])
     assert waits.found == []
-    steps = trainer.progress.step + trainer.progress.alpha_steps
-    assert trainer.progress.step == 5
+    steps = trainer.state.progress.step + trainer.state.progress.alpha_steps
+    assert trainer.state.progress.step == 5
     assert len(far_away) <= steps
     if estimator != "soft":
         assert len(far_away) == steps
@@ -120,10 +121,10 @@ def test_an_epoch_waits_for_nothing_but_its_paths(tmp_path, far_away, estimator,
 
 def test_an_epoch_of_the_derived_network_waits_for_nothing(tmp_path, far_away):
     trainer = make_trainer(tmp_path)
-    trainer._enter(trainer.phases[-1])
+    trainer._enter(trainer.state.phases[-1])
     trainer = moved(trainer)
     with HostWaits("meta") as waits:
-        trainer._train_epoch(trainer.phases[-1])
+        trainer._train_epoch(trainer.state.phases[-1])
     assert (waits.found, far_away) == ([], [])
 
 

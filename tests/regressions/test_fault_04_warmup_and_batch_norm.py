@@ -8,12 +8,14 @@ from tests.helpers import candidates_of, make_network, make_selector, make_train
 
 def test_warmup_trains_every_candidate(tmp_path):
     trainer = make_trainer(tmp_path, batch_size=10, warmup_epochs=4)
-    before = {(layer, name): [p.clone() for p in op.parameters()] for layer, name, op in candidates_of(trainer.network)}
-    phase = trainer.phases[0]
+    before = {
+        (layer, name): [p.clone() for p in op.parameters()] for layer, name, op in candidates_of(trainer.state.network)
+    }
+    phase = trainer.state.phases[0]
     for epoch in range(phase.epochs):
-        for x, y in trainer.data.train.batches(epoch):
+        for x, y in trainer.state.data.train.batches(epoch):
             trainer._weight_step(phase, x, y)
-    for layer, name, op in candidates_of(trainer.network):
+    for layer, name, op in candidates_of(trainer.state.network):
         for old, new in zip(before[layer, name], op.parameters(), strict=True):
             assert not torch.equal(old, new), f"layer {layer}, {name}"
 
@@ -47,18 +49,18 @@ def test_recalibrated_statistics_are_the_mean_over_batches_of_the_derived_path()
 
 def test_an_evaluation_does_not_depend_on_the_paths_sampled_before(tmp_path):
     trainer = make_trainer(tmp_path)
-    trainer.progress.phase = "search"
-    x, _ = next(trainer.data.valid.batches(0))
+    trainer.state.progress.phase = "search"
+    x, _ = next(trainer.state.data.valid.batches(0))
 
     def scores():
-        derived = trainer.derived()
-        trainer.calibrate(derived)
+        derived = trainer.state.derived()
+        trainer.state.calibrate(derived)
         return derived.eval()(x).detach()
 
     expected = scores()
-    for module in trainer.network.modules():
+    for module in trainer.state.network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_()
             module.running_var.fill_(1e6)
-    assert not torch.equal(trainer.derived().eval()(x), expected)
+    assert not torch.equal(trainer.state.derived().eval()(x), expected)
     assert torch.equal(scores(), expected)

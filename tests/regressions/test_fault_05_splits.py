@@ -18,11 +18,11 @@ def test_each_split_is_read_for_its_purpose_and_test_once(tmp_path, monkeypatch)
 
     monkeypatch.setattr(Split, "batches", recorded)
     trainer.run()
-    grown = [record["growth"]["kind"] for record in trainer.history if record.get("growth")]
+    grown = [record["growth"]["kind"] for record in trainer.state.history if record.get("growth")]
     assert grown == ["deeper", "wider"]  # it grew, and kept its best network
-    assert trainer.best is not None
+    assert trainer.state.best is not None
     assert "test" not in read
-    write_result(trainer, tmp_path)
+    write_result(trainer.state, trainer.state.data, tmp_path)
     assert read.count("test") == 1
 
 
@@ -30,7 +30,7 @@ def test_weights_see_training_images_and_alpha_sees_validation_images(tmp_path, 
     trainer = make_trainer(tmp_path, augment=False)
     images = {
         split.name: {x.numpy().tobytes() for batch, _ in split.batches(0) for x in batch}
-        for split in (trainer.data.train, trainer.data.valid)
+        for split in (trainer.state.data.train, trainer.state.data.valid)
     }
     seen = {"train": set(), "valid": set()}
 

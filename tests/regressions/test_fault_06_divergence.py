@@ -13,20 +13,20 @@ from asose_fast.search.diverged import nonfinite_gradient
 from tests.helpers import FEW, TINY, OnStep, make_trainer
 
 
-def poison_operation(trainer):
+def poison_operation(state):
     with torch.no_grad():
-        trainer.network.blocks[1].mixed.ops["sep_conv_3x3"][1].weight.fill_(math.nan)
+        state.network.blocks[1].mixed.ops["sep_conv_3x3"][1].weight.fill_(math.nan)
 
 
-def poison_alpha(trainer):
+def poison_alpha(state):
     with torch.no_grad():
-        trainer.selector.alpha[1][2] = math.nan
+        state.selector.alpha[1][2] = math.nan
 
 
 def at(epoch, step, action):
-    def act(trainer):
-        if (trainer.progress.epoch, trainer.progress.step) == (epoch, step):
-            action(trainer)
+    def act(state):
+        if (state.progress.epoch, state.progress.step) == (epoch, step):
+            action(state)
 
     return OnStep(act)
 
@@ -67,17 +67,17 @@ def test_nan_in_the_last_step_of_an_epoch_does_not_replace_the_good_checkpoint(t
 
 @pytest.mark.parametrize("part", ["stem", "head"])
 def test_nan_outside_the_blocks_is_named(tmp_path, part):
-    def poison(trainer):
+    def poison(state):
         with torch.no_grad():
-            next(getattr(trainer.network, part).parameters()).fill_(math.nan)
+            next(getattr(state.network, part).parameters()).fill_(math.nan)
 
     trainer = make_trainer(tmp_path, [at(1, 1, poison)])
     with pytest.raises(SearchDivergedError, match="the stem" if part == "stem" else "the classifier"):
         trainer.run()
 
 
-def spoil_gradient(trainer):
-    weight = trainer.network.blocks[1].mixed.ops["sep_conv_3x3"][1].weight
+def spoil_gradient(state):
+    weight = state.network.blocks[1].mixed.ops["sep_conv_3x3"][1].weight
     weight.register_hook(lambda gradient: torch.full_like(gradient, math.nan))
 
 
@@ -91,7 +91,7 @@ def test_nan_in_a_gradient_is_named(tmp_path, clip, precision):
     gradient = "the gradient of blocks.1.mixed.ops.sep_conv_3x3.1.weight"
     assert gradient in str(caught.value) or (not clip and "layer 1, operation sep_conv_3x3" in str(caught.value))
     if clip:  # in time
-        assert all(p.isfinite().all() for p in trainer.network.parameters())
+        assert all(p.isfinite().all() for p in trainer.state.network.parameters())
 
 
 def test_a_gradient_of_the_loss_that_is_nan_is_nobodys():

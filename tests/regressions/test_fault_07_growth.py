@@ -105,17 +105,19 @@ def test_a_new_layer_learns():
 def test_genotype_and_network_agree_after_growth(tmp_path):
     trainer = make_trainer(tmp_path, growth_patience=1, growth_threshold=99.0, growth_epochs=2)
     trainer.run()
-    summary = write_result(trainer, tmp_path)
+    summary = write_result(trainer.state, trainer.state.data, tmp_path)
     genotype = json.loads((tmp_path / "genotype.json").read_text())
     blocks = [block["candidates"][0] for block in genotype["network"]["blocks"]]
-    assert summary["growth"] == [{"kind": "deeper", "position": trainer.history[-3]["growth"]["position"], "depth": 3}]
+    assert summary["growth"] == [
+        {"kind": "deeper", "position": trainer.state.history[-3]["growth"]["position"], "depth": 3}
+    ]
     assert summary["depth"] == len(blocks) == 3
     assert genotype["operations"] == summary["operations"] == blocks
 
 
 def test_grown_blocks_have_the_memory_layout_of_the_others(tmp_path):
     trainer = make_trainer(tmp_path, growth_patience=1, growth_epochs=2, candidates=("skip_connect", "conv_7x1_1x7"))
-    trainer._grow_if_stalled(trainer.phases[2], 0.0)
-    assert len(trainer.network.blocks) == 3
-    for name, p in trainer.network.named_parameters():
+    trainer.state.grow_if_stalled(trainer.state.phases[2], 0.0)
+    assert len(trainer.state.network.blocks) == 3
+    for name, p in trainer.state.network.named_parameters():
         assert p.dim() != 4 or p.is_contiguous(memory_format=torch.channels_last), name

@@ -29,25 +29,30 @@ def test_temperature_does_alter_the_gradient():
 
 def test_optimize_trains_the_derived_network_which_inherits_weights_and_momentum(tmp_path):
     trainer = make_trainer(tmp_path)
-    for phase in trainer.phases[:3]:
+    state = trainer.state
+    for phase in state.phases[:3]:
         trainer._enter(phase)
         trainer._train_epoch(phase)
         trainer._end_epoch(phase)
-    supernet, momentum, path = trainer.network, trainer.weights.state, trainer.selector.best_path()
-    trainer._enter(trainer.phases[3])
-    derived = trainer.network
+    supernet, momentum, path = (
+        state.network,
+        state.weight_optimizer.state,
+        state.selector.best_path(),
+    )
+    trainer._enter(state.phases[3])
+    derived = state.network
     assert derived is not supernet
     for block, old, k in zip(derived.blocks, supernet.blocks, path, strict=True):
         (op,) = block.mixed.ops.values()
         assert op is list(old.mixed.ops.values())[k]
     for p in derived.parameters():
-        assert (p in trainer.weights.state) == (p in momentum)
+        assert (p in state.weight_optimizer.state) == (p in momentum)
         if p in momentum:
-            assert torch.equal(trainer.weights.state[p]["momentum_buffer"], momentum[p]["momentum_buffer"])
-    x = next(trainer.data.valid.batches(0))[0]
+            assert torch.equal(state.weight_optimizer.state[p]["momentum_buffer"], momentum[p]["momentum_buffer"])
+    x = next(state.data.valid.batches(0))[0]
     derived.eval()
     supernet.eval()
     torch.testing.assert_close(derived(x), supernet(x, path=path))
-    alpha = trainer.selector.logits().detach().clone()
-    trainer._train_epoch(trainer.phases[3])
-    assert torch.equal(trainer.selector.logits(), alpha)
+    alpha = state.selector.logits().detach().clone()
+    trainer._train_epoch(state.phases[3])
+    assert torch.equal(state.selector.logits(), alpha)

@@ -39,9 +39,9 @@ def test_what_checkpoints_add(folder, capsys):
     trainer.save("last")
     run = read(folder)
     assert run.problems == []
-    assert run.choice.candidates == trainer.selector.candidates
+    assert run.choice.candidates == trainer.state.selector.candidates
     assert [sum(row) for row in run.choice.probabilities] == pytest.approx([1.0, 1.0])
-    assert run.provenance["data"] == trainer.data.digest
+    assert run.provenance["data"] == trainer.state.data.digest
     for path in (folder / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:100])
     assert main([str(folder)]) == 0

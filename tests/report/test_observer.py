@@ -18,12 +18,12 @@ TIMES = ("seconds", "images_per_second", "health")
 
 
 class OnEpoch(OnStep):
-    """Calls `action(trainer)` after every epoch."""
+    """Calls `action(state)` after every epoch."""
 
     def __init__(self, action):
-        self.on_epoch_end = lambda trainer, record: action(trainer)
+        self.on_epoch_end = lambda state, record: action(state)
 
-    def on_step(self, trainer): ...
+    def on_step(self, state): ...
 
 
 def observers(folder, warnings, every=0.0):
@@ -42,7 +42,7 @@ def without_times(history):
 def undisturbed(tmp_path_factory):
     trainer = make_trainer(tmp_path_factory.mktemp("run"))
     trainer.run()
-    return without_times(trainer.history)
+    return without_times(trainer.state.history)
 
 
 def test_every_epoch_is_shown_and_the_run_is_what_it_would_be(tmp_path, undisturbed, monkeypatch):
@@ -50,9 +50,9 @@ def test_every_epoch_is_shown_and_the_run_is_what_it_would_be(tmp_path, undistur
     warnings, said = [], []
     report = [*observers(tmp_path, warnings), OnEpoch(lambda _: said.append(text(tmp_path)))]
     trainer = make_trainer(tmp_path, report)
-    with report[1].to_the_end(trainer):
+    with report[1].to_the_end(trainer.state):
         trainer.run()
-        result.write_result(trainer, tmp_path)
+        result.write_result(trainer.state, trainer.state.data, tmp_path)
     for epoch, words in enumerate(said[:4], start=1):
         assert f"Running when this was written: {epoch} of 5 epochs" in words
         assert "Probabilities of the candidates" in words
@@ -60,7 +60,7 @@ def test_every_epoch_is_shown_and_the_run_is_what_it_would_be(tmp_path, undistur
     assert "The derived network" in [a["aria-label"] for a in Page((tmp_path / "report.html").read_text()).named("svg")]
     assert "digest of the data" in text(tmp_path)
     assert warnings == []
-    assert without_times(trainer.history) == undisturbed
+    assert without_times(trainer.state.history) == undisturbed
 
 
 def test_a_page_of_a_running_search_says_by_when_the_next_is_due(tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_a_full_disk_is_told_once_and_the_run_goes_on(tmp_path, undisturbed, mon
     )
     assert not list(tmp_path.glob("*report.html*"))
     assert not list(tmp_path.glob(".report.html*"))
-    assert without_times(trainer.history) == undisturbed
+    assert without_times(trainer.state.history) == undisturbed
 
 
 @pytest.mark.parametrize("error", [ValueError("odd"), RecursionError(), MemoryError(), KeyError("x")])
@@ -114,31 +114,31 @@ def test_a_report_that_cannot_be_drawn_does_not_end_the_run(tmp_path, monkeypatc
     monkeypatch.setattr(page, "render", lambda _: (_ for _ in ()).throw(error))
     warnings = []
     trainer = make_trainer(tmp_path, observers(tmp_path, warnings))
-    trainer.progress.epoch = 4
-    trainer.history = [{"phase": "search", "seconds": 1.0, "images_per_second": 1.0}] * 4
+    trainer.state.progress.epoch = 4
+    trainer.state.history = [{"phase": "search", "seconds": 1.0, "images_per_second": 1.0}] * 4
     trainer.run()
     assert len(warnings) == 1
 
 
 def test_a_run_that_is_stopped_and_resumed_has_one_report_of_all(tmp_path, undisturbed):
-    def stop(trainer):
-        if trainer.progress.epoch == 2 and trainer.progress.step == 2:
-            trainer.stop(signal.SIGTERM)
+    def stop(state):
+        if state.progress.epoch == 2 and state.progress.step == 2:
+            state.stop(signal.SIGTERM)
 
     warnings = []
     report = observers(tmp_path, warnings)
     trainer = make_trainer(tmp_path, [*report, OnStep(stop)])
-    with pytest.raises(InterruptedRunError), report[1].to_the_end(trainer):
+    with pytest.raises(InterruptedRunError), report[1].to_the_end(trainer.state):
         trainer.run()
     assert "Not finished" in text(tmp_path)
     report = observers(tmp_path, warnings)
     again = make_trainer(tmp_path, report)
-    again.load_state_dict(checkpoint.load(tmp_path / "checkpoints" / "last.pt"))
-    with report[1].to_the_end(again):
+    again.state.load_state_dict(checkpoint.load(tmp_path / "checkpoints" / "last.pt"))
+    with report[1].to_the_end(again.state):
         again.run()
-        result.write_result(again, tmp_path)
-    assert without_times(again.history) == undisturbed
-    assert [f"{epoch} {r['phase']}" in text(tmp_path) for epoch, r in enumerate(again.history, 1)] == [True] * 5
+        result.write_result(again.state, again.state.data, tmp_path)
+    assert without_times(again.state.history) == undisturbed
+    assert [f"{epoch} {r['phase']}" in text(tmp_path) for epoch, r in enumerate(again.state.history, 1)] == [True] * 5
     assert warnings == []
 
 
@@ -146,12 +146,12 @@ def test_an_error_of_the_run_is_not_covered_by_one_of_the_report(tmp_path, monke
     monkeypatch.setattr(page, "render", lambda _: (_ for _ in ()).throw(ValueError))
     warnings = []
     trainer = make_trainer(tmp_path)
-    with pytest.raises(KeyError, match="the run"), ReportObserver(tmp_path, warnings.append).to_the_end(trainer):
+    with pytest.raises(KeyError, match="the run"), ReportObserver(tmp_path, warnings.append).to_the_end(trainer.state):
         raise KeyError("the run")
     assert warnings == []
 
 
 def test_a_lost_process_is_told_of_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "render", lambda _: pytest.fail("a report was drawn"))
-    with pytest.raises(ProcessLostError), ReportObserver(tmp_path, print).to_the_end(make_trainer(tmp_path)):
+    with pytest.raises(ProcessLostError), ReportObserver(tmp_path, print).to_the_end(make_trainer(tmp_path).state):
         raise ProcessLostError("gone")

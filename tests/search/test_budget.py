@@ -81,14 +81,17 @@ def test_a_run_derives_within_its_budget(tmp_path):
     bound, _ = middle()
     trainer = make_trainer(tmp_path, derive_max_flops=bound, growth_patience=1, growth_threshold=99.0, growth_epochs=2)
     with torch.no_grad():  # where it would take the dearest of every layer
-        for row in trainer.selector.alpha:
+        for row in trainer.state.selector.alpha:
             row.zero_()[FEW.index("sep_conv_3x3")] = 5.0
-    assert path_cost(trainer.selector.best_path(), trainer.budget.costs(trainer.network)).flops > bound
+    assert (
+        path_cost(trainer.state.selector.best_path(), trainer.state.task.budget.costs(trainer.state.network)).flops
+        > bound
+    )
     trainer.run()
-    assert largest_derived(trainer.network.spec, 8).flops <= bound
+    assert largest_derived(trainer.state.network.spec, 8).flops <= bound
     assert all(
-        largest_derived(Network(trainer.network.spec).spec, 8).flops <= bound
-        for record in trainer.history
+        largest_derived(Network(trainer.state.network.spec).spec, 8).flops <= bound
+        for record in trainer.state.history
         if record["phase"] == "optimize"
     )
 
@@ -101,11 +104,11 @@ def test_the_penalty_draws_the_expected_cost_down(tmp_path):
             tmp_path / str(weight), derive_max_flops=bound, budget_weight=weight, search_epochs=8, max_depth=2
         )
         with torch.no_grad():
-            for row in trainer.selector.alpha:
+            for row in trainer.state.selector.alpha:
                 row.zero_()[FEW.index("sep_conv_3x3")] = 1.5
         trainer.run()
-        expected = trainer.selector.logits().detach().softmax(1)
-        network = Network(NetworkSpec.chain(trainer.config, 1, 10))
+        expected = trainer.state.selector.logits().detach().softmax(1)
+        network = Network(NetworkSpec.chain(trainer.state.config, 1, 10))
         costs.append(float((expected * candidate_costs(network.spec, 8).flops).sum()))
     assert costs[1] < 0.8 * costs[0]
 
@@ -128,6 +131,6 @@ def test_growth_leaves_a_network_that_keeps_the_budget(tmp_path):
         growth_kinds=("wider",),
     )
     trainer.run()
-    skipped = [r["growth"]["skipped"] for r in trainer.history if r.get("growth")]
+    skipped = [r["growth"]["skipped"] for r in trainer.state.history if r.get("growth")]
     assert skipped
     assert all("no network of this space is within" in entry["wider"] for entry in skipped)

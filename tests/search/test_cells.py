@@ -77,19 +77,19 @@ def test_a_resumed_search_ends_with_the_same_bits(tmp_path, space):
     whole = make_trainer(tmp_path / "whole", **settings)
     states = []
     end = whole._end_epoch
-    whole._end_epoch = lambda phase: (end(phase), states.append(copy.deepcopy(whole.state_dict())))
+    whole._end_epoch = lambda phase: (end(phase), states.append(copy.deepcopy(whole.state.state_dict())))
     whole.run()
-    assert [r["phase"] for r in whole.history] == ["warmup", "search", "search", "growth", "optimize"]
+    assert [r["phase"] for r in whole.state.history] == ["warmup", "search", "search", "growth", "optimize"]
     again = make_trainer(tmp_path / "again", **settings)
-    again.load_state_dict(states[1])
+    again.state.load_state_dict(states[1])
     again.run()
-    ours, theirs = whole.network.state_dict(), again.network.state_dict()
+    ours, theirs = whole.state.network.state_dict(), again.state.network.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def test_a_number_that_is_none_is_traced_to_its_edge(tmp_path):
     trainer = make_trainer(tmp_path, **SPACES["nasbench201"], candidates=())
-    cell = trainer.network.mixed_cells()[1]
+    cell = trainer.state.network.mixed_cells()[1]
     with torch.no_grad():
         cell.ops[0].ops["nor_conv_3x3"][1].weight.fill_(float("nan"))
     with pytest.raises(SearchDivergedError, match="cell 1, edge 0 to 1, operation nor_conv_3x3"):

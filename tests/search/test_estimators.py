@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 from asose_fast.config import EstimatorConfig
 from asose_fast.ops.noise import gumbel_noise
-from asose_fast.search import Trainer
+from asose_fast.search import SearchState
 from asose_fast.search.estimators import ESTIMATORS, Draw, make_estimator
 from asose_fast.search.estimators.gumbel_rao import rao_weights
 from asose_fast.search.estimators.reinmax import reinmax_weights
@@ -221,20 +222,20 @@ def test_a_kept_candidate_is_fused_as_any_other():
 def test_a_search_with_every_estimator_ends_and_resumes_to_the_same_bits(tmp_path, name):
     whole = make_trainer(tmp_path / "whole", estimator=name, growth_patience=1, growth_threshold=99.0, growth_epochs=2)
     whole.run()
-    assert len(whole.history) == 6
+    assert len(whole.state.history) == 6
     first = make_trainer(tmp_path / "first", estimator=name, growth_patience=1, growth_threshold=99.0, growth_epochs=2)
     states = []
     first._end_epoch = lambda phase, end=first._end_epoch: (
         end(phase),
-        states.append(copy.deepcopy(first.state_dict())),
+        states.append(copy.deepcopy(first.state.state_dict())),
     )[0]
     first.run()
     again = make_trainer(tmp_path / "again", estimator=name, growth_patience=1, growth_threshold=99.0, growth_epochs=2)
-    again.load_state_dict(states[2])
+    again.state.load_state_dict(states[2])
     again.run()
-    for row, other in zip(whole.selector.alpha, again.selector.alpha, strict=True):
+    for row, other in zip(whole.state.selector.alpha, again.state.selector.alpha, strict=True):
         assert torch.equal(row, other)
-    ours, theirs = whole.network.state_dict(), again.network.state_dict()
+    ours, theirs = whole.state.network.state_dict(), again.state.network.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
@@ -251,9 +252,9 @@ def test_the_baseline_belongs_to_one_process():
     class Several:
         count, rank = 2, 0
 
-    config = make_config(estimator="local_score")
+    task = SimpleNamespace(config=make_config(estimator="local_score"))
     with pytest.raises(ValueError, match="local_score runs in one process"):
-        Trainer(config, None, None, None, processes=Several())
+        SearchState(task, Several())
 
 
 def test_bad_settings_are_refused():

@@ -55,33 +55,33 @@ def test_every_path_keeps_the_budget():
 
 def test_a_run_derives_the_best_on_validation_images(tmp_path):
     trainer = make_trainer(tmp_path, derive_among=5)
-    worth, value = {}, trainer._path_accuracy
+    worth, value = {}, trainer.state.path_accuracy
 
     def measured(path):
         worth[tuple(path)] = value(path)
         return worth[tuple(path)]
 
-    trainer._path_accuracy = measured
+    trainer.state.path_accuracy = measured
     trainer.run()
     assert len(worth) == 6
-    chosen = tuple(FEW.index(name) for name in trainer.network.operations)
+    chosen = tuple(FEW.index(name) for name in trainer.state.network.operations)
     assert worth[chosen] == max(worth.values())
     again = make_trainer(tmp_path / "again", derive_among=5)
     again.run()
-    assert again.network.operations == trainer.network.operations
+    assert again.state.network.operations == trainer.state.network.operations
 
 
 def test_a_run_that_is_resumed_before_the_choice_makes_the_same(tmp_path):
     whole = make_trainer(tmp_path, derive_among=5)
     whole.run()
     again = make_trainer(tmp_path / "again", derive_among=5)
-    again.load_state_dict(checkpoint.load(tmp_path / "checkpoints" / "supernet.pt"))
+    again.state.load_state_dict(checkpoint.load(tmp_path / "checkpoints" / "supernet.pt"))
     again.run()
-    ours, theirs = whole.network.state_dict(), again.network.state_dict()
+    ours, theirs = whole.state.network.state_dict(), again.state.network.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def test_a_run_derives_what_the_command_does(tmp_path):
     trainer = make_trainer(tmp_path, derive_among=5)
     trainer.run()
-    assert derive(tmp_path, "validation").network.operations == trainer.network.operations
+    assert derive(tmp_path, "validation").network.operations == trainer.state.network.operations

@@ -69,7 +69,7 @@ def run(folder, **changes):
     growing = {"growth_patience": 1, "growth_threshold": 99.0, "growth_epochs": 3, "search_epochs": 4}
     trainer = make_trainer(folder, **{**growing, **changes})
     trainer.run()
-    return trainer
+    return trainer.state
 
 
 @pytest.mark.parametrize("estimator", ["straight_through", "soft", "gdas"])

@@ -63,7 +63,7 @@ def test_the_narrowest_stage_gets_wider_first():
 
 def test_a_block_is_not_added_where_it_has_no_time_to_learn(tmp_path):
     trainer = make_trainer(tmp_path, growth_patience=2, growth_threshold=99.0, growth_epochs=4)
-    last = trainer.phases[2]
+    last = trainer.state.phases[2]
     for epoch, grows in [(last.first + 1, True), (last.first + 2, False), (last.first + 3, False)]:
-        trainer.progress.epoch, trainer.stall.epochs = epoch, 99
-        assert bool(trainer._grow_if_stalled(last, 0.5)) == grows
+        trainer.state.progress.epoch, trainer.state.stall.epochs = epoch, 99
+        assert bool(trainer.state.grow_if_stalled(last, 0.5)) == grows

@@ -34,9 +34,9 @@ TIMINGS = ("seconds", "images_per_second", "health")
 def grow(trainer, times, accuracy=0.0):
     """The events of stalls one after the other."""
     for _ in range(times):
-        event = trainer._grow_if_stalled(trainer.phases[2], accuracy)
-        trainer.history.append({"growth": event})
-    return [record["growth"] for record in trainer.history]
+        event = trainer.state.grow_if_stalled(trainer.state.phases[2], accuracy)
+        trainer.state.history.append({"growth": event})
+    return [record["growth"] for record in trainer.state.history]
 
 
 def trainer_of(folder, **changes):
@@ -47,9 +47,9 @@ def test_kinds_take_turns(tmp_path):
     trainer = trainer_of(tmp_path, growth_candidates=("dil_conv_3x3", "conv_7x1_1x7"))
     kinds = [event["kind"] for event in grow(trainer, 8)]
     assert kinds == ["deeper", "wider", "branch", "deeper", "wider", "branch", "deeper", "wider"]
-    assert trainer.selector.candidates == [*FEW, "dil_conv_3x3", "conv_7x1_1x7"]
-    assert trainer.network.spec.blocks[0].candidates == (*FEW, "dil_conv_3x3", "conv_7x1_1x7")
-    assert len(trainer.network.blocks) == 5
+    assert trainer.state.selector.candidates == [*FEW, "dil_conv_3x3", "conv_7x1_1x7"]
+    assert trainer.state.network.spec.blocks[0].candidates == (*FEW, "dil_conv_3x3", "conv_7x1_1x7")
+    assert len(trainer.state.network.blocks) == 5
 
 
 def test_without_candidates_to_add_deeper_and_wider_alternate(tmp_path):
@@ -73,15 +73,15 @@ def test_kinds_are_a_setting(tmp_path, kinds, expected):
 def test_a_stage_gets_wider_by_the_factor_and_by_one_channel_at_least(tmp_path, factor, expected):
     trainer = trainer_of(tmp_path, growth_kinds=("wider",), growth_factor=factor)
     assert grow(trainer, 1) == [{"kind": "wider", "stage": 1, "channels": expected, "before": 8}]
-    assert trainer.network.spec.widths == (4, expected)
+    assert trainer.state.network.spec.widths == (4, expected)
 
 
 def test_growth_ends_at_the_largest_depth(tmp_path):
     trainer = trainer_of(tmp_path, growth_kinds=("deeper",), max_depth=4)
     reason = {"deeper": "4 blocks are as many as max_depth = 4 allows"}
     assert [event.get("depth") for event in grow(trainer, 4)] == [3, 4, None, None]
-    assert trainer.history[-1]["growth"] == {"kind": "none", "skipped": reason}
-    assert len(trainer.network.blocks) == len(trainer.selector.alpha) == 4
+    assert trainer.state.history[-1]["growth"] == {"kind": "none", "skipped": reason}
+    assert len(trainer.state.network.blocks) == len(trainer.state.selector.alpha) == 4
 
 
 def test_a_kind_that_cannot_be_is_skipped_and_said(tmp_path):
@@ -93,11 +93,11 @@ def test_a_kind_that_cannot_be_is_skipped_and_said(tmp_path):
 
 @pytest.mark.parametrize("name", ["parameters", "flops"])
 def test_no_growth_breaks_a_ceiling(tmp_path, name):
-    start = getattr(largest_derived(trainer_of(tmp_path).network.spec, 8), name)
+    start = getattr(largest_derived(trainer_of(tmp_path).state.network.spec, 8), name)
     bound = round(1.6 * start)
     trainer = trainer_of(tmp_path, growth_candidates=("sep_conv_7x7",), max_depth=20, **{f"max_{name}": bound})
     events = grow(trainer, 8)
-    assert start < getattr(largest_derived(trainer.network.spec, 8), name) <= bound
+    assert start < getattr(largest_derived(trainer.state.network.spec, 8), name) <= bound
     assert events[0]["kind"] != "none"
     assert events[-1]["kind"] == "none"
     assert events[-1]["skipped"].keys() == {"deeper", "wider", "branch"}
@@ -162,18 +162,18 @@ def undisturbed(tmp_path_factory):
 
 def test_a_run_that_grows_tells_it_everywhere(undisturbed):
     trainer, folder, said = undisturbed
-    events = [record["growth"] for record in trainer.history if record.get("growth")]
+    events = [record["growth"] for record in trainer.state.history if record.get("growth")]
     assert [event["kind"] for event in events] == ["deeper", "wider", "branch", "deeper"]
     assert all(line in said for event in events for line in describe(event))
     written = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["growth"] for record in written if record.get("growth")] == events
-    summary = write_result(trainer, folder)
+    summary = write_result(trainer.state, trainer.state.data, folder)
     assert summary["growth"] == events
     assert summary["depth"] == 4
-    network, batch = result.load(folder), next(trainer.data.test.batches(0))[0]
-    assert network.spec == trainer.network.spec
-    assert torch.equal(network(batch), trainer.best_network()(batch))
-    assert Config.from_dict(json.loads(json.dumps(trainer.config.to_dict()))) == make_config(**GROWING)
+    network, batch = result.load(folder), next(trainer.state.data.test.batches(0))[0]
+    assert network.spec == trainer.state.network.spec
+    assert torch.equal(network(batch), trainer.state.best_network()(batch))
+    assert Config.from_dict(json.loads(json.dumps(trainer.state.config.to_dict()))) == make_config(**GROWING)
 
 
 def test_growth_keeps_what_the_epoch_measured(tmp_path):
@@ -181,15 +181,15 @@ def test_growth_keeps_what_the_epoch_measured(tmp_path):
     seen = []
 
     class Compare:
-        def on_epoch_start(self, trainer, phase): ...
+        def on_epoch_start(self, state, phase): ...
 
-        def on_step(self, trainer): ...
+        def on_step(self, state): ...
 
-        def on_epoch_end(self, trainer, record):
+        def on_epoch_end(self, state, record):
             if record["phase"] == "growth":
-                valid = trainer.data.valid.batches(0, shuffle=False, augment=False)
-                path = trainer.selector.best_path()
-                seen.append((accuracy(trainer.network.derive(path), valid), record["valid_accuracy"]))
+                valid = state.data.valid.batches(0, shuffle=False, augment=False)
+                path = state.selector.best_path()
+                seen.append((accuracy(state.network.derive(path), valid), record["valid_accuracy"]))
 
     make_trainer(tmp_path, [Compare()], **GROWING).run()
     assert len(seen) == 5
@@ -198,20 +198,24 @@ def test_growth_keeps_what_the_epoch_measured(tmp_path):
 
 @pytest.mark.parametrize(("epoch", "step"), [(2, 5), (3, 1), (4, 2), (5, 1), (5, 3), (6, 4), (7, 1)])
 def test_a_run_stopped_after_each_kind_of_growth_ends_as_if_it_had_not_been(tmp_path, undisturbed, epoch, step):
-    def stop(trainer):
-        if (trainer.progress.epoch, trainer.progress.step) == (epoch, step):
-            trainer.stop(signal.SIGTERM)
+    def stop(state):
+        if (state.progress.epoch, state.progress.step) == (epoch, step):
+            state.stop(signal.SIGTERM)
 
     with pytest.raises(InterruptedRunError, match=rf"epoch {epoch + 1} of 8, step {step}"):
         make_trainer(tmp_path, [OnStep(stop)], **GROWING).run()
     torch.manual_seed(987654)
     resumed = make_trainer(tmp_path, **GROWING)
-    resumed.load_state_dict(checkpoint.load(tmp_path / "checkpoints" / "last.pt"))
+    resumed.state.load_state_dict(checkpoint.load(tmp_path / "checkpoints" / "last.pt"))
     resumed.run()
     trainer = undisturbed[0]
-    assert resumed.network.spec == trainer.network.spec
-    for (name, a), b in zip(trainer.network.state_dict().items(), resumed.network.state_dict().values(), strict=True):
+    assert resumed.state.network.spec == trainer.state.network.spec
+    for (name, a), b in zip(
+        trainer.state.network.state_dict().items(), resumed.state.network.state_dict().values(), strict=True
+    ):
         assert torch.equal(a, b), name
-    assert torch.equal(trainer.selector.logits(), resumed.selector.logits())
-    histories = [[{k: v for k, v in r.items() if k not in TIMINGS} for r in t.history] for t in (trainer, resumed)]
+    assert torch.equal(trainer.state.selector.logits(), resumed.state.selector.logits())
+    histories = [
+        [{k: v for k, v in r.items() if k not in TIMINGS} for r in t.state.history] for t in (trainer, resumed)
+    ]
     assert histories[0] == histories[1]

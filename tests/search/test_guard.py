@@ -10,6 +10,7 @@ from asose_fast.config import GuardConfig
 from asose_fast.search import collapse
 from asose_fast.search.curvature import dominant_eigenvalue
 from asose_fast.search.guard import describe
+from asose_fast.search.measure import measure
 from asose_fast.search.regularizers import beta_decay
 from tests.helpers import make_config, make_trainer
 
@@ -28,15 +29,15 @@ def test_beta_decay_grows_over_the_search_and_keeps_layers_undecided(tmp_path):
     trainer = make_trainer(tmp_path / "ramp", beta_decay=2.0)
     weights = []
     for epoch in range(1, 4):
-        trainer.progress.epoch = epoch
-        weights.append(float(trainer._beta_decay() / beta_decay(trainer.selector.logits(), 1.0)))
+        trainer.state.progress.epoch = epoch
+        weights.append(float(trainer.state.beta_decay() / beta_decay(trainer.state.selector.logits(), 1.0)))
     assert weights == pytest.approx([1.0, 2.0, 2.0])
 
     spreads = []
     for weight in (0.0, 50.0):
         trainer = make_trainer(tmp_path / str(weight), beta_decay=weight, search_epochs=4)
         trainer.run()
-        spreads.append(trainer.history[-2]["max_weight"])
+        spreads.append(trainer.state.history[-2]["max_weight"])
     assert spreads[1] < spreads[0]
 
 
@@ -59,10 +60,10 @@ def test_measuring_the_curvature_changes_nothing_but_the_record(tmp_path):
     plain, measured = (make_trainer(tmp_path / str(n), curvature_every=n) for n in (0, 1))
     plain.run()
     measured.run()
-    assert [r["curvature"] is not None for r in measured.history] == [False, True, True, True, False]
-    assert all(r["curvature"] is None for r in plain.history)
-    assert all(math.isfinite(r["curvature"]) for r in measured.history if r["curvature"] is not None)
-    ours, theirs = plain.network.state_dict(), measured.network.state_dict()
+    assert [r["curvature"] is not None for r in measured.state.history] == [False, True, True, True, False]
+    assert all(r["curvature"] is None for r in plain.state.history)
+    assert all(math.isfinite(r["curvature"]) for r in measured.state.history if r["curvature"] is not None)
+    ours, theirs = plain.state.network.state_dict(), measured.state.network.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
@@ -148,21 +149,21 @@ class Sabotage:
     def __init__(self, epoch, again=False):
         self.epoch, self.again = epoch, again
 
-    def on_epoch_start(self, trainer, phase): ...
+    def on_epoch_start(self, state, phase): ...
 
-    def on_step(self, trainer):
-        progress = trainer.progress
+    def on_step(self, state):
+        progress = state.progress
         here = progress.epoch >= self.epoch if self.again else progress.epoch == self.epoch
-        if here and phase_searches(trainer) and progress.step == trainer.data.train.num_batches():
+        if here and phase_searches(state) and progress.step == state.data.train.num_batches():
             with torch.no_grad():
-                for row in trainer.selector.alpha:
-                    row.zero_()[trainer.selector.candidates.index("skip_connect")] = 9.0
+                for row in state.selector.alpha:
+                    row.zero_()[state.selector.candidates.index("skip_connect")] = 9.0
 
-    def on_epoch_end(self, trainer, record): ...
+    def on_epoch_end(self, state, record): ...
 
 
-def phase_searches(trainer):
-    return trainer.progress.phase in ("search", "growth")
+def phase_searches(state):
+    return state.progress.phase in ("search", "growth")
 
 
 LONG = {"search_epochs": 4, "growth_epochs": 2}
@@ -171,37 +172,37 @@ LONG = {"search_epochs": 4, "growth_epochs": 2}
 def test_a_healthy_run_raises_no_alarm(tmp_path):
     trainer = make_trainer(tmp_path, guard="rollback", **LONG)
     trainer.run()
-    assert not any("guard" in record for record in trainer.history)
+    assert not any("guard" in record for record in trainer.state.history)
 
 
 def test_a_collapse_is_warned_of(tmp_path):
     trainer = make_trainer(tmp_path, [Sabotage(2)], guard="warn", **LONG)
     trainer.run()
-    assert trainer.history[2]["guard"]["action"] == "warning"
-    assert "without weights" in describe(trainer.history[2]["guard"])[0]
+    assert trainer.state.history[2]["guard"]["action"] == "warning"
+    assert "without weights" in describe(trainer.state.history[2]["guard"])[0]
 
 
 def test_a_collapse_is_rolled_back_to_the_last_healthy_epoch(tmp_path):
     trainer = make_trainer(tmp_path, [Sabotage(2)], guard="rollback", **LONG)
     kept = []
     end = trainer._end_epoch
-    trainer._end_epoch = lambda phase: (end(phase), kept.append(copy.deepcopy(trainer.search_state())))
+    trainer._end_epoch = lambda phase: (end(phase), kept.append(copy.deepcopy(trainer.state.search_state())))
     trainer.run()
-    assert len(trainer.history) == 8
-    assert "back to the last healthy epoch, learning rate of alpha x 0.5" in trainer.history[2]["guard"]["action"]
+    assert len(trainer.state.history) == 8
+    assert "back to the last healthy epoch, learning rate of alpha x 0.5" in trainer.state.history[2]["guard"]["action"]
     healthy, after = kept[1], kept[2]
     assert torch.equal(healthy["selector"]["alpha"], after["selector"]["alpha"])
     assert all(torch.equal(healthy["network"][name], after["network"][name]) for name in healthy["network"])
     assert after["selector"]["rng"][1] > healthy["selector"]["rng"][1]
-    assert trainer.guard.rollbacks == 1
-    assert not any("guard" in record for record in trainer.history[3:])
+    assert trainer.state.guard.rollbacks == 1
+    assert not any("guard" in record for record in trainer.state.history[3:])
 
 
 def test_rollbacks_end_and_so_does_the_run(tmp_path):
     trainer = make_trainer(tmp_path, [Sabotage(2, again=True)], guard="rollback", guard_rollbacks=1, **LONG)
     trainer.run()
-    assert len(trainer.history) == 8
-    actions = [record["guard"]["action"] for record in trainer.history if "guard" in record]
+    assert len(trainer.state.history) == 8
+    actions = [record["guard"]["action"] for record in trainer.state.history if "guard" in record]
     assert [action.split(", ")[-1] for action in actions[:2]] == [
         "learning rate of alpha x 0.5",
         "learning rate of alpha x 0",
@@ -216,27 +217,27 @@ def test_a_frozen_architecture_does_not_grow(tmp_path):
     collapsing = [Sabotage(2, again=True)]
     trainer = make_trainer(tmp_path / "frozen", collapsing, guard="rollback", guard_rollbacks=0, **GROWING)
     trainer.run()
-    assert trainer.guard.frozen
-    assert not any(record.get("growth") for record in trainer.history)
+    assert trainer.state.guard.frozen
+    assert not any(record.get("growth") for record in trainer.state.history)
     free = make_trainer(tmp_path / "free", collapsing, guard="warn", **GROWING)
     free.run()
-    assert any(record.get("growth") for record in free.history)
+    assert any(record.get("growth") for record in free.state.history)
 
 
-def test_an_epoch_that_is_turned_back_does_not_count_as_the_best(tmp_path):
+def test_an_epoch_that_is_turned_back_does_not_count_as_the_best(tmp_path, monkeypatch):
     trainer = make_trainer(tmp_path, [Sabotage(2)], guard="rollback", **LONG)
-    seen, measure = [], trainer._measure
+    seen = []
 
-    def flattered(phase):
-        record = measure(phase)
-        if trainer.progress.epoch == 2:
+    def flattered(state, phase):
+        record = measure(state, phase)
+        if state.progress.epoch == 2:
             record["valid_accuracy"] = 1.0
-        seen.append(trainer.progress.best_accuracy)
+        seen.append(state.progress.best_accuracy)
         return record
 
-    trainer._measure = flattered
+    monkeypatch.setattr("asose_fast.search.trainer.measure", flattered)
     trainer.run()
-    assert trainer.history[2]["guard"]["action"].startswith("back")
+    assert trainer.state.history[2]["guard"]["action"].startswith("back")
     assert 0 < max(seen) < 1.0
 
 
@@ -244,15 +245,15 @@ def test_a_run_resumed_after_a_rollback_ends_with_the_same_bits(tmp_path):
     whole = make_trainer(tmp_path / "whole", [Sabotage(2)], guard="rollback", **LONG)
     states = []
     end = whole._end_epoch
-    whole._end_epoch = lambda phase: (end(phase), states.append(copy.deepcopy(whole.state_dict())))
+    whole._end_epoch = lambda phase: (end(phase), states.append(copy.deepcopy(whole.state.state_dict())))
     whole.run()
     for start in (1, 2, 3):
         again = make_trainer(tmp_path / str(start), [Sabotage(2)], guard="rollback", **LONG)
-        again.load_state_dict(states[start])
+        again.state.load_state_dict(states[start])
         again.run()
-        ours, theirs = whole.network.state_dict(), again.network.state_dict()
+        ours, theirs = whole.state.network.state_dict(), again.state.network.state_dict()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-        assert again.alpha.param_groups[0]["lr"] == whole.alpha.param_groups[0]["lr"]
+        assert again.state.alpha_optimizer.param_groups[0]["lr"] == whole.state.alpha_optimizer.param_groups[0]["lr"]
 
 
 def test_bad_settings_are_refused():

@@ -19,16 +19,16 @@ GROWING = {"growth_patience": 1, "growth_threshold": 99.0, "growth_epochs": 3}
 def run(folder, ahead, observers=(), **changes):
     folder.mkdir(exist_ok=True)
     trainer = make_trainer(folder, observers, **{**GROWING, **changes})
-    trainer.lookahead.on = ahead
+    trainer.state.lookahead.on = ahead
     return trainer
 
 
 def assert_same(trainer, other):
-    states = zip(trainer.network.state_dict().items(), other.network.state_dict().values(), strict=True)
+    states = zip(trainer.state.network.state_dict().items(), other.state.network.state_dict().values(), strict=True)
     assert [name for (name, a), b in states if not torch.equal(a, b)] == []
-    assert torch.equal(trainer.selector.logits(), other.selector.logits())
-    assert torch.equal(trainer.selector.rng, other.selector.rng)
-    assert [r["valid_accuracy"] for r in trainer.history] == [r["valid_accuracy"] for r in other.history]
+    assert torch.equal(trainer.state.selector.logits(), other.state.selector.logits())
+    assert torch.equal(trainer.state.selector.rng, other.state.selector.rng)
+    assert [r["valid_accuracy"] for r in trainer.state.history] == [r["valid_accuracy"] for r in other.state.history]
 
 
 @pytest.mark.parametrize("estimator", ["straight_through", "two_path", "soft"])
@@ -42,16 +42,16 @@ def test_a_run_is_the_same_ahead_and_not(tmp_path, estimator):
 
 @pytest.mark.parametrize(("epoch", "step"), [(0, 5), (1, 2), (4, 1)])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path, epoch, step):
-    def stop(trainer):
-        if (trainer.progress.epoch, trainer.progress.step) == (epoch, step):
-            trainer.stop(signal.SIGTERM)
+    def stop(state):
+        if (state.progress.epoch, state.progress.step) == (epoch, step):
+            state.stop(signal.SIGTERM)
 
     undisturbed = run(tmp_path / "undisturbed", False)
     undisturbed.run()
     with pytest.raises(InterruptedRunError):
         run(tmp_path / "stopped", True, [OnStep(stop)]).run()
     resumed = run(tmp_path / "stopped", True)
-    resumed.load_state_dict(checkpoint.load(tmp_path / "stopped" / "checkpoints" / "last.pt"))
+    resumed.state.load_state_dict(checkpoint.load(tmp_path / "stopped" / "checkpoints" / "last.pt"))
     resumed.run()
     assert_same(resumed, undisturbed)
 

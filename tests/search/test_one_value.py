@@ -44,7 +44,9 @@ def test_a_retraining_is_refused_alike(images, tmp_path):
     config = RetrainConfig(epochs=1, dataset=images(4), batch_size=5, keep_validation=True)
     data = load_data(config, config.batch_size, 0, CPU)
     deep, shallow = (
-        make_trainer(tmp_path / "run", dataset=images(4), batch_size=4, depth=depth).network.derive([3] * depth).spec
+        make_trainer(tmp_path / "run", dataset=images(4), batch_size=4, depth=depth)
+        .state.network.derive([3] * depth)
+        .spec
         for depth in (4, 2)
     )
     with pytest.raises(ValueError, match=REFUSED):

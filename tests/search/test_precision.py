@@ -53,9 +53,9 @@ def test_a_run_stopped_and_resumed_in_bfloat16(tmp_path):
         (tmp_path / name).mkdir(exist_ok=True)
         return make_trainer(tmp_path / name, observers, precision="bf16")
 
-    def stop(trainer):
-        if (trainer.progress.epoch, trainer.progress.step) == (1, 3):
-            trainer.stop(signal.SIGTERM)
+    def stop(state):
+        if (state.progress.epoch, state.progress.step) == (1, 3):
+            state.stop(signal.SIGTERM)
 
     undisturbed = start("undisturbed")
     undisturbed.run()
@@ -64,11 +64,12 @@ def test_a_run_stopped_and_resumed_in_bfloat16(tmp_path):
     resumed = start("stopped")
     state = checkpoint.load(tmp_path / "stopped" / "checkpoints" / "last.pt")
     assert {t.dtype for t in state["network"].values()} == {torch.float32, torch.int64}
-    resumed.load_state_dict(copy.deepcopy(state))
+    resumed.state.load_state_dict(copy.deepcopy(state))
     resumed.run()
-    assert all(map(torch.equal, undisturbed.network.state_dict().values(), resumed.network.state_dict().values()))
-    assert [r["train_loss"] for r in resumed.history] == [r["train_loss"] for r in undisturbed.history]
-    assert all(0 < r["train_loss"] < 10 for r in resumed.history)
+    ours, theirs = undisturbed.state.network.state_dict(), resumed.state.network.state_dict()
+    assert all(map(torch.equal, ours.values(), theirs.values()))
+    assert [r["train_loss"] for r in resumed.state.history] == [r["train_loss"] for r in undisturbed.state.history]
+    assert all(0 < r["train_loss"] < 10 for r in resumed.state.history)
 
 
 def test_retraining_in_bfloat16():

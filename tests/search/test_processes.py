@@ -17,7 +17,7 @@ from asose_fast.data import load_data
 from asose_fast.data.part import Part
 from asose_fast.data.transform import Transform
 from asose_fast.ops import arch_weights
-from asose_fast.search import InterruptedRunError, Trainer
+from asose_fast.search import ImageTask, InterruptedRunError, SearchState, Trainer
 from asose_fast.search.estimators import Draw
 from asose_fast.search.optimizers import alpha_optimizer
 from asose_fast.search.processes import ALONE, Processes, ProcessesDifferError
@@ -278,21 +278,21 @@ def run_of(processes, folder, changes, stop_at=None, resume=False):
     data = load_data(config, config.batch_size, config.seed, CPU)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
 
-    def stop(trainer):
-        asked = processes.rank == processes.count - 1 and (trainer.progress.epoch, trainer.progress.step) == stop_at
+    def stop(state):
+        asked = processes.rank == processes.count - 1 and (state.progress.epoch, state.progress.step) == stop_at
         if asked:
-            trainer.stop(signal.SIGTERM)
+            state.stop(signal.SIGTERM)
 
-    trainer = Trainer(config, data, CPU, folder, [OnStep(stop)], processes)
+    trainer = Trainer(SearchState(ImageTask(config, data, CPU), processes), folder, [OnStep(stop)])
     if resume:
-        trainer.load_state_dict(checkpoint.load(folder / "checkpoints" / "last.pt"))
+        trainer.state.load_state_dict(checkpoint.load(folder / "checkpoints" / "last.pt"))
     message = ""
     try:
         trainer.run()
     except InterruptedRunError as interruption:
         message = str(interruption)
-    best = None if message else trainer.best_network().state_dict()
-    return Outcome(trainer.state_dict(), trainer.history, best, message)
+    best = None if message else trainer.state.best_network().state_dict()
+    return Outcome(trainer.state.state_dict(), trainer.state.history, best, message)
 
 
 @dataclasses.dataclass
@@ -369,14 +369,14 @@ def stray(processes, folder):
     data = load_data(config, config.batch_size, config.seed, CPU)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
 
-    def move(trainer):
-        if processes.rank == 1 and trainer.progress.epoch == 1:
-            trainer.selector.alpha[0].data[0] += 1e-6
+    def move(state):
+        if processes.rank == 1 and state.progress.epoch == 1:
+            state.selector.alpha[0].data[0] += 1e-6
 
-    trainer = Trainer(config, data, CPU, folder, [OnStep(move)], opened(processes))
+    trainer = Trainer(SearchState(ImageTask(config, data, CPU), opened(processes)), folder, [OnStep(move)])
     with pytest.raises(ProcessesDifferError) as error:
         trainer.run()
-    return str(error.value), trainer.progress.epoch
+    return str(error.value), trainer.state.progress.epoch
 
 
 def test_a_process_that_strays_ends_the_run(team, tmp_path):
@@ -393,9 +393,11 @@ def begin_unlike(processes, folder, what):
     less = make_config(limit_train=119 if second and what == "data" else 120)
     data = load_data(less, config.batch_size, config.seed, CPU)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(config, data, CPU, folder, [OnStep(lambda _: pytest.fail("a step"))], opened(processes))
+    trainer = Trainer(
+        SearchState(ImageTask(config, data, CPU), opened(processes)), folder, [OnStep(lambda _: pytest.fail("a step"))]
+    )
     if second and what == "weights":
-        next(trainer.network.parameters()).data[0] += 1e-6
+        next(trainer.state.network.parameters()).data[0] += 1e-6
     with pytest.raises(ProcessesDifferError) as error:
         trainer.run()
     return str(error.value)

@@ -123,11 +123,11 @@ def test_a_search_of_second_order_ends_and_resumes_to_the_same_bits(tmp_path):
     states = []
     whole._end_epoch = lambda phase, end=whole._end_epoch: (
         end(phase),
-        states.append(copy.deepcopy(whole.state_dict())),
+        states.append(copy.deepcopy(whole.state.state_dict())),
     )
     whole.run()
     again = make_trainer(tmp_path / "again", alpha_order="second")
-    again.load_state_dict(states[1])
+    again.state.load_state_dict(states[1])
     again.run()
-    ours, theirs = whole.network.state_dict(), again.network.state_dict()
+    ours, theirs = whole.state.network.state_dict(), again.state.network.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)

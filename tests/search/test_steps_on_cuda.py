@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from asose_fast.data import load_data
-from asose_fast.search import Trainer
+from asose_fast.search import ImageTask, SearchState, Trainer
 from asose_fast.search.estimators import ESTIMATORS
 from asose_fast.search.retrainer import RetrainConfig, Retrainer
 from asose_fast.space.network import NetworkSpec
@@ -26,16 +26,17 @@ def deterministic_convolutions():
 def make_trainer(folder, **changes):
     config = make_config(limit_train=320, **changes)
     folder.mkdir(exist_ok=True)
-    return Trainer(config, load_data(config, config.batch_size, config.seed, CUDA), CUDA, folder)
+    data = load_data(config, config.batch_size, config.seed, CUDA)
+    return Trainer(SearchState(ImageTask(config, data, CUDA)), folder)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("estimator", ESTIMATORS)
 def test_no_step_waits_for_the_gpu(tmp_path, estimator, precision):
     trainer = make_trainer(tmp_path, estimator=estimator, precision=precision)
-    for phase in trainer.phases[:3]:
+    for phase in trainer.state.phases[:3]:
         for watched in (False, True):
-            trainer.progress.step = 0
+            trainer.state.progress.step = 0
             torch.cuda.set_sync_debug_mode("error" if watched else "default")
             try:
                 trainer._train_epoch(phase)
@@ -67,7 +68,7 @@ def test_a_run_is_the_same_with_graphs_and_without(tmp_path, estimator):
         trainer = make_trainer(tmp_path / graphs, graphs=graphs, search_epochs=3, **changes)
         trainer.run()
         assert trainer.graphs.on == (graphs == "auto")
-        ends.append(trainer)
+        ends.append(trainer.state)
     off, auto = ends
     assert torch.equal(off.selector.logits(), auto.selector.logits())
     for (name, a), b in zip(off.network.state_dict().items(), auto.network.state_dict().values(), strict=True):

@@ -18,10 +18,14 @@ from asose_fast.config import Config
 from asose_fast.search.device import device_named
 from asose_fast.search.library.loaders import Loader, Loaders
 from asose_fast.search.library.objective import LibraryObjective, Loss, Metric
-from asose_fast.search.library.trainer import WITHOUT_EFFECT, LibraryTrainer, MakeOptimizer
-from asose_fast.search.observer import Observer, Record
+from asose_fast.search.library.task import WITHOUT_EFFECT, MakeOptimizer, ModuleTask, even_mixture
+from asose_fast.search.observer import Observer
 from asose_fast.search.phases import PhaseSpec, plan, schedule
 from asose_fast.search.processes import started
+from asose_fast.search.record import Record
+from asose_fast.search.state import SearchState
+from asose_fast.search.trainer import Trainer
+from asose_fast.space.copying import deepcopy
 from asose_fast.space.custom import CustomNetwork
 
 if TYPE_CHECKING:
@@ -105,30 +109,31 @@ def search(
     if optimizer is not None and config.alpha_order == "second":
         raise ValueError("alpha_order: second looks ahead along steps of SGD: leave out optimizer")
     device = device_named(config.device)
-    network = CustomNetwork(model)
-    data = Loaders(loaders, device, config.seed)
+    network, data = CustomNetwork(model), Loaders(loaders, device, config.seed)
+    task = ModuleTask(network, data, config, device, planned, LibraryObjective(loss, metric), optimizer)
+    state = SearchState(task)
     path = None if folder is None else Path(folder)
-    objective = LibraryObjective(loss, metric)
-    trainer = LibraryTrainer(network, data, config, device, path, planned, objective, optimizer, observers)
-    _try(trainer)
+    trainer = Trainer(state, path, observers)
+    _try(task)
+    network.derive(state.best_path())
     if path is None:
-        _say_shortcomings(trainer)
-        return _run(trainer, data)
+        _say_shortcomings(state)
+        return _run(trainer, task)
     with run_folder.claimed(path):
         report = _prepare(trainer, path)
-        _say_shortcomings(trainer)
-        with report.to_the_end(trainer):
-            result = _run(trainer, data)
-            write_json(path / "summary.json", _summary(trainer, result))
+        _say_shortcomings(state)
+        with report.to_the_end(state):
+            result = _run(trainer, task)
+            write_json(path / "summary.json", _summary(state, result))
     return result
 
 
-def _run(trainer: LibraryTrainer, data: Loaders) -> SearchResult:
+def _run(trainer: Trainer, task: ModuleTask) -> SearchResult:
     try:
         trainer.run()
     finally:
-        trainer.given.plan()
-    return _result(trainer, data)
+        task.network.plan()
+    return _result(trainer.state, task)
 
 
 def _require_effective(config: Config) -> None:
@@ -140,18 +145,17 @@ def _require_effective(config: Config) -> None:
 
 
 @torch.no_grad()
-def _try(trainer: LibraryTrainer) -> None:
+def _try(task: ModuleTask) -> None:
     """Runs all candidates on one batch of training and one of validation, in evaluation mode, so that what does not fit
     is told before the search.
 
     Raises ValueError for a mixed operation that the model does not run, or that cannot run.
     """
-    network, ran = trainer.custom, set[str]()
-    x, y = next(trainer.data.train.batches(0))
+    network, ran = task.network, set[str]()
+    x, y = next(task.data.train.batches(0))
     was_training = network.training
     handles = [op.register_forward_hook(lambda *_, name=name: ran.add(name)) for name, op in network.mixed.items()]
-    available = network.available.to(trainer.device, torch.float32)
-    weights = available / available.sum(1, keepdim=True)
+    weights = even_mixture(network, task.device)
     try:
         outputs = network.eval()(x, weights)
     except torch.OutOfMemoryError:
@@ -162,16 +166,15 @@ def _try(trainer: LibraryTrainer) -> None:
             raise
         raise ValueError(f"{where} cannot run on the first training batch: {error}") from error
     else:
-        trainer.objective(outputs, y)
-        x, y = next(trainer.data.valid.batches(0))
-        trainer.objective(network(x, weights), y)
+        task.objective(outputs, y)
+        x, y = next(task.data.valid.batches(0))
+        task.objective(network(x, weights), y)
     finally:
         for handle in handles:
             handle.remove()
         network.train(was_training)
     if idle := [name for name in network.mixed if name not in ran]:
         raise ValueError(f"the model does not run its mixed operation {idle[0]!r}: nothing can be learned about it")
-    network.derive(trainer.best_path())
 
 
 def _where_it_fails(network: CustomNetwork, x: Any, weights: Tensor) -> str | None:
@@ -194,7 +197,7 @@ def _where_it_fails(network: CustomNetwork, x: Any, weights: Tensor) -> str | No
     return None
 
 
-def _prepare(trainer: LibraryTrainer, folder: Path) -> ReportObserver:
+def _prepare(trainer: Trainer, folder: Path) -> ReportObserver:
     """Goes on from the newest good checkpoint of `folder`, if there is one; settings, metrics and report go there.
 
     Raises CheckpointError where it is of another search.
@@ -202,12 +205,13 @@ def _prepare(trainer: LibraryTrainer, folder: Path) -> ReportObserver:
     from asose_fast.observers import MetricsObserver  # they import this package
     from asose_fast.report.observer import ReportObserver
 
+    state = trainer.state
     if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
-        path, state = checkpoint_folder.load_newest(folder / "checkpoints", _warn)
+        path, saved = checkpoint_folder.load_newest(folder / "checkpoints", _warn)
         try:
-            _require_same(state, trainer)
-            provenance.check(state["provenance"], provenance.collect(trainer.data, trainer.device), _warn)
-            trainer.load_state_dict(state)
+            _require_same(saved, state)
+            provenance.check(saved["provenance"], state.provenance(), _warn)
+            state.load_state_dict(saved)
         except Exception as error:
             told = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
             raise CheckpointError(f"cannot go on from {path}: {told}. Give another folder") from error
@@ -216,22 +220,22 @@ def _prepare(trainer: LibraryTrainer, folder: Path) -> ReportObserver:
         (folder / "checkpoints").mkdir(exist_ok=True)
         trainer.save("last")  # from here on the folder is known to hold this search
     metrics = MetricsObserver(folder / "metrics.jsonl")
-    metrics.restore(trainer.history)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(trainer.settings, sort_keys=False).encode())
+    metrics.restore(state.history)
+    write_atomically(folder / "config.yaml", yaml.safe_dump(state.settings, sort_keys=False).encode())
     report = ReportObserver(folder, _warn)
     trainer.observers += [metrics, report]
     return report
 
 
-def _summary(trainer: LibraryTrainer, result: SearchResult) -> dict[str, Any]:
+def _summary(state: SearchState, result: SearchResult) -> dict[str, Any]:
     """What the report says of a search that is finished."""
     return {
         "version": __version__,
         "torch": torch.__version__,
-        "device": str(trainer.device),
+        "device": str(state.device),
         "threads": torch.get_num_threads(),
         "test_accuracy": result.test_score,
-        "valid_accuracy": trainer.progress.best_accuracy,
+        "valid_accuracy": state.progress.best_accuracy,
         "choices": result.genotype,
         "parameters": sum(p.numel() for p in result.network.parameters()),
         "batch_size_errors": sum(r["batch_size_errors"] for r in result.history),
@@ -239,24 +243,23 @@ def _summary(trainer: LibraryTrainer, result: SearchResult) -> dict[str, Any]:
     }
 
 
-def _require_same(state: dict[str, Any], trainer: LibraryTrainer) -> None:
-    now = trainer.state_dict()
-    there, here = state["config"], now["config"]
+def _require_same(saved: dict[str, Any], state: SearchState) -> None:
+    there, here, now = saved["config"], state.config.to_dict(), state.task.identity
     unlike = [
         f"{name} {there.get(name)} there, {value} here" for name, value in here.items() if value != there.get(name)
     ]
-    if state["schedule"] != now["schedule"]:
+    if saved["schedule"] != now["schedule"]:
         unlike.append("the phases")
-    if state["mixed"] != now["mixed"]:
+    if saved["mixed"] != now["mixed"]:
         unlike.append("the model's mixed operations")
     if unlike:
         raise ValueError(f"it is of a search with other settings: {'; '.join(unlike)}")
 
 
-def _say_shortcomings(trainer: LibraryTrainer) -> None:
+def _say_shortcomings(state: SearchState) -> None:
     """Warns of what the plan of a search that begins is too short for."""
-    if not trainer.history and not trainer.progress.step:
-        for message in trainer.shortcomings():
+    if not state.history and not state.progress.step:
+        for message in state.shortcomings():
             _warn(message)
 
 
@@ -266,17 +269,27 @@ def _warn(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
-def _result(trainer: LibraryTrainer, data: Loaders) -> SearchResult:
-    network, path = trainer.given, trainer.best_path()
-    model = trainer.finished_model()
+def _result(state: SearchState, task: ModuleTask) -> SearchResult:
+    model, test = _finished_model(state, task), task.data.test
     return SearchResult(
         model,
-        network.genotype(path),
-        named_alpha(network, trainer.selector.alpha),
-        trainer.history,
-        None if data.test is None else trainer.score(model, data.test.batches(0)),
-        frozenset(phase.name for phase in trainer.phases if phase.searching),
+        task.network.genotype(state.best_path()),
+        named_alpha(task.network, state.selector.alpha),
+        state.history,
+        None if test is None else task.accuracy(model, test.batches(0), state.processes),
+        frozenset(phase.name for phase in state.phases if phase.searching),
     )
+
+
+def _finished_model(state: SearchState, task: ModuleTask) -> nn.Module:
+    """The derived model of the epoch with the best validation score after the derivation; of a schedule that derives
+    nothing, that of alpha as it is. Plain modules, with tensors of their own, in evaluation mode."""
+    if state.best is None:
+        return deepcopy(state.derived().get_submodule("model")).eval()
+    network = task.rebuilt(state.best["spec"])
+    network.model = deepcopy(network.model)
+    network.load_state_dict(state.best["network"])
+    return network.model.eval()
 
 
 def named_alpha(network: CustomNetwork, alpha: Sequence[Tensor]) -> dict[str, dict[str, float]]:

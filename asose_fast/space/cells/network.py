@@ -12,6 +12,7 @@ from asose_fast.space.candidates import FactorizedReduce
 from asose_fast.space.cells.spec import INPUTS, STEPS, CellNetworkSpec, Edge
 from asose_fast.space.convolution import Conv2d
 from asose_fast.space.mixed import MixedOp
+from asose_fast.space.supernet import Supernet
 
 STEM_MULTIPLIER = 3
 """The stem of DARTS has so many times the channels of the first cells."""
@@ -127,18 +128,23 @@ def _relu_conv_norm(in_channels: int, out_channels: int, kernel: int = 1, stride
     )
 
 
-class CellNetwork(nn.Module):
+class CellNetwork(Supernet):
     """A network of cells has a stem, cells, global average pooling and a classifier."""
 
     def __init__(self, spec: CellNetworkSpec) -> None:
         super().__init__()
-        self.spec = spec
+        self._spec = spec
         self.cells = nn.ModuleList()
         features = self._darts() if spec.kind == "darts" else self._nasbench201()
         last = [nn.BatchNorm2d(features), nn.ReLU()] if spec.kind == "nasbench201" else []
         self.head = nn.Sequential(*last, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, spec.classes))
         if spec.affine:
             _make_affine(self)
+
+    @property
+    def spec(self) -> CellNetworkSpec:
+        """What the network was built from."""
+        return self._spec
 
     def _stem(self, channels: int) -> nn.Module:
         return nn.Sequential(

@@ -113,7 +113,7 @@ def load_checkpoint(content: bytes) -> bool:
 
 
 def resume(state: Any) -> bool:
-    """Going on from a checkpoint with a right checksum, but a state that no trainer wrote."""
+    """Going on from a checkpoint with a right checksum, but a state that no search wrote."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "checkpoints").mkdir()
@@ -121,7 +121,7 @@ def resume(state: Any) -> bool:
 
         def restored() -> None:
             resumable = read(folder, lambda _: None)
-            resumable.restore(make_trainer(folder, epochs=4), lambda _: None)
+            resumable.restore(make_trainer(folder, epochs=4).state, lambda _: None)
 
         return not refused(restored, CheckpointError)
 

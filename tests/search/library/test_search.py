@@ -62,8 +62,8 @@ class StopAt(Observer):
     def __init__(self, epoch, step):
         self.at = epoch, step
 
-    def on_step(self, trainer):
-        if (trainer.progress.epoch, trainer.progress.step) == self.at:
+    def on_step(self, state):
+        if (state.progress.epoch, state.progress.step) == self.at:
             raise KeyboardInterrupt
 
 
@@ -131,7 +131,7 @@ def test_a_folder_of_something_else_is_kept(tmp_path):
 
 def test_a_search_that_was_stopped_at_once_goes_on(tmp_path):
     class Stop(Observer):
-        def on_epoch_start(self, trainer, phase):
+        def on_epoch_start(self, state, phase):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -143,23 +143,23 @@ class Notes(Observer):
     def __init__(self):
         self.seen = []
 
-    def on_phase_start(self, trainer, phase):
+    def on_phase_start(self, state, phase):
         self.seen.append(phase.name)
 
-    def on_epoch_start(self, trainer, phase):
+    def on_epoch_start(self, state, phase):
         self.seen.append("epoch")
 
-    def on_alpha_step(self, trainer):
+    def on_alpha_step(self, state):
         self.seen.append("alpha")
 
-    def on_step(self, trainer):
+    def on_step(self, state):
         self.seen.append("step")
 
-    def on_epoch_end(self, trainer, record):
-        assert record is trainer.history[-1]
+    def on_epoch_end(self, state, record):
+        assert record is state.history[-1]
         self.seen.append("end")
 
-    def on_run_end(self, trainer):
+    def on_run_end(self, state):
         self.seen.append("over")
 
 
@@ -173,8 +173,8 @@ def test_observers_are_told_in_order():
 
 def test_an_observer_may_change_the_search():
     class Hot(Observer):
-        def on_epoch_start(self, trainer, phase):
-            trainer.selector.temperature = 5.0
+        def on_epoch_start(self, state, phase):
+            state.selector.temperature = 5.0
 
     result = find(observers=[Hot()], config=small(temperature_decay=1.0))
     assert [r["temperature"] for r in result.history[:3]] == [5.0] * 3
@@ -183,15 +183,15 @@ def test_an_observer_may_change_the_search():
 def test_schedule():
     moved, before = {}, []
 
-    def parameters(trainer):
-        return [torch.cat([p.flatten() for p in g]) for g in (trainer.selector.alpha, trainer.network.parameters())]
+    def parameters(state):
+        return [torch.cat([p.flatten() for p in g]) for g in (state.selector.alpha, state.network.parameters())]
 
     class Alpha(Observer):
-        def on_epoch_start(self, trainer, phase):
-            before[:] = parameters(trainer)
+        def on_epoch_start(self, state, phase):
+            before[:] = parameters(state)
 
-        def on_epoch_end(self, trainer, record):
-            pairs = zip(before, parameters(trainer), strict=True)
+        def on_epoch_end(self, state, record):
+            pairs = zip(before, parameters(state), strict=True)
             moved[record["phase"]] = tuple(name for name, (p, q) in zip("aw", pairs, strict=True) if not p.equal(q))
 
     phases = [
@@ -237,9 +237,9 @@ def test_every_estimator_searches_rows_of_different_length(estimator):
     before, after = [], []
 
     class Alpha(Observer):
-        def on_run_end(self, trainer):
-            after.extend(row.detach().clone() for row in trainer.selector.alpha)
-            before.append(trainer.given.available)
+        def on_run_end(self, state):
+            after.extend(row.detach().clone() for row in state.selector.alpha)
+            before.append(state.task.network.available)
 
     start = find(config=small(search_epochs=1, alpha_learning_rate=0.0, alpha_noise=0.0)).alpha
     result = find(config=small(search_epochs=1, alpha_noise=0.0, estimator=estimator), observers=[Alpha()])
@@ -261,9 +261,9 @@ def test_regression_with_a_loss_and_an_optimizer_of_ones_own():
     rates = []
 
     class Rates(Observer):
-        def on_step(self, trainer):
-            assert isinstance(trainer.weights, torch.optim.AdamW)
-            rates.append(trainer.weights.param_groups[0]["lr"])
+        def on_step(self, state):
+            assert isinstance(state.weight_optimizer, torch.optim.AdamW)
+            rates.append(state.weight_optimizer.param_groups[0]["lr"])
 
     keywords = {"loss": F.mse_loss, "optimizer": lambda p: torch.optim.AdamW(p, 0.02), "observers": [Rates()]}
     result = find(model, (data, data), small(optimize_epochs=8), **keywords)
@@ -335,10 +335,10 @@ def test_a_healthy_search_by_a_loss_raises_no_alarm(loss):
 
 def test_a_search_whose_loss_rises_is_rolled_back():
     class Spoil(Observer):
-        def on_step(self, trainer):
-            if trainer.progress.epoch == 4:
+        def on_step(self, state):
+            if state.progress.epoch == 4:
                 with torch.no_grad():
-                    trainer.network.model.head.weight.neg_()
+                    state.network.model.head.weight.neg_()
 
     result = find(
         loss=of_class_one, config=small(warmup_epochs=3, search_epochs=6, guard="rollback"), observers=[Spoil()]
@@ -446,7 +446,7 @@ def test_class_scores_are_asked_for():
 @pytest.mark.parametrize("split", [0, 1])
 def test_labels_that_fit_no_scores_are_told_before_the_search(split, label, message):
     class Untouched(Observer):
-        def on_phase_start(self, trainer, phase):
+        def on_phase_start(self, state, phase):
             raise AssertionError("the search has begun")
 
     loaders = [batches(), batches(seed=1)]
@@ -457,9 +457,9 @@ def test_labels_that_fit_no_scores_are_told_before_the_search(split, label, mess
 
 def test_divergence_names_the_module():
     class Break(Observer):
-        def on_epoch_start(self, trainer, phase):
+        def on_epoch_start(self, state, phase):
             if phase.name == "search":
-                trainer.custom.model.layers[1].ops["linear"].weight.data.fill_(float("nan"))
+                state.network.model.layers[1].ops["linear"].weight.data.fill_(float("nan"))
 
     with pytest.raises(SearchDivergedError, match=r"first not finite is module layers\.1\.ops\.linear"):
         find(observers=[Break()])

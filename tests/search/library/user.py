@@ -3,16 +3,16 @@
 from torch import Tensor, nn
 
 import asose_fast
-import asose_fast.search.trainer
-from asose_fast.search import Trainer
+import asose_fast.search.state
+from asose_fast.search import SearchState
 
 
 class Steps(asose_fast.Observer):
     """Notes where the search is."""
 
-    def on_step(self, trainer: Trainer) -> None:
-        step: int = trainer.progress.step
-        print(step, isinstance(trainer, asose_fast.search.trainer.Trainer))
+    def on_step(self, state: SearchState) -> None:
+        step: int = state.progress.step
+        print(step, isinstance(state, asose_fast.search.state.SearchState))
 
 
 def search(data: list[tuple[Tensor, Tensor]]) -> dict[str, str]:
