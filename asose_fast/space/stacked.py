@@ -152,7 +152,7 @@ class Branches(NamedTuple):
     def fits(self, x: Tensor) -> bool:
         """Says whether the modules of chains and pools take x, and kernels with them. Where not, PyTorch says why."""
         fit, channels = Fit.of(x), x.shape[1]
-        if not fit.takes(x) or len(self.separable) > MAX_BRANCHES:
+        if not fit.takes(x) or self.stride not in (1, 2) or len(self.separable) > MAX_BRANCHES:
             return False
         norms = list(self.pools.values())
         for depthwise, pointwise, norm in itertools.chain(*self.separable.values()):
@@ -197,7 +197,11 @@ class Branches(NamedTuple):
         Returns:
             (N, C, ceil(H / stride), ceil(W / stride)), channels_last.
         """
-        w = weights.unbind()
+        alone = weights.shape[0] == self.folded == 1
+        parts = () if alone else weights.unbind()
+
+        def weight(k: int) -> Tensor:
+            return weights[k] if alone else parts[k]
 
         def name(k: int) -> str:
             return names[k] if names is not None else str(k)
@@ -205,17 +209,17 @@ class Branches(NamedTuple):
         terms, outputs = [], {}
         for k, op in self.others.items():
             if share is not None and shortcut is x and computes(op, nn.Identity):
-                share = share + w[k]  # one term less to read and to differentiate
+                share = share + weight(k)  # one term less to read and to differentiate
             else:
                 outputs[name(k)] = run(op, x, tracked=index in (None, k), name=name(k))
-                terms.append((outputs[name(k)], w[k]))
+                terms.append((outputs[name(k)], weight(k)))
         if shortcut is not None and share is not None:
             terms.append((shortcut, share))
         zs, norms = {}, []
         for k, z, norm in self._up_to_norms(x, index, name):
             outputs[name(k)] = z
             if norm is None:
-                terms.append((z, w[k]))
+                terms.append((z, weight(k)))
             else:
                 zs[k] = z
                 norms.append(norm)
@@ -225,18 +229,18 @@ class Branches(NamedTuple):
         chains = dict(sorted(self.separable.items(), key=lambda item: -len(item[1])))
         stacked = (*chains, *self.pools, *zs)
         if not stacked:
-            terms += [(run(zero, x, tracked=False, name=name(k)), w[k]) for k, zero in self.zeros.items()]
-            return mixed_sum([term for term, _ in terms], torch.stack([v for _, v in terms]))
+            terms += [(run(zero, x, tracked=False, name=name(k)), weight(k)) for k, zero in self.zeros.items()]
+            return mixed_sum([term for term, _ in terms], _stacked([v for _, v in terms]))
         return mixed_layer(
             x,
-            torch.stack([w[k] for k in stacked]),
+            weights if alone else torch.stack([parts[k] for k in stacked]),
             list(chains.values()),
             stride=self.stride,
             pools=list(self.pools.values()),
             zs=list(zs.values()),
             norms=norms,
             plain=[term for term, _ in terms],
-            plain_weights=torch.stack([v for _, v in terms]) if terms else None,
+            plain_weights=_stacked([v for _, v in terms]) if terms else None,
             tracked=[index in (None, k) for k in (*chains, *self.pools)],
             recompute=self.recompute,
             checked=True,
@@ -278,6 +282,11 @@ def run(
     if _version(x) != before:
         raise ValueError(f"candidate {name} changes its input in place, which the other candidates read too")
     return y if tracked else y.detach()  # skip_connect gives x itself, gradient and all
+
+
+def _stacked(scalars: list[Tensor]) -> Tensor:
+    """One after the other, (K,)."""
+    return scalars[0].reshape(1) if len(scalars) == 1 else torch.stack(scalars)
 
 
 def _version(x: Tensor) -> int:
@@ -333,6 +342,7 @@ def _is_depthwise(conv: nn.Conv2d, stride: int) -> bool:
     pad = dilation * (kernel - 1) // 2
     return (
         kernel % 2 == 1
+        and dilation >= 1
         and (conv.kernel_size, conv.dilation) == ((kernel, kernel), (dilation, dilation))
         and (conv.stride, conv.padding) == ((stride, stride), (pad, pad))
         and conv.in_channels == conv.out_channels == conv.groups
