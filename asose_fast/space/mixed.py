@@ -21,7 +21,8 @@ from asose_fast.ops.torch_faults import usual_gradient
 from asose_fast.ops.tracing import recorded_sum, tracing
 from asose_fast.space.candidates import Zero, build_candidate
 from asose_fast.space.exact import classes_are_theirs, computes
-from asose_fast.space.stacked import Branches, require_alike, require_shortcut, run
+from asose_fast.space.outputs import require_alike, require_shortcut, run
+from asose_fast.space.stacked import Branches
 
 HARD_SAMPLE = (
     "with weights and an index, a MixedOp runs the candidates beside the index outside autograd; "
