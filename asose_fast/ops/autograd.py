@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from asose_fast.ops.autocast import without_autocast
+from asose_fast.ops.library import present
 from asose_fast.ops.tracing import tracing
 
 Backward = Callable[..., tuple[Tensor | None, ...]]
@@ -32,7 +33,7 @@ def transformed() -> bool:
 def save(ctx: Any, *tensors: Tensor | None) -> None:
     """`ctx.save_for_backward`, which takes no tensors made under torch.inference_mode: of these, copies."""
     looked_at = not (torch.compiler.is_compiling() or torch.is_inference_mode_enabled())
-    if looked_at and True in map(Tensor.is_inference, [t for t in tensors if t is not None]):
+    if looked_at and True in map(Tensor.is_inference, present(tensors)):
         tensors = tuple([t if t is None or not t.is_inference() else t.clone() for t in tensors])
     ctx.save_for_backward(*tensors)
 

@@ -8,7 +8,8 @@ memory.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any, Protocol, cast
 
@@ -23,7 +24,7 @@ PLAIN = frozenset({Tensor, nn.Parameter})
 Call = Callable[..., Any]
 
 _library = torch.library.Library("asose_fast", "DEF")
-_is_cpu, _is_neg = attrgetter("is_cpu"), Tensor.is_neg
+_is_there, _is_cpu, _is_neg = functools.partial(operator.is_not, None), attrgetter("is_cpu"), Tensor.is_neg
 
 
 class Operator(Protocol):
@@ -74,9 +75,9 @@ def define(schema: str, body: Call, fake: Call, check: Callable[..., None]) -> O
         check(*args)
         return body(*args)
 
-    operator = cast(Operator, call)
-    operator.body = body
-    return operator
+    function = cast(Operator, call)
+    function.body = body
+    return function
 
 
 def _check_tensors(op: torch._ops.OpOverload, args: Sequence[Any], in_memory: bool) -> None:
@@ -103,6 +104,11 @@ def _in_memory(tensor: Tensor) -> bool:
     return tensor.untyped_storage().nbytes() >= (tensor.storage_offset() + last + 1) * tensor.element_size()
 
 
+def present(tensors: Iterable[Tensor | None]) -> list[Tensor]:
+    """The tensors that are not None."""
+    return list(filter(_is_there, tensors))  # type: ignore[arg-type]
+
+
 def observed(tensors: Sequence[Tensor | None]) -> bool:
     """Whether the dispatcher has more to do than to call an operator's body on these tensors.
 
@@ -119,8 +125,8 @@ def observed(tensors: Sequence[Tensor | None]) -> bool:
     ):
         return True
     # Without a loop in Python, which takes twice as long.
-    present = [t for t in tensors if t is not None]
-    return not PLAIN.issuperset(map(type, present)) or False in map(_is_cpu, present) or True in map(_is_neg, present)
+    there = present(tensors)
+    return not PLAIN.issuperset(map(type, there)) or False in map(_is_cpu, there) or True in map(_is_neg, there)
 
 
 def _on_their_device(body: Callable[..., Any]) -> Callable[..., Any]:

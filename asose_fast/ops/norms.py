@@ -52,8 +52,11 @@ def uses_batch(norm: nn.BatchNorm2d) -> bool:
 def held(module: nn.Module, name: str) -> Tensor | None:
     """A parameter or buffer of a module: as its attribute of that name, which takes ten times as long to read."""
     kind: dict[str, Any] = module._parameters if name in ("weight", "bias") else module._buffers
-    # Where it is none, it is an attribute of another kind.
-    found: Tensor | None = kind[name] if name in kind else getattr(module, name)
+    found: Tensor | None
+    try:
+        found = kind[name]
+    except KeyError:  # an attribute of another kind
+        found = getattr(module, name)
     return found
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.autograd import save, twice_differentiable
-from asose_fast.ops.library import observed
+from asose_fast.ops.library import observed, present
 from asose_fast.ops.mixed_layer.backward import backward
 from asose_fast.ops.mixed_layer.forward import forward
 from asose_fast.ops.mixed_layer.operators import CHECKED, UNCHECKED
@@ -69,7 +69,7 @@ class MixedLayer(torch.autograd.Function):
 
 def _kinds(tensors: Sequence[Tensor | None]) -> list[object]:
     """Shapes and dtypes of those that are there."""
-    return list(map(_kind, [t for t in tensors if t is not None]))
+    return list(map(_kind, present(tensors)))
 
 
 def _kept(layer: LayerPlan, outputs: list[list[Tensor]]) -> list[list[Tensor | None]]:
