@@ -28,17 +28,17 @@ class DepthwisePlan(NamedTuple):
     """What the operator computes, apart from its tensors."""
 
     kernels: tuple[int, ...]
-    """Odd; branch b pads by dilation * (kernel - 1) / 2."""
+    """Each is odd, and branch b pads by dilation * (kernel - 1) / 2."""
     dilations: tuple[int, ...]
     inputs: int
-    """1, shared by all branches, or one a branch."""
+    """There is 1 that all branches share, or one a branch."""
     stride: int
     relu: bool
     affine: bool
 
     @property
     def taps(self) -> list[int]:
-        """Taps of every branch."""
+        """The number of taps of every branch."""
         return [k * k for k in self.kernels]
 
     @property
@@ -66,7 +66,7 @@ class DepthwisePlan(NamedTuple):
 
 
 def plan_of(values: Sequence[Any]) -> DepthwisePlan:
-    """From the values of a registered operator."""
+    """The plan that the values of a registered operator stand for."""
     kernels, dilations, *rest = values
     return DepthwisePlan(tuple(kernels), tuple(dilations), *rest)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
-"""The dtypes of inputs."""
+"""The dtypes that an input may have."""
 
 
 def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:

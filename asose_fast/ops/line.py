@@ -11,7 +11,7 @@ class Line(NamedTuple):
     """What the convolution does, apart from its tensors."""
 
     stride: int
-    """Along the axis; 1 across it."""
+    """The step along the axis; across it the step is 1."""
     vertical: bool
     """k x 1, and not 1 x k."""
     relu: bool
@@ -21,11 +21,11 @@ class Line(NamedTuple):
         return (size, 1) if self.vertical else (1, size)
 
     def padding(self, weight: Tensor) -> tuple[int, int]:
-        """Zeros around x."""
+        """The zeros around x that keep its size at stride 1."""
         return weight.shape[2] // 2, weight.shape[3] // 2
 
     def out_shape(self, x: Tensor, weight: Tensor) -> tuple[int, int, int, int]:
-        """Of the output."""
+        """The shape of the output."""
         n, _, height, width = x.shape
         down, across = self.along(self.stride)
         return n, weight.shape[0], (height - 1) // down + 1, (width - 1) // across + 1

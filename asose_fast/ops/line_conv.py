@@ -23,7 +23,7 @@ registry.register(
 
 
 RESULTS = ("y", "x", "weight")
-"""What a backend is chosen for, each by itself: the output, the gradient of x, that of weight."""
+"""A backend is chosen for each of these by itself: the output, the gradient of x, that of weight."""
 
 
 def line_conv(x: Tensor, weight: Tensor, *, stride: int = 1, relu: bool = False) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -248,54 +248,48 @@ def _fwd_fake(xs: list[Tensor], *_: object) -> Tensor:
     return torch.empty_like(xs[0], memory_format=memory_format(xs[0]))
 
 
-def _bwd(grad: Tensor, *args: object) -> object:
-    return registry.select("mixed_norm_sum", grad).backward(grad, *args)
+class _Backward(NamedTuple):
+    """The arguments of the registered operator."""
+
+    grad: Tensor
+    xs: list[Tensor]
+    weights: Tensor
+    gamma: Tensor | None
+    mean: Tensor
+    rstd: Tensor
+    batch: list[bool]
+    read: list[bool]
+    need_x: list[bool]
+    need_sums: bool
+    channels_last: bool
 
 
-def _check_bwd(
-    grad: Tensor,
-    xs: list[Tensor],
-    weights: Tensor,
-    gamma: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    batch: list[bool],
-    read: list[bool],
-    need_x: list[bool],
-    need_sums: bool,
-    channels_last: bool,
-) -> None:
-    count = len(read)
-    check_length("mixed_norm_sum_bwd: read", read, 1, MAX_INPUTS)
-    check_channels("mixed_norm_sum_bwd: grad", grad)
-    check_all_like("mixed_norm_sum_bwd: xs", xs, sum(read), grad.shape, grad.dtype)
-    _check_tables("mixed_norm_sum_bwd", grad, weights, count, mean=mean, rstd=rstd, gamma=gamma)
-    if len(batch) != mean.shape[0]:
-        check_length("mixed_norm_sum_bwd: batch", batch, mean.shape[0], mean.shape[0])
-    if len(need_x) != count:
-        check_length("mixed_norm_sum_bwd: need_x", need_x, count, count)
-    for k, (in_batch, is_read, need) in enumerate(zip(batch, read, need_x, strict=False)):
+def _bwd(*args: Any) -> Any:
+    call = _Backward(*args)
+    return registry.select("mixed_norm_sum", call.grad).backward(*call)
+
+
+def _check_bwd(*args: Any) -> None:
+    where, call = "mixed_norm_sum_bwd", _Backward(*args)
+    grad, count = call.grad, len(call.read)
+    check_length(f"{where}: read", call.read, 1, MAX_INPUTS)
+    check_channels(f"{where}: grad", grad)
+    check_all_like(f"{where}: xs", call.xs, sum(call.read), grad.shape, grad.dtype)
+    _check_tables(where, grad, call.weights, count, mean=call.mean, rstd=call.rstd, gamma=call.gamma)
+    check_length(f"{where}: batch", call.batch, call.mean.shape[0], call.mean.shape[0])
+    check_length(f"{where}: need_x", call.need_x, count, count)
+    for k, (in_batch, is_read, need) in enumerate(zip(call.batch, call.read, call.need_x, strict=False)):
         if in_batch and need and not is_read:
             raise ValueError(f"mixed_norm_sum_bwd: read[{k}] must be True where batch[{k}] and need_x[{k}] are")
 
 
-def _bwd_fake(
-    grad: Tensor,
-    xs: list[Tensor],
-    weights: Tensor,
-    gamma: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    batch: list[bool],
-    read: list[bool],
-    need_x: list[bool],
-    need_sums: bool,
-    channels_last: bool,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    format = torch.channels_last if channels_last else torch.contiguous_format
-    grad_xs = [torch.empty_like(grad, memory_format=format) for need in need_x if need]
-    sums = mean.new_empty(1 + len(need_x) if need_sums else 0, mean.size(1))
-    return grad_xs, sums, mean.new_empty(len(need_x), 4, mean.size(1), dtype=accumulation_dtype(grad.dtype))
+def _bwd_fake(*args: Any) -> tuple[list[Tensor], Tensor, Tensor]:
+    call = _Backward(*args)
+    count, channels, acc = len(call.need_x), call.mean.size(1), accumulation_dtype(call.grad.dtype)
+    format = torch.channels_last if call.channels_last else torch.contiguous_format
+    grad_xs = [torch.empty_like(call.grad, memory_format=format) for need in call.need_x if need]
+    sums = call.mean.new_empty(1 + count if call.need_sums else 0, channels)
+    return grad_xs, sums, call.mean.new_empty(count, 4, channels, dtype=acc)
 
 
 mixed_norm_sum_fwd = define(

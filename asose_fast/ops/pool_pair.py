@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -91,21 +91,25 @@ def _fwd_fake(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     return avg, torch.empty_like(avg)
 
 
-def _bwd(
-    grads: list[Tensor | None], zs: list[Tensor | None], tables: Tensor, x: Tensor, stride: int, *rest: Any
-) -> Any:
-    return registry.select("pool_pair", x).backward(grads, zs, tables, x, stride, *rest)
+class _Backward(NamedTuple):
+    """The arguments of the registered operator."""
+
+    grads: list[Tensor | None]
+    zs: list[Tensor | None]
+    tables: Tensor
+    x: Tensor
+    stride: int
+    terms: list[Tensor]
+    factors: Tensor
 
 
-def _check_bwd(
-    grads: list[Tensor | None],
-    zs: list[Tensor | None],
-    tables: Tensor,
-    x: Tensor,
-    stride: int,
-    terms: list[Tensor],
-    factors: Tensor,
-) -> None:
+def _bwd(*args: Any) -> Any:
+    call = _Backward(*args)
+    return registry.select("pool_pair", call.x).backward(*call)
+
+
+def _check_bwd(*args: Any) -> None:
+    grads, zs, tables, x, stride, terms, factors = _Backward(*args)
     _check(x, stride)
     for name, tensors in (("grads", grads), ("zs", zs)):
         check_all_like(f"pool_pair_bwd: {name}", tensors, 2, out_shape(x, stride), x.dtype)
@@ -115,8 +119,8 @@ def _check_bwd(
     check_like("pool_pair_bwd: factors", factors, (len(terms),), *FLOATS)
 
 
-def _bwd_fake(grads: list[Tensor | None], zs: list[Tensor | None], tables: Tensor, x: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.channels_last)
+def _bwd_fake(*args: Any) -> Tensor:
+    return torch.empty_like(_Backward(*args).x, memory_format=torch.channels_last)
 
 
 pool_pair_fwd = define("pool_pair_fwd(Tensor x, int stride) -> (Tensor, Tensor)", _fwd, _fwd_fake, _check)

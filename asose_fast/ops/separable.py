@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -177,55 +177,48 @@ def _fwd_fake(xs: list[Tensor], params: Tensor, pointwise: Tensor, *rest: Any) -
     return zs, params.new_empty(shape, dtype=torch.float64), params.new_empty(shape, dtype=torch.float64)
 
 
-def _bwd(
-    grads: list[Tensor | None],
-    zs: list[Tensor | None],
-    tables: Tensor,
-    xs: list[Tensor],
-    params: Tensor,
-    pointwise: Tensor,
-    *rest: Any,
-) -> Any:
-    *values, need_x, need_depthwise, need_pointwise, need_affine = rest
-    return registry.select("separable", xs[0]).backward(
-        grads, zs, tables, xs, params, pointwise, plan_of(values).within(xs[0]),
-        need_x, need_depthwise, need_pointwise, need_affine,
-    )  # fmt: skip
+class _Backward(NamedTuple):
+    """The arguments of the registered operator, whose values of the plan are one here."""
+
+    grads: list[Tensor | None]
+    zs: list[Tensor | None]
+    tables: Tensor
+    xs: list[Tensor]
+    params: Tensor
+    pointwise: Tensor
+    plan: DepthwisePlan
+    need_x: list[bool]
+    need_depthwise: bool
+    need_pointwise: bool
+    need_affine: bool
+
+    @staticmethod
+    def of(*args: Any) -> _Backward:
+        return _Backward._make((*args[:6], plan_of(args[6:-4]), *args[-4:]))
 
 
-def _check_bwd(
-    grads: list[Tensor | None],
-    zs: list[Tensor | None],
-    tables: Tensor,
-    xs: list[Tensor],
-    params: Tensor,
-    pointwise: Tensor,
-    *rest: Any,
-) -> None:
-    *values, need_x, _, _, need_affine = rest
-    where, plan = "separable_bwd", plan_of(values)
-    _check_operands(where, xs, params, pointwise, plan)
-    branches, shape, dtype = len(plan.kernels), plan.out_shape(xs[0]), xs[0].dtype
-    check_all_like("separable_bwd: grads", grads, branches, shape, dtype)
-    check_all_like("separable_bwd: zs", zs, branches, shape, dtype)
-    check_like("separable_bwd: tables", tables, (branches, 4, shape[1]), *FLOATS)
-    check_needs(where, plan, need_x, need_affine)
+def _bwd(*args: Any) -> Any:
+    call = _Backward.of(*args)
+    x = call.xs[0]
+    return registry.select("separable", x).backward(*call._replace(plan=call.plan.within(x)))
 
 
-def _bwd_fake(
-    grads: list[Tensor | None],
-    zs: list[Tensor | None],
-    tables: Tensor,
-    xs: list[Tensor],
-    params: Tensor,
-    pointwise: Tensor,
-    *rest: Any,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    *_, need_x, need_depthwise, need_pointwise, need_affine = rest
+def _check_bwd(*args: Any) -> None:
+    where, call = "separable_bwd", _Backward.of(*args)
+    _check_operands(where, call.xs, call.params, call.pointwise, call.plan)
+    branches, shape, dtype = len(call.plan.kernels), call.plan.out_shape(call.xs[0]), call.xs[0].dtype
+    check_all_like(f"{where}: grads", call.grads, branches, shape, dtype)
+    check_all_like(f"{where}: zs", call.zs, branches, shape, dtype)
+    check_like(f"{where}: tables", call.tables, (branches, 4, shape[1]), *FLOATS)
+    check_needs(where, call.plan, call.need_x, call.need_affine)
+
+
+def _bwd_fake(*args: Any) -> tuple[list[Tensor], Tensor, Tensor]:
+    call = _Backward.of(*args)
     return (
-        [empty_channels_last(x, x.shape) for x, need in zip(xs, need_x, strict=True) if need],
-        torch.empty_like(params) if need_depthwise or need_affine else params.new_empty(0),
-        torch.empty_like(pointwise) if need_pointwise else params.new_empty(0),
+        [empty_channels_last(x, x.shape) for x, need in zip(call.xs, call.need_x, strict=True) if need],
+        torch.empty_like(call.params) if call.need_depthwise or call.need_affine else call.params.new_empty(0),
+        torch.empty_like(call.pointwise) if call.need_pointwise else call.params.new_empty(0),
     )
 
 

@@ -21,15 +21,15 @@ class Fault(NamedTuple):
 
     what: str
     instead: str
-    """What it is asked for in place of that."""
+    """What PyTorch is asked for in place of that."""
     where: str
-    """Who asks so."""
+    """The functions that ask so."""
     isa: str
     """The instruction set of oneDNN that is wrong, or "any" where oneDNN has no part in it."""
 
 
 VERSION = "2.13"
-"""Of torch, with oneDNN 3.12, that the faults were found in."""
+"""The version of torch, with oneDNN 3.12, in which the faults were found."""
 
 FAULTS = {
     "weight gradient, one pixel wide": Fault(

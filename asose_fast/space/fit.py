@@ -22,13 +22,13 @@ class Fit(NamedTuple):
 
     device: torch.device
     dtypes: frozenset[torch.dtype]
-    """Of x and of what convolutions make of it."""
+    """The dtypes that x and what convolutions make of it may have."""
     convs: frozenset[torch.dtype]
     norms: frozenset[torch.dtype]
 
     @staticmethod
     def of(x: Tensor) -> Fit:
-        """For x, wherever it can be given to kernels."""
+        """What parameters must be like for x, wherever it can be given to kernels."""
         target = torch.get_autocast_dtype(x.device.type) if autocasts(x) else None
         return _fit(x.device, x.dtype, target)
 

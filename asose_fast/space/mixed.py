@@ -98,7 +98,7 @@ class MixedOp(nn.Module):
         fused: bool | Literal["auto"] = "auto",
         memory: Literal["save", "recompute"] = "save",
     ) -> MixedOp:
-        """Of candidates known by name (`asose_fast.space.CANDIDATES`).
+        """A choice between candidates known by name (`asose_fast.space.CANDIDATES`).
 
         Raises ValueError for an unknown candidate or none at all.
         """

@@ -27,20 +27,20 @@ class Wanted(NamedTuple):
     plain_weights: bool
     x: bool
     parts: Parts
-    """Of the node's other inputs."""
+    """Which gradients of the node's other inputs are asked for."""
     counts: list[bool]
     """Which terms may have a weight that is not 0."""
     alive: Tensor | None
     """Which chains have a weight that is not 0, where the host does not know; None where it does."""
     chains: list[bool]
-    """Which chains a gradient is handed back through, and so are the pools."""
+    """Which chains a gradient is handed back through; `pools` says the same of the pools."""
     pools: list[bool]
     plain: list[bool]
     """Which plain terms want a gradient of their own."""
 
     @staticmethod
     def of(layer: LayerPlan, needs: Sequence[bool], weights: Tensor) -> Wanted:
-        """For `ctx.needs_input_grad` and the weights of all terms."""
+        """Told from `ctx.needs_input_grad` and the weights of all terms."""
         _, need_weights, need_plain_weights, need_x, *rest = needs
         need = layer.split(rest)
         seen = _seen(weights)
@@ -74,7 +74,7 @@ class Ends(NamedTuple):
     affine: Pair
     """The gradients of gamma and beta of the last norms."""
     terms: Gradients
-    """Those of zs, then of the plain terms."""
+    """The gradients of zs, then of the plain terms."""
     tables: Tensor
     """(K + J, 4, C): dL/dz of every term, as `mixed_norm_sum`'s backward gives it."""
 
@@ -90,10 +90,10 @@ class Back(NamedTuple):
     zs: Gradients
     """The outputs of the stages whose norms use the statistics of the batch."""
     tables: Tensor
-    """(B, 4, C)."""
+    """The coefficients of that map, (B, 4, C)."""
 
     def joined(self, ending: Back) -> Back:
-        """With the chains that end at this depth."""
+        """The same with the chains that end at this depth."""
         return Back(self.grads + ending.grads, self.zs + ending.zs, torch.cat([self.tables, ending.tables]))
 
 
@@ -106,7 +106,7 @@ class Step(NamedTuple):
     """The gradients of gamma and beta of the norms before them."""
     x: Tensor | None
     back: Back
-    """What comes back to the depth before; of no meaning at the first, which gives dL/dx instead."""
+    """What comes back to the depth before; it means nothing at the first depth, which gives dL/dx instead."""
 
 
 def backward(

@@ -25,7 +25,7 @@ class Batch(NamedTuple):
 
     norms: Sequence[nn.BatchNorm2d]
     uses: list[bool]
-    """Which of them normalise by these."""
+    """Which of the norms normalise by these statistics."""
     mean: Tensor
     var: Tensor
     """(K, C) float64, and so is the mean; both empty where none uses them."""
@@ -36,7 +36,7 @@ class Result(NamedTuple):
 
     y: Tensor
     weights: Tensor
-    """Those of all terms."""
+    """The weights of all terms."""
     mean: Tensor
     rstd: Tensor
     stages: list[StageTables]

@@ -27,7 +27,7 @@ class Parts(NamedTuple):
     affine: list[tuple[Any, ...]]
     """gamma and beta: of the norms between two stages, by depth, then of the last norms."""
     depthwise: list[list[Any]]
-    """By depth, then by chain, and so is pointwise."""
+    """The weights by depth, then by chain; those of `pointwise` likewise."""
     pointwise: list[list[Any]]
     zs: list[Any]
     plain: list[Any]
@@ -38,7 +38,7 @@ class LayerPlan(NamedTuple):
 
     stride: int
     plans: list[DepthwisePlan]
-    """Those of the stages, by depth; branch k belongs to chain k."""
+    """The plans of the stages, by depth; branch k belongs to chain k."""
     norms: list[list[nn.BatchNorm2d]]
     """The norms that follow the stages, by depth."""
     last_norms: list[nn.BatchNorm2d]
@@ -66,7 +66,7 @@ class LayerPlan(NamedTuple):
         return len(self.plans)
 
     def ends(self, stages: Sequence[T]) -> Iterator[tuple[T, int, int]]:
-        """What holds the last rows of chains, and from where to where; all of them in the order of the chains."""
+        """What holds the last rows of chains, and from where to where, in the order of the chains."""
         low = 0
         for stage, plan in reversed(list(zip(stages, self.plans, strict=True))):
             high = len(plan.kernels)
@@ -109,7 +109,7 @@ class Saved(NamedTuple):
 
     x: Tensor
     weights: Tensor
-    """Those of all terms."""
+    """The weights of all terms."""
     mean: Tensor
     rstd: Tensor
     """What the last norms normalised by."""
@@ -120,10 +120,10 @@ class Saved(NamedTuple):
     plain: list[Tensor]
     """The plain terms where their weights' gradient is wanted, else nothing."""
     outputs: list[list[Any]]
-    """The outputs of the stages, by depth; nothing where backward computes them again, and so are the pooled."""
+    """The outputs of the stages, by depth; these and `pooled` are empty where backward computes them again."""
     pooled: list[Tensor]
     given: list[Any]
-    """The node's own inputs that none of the above is: both weights and all parameters, for second derivatives."""
+    """The node's own inputs that second derivatives need besides: both weights and all parameters."""
 
     def tensors(self) -> list[Tensor | None]:
         """All of them in a row."""
@@ -135,7 +135,7 @@ class Saved(NamedTuple):
 
     @staticmethod
     def of(layer: LayerPlan, with_plain: bool, tensors: Sequence[Any]) -> Saved:
-        """From such a row."""
+        """What such a row holds; the plain terms are in it only `with_plain`."""
         rest = iter(tensors)
 
         def take(count: int) -> list[Any]:

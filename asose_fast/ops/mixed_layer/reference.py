@@ -91,7 +91,7 @@ def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]
 
 
 def _convolution(weight: Tensor, stride: int, padding: int, dilation: int, x: Tensor) -> Map:
-    """Of as many groups as there are input channels to a filter, in the accumulation dtype of x."""
+    """A convolution in the accumulation dtype of x, whose groups are told from the shape of the weight."""
     return functools.partial(
         F.conv2d,
         weight=weight.to(accumulation_dtype(x.dtype)),

@@ -21,7 +21,7 @@ def reference(x: Tensor, weight: Tensor, *, stride: int = 1, relu: bool = False)
 
 
 def forward(x: Tensor, weight: Tensor, line: Line) -> Tensor:
-    """The reference as a backend."""
+    """What `reference` gives, as a backend."""
     y = reference(x, weight, stride=line.stride, relu=line.relu)
     return y.contiguous(memory_format=torch.channels_last)
 

@@ -25,7 +25,7 @@ def reference(xs: Sequence[Tensor], weights: Tensor) -> Tensor:
 
 
 def forward(xs: list[Tensor], weights: Tensor) -> Tensor:
-    """The reference as a backend."""
+    """What `reference` gives, as a backend."""
     return reference(xs, weights)
 
 

@@ -50,7 +50,7 @@ def _unpack(params: Tensor, plan: DepthwisePlan) -> tuple[list[Tensor], Tensor |
 
 
 def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
-    """The reference as a backend."""
+    """What `reference` gives, as a backend."""
     weights, scale, shift = _unpack(params, plan)
     return list(
         reference(xs, weights, dilations=plan.dilations, stride=plan.stride, relu=plan.relu, scale=scale, shift=shift)

@@ -20,7 +20,7 @@ def reference(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """The reference as a backend."""
+    """What `reference` gives, as a backend."""
     avg, max = reference(x, stride=stride)
     return avg.contiguous(memory_format=torch.channels_last), max.contiguous(memory_format=torch.channels_last)
 
