@@ -31,7 +31,8 @@ def transformed() -> bool:
 
 def save(ctx: Any, *tensors: Tensor | None) -> None:
     """`ctx.save_for_backward`, which takes no tensors made under torch.inference_mode: of these, copies."""
-    if not (torch.compiler.is_compiling() or torch.is_inference_mode_enabled()):
+    looked_at = not (torch.compiler.is_compiling() or torch.is_inference_mode_enabled())
+    if looked_at and True in map(Tensor.is_inference, [t for t in tensors if t is not None]):
         tensors = tuple([t if t is None or not t.is_inference() else t.clone() for t in tensors])
     ctx.save_for_backward(*tensors)
 

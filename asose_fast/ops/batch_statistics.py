@@ -10,9 +10,10 @@ from torch import Tensor
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import transformed
 from asose_fast.ops.checks import check_all_like, check_floats, check_length
+from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.library import define
 
-DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+DTYPES = FLOATS
 
 registry.register(
     "batch_statistics",
@@ -40,7 +41,7 @@ def batch_statistics(zs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         mean and var, (K, C) float64, NaN where M = 0.
     """
     zs = [z.detach() for z in zs]
-    mean, var = forward(zs) if transformed() else _batch_statistics(zs)
+    mean, var = forward(zs) if transformed() else batch_statistics_fwd(zs)
     return mean, var
 
 
@@ -77,4 +78,4 @@ def _fake(zs: list[Tensor]) -> tuple[Tensor, Tensor]:
     return zs[0].new_empty(shape, dtype=torch.float64), zs[0].new_empty(shape, dtype=torch.float64)
 
 
-_batch_statistics = define("batch_statistics(Tensor[] zs) -> (Tensor, Tensor)", _run, _fake, _check)
+batch_statistics_fwd = define("batch_statistics(Tensor[] zs) -> (Tensor, Tensor)", _run, _fake, _check)

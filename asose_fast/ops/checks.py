@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-FLOATS = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+from asose_fast.ops.dtypes import FLOATS
 
 
 def check_tensor(where: str, value: object) -> None:
@@ -45,7 +45,8 @@ def check_all_like(
     where: str, values: Sequence[Tensor | None], count: int, shape: Sequence[int], dtype: torch.dtype
 ) -> None:
     """For so many tensors of this shape and dtype, any of which may be none."""
-    check_length(where, values, count, count)
+    if len(values) != count:
+        check_length(where, values, count, count)
     shape = tuple(shape)
     for i, value in enumerate(values):
         if value is not None and (value.shape != shape or value.dtype is not dtype):

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from asose_fast.ops.depthwise_plan import Plan, plan_of
+from asose_fast.ops.depthwise_plan import DepthwisePlan, plan_of
 
 COUNTER = "torch.utils.flop_counter"
 
@@ -42,7 +42,7 @@ def _formula(name: str) -> Callable[..., int]:
     return formula
 
 
-def _depthwise(x: Shape, plan: Plan) -> list[tuple[Shape, Shape]]:
+def _depthwise(x: Shape, plan: DepthwisePlan) -> list[tuple[Shape, Shape]]:
     """The shapes of weight and output of every branch."""
     n, channels, height, width = x
     y = n, channels, (height - 1) // plan.stride + 1, (width - 1) // plan.stride + 1

@@ -10,11 +10,12 @@ from torch import Tensor
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import computing_dtype
 from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
-from asose_fast.ops.checks import FLOATS, check_flag, check_images, check_like, check_stride, check_tensor
+from asose_fast.ops.checks import check_flag, check_images, check_like, check_stride, check_tensor
+from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.library import define
 from asose_fast.ops.torch_faults import conv2d, convolution_backward
 
-DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+DTYPES = FLOATS
 
 registry.register(
     "line_conv",

@@ -10,20 +10,26 @@ from torch import Tensor, nn
 
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import gradients, save, stand_in, transformed, twice_differentiable
-from asose_fast.ops.batch_statistics import DTYPES, batch_statistics, check_channels, check_zs
-from asose_fast.ops.checks import FLOATS, as_list, check_all_like, check_length, check_like, check_tensor
+from asose_fast.ops.batch_statistics import batch_statistics, check_channels, check_zs
+from asose_fast.ops.checks import as_list, check_all_like, check_length, check_like, check_tensor
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.library import define
-from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype, memory_format
+from asose_fast.ops.mixed_sum import MAX_INPUTS, memory_format
 from asose_fast.ops.mixed_sum import reference as sum_reference
 from asose_fast.ops.norms import (
     affine_parameters,
     check_count,
     check_norm,
+    gradient_of_plain_weights,
+    gradient_of_weights,
+    gradients_of_affine,
     measured,
     normalisation,
-    of_batch,
     update_running,
+    uses_batch,
 )
+
+DTYPES = FLOATS
 
 registry.register(
     "mixed_norm_sum",
@@ -88,13 +94,13 @@ def mixed_norm_sum(
     if transformed():
         return reference(xs[: len(zs)], weights, norms, xs[len(zs) :], plain_weights)
     acc = accumulation_dtype(xs[0].dtype)
-    batch = [of_batch(norm) for norm in norms]
-    check_count(norms, xs[0].shape)
+    batch = [uses_batch(norm) for norm in norms]
+    check_count(batch, xs[0].shape)
     mean = var = weights.new_empty(0)
     if any(batch):
         mean, var = batch_statistics(xs[: len(zs)])
         update_running(norms, mean, var, xs[0].numel() // xs[0].size(1), acc)
-    mean, rstd = normalisation(norms, mean, var)
+    mean, rstd = normalisation(norms, batch, mean, var)
     gamma, beta = affine_parameters(norms)
     y: Tensor = _MixedNormSum.apply(batch, weights.to(acc), plain_weights.to(acc), gamma, beta, mean, rstd, *xs)
     return y
@@ -118,7 +124,7 @@ def _check(
             raise ValueError(f"mixed_norm_sum: {name} has shape {tuple(x.shape)}, zs[0] has {tuple(first.shape)}")
         if x.device != first.device:
             raise ValueError(f"mixed_norm_sum: {name} is on {x.device}, zs[0] on {first.device}")
-        if x.dtype not in DTYPES:
+        if x.dtype not in FLOATS:
             raise TypeError(f"mixed_norm_sum: {name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
     for name, w, xs in (("weights", weights, zs), ("plain_weights", plain_weights, plain)):
         check_tensor(f"mixed_norm_sum: {name}", w)
@@ -267,7 +273,7 @@ class _MixedNormSum(torch.autograd.Function):
         _, need_weights, need_plain_weights, need_gamma, need_beta, _, _, *ctx.need_x = ctx.needs_input_grad
         ctx.batch = batch
         ctx.read = [
-            need_weights or need_gamma or (of_batch and need) for of_batch, need in zip(batch, ctx.need_x, strict=False)
+            need_weights or need_gamma or (in_batch and need) for in_batch, need in zip(batch, ctx.need_x, strict=False)
         ] + [need_plain_weights] * len(plain_weights)
         ctx.need_sums = need_beta or any(ctx.read)
         ctx.channels_last = memory_format(xs[0]) == torch.channels_last
@@ -286,20 +292,16 @@ class _MixedNormSum(torch.autograd.Function):
             grad, xs, weights, gamma, mean, rstd, ctx.batch, ctx.read, ctx.need_x, ctx.need_sums, ctx.channels_last
         )
         wanted = iter(grad_xs)
-        branches = len(mean)
-        s0, s1 = sums[:1], sums[1 : 1 + branches]
-        w = weights[:branches, None]
+        count = len(mean)
         grad_weights = grad_plain_weights = grad_gamma = grad_beta = None
         if need_weights:
-            terms = s1 if gamma is None else gamma * s1
-            terms = terms if beta is None else terms + beta * s0
-            grad_weights = terms.sum(1).to(weights.dtype)
+            grad_weights = gradient_of_weights(sums, gamma, beta, count).to(weights.dtype)
         if need_plain_weights:
-            grad_plain_weights = sums[1 + branches :].sum(1).to(weights.dtype)
-        if need_gamma:
-            grad_gamma = torch.where(w == 0, 0, w * s1).to(gamma.dtype)
-        if need_beta:
-            grad_beta = (w * s0).to(beta.dtype)
+            grad_plain_weights = gradient_of_plain_weights(sums, count).to(weights.dtype)
+        if need_gamma or need_beta:
+            of_gamma, of_beta = gradients_of_affine(sums, weights[:count, None])
+            grad_gamma = of_gamma.to(gamma.dtype) if need_gamma else None
+            grad_beta = of_beta.to(beta.dtype) if need_beta else None
         return (
             None, grad_weights, grad_plain_weights, grad_gamma, grad_beta, None, None,
             *(next(wanted) if need else None for need in ctx.need_x),
@@ -308,7 +310,7 @@ class _MixedNormSum(torch.autograd.Function):
 
 def _fwd(
     xs: list[Tensor], weights: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, rstd: Tensor
-) -> object:
+) -> Any:
     return registry.select("mixed_norm_sum", xs[0]).forward(xs, weights, gamma, beta, mean, rstd)
 
 
@@ -319,9 +321,9 @@ def _check_tables(where: str, x: Tensor, weights: Tensor, count: int, **tables: 
         check_like(f"{where}: weights", weights, (count,), acc)
     mean = tables["mean"]
     assert mean is not None
-    if mean.dim() != 2 or len(mean) > count:
+    if mean.dim() != 2 or mean.shape[0] > count:
         raise ValueError(f"{where}: mean must have a row for each of at most {count} norms, got {tuple(mean.shape)}")
-    shape = len(mean), x.shape[1]
+    shape = mean.shape[0], x.shape[1]
     for name, table in tables.items():
         if table is not None and (table.shape != shape or table.dtype not in FLOATS):
             check_like(f"{where}: {name}", table, shape, *FLOATS)
@@ -360,8 +362,10 @@ def _check_bwd(
     check_channels("mixed_norm_sum_bwd: grad", grad)
     check_all_like("mixed_norm_sum_bwd: xs", xs, sum(read), grad.shape, grad.dtype)
     _check_tables("mixed_norm_sum_bwd", grad, weights, count, mean=mean, rstd=rstd, gamma=gamma)
-    check_length("mixed_norm_sum_bwd: batch", batch, len(mean), len(mean))
-    check_length("mixed_norm_sum_bwd: need_x", need_x, count, count)
+    if len(batch) != mean.shape[0]:
+        check_length("mixed_norm_sum_bwd: batch", batch, mean.shape[0], mean.shape[0])
+    if len(need_x) != count:
+        check_length("mixed_norm_sum_bwd: need_x", need_x, count, count)
     for k, (in_batch, is_read, need) in enumerate(zip(batch, read, need_x, strict=False)):
         if in_batch and need and not is_read:
             raise ValueError(f"mixed_norm_sum_bwd: read[{k}] must be True where batch[{k}] and need_x[{k}] are")

@@ -11,11 +11,12 @@ from torch import Tensor
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import batched, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_all_like, check_floats, check_length, check_like, check_tensor
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.library import define
 
 MAX_INPUTS = 128
 MAX_DIMS = 8
-DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+DTYPES = FLOATS
 
 registry.register(
     "mixed_sum",
@@ -89,11 +90,6 @@ def _to_widest(xs: list[Tensor]) -> list[Tensor]:
     for x in xs:
         widest = torch.promote_types(widest, x.dtype)
     return [x.to(widest) for x in xs]
-
-
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of weights and sums for inputs of `dtype`: float64 for float64, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 def memory_format(x: Tensor) -> torch.memory_format:

@@ -22,16 +22,17 @@ from asose_fast.ops.checks import (
 from asose_fast.ops.depthwise_plan import (
     MAX_BRANCHES,
     PLAN,
-    Plan,
+    DepthwisePlan,
     check_branch,
     check_needs,
     check_plan,
     plan_of,
 )
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.library import define
 from asose_fast.ops.torch_faults import conv2d, convolution_backward
 
-DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+DTYPES = FLOATS
 
 registry.register(
     "multi_depthwise",
@@ -99,7 +100,7 @@ def check(
     relu: bool,
     scale: Tensor | None,
     shift: Tensor | None,
-) -> tuple[Plan, list[Tensor], tuple[Tensor, ...]]:
+) -> tuple[DepthwisePlan, list[Tensor], tuple[Tensor, ...]]:
     """The plan, the inputs in channels_last and the affine map of valid arguments; else raises as `multi_depthwise`."""
     shared = isinstance(xs, Tensor)
     inputs = [xs] if isinstance(xs, Tensor) else as_list("multi_depthwise: xs", xs)
@@ -113,7 +114,7 @@ def check(
     for name, value in zip(("scale", "shift"), affine, strict=False):
         _check_affine(name, value, inputs[0], None if shared else len(weights))
     kernels = tuple(w.shape[-1] for w in weights)
-    plan = Plan(kernels, tuple(dilations), len(inputs), stride, relu, bool(affine)).within(inputs[0])
+    plan = DepthwisePlan(kernels, tuple(dilations), len(inputs), stride, relu, bool(affine)).within(inputs[0])
     return plan, [channels_last(x) for x in inputs], affine
 
 
@@ -156,11 +157,6 @@ def _check_affine(name: str, value: Tensor, x: Tensor, branches: int | None) -> 
         raise TypeError(f"multi_depthwise: {name} must be floating on {x.device}, got {value.dtype} on {value.device}")
 
 
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of parameters and sums for inputs of `dtype`: float64 for float64, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
 def reference(
     xs: Tensor | Sequence[Tensor],
     weights: Sequence[Tensor],
@@ -191,24 +187,25 @@ def reference(
 
 
 def pack(weights: Sequence[Tensor], affine: Sequence[Tensor], inputs: int, dtype: torch.dtype) -> Tensor:
-    """The operator's params: `Plan.rows` rows of C."""
+    """The operator's params: `DepthwisePlan.rows` rows of C."""
     columns = [w.flatten(1) for w in weights] + [a.reshape(inputs, -1).t() for a in affine]
-    return torch.cat(columns, 1).t().to(dtype).contiguous()
+    rows = (columns[0] if len(columns) == 1 else torch.cat(columns, 1)).t()
+    return rows.to(dtype, memory_format=torch.contiguous_format).contiguous()
 
 
-def unpack(params: Tensor, plan: Plan) -> list[Tensor]:
+def unpack(params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
     """The weights of every branch, (C, 1, k, k), then, where affine, the scales and the shifts, (inputs, C)."""
-    pieces = list(params.split(plan.rows))
+    pieces = list(params.split_with_sizes(plan.rows))
     weights = [p.t().reshape(-1, 1, k, k) for p, k in zip(pieces, plan.kernels, strict=False)]
     return weights + pieces[len(weights) :]
 
 
-def _unpack(params: Tensor, plan: Plan) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
+def _unpack(params: Tensor, plan: DepthwisePlan) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
     pieces = unpack(params, plan)
     return pieces[: len(plan.kernels)], *(pieces[-2:] if plan.affine else (None, None))
 
 
-def forward(xs: list[Tensor], params: Tensor, plan: Plan) -> list[Tensor]:
+def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
     """The reference as a backend."""
     weights, scale, shift = _unpack(params, plan)
     return list(
@@ -220,7 +217,7 @@ def backward(
     grads: list[Tensor | None],
     xs: list[Tensor],
     params: Tensor,
-    plan: Plan,
+    plan: DepthwisePlan,
     need_x: list[bool],
     need_weights: bool,
     need_affine: bool,
@@ -261,7 +258,7 @@ def backward(
     return grad_xs, grad_params if need_weights or need_affine else params.new_empty(0)
 
 
-def _plain(plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+def _plain(plan: DepthwisePlan, *tensors: Tensor) -> tuple[Tensor, ...]:
     xs, weights, affine = split(plan, tensors)
     scale, shift = affine or (None, None)
     return reference(
@@ -291,7 +288,7 @@ class _MultiDepthwise(torch.autograd.Function):
     @staticmethod
     @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        plan: Plan = ctx.plan
+        plan: DepthwisePlan = ctx.plan
         params, *tensors = ctx.saved_tensors
         xs = tensors[: plan.inputs]
         need_x, need_weights, need_affine = split(plan, ctx.needs_input_grad[1:])
@@ -310,7 +307,7 @@ class _MultiDepthwise(torch.autograd.Function):
         return None, *result
 
 
-def split(plan: Plan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+def split(plan: DepthwisePlan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
     """What belongs to the inputs, to the weights and to the affine map."""
     last = plan.inputs + len(plan.kernels)
     return list(values[: plan.inputs]), list(values[plan.inputs : last]), list(values[last:])

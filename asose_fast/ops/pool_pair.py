@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
-from asose_fast.ops.checks import FLOATS, check_all_like, check_images, check_like, check_stride
+from asose_fast.ops.checks import check_all_like, check_images, check_like, check_stride
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.library import define
-from asose_fast.ops.mixed_sum import accumulation_dtype
 
-DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+DTYPES = FLOATS
 
 registry.register(
     "pool_pair",

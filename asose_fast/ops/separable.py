@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import without_autocast
 from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
-from asose_fast.ops.checks import FLOATS, as_list, check_all_like, check_like, check_tensor
-from asose_fast.ops.depthwise_plan import PLAN, Plan, check_needs, check_plan, plan_of
+from asose_fast.ops.checks import as_list, check_all_like, check_like, check_tensor
+from asose_fast.ops.depthwise_plan import PLAN, DepthwisePlan, check_needs, check_plan, plan_of
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.library import define
 from asose_fast.ops.multi_depthwise import (
     DTYPES,
-    accumulation_dtype,
     check,
     empty_channels_last,
     pack,
@@ -115,11 +115,12 @@ def reference(
 
 def pack_pointwise(pointwise: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """(B, C, C): of every branch, output channel by input channel."""
-    return torch.stack([w.flatten(1) for w in pointwise]).to(dtype)
+    rows = [w.flatten(1) for w in pointwise]
+    return (rows[0][None] if len(rows) == 1 else torch.stack(rows)).to(dtype)
 
 
 def forward(
-    xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: Plan, statistics: bool
+    xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: DepthwisePlan, statistics: bool
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """The outputs and, where wanted, their means and biased variances, (B, C) float64; as a backend."""
     wide = [x.to(params.dtype) for x in xs]
@@ -141,7 +142,7 @@ def backward(
     xs: list[Tensor],
     params: Tensor,
     pointwise: Tensor,
-    plan: Plan,
+    plan: DepthwisePlan,
     need_x: list[bool],
     need_depthwise: bool,
     need_pointwise: bool,
@@ -178,7 +179,7 @@ def backward(
     )
 
 
-def _plain(plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+def _plain(plan: DepthwisePlan, *tensors: Tensor) -> tuple[Tensor, ...]:
     xs, weights, pointwise, affine = _split(plan, tensors)
     scale, shift = affine or (None, None)
     return reference(
@@ -209,7 +210,7 @@ class _Separable(torch.autograd.Function):
     @staticmethod
     @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        plan: Plan = ctx.plan
+        plan: DepthwisePlan = ctx.plan
         params, matrices, *tensors = ctx.saved_tensors
         xs = tensors[: plan.inputs]
         needs = ctx.needs_input_grad[1:]
@@ -233,7 +234,7 @@ class _Separable(torch.autograd.Function):
         )
 
 
-def _split(plan: Plan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+def _split(plan: DepthwisePlan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
     """What belongs to the inputs, to the depthwise and pointwise weights and to the affine map."""
     xs, weights, rest = depthwise_split(plan, values)
     return xs, weights, rest[: len(weights)], rest[len(weights) :]
@@ -250,7 +251,7 @@ def _check_fwd(xs: list[Tensor], params: Tensor, pointwise: Tensor, *rest: Any) 
     _check_operands("separable_fwd", xs, params, pointwise, plan_of(values))
 
 
-def _check_operands(where: str, xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: Plan) -> None:
+def _check_operands(where: str, xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: DepthwisePlan) -> None:
     check_plan(where, xs, params, plan)
     channels = xs[0].shape[1]
     shape = len(plan.kernels), channels, channels

@@ -107,8 +107,10 @@ def conv2d(
     """
     if tracing():
         return F.conv2d(x, weight, None, stride, padding, dilation, groups)
-    x, stride = _picked(x, weight, stride)
-    return F.conv2d(usual_strides(x), _usual_weight(weight, groups), None, _steps(x, stride), padding, dilation, groups)
+    if stride != (1, 1):
+        x, stride = _picked(x, weight, stride)
+        stride = _steps(x, stride)
+    return F.conv2d(usual_strides(x), _usual_weight(weight, groups), None, stride, padding, dilation, groups)
 
 
 def convolution_backward(

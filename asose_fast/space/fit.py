@@ -28,7 +28,7 @@ class Fit(NamedTuple):
     def of(x: Tensor) -> Fit:
         """For x, wherever it can be given to kernels."""
         target = torch.get_autocast_dtype(x.device.type) if autocasts(x) else None
-        return Fit(x.device, *_dtypes(x.dtype, target))
+        return _fit(x.device, x.dtype, target)
 
     def takes(self, x: Tensor) -> bool:
         """Whether x is a plain (N, C, H, W) itself, not empty, of those dtypes, on the device."""
@@ -72,8 +72,12 @@ class Fit(NamedTuple):
 
 
 @functools.cache
+def _fit(device: torch.device, dtype: torch.dtype, autocast: torch.dtype | None) -> Fit:
+    """Its three sets are all empty where PyTorch would compute in another dtype than the kernels."""
+    return Fit(device, *_dtypes(dtype, autocast))
+
+
 def _dtypes(dtype: torch.dtype, autocast: torch.dtype | None) -> tuple[frozenset[torch.dtype], ...]:
-    """The three sets of `Fit`, all empty where PyTorch would compute in another dtype than the kernels."""
     if dtype not in DTYPES or (autocast and dtype in LOW and dtype != autocast):
         return frozenset(), frozenset(), frozenset()
     own = frozenset({dtype})

@@ -14,7 +14,7 @@ from torch import Tensor
 from asose_fast import ops
 from asose_fast.ops import registry
 from asose_fast.ops.arch_weights import reference as arch_weights_reference
-from asose_fast.ops.mixed_sum import accumulation_dtype
+from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.mixed_sum import backward as mixed_sum_backward
 from asose_fast.ops.mixed_sum import reference as mixed_sum_reference
 from tests.ops.raw_calls import call, operators_of, right_calls, tensors

@@ -8,7 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asose_fast.ops.mixed_sum import accumulation_dtype, memory_format
+from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.mixed_sum import memory_format
 from asose_fast.ops.triton.tiles import accumulator, channel_space, grid, launched, place, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
