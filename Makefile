@@ -1,13 +1,20 @@
-.PHONY: install train test sanitize wheel bench bench-table gates docs lint format
+.PHONY: install train test test-long test-all sanitize wheel bench bench-table gates docs lint format
 
 install:
 	pip install -c constraints.txt '.[dev]'
 
 train:
-	pip install -c constraints.txt . && python -m asose_fast.train
+	pip install -c constraints.txt . && asose-fast train
 
 test:
 	pip install -c constraints.txt '.[test]' && pytest --numprocesses=auto --dist=loadfile
+
+# What `test` leaves out, in the environment that it made.
+test-long:
+	pytest -m long --numprocesses=auto --dist=loadfile
+
+test-all: test
+	$(MAKE) test-long
 
 sanitize:
 	tests/sanitize.sh

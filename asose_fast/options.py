@@ -87,7 +87,8 @@ class _OptionFormatter(DefaultHelpFormatter):
             super().add_argument(action)
 
     def _get_help_string(self, action: Action) -> str:
-        text, notes = action.help or "", []
+        text = action.help or ""
+        notes: list[str] = []
         hint = _required(getattr(action, "_typehint", None))
         if get_origin(hint) is Literal:
             notes.append("one of " + ", ".join(map(str, get_args(hint))))

@@ -46,11 +46,11 @@ EVALUATION: dict[Kind, tuple[int, int]] = {"darts": (36, 20), "nasbench201": (16
 @command
 def main(arguments: Sequence[str]) -> int:
     """Trains or goes on training. Returns the exit status: 0, 2 (error), 128 + signal."""
-    parser = _parser()
-    words = parser.words(arguments)
-    folder, architecture = _architecture(parser.parse_args(words).genotype)
-    parser.set_defaults(_data_settings(folder))
-    settings = parser.parse_args(words)
+    options = parser()
+    words = options.words(arguments)
+    folder, architecture = _architecture(options.parse_args(words).genotype)
+    options.set_defaults(_data_settings(folder))
+    settings = options.parse_args(words)
     if not settings.dataset:
         raise ValueError(f"there is no {folder}/config.yaml that says which images it is of: give --dataset")
     config = RetrainConfig(**{field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)})
@@ -61,22 +61,23 @@ def main(arguments: Sequence[str]) -> int:
         return _run(config, architecture, out, make_console(), settings.overwrite)
 
 
-def _parser() -> SettingsParser:
-    parser = SettingsParser("retrain", __doc__, "GENOTYPE")
-    parser.add_argument(
+def parser() -> SettingsParser:
+    """The options of the training, with those of its images."""
+    options = SettingsParser("retrain", __doc__, "GENOTYPE")
+    options.add_argument(
         "genotype", metavar="GENOTYPE", help="A run folder, its genotype.json, or the text of a genotype of cells."
     )
-    parser.add_argument(
+    options.add_argument(
         "--out", type=str | None, metavar="FOLDER", help="The folder to write; default: RUN/retrain-TIME."
     )
-    parser.add_argument(
+    options.add_argument(
         "--overwrite",
         type=bool,
         default=False,
         help="Begin anew though --out is not empty, and replace what a run or a training has left there.",
     )
-    parser.add_settings(RetrainConfig)
-    return parser
+    options.add_settings(RetrainConfig)
+    return options
 
 
 def _architecture(word: str) -> tuple[Path | None, Spec | str]:

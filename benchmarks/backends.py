@@ -18,7 +18,7 @@ from asose_fast.ops import registry
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs" / "kernels.md"]
 MARKED = re.compile(r"(<!-- backends: ([\w ]+?) -->\n).*?(<!-- /backends -->)", re.DOTALL)
-RESULTS = {"reference": "cpu.json", "cpu": "cpu.json", "cuda": "gpu.json", "triton": "gpu.json"}
+RESULTS = {"reference": "cpu.jsonl", "cpu": "cpu.jsonl", "cuda": "gpu.jsonl", "triton": "gpu.jsonl"}
 """The file of benchmarks/results/ that is there once a backend was measured."""
 
 OPERATORS = {"en": ("operator", ", "), "zh-CN": ("算子", "、")}

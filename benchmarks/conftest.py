@@ -2,7 +2,7 @@
 
 `--with-compile` adds torch.compile, `--wide` networks of more channels, `--without-bf16` leaves bfloat16 out, which
 takes long on processors without it; `--benchmark-disable` runs everything, but only to see that it runs. What was
-measured is written to `.benchmarks/last.json`, or to the path of `--json`, with hardware, versions and commit.
+measured is appended to `.benchmarks/measured.jsonl`, or to the path of `--json`, with processor, versions and commit.
 """
 
 import pytest
@@ -15,7 +15,9 @@ _LINES: list[tuple[str, object]] = []
 def pytest_addoption(parser):
     parser.addoption("--with-compile", action="store_true", help="measure torch.compile too (minutes of compiling)")
     parser.addoption("--without-bf16", action="store_true", help="do not measure bfloat16 autocast")
-    parser.addoption("--json", metavar="PATH", help="write what was measured here (default: .benchmarks/last.json)")
+    parser.addoption(
+        "--json", metavar="PATH", help="append what was measured here (default: .benchmarks/measured.jsonl)"
+    )
     parser.addoption("--wide", action="store_true", help="measure networks of 32 and 64 channels too")
 
 
@@ -71,15 +73,15 @@ def _json_path(config):
     chosen = config.getoption("--json")
     if chosen:
         return config.invocation_params.dir / chosen
-    return None if _dry(config) else record.ROOT / ".benchmarks" / "last.json"
+    return None if _dry(config) else record.ROOT / ".benchmarks" / "measured.jsonl"
 
 
 def pytest_terminal_summary(terminalreporter, config):
     if _LINES:
         path = _json_path(config)
         if path:
-            record.write(path, [record.row_of(*line) for line in _LINES])
-            terminalreporter.write_line(f"written: {path}")
+            record.append(path, [record.row_of(*line) for line in _LINES])
+            terminalreporter.write_line(f"appended to {path}")
         terminalreporter.section("ratios (ours is better above 1)")
         machine = record.environment()
         terminalreporter.write_line("{cpu}, {threads} threads, {instruction_set}, torch {torch}".format(**machine))

@@ -177,7 +177,7 @@ def main() -> int:
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--cells", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, metavar="F", default=record.ROOT / ".benchmarks" / "peers.json")
+    parser.add_argument("--json", type=Path, metavar="F", default=record.ROOT / ".benchmarks" / "peers.jsonl")
     options = parser.parse_args()
     if not (options.path / "cnn" / "model_search.py").exists():
         parser.error(f"{options.path} is no checkout of quark0/darts: it has no cnn/model_search.py")
@@ -212,7 +212,7 @@ def main() -> int:
         peak = peak_in_fresh_process(prepare, name, *size, pool=False)
         report(f"{row}, {name}: peak, live tensors", Size(peak.tensors))
         report(f"{row}, {name}: peak, resident", Size(peak.resident))
-    record.write(options.json, [record.row_of(*line) for line in rows])
+    record.append(options.json, [record.row_of(*line) for line in rows])
     return 0
 
 

@@ -1,6 +1,7 @@
-"""What was measured, as JSON: `{"environment": {...}, "rows": [...]}`.
+"""What was measured, as JSON lines: a line a measurement, with the processor, the versions and the commit.
 
-A row is of one kind: a ratio (`form`, `median`, `low`, `high`, `rounds`), a `seconds`, a `bytes`, or a `text`.
+A measurement is of one `row` and of one kind: a ratio (`form`, `median`, `low`, `high`, `rounds`), a `seconds`, a
+`bytes`, or a `text`. Lines are appended, so that a file keeps what was measured before.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def row_of(name: str, value: object) -> Row:
 
 
 def environment() -> dict[str, Any]:
-    """Hardware, versions and commit."""
+    """Processor, versions and commit."""
     missing = _native.kernels_missing("cpu")
     return {
         "cpu": cpu_model(),
@@ -72,7 +73,14 @@ def commit() -> str | None:
         return None
 
 
-def write(path: Path, rows: list[Row]) -> None:
-    """Writes rows, with the environment of this process."""
+def append(path: Path, rows: list[Row]) -> None:
+    """Appends rows to a file, with the environment of this process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"environment": environment(), "rows": rows}, indent=1) + "\n")
+    here = environment()
+    with path.open("a") as file:
+        file.writelines(json.dumps(here | row) + "\n" for row in rows)
+
+
+def read(path: Path) -> list[Row]:
+    """The measurements of a file, the oldest first; none where there is no file."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -1,23 +1,27 @@
-"""Tables of a Markdown file from a JSON of measurements: `python -m benchmarks.table [--check|--measure] [FILE...]`
+"""Tables of a Markdown file from a file of measurements: `python -m benchmarks.table [--check|--measure] [FILE...]`
 
 What stands between `<!-- table: NAME -->` and `<!-- /table -->` is replaced; NAME is one of machine, operators, steps
 and memory. Files are both READMEs and docs/performance.md unless named, in Chinese where the name ends in .zh-CN.md.
-`--check` changes nothing and fails where a table is out of date. `--measure` measures the rows of all tables first.
+Of each row the newest measurement on one processor counts: on that of the last measurement, or of `--cpu`.
+`--check` changes nothing and fails where a table is out of date. `--measure` measures the rows of all tables first, and
+appends them.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from benchmarks import record
+from benchmarks.record import Row
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "docs/performance.md")]
-RESULTS = ROOT / "benchmarks" / "results" / "cpu.json"
+RESULTS = ROOT / "benchmarks" / "results" / "cpu.jsonl"
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 
 SOFT = "benchmarks/test_soft_step.py::test_time"
@@ -40,7 +44,6 @@ MEASURED = [
 """Arguments of the runs of pytest that measure the tables' rows and little else."""
 
 Text = dict[str, str]
-Row = dict[str, Any]
 
 
 def both(english: str, chinese: str) -> Text:
@@ -138,15 +141,23 @@ MEMORY = [
     ),
     (both("resident, with it", "常驻内存，使用内存池"), f"{PEAK}, resident with the pool"),
 ]
+MODES = {"eager nhwc": "eager", "stacked": '`memory="save"`', "stacked, recomputing": '`memory="recompute"`'}
+SHOWN = {
+    *(cell for line in (*OPERATORS, *STEPS) for cell in (*line.cells, (line.timed, None)) if cell),
+    *((f"{row}, {mode}", None) for _, row in MEMORY for mode in MODES),
+}
+"""Row and form of every measurement that a table shows."""
 
 
 class Results:
-    """The rows of a JSON of `benchmarks.record`; none where it is not there."""
+    """Of each row the newest measurement on the processor `cpu`, or on that of the last measurement."""
 
-    def __init__(self, path: Path) -> None:
-        found = json.loads(path.read_text()) if path.exists() else {"environment": None, "rows": []}
-        self.environment: dict[str, Any] | None = found["environment"]
-        self.rows = {(row["row"], row.get("form")): row for row in found["rows"]}
+    def __init__(self, path: Path, cpu: str | None = None) -> None:
+        found = record.read(path)
+        cpu = cpu or (found[-1].get("cpu") if found else None)
+        ours = [row for row in found if row.get("cpu") == cpu]
+        self.newest: Row | None = ours[-1] if ours else None
+        self.rows = {(row["row"], row.get("form")): row for row in ours}
 
     def ratio(self, cell: tuple[str, str] | None, language: str) -> str:
         """Median and quartiles; bold where ours is the slower one."""
@@ -169,11 +180,12 @@ def _milliseconds(seconds: float) -> str:
 
 
 def machine(results: Results, language: str) -> list[str]:
-    """What everything was measured on."""
-    e = results.environment
-    if e is None:
+    """What everything was measured on, and of which commits; more than one where rows were measured again."""
+    newest = results.newest
+    if newest is None:
         return [NOT_MEASURED[language]]
-    values = e | {"isa": e["instruction_set"], "commit": str(e["commit"])[:12]}
+    commits = dict.fromkeys(str(row["commit"])[:12] for key, row in results.rows.items() if key in SHOWN)
+    values = newest | {"isa": newest["instruction_set"], "commit": ", ".join(commits)}
     return [
         both(
             "{cores} cores of {cpu} ({isa}), {threads} threads, torch {torch}, Python {python}, fp32, commit {commit}",
@@ -206,11 +218,10 @@ def memory(results: Results, language: str) -> list[str]:
     title = both(
         "peak of a soft step, C=16, batch 64, without weights and images", "软混合步的峰值，C=16，批 64，不含权重与图像"
     )
-    names = {"eager nhwc": "eager", "stacked": '`memory="save"`', "stacked, recomputing": '`memory="recompute"`'}
-    table = [[title[language], *names.values()]]
+    table = [[title[language], *MODES.values()]]
     for label, row in MEMORY:
         # Eager PyTorch knows no pool: with it or without, its peak is the same.
-        sizes = [results.rows.get((f"{row}, {name}", None)) for name in names]
+        sizes = [results.rows.get((f"{row}, {mode}", None)) for mode in MODES]
         table.append([label[language], *(_share(size, sizes[0], language) for size in sizes)])
     return markdown(table)
 
@@ -248,14 +259,13 @@ def rewritten(text: str, results: Results, language: str) -> str:
 
 
 def measure(path: Path) -> None:
-    """Measures the rows of all tables."""
-    rows: list[Row] = []
-    for i, arguments in enumerate(MEASURED):
-        part = ROOT / ".benchmarks" / f"table{i}.json"
+    """Measures the rows of all tables, and appends them once all are there."""
+    part = ROOT / ".benchmarks" / "table.jsonl"
+    part.unlink(missing_ok=True)
+    for arguments in MEASURED:
         subprocess.run([sys.executable, "-m", "pytest", "--json", str(part), *arguments], cwd=ROOT, check=True)
-        found = json.loads(part.read_text())
-        rows += found["rows"]
-    path.write_text(json.dumps({"environment": found["environment"], "rows": rows}, indent=1) + "\n")
+    with path.open("a") as file:
+        file.write(part.read_text())
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -265,13 +275,14 @@ def main(arguments: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="fail where a table is out of date")
     what.add_argument("--measure", action="store_true", help="measure first (about 12 minutes on 2 cores)")
-    parser.add_argument("--results", type=Path, default=RESULTS, metavar="JSON")
+    parser.add_argument("--results", type=Path, default=RESULTS, metavar="JSONL")
+    parser.add_argument("--cpu", help="the processor whose measurements count (default: that of the last one)")
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
     if options.measure:
         measure(options.results)
     files = options.files or [path for path in PAGES if path.exists()]
-    results, outdated = Results(options.results), False
+    results, outdated = Results(options.results, options.cpu), False
     for path in files:
         text = path.read_text()
         try:

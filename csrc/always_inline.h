@@ -1,4 +1,4 @@
-// Member functions of the types that the kernels of all instruction sets share: inlined wherever
+// Member functions of the types that the kernels of all instruction sets share are inlined wherever
 // they are called, so that no copy of the kernels emits a function that another one then runs.
 #pragma once
 

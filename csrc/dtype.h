@@ -1,4 +1,4 @@
-// Element types of the kernels, and how the narrow ones are widened for arithmetic.
+// The element types of the kernels; narrow ones are widened for arithmetic.
 #pragma once
 
 #include <cstdint>
@@ -13,8 +13,11 @@ struct bfloat16 {
   uint16_t bits;
 };
 
-// Unnamed: every instruction set has its own copy.
+// These are in an unnamed namespace, so that every instruction set has its own copy.
 namespace {
+
+// Sums of a dtype are kept in values of so many bytes: those of Element<T>::Acc.
+constexpr int64_t accumulation_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
 
 // Acc is the type that sums are kept in.
 template <class T>

@@ -1,5 +1,6 @@
-// How an operator's header declares its kernels: ASOSE_KERNEL(name, Arguments) says that every
-// device has a function `name` that takes the arguments and what it runs with.
+// An operator's header declares its kernels by ASOSE_KERNEL(name, Arguments): cpu::name takes the
+// arguments and a number of threads, cuda::name the arguments and a stream. A device that lacks the
+// kernel only lacks the definition.
 #pragma once
 
 struct CUstream_st;

@@ -1,5 +1,5 @@
-// How per-channel work on dense tensors is cut, alike for channels_last and for NCHW: into runs of
-// rows whose lanes (the elements of a row) keep their channels from one row to the next.
+// Per-channel work on dense tensors is cut, alike for channels_last and for NCHW, into runs of rows
+// whose lanes (the elements of a row) keep their channels from one row to the next.
 #pragma once
 
 #include <algorithm>
@@ -8,7 +8,7 @@
 
 namespace asose {
 
-// Memory as (outer, channels, inner): inner is 1 in channels_last, height * width in NCHW.
+// Memory is (outer, channels, inner); inner is 1 in channels_last, height * width in NCHW.
 struct ChannelSpace {
   int64_t outer, channels, inner;
 };
@@ -17,7 +17,7 @@ constexpr int64_t kMaxLanes = 512;
 constexpr int64_t kBlockElements = 4096;  // of a run that is kept in the L1 cache
 constexpr int64_t kSumRows = 64;          // of a run that is summed up, few enough for float32
 
-// Unnamed: every instruction set has its own copy.
+// These are in an unnamed namespace, so that every instruction set has its own copy.
 namespace {
 
 // Row r starts at offset + r * pitch; its lane i belongs to channel first + i / width % channels.
@@ -31,7 +31,7 @@ struct LaneRun {
 // runs of one group hold every channel exactly once.
 class LaneGrid {
  public:
-  // Runs of at most `sum_rows` rows or, where that is 0, of at most kBlockElements elements.
+  // Runs have at most `sum_rows` rows or, where that is 0, at most kBlockElements elements.
   LaneGrid(const ChannelSpace& space, int64_t sum_rows) : space_(space) {
     const int64_t image = space.channels * space.inner;
     if (space.inner > kMaxLanes) {
@@ -86,7 +86,7 @@ class LaneGrid {
  private:
   static constexpr int64_t kPlaneLanes = 128;
 
-  // Enough images for whole vectors and a loop worth starting; a single one where they are large.
+  // It takes enough images for whole vectors and a loop worth starting, or one large image.
   static int64_t lanes_of_images(int64_t image) {
     constexpr int64_t vector = 16, enough = 128;
     const int64_t lanes = std::lcm(image, vector);

@@ -11,8 +11,9 @@
 
 namespace asose {
 
-// A tensor as lines along the axis of the convolution: a lane is one line, a position one pixel of
-// it. In channels_last memory, lane j begins at j / group * group_pitch + j % group * pitch.
+// A tensor consists of lines along the axis of the convolution: a lane is one line, a position one
+// pixel of it. In channels_last memory, lane j begins at j / group * group_pitch + j % group *
+// pitch.
 struct Lines {
   int64_t lanes, length, channels;
   int64_t group, group_pitch, pitch, step;
@@ -71,7 +72,7 @@ struct LineConvBackward {
 ASOSE_KERNEL(line_conv_forward, LineConvForward);
 ASOSE_KERNEL(line_conv_backward, LineConvBackward);
 
-// Unnamed: every instruction set has its own copy.
+// These are in an unnamed namespace, so that every instruction set has its own copy.
 namespace {
 
 // Channels lie in planes of 64 bytes a pixel, [plane][position][lane], and a tile is some lanes of
@@ -92,7 +93,7 @@ struct LineTiling {
 
   explicit LineTiling(const LineConv& op) {
     const Lines in = op.in(), out = op.out();
-    width = kPixelBytes / (op.dtype == DType::f64 ? 8 : 4);
+    width = kPixelBytes / accumulation_bytes(op.dtype);
     in_planes = ceil_div(op.in_channels, width);
     out_planes = ceil_div(op.out_channels, width);
     const int64_t planes = std::max(in_planes, out_planes);

@@ -44,8 +44,8 @@ struct MixedSumBackward {
   void* grad_weights;     // [inputs], in the accumulation type
 };
 
-// Rows of MixedSumBackward::partials. They depend on the shape alone, so that sums depend on
-// nothing else.
+// The rows of MixedSumBackward::partials depend on the shape alone, so that sums depend on nothing
+// else.
 namespace cuda {
 int64_t mixed_sum_tasks(const IterationSpace& space);
 }
@@ -53,7 +53,7 @@ int64_t mixed_sum_tasks(const IterationSpace& space);
 ASOSE_KERNEL(mixed_sum_forward, MixedSumForward);
 ASOSE_KERNEL(mixed_sum_backward, MixedSumBackward);
 
-// Unnamed: every instruction set has its own copy.
+// These are in an unnamed namespace, so that every instruction set has its own copy.
 namespace {
 
 // The CPU's work is cut into tasks by the shape alone, never by the thread count, so that sums do

@@ -29,12 +29,12 @@ struct MultiDepthwise {
   const void* params;
   void* scratch;  // [threads, DepthwiseTiling::scratch_bytes], 64-byte aligned
 
-  // Along an axis with `size` pixels: how many taps of a branch to either side of the middle one
-  // are computed with. Taps that are farther away than the image is long meet no pixel of it.
+  // So many taps of a branch to either side of the middle one are computed with along an axis with
+  // `size` pixels. Taps that are farther away than the image is long meet no pixel of it.
   ASOSE_INLINE int64_t reach(int b, int64_t size) const {
     return std::min((kernels[b] - 1) / 2, std::max(size - 1, kNear) / dilations[b]);
   }
-  // How many pixels away they are at most.
+  // They are at most so many pixels away.
   ASOSE_INLINE int64_t halo(int64_t size) const {
     int64_t result = 0;
     for (int b = 0; b < branches; ++b) result = std::max(result, reach(b, size) * dilations[b]);
@@ -48,7 +48,7 @@ struct MultiDepthwise {
     return result;
   }
   ASOSE_INLINE int64_t rows() const { return taps() + (affine ? 2 * inputs : 0); }
-  // The branches of an input: [first_branch(input), last_branch(input)).
+  // An input has the branches [first_branch(input), last_branch(input)).
   ASOSE_INLINE int first_branch(int input) const { return inputs == 1 ? 0 : input; }
   ASOSE_INLINE int last_branch(int input) const { return inputs == 1 ? branches : input + 1; }
 };
@@ -67,7 +67,8 @@ struct MultiDepthwiseBackward {
   void* grad_params;  // like params; rows that are not wanted become 0
 };
 
-// What a call needs besides its tensors, by the shape alone, so that sums depend on nothing else.
+// A call needs this besides its tensors. It follows from the shape alone, so that sums depend on
+// nothing else.
 struct DepthwiseWorkspace {
   int64_t slices;         // of MultiDepthwiseBackward::partials
   int64_t scratch_bytes;  // of each thread of a CPU; CUDA needs none
@@ -79,12 +80,12 @@ DepthwiseWorkspace multi_depthwise_workspace(const MultiDepthwise& op);
 ASOSE_KERNEL(multi_depthwise_forward, MultiDepthwiseForward);
 ASOSE_KERNEL(multi_depthwise_backward, MultiDepthwiseBackward);
 
-// Unnamed: every instruction set has its own copy.
+// These are in an unnamed namespace, so that every instruction set has its own copy.
 namespace {
 
-// How the work is cut, by the shape alone, so that sums do not depend on the thread count: into
-// tiles of the output, small enough for the second-level cache, and for the sums over pixels into
-// slices, runs of tiles.
+// The work is cut by the shape alone, so that sums do not depend on the thread count: into tiles of
+// the output, small enough for the second-level cache, and for the sums over pixels into slices,
+// which are runs of tiles.
 struct DepthwiseTiling {
   static constexpr int64_t kEdge = 32;  // of a tile, in input pixels
   static constexpr int64_t kSlices = 64;
@@ -112,8 +113,8 @@ struct DepthwiseTiling {
                                     op.taps() + op.rows() + tile_width);
   }
 
-  // In vectors: a tile of the input and of a gradient of the output with their margins, and of the
-  // gradient of the input.
+  // A tile of the input and of a gradient of the output with their margins, and of the gradient of
+  // the input, have so many vectors.
   int64_t input_plane(const MultiDepthwise& op) const {
     return (tile_height * op.stride + 2 * op.halo_down()) *
            (tile_width * op.stride + 2 * op.halo_across());

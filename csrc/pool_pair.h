@@ -42,10 +42,10 @@ struct PoolPairBackward {
 ASOSE_KERNEL(pool_pair_forward, PoolPairForward);
 ASOSE_KERNEL(pool_pair_backward, PoolPairBackward);
 
-// Unnamed: every instruction set has its own copy.
+// These are in an unnamed namespace, so that every instruction set has its own copy.
 namespace {
 
-// Three rows of pixels with a margin of one, a 64-byte vector each.
+// It holds three rows of pixels with a margin of one, and a pixel is a vector of 64 bytes.
 inline int64_t pool_pair_scratch_bytes(const PoolPair& op) { return 3 * (op.width + 2) * 64; }
 
 }  // namespace

@@ -27,7 +27,7 @@ struct SeparableForward {
   double* var;       // [branches, channels], biased
 };
 
-// Of branch b, dL/dz = scale * grad + slope * (z - center) + shift, the last two terms only where z
+// Branch b has dL/dz = scale * grad + slope * (z - center) + shift, the last two terms only where z
 // is there.
 struct SeparableBackward {
   Separable op;
@@ -46,7 +46,7 @@ struct SeparableBackward {
 ASOSE_KERNEL(separable_forward, SeparableForward);
 ASOSE_KERNEL(separable_backward, SeparableBackward);
 
-// Unnamed: every instruction set has its own copy.
+// These are in an unnamed namespace, so that every instruction set has its own copy.
 namespace {
 
 // The tiles of the depthwise convolutions; slices and scratch are its own.
@@ -65,7 +65,7 @@ struct SeparableTiling : DepthwiseTiling {
   explicit SeparableTiling(const Separable& op)
       : DepthwiseTiling(op.depthwise, op.depthwise.channels > 64 ? kEdge / 2 : kEdge) {
     const MultiDepthwise& dw = op.depthwise;
-    const int64_t bytes = dw.dtype == DType::f64 ? 8 : 4;
+    const int64_t bytes = accumulation_bytes(dw.dtype);
     padded_channels = ceil_div(dw.channels, kPad) * kPad;
     blocks = ceil_div(dw.channels * bytes, kVectorBytes);
     margin_across = ceil_div(dw.halo_across(), dw.stride);
@@ -78,8 +78,8 @@ struct SeparableTiling : DepthwiseTiling {
     scratch_bytes = kVectorBytes * blocks * (planes + dw.taps() + dw.rows() + 2 * strip_plane());
   }
 
-  // In vectors: strips of a depthwise output, and of a gradient with its margins, whose rows may
-  // be written up to a multiple of kStep.
+  // Strips of a depthwise output, and of a gradient with its margins, have so many vectors. Their
+  // rows may be written up to a multiple of kStep.
   int64_t strip_pitch() const { return tile_width + 2 * margin_across + kStep; }
   int64_t strip_plane() const { return strip_rows * strip_pitch(); }
 };

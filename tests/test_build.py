@@ -63,6 +63,7 @@ def test_cuda_functions_have_the_signatures_of_the_cpu():
     assert signatures(cuda).items() <= signatures(cpu).items()  # some operators have no CUDA kernel
 
 
+@pytest.mark.long
 def test_instruction_sets_share_no_function(request):
     """The linker keeps one of the functions that several copies define, whichever it meets first."""
     tools = [shutil.which(tool) for tool in ("cmake", "ninja", "g++", "nm")]

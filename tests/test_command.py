@@ -71,8 +71,8 @@ def test_a_hint_can_be_pasted(shell, program, run):
 
 
 def test_the_script_is_named_with_its_path_where_it_is_not_on_path(shell, script, tmp_path):
-    done = shell(f"PATH=/usr/bin:/bin {script}/asose-fast retrain --help", cwd=tmp_path)
-    assert done.stdout.startswith(f"usage: {script}/asose-fast retrain GENOTYPE [--OPTION VALUE ...]\n")
+    done = shell(f"PATH=/usr/bin:/bin {script}/asose-fast --help", cwd=tmp_path)
+    assert done.stdout.startswith(f"usage: {script}/asose-fast [-h]")
 
 
 def test_torch_is_imported_by_no_help_and_no_unknown_command():
@@ -117,11 +117,10 @@ def test_every_command_runs(name, arguments, run, tmp_path, capsys):
 
 
 def test_info_is_the_same_by_any_name(shell):
-    one, two, three = (
-        json.loads(shell(f"{line} --json").stdout)
-        for line in ("asose-fast info", "python -m asose_fast info", "python -m asose_fast.info")
+    one, other = (
+        json.loads(shell(f"{line} --json").stdout) for line in ("asose-fast info", "python -m asose_fast.info")
     )
-    assert one == two == three
+    assert one == other
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from asose_fast.search import Trainer, graphs
 from asose_fast.search.evaluate import accuracy, recalibrate
 from benchmarks.evidence import ablation, estimators, failure_and_fix, faults, planted, ranking, search_vs_random
 from benchmarks.evidence.report import Table
-from tests.helpers import TINY, make_config, make_trainer, python
+from tests.helpers import TINY, make_config, make_trainer
+from tests.processes import Command
 
 SMALL = {"channels": 4, "depth": 2, "search_epochs": 2, "growth_epochs": 1}
 
@@ -183,13 +184,13 @@ def test_the_ablation_runs_with_every_kind_of_element(element, monkeypatch):
 def test_the_comparison_with_random_choice_runs_as_a_command(tmp_path):
     tiny = [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in TINY.items()]
     out = tmp_path / "out.json"
-    command = ["-m", "benchmarks.evidence.search_vs_random", "--data", "digits", "--out", str(out), "--set", *tiny]
-    result = python(*command, "--epochs", "1", "--searches", "2", "--random", "0")
+    command = ["benchmarks.evidence.search_vs_random", "--data", "digits", "--out", str(out), "--set", *tiny]
+    result = Command(*command, "--epochs", "1", "--searches", "2", "--random", "0").wait()
     assert result.returncode == 0, result.stderr
     assert "difference" not in json.loads(out.read_text())
-    result = python(*command, "--epochs", "1", "--searches", "2", "--random", "2")  # goes on
+    result = Command(*command, "--epochs", "1", "--searches", "2", "--random", "2").wait()  # goes on
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("| search |") == 0
+    assert result.stdout.count(b"| search |") == 0
     written = json.loads(out.read_text())
     assert [(one["origin"], one["seed"]) for one in written["trained"]] == [
         ("search", 0),
@@ -198,8 +199,8 @@ def test_the_comparison_with_random_choice_runs_as_a_command(tmp_path):
         ("random", 1),
     ]
     assert {"difference", "low", "high", "p"} <= written.keys()
-    result = python(*command, "--epochs", "2")
-    assert "holds results of other settings" in result.stderr
+    result = Command(*command, "--epochs", "2").wait()
+    assert b"holds results of other settings" in result.stderr
 
 
 def test_the_difference_is_that_of_the_means_within_its_interval():

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.helpers import ROOT, python
+from tests.helpers import INSTRUCTION_SETS, ROOT, python, skip_without
 
 RUN = """
 import torch, warnings
@@ -14,8 +14,6 @@ x = torch.randn(4, 8, 9, 9, generator=torch.Generator().manual_seed(0))
 xs = [x.roll(k).requires_grad_() for k in range(5)]
 w = torch.linspace(-1, 1, 5).requires_grad_()
 """
-FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-NEEDS = {"generic": (), "avx2": ("avx2", "fma"), "avx512": ("avx512f", "avx512bw", "avx512dq", "avx512vl")}
 
 
 def output(code, **keywords):
@@ -82,21 +80,29 @@ def test_there_is_one_openmp_runtime():
     assert len(output(code, OMP_NUM_THREADS="2").splitlines()) == 1
 
 
-@pytest.mark.parametrize("isa", list(NEEDS))
-def test_every_instruction_set_computes_the_same(isa, tmp_path):
-    if any(flag not in FLAGS for flag in NEEDS[isa]):
-        pytest.skip(f"this processor has no {isa}")
-    code = RUN + (
-        "y = ops.mixed_sum(xs, w); y.square().sum().backward()\n"
-        "logits = torch.randn(6, 10, generator=torch.Generator().manual_seed(1)).requires_grad_()\n"
-        "a = ops.arch_weights(logits, 0.7, hard=False, boost=ops.Boost(), rng=torch.tensor([3, 4]))\n"
-        "a.weights.square().sum().backward()\n"
-        "out = [y.detach(), w.grad, *(x.grad for x in xs), a.weights.detach(), a.index, a.entropy, logits.grad]\n"
-        "from asose_fast import _native\n"
-        "print(_native.kernels('cpu').isa())\n"
-    )
-    assert output(f"{code}torch.save(out, {str(tmp_path / 'got')!r})", ASOSE_ISA=isa) == isa
-    plain = code.replace("y = ops", "forced = ops.backend('reference'); forced.__enter__(); y = ops")
-    output(f"{plain}torch.save(out, {str(tmp_path / 'expected')!r})")
-    for got, expected in zip(torch.load(tmp_path / "got"), torch.load(tmp_path / "expected"), strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
+RESULTS = RUN + (
+    "y = ops.mixed_sum(xs, w); y.square().sum().backward()\n"
+    "logits = torch.randn(6, 10, generator=torch.Generator().manual_seed(1)).requires_grad_()\n"
+    "a = ops.arch_weights(logits, 0.7, hard=False, boost=ops.Boost(), rng=torch.tensor([3, 4]))\n"
+    "a.weights.square().sum().backward()\n"
+    "out = [y.detach(), w.grad, *(x.grad for x in xs), a.weights.detach(), a.index, a.entropy, logits.grad]\n"
+    "from asose_fast import _native\n"
+    "print(_native.kernels('cpu').isa())\n"
+)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """What plain PyTorch computes."""
+    path = tmp_path_factory.mktemp("plain") / "expected"
+    plain = RESULTS.replace("y = ops", "forced = ops.backend('reference'); forced.__enter__(); y = ops")
+    output(f"{plain}torch.save(out, {str(path)!r})")
+    return torch.load(path)
+
+
+@pytest.mark.parametrize("isa", INSTRUCTION_SETS)
+def test_every_instruction_set_computes_the_same(isa, expected, tmp_path):
+    skip_without(isa)
+    assert output(f"{RESULTS}torch.save(out, {str(tmp_path / 'got')!r})", ASOSE_ISA=isa) == isa
+    for got, wanted in zip(torch.load(tmp_path / "got"), expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6 * wanted.abs().max().item())

@@ -9,7 +9,7 @@ from asose_fast import config, retrain, train
 from asose_fast.config import Config
 from asose_fast.options import FIRST, SettingsParser
 
-PARSERS = {"train": (train.parser, Config), "retrain": (retrain._parser, retrain.RetrainConfig)}
+PARSERS = {"train": (train.parser, Config), "retrain": (retrain.parser, retrain.RetrainConfig)}
 OF_THE_COMMAND = {"help", "print_config", "config", "out", "overwrite"}
 
 
@@ -86,9 +86,11 @@ def test_defaults_and_choices_are_written_as_on_the_command_line():
     assert shown("warmup_epochs") == ("N The warmup trains weights alone, on paths as `warmup` says. (default: 10)")
 
 
-def test_every_setting_of_a_run_has_a_sentence():
-    parser = train.parser()
-    for name in names(Config):
+@pytest.mark.parametrize("command", PARSERS)
+def test_every_setting_has_a_sentence(command):
+    build, settings = PARSERS[command]
+    parser = build()
+    for name in names(settings):
         assert re.search(r"[.)] \((one of .*; )?default: .*\)$|default.*\.$", shown(name, parser)), name
         assert len(shown(name, parser).split()) > 6, name
 

@@ -10,8 +10,7 @@ from tests.helpers import ROOT
 
 MOST = 25
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-PACKAGES = ("data", "export", "report", "space")
-MODULES = [path for package in PACKAGES for path in sorted((ROOT / "asose_fast" / package).rglob("[!_]*.py"))]
+MODULES = sorted((ROOT / "asose_fast").rglob("[!_]*.py"))
 
 ASIDE = re.compile(
     r"\A---\n.*?^---$"  # front matter

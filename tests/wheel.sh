@@ -46,7 +46,7 @@ export PATH=$work/run/bin
 for compiler in cc c++ gcc g++ clang nvcc cmake; do
   if command -v "$compiler"; then echo "there is a compiler"; exit 1; fi
 done
-python -m asose_fast.info
+asose-fast info
 for isa in generic avx2 avx512; do
   said=$(ASOSE_ISA=$isa python -c 'from asose_fast import _native; print(_native.kernels("cpu").isa(), "runs")' 2>&1) ||
     [[ $said == *KernelsMissing* ]] || { echo "$said"; exit 1; }

@@ -48,42 +48,44 @@ class TrainingConfig(Settings):
     """How an architecture is trained from scratch."""
 
     epochs: int = bounded(100, least=1, most=MOST_EPOCHS)
-    """Of the whole training."""
+    """The whole training has so many epochs."""
     batch_size: int = bounded(96, least=2, most=10**6)
-    """Images per step."""
+    """A step takes so many images."""
     learning_rate: float = bounded(0.025, least=0, most=1e30)
-    """At the start; it falls to 0 along a cosine."""
+    """The learning rate begins at this and falls to 0 along a cosine."""
     momentum: float = bounded(0.9, least=0, most=1)
+    """The steps have this momentum."""
     weight_decay: float = bounded(3e-4, least=0, most=1e30)
+    """The weights decay by this factor of the learning rate in each step."""
     gradient_clip: float = bounded(5.0, least=0, most=1e30)
-    """Largest norm of the gradient; 0: no bound."""
+    """The norm of the gradient is at most this; 0: no bound."""
     label_smoothing: float = bounded(0.0, least=0, below=1)
-    """Share of the target that goes to all classes alike."""
+    """This share of the target goes to all classes alike."""
     cutout: int = bounded(0, least=0, most=10**4)
-    """Side of the square that is blanked in every training image, in pixels; 0: none."""
+    """A square of this side, in pixels, is blanked in every training image; 0: none."""
     drop_path: float = bounded(0.0, least=0, below=1)
-    """Probability, at the end, that an image takes a block's shortcut alone; it rises linearly from 0."""
+    """An image takes a block's shortcut alone with this probability at the end; it rises linearly from 0."""
     auxiliary: float = bounded(0.0, least=0, most=1e30)
-    """Weight of the loss of a second classifier two thirds of the way through; 0: none. DARTS takes 0.4."""
+    """The loss of a second classifier two thirds of the way through has this weight; 0: none. DARTS takes 0.4."""
     channels: int | None = bounded(None, least=1, most=65536)
-    """Channels of the stem; the other widths follow in proportion. None: as in the genotype."""
+    """The stem has so many channels; the other widths follow in proportion. None: as in the genotype."""
     cells: int | None = bounded(None, least=1, most=MOST_LAYERS)
-    """Of an architecture given as text: cells in all (darts: 20) or in each stage (nasbench201: 5)."""
+    """An architecture given as text has so many cells in all (darts: 20) or in each stage (nasbench201: 5)."""
     keep_validation: bool = False
     """Leave the validation images out of the training, and measure on them at the end of every epoch."""
     seed: int = bounded(0, least=-(2**63), most=2**63 - 1)
-    """Of everything random."""
+    """All that is random is drawn from this seed."""
     device: str = "auto"
-    """cpu, cuda, cuda:N, or auto: cuda where there is one."""
+    """The device is cpu, cuda, cuda:N, or auto: cuda where there is one."""
     precision: Precision = "fp32"
-    """bf16: bfloat16 in the forward and backward pass wherever autocast allows it."""
+    """The forward and backward pass compute in float32 or, for bf16, in bfloat16 wherever autocast allows it."""
     threads: int | None = bounded(None, least=1, most=1024)
-    """CPU threads; by default as many as torch takes."""
+    """The training has so many CPU threads; by default as many as torch takes."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RetrainConfig(TrainingConfig, DataConfig):
-    """Every setting of `python -m asose_fast.retrain`. Raises ValueError for one of another type or out of bounds."""
+    """Every setting of `asose-fast retrain`. Raises ValueError for one of another type or out of bounds."""
 
 
 class Trained(nn.ModuleList):

@@ -1,5 +1,5 @@
-// How tensors arrive, as addresses, and checks that numbers and lists are such that the kernels
-// index nothing beyond them. What lies at an address is Python's business.
+// Tensors arrive as addresses, and what lies there is Python's business. The checks are that
+// numbers and lists let the kernels index nothing beyond them.
 #pragma once
 
 #include <cstddef>

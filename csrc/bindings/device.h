@@ -15,7 +15,7 @@ namespace asose {
 
 namespace cpu {
 
-// What Python passes last: the number of threads.
+// Python passes the number of threads last.
 using Execution = int;
 
 template <class Arguments>
@@ -24,7 +24,7 @@ void run(void (*kernel)(const Arguments&, int), const Arguments& arguments, Exec
   kernel(arguments, threads);
 }
 
-// As `run`, while other Python threads go on.
+// It runs the kernel while other Python threads go on.
 template <class Arguments>
 void run_unlocked(void (*kernel)(const Arguments&, int), const Arguments& arguments,
                   Execution threads) {
@@ -36,7 +36,7 @@ void run_unlocked(void (*kernel)(const Arguments&, int), const Arguments& argume
 
 namespace cuda {
 
-// What Python passes last: the handle of the stream.
+// Python passes the handle of the stream last.
 using Execution = uintptr_t;
 
 template <class Arguments>

@@ -25,7 +25,7 @@ void return_to_pool(dlpack::ManagedTensor* managed) {
   delete static_cast<PooledTensor*>(managed->context);
 }
 
-// From the first element to the last. Throws std::bad_alloc where no memory is so large.
+// The bytes from the first element to the last. Throws std::bad_alloc where no memory is so large.
 size_t bytes_of(const Integers& shape, const Integers& strides, int64_t element) {
   int64_t last = 0, bytes = 0;
   bool fits = true;

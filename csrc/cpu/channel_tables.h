@@ -1,4 +1,4 @@
-// Between tables of one value per channel and the lanes of a run.
+// Tables of one value per channel are spread over the lanes of a run, and summed up from them.
 #pragma once
 
 #include <algorithm>
@@ -21,7 +21,7 @@ void expand(T* lanes, const T* table, const LaneRun& run) {
     std::copy_n(lanes, std::min(filled, run.lanes - filled), lanes + filled);
 }
 
-// table[channel] = sum of its lanes; uses up the lanes.
+// table[channel] = sum of its lanes, which are used up
 inline void fold(double* table, double* lanes, const LaneRun& run) {
   const int64_t image = run.channels * run.width;
   for (int64_t length = run.lanes; length > image;) {

@@ -11,8 +11,8 @@
 namespace asose::cpu::ASOSE_ISA {
 namespace {
 
-// Pixels of a row that are computed at once: enough independent sums to hide the latency of an FMA.
-// Rows are padded to a multiple of it.
+// So many pixels of a row are computed at once that the latency of an FMA is hidden behind
+// independent sums. Rows are padded to a multiple of it.
 constexpr int kStep = 8;
 
 struct Geometry {
@@ -25,8 +25,8 @@ struct Geometry {
   constexpr int grad_halo_across() const { return (across * dilation + stride - 1) / stride; }
 };
 
-// Along one axis: which source position tap `tap` carries to a target position, and back. Forward,
-// the source is the input; positions are relative to the tile, negative ones lie in its margin.
+// Tap `tap` carries a source position to a target position along one axis, and back. Forward, the
+// source is the input; positions are relative to the tile, and negative ones lie in its margin.
 struct Gather : Geometry {
   constexpr bool meets(int, int) const { return true; }
   constexpr int source(int target, int tap) const { return target * stride + offset(tap); }

@@ -59,7 +59,7 @@ struct Activation {
   static Vector<A> clip(Vector<A> value) { return value < Vector<A>{} ? Vector<A>{} : value; }
 };
 
-// Where a tile lies in its image, in output pixels.
+// A tile lies here in its image, in output pixels.
 struct Tile {
   int64_t image, top, left;
   int height, width;

@@ -1,4 +1,4 @@
-// From an element type that is named at run time to one that the compiler knows.
+// An element type that is named at run time becomes one that the compiler knows.
 #pragma once
 
 #include <stdexcept>
@@ -23,7 +23,7 @@ void with_wide_element(DType dtype, const Body& body) {
   throw std::invalid_argument("this CPU kernel is not for this element type");
 }
 
-// As above, or bfloat16.
+// The type may be bfloat16 too.
 template <class Body>
 void with_element(DType dtype, const Body& body) {
   if (dtype == DType::bf16) return body(bfloat16{});

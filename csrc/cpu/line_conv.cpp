@@ -53,7 +53,7 @@ struct Block {
   }
 };
 
-// How many lanes of vector v of a plane hold channels.
+// So many lanes of vector v of a plane hold channels.
 template <class A>
 int lanes_of(int64_t channels, int64_t first, int v) {
   return static_cast<int>(std::clamp<int64_t>(channels - first - v * kLanes<A>, 0, kLanes<A>));
@@ -206,7 +206,7 @@ struct Direction {
     }
   }
 
-  // As many positions of the source as belong to the results before position i.
+  // So many positions of the source belong to the results before position i.
   int64_t reach(int64_t i) const { return i * from.length / to.length; }
 };
 

@@ -101,7 +101,7 @@ inline __attribute__((always_inline)) void pool_row(const T* first, const PoolPa
   }
 }
 
-// As above for window row y of an image, unrolled where all of it is inside.
+// The same is done for window row y of an image, unrolled where all of it is inside.
 template <class T, int S, bool kPosition, class Found>
 void pool_row(const PoolPair& op, int64_t image, int64_t y, int64_t channel, int lanes,
               const Found& found) {

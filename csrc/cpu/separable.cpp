@@ -58,7 +58,7 @@ struct Worker {
   int lanes(int block) const {
     return static_cast<int>(std::min<int64_t>(kLanes<A>, op.channels - block * kLanes<A>));
   }
-  // Of the planes from that of a block on, how many are computed together.
+  // So many of the planes from that of a block on are computed together.
   int planes_from(int block) const { return std::min(kPlanesAtOnce, blocks - block); }
   Vector<A> row_of(const void* table, int64_t row, int block) const {
     return load(static_cast<const A*>(table) + row * op.channels + block * kLanes<A>, lanes(block));

@@ -1,4 +1,4 @@
-// Whether the kernels of this module can run on the current device.
+// It is checked that the kernels of this module can run on the current device.
 #pragma once
 
 namespace asose::cuda {

@@ -68,7 +68,7 @@ void with_wide_element(DType dtype, Body body) {
   throw std::invalid_argument("this CUDA kernel is not for this element type");
 }
 
-// As above, or one of the narrow ones.
+// The type may be one of the narrow ones too.
 template <class Body>
 void with_element(DType dtype, Body body) {
   if (dtype == DType::bf16) return body(__nv_bfloat16{});

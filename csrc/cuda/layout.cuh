@@ -1,5 +1,5 @@
-// Where the elements of many tensors of one shape lie. A layout is a kernel parameter: it is passed
-// by value, which needs CUDA 12.1 or later for the largest one.
+// A layout says where the elements of many tensors of one shape lie. It is a kernel parameter,
+// passed by value, which needs CUDA 12.1 or later for the largest one.
 #pragma once
 
 #include <algorithm>

@@ -41,7 +41,7 @@ struct Branch {
   __host__ __device__ int workers() const { return kernel * runs(); }
 };
 
-// Kernel parameter.
+// This is the parameter of the kernels.
 struct Convolution {
   int64_t images, channels, height, width, out_height, out_width;
   bool relu, affine;
@@ -79,7 +79,7 @@ struct Convolution {
   }
 };
 
-// Of the tile that an input is read into, and of one for the gradient of an output.
+// These are the sizes of the tile that an input is read into, and of one for an output's gradient.
 template <int kStride>
 __host__ __device__ Extent input_extent(const Convolution& op) {
   return {(kTileRows - 1) * kStride + 1 + 2 * op.halo,
@@ -471,7 +471,7 @@ void with_stride(int stride, Body body) {
     body(std::integral_constant<int, 2>{});
 }
 
-// Of `tasks` that do not sum over slices: one tile a block, if there may be so many.
+// Of `tasks` that do not sum over slices, each block has one tile if there may be so many.
 int64_t free_slices(const Convolution& op, int64_t height, int64_t width, int64_t tasks) {
   const int64_t units =
       op.images * ceil_div(height, kTileRows) * ceil_div(width, kStrip * op.strips);

@@ -1,7 +1,7 @@
 // The instruction sets that the CPU kernels are built for, and the one that this process uses.
 #pragma once
 
-// use(isa, ...) for each of them.
+// It expands to use(isa, ...) for each of them.
 #ifdef ASOSE_X86
 #define ASOSE_INSTRUCTION_SETS(use, ...) \
   use(generic, __VA_ARGS__) use(avx2, __VA_ARGS__) use(avx512, __VA_ARGS__)

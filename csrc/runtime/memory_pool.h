@@ -10,13 +10,13 @@ namespace asose::cpu {
 
 class MemoryPool {
  public:
-  // Uninitialised; 64-byte aligned or better. Throws std::bad_alloc.
+  // The block is uninitialised, and 64-byte aligned or better. Throws std::bad_alloc.
   void* take(size_t bytes);
   void give(void* block);
   // Returns everything that is not in use to the system.
   void release();
 
-  // That of the process. It is never destroyed: tensors may outlive everything else.
+  // The process has one pool. It is never destroyed: tensors may outlive everything else.
   static MemoryPool& shared();
 
  private:

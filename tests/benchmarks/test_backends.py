@@ -33,7 +33,7 @@ def test_hardware_is_measured_where_its_results_are(tmp_path, monkeypatch):
     monkeypatch.setattr(backends, "ROOT", tmp_path)
     results = tmp_path / "benchmarks" / "results"
     results.mkdir(parents=True)
-    (results / "gpu.json").write_text("{}")
+    (results / "gpu.jsonl").write_text("{}")
     assert backends.table(["cpu", "cuda"])[-1] == "| speed and memory on hardware | not measured | measured |"
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import table
+from benchmarks import record, table
 from benchmarks.measure import Duration, Ratio, Size
 from benchmarks.record import row_of
 from tests.helpers import ROOT
@@ -15,8 +15,8 @@ OUTDATED = "before\n<!-- table: operators -->\nold\n<!-- /table -->\nafter\n"
 
 
 def results(tmp_path, *rows):
-    path = tmp_path / "cpu.json"
-    path.write_text(json.dumps({"environment": None, "rows": [row_of(*row) for row in rows]}))
+    path = tmp_path / "cpu.jsonl"
+    path.write_text("".join(f"{json.dumps(row_of(*row))}\n" for row in rows))
     return path
 
 
@@ -52,6 +52,33 @@ def test_check_finds_an_outdated_table_and_writing_mends_it(tmp_path, capsys):
     assert "| `mixed_sum`, K=10, (64, 32, 32, 32) | 3.2x [2.8, 4.7] | not measured | not measured |" in text
     assert "| not measured | not measured | **0.84x** [0.78, 0.87] |" in text
     assert table.main(["--check", *arguments]) == 0
+
+
+def test_measurements_are_appended_and_the_newest_on_a_processor_counts(tmp_path, monkeypatch):
+    row, page, measured = "mixed_sum fwd+bwd K=10 (2, 16, 8, 8) nchw", tmp_path / "page.md", tmp_path / "cpu.jsonl"
+    page.write_text("<!-- table: machine -->\n<!-- /table -->\n<!-- table: operators -->\n<!-- /table -->\n")
+    for number, (cpu, form) in enumerate([("A", "eager"), ("A", "other"), ("A", "eager"), ("B", "eager")], 2):
+        here = record.environment() | {"cpu": cpu, "commit": f"c{number}"}
+        monkeypatch.setattr(record, "environment", lambda here=here: here)
+        record.append(measured, [row_of(f"{row} / {form}", Ratio(number, number, number, 9))])
+    assert [(r["cpu"], r["commit"], r["median"]) for r in record.read(measured)] == [
+        *(("A", "c2", 2), ("A", "c3", 3), ("A", "c4", 4), ("B", "c5", 5))
+    ]
+    for arguments, cpu, commit, ratio in (([], "B", "c5", "5.0x"), (["--cpu", "A"], "A", "c4", "4.0x")):
+        assert table.main(["--results", str(measured), *arguments, str(page)]) == 0
+        text = page.read_text()
+        assert f"cores of {cpu} (" in text
+        assert f"fp32, commit {commit}\n" in text
+        assert f"| `mixed_sum`, K=10, (2, 16, 8, 8) | {ratio} [" in text
+
+
+def test_rows_of_several_commits_are_said_to_be(tmp_path, monkeypatch):
+    cells = [cell for cell in table.OPERATORS[0].cells if cell]
+    environment = record.environment()
+    for number, (row, form) in enumerate(cells):
+        monkeypatch.setattr(record, "environment", lambda number=number: environment | {"commit": f"c{number}"})
+        record.append(tmp_path / "cpu.jsonl", [row_of(f"{row} / {form}", Ratio(2, 1, 3, 9)), row_of("unseen", "x")])
+    assert table.machine(table.Results(tmp_path / "cpu.jsonl"), "en")[0].endswith("commit c0, c1, c2")
 
 
 def test_a_chinese_page(tmp_path):

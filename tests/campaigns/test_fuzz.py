@@ -9,6 +9,7 @@ from tests.campaigns.fuzz.target import Finding, Target, refused, run
 from tests.helpers import python
 
 
+@pytest.mark.long
 def test_a_sample_is_taken_or_refused():
     done = python("-m", "tests.campaigns.fuzz", "--seconds", "0", "--examples", "12")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -11,6 +11,7 @@ import pytest
 from tests import cuda_emulation
 
 
+@pytest.mark.long
 def test_kernels_on_the_emulator(request):
     if not cuda_emulation.compiler():
         pytest.skip("the CUDA kernels are emulated with g++, which is not here")

@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 
 from asose_fast import _native, ops
 from asose_fast.ops import registry
-from asose_fast.ops.line_conv import RESULTS, Line, reference
+from asose_fast.ops.line import Line
+from asose_fast.ops.line_conv import RESULTS
 from asose_fast.ops.native.line_conv import unfit
-from tests.helpers import check_instruction_set, with_thread_counts
+from asose_fast.ops.reference.line_conv import reference
+from tests.helpers import with_thread_counts
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("line_conv", b, "cpu")]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -80,11 +82,6 @@ def test_onednn_keeps_what_it_is_faster_at(monkeypatch, isa, channels, vertical,
     line = Line(1, vertical, False)
     chosen = [r for r in RESULTS if unfit((64, channels, 16, 16), line, r) is None]
     assert chosen == on_kernels.split()
-
-
-@pytest.mark.parametrize("isa", ["generic", "avx2", "avx512"])
-def test_every_instruction_set(isa):
-    check_instruction_set(isa, f"{__file__}::test_matches_the_float64_reference")
 
 
 @pytest.mark.parametrize("kernel", [(1, 7), (7, 1)])

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from asose_fast import ops
 from asose_fast.ops import registry
-from asose_fast.ops.multi_depthwise import reference
-from tests.helpers import check_instruction_set, with_thread_counts
+from asose_fast.ops.reference.multi_depthwise import reference
+from tests.helpers import with_thread_counts
 from tests.ops.depthwise_cases import (
     DTYPES,
     SUPERNET,
@@ -27,11 +27,6 @@ BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("multi_depth
 @given(st.data())
 def test_matches_the_float64_reference(backend, dtype, own, data):
     check(ops.multi_depthwise, reference, data.draw(cases(dtype, own)), backend)
-
-
-@pytest.mark.parametrize("isa", ["generic", "avx2", "avx512"])
-def test_every_instruction_set(isa):
-    check_instruction_set(isa, f"{__file__}::test_matches_the_float64_reference")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

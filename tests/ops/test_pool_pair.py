@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from asose_fast import ops
 from asose_fast.ops import registry
-from asose_fast.ops.pool_pair import reference
-from tests.helpers import check_instruction_set, with_thread_counts
+from asose_fast.ops.reference.pool_pair import reference
+from tests.helpers import with_thread_counts
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("pool_pair", b, "cpu")]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -58,11 +58,6 @@ def test_matches_the_float64_reference(backend, dtype, data):
     # A sum of up to 18 terms of size 1, rounded to the dtype.
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a.double(), b, rtol=TOLERANCE[dtype], atol=10 * TOLERANCE[dtype], equal_nan=True)
-
-
-@pytest.mark.parametrize("isa", ["generic", "avx2", "avx512"])
-def test_every_instruction_set(isa):
-    check_instruction_set(isa, f"{__file__}::test_matches_the_float64_reference")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

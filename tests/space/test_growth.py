@@ -11,10 +11,14 @@ from tests.growth_cases import KINDS, differences, outputs, random_case
 from tests.helpers import FEW, make_batch, make_network
 
 CASES = 200
+SHORT = 40
+"""Cases of the plain test command; the others are long."""
 BOUND = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 
-@pytest.mark.parametrize("first", range(0, CASES, 10))
+@pytest.mark.parametrize(
+    "first", [pytest.param(first, marks=pytest.mark.long if first >= SHORT else ()) for first in range(0, CASES, 10)]
+)
 def test_the_function_stays(first):
     for seed in range(first, first + 10):
         case = random_case(seed)
