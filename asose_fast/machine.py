@@ -6,8 +6,8 @@ import re
 
 import torch
 
-from asose_fast.checkpoint import CheckpointError
 from asose_fast.data.errors import DataError
+from asose_fast.store.checkpoint import CheckpointError
 
 ALLOCATOR = "can't allocate memory"
 """What the allocator of torch on the CPU says, in a RuntimeError."""

@@ -20,23 +20,24 @@ import torch
 import yaml
 from rich.console import Console
 
-from asose_fast import checkpoint_folder, derived, files, run_folder
-from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
+from asose_fast import files
 from asose_fast.command import command, warn
 from asose_fast.data import Data, load_data
 from asose_fast.data.config import DataConfig
+from asose_fast.engine.device import device_named
+from asose_fast.engine.loop import InterruptedRunError
+from asose_fast.engine.processes import started
+from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.machine import refused
-from asose_fast.observers import MetricsObserver, RetrainingConsole
+from asose_fast.observe.observers import MetricsObserver, RetrainingConsole
 from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
-from asose_fast.search.device import device_named
-from asose_fast.search.loop import InterruptedRunError
-from asose_fast.search.processes import started
-from asose_fast.search.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.space.build import Spec
 from asose_fast.space.cells.genotype import from_text, is_text
 from asose_fast.space.cells.spec import Kind
 from asose_fast.stopping import stopping_on_signals
+from asose_fast.store import checkpoint_folder, derived, run_folder
+from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.terminal import make_console
 
 EVALUATION: dict[Kind, tuple[int, int]] = {"darts": (36, 20), "nasbench201": (16, 5)}

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from asose_fast import retrain, train
-from asose_fast.checkpoint import CheckpointError, write_atomically
+from asose_fast.engine.retrainer import Retrainer
+from asose_fast.engine.trainer import Trainer
 from asose_fast.machine import refused
-from asose_fast.search import Trainer
-from asose_fast.search.retrainer import Retrainer
 from asose_fast.space import BlockSpec
+from asose_fast.store.checkpoint import CheckpointError, write_atomically
 from tests.export.networks import make_derived, make_run
 from tests.helpers import OnStep, options
 
