@@ -1,13 +1,9 @@
 """Fast, correct differentiable architecture search (ASO-SE) for PyTorch."""
 
 import importlib
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-try:
-    __version__ = version("asose_fast")
-except PackageNotFoundError:
-    __version__ = "0+source"
+from asose_fast.version import __version__
 
 if TYPE_CHECKING:
     from asose_fast import ops
