@@ -4,7 +4,7 @@ install:
 	pip install -c constraints.txt '.[dev]'
 
 train:
-	pip install -c constraints.txt . && python -m asose_fast.train
+	pip install -c constraints.txt . && asose-fast train
 
 test:
 	pip install -c constraints.txt '.[test]' && pytest --numprocesses=auto --dist=loadfile

@@ -13,18 +13,32 @@ if TYPE_CHECKING:
     from asose_fast import ops
     from asose_fast.config import Config
     from asose_fast.derived import load
-    from asose_fast.search import Observer, PhaseSpec, Searcher, SearchPackage, SearchResult
+    from asose_fast.search import (
+        ImageTask,
+        Observer,
+        PhaseSpec,
+        Searcher,
+        SearchPackage,
+        SearchResult,
+        SearchState,
+        Task,
+        Trainer,
+    )
     from asose_fast.space import MixedOp
 
     search: SearchPackage
 
 __all__ = [
     "Config",
+    "ImageTask",
     "MixedOp",
     "Observer",
     "PhaseSpec",
     "SearchResult",
+    "SearchState",
     "Searcher",
+    "Task",
+    "Trainer",
     "__version__",
     "load",
     "ops",
@@ -32,7 +46,7 @@ __all__ = [
 ]
 
 _HOMES = {"Config": "config", "MixedOp": "space", "load": "derived"} | dict.fromkeys(
-    ("Observer", "PhaseSpec", "SearchResult", "Searcher"), "search"
+    ("ImageTask", "Observer", "PhaseSpec", "SearchResult", "SearchState", "Searcher", "Task", "Trainer"), "search"
 )
 """The module of each name that is no module itself."""
 

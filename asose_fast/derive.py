@@ -62,7 +62,7 @@ def derive(
     """The network of largest total score, sum_l s[l, k_l], within the budget, or of largest validation accuracy.
 
     Args:
-        run: run folder of `python -m asose_fast.train`; its data must still be where they were.
+        run: run folder of `asose-fast train`; its data must still be where they were.
         method: `argmax`: s is the logarithm of the architecture's probability; `perturbation`: the validation accuracy
             that the supernet loses without the candidate (`none` excepted; `perturbation.losses_without`);
             `validation`: of the argmax and architectures drawn by their probability the one of the best validation

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from asose_fast.config import Config
+from asose_fast.data import load_data
 from asose_fast.search import Trainer, graphs
 from asose_fast.search.evaluate import accuracy, recalibrate
-from benchmarks.evidence import ablation, estimators, failure_and_fix, faults, planted, ranking, search_vs_random
+from benchmarks.evidence import ablation, estimators, failure_and_fix, faults, plain, planted, ranking, search_vs_random
 from benchmarks.evidence.report import Table
 from tests.helpers import TINY, make_config, make_trainer
 from tests.processes import Command
@@ -253,3 +254,27 @@ def test_the_table_of_estimators_measures_bias_and_deviation():
     assert exact.bias < 5 * exact.deviation / 20_000**0.5
     assert biased.bias > 0.3
     assert biased.deviation < exact.deviation
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("four layers", 242_474), ("small ResNet", 78_042)])
+def test_plain_networks_have_the_size_that_they_are_known_by(name, parameters):
+    network = plain.NETWORKS[name](3, 10)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    assert network(torch.randn(2, 3, 9, 5)).shape == (2, 10)
+
+
+def test_plain_networks_learn_digits_in_the_seconds_given():
+    config = Config(dataset="digits")
+    data = load_data(config, config.batch_size, config.seed, torch.device("cpu"))
+    found = plain.train("four layers", data, config, seconds=1.5)
+    assert found.seconds >= 1.5
+    assert found.test_accuracy > 0.5
+    assert plain.logistic(data, config).test_accuracy > 0.9
+
+
+def test_a_run_stands_beside_plain_networks(finished):
+    found = plain.searched(finished)
+    summary = json.loads((finished / "summary.json").read_text())
+    assert (found.parameters, found.test_accuracy) == (summary["parameters"], summary["test_accuracy"])
+    assert found.seconds == pytest.approx(sum(phase["seconds"] for phase in summary["phases"].values()))

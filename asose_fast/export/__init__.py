@@ -1,5 +1,4 @@
-"""This package writes a derived network as what runs without asose_fast. `python -m asose_fast.export` is its
-command."""
+"""This package writes a derived network as what runs without asose_fast. `asose-fast export` is its command."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The fused operators, a line each: `as` exports a name.
 
-`backend(name)` forces one implementation; `python -m asose_fast.info` lists them.
+`backend(name)` forces one implementation; `asose-fast info` lists them.
 """
 
 from asose_fast.ops import flops

@@ -47,7 +47,7 @@ def shortcomings(
     if steps and config.warmup == "uniform" and (left := left_out(selector, steps)) >= 1:
         found.append(
             f"{steps} warmup steps train one candidate of each layer at a time, and are likely to "
-            f"leave out {left:.0f}. About 80 steps for each candidate are enough (docs/faq.md). "
+            f"leave out {left:.0f}. More than about 80 steps a candidate are not shown to help (docs/faq.md). "
             + _remedy(config, phases, "warmup", lambda longer: left_out(selector, _warmup(longer, batches)) < 1)
         )
     return found

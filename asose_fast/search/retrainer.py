@@ -73,7 +73,7 @@ class TrainingConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class RetrainConfig(TrainingConfig, DataConfig):
-    """Every setting of `python -m asose_fast.retrain`. Raises ValueError for one of another type or out of bounds."""
+    """Every setting of `asose-fast retrain`. Raises ValueError for one of another type or out of bounds."""
 
 
 class Retrainer:

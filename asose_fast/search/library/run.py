@@ -71,7 +71,7 @@ def search(
 ) -> SearchResult:
     """Searches the candidates of all MixedOps in `model`, and trains the model that is derived.
 
-    Warmup, search, optimize, as in `python -m asose_fast.train` but without growth: 60 epochs unless `config` says
+    Warmup, search, optimize, as in `asose-fast train` but without growth: 60 epochs unless `config` says
     otherwise. The weights learn on the training batches, alpha on the validation batches. `model` is trained where it
     is; the result does not share tensors with it.
 
