@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds, tests and measures on a GPU machine in under 10 minutes: $1/gpu.json and $1/table.txt (default: gpu_session).
-# $1/gpu.jsonl has the same rows, a line each with GPU, versions and commit, for `cat $1/gpu.jsonl >> benchmarks/results/gpu.jsonl`.
+# $1/gpu.jsonl has the same rows, a line each with GPU, versions and commit, to be kept by
+# `cat $1/gpu.jsonl >> benchmarks/results/gpu.jsonl`.
 # Each part has a time of its own, and none stops the others; the status is 0 only where the build and all tests passed.
 # It installs nothing from a registry: torch, triton, pybind11, cmake and ninja must be there, and what else is missing
 # of pure Python (pytest, hypothesis, rich, ...) is taken from the wheels in the folder ASOSE_WHEELS, where that is set.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from asose_fast import ops
-from asose_fast.ops.pool_pair import reference
+from asose_fast.ops.reference.pool_pair import reference
 from benchmarks.measure import interleaved, ratio
 
 

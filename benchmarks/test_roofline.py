@@ -11,7 +11,7 @@ import statistics
 import pytest
 import torch
 
-from asose_fast.ops.depthwise_plan import Plan
+from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.space import CANDIDATES, MixedOp
 from benchmarks.measure import copier, interleaved
 
@@ -32,7 +32,7 @@ def peaks():
 def separable(xs, branches, affine):
     """Forward and backward of `separable`, with norms' backward on load."""
     n, c, h, w = xs[0].shape
-    plan = Plan(tuple(k for k, _ in branches), tuple(d for _, d in branches), len(xs), 1, True, affine)
+    plan = DepthwisePlan(tuple(k for k, _ in branches), tuple(d for _, d in branches), len(xs), 1, True, affine)
     params, pointwise = torch.randn(sum(plan.rows), c), torch.randn(len(branches), c, c)
     zs = [torch.randn_like(xs[0]) for _ in branches]
     tables = torch.randn(len(branches), 4, c)

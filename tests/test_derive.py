@@ -12,7 +12,7 @@ from asose_fast.derive import derive
 from asose_fast.search.perturbation import losses_without
 from asose_fast.space.cost import largest_derived
 from asose_fast.train import main as train
-from tests.helpers import options, python
+from tests.helpers import options
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,7 @@ def test_the_command_says_what_is_wrong(run, tmp_path, capsys):
 
 
 def test_a_run_that_has_not_ended_is_derived_from_its_newest_checkpoint(tmp_path):
-    result = python("-m", "asose_fast.train", *options(limit_train=60), "--out", str(tmp_path / "run"))
-    assert result.returncode == 0, result.stderr
+    assert train([*options(limit_train=60), "--out", str(tmp_path / "run")]) == 0
     (tmp_path / "run" / "checkpoints" / "supernet.pt").unlink()
     with pytest.raises(RuntimeError, match="has no supernet any more"):
         derive(tmp_path / "run")

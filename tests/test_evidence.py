@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from asose_fast.config import Config
+from asose_fast.data import load_data
 from asose_fast.search import Trainer, graphs
 from asose_fast.search.evaluate import accuracy, recalibrate
-from benchmarks.evidence import ablation, estimators, failure_and_fix, faults, planted, ranking, search_vs_random
+from benchmarks.evidence import ablation, estimators, failure_and_fix, faults, plain, planted, ranking, search_vs_random
 from benchmarks.evidence.report import Table
-from tests.helpers import TINY, make_config, make_trainer, python
+from tests.helpers import TINY, make_config, make_trainer
+from tests.processes import Command
 
 SMALL = {"channels": 4, "depth": 2, "search_epochs": 2, "growth_epochs": 1}
 
@@ -183,13 +185,13 @@ def test_the_ablation_runs_with_every_kind_of_element(element, monkeypatch):
 def test_the_comparison_with_random_choice_runs_as_a_command(tmp_path):
     tiny = [f"{key}={list(value) if isinstance(value, tuple) else value}" for key, value in TINY.items()]
     out = tmp_path / "out.json"
-    command = ["-m", "benchmarks.evidence.search_vs_random", "--data", "digits", "--out", str(out), "--set", *tiny]
-    result = python(*command, "--epochs", "1", "--searches", "2", "--random", "0")
+    command = ["benchmarks.evidence.search_vs_random", "--data", "digits", "--out", str(out), "--set", *tiny]
+    result = Command(*command, "--epochs", "1", "--searches", "2", "--random", "0").wait()
     assert result.returncode == 0, result.stderr
     assert "difference" not in json.loads(out.read_text())
-    result = python(*command, "--epochs", "1", "--searches", "2", "--random", "2")  # goes on
+    result = Command(*command, "--epochs", "1", "--searches", "2", "--random", "2").wait()  # goes on
     assert result.returncode == 0, result.stderr
-    assert result.stdout.count("| search |") == 0
+    assert result.stdout.count(b"| search |") == 0
     written = json.loads(out.read_text())
     assert [(one["origin"], one["seed"]) for one in written["trained"]] == [
         ("search", 0),
@@ -198,8 +200,8 @@ def test_the_comparison_with_random_choice_runs_as_a_command(tmp_path):
         ("random", 1),
     ]
     assert {"difference", "low", "high", "p"} <= written.keys()
-    result = python(*command, "--epochs", "2")
-    assert "holds results of other settings" in result.stderr
+    result = Command(*command, "--epochs", "2").wait()
+    assert b"holds results of other settings" in result.stderr
 
 
 def test_the_difference_is_that_of_the_means_within_its_interval():
@@ -252,3 +254,27 @@ def test_the_table_of_estimators_measures_bias_and_deviation():
     assert exact.bias < 5 * exact.deviation / 20_000**0.5
     assert biased.bias > 0.3
     assert biased.deviation < exact.deviation
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("four layers", 242_474), ("small ResNet", 78_042)])
+def test_plain_networks_have_the_size_that_they_are_known_by(name, parameters):
+    network = plain.NETWORKS[name](3, 10)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert network(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+    assert network(torch.randn(2, 3, 9, 5)).shape == (2, 10)
+
+
+def test_plain_networks_learn_digits_in_the_seconds_given():
+    config = Config(dataset="digits")
+    data = load_data(config, config.batch_size, config.seed, torch.device("cpu"))
+    found = plain.train("four layers", data, config, seconds=1.5)
+    assert found.seconds >= 1.5
+    assert found.test_accuracy > 0.5
+    assert plain.logistic(data, config).test_accuracy > 0.9
+
+
+def test_a_run_stands_beside_plain_networks(finished):
+    found = plain.searched(finished)
+    summary = json.loads((finished / "summary.json").read_text())
+    assert (found.parameters, found.test_accuracy) == (summary["parameters"], summary["test_accuracy"])
+    assert found.seconds == pytest.approx(sum(phase["seconds"] for phase in summary["phases"].values()))

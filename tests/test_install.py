@@ -80,20 +80,29 @@ def test_there_is_one_openmp_runtime():
     assert len(output(code, OMP_NUM_THREADS="2").splitlines()) == 1
 
 
+RESULTS = RUN + (
+    "y = ops.mixed_sum(xs, w); y.square().sum().backward()\n"
+    "logits = torch.randn(6, 10, generator=torch.Generator().manual_seed(1)).requires_grad_()\n"
+    "a = ops.arch_weights(logits, 0.7, hard=False, boost=ops.Boost(), rng=torch.tensor([3, 4]))\n"
+    "a.weights.square().sum().backward()\n"
+    "out = [y.detach(), w.grad, *(x.grad for x in xs), a.weights.detach(), a.index, a.entropy, logits.grad]\n"
+    "from asose_fast import _native\n"
+    "print(_native.kernels('cpu').isa())\n"
+)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """What plain PyTorch computes."""
+    path = tmp_path_factory.mktemp("plain") / "expected"
+    plain = RESULTS.replace("y = ops", "forced = ops.backend('reference'); forced.__enter__(); y = ops")
+    output(f"{plain}torch.save(out, {str(path)!r})")
+    return torch.load(path)
+
+
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)
-def test_every_instruction_set_computes_the_same(isa, tmp_path):
+def test_every_instruction_set_computes_the_same(isa, expected, tmp_path):
     skip_without(isa)
-    code = RUN + (
-        "y = ops.mixed_sum(xs, w); y.square().sum().backward()\n"
-        "logits = torch.randn(6, 10, generator=torch.Generator().manual_seed(1)).requires_grad_()\n"
-        "a = ops.arch_weights(logits, 0.7, hard=False, boost=ops.Boost(), rng=torch.tensor([3, 4]))\n"
-        "a.weights.square().sum().backward()\n"
-        "out = [y.detach(), w.grad, *(x.grad for x in xs), a.weights.detach(), a.index, a.entropy, logits.grad]\n"
-        "from asose_fast import _native\n"
-        "print(_native.kernels('cpu').isa())\n"
-    )
-    assert output(f"{code}torch.save(out, {str(tmp_path / 'got')!r})", ASOSE_ISA=isa) == isa
-    plain = code.replace("y = ops", "forced = ops.backend('reference'); forced.__enter__(); y = ops")
-    output(f"{plain}torch.save(out, {str(tmp_path / 'expected')!r})")
-    for got, expected in zip(torch.load(tmp_path / "got"), torch.load(tmp_path / "expected"), strict=True):
-        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-6 * expected.abs().max().item())
+    assert output(f"{RESULTS}torch.save(out, {str(tmp_path / 'got')!r})", ASOSE_ISA=isa) == isa
+    for got, wanted in zip(torch.load(tmp_path / "got"), expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-6 * wanted.abs().max().item())

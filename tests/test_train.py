@@ -6,8 +6,6 @@ import random
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -22,7 +20,8 @@ from asose_fast.data import load_data
 from asose_fast.retrain import main as retrain
 from asose_fast.search.evaluate import accuracy
 from asose_fast.train import main, parser
-from tests.helpers import CPU, ROOT, TINY, make_config, options
+from tests.helpers import CPU, TINY, make_config, options
+from tests.processes import Command
 
 FILES = {
     "config.yaml",
@@ -109,21 +108,14 @@ def test_a_damaged_result_is_refused(run, tmp_path, damage):
 
 def start(folder):
     """The command in a process of its own, returned once its search has begun."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "asose_fast.train", *options(search_epochs=60), "--out", str(folder)],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = Command("asose_fast.train", *options(search_epochs=60), "--out", str(folder))
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if (folder / "metrics.jsonl").exists() and len((folder / "metrics.jsonl").read_text().splitlines()) >= 2:
             return process
         time.sleep(0.01)
-    process.kill()
-    raise AssertionError(process.communicate())
+    process.send_signal(signal.SIGKILL)
+    raise AssertionError(process.wait())
 
 
 @pytest.fixture(scope="module")
@@ -139,11 +131,12 @@ def test_a_stopped_run_resumes_to_the_same_end(tmp_path, undisturbed, number, ca
     folder = tmp_path / "run"
     process = start(folder)
     process.send_signal(number)
-    said, error = process.communicate(timeout=120)
+    done = process.wait(timeout=120)
+    said, error = done.stdout.decode(), done.stderr.decode()
     if number == signal.SIGKILL:
-        assert process.returncode == -number
+        assert done.returncode == -number
     else:
-        assert process.returncode == 128 + number
+        assert done.returncode == 128 + number
         assert f"stopped by {number.name} in phase search" in said
         assert f"python -m asose_fast.train --resume {folder}" in said
         assert "Traceback" not in error

@@ -4,8 +4,8 @@
 """
 
 from asose_fast.ops import flops
-from asose_fast.ops.arch_weights import ArchWeights as ArchWeights
-from asose_fast.ops.arch_weights import Boost as Boost
+from asose_fast.ops.arch_sample import ArchWeights as ArchWeights
+from asose_fast.ops.arch_sample import Boost as Boost
 from asose_fast.ops.arch_weights import arch_weights as arch_weights
 from asose_fast.ops.line_conv import line_conv as line_conv
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum as mixed_norm_sum

@@ -2,59 +2,29 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from asose_fast.ops import registry
+from asose_fast.ops.arch_sample import ArchWeights, Boost
 from asose_fast.ops.autograd import save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_flag, check_integer, check_like, check_number, check_tensor
 from asose_fast.ops.library import define
-from asose_fast.ops.noise import drawn_noise
+from asose_fast.ops.reference.arch_weights import DTYPES, backward, noise_of, reference
 
 MAX_OPS = 128
-DTYPES = frozenset({torch.float32, torch.float64})
 
 registry.register(
     "arch_weights",
     {
-        "reference": "asose_fast.ops.arch_weights",
+        "reference": "asose_fast.ops.reference.arch_weights",
         "cpu": "asose_fast.ops.native.arch_weights",
         "cuda": "asose_fast.ops.native.arch_weights",
         "triton": "asose_fast.ops.triton.arch_weights",
     },
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Boost:
-    """Adds `amount` to the `top_k` largest logits of an undecided layer (docs/concepts.md).
-
-    A layer is undecided when its leading operation is not `skip` and its largest probability is below `below`.
-    `none` is never boosted, and no further operation takes its place. Of equal logits, the first one ranks higher.
-    `skip` and `none` are indices of candidates; -1 says that the space has no such candidate.
-    """
-
-    top_k: int = 3
-    amount: float = 0.5
-    below: float = 0.4
-    skip: int = 3
-    none: int = 0
-
-
-class ArchWeights(NamedTuple):
-    """What `arch_weights` returns. All but `weights` are for monitoring and carry no gradient."""
-
-    weights: Tensor
-    """(L, K): one-hot rows where hard, the softmax rows where soft."""
-    index: Tensor  # type: ignore[assignment]
-    """int64 (L,): the sampled operation of each layer."""
-    entropy: Tensor
-    """(L,): entropy in nats of softmax(logits), without noise, boost or temperature."""
-    max_prob: Tensor
-    """(L,): largest probability of softmax(logits)."""
 
 
 def arch_weights(
@@ -101,7 +71,7 @@ def arch_weights(
     elif rng is None:
         rng = torch.randint(0, 2**63 - 1, (2,), device=logits.device)
     if transformed():
-        noise = _noise_of(rng, logits) if noise is None else noise
+        noise = noise_of(rng, logits) if noise is None else noise
         return reference(logits, temperature, hard=hard, boost=boost, noise=noise)
     weights, _, index, entropy, max_prob = _ArchWeights.apply(logits, noise, rng, temperature, hard, boost)
     return ArchWeights(weights, index, entropy, max_prob)
@@ -151,79 +121,6 @@ def _check_boost(boost: Boost) -> None:
         check_integer(f"arch_weights: boost.{name}", getattr(boost, name))
     for name in ("amount", "below"):
         check_number(f"arch_weights: boost.{name}", getattr(boost, name))
-
-
-def reference(
-    logits: Tensor,
-    temperature: float,
-    *,
-    hard: bool = True,
-    boost: Boost | None = None,
-    noise: Tensor,
-) -> ArchWeights:
-    """The formula of `arch_weights` in plain differentiable PyTorch: what every backend is tested against."""
-    a = logits.double()
-    p = a.softmax(1)
-    max_prob = p.detach().amax(1)
-    z = (boosted(a, boost) + noise.double()) / temperature
-    y = z.softmax(1)
-    valid = ~y.detach().isnan().any(1)
-    index = torch.where(valid, _first_argmax(z.detach()), 0)
-    weights = y
-    if hard:
-        one_hot = torch.nn.functional.one_hot(index, a.shape[1])
-        weights = torch.where(valid[:, None], one_hot + (y - y.detach()), y)
-    entropy = -torch.xlogy(p, p).sum(1).detach()
-    return ArchWeights(weights.to(logits.dtype), index, entropy.to(logits.dtype), max_prob.to(logits.dtype))
-
-
-def boosted(logits: Tensor, boost: Boost | None) -> Tensor:
-    """a' = a + amount * mask, float64 (L, K), with the identity as gradient."""
-    a = logits.double()
-    if boost is None:
-        return a
-    return a + boost.amount * _boost_mask(a.detach(), a.detach().softmax(1).amax(1), boost)
-
-
-def _first_argmax(values: Tensor) -> Tensor:
-    return values.sort(dim=1, descending=True, stable=True).indices[:, 0]
-
-
-def _boost_mask(a: Tensor, max_prob: Tensor, boost: Boost) -> Tensor:
-    order = a.sort(dim=1, descending=True, stable=True).indices
-    undecided = (order[:, 0] != boost.skip) & (max_prob < boost.below)
-    mask = torch.zeros_like(a).scatter(1, order[:, : boost.top_k], 1.0)
-    if boost.none >= 0:
-        mask[:, boost.none] = 0.0
-    return mask * undecided[:, None]
-
-
-def forward(
-    logits: Tensor,
-    noise: Tensor | None,
-    rng: Tensor | None,
-    temperature: float,
-    hard: bool,
-    boost: Boost | None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The reference as a backend: weights, soft weights, index, entropy and max_prob."""
-    noise = _noise_of(rng, logits) if noise is None else noise
-    soft = reference(logits, temperature, hard=False, boost=boost, noise=noise)
-    weights = (
-        reference(logits, temperature, hard=True, boost=boost, noise=noise).weights if hard else soft.weights.clone()
-    )
-    return weights, soft.weights, soft.index, soft.entropy, soft.max_prob
-
-
-def _noise_of(rng: Tensor | None, logits: Tensor) -> Tensor:
-    assert rng is not None
-    return drawn_noise(rng, *logits.shape)
-
-
-def backward(grad: Tensor, soft: Tensor, temperature: float) -> Tensor:
-    """dL/da = y * (g - <g, y>) / T."""
-    g, y = grad.double(), soft.double()
-    return (y * (g - (g * y).sum(1, keepdim=True)) / temperature).to(soft.dtype)
 
 
 def _differentiable_backward(

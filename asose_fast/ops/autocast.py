@@ -11,7 +11,8 @@ from torch import Tensor
 def autocasts(x: Tensor) -> bool:
     """Whether autocast is on for the device of `x`."""
     kind = x.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    known = kind in ("cpu", "cuda") or torch.amp.is_autocast_available(kind)
+    return known and torch.is_autocast_enabled(kind)
 
 
 def computing_dtype(x: Tensor) -> torch.dtype:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from asose_fast.ops.autocast import without_autocast
+from asose_fast.ops.library import present
 from asose_fast.ops.tracing import tracing
 
 Backward = Callable[..., tuple[Tensor | None, ...]]
@@ -31,7 +32,8 @@ def transformed() -> bool:
 
 def save(ctx: Any, *tensors: Tensor | None) -> None:
     """`ctx.save_for_backward`, which takes no tensors made under torch.inference_mode: of these, copies."""
-    if not (torch.compiler.is_compiling() or torch.is_inference_mode_enabled()):
+    looked_at = not (torch.compiler.is_compiling() or torch.is_inference_mode_enabled())
+    if looked_at and True in map(Tensor.is_inference, present(tensors)):
         tensors = tuple([t if t is None or not t.is_inference() else t.clone() for t in tensors])
     ctx.save_for_backward(*tensors)
 
@@ -46,11 +48,6 @@ def batched(*tensors: Tensor | None) -> bool:
         if t is not None and torch._C._functorch.is_legacy_batchedtensor(t):
             return True
     return False
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """x in channels_last, or as it is where a call is transformed: vmap knows no memory formats."""
-    return x if transformed() or batched(x) else x.contiguous(memory_format=torch.channels_last)
 
 
 def twice_differentiable(differentiable: Backward) -> Callable[[Backward], Backward]:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.checks import (
-    FLOATS,
     check_all_like,
     check_images,
     check_integer,
@@ -18,28 +17,28 @@ from asose_fast.ops.checks import (
     check_like,
     check_stride,
 )
-from asose_fast.ops.mixed_sum import accumulation_dtype
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 
 MAX_BRANCHES = 32
 PLAN = "int[] kernels, int[] dilations, int inputs, int stride, bool relu, bool affine"
 """The plan in the schema of a registered operator."""
 
 
-class Plan(NamedTuple):
+class DepthwisePlan(NamedTuple):
     """What the operator computes, apart from its tensors."""
 
     kernels: tuple[int, ...]
-    """Odd; branch b pads by dilation * (kernel - 1) / 2."""
+    """Each is odd, and branch b pads by dilation * (kernel - 1) / 2."""
     dilations: tuple[int, ...]
     inputs: int
-    """1, shared by all branches, or one a branch."""
+    """There is 1 that all branches share, or one a branch."""
     stride: int
     relu: bool
     affine: bool
 
     @property
     def taps(self) -> list[int]:
-        """Taps of every branch."""
+        """The number of taps of every branch."""
         return [k * k for k in self.kernels]
 
     @property
@@ -51,7 +50,7 @@ class Plan(NamedTuple):
         """Zeros around the input of a branch."""
         return self.dilations[branch] * (self.kernels[branch] - 1) // 2
 
-    def within(self, x: Tensor) -> Plan:
+    def within(self, x: Tensor) -> DepthwisePlan:
         """The plan for the images of x. A dilation as long as they are leaves the middle tap alone, as any longer one
         does, which would be too long to count with."""
         longest = max(x.size(2), x.size(3))
@@ -66,10 +65,10 @@ class Plan(NamedTuple):
         return n, c, (height - 1) // step + 1, (width - 1) // step + 1
 
 
-def plan_of(values: Sequence[Any]) -> Plan:
-    """From the values of a registered operator."""
+def plan_of(values: Sequence[Any]) -> DepthwisePlan:
+    """The plan that the values of a registered operator stand for."""
     kernels, dilations, *rest = values
-    return Plan(tuple(kernels), tuple(dilations), *rest)
+    return DepthwisePlan(tuple(kernels), tuple(dilations), *rest)
 
 
 def check_branch(b: int, kernel: int, dilation: int) -> None:
@@ -84,7 +83,7 @@ def check_branch(b: int, kernel: int, dilation: int) -> None:
         )
 
 
-def check_plan(where: str, xs: list[Tensor], params: Tensor, plan: Plan) -> None:
+def check_plan(where: str, xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> None:
     """Raises TypeError or ValueError unless xs and params are those of a plan that can be."""
     try:
         rows = _rows(where, plan)
@@ -104,7 +103,7 @@ def check_plan(where: str, xs: list[Tensor], params: Tensor, plan: Plan) -> None
 
 
 @functools.lru_cache(maxsize=1024)
-def _rows(where: str, plan: Plan) -> int:
+def _rows(where: str, plan: DepthwisePlan) -> int:
     """Rows of params. Raises TypeError or ValueError unless the plan can be: looked up in every step, found once."""
     check_length(f"{where}: kernels", plan.kernels, 1, MAX_BRANCHES)
     branches = len(plan.kernels)
@@ -119,9 +118,23 @@ def _rows(where: str, plan: Plan) -> int:
     return sum(plan.rows)
 
 
-def check_needs(where: str, plan: Plan, need_x: list[bool], need_affine: bool) -> None:
+def check_needs(where: str, plan: DepthwisePlan, need_x: list[bool], need_affine: bool) -> None:
     """Raises ValueError unless what is needed is there."""
     if len(need_x) != plan.inputs:
         check_length(f"{where}: need_x", need_x, plan.inputs, plan.inputs)
     if need_affine and not plan.affine:
         raise ValueError(f"{where}: need_affine must be False without an affine map")
+
+
+def pack(weights: Sequence[Tensor], affine: Sequence[Tensor], inputs: int, dtype: torch.dtype) -> Tensor:
+    """The operator's params: `DepthwisePlan.rows` rows of C."""
+    columns = [w.flatten(1) for w in weights] + [a.reshape(inputs, -1).t() for a in affine]
+    rows = (columns[0] if len(columns) == 1 else torch.cat(columns, 1)).t()
+    return rows.to(dtype, memory_format=torch.contiguous_format).contiguous()
+
+
+def unpack(params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
+    """The weights of every branch, (C, 1, k, k), then, where affine, the scales and the shifts, (inputs, C)."""
+    pieces = list(params.split_with_sizes(plan.rows))
+    weights = [p.t().reshape(-1, 1, k, k) for p, k in zip(pieces, plan.kernels, strict=False)]
+    return weights + pieces[len(weights) :]

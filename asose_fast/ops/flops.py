@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from asose_fast.ops.depthwise_plan import Plan, plan_of
+from asose_fast.ops.depthwise_plan import DepthwisePlan, plan_of
 
 COUNTER = "torch.utils.flop_counter"
 
@@ -42,7 +42,7 @@ def _formula(name: str) -> Callable[..., int]:
     return formula
 
 
-def _depthwise(x: Shape, plan: Plan) -> list[tuple[Shape, Shape]]:
+def _depthwise(x: Shape, plan: DepthwisePlan) -> list[tuple[Shape, Shape]]:
     """The shapes of weight and output of every branch."""
     n, channels, height, width = x
     y = n, channels, (height - 1) // plan.stride + 1, (width - 1) // plan.stride + 1
@@ -50,13 +50,13 @@ def _depthwise(x: Shape, plan: Plan) -> list[tuple[Shape, Shape]]:
 
 
 def multi_depthwise_fwd(xs: list[Shape], params: Shape, *plan: Any, out_shape: Any) -> int:
-    """Of the forward pass."""
+    """The operations of the forward pass."""
     x = xs[0]
     return sum(_forward(x, weight, y, x[1]) for weight, y in _depthwise(x, plan_of(plan)))
 
 
 def multi_depthwise_bwd(grads: list[Shape | None], xs: list[Shape], params: Shape, *rest: Any, out_shape: Any) -> int:
-    """Of the gradients that are needed, of the branches that have one."""
+    """The operations of the gradients that are needed, for the branches that have one."""
     *values, need_x, need_weights, need_affine = rest
     plan, x, count = plan_of(values), xs[0], 0
     for b, (weight, y) in enumerate(_depthwise(x, plan)):
@@ -67,7 +67,7 @@ def multi_depthwise_bwd(grads: list[Shape | None], xs: list[Shape], params: Shap
 
 
 def separable_fwd(xs: list[Shape], params: Shape, pointwise: Shape, *rest: Any, out_shape: Any) -> int:
-    """Of the forward pass: depthwise and pointwise."""
+    """The operations of the forward pass, depthwise and pointwise."""
     *values, _ = rest
     x = xs[0]
     return sum(
@@ -85,7 +85,7 @@ def separable_bwd(
     *rest: Any,
     out_shape: Any,
 ) -> int:
-    """Likewise; the gradient of pointwise takes the depthwise outputs, which are computed again."""
+    """The operations of such gradients; that of pointwise takes the depthwise outputs, which are computed again."""
     *values, need_x, need_depthwise, need_pointwise, need_affine = rest
     plan, x, count = plan_of(values), xs[0], 0
     for b, (weight, y) in enumerate(_depthwise(x, plan)):
@@ -104,12 +104,12 @@ def _pointwise(x: Shape) -> Shape:
 
 
 def line_conv_fwd(x: Shape, weight: Shape, *line: Any, out_shape: Shape) -> int:
-    """Of the forward pass."""
+    """The operations of the forward pass."""
     return _forward(x, weight, out_shape)
 
 
 def line_conv_bwd(grad: Shape, x: Shape, weight: Shape, *rest: Any, out_shape: Any) -> int:
-    """Of the gradients that are needed."""
+    """The operations of the gradients that are needed."""
     *_, need_x, need_weight = rest
     return _backward(grad, x, weight, (need_x, need_weight))
 
@@ -122,7 +122,7 @@ FORMULAS = (
     line_conv_fwd,
     line_conv_bwd,
 )
-"""By the name of the operator; all others count nothing, like the sums, pools and norms of PyTorch.
+"""The formulas, named as their operators are; all others count nothing, like the sums, pools and norms of PyTorch.
 
 The convolutions of `factorized_reduce` are matrix products of PyTorch, which counts them itself.
 """

@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import computing_dtype
-from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
-from asose_fast.ops.checks import FLOATS, check_flag, check_images, check_like, check_stride, check_tensor
+from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
+from asose_fast.ops.checks import check_flag, check_images, check_like, check_stride, check_tensor
+from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.library import define
-from asose_fast.ops.torch_faults import conv2d, convolution_backward
-
-DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+from asose_fast.ops.line import Line
+from asose_fast.ops.reference.line_conv import reference
 
 registry.register(
     "line_conv",
-    {"reference": "asose_fast.ops.line_conv", "cpu": "asose_fast.ops.native.line_conv"},
+    {"reference": "asose_fast.ops.reference.line_conv", "cpu": "asose_fast.ops.native.line_conv"},
 )
 
 
 RESULTS = ("y", "x", "weight")
-"""What a backend is chosen for, each by itself: the output, the gradient of x, that of weight."""
-
-
-class Line(NamedTuple):
-    """What the convolution does, apart from its tensors."""
-
-    stride: int
-    """Along the axis; 1 across it."""
-    vertical: bool
-    """k x 1, and not 1 x k."""
-    relu: bool
-
-    def along(self, size: int) -> tuple[int, int]:
-        """(size, 1) for the height and the width where the convolution is vertical, else (1, size)."""
-        return (size, 1) if self.vertical else (1, size)
-
-    def padding(self, weight: Tensor) -> tuple[int, int]:
-        """Zeros around x."""
-        return weight.shape[2] // 2, weight.shape[3] // 2
-
-    def out_shape(self, x: Tensor, weight: Tensor) -> tuple[int, int, int, int]:
-        """Of the output."""
-        n, _, height, width = x.shape
-        down, across = self.along(self.stride)
-        return n, weight.shape[0], (height - 1) // down + 1, (width - 1) // across + 1
+"""A backend is chosen for each of these by itself: the output, the gradient of x, that of weight."""
 
 
 def line_conv(x: Tensor, weight: Tensor, *, stride: int = 1, relu: bool = False) -> Tensor:
@@ -102,35 +78,6 @@ def has_kernels(x: Tensor, line: Line) -> bool:
     if not registry.has_kernels("line_conv", x.device.type, computing_dtype(x)):
         return False
     return any(registry.why("line_conv", x, line, result).startswith("cpu:") for result in RESULTS)
-
-
-def reference(x: Tensor, weight: Tensor, *, stride: int = 1, relu: bool = False) -> Tensor:
-    """The formula of `line_conv` in plain differentiable PyTorch: what every backend is tested against."""
-    line = Line(stride, weight.shape[2] > 1, relu)
-    x = channels_last(x)
-    return conv2d(x.relu() if relu else x, weight.to(x.dtype), line.along(stride), line.padding(weight))
-
-
-def forward(x: Tensor, weight: Tensor, line: Line) -> Tensor:
-    """The reference as a backend."""
-    y = reference(x, weight, stride=line.stride, relu=line.relu)
-    return y.contiguous(memory_format=torch.channels_last)
-
-
-def backward(
-    grad: Tensor, x: Tensor, weight: Tensor, line: Line, need_x: bool, need_weight: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """dL/dx and dL/dweight where they are needed; as a backend."""
-    active = x.relu() if line.relu and need_weight else x
-    grad_x, grad_weight = convolution_backward(
-        grad, active, weight.to(x.dtype), line.along(line.stride), line.padding(weight),
-        need_x=need_x, need_weight=need_weight,
-    )  # fmt: skip
-    if grad_x is not None:
-        if line.relu:
-            grad_x = torch.ops.aten.threshold_backward(grad_x, x, 0)
-        grad_x = grad_x.contiguous(memory_format=torch.channels_last)
-    return grad_x, None if grad_weight is None else torch.empty_like(weight).copy_(grad_weight)
 
 
 def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import gradients, save, stand_in, transformed, twice_differentiable
-from asose_fast.ops.batch_statistics import DTYPES, batch_statistics, check_channels, check_zs
-from asose_fast.ops.checks import FLOATS, as_list, check_all_like, check_length, check_like, check_tensor
+from asose_fast.ops.batch_statistics import batch_statistics, check_channels, check_zs
+from asose_fast.ops.checks import as_list, check_all_like, check_length, check_like, check_tensor
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
+from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
-from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype, memory_format
-from asose_fast.ops.mixed_sum import reference as sum_reference
+from asose_fast.ops.mixed_sum import MAX_INPUTS
 from asose_fast.ops.norms import (
     affine_parameters,
     check_count,
     check_norm,
+    gradient_of_plain_weights,
+    gradient_of_weights,
+    gradients_of_affine,
     measured,
     normalisation,
-    of_batch,
     update_running,
+    uses_batch,
 )
+from asose_fast.ops.reference.mixed_norm_sum import reference
 
 registry.register(
     "mixed_norm_sum",
     {
-        "reference": "asose_fast.ops.mixed_norm_sum",
+        "reference": "asose_fast.ops.reference.mixed_norm_sum",
         "cpu": "asose_fast.ops.native.mixed_norm_sum",
         "triton": "asose_fast.ops.triton.mixed_norm_sum",
     },
@@ -88,13 +93,13 @@ def mixed_norm_sum(
     if transformed():
         return reference(xs[: len(zs)], weights, norms, xs[len(zs) :], plain_weights)
     acc = accumulation_dtype(xs[0].dtype)
-    batch = [of_batch(norm) for norm in norms]
-    check_count(norms, xs[0].shape)
+    batch = [uses_batch(norm) for norm in norms]
+    check_count(batch, xs[0].shape)
     mean = var = weights.new_empty(0)
     if any(batch):
         mean, var = batch_statistics(xs[: len(zs)])
         update_running(norms, mean, var, xs[0].numel() // xs[0].size(1), acc)
-    mean, rstd = normalisation(norms, mean, var)
+    mean, rstd = normalisation(norms, batch, mean, var)
     gamma, beta = affine_parameters(norms)
     y: Tensor = _MixedNormSum.apply(batch, weights.to(acc), plain_weights.to(acc), gamma, beta, mean, rstd, *xs)
     return y
@@ -118,7 +123,7 @@ def _check(
             raise ValueError(f"mixed_norm_sum: {name} has shape {tuple(x.shape)}, zs[0] has {tuple(first.shape)}")
         if x.device != first.device:
             raise ValueError(f"mixed_norm_sum: {name} is on {x.device}, zs[0] on {first.device}")
-        if x.dtype not in DTYPES:
+        if x.dtype not in FLOATS:
             raise TypeError(f"mixed_norm_sum: {name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
     for name, w, xs in (("weights", weights, zs), ("plain_weights", plain_weights, plain)):
         check_tensor(f"mixed_norm_sum: {name}", w)
@@ -146,97 +151,6 @@ def _to_widest(xs: list[Tensor]) -> list[Tensor]:
         dtypes = ", ".join(sorted({str(x.dtype) for x in xs}))
         raise TypeError(f"mixed_norm_sum: zs and plain must have one dtype outside autocast, got {dtypes}")
     return [x.to(widest) for x in xs]
-
-
-def reference(
-    zs: Sequence[Tensor],
-    weights: Tensor,
-    norms: Sequence[Callable[[Tensor], Tensor]],
-    plain: Sequence[Tensor] = (),
-    plain_weights: Tensor | None = None,
-) -> Tensor:
-    """What `mixed_norm_sum` computes, as PyTorch would: every normalised tensor is made."""
-    xs = [norm(z) for z, norm in zip(zs, norms, strict=True)] + list(plain)
-    w = torch.cat([weights, weights.new_ones(len(plain)) if plain_weights is None else plain_weights])
-    return sum_reference(xs, w).contiguous(memory_format=memory_format(zs[0]))
-
-
-def forward(
-    xs: list[Tensor], weights: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, rstd: Tensor
-) -> Tensor:
-    """The formula in plain PyTorch, as a backend: as many of `xs` as `mean` has rows are normalised."""
-    y = torch.zeros_like(xs[0], dtype=torch.float64)
-    for k, (x, w) in enumerate(zip(xs, weights.double().unbind(), strict=True)):
-        term = x.double()
-        if k < len(mean):
-            term = (term - _per_channel(mean[k])) * _per_channel(rstd[k])
-            term = term if gamma is None else term * _per_channel(gamma[k])
-            term = term if beta is None else term + _per_channel(beta[k])
-        y += torch.where(w == 0, 0, w * term)
-    return y.to(xs[0].dtype).contiguous(memory_format=memory_format(xs[0]))
-
-
-def backward(
-    grad: Tensor,
-    xs: list[Tensor],
-    weights: Tensor,
-    gamma: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    batch: list[bool],
-    read: list[bool],
-    need_x: list[bool],
-    need_sums: bool,
-    channels_last: bool,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Gradients of xs that are needed and, per channel, the sums that the other gradients are made of, and tables of
-    what the gradients of xs are; as a backend.
-
-    `xs` holds only the tensors that are `read`. The sums are (1 + K + J, C) float64, empty where not needed: S0, then
-    S1 of the normalised and sum g x of the plain tensors, 0 for those that are not read. Of the tables (K + J, 4, C),
-    in the accumulation dtype, the rows give dL/dx_k = scale * g + slope * (x_k - center) + shift, where x_k is read.
-    """
-    tensors = iter(xs)
-    g = grad.double()
-    acc = accumulation_dtype(grad.dtype)
-    tables = mean.new_zeros(len(read), 4, mean.size(1))
-    sums = [g.sum((0, 2, 3))]
-    count = g.numel() // g.size(1)
-    grad_xs = []
-    for k, w in enumerate(weights.double().unbind()):
-        x = next(tensors).double() if read[k] else torch.zeros_like(g)
-        normalised = k < len(mean)
-        if normalised and read[k]:
-            x = (x - _per_channel(mean[k])) * _per_channel(rstd[k])
-        sums.append((g * x).sum((0, 2, 3)))
-        scale, center, slope, shift = tables[k]
-        scale += w
-        if normalised:
-            center += mean[k].to(acc)
-            scale *= rstd[k] if gamma is None else rstd[k] * gamma[k]
-            if batch[k] and need_sums:
-                slope -= scale * rstd[k] * sums[-1] / count
-                shift -= scale * sums[0] / count + slope * (mean[k] - center)
-        tables[k] = torch.where(w == 0, 0, tables[k])
-        if not need_x[k]:
-            continue
-        grad_x = g
-        if normalised:
-            if batch[k]:
-                grad_x = g - (_per_channel(sums[0]) + x * _per_channel(sums[-1])) / count
-            grad_x = grad_x * _per_channel(rstd[k] if gamma is None else rstd[k] * gamma[k])
-        grad_xs.append(
-            torch.where(w == 0, 0, w * grad_x).to(grad.dtype).contiguous(memory_format=_format(channels_last))
-        )
-    return grad_xs, torch.stack(sums) if need_sums else mean.new_empty(0, mean.size(1)), tables.to(acc)
-
-
-def _per_channel(values: Tensor) -> Tensor:
-    return values[:, None, None]
-
-
-def _format(channels_last: bool) -> torch.memory_format:
-    return torch.channels_last if channels_last else torch.contiguous_format
 
 
 def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -267,7 +181,7 @@ class _MixedNormSum(torch.autograd.Function):
         _, need_weights, need_plain_weights, need_gamma, need_beta, _, _, *ctx.need_x = ctx.needs_input_grad
         ctx.batch = batch
         ctx.read = [
-            need_weights or need_gamma or (of_batch and need) for of_batch, need in zip(batch, ctx.need_x, strict=False)
+            need_weights or need_gamma or (in_batch and need) for in_batch, need in zip(batch, ctx.need_x, strict=False)
         ] + [need_plain_weights] * len(plain_weights)
         ctx.need_sums = need_beta or any(ctx.read)
         ctx.channels_last = memory_format(xs[0]) == torch.channels_last
@@ -286,20 +200,16 @@ class _MixedNormSum(torch.autograd.Function):
             grad, xs, weights, gamma, mean, rstd, ctx.batch, ctx.read, ctx.need_x, ctx.need_sums, ctx.channels_last
         )
         wanted = iter(grad_xs)
-        branches = len(mean)
-        s0, s1 = sums[:1], sums[1 : 1 + branches]
-        w = weights[:branches, None]
+        count = len(mean)
         grad_weights = grad_plain_weights = grad_gamma = grad_beta = None
         if need_weights:
-            terms = s1 if gamma is None else gamma * s1
-            terms = terms if beta is None else terms + beta * s0
-            grad_weights = terms.sum(1).to(weights.dtype)
+            grad_weights = gradient_of_weights(sums, gamma, beta, count).to(weights.dtype)
         if need_plain_weights:
-            grad_plain_weights = sums[1 + branches :].sum(1).to(weights.dtype)
-        if need_gamma:
-            grad_gamma = torch.where(w == 0, 0, w * s1).to(gamma.dtype)
-        if need_beta:
-            grad_beta = (w * s0).to(beta.dtype)
+            grad_plain_weights = gradient_of_plain_weights(sums, count).to(weights.dtype)
+        if need_gamma or need_beta:
+            of_gamma, of_beta = gradients_of_affine(sums, weights[:count, None])
+            grad_gamma = of_gamma.to(gamma.dtype) if need_gamma else None
+            grad_beta = of_beta.to(beta.dtype) if need_beta else None
         return (
             None, grad_weights, grad_plain_weights, grad_gamma, grad_beta, None, None,
             *(next(wanted) if need else None for need in ctx.need_x),
@@ -308,7 +218,7 @@ class _MixedNormSum(torch.autograd.Function):
 
 def _fwd(
     xs: list[Tensor], weights: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, rstd: Tensor
-) -> object:
+) -> Any:
     return registry.select("mixed_norm_sum", xs[0]).forward(xs, weights, gamma, beta, mean, rstd)
 
 
@@ -319,9 +229,9 @@ def _check_tables(where: str, x: Tensor, weights: Tensor, count: int, **tables: 
         check_like(f"{where}: weights", weights, (count,), acc)
     mean = tables["mean"]
     assert mean is not None
-    if mean.dim() != 2 or len(mean) > count:
+    if mean.dim() != 2 or mean.shape[0] > count:
         raise ValueError(f"{where}: mean must have a row for each of at most {count} norms, got {tuple(mean.shape)}")
-    shape = len(mean), x.shape[1]
+    shape = mean.shape[0], x.shape[1]
     for name, table in tables.items():
         if table is not None and (table.shape != shape or table.dtype not in FLOATS):
             check_like(f"{where}: {name}", table, shape, *FLOATS)
@@ -338,51 +248,48 @@ def _fwd_fake(xs: list[Tensor], *_: object) -> Tensor:
     return torch.empty_like(xs[0], memory_format=memory_format(xs[0]))
 
 
-def _bwd(grad: Tensor, *args: object) -> object:
-    return registry.select("mixed_norm_sum", grad).backward(grad, *args)
+class _Backward(NamedTuple):
+    """The arguments of the registered operator."""
+
+    grad: Tensor
+    xs: list[Tensor]
+    weights: Tensor
+    gamma: Tensor | None
+    mean: Tensor
+    rstd: Tensor
+    batch: list[bool]
+    read: list[bool]
+    need_x: list[bool]
+    need_sums: bool
+    channels_last: bool
 
 
-def _check_bwd(
-    grad: Tensor,
-    xs: list[Tensor],
-    weights: Tensor,
-    gamma: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    batch: list[bool],
-    read: list[bool],
-    need_x: list[bool],
-    need_sums: bool,
-    channels_last: bool,
-) -> None:
-    count = len(read)
-    check_length("mixed_norm_sum_bwd: read", read, 1, MAX_INPUTS)
-    check_channels("mixed_norm_sum_bwd: grad", grad)
-    check_all_like("mixed_norm_sum_bwd: xs", xs, sum(read), grad.shape, grad.dtype)
-    _check_tables("mixed_norm_sum_bwd", grad, weights, count, mean=mean, rstd=rstd, gamma=gamma)
-    check_length("mixed_norm_sum_bwd: batch", batch, len(mean), len(mean))
-    check_length("mixed_norm_sum_bwd: need_x", need_x, count, count)
-    for k, (in_batch, is_read, need) in enumerate(zip(batch, read, need_x, strict=False)):
+def _bwd(*args: Any) -> Any:
+    call = _Backward(*args)
+    return registry.select("mixed_norm_sum", call.grad).backward(*call)
+
+
+def _check_bwd(*args: Any) -> None:
+    where, call = "mixed_norm_sum_bwd", _Backward(*args)
+    grad, count = call.grad, len(call.read)
+    check_length(f"{where}: read", call.read, 1, MAX_INPUTS)
+    check_channels(f"{where}: grad", grad)
+    check_all_like(f"{where}: xs", call.xs, sum(call.read), grad.shape, grad.dtype)
+    _check_tables(where, grad, call.weights, count, mean=call.mean, rstd=call.rstd, gamma=call.gamma)
+    check_length(f"{where}: batch", call.batch, call.mean.shape[0], call.mean.shape[0])
+    check_length(f"{where}: need_x", call.need_x, count, count)
+    for k, (in_batch, is_read, need) in enumerate(zip(call.batch, call.read, call.need_x, strict=False)):
         if in_batch and need and not is_read:
             raise ValueError(f"mixed_norm_sum_bwd: read[{k}] must be True where batch[{k}] and need_x[{k}] are")
 
 
-def _bwd_fake(
-    grad: Tensor,
-    xs: list[Tensor],
-    weights: Tensor,
-    gamma: Tensor | None,
-    mean: Tensor,
-    rstd: Tensor,
-    batch: list[bool],
-    read: list[bool],
-    need_x: list[bool],
-    need_sums: bool,
-    channels_last: bool,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    grad_xs = [torch.empty_like(grad, memory_format=_format(channels_last)) for need in need_x if need]
-    sums = mean.new_empty(1 + len(need_x) if need_sums else 0, mean.size(1))
-    return grad_xs, sums, mean.new_empty(len(need_x), 4, mean.size(1), dtype=accumulation_dtype(grad.dtype))
+def _bwd_fake(*args: Any) -> tuple[list[Tensor], Tensor, Tensor]:
+    call = _Backward(*args)
+    count, channels, acc = len(call.need_x), call.mean.size(1), accumulation_dtype(call.grad.dtype)
+    format = torch.channels_last if call.channels_last else torch.contiguous_format
+    grad_xs = [torch.empty_like(call.grad, memory_format=format) for need in call.need_x if need]
+    sums = call.mean.new_empty(1 + count if call.need_sums else 0, channels)
+    return grad_xs, sums, call.mean.new_empty(count, 4, channels, dtype=acc)
 
 
 mixed_norm_sum_fwd = define(

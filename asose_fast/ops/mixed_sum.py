@@ -11,16 +11,17 @@ from torch import Tensor
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import batched, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_all_like, check_floats, check_length, check_like, check_tensor
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
+from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
+from asose_fast.ops.reference.mixed_sum import reference
 
 MAX_INPUTS = 128
 MAX_DIMS = 8
-DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
-
 registry.register(
     "mixed_sum",
     {
-        "reference": "asose_fast.ops.mixed_sum",
+        "reference": "asose_fast.ops.reference.mixed_sum",
         "cpu": "asose_fast.ops.native.mixed_sum",
         "cuda": "asose_fast.ops.native.mixed_sum_cuda",
         "triton": "asose_fast.ops.triton.mixed_sum",
@@ -68,7 +69,7 @@ def _check(xs: list[Tensor], weights: Tensor) -> None:
             raise ValueError(f"mixed_sum: xs[{k}] has shape {tuple(x.shape)}, xs[0] has {tuple(first.shape)}")
         if x.device != first.device:
             raise ValueError(f"mixed_sum: xs[{k}] is on {x.device}, xs[0] on {first.device}")
-        if x.dtype not in DTYPES:
+        if x.dtype not in FLOATS:
             raise TypeError(f"mixed_sum: xs[{k}] must be float16, bfloat16, float32 or float64, got {x.dtype}")
     if first.dim() > MAX_DIMS:
         raise ValueError(f"mixed_sum: xs must have at most {MAX_DIMS} dimensions, got {first.dim()}")
@@ -89,50 +90,6 @@ def _to_widest(xs: list[Tensor]) -> list[Tensor]:
     for x in xs:
         widest = torch.promote_types(widest, x.dtype)
     return [x.to(widest) for x in xs]
-
-
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of weights and sums for inputs of `dtype`: float64 for float64, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def memory_format(x: Tensor) -> torch.memory_format:
-    """channels_last where a 4-D `x` is that and not plainly contiguous too, else contiguous."""
-    if x.dim() == 4 and not x.is_contiguous() and not batched(x) and x.is_contiguous(memory_format=torch.channels_last):
-        return torch.channels_last
-    return torch.contiguous_format
-
-
-def reference(xs: Sequence[Tensor], weights: Tensor) -> Tensor:
-    """The formula of `mixed_sum` in plain differentiable PyTorch, zero weights skipped."""
-    acc = accumulation_dtype(xs[0].dtype)
-    terms = [
-        # Finite in place of infinite, so that a zero weight gives zero and still has its gradient <g, x_k>.
-        torch.where(w == 0, x.to(acc).nan_to_num(0.0, 0.0, 0.0), x.to(acc)) * w
-        for x, w in zip(xs, weights.to(acc).unbind(), strict=True)
-    ]
-    return torch.stack(terms).sum(0).to(xs[0].dtype).contiguous(memory_format=memory_format(xs[0]))
-
-
-def forward(xs: list[Tensor], weights: Tensor) -> Tensor:
-    """The reference as a backend."""
-    return reference(xs, weights)
-
-
-def backward(
-    grad: Tensor, xs: list[Tensor], weights: Tensor, need_x: list[bool], need_weights: bool
-) -> tuple[list[Tensor], Tensor]:
-    """The gradients that are needed: w_k g in the layout of `grad`, and <g, x_k> (else an empty tensor)."""
-    g = grad.to(weights.dtype)
-    format = memory_format(grad)
-    grad_xs = [
-        torch.where(w == 0, 0, g * w).to(grad.dtype).contiguous(memory_format=format)
-        for w, need in zip(weights.unbind(), need_x, strict=True)
-        if need
-    ]
-    if not need_weights:
-        return grad_xs, weights.new_empty(0)
-    return grad_xs, torch.stack([(g.double() * x.double()).sum() for x in xs]).to(weights.dtype)
 
 
 def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import without_autocast
-from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
 from asose_fast.ops.checks import (
     as_list,
     check_all_like,
@@ -22,21 +22,22 @@ from asose_fast.ops.checks import (
 from asose_fast.ops.depthwise_plan import (
     MAX_BRANCHES,
     PLAN,
-    Plan,
+    DepthwisePlan,
     check_branch,
     check_needs,
     check_plan,
+    pack,
     plan_of,
 )
+from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.layout import channels_last, empty_channels_last
 from asose_fast.ops.library import define
-from asose_fast.ops.torch_faults import conv2d, convolution_backward
-
-DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+from asose_fast.ops.reference.multi_depthwise import reference
 
 registry.register(
     "multi_depthwise",
     {
-        "reference": "asose_fast.ops.multi_depthwise",
+        "reference": "asose_fast.ops.reference.multi_depthwise",
         "cpu": "asose_fast.ops.native.multi_depthwise",
         "cuda": "asose_fast.ops.native.multi_depthwise_cuda",
         "triton": "asose_fast.ops.triton.multi_depthwise",
@@ -99,7 +100,7 @@ def check(
     relu: bool,
     scale: Tensor | None,
     shift: Tensor | None,
-) -> tuple[Plan, list[Tensor], tuple[Tensor, ...]]:
+) -> tuple[DepthwisePlan, list[Tensor], tuple[Tensor, ...]]:
     """The plan, the inputs in channels_last and the affine map of valid arguments; else raises as `multi_depthwise`."""
     shared = isinstance(xs, Tensor)
     inputs = [xs] if isinstance(xs, Tensor) else as_list("multi_depthwise: xs", xs)
@@ -113,7 +114,7 @@ def check(
     for name, value in zip(("scale", "shift"), affine, strict=False):
         _check_affine(name, value, inputs[0], None if shared else len(weights))
     kernels = tuple(w.shape[-1] for w in weights)
-    plan = Plan(kernels, tuple(dilations), len(inputs), stride, relu, bool(affine)).within(inputs[0])
+    plan = DepthwisePlan(kernels, tuple(dilations), len(inputs), stride, relu, bool(affine)).within(inputs[0])
     return plan, [channels_last(x) for x in inputs], affine
 
 
@@ -156,112 +157,7 @@ def _check_affine(name: str, value: Tensor, x: Tensor, branches: int | None) -> 
         raise TypeError(f"multi_depthwise: {name} must be floating on {x.device}, got {value.dtype} on {value.device}")
 
 
-def accumulation_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype of parameters and sums for inputs of `dtype`: float64 for float64, else float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def reference(
-    xs: Tensor | Sequence[Tensor],
-    weights: Sequence[Tensor],
-    *,
-    dilations: Sequence[int],
-    stride: int = 1,
-    relu: bool = True,
-    scale: Tensor | None = None,
-    shift: Tensor | None = None,
-) -> tuple[Tensor, ...]:
-    """The formula of `multi_depthwise` in plain differentiable PyTorch: what every backend is tested against."""
-    inputs = [xs] if isinstance(xs, Tensor) else list(xs)
-    acc = accumulation_dtype(inputs[0].dtype)
-    active = []
-    for i, x in enumerate(inputs):
-        value = x.to(acc)
-        if scale is not None and shift is not None:
-            value = value * scale.to(acc).view(len(inputs), -1, 1, 1)[i] + shift.to(acc).view(len(inputs), -1, 1, 1)[i]
-        active.append(value.relu() if relu else value)
-    ys = []
-    for b, (weight, dilation) in enumerate(zip(weights, dilations, strict=True)):
-        v = active[b if len(active) > 1 else 0]
-        dilation = min(dilation, max(v.shape[2:]))  # as good as any longer one, and as much as PyTorch can count
-        pad = dilation * (weight.shape[-1] - 1) // 2
-        y = conv2d(v, weight.to(acc), (stride,) * 2, (pad,) * 2, (dilation,) * 2, v.shape[1])
-        ys.append(channels_last(y.to(inputs[0].dtype)))
-    return tuple(ys)
-
-
-def pack(weights: Sequence[Tensor], affine: Sequence[Tensor], inputs: int, dtype: torch.dtype) -> Tensor:
-    """The operator's params: `Plan.rows` rows of C."""
-    columns = [w.flatten(1) for w in weights] + [a.reshape(inputs, -1).t() for a in affine]
-    return torch.cat(columns, 1).t().to(dtype).contiguous()
-
-
-def unpack(params: Tensor, plan: Plan) -> list[Tensor]:
-    """The weights of every branch, (C, 1, k, k), then, where affine, the scales and the shifts, (inputs, C)."""
-    pieces = list(params.split(plan.rows))
-    weights = [p.t().reshape(-1, 1, k, k) for p, k in zip(pieces, plan.kernels, strict=False)]
-    return weights + pieces[len(weights) :]
-
-
-def _unpack(params: Tensor, plan: Plan) -> tuple[list[Tensor], Tensor | None, Tensor | None]:
-    pieces = unpack(params, plan)
-    return pieces[: len(plan.kernels)], *(pieces[-2:] if plan.affine else (None, None))
-
-
-def forward(xs: list[Tensor], params: Tensor, plan: Plan) -> list[Tensor]:
-    """The reference as a backend."""
-    weights, scale, shift = _unpack(params, plan)
-    return list(
-        reference(xs, weights, dilations=plan.dilations, stride=plan.stride, relu=plan.relu, scale=scale, shift=shift)
-    )
-
-
-def backward(
-    grads: list[Tensor | None],
-    xs: list[Tensor],
-    params: Tensor,
-    plan: Plan,
-    need_x: list[bool],
-    need_weights: bool,
-    need_affine: bool,
-) -> tuple[list[Tensor], Tensor]:
-    """The gradients of the inputs that need it, and of params: 0 in the rows that are not needed.
-
-    Where neither weights nor affine map need it, the second is an empty tensor.
-    """
-    weights, scale, shift = _unpack(params, plan)
-    acc = params.dtype
-    grad_params = torch.zeros_like(params)
-    rows = list(grad_params.split(plan.rows))
-    grad_xs = []
-    for i, x in enumerate(xs):
-        affine = None if scale is None or shift is None else (scale[i].view(-1, 1, 1), shift[i].view(-1, 1, 1))
-        u = x.to(acc) if affine is None else x.to(acc) * affine[0] + affine[1]
-        v = u.relu() if plan.relu else u
-        g_v = torch.zeros_like(v)
-        for b in range(len(weights)) if plan.inputs == 1 else (i,):
-            grad = grads[b]
-            if grad is None:
-                continue
-            pad, dilation = plan.pad(b), plan.dilations[b]
-            g_input, g_weight = convolution_backward(
-                grad.to(acc), v, weights[b], (plan.stride,) * 2, (pad,) * 2, (dilation,) * 2, v.shape[1],
-                need_x=True, need_weight=need_weights,
-            )  # fmt: skip
-            assert g_input is not None
-            g_v += g_input
-            if g_weight is not None:
-                rows[b].copy_(g_weight.flatten(1).t())
-        g_u = torch.where(v <= 0, 0, g_v) if plan.relu else g_v
-        if need_affine:
-            rows[-2][i], rows[-1][i] = (g_u * x).sum((0, 2, 3)), g_u.sum((0, 2, 3))
-        if need_x[i]:
-            g_x = g_u if affine is None else g_u * affine[0]
-            grad_xs.append(g_x.to(x.dtype).contiguous(memory_format=torch.channels_last))
-    return grad_xs, grad_params if need_weights or need_affine else params.new_empty(0)
-
-
-def _plain(plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+def _plain(plan: DepthwisePlan, *tensors: Tensor) -> tuple[Tensor, ...]:
     xs, weights, affine = split(plan, tensors)
     scale, shift = affine or (None, None)
     return reference(
@@ -291,7 +187,7 @@ class _MultiDepthwise(torch.autograd.Function):
     @staticmethod
     @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        plan: Plan = ctx.plan
+        plan: DepthwisePlan = ctx.plan
         params, *tensors = ctx.saved_tensors
         xs = tensors[: plan.inputs]
         need_x, need_weights, need_affine = split(plan, ctx.needs_input_grad[1:])
@@ -310,7 +206,7 @@ class _MultiDepthwise(torch.autograd.Function):
         return None, *result
 
 
-def split(plan: Plan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
+def split(plan: DepthwisePlan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any]]:
     """What belongs to the inputs, to the weights and to the affine map."""
     last = plan.inputs + len(plan.kernels)
     return list(values[: plan.inputs]), list(values[plan.inputs : last]), list(values[last:])
@@ -349,11 +245,6 @@ def _bwd_fake(grads: list[Tensor | None], xs: list[Tensor], params: Tensor, *res
     *_, need_x, need_weights, need_affine = rest
     grad_xs = [empty_channels_last(x, x.shape) for x, need in zip(xs, need_x, strict=True) if need]
     return grad_xs, torch.empty_like(params) if need_weights or need_affine else params.new_empty(0)
-
-
-def empty_channels_last(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """An uninitialised channels_last tensor in the dtype and on the device of `like`."""
-    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
 
 
 multi_depthwise_fwd = define(

@@ -57,7 +57,7 @@ def gumbel_noise(rng: Tensor, layers: int, ops: int) -> Tensor:
 
 
 def drawn_noise(rng: Tensor, layers: int, ops: int) -> Tensor:
-    """`gumbel_noise` of valid arguments."""
+    """What `gumbel_noise` gives for valid arguments."""
     seed, offset = rng.unbind()
     op = torch.arange(ops, device=rng.device).expand(layers, ops)
     layer = torch.arange(layers, device=rng.device)[:, None].expand(layers, ops)

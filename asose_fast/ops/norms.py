@@ -44,17 +44,19 @@ def measured(
     return [Measured(*row) for row in zip(mean, rstd, gammas, betas, batch, strict=True)]
 
 
-def of_batch(norm: nn.BatchNorm2d) -> bool:
+def uses_batch(norm: nn.BatchNorm2d) -> bool:
     """Whether a norm normalises by the statistics of the batch."""
     return norm.training or (held(norm, "running_mean") is None and held(norm, "running_var") is None)
 
 
-def held(norm: nn.BatchNorm2d, name: str) -> Tensor | None:
-    """A parameter or buffer of a norm: as its attribute of that name, which takes ten times as long to read."""
-    kind: dict[str, Any] = norm._parameters if name in ("weight", "bias") else norm._buffers
-    found: Tensor | None = (
-        kind[name] if name in kind else getattr(norm, name)
-    )  # where it is an attribute of another kind
+def held(module: nn.Module, name: str) -> Tensor | None:
+    """A parameter or buffer of a module: as its attribute of that name, which takes ten times as long to read."""
+    kind: dict[str, Any] = module._parameters if name in ("weight", "bias") else module._buffers
+    found: Tensor | None
+    try:
+        found = kind[name]
+    except KeyError:  # an attribute of another kind
+        found = getattr(module, name)
     return found
 
 
@@ -76,18 +78,20 @@ def check_norm(where: str, norm: nn.BatchNorm2d, x: Tensor, given: str) -> None:
             raise TypeError(f"{where} must have a floating {name}, got {value.dtype}")
 
 
-def check_count(norms: Sequence[nn.BatchNorm2d], shape: torch.Size) -> None:
-    """Raises ValueError for fewer than two values a channel where a norm needs the statistics of the batch."""
-    if any(map(of_batch, norms)) and shape.numel() // shape[1] < 2:
+def check_count(batch: Sequence[bool], shape: torch.Size) -> None:
+    """Raises ValueError for fewer than two values a channel where a norm uses the statistics of the `batch`."""
+    if any(batch) and shape.numel() // shape[1] < 2:
         raise ValueError(f"expected more than 1 value per channel when training, got zs of shape {tuple(shape)}")
 
 
-def normalisation(norms: Sequence[nn.BatchNorm2d], mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor]:
+def normalisation(
+    norms: Sequence[nn.BatchNorm2d], batch: Sequence[bool], mean: Tensor, var: Tensor
+) -> tuple[Tensor, Tensor]:
     """Mean and 1 / sqrt(var + eps) that each norm normalises by, (K, C) float64.
 
-    `mean` and `var` are those of the batch, (K, C) float64, biased; they may be empty where no norm needs them.
+    `batch` says which of the norms use the statistics of the batch, `mean` and `var`: (K, C) float64, biased; they may
+    be empty where no norm does.
     """
-    batch = [of_batch(norm) for norm in norms]
     if not all(batch):
         pairs = [
             (mean[k], var[k]) if use else _running(norm) for k, (norm, use) in enumerate(zip(norms, batch, strict=True))
@@ -156,3 +160,26 @@ def _stack_or_none(parameters: list[Tensor | None], fill: float) -> Tensor | Non
     if not present:
         return None
     return torch.stack([torch.full_like(present[0], fill) if p is None else p for p in parameters])
+
+
+def gradient_of_weights(sums: Tensor, gamma: Tensor | None, beta: Tensor | None, count: int) -> Tensor:
+    """dL/dw of `count` normalised terms of a weighted sum, (count,): sum_c gamma S1 + beta S0.
+
+    `sums` (1 + count + J, C) holds sums over N, H and W: S0 = sum g, then S1 = sum g xhat of every normalised term and
+    sum g x of every plain one.
+    """
+    terms = sums[1 : 1 + count]
+    terms = terms if gamma is None else gamma * terms
+    terms = terms if beta is None else terms + beta * sums[:1]
+    return terms.sum(1)
+
+
+def gradient_of_plain_weights(sums: Tensor, count: int) -> Tensor:
+    """dL/dv of the plain terms of such a sum, (J,)."""
+    return sums[1 + count :].sum(1)
+
+
+def gradients_of_affine(sums: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """dL/dgamma and dL/dbeta of the norms of such a sum, (K, C) each, for the weights (K, 1) of the terms."""
+    s0, s1 = sums[:1], sums[1 : 1 + weights.shape[0]]
+    return torch.where(weights == 0, 0, weights * s1), weights * s0

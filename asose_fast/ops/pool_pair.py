@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from asose_fast.ops import registry
-from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
-from asose_fast.ops.checks import FLOATS, check_all_like, check_images, check_like, check_stride
+from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
+from asose_fast.ops.checks import check_all_like, check_images, check_like, check_stride
+from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.library import define
-from asose_fast.ops.mixed_sum import accumulation_dtype
-
-DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+from asose_fast.ops.reference.pool_pair import reference
 
 registry.register(
     "pool_pair",
     {
-        "reference": "asose_fast.ops.pool_pair",
+        "reference": "asose_fast.ops.reference.pool_pair",
         "cpu": "asose_fast.ops.native.pool_pair",
         "triton": "asose_fast.ops.triton.pool_pair",
     },
@@ -58,58 +56,6 @@ def _check(x: Tensor, stride: int) -> None:
     check_stride("pool_pair: stride", stride)
 
 
-def reference(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
-    """The formula of `pool_pair` in plain differentiable PyTorch: what every backend is tested against."""
-    x = channels_last(x)
-    avg = F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
-    return avg, F.max_pool2d(x, 3, stride, 1)
-
-
-def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """The reference as a backend."""
-    avg, max = reference(x, stride=stride)
-    return avg.contiguous(memory_format=torch.channels_last), max.contiguous(memory_format=torch.channels_last)
-
-
-def backward(
-    grads: list[Tensor | None],
-    zs: list[Tensor | None],
-    tables: Tensor,
-    x: Tensor,
-    stride: int,
-    terms: list[Tensor],
-    factors: Tensor,
-) -> Tensor:
-    """dL/dx of the poolings whose gradient is there, plus sum of factor * term, as a backend.
-
-    Unless `tables` is empty, dL/d(pooled) = scale * grad + slope * (z - center) + shift with its four rows (2, 4, C),
-    what a batch norm of z makes of its gradient, the last two terms only where z is there; else it is grad. Where scale
-    is 0 it is 0, whatever z is; the CPU's kernels leave that to their caller, who can see the scale.
-    """
-    window = [3, 3], [stride] * 2, [1, 1]
-    acc = accumulation_dtype(x.dtype)
-    wide = x.to(acc)
-    grad_x = torch.zeros_like(wide, memory_format=torch.channels_last)
-    for term, factor in zip(terms, factors.unbind(), strict=True):
-        grad_x += factor * term
-    for pool, (grad, z) in enumerate(zip(grads, zs, strict=True)):
-        if grad is None:
-            continue
-        of_pool = grad.to(acc)
-        if len(tables):
-            scale, center, slope, shift = tables[pool, :, :, None, None].to(acc)
-            of_pool = scale * of_pool
-            if z is not None:
-                of_pool = of_pool + slope * (z.to(acc) - center) + shift
-            of_pool = torch.where(scale == 0, 0, of_pool)
-        if pool == 0:
-            grad_x += torch.ops.aten.avg_pool2d_backward(of_pool, wide, *window, False, False, None)
-        else:
-            _, indices = F.max_pool2d(wide, 3, stride, 1, return_indices=True)
-            grad_x += torch.ops.aten.max_pool2d_with_indices_backward(of_pool, wide, *window, [1, 1], False, indices)
-    return grad_x.to(x.dtype)
-
-
 def _differentiable_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     return gradients(ctx, lambda x, stride: reference(x, stride=stride), (*ctx.saved_tensors, ctx.stride), grads)
 
@@ -145,21 +91,25 @@ def _fwd_fake(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     return avg, torch.empty_like(avg)
 
 
-def _bwd(
-    grads: list[Tensor | None], zs: list[Tensor | None], tables: Tensor, x: Tensor, stride: int, *rest: Any
-) -> Any:
-    return registry.select("pool_pair", x).backward(grads, zs, tables, x, stride, *rest)
+class _Backward(NamedTuple):
+    """The arguments of the registered operator."""
+
+    grads: list[Tensor | None]
+    zs: list[Tensor | None]
+    tables: Tensor
+    x: Tensor
+    stride: int
+    terms: list[Tensor]
+    factors: Tensor
 
 
-def _check_bwd(
-    grads: list[Tensor | None],
-    zs: list[Tensor | None],
-    tables: Tensor,
-    x: Tensor,
-    stride: int,
-    terms: list[Tensor],
-    factors: Tensor,
-) -> None:
+def _bwd(*args: Any) -> Any:
+    call = _Backward(*args)
+    return registry.select("pool_pair", call.x).backward(*call)
+
+
+def _check_bwd(*args: Any) -> None:
+    grads, zs, tables, x, stride, terms, factors = _Backward(*args)
     _check(x, stride)
     for name, tensors in (("grads", grads), ("zs", zs)):
         check_all_like(f"pool_pair_bwd: {name}", tensors, 2, out_shape(x, stride), x.dtype)
@@ -169,8 +119,8 @@ def _check_bwd(
     check_like("pool_pair_bwd: factors", factors, (len(terms),), *FLOATS)
 
 
-def _bwd_fake(grads: list[Tensor | None], zs: list[Tensor | None], tables: Tensor, x: Tensor, *rest: Any) -> Tensor:
-    return torch.empty_like(x, memory_format=torch.channels_last)
+def _bwd_fake(*args: Any) -> Tensor:
+    return torch.empty_like(_Backward(*args).x, memory_format=torch.channels_last)
 
 
 pool_pair_fwd = define("pool_pair_fwd(Tensor x, int stride) -> (Tensor, Tensor)", _fwd, _fwd_fake, _check)

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import without_autocast
-from asose_fast.ops.autograd import channels_last, gradients, save, transformed, twice_differentiable
-from asose_fast.ops.checks import FLOATS, as_list, check_all_like, check_like, check_tensor
-from asose_fast.ops.depthwise_plan import PLAN, Plan, check_needs, check_plan, plan_of
+from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
+from asose_fast.ops.checks import as_list, check_all_like, check_like, check_tensor
+from asose_fast.ops.depthwise_plan import PLAN, DepthwisePlan, check_needs, check_plan, pack, plan_of, unpack
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
+from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
-from asose_fast.ops.multi_depthwise import (
-    DTYPES,
-    accumulation_dtype,
-    check,
-    empty_channels_last,
-    pack,
-    unpack,
-)
-from asose_fast.ops.multi_depthwise import backward as depthwise_backward
-from asose_fast.ops.multi_depthwise import forward as depthwise_forward
-from asose_fast.ops.multi_depthwise import reference as depthwise_reference
+from asose_fast.ops.multi_depthwise import check
 from asose_fast.ops.multi_depthwise import split as depthwise_split
-
-__all__ = ["DTYPES", "backward", "forward", "reference", "separable"]
+from asose_fast.ops.reference.separable import reference
 
 registry.register(
     "separable",
     {
-        "reference": "asose_fast.ops.separable",
+        "reference": "asose_fast.ops.reference.separable",
         "cpu": "asose_fast.ops.native.separable",
         "triton": "asose_fast.ops.triton.separable",
     },
@@ -93,92 +83,13 @@ def check_pointwise(pointwise: Sequence[Tensor], x: Tensor, branches: int) -> No
             raise ValueError(f"separable: pointwise[{b}] is on {weight.device}, xs on {x.device}")
 
 
-def reference(
-    xs: Tensor | Sequence[Tensor],
-    weights: Sequence[Tensor],
-    pointwise: Sequence[Tensor],
-    *,
-    dilations: Sequence[int],
-    stride: int = 1,
-    relu: bool = True,
-    scale: Tensor | None = None,
-    shift: Tensor | None = None,
-) -> tuple[Tensor, ...]:
-    """The formula of `separable` in plain differentiable PyTorch: what every backend is tested against."""
-    first = xs if isinstance(xs, Tensor) else xs[0]
-    acc = accumulation_dtype(first.dtype)
-    wide = xs.to(acc) if isinstance(xs, Tensor) else [x.to(acc) for x in xs]
-    ys = depthwise_reference(wide, weights, dilations=dilations, stride=stride, relu=relu, scale=scale, shift=shift)
-    zs = (F.conv2d(y, w.to(acc)) for y, w in zip(ys, pointwise, strict=True))
-    return tuple(channels_last(z.to(first.dtype)) for z in zs)
-
-
 def pack_pointwise(pointwise: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """(B, C, C): of every branch, output channel by input channel."""
-    return torch.stack([w.flatten(1) for w in pointwise]).to(dtype)
+    rows = [w.flatten(1) for w in pointwise]
+    return (rows[0][None] if len(rows) == 1 else torch.stack(rows)).to(dtype)
 
 
-def forward(
-    xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: Plan, statistics: bool
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    """The outputs and, where wanted, their means and biased variances, (B, C) float64; as a backend."""
-    wide = [x.to(params.dtype) for x in xs]
-    ys = depthwise_forward(wide, params, plan)
-    zs = [F.conv2d(y, w[:, :, None, None]) for y, w in zip(ys, pointwise, strict=True)]
-    if statistics:
-        exact = torch.stack([z.double() for z in zs])
-        mean = exact.mean((1, 3, 4))
-        var = (exact - mean[:, None, :, None, None]).square().mean((1, 3, 4))
-    else:
-        mean, var = (params.new_empty(0, dtype=torch.float64) for _ in range(2))
-    return [z.to(xs[0].dtype).contiguous(memory_format=torch.channels_last) for z in zs], mean, var
-
-
-def backward(
-    grads: list[Tensor | None],
-    zs: list[Tensor | None],
-    tables: Tensor,
-    xs: list[Tensor],
-    params: Tensor,
-    pointwise: Tensor,
-    plan: Plan,
-    need_x: list[bool],
-    need_depthwise: bool,
-    need_pointwise: bool,
-    need_affine: bool,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    """The gradients of the inputs that need it, of params and of pointwise; as a backend.
-
-    dL/dz = scale * grad + slope * (z - center) + shift with the four rows of `tables` (B, 4, C) in this order, the last
-    two terms only where z is there: what a batch norm of z makes of its gradient. Where scale is 0 it is 0, whatever z
-    is; the CPU's kernels leave that to their caller, who can see the scale. Of params, rows that are not needed are 0;
-    where neither weights nor affine map need it, it is an empty tensor, as the last is where it is not needed.
-    """
-    acc = params.dtype
-    wide = [x.to(acc) for x in xs]
-    ys = depthwise_forward(wide, params, plan)
-    grad_ys: list[Tensor | None] = []
-    grad_pointwise = torch.zeros_like(pointwise)
-    for b, (grad, z) in enumerate(zip(grads, zs, strict=True)):
-        if grad is None:
-            grad_ys.append(None)
-            continue
-        scale, center, slope, shift = tables[b, :, :, None, None].to(acc)
-        grad_z = scale * grad.to(acc)
-        if z is not None:
-            grad_z = grad_z + slope * (z.to(acc) - center) + shift
-        grad_z = torch.where(scale == 0, 0, grad_z)
-        grad_ys.append(F.conv2d(grad_z, pointwise[b].t()[:, :, None, None]))
-        grad_pointwise[b] = torch.einsum("nohw,nchw->oc", grad_z, ys[b])
-    grad_xs, grad_params = depthwise_backward(grad_ys, wide, params, plan, need_x, need_depthwise, need_affine)
-    return (
-        [g.to(xs[0].dtype) for g in grad_xs],
-        grad_params,
-        grad_pointwise if need_pointwise else params.new_empty(0),
-    )
-
-
-def _plain(plan: Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
+def _plain(plan: DepthwisePlan, *tensors: Tensor) -> tuple[Tensor, ...]:
     xs, weights, pointwise, affine = _split(plan, tensors)
     scale, shift = affine or (None, None)
     return reference(
@@ -209,7 +120,7 @@ class _Separable(torch.autograd.Function):
     @staticmethod
     @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        plan: Plan = ctx.plan
+        plan: DepthwisePlan = ctx.plan
         params, matrices, *tensors = ctx.saved_tensors
         xs = tensors[: plan.inputs]
         needs = ctx.needs_input_grad[1:]
@@ -233,7 +144,7 @@ class _Separable(torch.autograd.Function):
         )
 
 
-def _split(plan: Plan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+def _split(plan: DepthwisePlan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
     """What belongs to the inputs, to the depthwise and pointwise weights and to the affine map."""
     xs, weights, rest = depthwise_split(plan, values)
     return xs, weights, rest[: len(weights)], rest[len(weights) :]
@@ -250,7 +161,7 @@ def _check_fwd(xs: list[Tensor], params: Tensor, pointwise: Tensor, *rest: Any) 
     _check_operands("separable_fwd", xs, params, pointwise, plan_of(values))
 
 
-def _check_operands(where: str, xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: Plan) -> None:
+def _check_operands(where: str, xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: DepthwisePlan) -> None:
     check_plan(where, xs, params, plan)
     channels = xs[0].shape[1]
     shape = len(plan.kernels), channels, channels
@@ -266,55 +177,48 @@ def _fwd_fake(xs: list[Tensor], params: Tensor, pointwise: Tensor, *rest: Any) -
     return zs, params.new_empty(shape, dtype=torch.float64), params.new_empty(shape, dtype=torch.float64)
 
 
-def _bwd(
-    grads: list[Tensor | None],
-    zs: list[Tensor | None],
-    tables: Tensor,
-    xs: list[Tensor],
-    params: Tensor,
-    pointwise: Tensor,
-    *rest: Any,
-) -> Any:
-    *values, need_x, need_depthwise, need_pointwise, need_affine = rest
-    return registry.select("separable", xs[0]).backward(
-        grads, zs, tables, xs, params, pointwise, plan_of(values).within(xs[0]),
-        need_x, need_depthwise, need_pointwise, need_affine,
-    )  # fmt: skip
+class _Backward(NamedTuple):
+    """The arguments of the registered operator, whose values of the plan are one here."""
+
+    grads: list[Tensor | None]
+    zs: list[Tensor | None]
+    tables: Tensor
+    xs: list[Tensor]
+    params: Tensor
+    pointwise: Tensor
+    plan: DepthwisePlan
+    need_x: list[bool]
+    need_depthwise: bool
+    need_pointwise: bool
+    need_affine: bool
+
+    @staticmethod
+    def of(*args: Any) -> _Backward:
+        return _Backward._make((*args[:6], plan_of(args[6:-4]), *args[-4:]))
 
 
-def _check_bwd(
-    grads: list[Tensor | None],
-    zs: list[Tensor | None],
-    tables: Tensor,
-    xs: list[Tensor],
-    params: Tensor,
-    pointwise: Tensor,
-    *rest: Any,
-) -> None:
-    *values, need_x, _, _, need_affine = rest
-    where, plan = "separable_bwd", plan_of(values)
-    _check_operands(where, xs, params, pointwise, plan)
-    branches, shape, dtype = len(plan.kernels), plan.out_shape(xs[0]), xs[0].dtype
-    check_all_like("separable_bwd: grads", grads, branches, shape, dtype)
-    check_all_like("separable_bwd: zs", zs, branches, shape, dtype)
-    check_like("separable_bwd: tables", tables, (branches, 4, shape[1]), *FLOATS)
-    check_needs(where, plan, need_x, need_affine)
+def _bwd(*args: Any) -> Any:
+    call = _Backward.of(*args)
+    x = call.xs[0]
+    return registry.select("separable", x).backward(*call._replace(plan=call.plan.within(x)))
 
 
-def _bwd_fake(
-    grads: list[Tensor | None],
-    zs: list[Tensor | None],
-    tables: Tensor,
-    xs: list[Tensor],
-    params: Tensor,
-    pointwise: Tensor,
-    *rest: Any,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    *_, need_x, need_depthwise, need_pointwise, need_affine = rest
+def _check_bwd(*args: Any) -> None:
+    where, call = "separable_bwd", _Backward.of(*args)
+    _check_operands(where, call.xs, call.params, call.pointwise, call.plan)
+    branches, shape, dtype = len(call.plan.kernels), call.plan.out_shape(call.xs[0]), call.xs[0].dtype
+    check_all_like(f"{where}: grads", call.grads, branches, shape, dtype)
+    check_all_like(f"{where}: zs", call.zs, branches, shape, dtype)
+    check_like(f"{where}: tables", call.tables, (branches, 4, shape[1]), *FLOATS)
+    check_needs(where, call.plan, call.need_x, call.need_affine)
+
+
+def _bwd_fake(*args: Any) -> tuple[list[Tensor], Tensor, Tensor]:
+    call = _Backward.of(*args)
     return (
-        [empty_channels_last(x, x.shape) for x, need in zip(xs, need_x, strict=True) if need],
-        torch.empty_like(params) if need_depthwise or need_affine else params.new_empty(0),
-        torch.empty_like(pointwise) if need_pointwise else params.new_empty(0),
+        [empty_channels_last(x, x.shape) for x, need in zip(call.xs, call.need_x, strict=True) if need],
+        torch.empty_like(call.params) if call.need_depthwise or call.need_affine else call.params.new_empty(0),
+        torch.empty_like(call.pointwise) if call.need_pointwise else call.params.new_empty(0),
     )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asose_fast.ops.mixed_sum import memory_format
+from asose_fast.ops.layout import memory_format
 from asose_fast.ops.tracing import tracing
 
 
@@ -21,15 +21,15 @@ class Fault(NamedTuple):
 
     what: str
     instead: str
-    """What it is asked for in place of that."""
+    """What PyTorch is asked for in place of that."""
     where: str
-    """Who asks so."""
+    """The functions that ask so."""
     isa: str
     """The instruction set of oneDNN that is wrong, or "any" where oneDNN has no part in it."""
 
 
 VERSION = "2.13"
-"""Of torch, with oneDNN 3.12, that the faults were found in."""
+"""The version of torch, with oneDNN 3.12, in which the faults were found."""
 
 FAULTS = {
     "weight gradient, one pixel wide": Fault(
@@ -107,8 +107,10 @@ def conv2d(
     """
     if tracing():
         return F.conv2d(x, weight, None, stride, padding, dilation, groups)
-    x, stride = _picked(x, weight, stride)
-    return F.conv2d(usual_strides(x), _usual_weight(weight, groups), None, _steps(x, stride), padding, dilation, groups)
+    if stride != (1, 1):
+        x, stride = _picked(x, weight, stride)
+        stride = _steps(x, stride)
+    return F.conv2d(usual_strides(x), _usual_weight(weight, groups), None, stride, padding, dilation, groups)
 
 
 def convolution_backward(

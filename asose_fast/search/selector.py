@@ -12,7 +12,7 @@ from torch import Tensor
 from asose_fast.config import SelectorConfig
 from asose_fast.data.upload import upload
 from asose_fast.ops import ArchWeights, Boost, arch_weights
-from asose_fast.ops.arch_weights import boosted
+from asose_fast.ops.arch_sample import boosted
 from asose_fast.search.host_copy import HostCopy
 from asose_fast.search.phases import PhaseName
 

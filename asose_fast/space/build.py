@@ -11,7 +11,7 @@ from asose_fast.space.supernet import Supernet
 
 Spec = NetworkSpec | CellNetworkSpec
 ImageNetwork = Network | CellNetwork
-"""This type has supernets for images, and the networks that are derived from them."""
+"""This type has the supernets for images, and the networks that are derived from them."""
 
 
 def make_spec(config: SpaceConfig, in_channels: int, classes: int) -> Spec:

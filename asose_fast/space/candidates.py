@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asose_fast.ops.mixed_sum import memory_format
+from asose_fast.ops.layout import memory_format
 from asose_fast.ops.tracing import tracing
 from asose_fast.space.convolution import Conv2d
 
@@ -38,7 +38,7 @@ class FactorizedReduce(nn.Module):
         self.norm = _norm(out)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (N, C, H, W)."""
+        """Gives (N, out_channels, ceil(H / 2), ceil(W / 2)) for `x` (N, C, H, W)."""
         y: Tensor = self.norm(self.halves(x))
         return y
 
@@ -135,7 +135,7 @@ KNOWN: dict[str, Callable[[int, int], nn.Module]] = {
     "nor_conv_1x1": _nor_conv(1),
     "nor_conv_3x3": _nor_conv(3),
 }
-"""Those of all spaces: NAS-Bench-201 has two that the default space has not."""
+"""The builders of all spaces: NAS-Bench-201 has two that the default space has not."""
 
 
 def build_candidate(name: str, channels: int, stride: int) -> nn.Module:

@@ -55,7 +55,7 @@ class CustomNetwork(Supernet):
 
     @property
     def spec(self) -> CustomSpec:
-        """Whether, and along which path, the network was derived."""
+        """Says whether, and along which path, the network was derived."""
         return self._spec
 
     @property

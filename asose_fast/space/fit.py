@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import functools
+from operator import attrgetter
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from asose_fast.ops.autocast import autocasts
-from asose_fast.ops.library import PLAIN
-from asose_fast.ops.mixed_sum import DTYPES
+from asose_fast.ops.library import PLAIN, present
+from asose_fast.ops.reference.mixed_sum import DTYPES
 
 LOW = frozenset({torch.float16, torch.bfloat16})
+_kind = attrgetter("shape", "dtype", "device")
 
 
 class Fit(NamedTuple):
@@ -20,15 +22,15 @@ class Fit(NamedTuple):
 
     device: torch.device
     dtypes: frozenset[torch.dtype]
-    """Of x and of what convolutions make of it."""
+    """The dtypes that x and what convolutions make of it may have."""
     convs: frozenset[torch.dtype]
     norms: frozenset[torch.dtype]
 
     @staticmethod
     def of(x: Tensor) -> Fit:
-        """For x, wherever it can be given to kernels."""
+        """What parameters must be like for x, wherever it can be given to kernels."""
         target = torch.get_autocast_dtype(x.device.type) if autocasts(x) else None
-        return Fit(x.device, *_dtypes(x.dtype, target))
+        return _fit(x.device, x.dtype, target)
 
     def takes(self, x: Tensor) -> bool:
         """Whether x is a plain (N, C, H, W) itself, not empty, of those dtypes, on the device."""
@@ -49,31 +51,31 @@ class Fit(NamedTuple):
 
     def norm(self, norm: nn.BatchNorm2d, channels: int) -> bool:
         """Whether it is for tensors of that many channels, and keeps all of its running statistics or none."""
-        get, shape, device = norm._buffers.get, (channels,), self.device
+        get = norm._buffers.get
         mean, var, count = get("running_mean"), get("running_var"), get("num_batches_tracked")
         if (mean is None) != (var is None):
             return False
         if norm.training and norm.track_running_stats and (mean is None) != (count is None):
             return False
-        dtype = None
-        for value in (mean, var, *norm._parameters.values()):
-            if value is None:
-                continue
-            dtype = dtype or value.dtype
-            if not (
-                type(value) in PLAIN
-                and value.shape == shape
-                and value.dtype is dtype
-                and dtype in self.norms
-                and value.device == device
+        tensors = present((mean, var, *norm._parameters.values()))
+        if tensors:
+            wanted = (channels,), tensors[0].dtype, self.device
+            if (
+                wanted[1] not in self.norms
+                or not PLAIN.issuperset(map(type, tensors))
+                or list(map(_kind, tensors)) != [wanted] * len(tensors)
             ):
                 return False
-        return count is None or (type(count) in PLAIN and count.device == device)
+        return count is None or (type(count) in PLAIN and count.device == self.device)
 
 
 @functools.cache
+def _fit(device: torch.device, dtype: torch.dtype, autocast: torch.dtype | None) -> Fit:
+    """Its three sets are all empty where PyTorch would compute in another dtype than the kernels."""
+    return Fit(device, *_dtypes(dtype, autocast))
+
+
 def _dtypes(dtype: torch.dtype, autocast: torch.dtype | None) -> tuple[frozenset[torch.dtype], ...]:
-    """The three sets of `Fit`, all empty where PyTorch would compute in another dtype than the kernels."""
     if dtype not in DTYPES or (autocast and dtype in LOW and dtype != autocast):
         return frozenset(), frozenset(), frozenset()
     own = frozenset({dtype})

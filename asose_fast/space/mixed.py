@@ -14,13 +14,15 @@ from asose_fast.ops import mixed_sum, registry
 from asose_fast.ops.autocast import computing_dtype
 from asose_fast.ops.autograd import once_differentiable, transformed
 from asose_fast.ops.checks import check_tensor
+from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.mixed_layer import OPERATORS
-from asose_fast.ops.mixed_sum import MAX_INPUTS, accumulation_dtype
+from asose_fast.ops.mixed_sum import MAX_INPUTS
 from asose_fast.ops.torch_faults import usual_gradient
 from asose_fast.ops.tracing import recorded_sum, tracing
 from asose_fast.space.candidates import Zero, build_candidate
 from asose_fast.space.exact import classes_are_theirs, computes
-from asose_fast.space.stacked import Branches, require_alike, require_shortcut, run
+from asose_fast.space.outputs import require_alike, require_shortcut, run
+from asose_fast.space.stacked import Branches
 
 HARD_SAMPLE = (
     "with weights and an index, a MixedOp runs the candidates beside the index outside autograd; "
@@ -96,7 +98,7 @@ class MixedOp(nn.Module):
         fused: bool | Literal["auto"] = "auto",
         memory: Literal["save", "recompute"] = "save",
     ) -> MixedOp:
-        """Of candidates known by name (`asose_fast.space.CANDIDATES`).
+        """A choice between candidates known by name (`asose_fast.space.CANDIDATES`).
 
         Raises ValueError for an unknown candidate or none at all.
         """
@@ -143,15 +145,16 @@ class MixedOp(nn.Module):
             gain = gain.reshape(())
         if weights is None:
             op = self._candidate(index)
-            if gain is not None and classes_are_theirs():
-                if shortcut is x and computes(op, nn.Identity):
+            if gain is not None:
+                if shortcut is x and computes(op, nn.Identity) and classes_are_theirs():
                     return x
-                if computes(op, Zero):
+                if computes(op, Zero) and classes_are_theirs():
                     return mixed_sum([shortcut], (1 - gain).to(accumulation_dtype(x.dtype)).reshape(1))
             if shortcut.dtype == x.dtype and (branches := self._stacked(x, [op])):
-                one = x.new_ones(1, dtype=accumulation_dtype(x.dtype))
-                share = None if gain is None else 1 - gain  # a gain of 0 is false, and not absent
-                return branches.mix(x, one if gain is None else gain * one, None, shortcut, share)
+                acc = accumulation_dtype(x.dtype)
+                if gain is None:
+                    return branches.mix(x, x.new_ones(1, dtype=acc), None)
+                return branches.mix(x, gain.reshape(1).to(acc), None, shortcut, 1 - gain)
             y: Tensor = op(x)
             if isinstance(y, Tensor) and y is not x:
                 usual_gradient(y)
@@ -216,11 +219,11 @@ class MixedOp(nn.Module):
         if not branches.folded:
             return None
         if self.fused == "auto":
+            if not branches.worthwhile(x):
+                return None
             # As plain PyTorch the fused operators are no faster than the modules.
             device, dtype = x.device.type, computing_dtype(x)
             if not all([registry.has_kernels(op, device, dtype) for op in OPERATORS]):
-                return None
-            if not branches.worthwhile(x):
                 return None
         return branches if branches.fits(x) else None
 

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import NamedTuple, TypeGuard
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from asose_fast.ops.depthwise_plan import MAX_BRANCHES
-from asose_fast.ops.factorized_reduce import factorized_reduce
-from asose_fast.ops.line_conv import Line, has_kernels, line_conv
+from asose_fast.ops.line import Line
+from asose_fast.ops.line_conv import has_kernels, line_conv
 from asose_fast.ops.mixed_layer import Stage, mixed_layer
 from asose_fast.ops.mixed_sum import mixed_sum
 from asose_fast.space.candidates import FactorizedReduce, Zero
 from asose_fast.space.exact import computes
+from asose_fast.space.factorized_reduce import factorized_reduce
 from asose_fast.space.fit import Fit
+from asose_fast.space.outputs import require_alike, require_shortcut, run
+from asose_fast.space.recognise import is_average_pool, is_line, is_max_pool, is_reduction, is_relu, stages_of
 
 LARGE = 1 << 19
 """A tensor of so many elements is large."""
@@ -43,7 +46,7 @@ class Normed(NamedTuple):
         for part in self.body:
             if isinstance(part, Halves) and part.fits(x, fit):
                 return self._replace(body=[part.on_kernels])
-        convs = [part for part in self.body if _is_line(part)]
+        convs = [part for part in self.body if is_line(part)]
         if not convs or len(convs) != len(self.body):
             return self
         widths = [x.shape[1], *(conv.out_channels for conv in convs)]
@@ -112,12 +115,12 @@ class Branches(NamedTuple):
         for k, op in enumerate(ops):
             parts = list(op._modules.values()) if computes(op, nn.Sequential) else []
             if parts and computes(norm := parts[-1], nn.BatchNorm2d):
-                if stages := _stages(parts, stride):
+                if stages := stages_of(parts, stride):
                     found.separable[k] = stages
                 else:
-                    active = _is_relu(parts[0])
+                    active = is_relu(parts[0])
                     found.normed[k] = Normed(active, parts[active:-1], norm)
-            elif _is_reduction(op):
+            elif is_reduction(op):
                 found.normed[k] = Normed(False, [Halves(op)], op.norm)
             elif computes(op, Zero) and op.stride == stride:
                 found.zeros[k] = op
@@ -125,7 +128,7 @@ class Branches(NamedTuple):
                 found.others[k] = op
         pair = [
             [k for k, (_, body, _) in found.normed.items() if len(body) == 1 and is_pool(body[0], stride)]
-            for is_pool in (_is_avg, _is_max)
+            for is_pool in (is_average_pool, is_max_pool)
         ]
         if all(pair):
             found.pools.update({k: found.normed.pop(k).norm for k, *_ in pair})
@@ -152,7 +155,7 @@ class Branches(NamedTuple):
     def fits(self, x: Tensor) -> bool:
         """Says whether the modules of chains and pools take x, and kernels with them. Where not, PyTorch says why."""
         fit, channels = Fit.of(x), x.shape[1]
-        if not fit.takes(x) or len(self.separable) > MAX_BRANCHES:
+        if not fit.takes(x) or self.stride not in (1, 2) or len(self.separable) > MAX_BRANCHES:
             return False
         norms = list(self.pools.values())
         for depthwise, pointwise, norm in itertools.chain(*self.separable.values()):
@@ -197,7 +200,11 @@ class Branches(NamedTuple):
         Returns:
             (N, C, ceil(H / stride), ceil(W / stride)), channels_last.
         """
-        w = weights.unbind()
+        alone = weights.shape[0] == self.folded == 1
+        parts = () if alone else weights.unbind()
+
+        def weight(k: int) -> Tensor:
+            return weights[k] if alone else parts[k]
 
         def name(k: int) -> str:
             return names[k] if names is not None else str(k)
@@ -205,17 +212,17 @@ class Branches(NamedTuple):
         terms, outputs = [], {}
         for k, op in self.others.items():
             if share is not None and shortcut is x and computes(op, nn.Identity):
-                share = share + w[k]  # one term less to read and to differentiate
+                share = share + weight(k)  # one term less to read and to differentiate
             else:
                 outputs[name(k)] = run(op, x, tracked=index in (None, k), name=name(k))
-                terms.append((outputs[name(k)], w[k]))
+                terms.append((outputs[name(k)], weight(k)))
         if shortcut is not None and share is not None:
             terms.append((shortcut, share))
         zs, norms = {}, []
         for k, z, norm in self._up_to_norms(x, index, name):
             outputs[name(k)] = z
             if norm is None:
-                terms.append((z, w[k]))
+                terms.append((z, weight(k)))
             else:
                 zs[k] = z
                 norms.append(norm)
@@ -225,18 +232,18 @@ class Branches(NamedTuple):
         chains = dict(sorted(self.separable.items(), key=lambda item: -len(item[1])))
         stacked = (*chains, *self.pools, *zs)
         if not stacked:
-            terms += [(run(zero, x, tracked=False, name=name(k)), w[k]) for k, zero in self.zeros.items()]
-            return mixed_sum([term for term, _ in terms], torch.stack([v for _, v in terms]))
+            terms += [(run(zero, x, tracked=False, name=name(k)), weight(k)) for k, zero in self.zeros.items()]
+            return mixed_sum([term for term, _ in terms], _stacked([v for _, v in terms]))
         return mixed_layer(
             x,
-            torch.stack([w[k] for k in stacked]),
+            weights if alone else torch.stack([parts[k] for k in stacked]),
             list(chains.values()),
             stride=self.stride,
             pools=list(self.pools.values()),
             zs=list(zs.values()),
             norms=norms,
             plain=[term for term, _ in terms],
-            plain_weights=torch.stack([v for _, v in terms]) if terms else None,
+            plain_weights=_stacked([v for _, v in terms]) if terms else None,
             tracked=[index in (None, k) for k in (*chains, *self.pools)],
             recompute=self.recompute,
             checked=True,
@@ -261,143 +268,6 @@ class Branches(NamedTuple):
                 yield k, run([branch.norm], z, tracked=tracked, name=name(k)), None
 
 
-def run(
-    op: nn.Module | Sequence[Callable[[Tensor], Tensor]], x: Tensor, *, tracked: bool, name: str = "of no name"
-) -> Tensor:
-    """Returns the output of a candidate, or of its parts one after the other, outside autograd where it is not
-    `tracked`.
-
-    Raises ValueError where it is no tensor, or x is changed on the way.
-    """
-    y, before = x, _version(x)
-    with torch.set_grad_enabled(tracked and torch.is_grad_enabled()):
-        for part in [op] if isinstance(op, nn.Module) else op:
-            y = part(y)
-    if not isinstance(y, Tensor):
-        raise ValueError(f"candidate {name} returned a {type(y).__name__}; a candidate must return one tensor")
-    if _version(x) != before:
-        raise ValueError(f"candidate {name} changes its input in place, which the other candidates read too")
-    return y if tracked else y.detach()  # skip_connect gives x itself, gradient and all
-
-
-def _version(x: Tensor) -> int:
-    """Returns a number that grows with every change in place, where that is counted."""
-    return 0 if torch.compiler.is_compiling() or x.is_inference() else x._version
-
-
-def require_alike(outputs: Iterable[tuple[str, Tensor]], shape: torch.Size | None = None) -> torch.Size | None:
-    """Returns the common shape of the outputs. Raises ValueError for the first one that has not `shape`, which is that
-    of the first output where it is None. The message names the candidate."""
-    first = "the others" if shape is not None else ""
-    for name, y in outputs:
-        if shape is None:
-            first, shape = f"candidate {name}", y.shape
-        elif y.shape != shape:
-            raise ValueError(
-                f"candidate {name} returned the shape {tuple(y.shape)}, {first} {tuple(shape)}; all candidates of a "
-                "mixed operation must return one shape"
-            )
-    return shape
-
-
-def require_shortcut(shortcut: Tensor, shape: torch.Size | None) -> None:
-    """Raises ValueError where the shortcut is not of `shape`, that of the candidates' outputs."""
-    if shape is not None and shortcut.shape != shape:
-        raise ValueError(
-            f"mixed operation: shortcut must have the shape of the candidates' outputs, {tuple(shape)}, "
-            f"got {tuple(shortcut.shape)}"
-        )
-
-
-def _stages(chain: list[nn.Module], stride: int) -> list[Stage]:
-    """Returns the chain as stages, or nothing where it is something else."""
-    stages: list[Stage] = []
-    for first in range(0, len(chain), 4):
-        if len(chain) < first + 4:
-            return []
-        relu, depthwise, pointwise, norm = chain[first : first + 4]
-        if not (
-            _is_relu(relu)
-            and (computes(depthwise, nn.Conv2d) and _is_depthwise(depthwise, 1 if stages else stride))
-            and (computes(pointwise, nn.Conv2d) and _is_pointwise(pointwise))
-            and depthwise.in_channels == pointwise.in_channels == pointwise.out_channels
-            and computes(norm, nn.BatchNorm2d)
-        ):
-            return []
-        stages.append(Stage(depthwise, pointwise, norm))
-    return stages
-
-
-def _is_depthwise(conv: nn.Conv2d, stride: int) -> bool:
-    kernel, dilation = conv.kernel_size[0], conv.dilation[0]
-    pad = dilation * (kernel - 1) // 2
-    return (
-        kernel % 2 == 1
-        and (conv.kernel_size, conv.dilation) == ((kernel, kernel), (dilation, dilation))
-        and (conv.stride, conv.padding) == ((stride, stride), (pad, pad))
-        and conv.in_channels == conv.out_channels == conv.groups
-        and _unbiased(conv)
-        and conv.padding_mode == "zeros"
-    )
-
-
-def _is_pointwise(conv: nn.Conv2d) -> bool:
-    return (
-        (conv.kernel_size, conv.stride, conv.padding) == ((1, 1), (1, 1), (0, 0))
-        and conv.groups == 1
-        and _unbiased(conv)
-    )
-
-
-def _unbiased(conv: nn.Conv2d) -> bool:
-    """Says whether `conv.bias is None`, which takes twenty times as long. A step asks this often."""
-    return conv._parameters.get("bias", conv) is None
-
-
-def _is_line(conv: object) -> TypeGuard[nn.Conv2d]:
-    """Says whether `line_conv` computes a convolution: k taps of one axis, and `same` padding."""
-    if not computes(conv, nn.Conv2d):
-        return False
-    height, width = conv.kernel_size
-    stride = max(conv.stride)
-    return (
-        min(height, width) == 1 < max(height, width)
-        and height * width % 2 == 1
-        and conv.stride == ((stride, 1) if height > 1 else (1, stride))
-        and stride <= 2
-        and conv.padding == (height // 2, width // 2)
-        and conv.dilation == (1, 1)
-        and conv.groups == 1
-        and _unbiased(conv)
-        and conv.padding_mode == "zeros"
-    )
-
-
-def _is_relu(module: nn.Module) -> bool:
-    return computes(module, nn.ReLU) and not module.inplace
-
-
-def _is_reduction(op: nn.Module) -> TypeGuard[FactorizedReduce]:
-    return computes(op, FactorizedReduce) and (
-        (computes(op.even, nn.Conv2d) and _is_pointwise(op.even))
-        and (computes(op.odd, nn.Conv2d) and _is_pointwise(op.odd))
-        and computes(op.norm, nn.BatchNorm2d)
-    )
-
-
-def _is_avg(pool: object, stride: int) -> bool:
-    return (
-        computes(pool, nn.AvgPool2d)
-        and (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode) == (3, stride, 1, False)
-        and not pool.count_include_pad
-        and pool.divisor_override is None
-    )
-
-
-def _is_max(pool: object, stride: int) -> bool:
-    return (
-        computes(pool, nn.MaxPool2d)
-        and (pool.kernel_size, pool.stride, pool.padding, pool.ceil_mode) == (3, stride, 1, False)
-        and pool.dilation == 1
-        and not pool.return_indices
-    )
+def _stacked(scalars: list[Tensor]) -> Tensor:
+    """One after the other, (K,)."""
+    return scalars[0].reshape(1) if len(scalars) == 1 else torch.stack(scalars)

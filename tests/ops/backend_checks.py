@@ -13,10 +13,10 @@ from torch import Tensor
 
 from asose_fast import ops
 from asose_fast.ops import registry
-from asose_fast.ops.arch_weights import reference as arch_weights_reference
-from asose_fast.ops.mixed_sum import accumulation_dtype
-from asose_fast.ops.mixed_sum import backward as mixed_sum_backward
-from asose_fast.ops.mixed_sum import reference as mixed_sum_reference
+from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.reference.arch_weights import reference as arch_weights_reference
+from asose_fast.ops.reference.mixed_sum import backward as mixed_sum_backward
+from asose_fast.ops.reference.mixed_sum import reference as mixed_sum_reference
 from tests.ops.raw_calls import call, operators_of, right_calls, tensors
 
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}

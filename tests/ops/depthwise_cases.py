@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asose_fast import ops
-from asose_fast.ops.depthwise_plan import Plan
-from asose_fast.ops.multi_depthwise import accumulation_dtype
+from asose_fast.ops.depthwise_plan import DepthwisePlan
+from asose_fast.ops.dtypes import accumulation_dtype
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12, torch.bfloat16: 1e-2, torch.float16: 2e-3}
@@ -117,4 +117,4 @@ def check(function, reference, case, backend, slack=1):
 
 def supernet_plan(own, stride, affine):
     kernels, dilations = zip(*SUPERNET, strict=True)
-    return Plan(kernels, dilations, len(kernels) if own else 1, stride, True, affine)
+    return DepthwisePlan(kernels, dilations, len(kernels) if own else 1, stride, True, affine)

@@ -14,18 +14,18 @@ from torch import Tensor
 
 from asose_fast import ops
 from asose_fast.ops.batch_statistics import batch_statistics
-from asose_fast.ops.batch_statistics import forward as exact_statistics
-from asose_fast.ops.depthwise_plan import Plan
-from asose_fast.ops.mixed_norm_sum import backward as exact_sum_backward
-from asose_fast.ops.mixed_norm_sum import forward as exact_sum
+from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
-from asose_fast.ops.mixed_norm_sum import reference as norm_sum_reference
-from asose_fast.ops.multi_depthwise import reference as depthwise_reference
-from asose_fast.ops.pool_pair import backward as exact_pool_backward
 from asose_fast.ops.pool_pair import pool_pair_bwd
-from asose_fast.ops.pool_pair import reference as pool_reference
-from asose_fast.ops.separable import backward as exact_separable_backward
-from asose_fast.ops.separable import reference as separable_reference
+from asose_fast.ops.reference.batch_statistics import forward as exact_statistics
+from asose_fast.ops.reference.mixed_norm_sum import backward as exact_sum_backward
+from asose_fast.ops.reference.mixed_norm_sum import forward as exact_sum
+from asose_fast.ops.reference.mixed_norm_sum import reference as norm_sum_reference
+from asose_fast.ops.reference.multi_depthwise import reference as depthwise_reference
+from asose_fast.ops.reference.pool_pair import backward as exact_pool_backward
+from asose_fast.ops.reference.pool_pair import reference as pool_reference
+from asose_fast.ops.reference.separable import backward as exact_separable_backward
+from asose_fast.ops.reference.separable import reference as separable_reference
 from asose_fast.ops.separable import separable_bwd, separable_fwd
 from asose_fast.space import CANDIDATES
 from tests.helpers import make_batch, make_network, plain_loss
@@ -330,7 +330,7 @@ class SeparableChecks(DepthwiseChecks):
 
     def arguments(self, dtype, own, shape=(2, 5, 6, 7)):
         kernels, dilations = (3, 1, 5), (1, 1, 2)
-        plan = Plan(kernels, dilations, 3 if own else 1, 1, True, True)
+        plan = DepthwisePlan(kernels, dilations, 3 if own else 1, 1, True, True)
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         xs = [eighths(shape, dtype).to(self.device) for _ in range(plan.inputs)]
         xs = [x.contiguous(memory_format=torch.channels_last) for x in xs]

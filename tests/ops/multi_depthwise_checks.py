@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asose_fast import ops
-from asose_fast.ops.multi_depthwise import reference
+from asose_fast.ops.reference.multi_depthwise import reference
 from tests.ops.backend_checks import BackendChecks, few_examples
 from tests.ops.depthwise_cases import OTHERS, SUPERNET, Case, cases, check, eighths, run
 

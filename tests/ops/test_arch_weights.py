@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from asose_fast import ops
 from asose_fast.ops import registry
-from asose_fast.ops.arch_weights import reference
+from asose_fast.ops.reference.arch_weights import reference
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("arch_weights", b, "cpu")]
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-13}

@@ -9,8 +9,8 @@ from torch import nn
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from asose_fast import ops
-from asose_fast.ops.arch_weights import reference as arch_weights_reference
 from asose_fast.ops.batch_statistics import batch_statistics
+from asose_fast.ops.reference.arch_weights import reference as arch_weights_reference
 from asose_fast.space import CANDIDATES, MixedOp
 from tests.ops import cases
 from tests.ops.cases import random

@@ -12,7 +12,7 @@ from torch import nn
 from asose_fast import ops
 from asose_fast.ops import registry
 from asose_fast.ops.batch_statistics import batch_statistics
-from asose_fast.ops.mixed_norm_sum import reference
+from asose_fast.ops.reference.mixed_norm_sum import reference
 from tests.helpers import with_thread_counts
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("mixed_norm_sum", b, "cpu")]

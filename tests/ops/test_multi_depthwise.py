@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from asose_fast import ops
 from asose_fast.ops import registry
-from asose_fast.ops.multi_depthwise import reference
+from asose_fast.ops.reference.multi_depthwise import reference
 from tests.helpers import with_thread_counts
 from tests.ops.depthwise_cases import (
     DTYPES,

@@ -8,7 +8,7 @@ import torch
 
 from asose_fast import info, ops
 from asose_fast.ops import registry
-from asose_fast.ops.depthwise_plan import Plan
+from asose_fast.ops.depthwise_plan import DepthwisePlan
 from tests.helpers import ROOT
 
 
@@ -78,7 +78,7 @@ def test_a_forced_backend_follows_no_rule(two_backends):
 
 def test_triton_leaves_plans_of_many_taps_to_others():
     triton = pytest.importorskip("asose_fast.ops.triton.multi_depthwise")
-    few, many = (Plan((k,), (1,), 1, 1, True, False) for k in (7, 31))
+    few, many = (DepthwisePlan((k,), (1,), 1, 1, True, False) for k in (7, 31))
     assert triton.unfit((1, 2, 3, 4), few) is None
     assert triton.unfit((1, 2, 3, 4), many) == "961 taps, more than 400, are too many to unroll a kernel over"
     assert "400 taps" in info.collect()["rules"]["multi_depthwise"]["triton"]

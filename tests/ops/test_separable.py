@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from asose_fast import ops
 from asose_fast.ops import registry
-from asose_fast.ops.depthwise_plan import Plan
-from asose_fast.ops.separable import backward, reference
+from asose_fast.ops.depthwise_plan import DepthwisePlan
+from asose_fast.ops.reference.separable import backward, reference
 from tests.helpers import with_thread_counts
 from tests.ops.depthwise_cases import (
     DTYPES,
@@ -100,7 +100,7 @@ def test_statistics_are_those_of_the_outputs(backend, dtype, tolerance, shape, s
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_large_mean_costs_no_accuracy_of_the_statistics(backend, stride):
-    plan = Plan((1, 1), (1, 1), 1, stride, True, False)
+    plan = DepthwisePlan((1, 1), (1, 1), 1, stride, True, False)
     xs = [torch.randn(5, 20, 35, 37) + 1e4]
     with ops.backend(backend):
         mean, var, exact_mean, exact_var = statistics(xs, torch.ones(2, 20), torch.rand(2, 20, 20), plan)
@@ -152,7 +152,7 @@ def test_empty_batch(backend):
     with ops.backend(backend):
         (z,) = ops.separable(x, [weight], [pointwise], dilations=[1], stride=2)
         z.sum().backward()
-        plan = Plan((3,), (1,), 1, 2, True, False)
+        plan = DepthwisePlan((3,), (1,), 1, 2, True, False)
         mean, var, *_ = statistics([x.detach()], torch.ones(9, 3), torch.ones(1, 3, 3), plan)
     assert z.shape == (0, 3, 2, 3)
     assert x.grad.shape == x.shape

@@ -171,10 +171,10 @@ def test_pool_pair_compiles_to_wide_loads(arch, dtype, stride):
 
 @pytest.mark.parametrize(("arch", "dtype", "own", "stride"), [(80, "fp32", True, 1), (90, "bf16", False, 2)])
 def test_multi_depthwise_compiles_to_wide_loads(arch, dtype, own, stride):
-    from asose_fast.ops.depthwise_plan import Plan
+    from asose_fast.ops.depthwise_plan import DepthwisePlan
     from asose_fast.ops.triton import multi_depthwise as op
 
-    tensor, plan = f"*{dtype}", Plan((3, 1), (2, 1), 2 if own else 1, stride, True, own)
+    tensor, plan = f"*{dtype}", DepthwisePlan((3, 1), (2, 1), 2 if own else 1, stride, True, own)
     branches = op._branches(plan, [True, True])
     arguments = SPACE | IMAGES | {"STRIDE": stride, "ACC": triton.language.float32, "params": "*fp32"}
     arguments |= {"xs": (tensor,) * plan.inputs, "ys": (tensor,) * 2, "grads": (tensor,) * 2}

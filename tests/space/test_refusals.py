@@ -334,3 +334,47 @@ def test_running_statistics_move_without_a_count_of_batches():
         found.append(norm.running_mean)
     assert found[0].any()
     torch.testing.assert_close(*found)
+
+
+class Meddler(nn.Module):
+    """Changes another candidate each time it runs: between the look at its modules and the kernels."""
+
+    def __init__(self, change):
+        super().__init__()
+        self.change = change
+
+    def forward(self, x):
+        self.change()
+        return x.relu()
+
+
+OTHER_DATA = {
+    "depthwise": {"1.weight": (8, 1, 3, 3)},
+    "pointwise": {"2.weight": (4, 8, 1, 1)},
+    "norm": {"3.running_mean": (6,), "3.running_var": (6,)},
+}
+"""Shapes of what is put into a dil_conv_5x5 behind autograd's back."""
+
+
+@pytest.mark.parametrize("part", OTHER_DATA)
+def test_a_candidate_that_changes_another_is_refused(part):
+    def change():
+        tensors = dict([*chain.named_parameters(), *chain.named_buffers()])
+        for name, shape in OTHER_DATA[part].items():
+            tensors[name].data = torch.zeros(shape)
+
+    chain = MixedOp.named(("dil_conv_5x5",), 8, 1).ops["dil_conv_5x5"]
+    mixed = MixedOp({"dil": chain, "meddler": Meddler(change)}, fused=True).eval()
+    with pytest.raises(ValueError, match="a candidate's modules changed while another candidate ran"):
+        mixed(X, torch.ones(2))
+
+
+def test_convolutions_of_settings_that_no_kernel_takes_are_left_to_pytorch():
+    strided = [nn.ReLU(), nn.Conv2d(8, 8, 3, 3, 1, groups=8, bias=False), nn.Conv2d(8, 8, 1, bias=False)]
+    mixed = MixedOp({"conv": nn.Sequential(*strided, nn.BatchNorm2d(8))}, stride=3, fused=True)
+    assert mixed(X, torch.ones(1)).shape[2] == -(-X.shape[2] // 3)
+    mixed = MixedOp.named(("dil_conv_3x3",), 8, 1, fused=True)
+    conv = mixed.ops["dil_conv_3x3"][1]
+    conv.dilation, conv.padding, conv.zeros = (0, 0), (0, 0), (0, 0)
+    with pytest.raises(RuntimeError, match="non-positive dilation"):
+        mixed(X, torch.ones(1))

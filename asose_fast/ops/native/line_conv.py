@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from asose_fast import _native
-from asose_fast.ops.line_conv import Line
-from asose_fast.ops.mixed_sum import accumulation_dtype
+from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.line import Line
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})

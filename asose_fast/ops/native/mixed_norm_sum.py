@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asose_fast.ops.mixed_sum import accumulation_dtype, memory_format
+from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.layout import memory_format
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 from asose_fast.ops.native.channels import channel_space
 

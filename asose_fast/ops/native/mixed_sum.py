@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asose_fast.ops.mixed_sum import memory_format
+from asose_fast.ops.layout import memory_format
 from asose_fast.ops.native import DTYPE_CODES, address, kernels_of
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})

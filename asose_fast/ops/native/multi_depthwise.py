@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asose_fast.ops.depthwise_plan import Plan
+from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.native import DTYPE_CODES, address, kernels_of, memory
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 
-def forward(xs: list[Tensor], params: Tensor, plan: Plan) -> list[Tensor]:
+def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
     """The outputs of all branches."""
     kernels, execution = kernels_of(xs[0].device)
     x, xs, params = xs[0], dense(xs), params.contiguous()
@@ -28,7 +28,7 @@ def backward(
     grads: list[Tensor | None],
     xs: list[Tensor],
     params: Tensor,
-    plan: Plan,
+    plan: DepthwisePlan,
     need_x: list[bool],
     need_weights: bool,
     need_affine: bool,
@@ -56,7 +56,7 @@ def dense(tensors: list[Tensor]) -> list[Tensor]:
     return [t.contiguous(memory_format=torch.channels_last) for t in tensors]
 
 
-def _workspace(x: Tensor, plan: Plan, threads: int) -> tuple[int, Tensor]:
+def _workspace(x: Tensor, plan: DepthwisePlan, threads: int) -> tuple[int, Tensor]:
     """The number of slices of the partial sums, and scratch memory for so many threads: on CUDA it is for none."""
     kernels, _ = kernels_of(x.device)
     slices, size = kernels.multi_depthwise_plan(

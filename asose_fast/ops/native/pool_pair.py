@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asose_fast.ops.mixed_sum import accumulation_dtype
+from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 from asose_fast.ops.pool_pair import out_shape
 

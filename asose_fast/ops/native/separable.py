@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asose_fast.ops.depthwise_plan import Plan
+from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 from asose_fast.ops.native.multi_depthwise import DTYPES, dense
 
@@ -13,7 +13,7 @@ __all__ = ["DTYPES", "backward", "forward"]
 
 
 def forward(
-    xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: Plan, statistics: bool
+    xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: DepthwisePlan, statistics: bool
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """The outputs of all branches and, where wanted, their means and variances (else empty tensors)."""
     kernels, threads = cpu_kernels()
@@ -41,7 +41,7 @@ def backward(
     xs: list[Tensor],
     params: Tensor,
     pointwise: Tensor,
-    plan: Plan,
+    plan: DepthwisePlan,
     need_x: list[bool],
     need_depthwise: bool,
     need_pointwise: bool,
@@ -77,7 +77,7 @@ def backward(
     )
 
 
-def _workspace(x: Tensor, plan: Plan, threads: int) -> tuple[int, int, Tensor]:
+def _workspace(x: Tensor, plan: DepthwisePlan, threads: int) -> tuple[int, int, Tensor]:
     """The number of slices of the partial sums, the length of a row of pointwise, and scratch for all threads."""
     kernels, _ = cpu_kernels()
     slices, row, size = kernels.separable_plan(

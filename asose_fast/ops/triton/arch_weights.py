@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asose_fast.ops.arch_weights import Boost
+from asose_fast.ops.arch_sample import Boost
 from asose_fast.ops.triton.philox import gumbel
 from asose_fast.ops.triton.tiles import launched
 

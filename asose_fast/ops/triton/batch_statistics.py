@@ -8,8 +8,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asose_fast.ops.mixed_sum import memory_format
-from asose_fast.ops.triton.tiles import accumulator, channel_space, grid, launched, place, tile
+from asose_fast.ops.layout import memory_format
+from asose_fast.ops.triton.tiles import accumulator, grid, launched, place, rows_and_channels, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -91,7 +91,7 @@ def _merge_kernel(
 def forward(zs: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and biased variance, (K, C) float64."""
     format = memory_format(zs[0])
-    rows, channels, inner = channel_space(zs[0], format)
+    rows, channels, inner = rows_and_channels(zs[0], format)
     mean = zs[0].new_full((len(zs), channels), torch.nan, dtype=torch.float64)
     var = mean.clone()
     if rows == 0 or channels == 0:

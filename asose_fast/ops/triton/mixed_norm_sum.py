@@ -8,8 +8,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asose_fast.ops.mixed_sum import accumulation_dtype, memory_format
-from asose_fast.ops.triton.tiles import accumulator, channel_space, grid, launched, place, tile
+from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.layout import memory_format
+from asose_fast.ops.triton.tiles import accumulator, grid, launched, place, rows_and_channels, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -216,7 +217,7 @@ def forward(
     y = torch.empty_like(xs[0], memory_format=format)
     if y.numel() == 0:
         return y
-    space, branches = channel_space(y, format), len(mean)
+    space, branches = rows_and_channels(y, format), len(mean)
     rows, channels, _ = space
     blocks = tile(rows, channels, _ELEMENTS_OF_SUM)
     programs, weights = grid(rows, channels, blocks), weights.contiguous()
@@ -249,7 +250,7 @@ def backward(
     saved = iter(_dense(xs, format))
     # Absent tensors are never touched: grad stands in for them.
     inputs = tuple(next(saved) if is_read else grad for is_read in read)
-    space = channel_space(grad, format)
+    space = rows_and_channels(grad, format)
     rows, channels, _ = space
     blocks, acc = tile(rows, channels, _ELEMENTS), accumulator(grad.dtype)
     programs = grid(rows, channels, blocks)

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asose_fast.ops.mixed_sum import memory_format
+from asose_fast.ops.layout import memory_format
 from asose_fast.ops.triton.tiles import launched
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})

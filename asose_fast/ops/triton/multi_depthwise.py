@@ -10,8 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asose_fast.ops.depthwise_plan import Plan
-from asose_fast.ops.multi_depthwise import empty_channels_last
+from asose_fast.ops.depthwise_plan import DepthwisePlan
+from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.triton.tiles import accumulator, grid, launched, pixel_tile, pixels
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -33,7 +33,7 @@ Taps = tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]
 """Of an input: offsets (rows, columns), and for each which of its branches meet there, and their rows of params."""
 
 
-def _taps(plan: Plan, branches: tuple[int, ...]) -> Taps:
+def _taps(plan: DepthwisePlan, branches: tuple[int, ...]) -> Taps:
     """The offsets of branches that share an input."""
     first = [sum(plan.taps[:b]) for b in range(len(plan.kernels))]
     found: dict[tuple[int, int], list[tuple[int, int]]] = {}
@@ -306,13 +306,13 @@ def _weights_bwd_kernel(
             line -= KERNELS[b]
 
 
-def unfit(shape: Sequence[int], plan: Plan) -> str | None:
+def unfit(shape: Sequence[int], plan: DepthwisePlan) -> str | None:
     """Plans of more than 400 taps are left to another backend: the kernels are unrolled over taps, and must compile."""
     taps = sum(plan.taps)
     return f"{taps} taps, more than {_MOST_TAPS}, are too many to unroll a kernel over" if taps > _MOST_TAPS else None
 
 
-def forward(xs: list[Tensor], params: Tensor, plan: Plan) -> list[Tensor]:
+def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
     """The outputs of all branches."""
     x, shape = xs[0], plan.out_shape(xs[0])
     n, c, *out = shape
@@ -332,7 +332,7 @@ def backward(
     grads: list[Tensor | None],
     xs: list[Tensor],
     params: Tensor,
-    plan: Plan,
+    plan: DepthwisePlan,
     need_x: list[bool],
     need_weights: bool,
     need_affine: bool,
@@ -376,7 +376,7 @@ def backward(
     return [t for t, need in zip(grad_xs, need_x, strict=True) if need], grad_params
 
 
-def _branches(plan: Plan, used: list[bool]) -> tuple[tuple[int, ...], ...]:
+def _branches(plan: DepthwisePlan, used: list[bool]) -> tuple[tuple[int, ...], ...]:
     """The used branches of every input."""
     branches = tuple(b for b, is_used in enumerate(used) if is_used)
     return (branches,) if plan.inputs == 1 else tuple((b,) if is_used else () for b, is_used in enumerate(used))

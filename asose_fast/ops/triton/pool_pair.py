@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asose_fast.ops.mixed_sum import accumulation_dtype
+from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.pool_pair import out_shape
 from asose_fast.ops.triton.tiles import accumulator, grid, launched, pixel_tile, pixels
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import without_autocast
-from asose_fast.ops.depthwise_plan import Plan
-from asose_fast.ops.multi_depthwise import empty_channels_last
+from asose_fast.ops.depthwise_plan import DepthwisePlan
+from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.triton.tiles import accumulator, grid, launched, place, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -56,7 +56,7 @@ def _grad_z_kernel(
 
 
 def forward(
-    xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: Plan, statistics: bool
+    xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: DepthwisePlan, statistics: bool
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """The outputs of all branches and, where wanted, their means and variances (else empty tensors)."""
     ys = registry.select("multi_depthwise", xs[0], plan).forward(xs, params, plan)
@@ -77,7 +77,7 @@ def backward(
     xs: list[Tensor],
     params: Tensor,
     pointwise: Tensor,
-    plan: Plan,
+    plan: DepthwisePlan,
     need_x: list[bool],
     need_depthwise: bool,
     need_pointwise: bool,
@@ -123,8 +123,8 @@ def _grad_z(grads: list[Tensor], zs: list[Tensor | None], tables: Tensor) -> tup
 
 
 def _of_branches(
-    branches: list[int], xs: list[Tensor], params: Tensor, plan: Plan
-) -> tuple[list[Tensor], Tensor, Plan]:
+    branches: list[int], xs: list[Tensor], params: Tensor, plan: DepthwisePlan
+) -> tuple[list[Tensor], Tensor, DepthwisePlan]:
     """The arguments of `multi_depthwise` for some branches."""
     if len(branches) == len(plan.kernels):
         return xs, params, plan

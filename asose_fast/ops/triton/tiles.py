@@ -49,7 +49,7 @@ def accumulator(dtype: torch.dtype) -> tl.dtype:
     return tl.float64 if dtype == torch.float64 else tl.float32
 
 
-def channel_space(x: Tensor, format: torch.memory_format) -> tuple[int, int, int]:
+def rows_and_channels(x: Tensor, format: torch.memory_format) -> tuple[int, int, int]:
     """Rows, channels and the distance of two channels in the memory of `x`, which is dense in `format`."""
     n, c, h, w = x.shape
     return n * h * w, c, 1 if format == torch.channels_last else h * w

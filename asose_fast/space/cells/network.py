@@ -18,7 +18,7 @@ STEM_MULTIPLIER = 3
 """The stem of DARTS has so many times the channels of the first cells."""
 
 
-class Plan:
+class CellPlan:
     """A plan has the rows of alpha that a cell runs, each as MixedOp takes it."""
 
     def __init__(
@@ -56,7 +56,7 @@ class Cell(nn.Module):
         self.drop_path = 0.0
         """In training, an image loses the output of an edge with this probability, skip_connect excepted."""
 
-    def nodes(self, given: list[Tensor], plan: Plan) -> list[Tensor]:
+    def nodes(self, given: list[Tensor], plan: CellPlan) -> list[Tensor]:
         """Returns the values of the computed nodes, (N, C, H, W) each."""
         states = list(given)
         for target in range(self.inputs, self.inputs + self.steps):
@@ -89,7 +89,7 @@ class DartsCell(Cell):
         self.before = FactorizedReduce(before, channels) if after_reduction else _relu_conv_norm(before, channels)
         self.last = _relu_conv_norm(last, channels)
 
-    def forward(self, before: Tensor, last: Tensor, plan: Plan) -> Tensor:
+    def forward(self, before: Tensor, last: Tensor, plan: CellPlan) -> Tensor:
         return torch.cat(self.nodes([self.before(before), self.last(last)], plan), 1)
 
 
@@ -99,7 +99,7 @@ class BenchCell(Cell):
     def __init__(self, edges: Sequence[Edge], channels: int) -> None:
         super().__init__(edges, channels, INPUTS["nasbench201"], STEPS["nasbench201"], 1)
 
-    def forward(self, x: Tensor, plan: Plan) -> Tensor:
+    def forward(self, x: Tensor, plan: CellPlan) -> Tensor:
         return self.nodes([x], plan)[-1]
 
 
@@ -216,7 +216,7 @@ class CellNetwork(Supernet):
         all cells of a kind; an edge of path -1 is left out. A derived network needs none of them.
         """
         count = len(self.spec.normal)
-        normal, reduction = (Plan(weights, path, kept, rows) for rows in (slice(count), slice(count, None)))
+        normal, reduction = (CellPlan(weights, path, kept, rows) for rows in (slice(count), slice(count, None)))
         x = self.stem(x)
         before = x
         for cell in self.cells:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops.multi_depthwise import accumulation_dtype
+from asose_fast.ops.dtypes import accumulation_dtype
 
 Case = tuple[Callable[..., object], list[Tensor], nn.ModuleList]
 

@@ -1,6 +1,6 @@
 from torch import nn
 
-from asose_fast.ops.factorized_reduce import factorized_reduce
+from asose_fast.space.factorized_reduce import factorized_reduce
 from tests.ops.cases import Case, random
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asose_fast.ops.factorized_reduce import factorized_reduce, reference
+from asose_fast.space.factorized_reduce import factorized_reduce, reference
 
 SIZES = st.integers(1, 7)
 

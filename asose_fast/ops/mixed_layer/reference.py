@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asose_fast.ops.autograd import channels_last, gradients, stand_in
-from asose_fast.ops.mixed_sum import accumulation_dtype
-from asose_fast.ops.mixed_sum import reference as sum_reference
+from asose_fast.ops.autograd import gradients, stand_in
+from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.layout import channels_last
+from asose_fast.ops.mixed_layer.plan import LayerPlan, Saved
 from asose_fast.ops.norms import measured
-from asose_fast.ops.pool_pair import reference as pool_reference
+from asose_fast.ops.reference.mixed_sum import reference as sum_reference
+from asose_fast.ops.reference.pool_pair import reference as pool_reference
 
 Map = Callable[[Tensor], Tensor]
 
@@ -53,30 +55,25 @@ def reference(
 def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     """The backward of a mixed layer that normalises by what its forward pass normalised by. Everything else is computed
     again, and of the tensors that were kept for the kernels only inputs are read."""
-    layer, saved = ctx.layer, ctx.saved_tensors
-    pairs, depths = max(len(layer.plans), 1), len(layer.plans)
-    x, _, last_mean, last_rstd = saved[:4]
-    stages = [saved[low + 2 : low + 4] for low in range(5 + pairs, 5 + pairs + 4 * depths, 4)]
-    first = 5 + pairs + 4 * depths
-    zs = saved[first : first + layer.others]
-    terms = [stand_in(grad) for _ in layer.plain_is_x]
-    if ctx.needs_input_grad[2]:
-        terms = list(saved[first + layer.others :][: len(terms)])
-    parameters = 2 * pairs + 2 * sum(len(plan.kernels) for plan in layer.plans)
-    weights, plain_weights, *rest = saved[-2 - parameters :]
+    layer: LayerPlan = ctx.layer
+    saved = Saved.of(layer, ctx.needs_input_grad[2], ctx.saved_tensors)
+    weights, plain_weights, *parameters = saved.given
+    terms = saved.plain or [stand_in(grad) for _ in layer.plain_is_x]
 
     def plain(_: object, weights: Tensor, plain_weights: Tensor, x: Tensor, *tensors: Any) -> Tensor:
         parts = layer.split(tensors)
         *inner, (gamma, beta) = parts.affine
-        last_norms = measured(last_mean, last_rstd, gamma, beta, ctx.batch[-1])
+        last_norms = measured(saved.mean, saved.rstd, gamma, beta, ctx.uses_batch[-1])
         chains: list[list[tuple[Map, Map, Map]]] = [[] for _ in layer.lengths]
         for depth, plan in enumerate(layer.plans):
-            count = 0 if depth + 1 == depths else len(layer.plans[depth + 1].kernels)
+            count = 0 if depth + 1 == layer.depth else len(layer.plans[depth + 1].kernels)
             norms = last_norms[: len(plan.kernels)]
             if count:
-                mean, rstd = (rows[:count] for rows in stages[depth])
+                stage = saved.stages[depth]
                 gamma, beta = inner[depth]
-                norms[:count] = measured(mean, rstd, gamma, beta, ctx.batch[depth][:count])
+                norms[:count] = measured(
+                    stage.mean[:count], stage.rstd[:count], gamma, beta, ctx.uses_batch[depth][:count]
+                )
             for k, norm in enumerate(norms):
                 chains[k].append((
                     _convolution(parts.depthwise[depth][k], plan.stride, plan.pad(k), plan.dilations[k], x),
@@ -90,11 +87,11 @@ def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]
             tracked=layer.tracked,
         )  # fmt: skip
 
-    return gradients(ctx, plain, (layer, weights, plain_weights, x, *rest, *zs, *terms), [grad])
+    return gradients(ctx, plain, (layer, weights, plain_weights, saved.x, *parameters, *saved.zs, *terms), [grad])
 
 
 def _convolution(weight: Tensor, stride: int, padding: int, dilation: int, x: Tensor) -> Map:
-    """Of as many groups as there are input channels to a filter, in the accumulation dtype of x."""
+    """A convolution in the accumulation dtype of x, whose groups are told from the shape of the weight."""
     return functools.partial(
         F.conv2d,
         weight=weight.to(accumulation_dtype(x.dtype)),

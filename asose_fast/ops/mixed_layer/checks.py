@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from asose_fast.ops.autocast import autocasts
 from asose_fast.ops.checks import check_tensor
 from asose_fast.ops.depthwise_plan import MAX_BRANCHES
-from asose_fast.ops.mixed_sum import DTYPES, MAX_INPUTS
+from asose_fast.ops.dtypes import FLOATS
+from asose_fast.ops.mixed_layer.plan import Stage
+from asose_fast.ops.mixed_sum import MAX_INPUTS
 from asose_fast.ops.norms import check_norm
-
-if TYPE_CHECKING:
-    from asose_fast.ops.mixed_layer import Stage
 
 
 def check_modules(x: Tensor, chains: Sequence[Sequence[Stage]], stride: int, pools: Sequence[nn.BatchNorm2d]) -> None:
     """That chains and the norms of pools are for x, in a layer of this stride."""
     check_tensor("mixed_layer: x", x)
-    if x.dtype not in DTYPES:
+    if x.dtype not in FLOATS:
         raise TypeError(f"mixed_layer: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
     if x.dim() != 4 or 0 in x.shape[1:]:
         raise ValueError(f"mixed_layer: x must be (N, C, H, W) with C, H, W > 0, got {tuple(x.shape)}")

@@ -1,0 +1,27 @@
+"""The memory formats of (N, C, H, W) tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from asose_fast.ops.autograd import batched, transformed
+
+
+def memory_format(x: Tensor) -> torch.memory_format:
+    """channels_last where a 4-D `x` is that and not plainly contiguous too, else contiguous."""
+    if x.dim() == 4 and not x.is_contiguous() and not batched(x) and x.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """x in channels_last, or as it is where a call is transformed: vmap knows no memory formats."""
+    return x if transformed() or batched(x) else x.contiguous(memory_format=torch.channels_last)
+
+
+def empty_channels_last(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """An uninitialised channels_last tensor in the dtype and on the device of `like`."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)

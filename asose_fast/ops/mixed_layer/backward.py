@@ -1,0 +1,351 @@
+"""The backward pass of a mixed layer on the operators: the sum, then the stages from the last to the first, then x."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from asose_fast.ops.depthwise_plan import DepthwisePlan, unpack
+from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.mixed_layer.forward import run_pools, run_stage
+from asose_fast.ops.mixed_layer.operators import Operators
+from asose_fast.ops.mixed_layer.plan import LayerPlan, Parts, Saved, rows
+from asose_fast.ops.norms import gradient_of_plain_weights, gradient_of_weights, gradients_of_affine
+
+Gradients = list[Tensor | None]
+Pair = tuple[Tensor | None, Tensor | None]
+
+
+class Wanted(NamedTuple):
+    """Which gradients are asked for."""
+
+    weights: bool
+    plain_weights: bool
+    x: bool
+    parts: Parts
+    """Which gradients of the node's other inputs are asked for."""
+    counts: list[bool]
+    """Which terms may have a weight that is not 0."""
+    alive: Tensor | None
+    """Which chains have a weight that is not 0, where the host does not know; None where it does."""
+    chains: list[bool]
+    """Which chains a gradient is handed back through; `pools` says the same of the pools."""
+    pools: list[bool]
+    plain: list[bool]
+    """Which plain terms want a gradient of their own."""
+
+    @staticmethod
+    def of(layer: LayerPlan, needs: Sequence[bool], weights: Tensor) -> Wanted:
+        """Told from `ctx.needs_input_grad` and the weights of all terms."""
+        _, need_weights, need_plain_weights, need_x, *rest = needs
+        need = layer.split(rest)
+        seen = _seen(weights)
+        counts = [True] * len(weights) if seen is None else seen
+        chains = [
+            tracked and counts[k] and (
+                need_x
+                or any(row[k] for group in (need.depthwise, need.pointwise) for row in group if k < len(row))
+                or any(itertools.chain(*need.affine[: layer.lengths[k] - 1]))
+            )
+            for k, tracked in enumerate(layer.tracked[: layer.chains])
+        ]  # fmt: skip
+        return Wanted(
+            need_weights,
+            need_plain_weights,
+            need_x,
+            need,
+            counts,
+            weights[: layer.chains] != 0 if seen is None else None,
+            chains,
+            [need_x and tracked for tracked in layer.tracked[layer.chains :]],
+            [n and not same for n, same in zip(need.plain, layer.plain_is_x, strict=True)],
+        )
+
+
+class Ends(NamedTuple):
+    """What the backward pass of the weighted sum gives."""
+
+    weights: Tensor | None
+    plain_weights: Tensor | None
+    affine: Pair
+    """The gradients of gamma and beta of the last norms."""
+    terms: Gradients
+    """The gradients of zs, then of the plain terms."""
+    tables: Tensor
+    """(K + J, 4, C): dL/dz of every term, as `mixed_norm_sum`'s backward gives it."""
+
+
+class Back(NamedTuple):
+    """What comes back to the stages of one depth, by chain: dL/dz of their outputs, as `separable`'s backward reads it.
+
+    dL/dz = tables[0] * grad + tables[2] * (z - tables[1]) + tables[3]
+    """
+
+    grads: Gradients
+    """None for a chain that hands nothing back."""
+    zs: Gradients
+    """The outputs of the stages whose norms use the statistics of the batch."""
+    tables: Tensor
+    """The coefficients of that map, (B, 4, C)."""
+
+    def joined(self, ending: Back) -> Back:
+        """The same with the chains that end at this depth."""
+        return Back(self.grads + ending.grads, self.zs + ending.zs, torch.cat([self.tables, ending.tables]))
+
+
+class Step(NamedTuple):
+    """What the backward pass of the stages of one depth gives."""
+
+    depthwise: Gradients
+    pointwise: Gradients
+    affine: Pair
+    """The gradients of gamma and beta of the norms before them."""
+    x: Tensor | None
+    back: Back
+    """What comes back to the depth before; it means nothing at the first depth, which gives dL/dx instead."""
+
+
+def backward(
+    layer: LayerPlan,
+    saved: Saved,
+    needs: Sequence[bool],
+    uses_batch: list[list[bool]],
+    grad: Tensor,
+    operators: Operators,
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Gradients]:
+    """The gradients of weights, plain weights and x, and of the node's other inputs, in their order.
+
+    `needs` is `ctx.needs_input_grad`, `uses_batch` that of the forward pass and `grad` dL/dy.
+    """
+    wanted = Wanted.of(layer, needs, saved.weights)
+    outputs, pooled = _outputs(layer, saved, operators)
+    grad = grad.contiguous(memory_format=torch.channels_last)
+    uses = uses_batch[-1]
+    ends = _ends(layer, saved, wanted, [*layer.last(outputs), *pooled], uses, grad, operators)
+    steps = _stages(layer, saved, wanted, outputs, ends.tables, uses_batch, grad, operators)
+    of_chains = steps[0].x if steps else None
+    grad_x = _input(layer, saved, wanted, pooled, ends.tables, uses, grad, of_chains, operators)
+    affine = [*(step.affine for step in steps[1:]), ends.affine]
+    parameters = itertools.chain(*affine, *(step.depthwise for step in steps), *(step.pointwise for step in steps))
+    return ends.weights, ends.plain_weights, grad_x, [*parameters, *ends.terms]
+
+
+def _outputs(layer: LayerPlan, saved: Saved, operators: Operators) -> tuple[list[list[Tensor]], list[Tensor]]:
+    """The outputs of stages and pools: kept, or computed again."""
+    if not layer.recompute:
+        return saved.outputs, saved.pooled
+    outputs: list[list[Tensor]] = []
+    for plan, stage in zip(layer.plans, saved.stages, strict=True):
+        outputs.append(run_stage(saved.x, outputs, plan, stage.params, stage.pointwise, False, operators)[0])
+    return outputs, run_pools(saved.x, layer, operators)
+
+
+def _ends(
+    layer: LayerPlan,
+    saved: Saved,
+    wanted: Wanted,
+    outputs: list[Tensor],
+    uses: list[bool],
+    grad: Tensor,
+    operators: Operators,
+) -> Ends:
+    """The backward pass of the sum and of its norms; `outputs` are those of chains and pools."""
+    count, need, (gamma, beta) = saved.mean.shape[0], wanted.parts, saved.affine[-1]
+    need_gamma, need_beta = need.affine[-1]
+    read = [
+        wanted.weights or need_gamma or (in_batch and needed)
+        for in_batch, needed in zip(uses, wanted.chains + wanted.pools + need.zs, strict=True)
+    ] + [wanted.plain_weights] * len(need.plain)
+    own = need.zs + wanted.plain
+    found, sums, tables = operators.mixed_norm_sum_bwd(
+        grad, list(itertools.compress([*outputs, *saved.zs, *saved.plain], read)), saved.weights, gamma, saved.mean,
+        saved.rstd, uses, read, [False] * len(outputs) + own, need_beta or any(read), True,
+    )  # fmt: skip
+    grad_weights = grad_plain = None
+    if wanted.weights:
+        grad_weights = gradient_of_weights(sums, gamma, beta, count).to(saved.weights.dtype)
+    if wanted.plain_weights:
+        grad_plain = gradient_of_plain_weights(sums, count).to(saved.weights.dtype)
+    affine: Pair = None, None
+    if need_gamma or need_beta:
+        kept = _keep(saved.weights[:count, None].double(), [*layer.tracked, *[True] * layer.others])
+        affine = gradients_of_affine(sums, kept)
+    return Ends(grad_weights, grad_plain, affine, _placed(found, own), tables)
+
+
+def _stages(
+    layer: LayerPlan,
+    saved: Saved,
+    wanted: Wanted,
+    outputs: list[list[Tensor]],
+    tables: Tensor,
+    uses_batch: list[list[bool]],
+    grad: Tensor,
+    operators: Operators,
+) -> list[Step]:
+    """The backward pass of the stages, from the last depth to the first; the steps by depth.
+
+    `outputs` are those of the stages, which are let go of on the way; `tables` are those of the sum.
+    """
+    steps: list[Step] = []
+    back = Back([], [], tables)
+    for depth in reversed(range(layer.depth)):
+        low, high = len(back.grads), len(layer.plans[depth].kernels)
+        if low < high:
+            ending = Back(
+                [grad if used else None for used in wanted.chains[low:high]],
+                [z if b else None for z, b in zip(outputs[depth][low:], uses_batch[-1][low:high], strict=True)],
+                rows(tables, low, high),
+            )
+            back = back.joined(ending) if low else ending
+        if any(g is not None for g in back.grads):
+            inputs = outputs[depth - 1] if depth else [saved.x]
+            step = _stage(layer.plans[depth], saved, wanted, depth, back, inputs, uses_batch, grad, operators)
+            outputs[depth].clear()
+        else:
+            none: Gradients = [None] * high
+            step = Step(none, none, (None, None), None, back._replace(tables=rows(tables, 0, high)))
+        steps.insert(0, step)
+        back = step.back
+    return steps
+
+
+def _stage(
+    plan: DepthwisePlan,
+    saved: Saved,
+    wanted: Wanted,
+    depth: int,
+    back: Back,
+    inputs: list[Tensor],
+    uses_batch: list[list[bool]],
+    grad: Tensor,
+    operators: Operators,
+) -> Step:
+    """The backward pass of the stages of one depth, and of the norms before them."""
+    stage, need, used = saved.stages[depth], wanted.parts, [g is not None for g in back.grads]
+    uses = uses_batch[depth - 1][: len(used)] if depth else []
+    need_affine = depth > 0 and (any(need.affine[depth - 1]) or any(map(all, zip(uses, used, strict=True))))
+    if depth:
+        # What is not used is not read: the gradient stands in for it.
+        inputs = [z if u else grad for z, u in zip(inputs, used, strict=False)]
+    alive = wanted.alive
+    alive_rows = None if alive is None else _rows_alive(alive, plan)
+    grad_inputs, grad_params, grad_matrices = operators.separable_bwd(
+        back.grads, back.zs, back.tables, inputs, _only(alive_rows, stage.params), _only(alive, stage.pointwise),
+        *plan, used if depth else [wanted.x],
+        any(need.depthwise[depth]), any(need.pointwise[depth]), need_affine,
+    )  # fmt: skip
+    grad_params, grad_matrices = _only(alive_rows, grad_params), _only(alive, grad_matrices)
+    pieces: list[Any] = unpack(grad_params, plan) if grad_params.shape[0] else [None] * len(plan.rows)
+    matrices = grad_matrices.unbind() if grad_matrices.shape[0] else [None] * len(used)
+    depthwise = [piece if u else None for piece, u in zip(pieces, used, strict=False)]
+    pointwise = [matrix if u else None for matrix, u in zip(matrices, used, strict=True)]
+    if not depth:
+        return Step(depthwise, pointwise, (None, None), next(iter(grad_inputs), None), back)
+    sums: list[Any] | None = pieces[-2:] if need_affine else None
+    s0, s1, tables = _through_norms(saved, depth - 1, sums, used, alive, grad)
+    zs = [z if b else None for z, b in zip(inputs, uses, strict=True)]
+    return Step(depthwise, pointwise, (s1, s0), None, Back(_placed(grad_inputs, used), zs, tables))
+
+
+def _through_norms(
+    saved: Saved, depth: int, sums: Sequence[Tensor] | None, used: list[bool], alive: Tensor | None, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """S0 and S1 of the norms after a depth, (K, C) each, and the tables of what they make of their gradients.
+
+    `sums` holds sum g z and sum g over N, H and W, (K, C) each; None counts as 0.
+    """
+    stage, (gamma, _), count = saved.stages[depth], saved.affine[depth], len(used)
+    scale = stage.scale(count, gamma)
+    mean, rstd = rows(stage.mean, 0, count), rows(stage.rstd, 0, count)
+    if sums is None:
+        s0 = s1 = torch.zeros_like(mean)
+    else:
+        of_z, s0 = (table.double() for table in sums)
+        s1 = rstd * (of_z - mean * s0)
+    s1 = _only(alive, _keep(s1, used))  # the statistics of others may not be finite
+    return s0, s1, _only(alive, _tables(scale, s0, s1, mean, rstd, grad))
+
+
+def _input(
+    layer: LayerPlan,
+    saved: Saved,
+    wanted: Wanted,
+    pooled: list[Tensor],
+    tables: Tensor,
+    uses: list[bool],
+    grad: Tensor,
+    of_chains: Tensor | None,
+    operators: Operators,
+) -> Tensor | None:
+    """dL/dx: what comes through chains, through pools and through plain terms that are x itself."""
+    terms: list[Tensor] = []
+    factors: list[Tensor] = []
+    weights, chains = saved.weights, layer.chains
+    if wanted.x and any(layer.plain_is_x):
+        of_plain = weights[saved.mean.shape[0] :].unbind()
+        factors = list(itertools.compress(of_plain, layer.plain_is_x))
+        terms = [grad] * len(factors)
+    if of_chains is not None and (terms or any(wanted.pools)):
+        terms.append(of_chains)
+        factors.append(weights.new_ones(()))
+    if any(wanted.pools):
+        grad_x: Tensor = operators.pool_pair_bwd(
+            [grad if n and counts else None for n, counts in zip(wanted.pools, wanted.counts[chains:], strict=False)],
+            [z if b else None for z, b in zip(pooled, uses[chains:], strict=False)],
+            tables[chains : chains + 2], saved.x, layer.stride, terms,
+            torch.stack(factors) if factors else weights[:0],
+        )  # fmt: skip
+        return grad_x
+    return operators.mixed_sum_fwd(terms, torch.stack(factors)) if terms else of_chains
+
+
+def _seen(weights: Tensor) -> list[bool] | None:
+    """Which weights are not 0; None where the host would have to wait to know it, and the device is left to see."""
+    return [w != 0 for w in weights.tolist()] if weights.is_cpu else None
+
+
+def _placed(found: Sequence[Tensor], wanted: Sequence[bool]) -> Gradients:
+    """What was found at the places where it is wanted, and None elsewhere."""
+    rest = iter(found)
+    return [next(rest) if want else None for want in wanted]
+
+
+def _only(alive: Tensor | None, rows: Tensor) -> Tensor:
+    """`rows` with those of dead branches (weight 0) set to 0, so that their NaNs do not spread.
+
+    They are unchanged where `alive` is None.
+    """
+    if alive is None or not rows.shape[0]:
+        return rows
+    return torch.where(alive[: rows.shape[0]].view(-1, *[1] * (rows.dim() - 1)), rows, 0)
+
+
+def _rows_alive(alive: Tensor, plan: DepthwisePlan) -> Tensor:
+    """Which rows of params belong to branches that are alive."""
+    taps = [is_alive.expand(count) for is_alive, count in zip(alive.unbind(), plan.taps, strict=False)]
+    return torch.cat([*taps, *[alive[: plan.inputs]] * 2] if plan.affine else taps)
+
+
+def _keep(rows: Tensor, kept: list[bool]) -> Tensor:
+    """`rows` with those that are not kept set to 0."""
+    if all(kept):
+        return rows
+    return torch.stack([row if keep else torch.zeros_like(row) for row, keep in zip(rows, kept, strict=True)])
+
+
+def _tables(scale: Tensor, s0: Tensor, s1: Tensor, mean: Tensor, rstd: Tensor, grad: Tensor) -> Tensor:
+    """The backward of norms as affine maps of their gradients, (K, 4, C).
+
+    dL/dz = g + slope * (z - center) + shift, where g is the gradient of the norm's input but for its statistics.
+    """
+    count = grad.numel() // grad.shape[1]
+    acc = accumulation_dtype(grad.dtype)
+    share = scale / -count
+    slope = share * rstd * s1
+    shift = share * s0 - slope * (mean - mean.to(acc))
+    return torch.stack([torch.ones_like(mean), mean, slope, shift], 1).to(acc)

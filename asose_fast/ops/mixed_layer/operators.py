@@ -1,0 +1,43 @@
+"""The operators that a mixed layer is made of, with and without their checks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from asose_fast.ops.batch_statistics import batch_statistics_fwd
+from asose_fast.ops.library import Call
+from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
+from asose_fast.ops.mixed_sum import mixed_sum_fwd
+from asose_fast.ops.pool_pair import pool_pair_bwd, pool_pair_fwd
+from asose_fast.ops.separable import separable_bwd, separable_fwd
+
+NAMES = ("separable", "pool_pair", "batch_statistics", "mixed_norm_sum")
+"""What a mixed layer needs kernels of, to be faster than its modules."""
+
+
+class Operators(NamedTuple):
+    """Functions of the arguments of the registered operators of these names."""
+
+    separable_fwd: Call
+    separable_bwd: Call
+    pool_pair_fwd: Call
+    pool_pair_bwd: Call
+    batch_statistics_fwd: Call
+    mixed_norm_sum_fwd: Call
+    mixed_norm_sum_bwd: Call
+    mixed_sum_fwd: Call
+
+
+_OPERATORS = (
+    separable_fwd,
+    separable_bwd,
+    pool_pair_fwd,
+    pool_pair_bwd,
+    batch_statistics_fwd,
+    mixed_norm_sum_fwd,
+    mixed_norm_sum_bwd,
+    mixed_sum_fwd,
+)
+CHECKED = Operators(*_OPERATORS)
+UNCHECKED = Operators(*(operator.body for operator in _OPERATORS))
+"""The bodies alone, for tensors that have been looked at together and that nobody observes."""

@@ -1,0 +1,156 @@
+"""What a mixed layer computes, apart from its tensors, and the order in which its node is given them and keeps them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+from asose_fast.ops.depthwise_plan import DepthwisePlan
+
+T = TypeVar("T")
+
+
+class Stage(NamedTuple):
+    """The modules of a stage, which begins with a ReLU: depthwise convolution, pointwise convolution, BN."""
+
+    depthwise: nn.Conv2d
+    pointwise: nn.Conv2d
+    norm: nn.BatchNorm2d
+
+
+class Parts(NamedTuple):
+    """The node's inputs after x, or what belongs to them, by their meaning."""
+
+    affine: list[tuple[Any, ...]]
+    """gamma and beta: of the norms between two stages, by depth, then of the last norms."""
+    depthwise: list[list[Any]]
+    """The weights by depth, then by chain; those of `pointwise` likewise."""
+    pointwise: list[list[Any]]
+    zs: list[Any]
+    plain: list[Any]
+
+
+class LayerPlan(NamedTuple):
+    """What the node computes, apart from its tensors."""
+
+    stride: int
+    plans: list[DepthwisePlan]
+    """The plans of the stages, by depth; branch k belongs to chain k."""
+    norms: list[list[nn.BatchNorm2d]]
+    """The norms that follow the stages, by depth."""
+    last_norms: list[nn.BatchNorm2d]
+    """The norms that the sum takes: those of chains, of pools and of others."""
+    lengths: list[int]
+    """How many stages each chain has."""
+    pools: int
+    others: int
+    plain_is_x: list[bool]
+    """Which plain terms are x itself: their gradient is part of that of x."""
+    tracked: list[bool]
+    """Which chains and pools hand gradients on."""
+    recompute: bool
+    checked: bool
+    """Whether the modules have been looked at, so that forward kernels may be called without another look."""
+
+    @property
+    def chains(self) -> int:
+        """The number of chains."""
+        return len(self.lengths)
+
+    @property
+    def depth(self) -> int:
+        """The number of stages of the longest chain."""
+        return len(self.plans)
+
+    def ends(self, stages: Sequence[T]) -> Iterator[tuple[T, int, int]]:
+        """What holds the last rows of chains, and from where to where, in the order of the chains."""
+        low = 0
+        for stage, plan in reversed(list(zip(stages, self.plans, strict=True))):
+            high = len(plan.kernels)
+            if low < high:
+                yield stage, low, high
+            low = high
+
+    def last(self, outputs: list[list[T]]) -> list[T]:
+        """The outputs of the chains, among those of all stages."""
+        return [outputs[n - 1][k] for k, n in enumerate(self.lengths)]
+
+    def split(self, values: Sequence[Any]) -> Parts:
+        """Sorts what follows x among the node's inputs, or what belongs to it."""
+        rest = iter(values)
+
+        def take(count: int) -> list[Any]:
+            return list(itertools.islice(rest, count))
+
+        pairs = [tuple(take(2)) for _ in range(max(self.depth, 1))]
+        counts = [len(plan.kernels) for plan in self.plans]
+        return Parts(pairs, [take(n) for n in counts], [take(n) for n in counts], take(self.others), list(rest))
+
+
+class StageTables(NamedTuple):
+    """What the stages of one depth are run with, and what the norms that follow them normalise by."""
+
+    params: Tensor
+    pointwise: Tensor
+    mean: Tensor
+    rstd: Tensor
+
+    def scale(self, count: int, gamma: Tensor | None) -> Tensor:
+        """The scales of the first `count` norms as affine maps, (count, C)."""
+        rstd = rows(self.rstd, 0, count)
+        return rstd if gamma is None else gamma * rstd
+
+
+class Saved(NamedTuple):
+    """What the node keeps for its backward pass."""
+
+    x: Tensor
+    weights: Tensor
+    """The weights of all terms."""
+    mean: Tensor
+    rstd: Tensor
+    """What the last norms normalised by."""
+    affine: list[tuple[Any, ...]]
+    """gamma and beta, as in `Parts`; beta of the last norms alone."""
+    stages: list[StageTables]
+    zs: list[Tensor]
+    plain: list[Tensor]
+    """The plain terms where their weights' gradient is wanted, else nothing."""
+    outputs: list[list[Any]]
+    """The outputs of the stages, by depth; these and `pooled` are empty where backward computes them again."""
+    pooled: list[Tensor]
+    given: list[Any]
+    """The node's own inputs that second derivatives need besides: both weights and all parameters."""
+
+    def tensors(self) -> list[Tensor | None]:
+        """All of them in a row."""
+        return [
+            self.x, self.weights, self.mean, self.rstd, *(gamma for gamma, _ in self.affine), self.affine[-1][1],
+            *itertools.chain(*self.stages), *self.zs, *self.plain, *itertools.chain(*self.outputs), *self.pooled,
+            *self.given,
+        ]  # fmt: skip
+
+    @staticmethod
+    def of(layer: LayerPlan, with_plain: bool, tensors: Sequence[Any]) -> Saved:
+        """What such a row holds; the plain terms are in it only `with_plain`."""
+        rest = iter(tensors)
+
+        def take(count: int) -> list[Any]:
+            return list(itertools.islice(rest, count))
+
+        x, weights, mean, rstd = take(4)
+        *inner, gamma, beta = take(max(layer.depth, 1) + 1)
+        stages = [StageTables(*take(4)) for _ in layer.plans]
+        zs, plain = take(layer.others), take(len(layer.plain_is_x) if with_plain else 0)
+        kept = 0 if layer.recompute else layer.pools
+        outputs = [] if layer.recompute else [take(len(plan.kernels)) for plan in layer.plans]
+        affine = [*((g, None) for g in inner), (gamma, beta)]
+        return Saved(x, weights, mean, rstd, affine, stages, zs, plain, outputs, take(kept), list(rest))
+
+
+def rows(table: Tensor, low: int, high: int) -> Tensor:
+    """Rows `low` to `high`; the table itself where these are all, which takes no call of PyTorch."""
+    return table if low == 0 and high == table.shape[0] else table[low:high]

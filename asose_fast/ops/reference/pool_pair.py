@@ -1,0 +1,64 @@
+"""`pool_pair` in plain PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
+from asose_fast.ops.layout import channels_last
+
+DTYPES = FLOATS
+
+
+def reference(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
+    """The formula of `pool_pair` in plain differentiable PyTorch: what every backend is tested against."""
+    x = channels_last(x)
+    avg = F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
+    return avg, F.max_pool2d(x, 3, stride, 1)
+
+
+def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+    """What `reference` gives, as a backend."""
+    avg, max = reference(x, stride=stride)
+    return avg.contiguous(memory_format=torch.channels_last), max.contiguous(memory_format=torch.channels_last)
+
+
+def backward(
+    grads: list[Tensor | None],
+    zs: list[Tensor | None],
+    tables: Tensor,
+    x: Tensor,
+    stride: int,
+    terms: list[Tensor],
+    factors: Tensor,
+) -> Tensor:
+    """dL/dx of the poolings whose gradient is there, plus sum of factor * term, as a backend.
+
+    Unless `tables` is empty, dL/d(pooled) = scale * grad + slope * (z - center) + shift with its four rows (2, 4, C),
+    what a batch norm of z makes of its gradient, the last two terms only where z is there; else it is grad. Where scale
+    is 0 it is 0, whatever z is; the CPU's kernels leave that to their caller, who can see the scale.
+    """
+    window = [3, 3], [stride] * 2, [1, 1]
+    acc = accumulation_dtype(x.dtype)
+    wide = x.to(acc)
+    grad_x = torch.zeros_like(wide, memory_format=torch.channels_last)
+    for term, factor in zip(terms, factors.unbind(), strict=True):
+        grad_x += factor * term
+    for pool, (grad, z) in enumerate(zip(grads, zs, strict=True)):
+        if grad is None:
+            continue
+        of_pool = grad.to(acc)
+        if len(tables):
+            scale, center, slope, shift = tables[pool, :, :, None, None].to(acc)
+            of_pool = scale * of_pool
+            if z is not None:
+                of_pool = of_pool + slope * (z.to(acc) - center) + shift
+            of_pool = torch.where(scale == 0, 0, of_pool)
+        if pool == 0:
+            grad_x += torch.ops.aten.avg_pool2d_backward(of_pool, wide, *window, False, False, None)
+        else:
+            _, indices = F.max_pool2d(wide, 3, stride, 1, return_indices=True)
+            grad_x += torch.ops.aten.max_pool2d_with_indices_backward(of_pool, wide, *window, [1, 1], False, indices)
+    return grad_x.to(x.dtype)
