@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from asose_fast import __version__
 from asose_fast.data import Data
 from asose_fast.engine.evaluate import accuracy
 from asose_fast.engine.record import Record
@@ -14,6 +13,7 @@ from asose_fast.engine.state import SearchState
 from asose_fast.space.build import of_images
 from asose_fast.store.checkpoint import write_json
 from asose_fast.store.derived import load, save
+from asose_fast.version import __version__
 
 __all__ = ["load", "write_result"]
 

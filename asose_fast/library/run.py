@@ -12,7 +12,6 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from asose_fast import __version__
 from asose_fast.config import Config
 from asose_fast.engine.device import device_named
 from asose_fast.engine.observer import Observer
@@ -28,6 +27,7 @@ from asose_fast.space.copying import deepcopy
 from asose_fast.space.custom import CustomNetwork
 from asose_fast.store import checkpoint_folder, provenance, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
+from asose_fast.version import __version__
 
 if TYPE_CHECKING:
     from asose_fast.report.observer import ReportObserver

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import torch
 
-import asose_fast
 from asose_fast import _native
 from asose_fast._digest import source_digest
+from asose_fast.version import __version__
 
 Provenance = dict[str, Any]
 
@@ -28,7 +28,7 @@ def collect(data: Digested, device: torch.device) -> Provenance:
     """Collects digests of data and sources, versions, device, and what decides the order of floating-point sums."""
     return {
         "data": data.digest,
-        "release": asose_fast.__version__,
+        "release": __version__,
         "sources": _sources(),
         "torch": str(torch.__version__),
         "device": device.type,
@@ -39,7 +39,7 @@ def collect(data: Digested, device: torch.device) -> Provenance:
 
 @functools.cache
 def _sources() -> str:
-    return source_digest(Path(asose_fast.__file__).parent, "*.py")
+    return source_digest(Path(__file__).parents[1], "*.py")
 
 
 def check(then: Provenance, now: Provenance, warn: Callable[[str], None]) -> None:
