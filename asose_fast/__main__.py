@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import asose_fast
 from asose_fast.command import EXIT_ERROR, Parser, command, nearest
+from asose_fast.version import __version__
 
 
 class Command(NamedTuple):
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser("", "Finds a neural network for images, and does what comes after. COMMAND --help says more.")
-    parser.add_argument("--version", action="version", version=f"asose_fast {asose_fast.__version__}")
+    parser.add_argument("--version", action="version", version=f"asose_fast {__version__}")
     listed = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=argparse.ArgumentParser)
     for name, known in COMMANDS.items():
         listed.add_parser(name, help=known.summary)

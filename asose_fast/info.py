@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from rich.table import Table
 
-import asose_fast
 from asose_fast import _native
 from asose_fast.command import Parser, command
 from asose_fast.ops import registry
 from asose_fast.terminal import make_console
+from asose_fast.version import __version__
 
 _PACKAGES = ("torch", "torchvision", "triton", "numpy")
 
@@ -27,7 +27,7 @@ def collect() -> dict[str, Any]:
     missing = _native.kernels_missing("cpu")
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     return {
-        "versions": {"asose_fast": asose_fast.__version__, "python": platform.python_version(), **_versions()},
+        "versions": {"asose_fast": __version__, "python": platform.python_version(), **_versions()},
         "instruction_set": None if missing else _native.kernels("cpu").isa(),
         "threads": torch.get_num_threads(),
         "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],

@@ -1,4 +1,4 @@
-"""The release of the package."""
+"""The version of the installed package."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -75,20 +75,6 @@ def test_the_script_is_named_with_its_path_where_it_is_not_on_path(shell, script
     assert done.stdout.startswith(f"usage: {script}/asose-fast [-h]")
 
 
-def test_torch_is_imported_by_no_help_and_no_unknown_command():
-    code = (
-        "import sys\n"
-        "from asose_fast.__main__ import main\n"
-        "for words in (['--help'], ['--version'], ['trian']):\n"
-        "    try:\n"
-        "        main(words)\n"
-        "    except SystemExit:\n"
-        "        pass\n"
-        "sys.exit(bool({'torch', 'numpy', 'jsonargparse', 'asose_fast.config'} & set(sys.modules)))\n"
-    )
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=300).returncode == 0
-
-
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_help_of_a_command_begins_with_what_the_program_says_of_it(name, capsys):
     with pytest.raises(SystemExit) as end:

@@ -1,4 +1,4 @@
-"""What a finished run leaves behind: genotype.json, model.safetensors, summary.json; `load` reads them."""
+"""A finished run leaves behind genotype.json, model.safetensors and summary.json; `load` reads the first two."""
 
 from __future__ import annotations
 

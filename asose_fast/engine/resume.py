@@ -1,4 +1,4 @@
-"""Going on from the newest good checkpoint of a run folder."""
+"""A run goes on from the newest good checkpoint of its folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asose_fast.store.checkpoint import CheckpointError
 
 
 class Resumable(NamedTuple):
-    """A run as its newest good checkpoint has it."""
+    """This is a run as its newest good checkpoint has it."""
 
     path: Path
     config: Config
@@ -44,7 +44,7 @@ def read(run: Path, warn: Callable[[str], None]) -> Resumable:
 
 
 def folder_of(given: Path) -> Path:
-    """The run folder that is meant by itself, by its `checkpoints`, or by a file in either.
+    """Returns the run folder that is meant by itself, by its `checkpoints`, or by a file in either.
 
     Raises ValueError for a checkpoint that is not the newest, from which a run does not go on.
     """
@@ -77,7 +77,7 @@ def check_settings(run: Path, config: Config) -> None:
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """The settings of a run and those that it is to have, where they differ."""
+    """Says where the settings of a run and those that it is to have differ."""
     return [
         f"{name} {_said(there, name)} there, {_said(here, name)} here"
         for name in {**there, **here}
@@ -91,7 +91,7 @@ def _said(settings: dict[str, Any], name: str) -> str:
 
 
 def resumable(path: Path, state: dict[str, Any]) -> Resumable:
-    """A run as this checkpoint has it. Raises CheckpointError."""
+    """Returns a run as this checkpoint has it. Raises CheckpointError."""
     try:
         return Resumable(path, Config.from_dict(state["config"]), state)
     except Exception as error:

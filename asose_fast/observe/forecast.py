@@ -1,4 +1,4 @@
-"""How long a run will still take, from the epochs that it has done."""
+"""This module estimates how long a run will still take, from the epochs that it has done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asose_fast.engine.phases import Phase, phase_at
 
 
 class Left(NamedTuple):
-    """Seconds to the end of the present phase, and of the run."""
+    """So many seconds are left to the end of the present phase, and of the run."""
 
     phase: float
     run: float
@@ -19,11 +19,11 @@ class Left(NamedTuple):
 def left(
     phases: tuple[Phase, ...], history: Sequence[dict[str, Any]], epoch: int, done: float, seconds: float
 ) -> Left | None:
-    """What is left after `seconds` of epoch `epoch` (from 0), of which the share `done` is done.
+    """Estimates what is left after `seconds` of epoch `epoch` (from 0), of which the share `done` is done.
 
     An epoch takes the median of the last five of its phase. One of a phase that has had none takes as long as the
-    present one, or, in optimize, which samples no more than warmup does, as those of the warmup. None where nothing is
-    known.
+    present one. In optimize, which samples no more than warmup does, it takes as long as those of the warmup. None
+    means that nothing is known.
     """
     here = phase_at(phases, epoch)
     present = _usual(history, here)
@@ -42,13 +42,13 @@ def left(
 
 
 def _usual(history: Sequence[dict[str, Any]], phase: Phase) -> float | None:
-    """`history` has the epochs from the first on, one a record."""
+    """Returns the usual seconds of an epoch of `phase`. `history` has the epochs from the first on, one a record."""
     seconds = [record["seconds"] for record in history[phase.first : phase.end]][-5:]
     return statistics.median(seconds) if seconds else None
 
 
 def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
+    """Writes seconds as m:ss or h:mm:ss."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from itertools import compress
 from typing import Any
 
 import torch
@@ -117,21 +116,22 @@ def update_running(norms: Sequence[nn.BatchNorm2d], mean: Tensor, var: Tensor, c
     `mean` and `var` are those of the batch, (K, C) float64, biased, over `count` values a channel; of norms in eval
     mode they are not read. `dtype` is that in which PyTorch would have them.
     """
-    tracking = [
-        norm.training and norm.track_running_stats and held(norm, "num_batches_tracked") is not None for norm in norms
+    tracked = [
+        held(norm, "num_batches_tracked") if norm.training and norm.track_running_stats else None for norm in norms
     ]
-    if not any(tracking):
+    counts = [batches for batches in tracked if batches is not None]
+    if not counts:
         return
     if len(norms) > 1 and len(set(map(id, norms))) < len(norms):
         for k, norm in enumerate(norms):
             update_running([norm], mean[k : k + 1], var[k : k + 1], count, dtype)
         return
-    counts, running, new, shares = [], [], [], []
+    running, new, shares = [], [], []
     rows = zip(mean.to(dtype).unbind(), (var * (count / (count - 1))).to(dtype).unbind(), strict=True)
-    for norm, pair in compress(zip(norms, rows, strict=True), tracking):
-        batches, momentum = held(norm, "num_batches_tracked"), norm.momentum
-        assert batches is not None
-        counts.append(batches)
+    for norm, batches, pair in zip(norms, tracked, rows, strict=True):
+        if batches is None:
+            continue
+        momentum = norm.momentum
         for old, row in zip((held(norm, "running_mean"), held(norm, "running_var")), pair, strict=True):
             assert old is not None
             old = old.data  # as in PyTorch, a graph of an earlier forward pass does not mind

@@ -1,7 +1,7 @@
-"""One checkpoint file: written atomically, checksummed, read with weights_only, refused with a reason when not ours.
+"""A checkpoint file is written atomically, checksummed and read with weights_only. Others are refused with a reason.
 
-Its content: "asose_fast checkpoint", newline, SHA-256 of all that follows in hexadecimal, newline, version, newline,
-what torch.save gave.
+It contains "asose_fast checkpoint", newline, SHA-256 of all that follows in hexadecimal, newline, version, newline,
+and what torch.save gave.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 
 def sealed(pickled: bytes, version: int = VERSION) -> bytes:
-    """The content of a file: what torch.save gave, after the version, after the checksum of both."""
+    """Returns the content of a file that holds what torch.save gave."""
     content = b"%d\n" % version + pickled
     return MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
 
@@ -107,7 +107,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def _checked(path: Path, content: bytes) -> bytes:
-    """What follows the checksum, once that is found right."""
+    """Returns what follows the checksum, once that is found right."""
     start = len(MAGIC) + _DIGEST_CHARACTERS + 1
     if not content.startswith(MAGIC):
         raise _damaged(path, "it does not begin as one of this release does")

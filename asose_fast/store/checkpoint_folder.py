@@ -1,6 +1,6 @@
-"""The checkpoints of a run: the newest few under their epoch and step, and `last.pt`, another name of the newest.
+"""A run keeps its newest checkpoints under their epoch and step, and `last.pt` as another name of the newest.
 
-`last.pt` is a hard link, so nothing that happens to other names can make it point nowhere; resuming does not need it.
+`last.pt` is a hard link, so nothing that happens to other names can make it point nowhere. Resuming does not need it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def save_newest(folder: Path, epoch: int, step: int, state: dict[str, Any], keep
 
 
 def load_newest(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-    """The newest good checkpoint and its path; `warn` is told of each newer one that is damaged.
+    """Returns the newest good checkpoint and its path; `warn` is told of each newer one that is damaged.
 
     Raises CheckpointError where there is none, none is good, or the newest is of another version.
     """
@@ -50,17 +50,17 @@ def load_newest(folder: Path, warn: Callable[[str], None]) -> tuple[Path, dict[s
 
 
 def holds_checkpoints(folder: Path) -> bool:
-    """Whether a run can, or could, be resumed from here. Not yet, where it was killed before its first checkpoint."""
+    """Returns whether a run can, or could, be resumed from here. One killed before its first checkpoint cannot yet."""
     return any(folder.glob("*.pt"))
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest checkpoint by its name, be it good or damaged; None where none has such a name."""
+    """Returns the newest checkpoint by its name, be it good or damaged; None where none has such a name."""
     return next(iter(_newest_first(folder)), None)
 
 
 def position(path: Path) -> tuple[int, int]:
-    """Epochs completed and steps of the next, from the name of a checkpoint."""
+    """Reads from the name of a checkpoint how many epochs are completed, and how many steps of the next."""
     match = _NAME.fullmatch(path.name)
     if match is None:
         raise ValueError(f"{path} is not named epoch-NUMBER-step-NUMBER.pt")

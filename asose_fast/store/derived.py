@@ -1,4 +1,4 @@
-"""What a run found, `genotype.json` and `model.safetensors`: written by `save`, checked and read by `load`."""
+"""`genotype.json` and `model.safetensors` hold what a run found. `save` writes them, `load` reads and checks them."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def save(
     std: Sequence[float],
     image_size: int | None,
 ) -> None:
-    """Writes a derived network into a run folder; the rest is as in Genotype.
+    """Writes a derived network into a run folder. The other arguments are those of Genotype.
 
-    Raises ValueError where it does not fit the network, and CheckpointError.
+    Raises ValueError where they do not fit the network, and CheckpointError.
     """
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     weights = safetensors.torch.save(tensors)
@@ -44,10 +44,10 @@ def save(
 
 
 def load(run: str | Path) -> ImageNetwork:
-    """The derived network of a run folder, with its weights, on the CPU, in evaluation mode.
+    """Returns the derived network of a run folder, with its weights, on the CPU, in evaluation mode.
 
-    Its input is (N, C, H, W) float32, normalised as `genotype.json` says; its output (N, classes), scores before the
-    softmax.
+    Its input is (N, C, H, W) float32, normalised as `genotype.json` says. Its output is (N, classes), the scores before
+    the softmax.
 
     Raises:
         FileNotFoundError: the folder holds no finished run.
@@ -58,7 +58,7 @@ def load(run: str | Path) -> ImageNetwork:
 
 
 def load_genotype(run: str | Path) -> Genotype:
-    """What `genotype.json` of a run folder says. Raises as `load`."""
+    """Returns what `genotype.json` of a run folder says. Raises as `load`."""
     path = _existing(Path(run) / GENOTYPE)
     values = files.read_json(path)
     try:
@@ -68,7 +68,7 @@ def load_genotype(run: str | Path) -> Genotype:
 
 
 def load_weights(run: str | Path, genotype: Genotype) -> ImageNetwork:
-    """The network of `genotype` with the weights of a run folder, in evaluation mode. Raises as `load`."""
+    """Returns the network of `genotype` with the weights of a run folder, in evaluation mode. Raises as `load`."""
     path = _existing(Path(run) / WEIGHTS)
     content = files.read(path, files.MOST_TENSORS)
     if genotype.weights_sha256 not in (None, hashlib.sha256(content).hexdigest()):
@@ -94,7 +94,7 @@ def _existing(path: Path) -> Path:
 
 
 def _empty_state(genotype: Genotype) -> dict[str, Tensor]:
-    """Names, shapes and dtypes of the network's state, without memory: a damaged genotype may ask for any amount."""
+    """Returns the network's state without its values, and so without the memory that a damaged genotype may ask for."""
     try:
         with torch.device("meta"):
             return build(genotype.network).state_dict()
@@ -104,7 +104,7 @@ def _empty_state(genotype: Genotype) -> dict[str, Tensor]:
 
 
 def _unlike(wanted: dict[str, Tensor], found: dict[str, Tensor]) -> str | None:
-    """The first difference in names, shapes or dtypes."""
+    """Says the first difference in names, shapes or dtypes."""
     for name in sorted(wanted.keys() | found.keys()):
         if name not in found:
             return f"{name} is missing"

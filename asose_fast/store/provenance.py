@@ -1,4 +1,4 @@
-"""What a run is computed from and with, so that resuming it with something else does not go unnoticed."""
+"""The provenance of a run is what it is computed from and with. Resuming it with something else is noticed."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Provenance = dict[str, Any]
 
 
 class Digested(Protocol):
-    """Data that can be recognised."""
+    """Such data can be recognised."""
 
     @property
     def digest(self) -> str:
-        """The same for the same data."""
+        """The digest is the same for the same data."""
 
 
 def collect(data: Digested, device: torch.device) -> Provenance:
-    """Digests of the data and of the sources, versions, device, and what decides the order of floating-point sums."""
+    """Collects digests of data and sources, versions, device, and what decides the order of floating-point sums."""
     return {
         "data": data.digest,
         "release": __version__,
@@ -39,7 +39,7 @@ def collect(data: Digested, device: torch.device) -> Provenance:
 
 @functools.cache
 def _sources() -> str:
-    return source_digest(Path(__file__).parent.parent, "*.py")
+    return source_digest(Path(__file__).parents[1], "*.py")
 
 
 def check(then: Provenance, now: Provenance, warn: Callable[[str], None]) -> None:

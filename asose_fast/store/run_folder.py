@@ -1,4 +1,4 @@
-"""What a command writes into: claimed by one process, and kept as it is where something is there already."""
+"""A command claims the folder that it writes into, and keeps what is there already."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ WRITTEN = (
     "checkpoints/supernet.pt",
     "tensorboard/events.out.tfevents.*",
 )
-"""What the commands write into a run folder."""
+"""The commands write these files into a run folder."""
 ADVICE = "give another --out, or --overwrite to replace it"
 _TEMPORARY = re.compile(r"\..+\.\d+")
-"""A file that a killed process has not written to its end (`checkpoint.write_atomically`)."""
+"""A killed process leaves a file of such a name, not written to its end (`checkpoint.write_atomically`)."""
 _locks: set[int] = set()
 
 
 @contextlib.contextmanager
 def claimed(folder: Path, *, new: bool = False) -> Iterator[Path]:
-    """A folder that nobody else can claim while the block runs; what is made here and stays empty is removed after it.
+    """Claims a folder: nobody else can while the block runs. What is made here and stays empty is removed after it.
 
     Args:
-        folder: made where it is not there.
+        folder: is made where it is not there.
         new: has the folder made in any case, under the first of NAME, NAME-2, NAME-3, ... that is not there.
 
     Raises BlockingIOError where another command writes into the folder, CheckpointError where it cannot be made.
@@ -55,7 +55,7 @@ def claimed(folder: Path, *, new: bool = False) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def claimed_file(path: Path) -> Iterator[None]:
-    """A file that nobody else can claim while the block runs, in a folder that is made for it. Raises as `claimed`."""
+    """Claims a file in the same way, in a folder that is made for it. Raises as `claimed`."""
     with _made(path.parent), locked(path.with_name(f".{path.name}{LOCK}"), path):
         yield
 
@@ -64,7 +64,7 @@ def claimed_file(path: Path) -> Iterator[None]:
 def locked(lock: Path, what: Path) -> Iterator[None]:
     """Holds a lock, which the kernel drops with the process, however that ends.
 
-    Raises BlockingIOError, which names `what` is locked, where another holds it.
+    Raises BlockingIOError where another process holds it. The error names `what`, the file or folder that is locked.
     """
     descriptor = _taken(lock, what)
     _locks.add(descriptor)
@@ -95,7 +95,7 @@ def _taken(lock: Path, what: Path) -> int:
 
 
 def _let_go() -> None:
-    """A forked worker would keep its parent's locks for as long as it lives."""
+    """Gives up the locks in a forked worker, which would keep those of its parent for as long as it lives."""
     for descriptor in _locks:
         os.close(descriptor)
     _locks.clear()
@@ -150,7 +150,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 
 def _make(folder: Path) -> bool:
-    """Whether the folder was made here."""
+    """Makes a folder. Returns whether it was not there before."""
     try:
         folder.mkdir()
     except FileExistsError:
@@ -163,7 +163,7 @@ def _make(folder: Path) -> bool:
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
-    """The innermost first."""
+    """Removes folders, of which the innermost comes first, up to one that is not empty."""
     with contextlib.suppress(OSError):
         for folder in folders:
             folder.rmdir()

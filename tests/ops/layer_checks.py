@@ -370,7 +370,7 @@ class MixedLayerChecks(LayerChecks):
 
     @pytest.fixture(autouse=True)
     def _weights_are_not_seen(self, monkeypatch):
-        monkeypatch.setattr(importlib.import_module("asose_fast.ops.mixed_layer"), "_seen", lambda _: None)
+        monkeypatch.setattr(importlib.import_module("asose_fast.ops.mixed_layer.backward"), "_seen", lambda _: None)
 
     @pytest.mark.parametrize(
         ("lengths", "stride", "kinds", "options"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from asose_fast.ops import library, registry
+from asose_fast.ops import library, mixed_layer, registry
 from asose_fast.ops.norms import normalisation
 from asose_fast.space import CANDIDATES, MixedOp
 from tests.helpers import make_network
@@ -40,7 +40,9 @@ def fake_gpu(monkeypatch):
         return importlib.import_module(registry._MODULES[op]["triton"])
 
     monkeypatch.setattr(registry, "select", triton)
-    monkeypatch.setattr(library, "_observed", lambda _: False)  # the bodies themselves, not what stands in for them
+    # The bodies themselves, not what stands in for them.
+    for module in (library, mixed_layer.forward, mixed_layer.node):
+        monkeypatch.setattr(module, "observed", lambda _: False)
     monkeypatch.setattr("asose_fast.ops.triton.tiles.address", lambda _: 1)  # meta tensors have none
     monkeypatch.setattr(jit.KernelInterface, "__getitem__", lambda *_: lambda *_, **__: None)
     with torch.device("meta"), Copies() as copies:
@@ -104,6 +106,7 @@ def test_a_network(fake_gpu, phase):
 def test_norms_of_several_eps(fake_gpu):
     norms = [torch.nn.BatchNorm2d(3, eps=eps) for eps in (1e-3, 1e-5)]
     fake_gpu.found.clear()
-    mean, rstd = normalisation(norms, torch.zeros(2, 3, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64))
+    mean, var = torch.zeros(2, 3, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
+    mean, rstd = normalisation(norms, [True, True], mean, var)
     assert mean.shape == rstd.shape == (2, 3)
     assert not fake_gpu.found
