@@ -29,7 +29,8 @@ from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.processes import started
 from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.machine import refused
-from asose_fast.observe.observers import MetricsObserver, RetrainingConsole
+from asose_fast.observe.console import RetrainingConsole
+from asose_fast.observe.metrics import MetricsObserver
 from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
 from asose_fast.space.build import Spec

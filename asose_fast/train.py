@@ -36,7 +36,9 @@ from asose_fast.engine.state import SearchState
 from asose_fast.engine.task import ImageTask
 from asose_fast.engine.trainer import Trainer
 from asose_fast.machine import refused
-from asose_fast.observe.observers import ConsoleObserver, MetricsObserver, health_table, tensorboard
+from asose_fast.observe.console import ConsoleObserver, health_table
+from asose_fast.observe.metrics import MetricsObserver
+from asose_fast.observe.tensorboard import tensorboard
 from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
 from asose_fast.program import spelled

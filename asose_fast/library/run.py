@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import yaml
@@ -23,14 +24,13 @@ from asose_fast.engine.trainer import Trainer
 from asose_fast.library.loaders import Loader, Loaders
 from asose_fast.library.objective import LibraryObjective, Loss, Metric
 from asose_fast.library.task import WITHOUT_EFFECT, MakeOptimizer, ModuleTask, even_mixture
+from asose_fast.observe.metrics import MetricsObserver
+from asose_fast.report.observer import ReportObserver
 from asose_fast.space.copying import deepcopy
 from asose_fast.space.custom import CustomNetwork
 from asose_fast.store import checkpoint_folder, provenance, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.version import __version__
-
-if TYPE_CHECKING:
-    from asose_fast.report.observer import ReportObserver
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,9 +203,6 @@ def _prepare(trainer: Trainer, folder: Path) -> ReportObserver:
 
     Raises CheckpointError where it is of another search.
     """
-    from asose_fast.observe.observers import MetricsObserver  # they import this package
-    from asose_fast.report.observer import ReportObserver
-
     state = trainer.state
     if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
         path, saved = checkpoint_folder.load_newest(folder / "checkpoints", _warn)
@@ -265,8 +262,6 @@ def _say_shortcomings(state: SearchState) -> None:
 
 
 def _warn(message: str) -> None:
-    import warnings
-
     warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
