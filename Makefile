@@ -41,6 +41,7 @@ lint:
 	ruff check .
 	ruff format --check .
 	mypy
+	lint-imports --no-cache --no-logo
 	clang-format --dry-run -Werror $$(git ls-files 'csrc/*' 'tests/cuda_emulation/*.[ch]*')
 
 format:

@@ -83,7 +83,7 @@ def test_overwrite_replaces_a_run_and_nothing_else(run, capsys):
 def test_a_run_killed_before_its_first_checkpoint_is_begun_again(tmp_path):
     code = (
         "import os, signal\n"
-        "from asose_fast import checkpoint\n"
+        "from asose_fast.store import checkpoint\n"
         "from asose_fast.train import main\n"
         "checkpoint.os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"main({[*options(), '--out', str(tmp_path / 'run')]!r})\n"

@@ -72,7 +72,8 @@ def test_only_one_command_has_a_folder_or_file(tmp_path):
 
 
 def test_a_killed_process_holds_nothing(tmp_path):
-    code = f"from asose_fast import run_folder\nwith run_folder.claimed(__import__('pathlib').Path({str(tmp_path)!r}))"
+    path = f"__import__('pathlib').Path({str(tmp_path)!r})"
+    code = f"from asose_fast.store import run_folder\nwith run_folder.claimed({path})"
     process = subprocess.Popen(
         [sys.executable, "-c", code + ":\n print('mine', flush=True)\n import time\n time.sleep(600)"],
         cwd=ROOT,
