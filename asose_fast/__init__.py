@@ -12,21 +12,15 @@ except PackageNotFoundError:
 if TYPE_CHECKING:
     from asose_fast import ops
     from asose_fast.config import Config
-    from asose_fast.derived import load
-    from asose_fast.search import (
-        ImageTask,
-        Observer,
-        PhaseSpec,
-        Searcher,
-        SearchPackage,
-        SearchResult,
-        SearchState,
-        Task,
-        Trainer,
-    )
-    from asose_fast.space import MixedOp
-
-    search: SearchPackage
+    from asose_fast.engine.observer import Observer
+    from asose_fast.engine.phases import PhaseSpec
+    from asose_fast.engine.state import SearchState
+    from asose_fast.engine.task import ImageTask, Task
+    from asose_fast.engine.trainer import Trainer
+    from asose_fast.library.run import SearchResult, search
+    from asose_fast.library.searcher import Searcher
+    from asose_fast.space.mixed import MixedOp
+    from asose_fast.store.derived import load
 
 __all__ = [
     "Config",
@@ -45,9 +39,20 @@ __all__ = [
     "search",
 ]
 
-_HOMES = {"Config": "config", "MixedOp": "space", "load": "derived"} | dict.fromkeys(
-    ("ImageTask", "Observer", "PhaseSpec", "SearchResult", "SearchState", "Searcher", "Task", "Trainer"), "search"
-)
+_HOMES = {
+    "Config": "config",
+    "ImageTask": "engine.task",
+    "MixedOp": "space.mixed",
+    "Observer": "engine.observer",
+    "PhaseSpec": "engine.phases",
+    "SearchResult": "library.run",
+    "SearchState": "engine.state",
+    "Searcher": "library.searcher",
+    "Task": "engine.task",
+    "Trainer": "engine.trainer",
+    "load": "store.derived",
+    "search": "library.run",
+}
 """The module of each name that is no module itself."""
 
 

@@ -1,4 +1,5 @@
-"""What a setting may be: types, and bounds declared beside the fields of a dataclass, checked when one is made."""
+"""This module says what a setting may be: its type, and bounds that stand beside the fields of a dataclass. They are
+checked when one is made."""
 
 from __future__ import annotations
 
@@ -9,18 +10,18 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 Number = TypeVar("Number", int, float, None)
 MOST_LAYERS = 1000
-"""Of any network: blocks of a chain, cells of one."""
+"""A network has at most so many layers: blocks of a chain, or cells."""
 MOST_CHANNELS = 1 << 20
 MOST_SIDE = 10**4
-"""Of an image, in pixels."""
+"""An image has at most so many pixels a side."""
 MOST_COST = 10**18
-"""Parameters or FLOPs: what an int64 holds."""
+"""A bound on parameters or FLOPs is at most this, which an int64 holds."""
 MOST_EPOCHS = 10**6
 
 
 @dataclasses.dataclass(frozen=True)
 class Bounds:
-    """A lower and an upper bound, so that neither NaN nor an infinity is within them."""
+    """A number has a lower and an upper bound, so that neither NaN nor an infinity is within them."""
 
     least: float | None = None
     most: float | None = None
@@ -28,14 +29,14 @@ class Bounds:
     below: float | None = None
 
     def hold(self, value: float) -> bool:
-        """Whether `value` is a number within them."""
+        """Returns whether `value` is a number within the bounds."""
         lower = value > self.above if self.above is not None else self.least is not None and value >= self.least
         upper = value < self.below if self.below is not None else self.most is not None and value <= self.most
         return lower and upper
 
     @property
     def ends(self) -> tuple[str, str]:
-        """In words."""
+        """Says both bounds in words."""
         lower = f"above {self.above}" if self.above is not None else f"at least {self.least}"
         upper = f"below {self.below}" if self.below is not None else f"at most {self.most}"
         return lower, upper
@@ -49,14 +50,14 @@ def bounded(
     above: float | None = None,
     below: float | None = None,
 ) -> Number:
-    """A field of a dataclass with a default and its bounds: `least` or `above`, and `most` or `below`."""
+    """Makes a field of a dataclass with a default and its bounds: `least` or `above`, and `most` or `below`."""
     field: Any = dataclasses.field(default=default, metadata={"bounds": Bounds(least, most, above, below)})
     return field  # type: ignore[no-any-return]
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """A dataclass of settings. Raises ValueError for a field that is not of its type or not within its bounds."""
+    """Dataclasses of settings derive from this. A field that is not of its type or bounds raises ValueError."""
 
     def __post_init__(self) -> None:
         check(self, type(self))
@@ -109,7 +110,7 @@ def _words(kind: Any, bounds: Bounds | None) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a message, however long it is."""
+    """Returns a value as it stands in a message, however long it is."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a whole number of thousands of digits, or nested lists

@@ -1,4 +1,4 @@
-"""Every setting of a run: one flat, typed dataclass made of a part for each module."""
+"""This module has every setting of a run: one flat, typed dataclass, made of a part for each module."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CANDIDATES = (
     "dil_conv_5x5",
     "conv_7x1_1x7",
 )
-"""The ten candidate operations, in the order of the logits (docs/concepts.md)."""
+"""These are the ten candidate operations, in the order of the logits (docs/concepts.md)."""
 
 
 CELL_CANDIDATES = {
@@ -36,7 +36,7 @@ CELL_CANDIDATES = {
     ),
     "nasbench201": ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3"),
 }
-"""The candidate operations of the spaces of cells, in the order of their logits."""
+"""The spaces of cells have these candidate operations, in the order of their logits."""
 
 TEMPERATURE = Bounds(above=0, most=1e6)
 
@@ -188,7 +188,7 @@ class DerivationConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class BudgetConfig(Settings):
-    """What the derived network may cost (docs/derive.md). Growth's ceilings, `max_parameters` and `max_flops`, bound
+    """The derived network may cost so much (docs/derive.md). Growth's ceilings, `max_parameters` and `max_flops`, bound
     every network that could be derived; these bound the one that is, by the choice of its operations."""
 
     derive_max_parameters: int | None = bounded(None, least=1, most=MOST_COST)
@@ -312,7 +312,7 @@ class Config(
     SpaceConfig,
     DataConfig,
 ):
-    """Every setting of a run. A part of the program takes a Config where it asks for its own part.
+    """A Config has every setting of a run. A part of the program takes one where it asks for its own part.
 
     Raises ValueError for a setting of another type or out of bounds.
     """
@@ -329,13 +329,13 @@ class Config(
             )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as in YAML."""
+        """Returns the settings as plain values, as in YAML."""
         values = dataclasses.asdict(self)
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Config:
-        """The inverse of `to_dict`. Raises ValueError for an unknown or a missing key, or a setting out of range."""
+        """Inverts `to_dict`. Raises ValueError for an unknown or a missing key, or a setting out of range."""
         if not isinstance(values, dict):
             raise ValueError(f"the settings must be names with values, got {shown(values)}")
         unlike = values.keys() ^ {field.name for field in dataclasses.fields(Config)}

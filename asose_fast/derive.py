@@ -17,22 +17,23 @@ import torch
 import yaml
 from torch import Tensor
 
-from asose_fast import checkpoint, resume, run_folder
 from asose_fast.bounds import MOST_COST, Bounds, check_value
-from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.command import Parser, command, warn
 from asose_fast.config import Config
 from asose_fast.data import Data, load_data
-from asose_fast.derived import save
+from asose_fast.engine import resume
+from asose_fast.engine.alpha.budget import BudgetKeeper
+from asose_fast.engine.alpha.perturbation import losses_without
+from asose_fast.engine.resume import Resumable
+from asose_fast.engine.state import SearchState
+from asose_fast.engine.task import ImageTask
 from asose_fast.paths import given_path
 from asose_fast.program import spelled
-from asose_fast.resume import Resumable
-from asose_fast.search.budget import BudgetKeeper
-from asose_fast.search.perturbation import losses_without
-from asose_fast.search.state import SearchState
-from asose_fast.search.task import ImageTask
 from asose_fast.space.build import ImageNetwork, of_images
 from asose_fast.space.cost import Cost, cost_of
+from asose_fast.store import checkpoint, run_folder
+from asose_fast.store.checkpoint import CheckpointError, write_atomically
+from asose_fast.store.derived import save
 
 Method = Literal["argmax", "perturbation", "validation"]
 AMONG = 32

@@ -1,4 +1,5 @@
-"""Files that a user hands over: read where they are regular ones, no larger than they can be; YAML and JSON too."""
+"""This module reads files that a user hands over, YAML and JSON among them. They must be regular files, and no larger
+than they can be."""
 
 from __future__ import annotations
 
@@ -12,10 +13,10 @@ from typing import Any
 import yaml
 
 MOST_SETTINGS, MOST_RESULT, MOST_METRICS, MOST_TENSORS = 1 << 16, 1 << 24, 1 << 26, 1 << 36
-"""Bytes of config.yaml or a genotype's text; of genotype.json or summary.json; of metrics.jsonl; of a file of tensors.
-All are many times what a run writes."""
+"""Files have at most so many bytes: config.yaml or a genotype's text; genotype.json or summary.json; metrics.jsonl; a
+file of tensors. All are many times what a run writes."""
 MOST_NODES = 100_000
-"""Values of a YAML file, each counted as often as aliases repeat it."""
+"""A YAML file has at most so many values, each counted as often as aliases repeat it."""
 _KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 
 
@@ -27,7 +28,7 @@ class UnreadableFileError(OSError):
 
 
 def read(path: Path, most: int) -> bytes:
-    """The content of a regular file of at most `most` bytes. Raises OSError; does not wait, as at a pipe."""
+    """Returns the content of a regular file of at most `most` bytes. It never waits, as at a pipe. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         found = os.fstat(descriptor)
@@ -44,7 +45,7 @@ def read(path: Path, most: int) -> bytes:
 
 
 def read_json(path: Path, most: int = MOST_RESULT) -> Any:
-    """What a JSON file holds. Raises OSError and ValueError, which name it."""
+    """Returns what a JSON file holds. Raises OSError and ValueError, which name the file."""
     try:
         return json.loads(read(path, most))
     except (ValueError, RecursionError) as error:
@@ -52,7 +53,7 @@ def read_json(path: Path, most: int = MOST_RESULT) -> Any:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The names and values of a YAML file. Raises OSError and ValueError, which name it."""
+    """Returns the names and values of a YAML file. Raises OSError and ValueError, which name the file."""
     try:
         values = parse_yaml(read(path, MOST_SETTINGS))
     except ValueError as error:
@@ -63,7 +64,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def parse_yaml(content: bytes) -> Any:
-    """What YAML says. Raises ValueError for what is none, or holds more than can be."""
+    """Returns what YAML says. Raises ValueError for what is no YAML, or holds more than it can."""
     loader = None
     try:
         loader = yaml.SafeLoader(content.decode())
@@ -84,7 +85,7 @@ def parse_yaml(content: bytes) -> Any:
 
 
 def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
-    """How many values a node stands for; too many where it is a part of itself."""
+    """Counts the values that a node stands for. They are too many where it is a part of itself."""
     if id(node) not in sizes:
         sizes[id(node)] = MOST_NODES + 1  # until it is known
         parts: list[yaml.Node] = []

@@ -1,4 +1,4 @@
-"""What the machine a run is on may refuse it at any time: memory, a disk, a helper process."""
+"""A machine may refuse at any time what a run needs: memory, a disk, a helper process."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import re
 
 import torch
 
-from asose_fast.checkpoint import CheckpointError
 from asose_fast.data.errors import DataError
+from asose_fast.store.checkpoint import CheckpointError
 
 ALLOCATOR = "can't allocate memory"
-"""What the allocator of torch on the CPU says, in a RuntimeError."""
+"""The allocator of torch on the CPU says this, in a RuntimeError."""
 WORKER = re.compile(r"DataLoader (worker|timed out)|Pin memory thread exited")
-"""What a torch DataLoader says of its processes, in a RuntimeError that comes at any line of the main thread."""
+"""A torch DataLoader says this of its processes, in a RuntimeError that comes at any line of the main thread."""
 
 
 def refused(error: BaseException) -> str | None:
-    """What was refused, in one line: a run could go on where it ended, once that is mended. None for other errors."""
+    """Says in one line what was refused, or gives None for other errors. A run can go on once that is mended."""
     said = (str(error).splitlines() or [""])[0].strip()
     if isinstance(error, (OSError, CheckpointError, DataError)):
         return str(error)

@@ -1,4 +1,4 @@
-"""Paths as users write them."""
+"""This module reads paths as users write them."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from pathlib import Path
 
 
 def given_path(written: str | Path) -> Path:
-    """The path, with a leading `~` or `~name` for a home folder; where there is no such home it stays as it is."""
+    """Returns the path with its leading `~` or `~name` replaced by the home folder; without such a home it stays."""
     return Path(os.path.expanduser(written))

@@ -2,17 +2,17 @@
 
 GENOTYPE is a run folder, its `genotype.json`, or an architecture of cells in the text format of DARTS or
 NAS-Bench-201, as it is or in a file. The images are those of the run unless options say otherwise. Killed
-and called again with the same options and --out, it goes on from the last epoch's end.
+and called again with the same options and --out, it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +20,24 @@ import torch
 import yaml
 from rich.console import Console
 
-from asose_fast import checkpoint_folder, derived, files, run_folder
-from asose_fast.checkpoint import CheckpointError, write_atomically, write_json
+from asose_fast import files
 from asose_fast.command import command, warn
 from asose_fast.data import Data, load_data
 from asose_fast.data.config import DataConfig
+from asose_fast.engine.device import device_named
+from asose_fast.engine.loop import InterruptedRunError
+from asose_fast.engine.processes import started
+from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.machine import refused
+from asose_fast.observe.observers import MetricsObserver, RetrainingConsole
 from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
-from asose_fast.search.device import device_named
-from asose_fast.search.processes import started
-from asose_fast.search.retrainer import Record, RetrainConfig, Retrainer
 from asose_fast.space.build import Spec
 from asose_fast.space.cells.genotype import from_text, is_text
 from asose_fast.space.cells.spec import Kind
+from asose_fast.stopping import stopping_on_signals
+from asose_fast.store import checkpoint_folder, derived, run_folder
+from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.terminal import make_console
 
 EVALUATION: dict[Kind, tuple[int, int]] = {"darts": (36, 20), "nasbench201": (16, 5)}
@@ -42,7 +46,7 @@ EVALUATION: dict[Kind, tuple[int, int]] = {"darts": (36, 20), "nasbench201": (16
 
 @command
 def main(arguments: Sequence[str]) -> int:
-    """Trains or goes on training. Returns the exit status: 0, or 2 after an error."""
+    """Trains or goes on training. Returns the exit status: 0, 2 (error), 128 + signal."""
     options = parser()
     words = options.words(arguments)
     folder, architecture = _architecture(options.parse_args(words).genotype)
@@ -55,8 +59,7 @@ def main(arguments: Sequence[str]) -> int:
     new = (folder or Path("runs")) / name
     with run_folder.claimed(given_path(settings.out or new), new=settings.out is None) as out:
         _check_out(out, folder, settings.overwrite)
-        _run(config, architecture, out, make_console(), settings.overwrite)
-    return 0
+        return _run(config, architecture, out, make_console(), settings.overwrite)
 
 
 def parser() -> SettingsParser:
@@ -128,7 +131,7 @@ def _check_out(out: Path, run: Path | None, overwrite: bool) -> None:
         run_folder.require_empty(out)
 
 
-def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Console, overwrite: bool) -> None:
+def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Console, overwrite: bool) -> int:
     if started() > 1:
         raise ValueError(f"retraining runs in one process, and torchrun has started {started()}: start it with python")
     if config.threads is not None:
@@ -139,59 +142,57 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
         warn(note)
     spec = _spec(architecture, config, data)
     try:
-        retrainer = Retrainer(config, spec, data, device)
+        state = TrainingState(config, spec, data, device)
     except (RuntimeError, MemoryError) as error:  # of an architecture that is larger than the memory
         raise ValueError(f"the network cannot be built: {str(error).splitlines()[0]}") from error
     checkpoints = out / "checkpoints"
     if overwrite:
         run_folder.clear(out)
     if checkpoint_folder.holds_checkpoints(checkpoints):
-        path, state = checkpoint_folder.load_newest(checkpoints, warn)
+        path, saved = checkpoint_folder.load_newest(checkpoints, warn)
         try:
-            retrainer.load_state_dict(state)
+            state.load_state_dict(saved)
         except Exception as error:  # the file is whole, but not what a training wrote
             raise CheckpointError(f"cannot go on from {path}: {error}") from error
-        console.print(f"going on after {len(retrainer.history)} of {config.epochs} epochs", soft_wrap=True)
+        steps = f" and {state.progress.step} steps" if state.progress.step else ""
+        console.print(f"going on after {state.progress.epoch} of {config.epochs} epochs{steps}", soft_wrap=True)
     checkpoints.mkdir(parents=True, exist_ok=True)
-    operations = ", ".join(retrainer.network.operations)
-    console.print(f"{out}: {len(retrainer.images)} training images; {operations}", soft_wrap=True)
-
-    def tell(record: Record) -> None:
-        lines = "".join(json.dumps(one) + "\n" for one in retrainer.history)
-        write_atomically(out / "metrics.jsonl", lines.encode())
-        valid = f"  valid {record['valid_accuracy']:.1%}" if "valid_accuracy" in record else ""
-        console.print(
-            f"{record['epoch']:4d}/{config.epochs:<4d}  loss {record['train_loss']:.3f}  train "
-            f"{record['train_accuracy']:.1%}{valid}  {record['images_per_second']:.0f} images/s",
-            soft_wrap=True,
-        )
-
+    operations = ", ".join(state.network.operations)
+    console.print(f"{out}: {len(state.images)} training images; {operations}", soft_wrap=True)
+    screen, metrics = RetrainingConsole(console), MetricsObserver(out / "metrics.jsonl")
+    retrainer = Retrainer(state, out, [screen, metrics])
+    go_on = f"the same command with --out {out} goes on"
     try:
-        retrainer.run(tell, checkpoints)
+        retrainer.save("last")  # from here on the training can go on, whenever it ends
+        metrics.restore(state.history)
+        with stopping_on_signals(state.stop, go_on), closing(screen):
+            retrainer.run()
+    except InterruptedRunError as interruption:
+        console.print(f"{interruption}; {go_on} from there", soft_wrap=True)
+        return 128 + interruption.signal
     except Exception as error:
         if (what := refused(error)) is None:
             raise
-        raise CheckpointError(
-            f"{what}. When that is mended, the same command with --out {out} goes on from the last epoch's end"
-        ) from error
-    network = retrainer.network.eval()
-    test_accuracy = retrainer.test_accuracy()
+        raise CheckpointError(f"{what}. When that is mended, {go_on} from the last epoch's end") from error
+    network = state.network.eval()
+    test_accuracy = state.test_accuracy()
     images = {field.name: getattr(config, field.name) for field in dataclasses.fields(DataConfig)}
     write_atomically(out / "config.yaml", yaml.safe_dump(images, sort_keys=False).encode())  # for a further training
     derived.save(out, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
     parameters = sum(p.numel() for p in network.parameters())
-    last = retrainer.history[-1]
+    last = state.history[-1]
     summary = {
         "test_accuracy": test_accuracy,
         "valid_accuracy": last.get("valid_accuracy"),
         "train_accuracy": last["train_accuracy"],
         "operations": list(network.operations),
         "parameters": parameters,
-        "seconds": sum(record["seconds"] for record in retrainer.history),
+        "seconds": sum(record["seconds"] for record in state.history),
         "settings": dataclasses.asdict(config),
     }
     write_json(out / "summary.json", summary)
     console.print(f"test accuracy {test_accuracy:.2%} ({parameters:,} parameters); results in {out}", soft_wrap=True)
+    return 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: a run is asked to stop, and ended where it does not."""
+"""SIGINT and SIGTERM ask a run to stop, and end it where it does not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 
 PATIENCE = 30.0
-"""Seconds from the signal until a run that has not stopped is ended: as long as most who send it wait to kill."""
+"""A run that has not stopped so many seconds after the signal is ended. Most senders wait as long before they kill."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -55,7 +55,7 @@ def _watch(inbox: socket.socket, command_to_resume: str) -> None:
 
 
 def _next(inbox: socket.socket, deadline: float | None = None) -> signal.Signals:
-    """The next of `SIGNALS`. Raises EOFError when there will be no more, TimeoutError at the deadline."""
+    """Returns the next of `SIGNALS`. Raises EOFError when there will be no more, TimeoutError at the deadline."""
     while True:
         inbox.settimeout(None if deadline is None else max(1e-3, deadline - time.monotonic()))
         byte = inbox.recv(1)

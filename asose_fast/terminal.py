@@ -1,4 +1,4 @@
-"""What commands say: nothing that is printed ends a run, and what users named is printed as it is."""
+"""Commands print through this module: nothing that is printed ends a run, and what users named is printed as it is."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ ConsoleMode = Literal["auto", "plain", "quiet"]
 
 
 def make_console(mode: ConsoleMode = "auto", *, speaks: bool = True, stderr: bool = False) -> Console:
-    """auto: colours and a progress bar on a terminal, plain text elsewhere; plain: plain text everywhere; quiet: none.
+    """Makes a console for a mode. auto prints colours and a progress bar on a terminal, and plain text elsewhere. plain
+    prints plain text everywhere, and quiet nothing.
 
     Nothing in a text is taken for markup or an emoji, or coloured: styles are given by `rich.text.Text`. Printing never
-    raises. Errors and warnings do not go through it. `speaks`: whether this process does.
+    raises. Errors and warnings do not go through it. `speaks`: whether this process prints.
     """
     file = _Unfailing(sys.stderr if stderr else sys.stdout)
     ours: dict[str, Any] = {"file": cast(TextIO, file), "markup": False, "emoji": False, "highlight": False}
@@ -43,7 +44,7 @@ def unfailing_streams() -> Iterator[None]:
 
 
 class _Unfailing:
-    """A text stream as far as it can be written."""
+    """This is a text stream, to which is written what can be."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream  # None where the process began with a closed one

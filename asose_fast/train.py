@@ -20,26 +20,30 @@ import yaml
 from jsonargparse import Namespace
 from rich.console import Console
 
-from asose_fast import checkpoint_folder, resume, run_folder
-from asose_fast.checkpoint import CheckpointError, write_atomically
 from asose_fast.command import EXIT_BREACH, command, failed, reason, warn
 from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.data.config import FOLDER
+from asose_fast.engine import resume
+from asose_fast.engine.device import device_named
+from asose_fast.engine.health.diverged import SearchDivergedError
+from asose_fast.engine.loop import InterruptedRunError
+from asose_fast.engine.observer import Observer
+from asose_fast.engine.processes import Processes, ProcessesDifferError, ProcessLostError, cores, digest, together
+from asose_fast.engine.result import write_result
+from asose_fast.engine.resume import Resumable
+from asose_fast.engine.state import SearchState
+from asose_fast.engine.task import ImageTask
+from asose_fast.engine.trainer import Trainer
 from asose_fast.machine import refused
-from asose_fast.observers import ConsoleObserver, MetricsObserver, health_table, tensorboard
+from asose_fast.observe.observers import ConsoleObserver, MetricsObserver, health_table, tensorboard
 from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
 from asose_fast.program import spelled
 from asose_fast.report.observer import ReportObserver
-from asose_fast.result import write_result
-from asose_fast.resume import Resumable
-from asose_fast.search import InterruptedRunError, Observer, SearchDivergedError, Trainer
-from asose_fast.search.device import device_named
-from asose_fast.search.processes import Processes, ProcessesDifferError, ProcessLostError, cores, digest, together
-from asose_fast.search.state import SearchState
-from asose_fast.search.task import ImageTask
 from asose_fast.stopping import stopping_on_signals
+from asose_fast.store import checkpoint_folder, run_folder
+from asose_fast.store.checkpoint import CheckpointError, write_atomically
 from asose_fast.terminal import ConsoleMode, make_console
 
 OWN_IMAGES = """Searches a network on a folder of your own images. PHOTOS holds train/<class>/, test/<class>/ and maybe

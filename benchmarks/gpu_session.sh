@@ -55,7 +55,7 @@ part info 30 python3 -m asose_fast.info
 cat "$out/info.log"
 
 tests=()
-for file in tests/ops/test_cuda.py tests/ops/test_triton_gpu.py tests/search/test_steps_on_cuda.py; do
+for file in tests/ops/test_cuda.py tests/ops/test_triton_gpu.py tests/engine/step/test_steps_on_cuda.py; do
   if [ -f "$file" ]; then tests+=("$file"); fi
 done
 part tests 110 python3 -m pytest -p no:cacheprovider "${tests[@]}" || red+=" tests"

@@ -16,7 +16,7 @@ import torch
 
 import asose_fast
 from asose_fast import _native
-from asose_fast.search.processes import cores
+from asose_fast.engine.processes import cores
 from benchmarks.measure import Duration, Ratio, Size
 
 ROOT = Path(__file__).resolve().parent.parent

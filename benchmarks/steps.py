@@ -13,13 +13,13 @@ from torch.nn import functional as F
 
 from asose_fast.config import CANDIDATES, CELL_CANDIDATES, OptimizerConfig, RunConfig, SpaceConfig
 from asose_fast.data.upload import upload
+from asose_fast.engine.alpha.estimators import Draw
+from asose_fast.engine.processes import ALONE
+from asose_fast.engine.step.graphs import GraphedSteps
+from asose_fast.engine.step.optimizers import alpha_optimizer, on_device, weight_optimizer
+from asose_fast.engine.step.precision import Precision
+from asose_fast.engine.step.steps import alpha_step, weight_step
 from asose_fast.ops import ArchWeights, arch_weights
-from asose_fast.search.estimators import Draw
-from asose_fast.search.graphs import GraphedSteps
-from asose_fast.search.optimizers import alpha_optimizer, on_device, weight_optimizer
-from asose_fast.search.precision import Precision
-from asose_fast.search.processes import ALONE
-from asose_fast.search.steps import alpha_step, weight_step
 from asose_fast.space import Network, NetworkSpec
 from benchmarks.baselines import Autocast, EagerMixture
 

@@ -9,7 +9,9 @@ import torch
 
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.search import ImageTask, SearchState, Trainer
+from asose_fast.engine.state import SearchState
+from asose_fast.engine.task import ImageTask
+from asose_fast.engine.trainer import Trainer
 
 WINDOW = 20
 

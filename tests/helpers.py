@@ -16,8 +16,10 @@ from torch.nn import functional as F
 
 from asose_fast.config import CANDIDATES, Config
 from asose_fast.data import load_data
-from asose_fast.search import ImageTask, SearchState, Trainer
-from asose_fast.search.selector import Selector
+from asose_fast.engine.alpha.selector import Selector
+from asose_fast.engine.state import SearchState
+from asose_fast.engine.task import ImageTask
+from asose_fast.engine.trainer import Trainer
 from asose_fast.space import Network, NetworkSpec
 
 T = TypeVar("T")

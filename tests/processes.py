@@ -20,7 +20,7 @@ from unittest import mock
 
 import torch
 
-from asose_fast.search.processes import Processes, together
+from asose_fast.engine.processes import Processes, together
 from tests.helpers import CPU
 
 SERVER = multiprocessing.get_context("forkserver")

@@ -6,7 +6,7 @@ import time
 import pytest
 import yaml
 
-from asose_fast.run_folder import claimed
+from asose_fast.store.run_folder import claimed
 from asose_fast.train import main as train
 from tests.helpers import contents, options, python, refused
 

@@ -9,8 +9,8 @@ import pytest
 
 from asose_fast.bounds import Bounds, check_value
 from asose_fast.config import Config
-from asose_fast.search.phases import PhaseSpec
-from asose_fast.search.retrainer import RetrainConfig
+from asose_fast.engine.phases import PhaseSpec
+from asose_fast.engine.retrainer import RetrainConfig
 
 HUGE = (10**5000, 10**60, 2**63, 10**12, 10**25, 1e25, 1e308, -1e308, -(10**60))
 STRANGE = (math.nan, math.inf, -math.inf, -1, -1.5, True, False, "3", "", [], {}, object(), 1j, b"3")

@@ -9,7 +9,7 @@ import asose_fast
 from asose_fast import derive as derive_module
 from asose_fast import retrain as retrain_module
 from asose_fast.derive import derive
-from asose_fast.search.perturbation import losses_without
+from asose_fast.engine.alpha.perturbation import losses_without
 from asose_fast.space.cost import largest_derived
 from asose_fast.train import main as train
 from tests.helpers import options

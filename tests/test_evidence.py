@@ -8,8 +8,9 @@ import torch
 
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.search import Trainer, graphs
-from asose_fast.search.evaluate import accuracy, recalibrate
+from asose_fast.engine.evaluate import accuracy, recalibrate
+from asose_fast.engine.step import graphs
+from asose_fast.engine.trainer import Trainer
 from benchmarks.evidence import ablation, estimators, failure_and_fix, faults, plain, planted, ranking, search_vs_random
 from benchmarks.evidence.report import Table
 from tests.helpers import TINY, make_config, make_trainer

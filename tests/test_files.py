@@ -10,11 +10,12 @@ import time
 import pytest
 import torch
 
-from asose_fast import checkpoint, derived, files, retrain
-from asose_fast.checkpoint import DamagedCheckpointError
+from asose_fast import files, retrain
 from asose_fast.report.__main__ import main as report
 from asose_fast.report.run import read as read_run
 from asose_fast.space import BlockSpec
+from asose_fast.store import checkpoint, derived
+from asose_fast.store.checkpoint import DamagedCheckpointError
 from asose_fast.train import main as train
 from tests.export.networks import make_derived, make_run
 from tests.helpers import make_config, make_trainer

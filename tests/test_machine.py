@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 
 from asose_fast import retrain, train
-from asose_fast.checkpoint import CheckpointError, write_atomically
+from asose_fast.engine.retrainer import Retrainer
+from asose_fast.engine.trainer import Trainer
 from asose_fast.machine import refused
-from asose_fast.search import Trainer
-from asose_fast.search.retrainer import Retrainer
 from asose_fast.space import BlockSpec
+from asose_fast.store.checkpoint import CheckpointError, write_atomically
 from tests.export.networks import make_derived, make_run
 from tests.helpers import OnStep, options
 
@@ -105,7 +105,7 @@ def test_a_retraining_without_memory_says_how_it_goes_on(tmp_path, capsys):
         "--batch_size=10",
         "--epochs=1",
     ]
-    with mock.patch.object(Retrainer, "_epoch", side_effect=MemoryError):
+    with mock.patch.object(Retrainer, "_step", side_effect=MemoryError):
         assert retrain.main(command) == 2
     error = capsys.readouterr().err
     assert error.startswith(

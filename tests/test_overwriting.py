@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asose_fast import checkpoint, derive, export, retrain
-from asose_fast.checkpoint import CheckpointError
+from asose_fast import derive, export, retrain
 from asose_fast.export.__main__ import main as export_main
 from asose_fast.report.__main__ import main as report
-from asose_fast.run_folder import claimed, claimed_file
+from asose_fast.store import checkpoint
+from asose_fast.store.checkpoint import CheckpointError
+from asose_fast.store.run_folder import claimed, claimed_file
 from asose_fast.train import main as train
 from tests.helpers import contents, options, refused
 

@@ -12,9 +12,9 @@ import torch
 from rich.console import Console
 
 from asose_fast import train
-from asose_fast.observers import ConsoleObserver, health_table
-from asose_fast.search import InterruptedRunError
-from asose_fast.search.phases import PhaseSpec
+from asose_fast.engine.loop import InterruptedRunError
+from asose_fast.engine.phases import PhaseSpec
+from asose_fast.observe.observers import ConsoleObserver, health_table
 from asose_fast.terminal import make_console, unfailing_streams
 from tests.helpers import ROOT, make_trainer, options
 from tests.processes import Command

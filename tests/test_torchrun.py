@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from asose_fast import checkpoint, checkpoint_folder
-from asose_fast.search.processes import Processes
+from asose_fast.engine.processes import Processes
+from asose_fast.store import checkpoint, checkpoint_folder
 from asose_fast.train import _run, main
 from tests.helpers import ROOT, make_config, options
 

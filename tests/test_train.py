@@ -14,11 +14,12 @@ import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from asose_fast import checkpoint, provenance, result
 from asose_fast.config import Config
 from asose_fast.data import load_data
+from asose_fast.engine import result
+from asose_fast.engine.evaluate import accuracy
 from asose_fast.retrain import main as retrain
-from asose_fast.search.evaluate import accuracy
+from asose_fast.store import checkpoint, provenance
 from asose_fast.train import main, parser
 from tests.helpers import CPU, TINY, make_config, options
 from tests.processes import Command

@@ -11,14 +11,14 @@ from typing import Any, Literal, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from asose_fast import run_folder
-from asose_fast.checkpoint import write_atomically
-from asose_fast.derived import load_genotype, load_weights
 from asose_fast.export import module, onnx, pt2
 from asose_fast.export.check import image_size, largest_difference
 from asose_fast.export.errors import ExportError
 from asose_fast.space.cells import CellNetwork
 from asose_fast.space.genotype import Genotype
+from asose_fast.store import run_folder
+from asose_fast.store.checkpoint import write_atomically
+from asose_fast.store.derived import load_genotype, load_weights
 
 Format = Literal["module", "pt2", "onnx"]
 

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from asose_fast.checkpoint import write_atomically
 from asose_fast.command import Parser, command, warn
 from asose_fast.paths import given_path
 from asose_fast.program import spelled
 from asose_fast.report import figures, page
 from asose_fast.report.own import require_own
 from asose_fast.report.run import read
+from asose_fast.store.checkpoint import write_atomically
 
 
 @command

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
+from asose_fast.engine.phases import Phase
 from asose_fast.report import svg
 from asose_fast.report.palette import LEVELS, LINES, in_order, level, operation_colours
-from asose_fast.search.phases import Phase
 
 LEFT, RIGHT, PHASES, AXIS = 44.0, 14.0, 16.0, 22.0
 """These are the margins of a chart. Those above and below hold the names of the phases and the epochs."""

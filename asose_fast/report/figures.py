@@ -10,13 +10,13 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from asose_fast.checkpoint import write_atomically
+from asose_fast.engine.growth.control import describe
+from asose_fast.engine.health import guard
 from asose_fast.report import charts, drawing, palette, svg
 from asose_fast.report.charts import Figure, Line, Time
 from asose_fast.report.lineage import rows
 from asose_fast.report.run import Run
-from asose_fast.search import guard
-from asose_fast.search.growth_control import describe
+from asose_fast.store.checkpoint import write_atomically
 
 WIDE, NARROW = 860.0, 360.0
 """Figures are drawn for these widths, in pixels."""

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from asose_fast.checkpoint import write_atomically
-from asose_fast.search.observer import Observer
-from asose_fast.search.processes import ProcessLostError
-from asose_fast.search.record import Record
-from asose_fast.search.state import SearchState
+from asose_fast.engine.observer import Observer
+from asose_fast.engine.processes import ProcessLostError
+from asose_fast.engine.record import Record
+from asose_fast.engine.state import SearchState
+from asose_fast.store.checkpoint import write_atomically
 
 if TYPE_CHECKING:
     from asose_fast.report.run import Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from asose_fast import run_folder
+from asose_fast.store import run_folder
 
 MARKS = {".html": b'<meta name="generator" content="asose_fast">', ".svg": b'class="figure" role="img"'}
 """A page or drawing that a report has written has this near its beginning."""

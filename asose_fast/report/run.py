@@ -11,11 +11,12 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 
-from asose_fast import checkpoint_folder, files
+from asose_fast import files
 from asose_fast.config import Config, PhaseConfig
+from asose_fast.engine.alpha.selector import Selector
+from asose_fast.engine.phases import Phase, plan
 from asose_fast.report.epochs import LARGEST, Epoch, parse
-from asose_fast.search.phases import Phase, plan
-from asose_fast.search.selector import Selector
+from asose_fast.store import checkpoint_folder
 
 FILES = ("metrics.jsonl", "config.yaml", "summary.json", "genotype.json")
 _TIME = "%Y-%m-%d %H:%M:%S %Z"

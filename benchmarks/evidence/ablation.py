@@ -18,7 +18,7 @@ import torch
 
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.search import Trainer
+from asose_fast.engine.trainer import Trainer
 from benchmarks.evidence import faults, planted
 from benchmarks.evidence.failure_and_fix import verdict
 from benchmarks.evidence.report import Table, changes, summary, write

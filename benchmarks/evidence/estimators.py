@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from asose_fast.config import CANDIDATES, Config
-from asose_fast.search.estimators import ESTIMATORS, make_estimator
-from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
-from asose_fast.search.selector import Selector
-from asose_fast.search.steps import alpha_step, weight_step
+from asose_fast.engine.alpha.estimators import ESTIMATORS, make_estimator
+from asose_fast.engine.alpha.selector import Selector
+from asose_fast.engine.step.optimizers import alpha_optimizer, weight_optimizer
+from asose_fast.engine.step.steps import alpha_step, weight_step
 from benchmarks.evidence.planted import CPU, recover
 from benchmarks.evidence.report import Table, summary, write
 from benchmarks.measure import interleaved

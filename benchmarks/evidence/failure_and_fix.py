@@ -17,7 +17,7 @@ import yaml
 
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.search import Trainer
+from asose_fast.engine.trainer import Trainer
 from benchmarks.evidence import faults
 from benchmarks.evidence.report import Table, changes, summary, write
 

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from asose_fast.config import Config
 from asose_fast.data import Data
-from asose_fast.search import ImageTask, Phase, PhaseSpec, SearchState
-from asose_fast.search.estimators import Draw
-from asose_fast.search.estimators.single_path import Gdas
-from asose_fast.search.estimators.straight_through import StraightThrough
-from asose_fast.search.optimizers import learning_rate
-from asose_fast.search.phases import PhaseName, plan
-from asose_fast.search.selector import Selector
+from asose_fast.engine.alpha.estimators import Draw
+from asose_fast.engine.alpha.estimators.single_path import Gdas
+from asose_fast.engine.alpha.estimators.straight_through import StraightThrough
+from asose_fast.engine.alpha.selector import Selector
+from asose_fast.engine.phases import Phase, PhaseName, PhaseSpec, plan
+from asose_fast.engine.state import SearchState
+from asose_fast.engine.step.optimizers import learning_rate
+from asose_fast.engine.task import ImageTask
 from asose_fast.space.supernet import Supernet
 
 CPU = torch.device("cpu")

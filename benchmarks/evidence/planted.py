@@ -29,8 +29,8 @@ from asose_fast.data import Data
 from asose_fast.data.pool import MemoryPool
 from asose_fast.data.split import Split
 from asose_fast.data.transform import Transform
-from asose_fast.search import Trainer
-from asose_fast.search.evaluate import recalibrate
+from asose_fast.engine.evaluate import recalibrate
+from asose_fast.engine.trainer import Trainer
 from asose_fast.space import Network, NetworkSpec
 from benchmarks.evidence import faults
 from benchmarks.evidence.report import Table, changes, summary, write

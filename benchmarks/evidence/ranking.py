@@ -20,9 +20,11 @@ from torch.nn.functional import cross_entropy
 
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.search import ImageTask, SearchState, Trainer
-from asose_fast.search.phases import Phase
-from asose_fast.search.record import Record
+from asose_fast.engine.phases import Phase
+from asose_fast.engine.record import Record
+from asose_fast.engine.state import SearchState
+from asose_fast.engine.task import ImageTask
+from asose_fast.engine.trainer import Trainer
 from benchmarks.evidence.report import Table, changes, summary, write
 from benchmarks.evidence.search_vs_random import SEARCH, Trained
 from benchmarks.evidence.training import CPU

@@ -20,7 +20,9 @@ from scipy import stats
 
 from asose_fast.config import Config
 from asose_fast.data import load_data
-from asose_fast.search import ImageTask, SearchState, Trainer
+from asose_fast.engine.state import SearchState
+from asose_fast.engine.task import ImageTask
+from asose_fast.engine.trainer import Trainer
 from asose_fast.space import NetworkSpec
 from asose_fast.space.cost import largest_derived
 from benchmarks.evidence.report import Table, changes, summary, write

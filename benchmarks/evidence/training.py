@@ -11,9 +11,9 @@ import torch
 
 from asose_fast.config import Config
 from asose_fast.data import Data
-from asose_fast.search.evaluate import accuracy
-from asose_fast.search.optimizers import weight_optimizer
-from asose_fast.search.steps import weight_step
+from asose_fast.engine.evaluate import accuracy
+from asose_fast.engine.step.optimizers import weight_optimizer
+from asose_fast.engine.step.steps import weight_step
 from asose_fast.space import Network, NetworkSpec
 
 CPU = torch.device("cpu")

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 
 from asose_fast.config import CANDIDATES
-from asose_fast.search.graphs import why_not
-from asose_fast.search.processes import ALONE
+from asose_fast.engine.processes import ALONE
+from asose_fast.engine.step.graphs import why_not
 from benchmarks import steps
 from benchmarks.counting import launches, operators
 from benchmarks.gpu.table import Run, Table

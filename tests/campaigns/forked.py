@@ -14,7 +14,8 @@ import sklearn.datasets  # noqa: F401  what a run imports when it needs it, so t
 import torch._dynamo
 import torch.utils.tensorboard  # noqa: F401
 
-from asose_fast.search import SearchState, Trainer
+from asose_fast.engine.state import SearchState
+from asose_fast.engine.trainer import Trainer
 from asose_fast.train import main
 from tests.campaigns.fork import fork
 

@@ -19,7 +19,7 @@ def test_a_search_that_does_not_resume_to_the_same_end_is_a_breach(tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text(
         "import sys\n"
-        "from asose_fast.search import SearchState\n"
+        "from asose_fast.engine.state import SearchState\n"
         "restored = SearchState.load_state_dict\n"
         "def forgetful(self, state):\n"
         "    restored(self, {**state, 'history': [{**record, 'train_loss': 0.0} for record in state['history']]})\n"

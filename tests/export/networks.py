@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from asose_fast import derived
 from asose_fast.space import CANDIDATES, BlockSpec, Network, NetworkSpec
+from asose_fast.store import derived
 
 HALVES = (tuple(CANDIDATES)[::2], tuple(CANDIDATES)[1::2])
 """The ten candidates in two networks, since a network of five blocks of stride 2 is deep enough."""

@@ -60,7 +60,7 @@ def test_a_trained_and_grown_run_is_exported_by_the_command(tmp_path, capsys):
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     exported = module.decode({suffix: (folder / f"model{suffix}").read_bytes() for suffix in (".py", ".pt")})
-    genotype = asose_fast.derived.load_genotype(folder)
+    genotype = asose_fast.store.derived.load_genotype(folder)
     assert genotype.image_size == 8
     images = torch.rand(5, 1, 8, 8)
     normalized = (images - genotype.mean[0]) / genotype.std[0]
@@ -95,7 +95,7 @@ def test_scores_that_are_no_numbers_are_refused(tmp_path, capsys):
 
 
 def test_scores_of_another_shape_are_refused(run):
-    genotype = asose_fast.derived.load_genotype(run)
+    genotype = asose_fast.store.derived.load_genotype(run)
     with pytest.raises(package.ExportError, match=r"the exported network gives \(1, 2\), the original \(1, 5\)"):
         check.largest_difference(asose_fast.load(run), lambda x: torch.zeros(len(x), 2), genotype, False)
 

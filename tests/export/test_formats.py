@@ -6,9 +6,9 @@ import zipfile
 import pytest
 import torch
 
-from asose_fast import derived
 from asose_fast.export import export
 from asose_fast.space import BlockSpec
+from asose_fast.store import derived
 from tests.export.networks import difference, half_of_all, make_derived, make_run
 from tests.helpers import ROOT, python
 

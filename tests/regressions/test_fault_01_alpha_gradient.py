@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from asose_fast import ops
-from asose_fast.search import graphs
-from asose_fast.search.estimators import Draw
-from asose_fast.search.optimizers import alpha_optimizer
-from asose_fast.search.steps import alpha_step
+from asose_fast.engine.alpha.estimators import Draw
+from asose_fast.engine.step import graphs
+from asose_fast.engine.step.optimizers import alpha_optimizer
+from asose_fast.engine.step.steps import alpha_step
 from tests.helpers import make_batch, make_network, make_selector, make_trainer, plain_loss
 
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-9}

@@ -3,7 +3,7 @@
 import torch
 
 from asose_fast import ops
-from asose_fast.search.optimizers import alpha_optimizer
+from asose_fast.engine.step.optimizers import alpha_optimizer
 from tests.helpers import make_selector
 
 

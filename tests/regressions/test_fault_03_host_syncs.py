@@ -5,12 +5,12 @@ import torch
 
 from asose_fast.data import cutout, load_data, pool, transform
 from asose_fast.data.cutout import cut_out
-from asose_fast.search import budget, selector
-from asose_fast.search.estimators import ESTIMATORS, Draw
-from asose_fast.search.host_copy import HostCopy
-from asose_fast.search.meter import Meter
-from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
-from asose_fast.search.steps import Ahead, alpha_step, weight_step
+from asose_fast.engine.alpha import budget, selector
+from asose_fast.engine.alpha.estimators import ESTIMATORS, Draw
+from asose_fast.engine.host_copy import HostCopy
+from asose_fast.engine.step.meter import Meter
+from asose_fast.engine.step.optimizers import alpha_optimizer, weight_optimizer
+from asose_fast.engine.step.steps import Ahead, alpha_step, weight_step
 from benchmarks.counting import HostWaits
 from tests.helpers import make_trainer
 

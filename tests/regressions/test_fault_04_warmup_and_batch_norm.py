@@ -2,7 +2,7 @@
 
 import torch
 
-from asose_fast.search.evaluate import recalibrate
+from asose_fast.engine.evaluate import recalibrate
 from tests.helpers import candidates_of, make_network, make_selector, make_trainer
 
 

@@ -1,9 +1,9 @@
 """Fault 5: alpha learned on the training batches, and test accuracy steered growth and checkpoints."""
 
 from asose_fast.data.split import Split
-from asose_fast.result import write_result
-from asose_fast.search import graphs
-from asose_fast.search.steps import alpha_step, weight_step
+from asose_fast.engine.result import write_result
+from asose_fast.engine.step import graphs
+from asose_fast.engine.step.steps import alpha_step, weight_step
 from tests.helpers import make_trainer
 
 

@@ -6,10 +6,10 @@ import re
 import pytest
 import torch
 
-from asose_fast import checkpoint
 from asose_fast import train as train_module
-from asose_fast.search import SearchDivergedError, Trainer
-from asose_fast.search.diverged import nonfinite_gradient
+from asose_fast.engine.health.diverged import SearchDivergedError, nonfinite_gradient
+from asose_fast.engine.trainer import Trainer
+from asose_fast.store import checkpoint
 from tests.helpers import FEW, TINY, OnStep, make_trainer
 
 

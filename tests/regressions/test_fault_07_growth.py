@@ -6,11 +6,11 @@ import json
 import pytest
 import torch
 
-from asose_fast.result import write_result
-from asose_fast.search.estimators import Draw
-from asose_fast.search.growth import deepen
-from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
-from asose_fast.search.steps import alpha_step, weight_step
+from asose_fast.engine.alpha.estimators import Draw
+from asose_fast.engine.growth.grow import deepen
+from asose_fast.engine.result import write_result
+from asose_fast.engine.step.optimizers import alpha_optimizer, weight_optimizer
+from asose_fast.engine.step.steps import alpha_step, weight_step
 from asose_fast.space import BlockSpec, EvolvableBlock
 from tests.helpers import make_batch, make_config, make_network, make_selector, make_trainer
 

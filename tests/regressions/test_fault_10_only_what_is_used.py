@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from asose_fast.engine.alpha.estimators import Draw
+from asose_fast.engine.step.optimizers import alpha_optimizer, weight_optimizer
+from asose_fast.engine.step.steps import alpha_step, weight_step
 from asose_fast.ops import mixed_sum
 from asose_fast.ops.mixed_layer import mixed_layer
-from asose_fast.search.estimators import Draw
-from asose_fast.search.optimizers import alpha_optimizer, weight_optimizer
-from asose_fast.search.steps import alpha_step, weight_step
 from asose_fast.space import mixed, stacked
 from tests.helpers import candidates_of, make_batch, make_config, make_network, make_selector
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from asose_fast.config import Config
-from asose_fast.search.phases import phase_at, plan
+from asose_fast.engine.phases import phase_at, plan
 
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 OPERATIONS = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")

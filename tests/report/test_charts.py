@@ -6,9 +6,9 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from asose_fast.engine.phases import Phase
 from asose_fast.report import charts, palette, svg
 from asose_fast.report.charts import Line, Time
-from asose_fast.search.phases import Phase
 
 TIME = Time(range(1, 5), 8, [Phase("warmup", 0, 2), Phase("search", 2, 6)], [(2, "grown <deeper>")])
 

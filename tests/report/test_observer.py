@@ -5,12 +5,13 @@ import signal
 
 import pytest
 
-from asose_fast import checkpoint, result
-from asose_fast.observers import MetricsObserver
+from asose_fast.engine import result
+from asose_fast.engine.loop import InterruptedRunError
+from asose_fast.engine.processes import ProcessLostError
+from asose_fast.observe.observers import MetricsObserver
 from asose_fast.report import page
 from asose_fast.report.observer import ReportObserver
-from asose_fast.search import InterruptedRunError
-from asose_fast.search.processes import ProcessLostError
+from asose_fast.store import checkpoint
 from tests.helpers import OnStep, make_trainer
 from tests.report.runs import Page
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from asose_fast.search.steps import frozen
+from asose_fast.engine.step.steps import frozen
 from asose_fast.space import MixedOp
 from benchmarks.counting import graph_breaks
 from tests.helpers import make_batch, make_network, make_selector

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from asose_fast import MixedOp
 from asose_fast.space.custom import CustomNetwork
-from tests.search.library.networks import NAMES, Choices, Scaled, batches
+from tests.library.networks import NAMES, Choices, Scaled, batches
 
 PATH = ("deep", "tanh", "linear", "scaled")
 

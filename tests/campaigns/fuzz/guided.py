@@ -53,7 +53,7 @@ def fuzz(name: str, seconds: float, seed: int) -> GuidedReport:
 
 def _loader(name: str) -> tuple[Callable[[bytes], object], bytes]:
     """What takes the bytes, and an input to begin with."""
-    from asose_fast import checkpoint
+    from asose_fast.store import checkpoint
     from tests.campaigns.fuzz import loaders
 
     files = loaders.finished_run()

@@ -17,12 +17,14 @@ import torch
 import yaml
 from hypothesis import strategies as st
 
-from asose_fast import checkpoint, result, train
-from asose_fast.checkpoint import CheckpointError
+from asose_fast import train
 from asose_fast.config import Config
-from asose_fast.resume import read
-from asose_fast.search.phases import plan
+from asose_fast.engine import result
+from asose_fast.engine.phases import plan
+from asose_fast.engine.resume import read
 from asose_fast.space import NetworkSpec
+from asose_fast.store import checkpoint
+from asose_fast.store.checkpoint import CheckpointError
 from tests.campaigns.forked import Run
 from tests.campaigns.fuzz.target import Finding, Target, refused
 from tests.helpers import make_trainer, options

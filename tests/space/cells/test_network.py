@@ -7,9 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from asose_fast.config import CELL_CANDIDATES, Config
-from asose_fast.search.estimators import Draw
-from asose_fast.search.evaluate import recalibrate
-from asose_fast.search.steps import alpha_step, weight_step
+from asose_fast.engine.alpha.estimators import Draw
+from asose_fast.engine.evaluate import recalibrate
+from asose_fast.engine.step.steps import alpha_step, weight_step
 from asose_fast.space.build import build, make_spec, spec_from_dict
 from asose_fast.space.cells.network import DartsCell
 from tests.helpers import CPU, make_selector

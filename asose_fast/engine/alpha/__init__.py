@@ -1,0 +1,1 @@
+"""The architecture: alpha, draws from it, its gradient, and what is chosen from it."""

@@ -1,0 +1,1 @@
+"""Growth: when and how a network grows."""

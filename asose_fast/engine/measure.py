@@ -1,0 +1,58 @@
+"""The metrics of an epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+
+from asose_fast.engine.health import indicators as health
+from asose_fast.engine.health.collapse import idle_mass
+from asose_fast.engine.health.curvature import curvature
+from asose_fast.engine.phases import Phase
+from asose_fast.engine.record import Record
+from asose_fast.engine.state import SearchState
+
+
+def measure(state: SearchState, phase: Phase) -> Record:
+    """The metrics of the epoch that has ended; the network's batch-norm statistics become those of the derived path."""
+    waited, alone = time.perf_counter(), phase.rules.updates == "alpha"
+    loss, train_accuracy = (state.alpha_meter if alone else state.weight_meter).read()
+    progress, selector, meters = state.progress, state.selector, (state.weight_meter, state.alpha_meter)
+    progress.epoch_seconds += time.perf_counter() - waited  # for the steps that a GPU had still to do
+    derived = state.derived()
+    state.calibrate(derived)
+    entropy, max_prob = selector.monitor()
+    record: Record = {
+        "epoch": progress.epoch + 1,
+        "phase": phase.name,
+        "train_loss": loss,
+        "train_accuracy": train_accuracy,
+        "valid_accuracy": state.valid_accuracy(derived),
+        "metric": state.task.metric,
+        "temperature": state.config.temperature_floor if phase.derives else selector.temperature,
+        "entropy": float(entropy.mean()),
+        "max_weight": float(max_prob.mean()),
+        "entropy_by_layer": entropy.tolist(),
+        "max_weight_by_layer": max_prob.tolist(),
+        "candidates": len(selector.candidates),
+        "idle_mass": idle_mass(selector.logits().detach().softmax(1), selector.candidates),
+        "curvature": _curvature(state, phase),
+        "path": list(derived.operations),
+        "learning_rate": state.learning_rate(phase),
+        "alpha_steps": progress.alpha_steps,
+        "batch_size_errors": sum(m.size_errors for m in meters),
+        "seconds": progress.epoch_seconds,
+        "images_per_second": sum(m.images for m in meters) / progress.epoch_seconds,
+    }
+    found = health.indicators(state.config, state.task.classes, record, state.history)
+    record["health"] = [dataclasses.asdict(indicator) for indicator in found]
+    return record
+
+
+def _curvature(state: SearchState, phase: Phase) -> float | None:
+    """The curvature on the first validation batch, where it is the turn of this epoch."""
+    every = state.config.curvature_every
+    if not phase.searching or not every or (state.progress.epoch + 1) % every:
+        return None
+    x, y = next(state.data.valid.batches(0, shuffle=False, augment=False))
+    return curvature(state.network, x, y, state.selector.logits().detach(), state.task.objective)

@@ -1,0 +1,64 @@
+"""A finished run leaves behind genotype.json, model.safetensors and summary.json; `load` reads the first two."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from asose_fast import __version__
+from asose_fast.data import Data
+from asose_fast.engine.evaluate import accuracy
+from asose_fast.engine.record import Record
+from asose_fast.engine.state import SearchState
+from asose_fast.space.build import of_images
+from asose_fast.store.checkpoint import write_json
+from asose_fast.store.derived import load, save
+
+__all__ = ["load", "write_result"]
+
+
+def write_result(state: SearchState, data: Data, folder: Path) -> Record:
+    """Reads the test split, once, and has the first process write the three files. Returns the summary.
+
+    The network is the one of the best validation accuracy among the epochs of the optimize phase.
+    """
+    network, processes = of_images(state.best_network()), state.processes
+    test_accuracy = accuracy(network, data.test.batches(0, turns=processes.part), processes)
+    history = state.history
+    last_search = next(r for r in reversed(history) if r["phase"] in ("search", "growth"))
+    operations = list(network.operations)
+    summary = {
+        "version": __version__,
+        "torch": torch.__version__,
+        "device": str(state.device),
+        "threads": torch.get_num_threads(),
+        "processes": processes.count,
+        "test_accuracy": test_accuracy,
+        "valid_accuracy": state.progress.best_accuracy,
+        "operations": operations,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "depth": network.depth,
+        "growth": [r["growth"] for r in history if r.get("growth")],
+        "batch_size_errors": sum(r["batch_size_errors"] for r in history),
+        "health": last_search["health"],
+        "phases": {phase.name: _phase_summary(phase.name, history) for phase in state.phases},
+    }
+
+    def write() -> None:
+        save(folder, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
+        write_json(folder / "summary.json", summary)
+
+    processes.from_first(write)
+    return summary
+
+
+def _phase_summary(name: str, history: list[Record]) -> dict[str, float]:
+    records = [r for r in history if r["phase"] == name]
+    return {
+        "epochs": len(records),
+        "seconds": sum(r["seconds"] for r in records),
+        "images_per_second": sum(r["images_per_second"] for r in records) / len(records),
+        "first_valid_accuracy": records[0]["valid_accuracy"],
+        "last_valid_accuracy": records[-1]["valid_accuracy"],
+    }

@@ -1,0 +1,103 @@
+"""A run goes on from the newest good checkpoint of its folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from asose_fast import files
+from asose_fast.bounds import shown
+from asose_fast.config import Config
+from asose_fast.engine.state import SearchState
+from asose_fast.store import checkpoint_folder, provenance
+from asose_fast.store.checkpoint import CheckpointError
+
+
+class Resumable(NamedTuple):
+    """This is a run as its newest good checkpoint has it."""
+
+    path: Path
+    config: Config
+    saved: dict[str, Any]
+
+    def restore(self, state: SearchState, warn: Callable[[str], None]) -> None:
+        """Puts a state of this config where the run stood. `warn` is told what may make the result differ.
+
+        Raises CheckpointError where data or release have changed, or the checkpoint does not fit.
+        """
+        try:
+            provenance.check(self.saved["provenance"], state.provenance(), warn)
+            state.load_state_dict(self.saved)
+        except Exception as error:  # the checksum is right, so the file is whole, but not what a search wrote
+            raise _unfit(self.path, error) from error
+
+
+def read(run: Path, warn: Callable[[str], None]) -> Resumable:
+    """Reads the newest good checkpoint of a run folder; `warn` is told of damaged ones.
+
+    Raises CheckpointError.
+    """
+    path, state = checkpoint_folder.load_newest(run / "checkpoints", warn)
+    return resumable(path, state)
+
+
+def folder_of(given: Path) -> Path:
+    """Returns the run folder that is meant by itself, by its `checkpoints`, or by a file in either.
+
+    Raises ValueError for a checkpoint that is not the newest, from which a run does not go on.
+    """
+    inside = given.is_file() or given.name == "checkpoints"
+    if not inside or checkpoint_folder.holds_checkpoints(given / "checkpoints"):
+        return given
+    folder = given.parent.parent if given.is_file() and given.parent.name == "checkpoints" else given.parent
+    if not checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
+        raise ValueError(f"{given} is of no run: give --resume the run folder, which holds checkpoints")
+    if given.suffix == ".pt" and given.name != "last.pt" and given != checkpoint_folder.newest(given.parent):
+        raise ValueError(f"a run goes on from its newest checkpoint, and {given} is another: give --resume {folder}")
+    return folder
+
+
+def check_settings(run: Path, config: Config) -> None:
+    """Raises ValueError where config.yaml says something else than the checkpoints, whose settings a run goes on under.
+
+    A file that is missing says nothing.
+    """
+    path = run / "config.yaml"
+    advice = f"A run goes on under the settings of its checkpoints. Remove {path}, and it is written anew"
+    if not os.path.lexists(path):
+        return
+    try:
+        written = files.read_settings(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{error}. {advice}") from error
+    if unlike := differences(config.to_dict(), written):
+        raise ValueError(f"the run was begun with other settings than {path} has: {'; '.join(unlike)}. {advice}")
+
+
+def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
+    """Says where the settings of a run and those that it is to have differ."""
+    return [
+        f"{name} {_said(there, name)} there, {_said(here, name)} here"
+        for name in {**there, **here}
+        if name not in here or name not in there or there[name] != here[name]
+    ]
+
+
+def _said(settings: dict[str, Any], name: str) -> str:
+    value = settings.get(name, "missing")
+    return value if isinstance(value, str) else shown(value)
+
+
+def resumable(path: Path, state: dict[str, Any]) -> Resumable:
+    """Returns a run as this checkpoint has it. Raises CheckpointError."""
+    try:
+        return Resumable(path, Config.from_dict(state["config"]), state)
+    except Exception as error:
+        raise _unfit(path, error) from error
+
+
+def _unfit(path: Path, error: Exception) -> CheckpointError:
+    told = str(error) if type(error) is ValueError else f"its state does not fit: {type(error).__name__}: {error}"
+    return CheckpointError(f"cannot go on from {path}: {told}")

@@ -1,0 +1,257 @@
+"""Training a derived architecture from scratch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from asose_fast.bounds import MOST_EPOCHS, MOST_LAYERS, Settings, bounded
+from asose_fast.config import CheckpointConfig, OptimizerConfig
+from asose_fast.data import Data, Split
+from asose_fast.data.config import DataConfig
+from asose_fast.data.cutout import cut_out
+from asose_fast.data.seeds import generator
+from asose_fast.engine.evaluate import accuracy
+from asose_fast.engine.loop import Loop
+from asose_fast.engine.observer import Observer
+from asose_fast.engine.one_value import require_more
+from asose_fast.engine.phases import Phase, PhaseSpec, schedule
+from asose_fast.engine.processes import Processes
+from asose_fast.engine.progress import Progress
+from asose_fast.engine.record import Record
+from asose_fast.engine.step.meter import Meter
+from asose_fast.engine.step.optimizers import (
+    learning_rate,
+    load_named_state,
+    named_state,
+    set_learning_rate,
+    weight_optimizer,
+)
+from asose_fast.engine.step.precision import Precision
+from asose_fast.engine.step.steps import StepResult, weight_step
+from asose_fast.space.auxiliary import Auxiliary
+from asose_fast.space.build import ImageNetwork, Spec, build
+from asose_fast.store.checkpoint import CheckpointError
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig(Settings):
+    """How an architecture is trained from scratch."""
+
+    epochs: int = bounded(100, least=1, most=MOST_EPOCHS)
+    """The whole training has so many epochs."""
+    batch_size: int = bounded(96, least=2, most=10**6)
+    """A step takes so many images."""
+    learning_rate: float = bounded(0.025, least=0, most=1e30)
+    """The learning rate begins at this and falls to 0 along a cosine."""
+    momentum: float = bounded(0.9, least=0, most=1)
+    """The steps have this momentum."""
+    weight_decay: float = bounded(3e-4, least=0, most=1e30)
+    """The weights decay by this factor of the learning rate in each step."""
+    gradient_clip: float = bounded(5.0, least=0, most=1e30)
+    """The norm of the gradient is at most this; 0: no bound."""
+    label_smoothing: float = bounded(0.0, least=0, below=1)
+    """This share of the target goes to all classes alike."""
+    cutout: int = bounded(0, least=0, most=10**4)
+    """A square of this side, in pixels, is blanked in every training image; 0: none."""
+    drop_path: float = bounded(0.0, least=0, below=1)
+    """An image takes a block's shortcut alone with this probability at the end; it rises linearly from 0."""
+    auxiliary: float = bounded(0.0, least=0, most=1e30)
+    """The loss of a second classifier two thirds of the way through has this weight; 0: none. DARTS takes 0.4."""
+    channels: int | None = bounded(None, least=1, most=65536)
+    """The stem has so many channels; the other widths follow in proportion. None: as in the genotype."""
+    cells: int | None = bounded(None, least=1, most=MOST_LAYERS)
+    """An architecture given as text has so many cells in all (darts: 20) or in each stage (nasbench201: 5)."""
+    keep_validation: bool = False
+    """Leave the validation images out of the training, and measure on them at the end of every epoch."""
+    seed: int = bounded(0, least=-(2**63), most=2**63 - 1)
+    """All that is random is drawn from this seed."""
+    device: str = "auto"
+    """The device is cpu, cuda, cuda:N, or auto: cuda where there is one."""
+    precision: Precision = "fp32"
+    """The forward and backward pass compute in float32 or, for bf16, in bfloat16 wherever autocast allows it."""
+    threads: int | None = bounded(None, least=1, most=1024)
+    """The training has so many CPU threads; by default as many as torch takes."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RetrainConfig(TrainingConfig, DataConfig):
+    """Every setting of `asose-fast retrain`. Raises ValueError for one of another type or out of bounds."""
+
+
+class Trained(nn.ModuleList):
+    """A network and, maybe, its auxiliary classifier: what the optimizer trains."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The scores (N, classes) of both; None without the second, whose last norm takes no batch of one image."""
+        scores: Tensor = self[0](x)
+        return scores, self[1]() if len(self) > 1 and len(x) > 1 else None
+
+
+class TrainingState:
+    """The state of a training from scratch: everything that the rest of it depends on.
+
+    Attributes:
+        config: all settings.
+        data: the splits; `train` has the validation images too, unless they are kept out.
+        network: what is trained, without the auxiliary classifier.
+        optimizer: SGD over both.
+        progress: epoch and step.
+        weight_meter: sums over the steps of the epoch.
+        history: the records of all epochs.
+    """
+
+    def __init__(self, config: RetrainConfig, spec: Spec, data: Data, device: torch.device) -> None:
+        """Raises ValueError for an architecture with a choice left, or one that does not fit the data."""
+        if not spec.derived:
+            raise ValueError("only an architecture with no choice left can be trained from scratch")
+        if (spec.in_channels, spec.classes) != (data.channels, len(data.classes)):
+            raise ValueError(
+                f"the architecture is for {spec.in_channels} channels and {spec.classes} classes, the data have "
+                f"{data.channels} and {len(data.classes)}"
+            )
+        torch.manual_seed(config.seed)
+        self.config, self.device, self.processes = config, device, Processes()
+        self.data = data if config.keep_validation else dataclasses.replace(data, train=data.train.joined(data.valid))
+        self.phases = schedule([PhaseSpec("retrain", config.epochs, updates="weights", architecture="derived")])
+        network = build(spec.scaled(config.channels))
+        self.network: ImageNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        auxiliary = [Auxiliary(self.network).to(device)] if config.auxiliary else []
+        self.trained = Trained([self.network, *auxiliary])
+        self._rates = OptimizerConfig(config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
+        self.optimizer = weight_optimizer(self._rates, self.trained)
+        self.progress, self.weight_meter = Progress(), Meter(device, losses=torch.float32)
+        self.history: list[Record] = []
+        require_more(self.network, 1, (self.data.train,), data.image_size)
+
+    @property
+    def images(self) -> Split:
+        """The images that are trained on."""
+        return self.data.train
+
+    @property
+    def epochs(self) -> int:
+        """The epochs of the whole training."""
+        return self.config.epochs
+
+    def stop(self, reason: signal.Signals) -> None:
+        """Asks the training to write a checkpoint after the present step and raise InterruptedRunError."""
+        self.processes.stop(reason)
+
+    def learning_rate(self, phase: Phase) -> float:
+        """The learning rate at the present step, on a cosine to 0."""
+        done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
+        return learning_rate(self._rates, self.phases, phase, done)
+
+    def test_accuracy(self) -> float:
+        """The accuracy of the network as it is on the test images: to be read once, at the end."""
+        return accuracy(self.network, self.data.test.batches(0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the training depends on."""
+        return {
+            "retrain": dataclasses.asdict(self.config),
+            "digest": self.data.digest,
+            "spec": self.network.spec.to_dict(),
+            "trained": self.trained.state_dict(),
+            "optimizer": named_state(self.optimizer, dict(self.trained.named_parameters())),
+            "history": self.history,
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            "progress": dataclasses.asdict(self.progress),
+            "weight_meter": self.weight_meter.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`. Raises CheckpointError where settings, architecture or data are others."""
+        for name, here in (
+            ("retrain", dataclasses.asdict(self.config)),
+            ("digest", self.data.digest),
+            ("spec", self.network.spec.to_dict()),
+        ):
+            if state.get(name) != here:
+                what = {"retrain": "other settings", "digest": "other images", "spec": "another architecture"}[name]
+                raise CheckpointError(f"it was begun with {what}: give another --out")
+        self.trained.load_state_dict(state["trained"])
+        load_named_state(self.optimizer, dict(self.trained.named_parameters()), state["optimizer"])
+        self.history = list(state["history"])
+        self.progress = Progress(epoch=len(self.history))  # of an older release, which wrote at the ends of epochs
+        if "progress" in state:
+            self.progress = Progress(**state["progress"])
+            self.weight_meter.load_state_dict(state["weight_meter"])
+        torch.set_rng_state(state["torch_rng"])
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+
+
+class Retrainer(Loop[TrainingState]):
+    """Trains a derived architecture from its initialisation; can stop and go on anywhere."""
+
+    def __init__(self, state: TrainingState, folder: Path | None = None, observers: Sequence[Observer] = ()) -> None:
+        """Takes its arguments as `Loop` does. The newest checkpoint alone is kept."""
+        super().__init__(state, CheckpointConfig(checkpoints_kept=1), folder, observers)
+
+    def _batches(self, phase: Phase) -> Iterator[tuple[Tensor, Tensor]]:
+        state, config, epoch = self.state, self.state.config, self.state.progress.epoch
+        state.network.set_drop_path(config.drop_path * epoch / max(1, config.epochs - 1))
+        state.trained.train()
+        return state.data.train.batches(epoch, start=state.progress.step)
+
+    def _step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
+        state, config, progress = self.state, self.state.config, self.state.progress
+        set_learning_rate(state.optimizer, state.learning_rate(phase))
+        if config.cutout:
+            x = cut_out(x, config.cutout, generator(config.seed, "cutout", progress.epoch, progress.step))
+        result = weight_step(
+            state.trained,
+            state.optimizer,
+            x,
+            y,
+            None,
+            clip=config.gradient_clip,
+            objective=self._objective,
+            precision=config.precision,
+        )
+        state.weight_meter.add(result)
+        progress.step += 1
+
+    def _objective(self, outputs: tuple[Tensor, Tensor | None], y: Tensor) -> StepResult:
+        """Cross-entropy of the network's scores and, weighted, of those of the auxiliary classifier."""
+        (scores, second), smoothing = outputs, self.state.config.label_smoothing
+        loss = cross_entropy(scores.float(), y, label_smoothing=smoothing)
+        if second is not None:
+            loss = loss + self.state.config.auxiliary * cross_entropy(second.float(), y, label_smoothing=smoothing)
+        return StepResult(loss, (scores.argmax(1) == y).sum(), len(y), False)
+
+    def _end_epoch(self, phase: Phase) -> None:
+        """Raises ValueError where the loss has stopped being a number."""
+        state, progress, waited = self.state, self.state.progress, time.perf_counter()
+        mean_loss, train_accuracy = state.weight_meter.read()
+        progress.epoch_seconds += time.perf_counter() - waited  # for the steps that a GPU had still to do
+        if not math.isfinite(mean_loss):
+            raise ValueError(
+                f"the loss is {mean_loss} in epoch {progress.epoch + 1}: lower learning_rate "
+                f"({state.config.learning_rate})"
+            )
+        record: Record = {
+            "epoch": progress.epoch + 1,
+            "train_loss": mean_loss,
+            "train_accuracy": train_accuracy,
+            "learning_rate": state.optimizer.param_groups[0]["lr"],
+            "seconds": progress.epoch_seconds,
+            "images_per_second": state.weight_meter.images / progress.epoch_seconds,
+        }
+        if state.config.keep_validation:
+            batches = state.data.valid.batches(0, shuffle=False, augment=False)
+            record["valid_accuracy"] = accuracy(state.network, batches)
+        self._close_epoch(record)
+        self.save("last")

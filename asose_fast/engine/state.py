@@ -1,0 +1,305 @@
+"""What a search is at any moment; it can be read, measured and derived from without its loop."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import signal
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asose_fast.engine.alpha.budget import BudgetKeeper
+from asose_fast.engine.alpha.estimators import Estimator, make_estimator
+from asose_fast.engine.alpha.final_choice import likely_paths
+from asose_fast.engine.alpha.lookahead import Lookahead
+from asose_fast.engine.alpha.regularizers import beta_decay
+from asose_fast.engine.evaluate import recalibrate
+from asose_fast.engine.growth.grow import StallCounter
+from asose_fast.engine.health.guard import Guard
+from asose_fast.engine.outlook import shortcomings
+from asose_fast.engine.phases import Phase, first_search
+from asose_fast.engine.processes import Processes, digest
+from asose_fast.engine.progress import Progress
+from asose_fast.engine.record import Record
+from asose_fast.engine.step.optimizers import (
+    alpha_learning_rate,
+    alpha_optimizer,
+    learning_rate,
+    load_named_state,
+    named_state,
+)
+from asose_fast.engine.step.steps import Regularizer
+from asose_fast.engine.task import Task
+from asose_fast.space.copying import deepcopy
+from asose_fast.space.network import Network
+from asose_fast.space.supernet import Supernet
+from asose_fast.store.provenance import Provenance, collect
+
+
+class SearchState:
+    """Network, architecture, optimizers and records of a search: all that the rest of the run depends on.
+
+    A `Trainer` moves it on. Whoever watches a run is given it, and may change what it knows how to change.
+
+    Attributes:
+        task: the kind of search; `config`, `data`, `device` and `phases` are its own.
+        processes: those that run this search together, each with a state of its own. All hold the same network, alpha
+            and history.
+        network: the supernet or, once it has taken its place, the derived network.
+        selector: alpha, temperature and draws.
+        estimator: how alpha's gradient is estimated.
+        weight_optimizer: of the network's parameters.
+        alpha_optimizer: of `selector.alpha`.
+        progress: epoch, step and phase.
+        weight_meter: sums over the weight steps of the epoch.
+        alpha_meter: likewise over its alpha steps.
+        history: the records of all epochs.
+        best: spec and tensors of the network that `best_network` gives; None before there is one.
+        guard: what is done about a collapse.
+        stall: counts the epochs without progress, for growth.
+        lookahead: architectures drawn ahead of their steps.
+    """
+
+    def __init__(self, task: Task, processes: Processes | None = None, estimator: Estimator | None = None) -> None:
+        """The state before the first step. Raises ValueError for a configuration that makes no sense.
+
+        Args:
+            task: what is searched.
+            processes: those of the run; None: this one alone.
+            estimator: another than that of the config.
+        """
+        self.task, self.config, self.processes = task, task.config, processes or Processes()
+        for setting, only in (("estimator", "local_score"), ("alpha_order", "second")):
+            if self.processes.count > 1 and getattr(self.config, setting) == only:
+                raise ValueError(f"{setting}: {only} runs in one process, got {self.processes.count}")
+        self.data, self.device, self.phases = task.data, task.device, task.phases
+        self.progress, self.stall, self.guard = Progress(), StallCounter(), Guard(self.config)
+        self.history: list[Record] = []
+        self.best: dict[str, Any] | None = None
+        self.weight_meter, self.alpha_meter = task.meter(), task.meter()
+        self.estimator = estimator or make_estimator(self.config)
+        torch.manual_seed(self.config.seed)
+        network = task.supernet()
+        self.selector = task.selector(network)
+        self.lookahead = Lookahead(self.selector, self.estimator, on=self.device.type != "cpu")
+        self._sample_apart()
+        self._install(network)
+
+    def _sample_apart(self) -> None:
+        if not self.config.share_samples:
+            self.selector.draw_apart(self.processes.rank)
+
+    def _install(self, network: Supernet) -> None:
+        """Makes `network` the one that is trained, with fresh optimizers."""
+        self.network = self.task.placed(network)
+        self.weight_optimizer = self.task.optimizer(self.network)
+        search = first_search(self.phases)
+        batches = search.epochs * self.data.train.num_batches() if search else 0
+        steps = batches // (1 if search and search.rules.updates == "alpha" else self.config.alpha_every - 1)
+        rate = alpha_learning_rate(self.config, steps) * self.guard.alpha_rate
+        self.alpha_optimizer = alpha_optimizer(self.selector.alpha, rate)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that have an effect, for those who read about the run."""
+        return self.task.settings
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole run."""
+        return self.phases[-1].end
+
+    @property
+    def deriving(self) -> bool:
+        """Whether the derived network has taken the supernet's place."""
+        return any(phase.derives for phase in self.phases if phase.name == self.progress.phase)
+
+    def stop(self, reason: signal.Signals) -> None:
+        """Asks the run to write a checkpoint after the present step and raise InterruptedRunError, in all processes."""
+        self.processes.stop(reason)
+
+    def shortcomings(self) -> list[str]:
+        """What the plan is too short for, in words (`outlook.shortcomings`), at the start of the run."""
+        batches, rate = self.data.train.num_batches(), self.alpha_optimizer.param_groups[0]["lr"]
+        return shortcomings(self.config, self.phases, batches, self.selector, float(rate))
+
+    def learning_rate(self, phase: Phase) -> float:
+        """The weights' learning rate at the present step."""
+        done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
+        return learning_rate(self.config, self.phases, phase, done)
+
+    @property
+    def regularizers(self) -> list[Regularizer]:
+        """What alpha steps minimise besides the validation loss."""
+        found = [self.beta_decay] if self.config.beta_decay else []
+        return [*found, self.over_budget] if self.task.budget.budget.any and self.config.budget_weight else found
+
+    def beta_decay(self) -> Tensor:
+        """The regularizer of the same name, whose weight rises over the first phase that searches."""
+        search = first_search(self.phases)
+        ramp = min(1.0, (self.progress.epoch + 1 - search.first) / search.epochs) if search else 0.0
+        return beta_decay(self.selector.logits(), self.config.beta_decay * ramp)
+
+    def over_budget(self) -> Tensor:
+        """The expected cost above the bounds (`budget.penalty`), weighted."""
+        return self.config.budget_weight * self.task.budget.penalty(self.network, self.selector.logits())
+
+    def best_path(self, budget: BudgetKeeper | None = None) -> list[int]:
+        """The most probable architecture that keeps the budget, as candidates by row of alpha (`choose`, `derive`).
+
+        `budget`: other bounds than those of the task. Raises BudgetError where none keeps it.
+        """
+        if self.deriving:
+            return self.selector.best_path()
+        scores = self.selector.logits().detach().log_softmax(1)
+        return (budget or self.task.budget).choose(self.network, scores)
+
+    def final_path(self, among: int, budget: BudgetKeeper | None = None) -> list[int]:
+        """The best on the validation images of the most probable architecture and up to `among` others, drawn by their
+        probability; with 0 the most probable, without measuring. `budget` as in `best_path`."""
+        scores, keeper = self.selector.logits().detach().log_softmax(1), budget or self.task.budget
+        paths = likely_paths(lambda s: keeper.choose(self.network, s), scores, among, self.config.seed)
+        return max(paths, key=self.path_accuracy) if len(paths) > 1 else paths[0]
+
+    def path_accuracy(self, path: list[int]) -> float:
+        """The validation accuracy of the network that `path` derives, with statistics of its own."""
+        derived = self.network.derive(path)
+        self.calibrate(derived)
+        return self.valid_accuracy(derived)
+
+    def derived(self) -> Supernet:
+        """The network of the most probable candidates; once it is trained alone, the network itself."""
+        if self.deriving:
+            return self.network
+        return self.network.derive(self.best_path())
+
+    def calibrate(self, network: Supernet) -> None:
+        """Gives `network` batch-norm statistics of its own, from training images without augmentation."""
+        batches = self.data.train.batches(self.progress.epoch, augment=False, turns=self.processes.part)
+        recalibrate(network, batches, self.config.recalibration_batches, self.processes)
+
+    def valid_accuracy(self, network: Supernet) -> float:
+        """The metric of `network` over the validation batches."""
+        batches = self.data.valid.batches(0, shuffle=False, augment=False, turns=self.processes.part)
+        return self.task.accuracy(network, batches, self.processes)
+
+    def derive(self, path: list[int]) -> None:
+        """Has the network that `path` derives take the supernet's place, with its weights and their momentum."""
+        momentum = self.weight_optimizer.state
+        self._install(self.network.derive(path))
+        for parameter in self.network.parameters():
+            if parameter in momentum:
+                self.weight_optimizer.state[parameter] = momentum[parameter]
+        self.progress.best_accuracy = -math.inf
+
+    def grow_if_stalled(self, phase: Phase, valid_accuracy: float) -> Record | None:
+        """Grows where accuracy has stalled, unless too few epochs are left for what is new to learn anything."""
+        time_left = phase.end - (self.progress.epoch + 1) >= self.config.growth_patience
+        if not self.stall.stalled(self.config, valid_accuracy) or not time_left:
+            return None
+        if self.task.growth is None or not isinstance(self.network, Network):
+            return None
+        optimizers = (self.weight_optimizer, self.alpha_optimizer)
+        return self.task.growth.grow(self.network, self.selector, *optimizers, self.history)
+
+    def keep_best(self) -> None:
+        """Keeps a copy of the network as it is, for `best_network`."""
+        state = self.network.state_dict().items()  # with what a module's get_extra_state gives, of any type
+        values = {name: value.clone() if isinstance(value, Tensor) else deepcopy(value) for name, value in state}
+        self.best = {"spec": self.network.spec.to_dict(), "network": values}
+
+    def best_network(self) -> Supernet:
+        """The derived network of the optimize epoch with the best validation accuracy, in evaluation mode.
+
+        Raises ValueError before the first such epoch.
+        """
+        if self.best is None:
+            raise ValueError("there is no best network before the end of the first epoch of the phase optimize")
+        network = self.task.rebuilt(self.best["spec"])
+        network.load_state_dict(self.best["network"])
+        return network.to(self.device).eval()
+
+    def require_same(self) -> None:
+        """Raises ProcessesDifferError where the processes differ, and gives all the same running statistics.
+
+        Those of the first are taken, as DistributedDataParallel does: no evaluation reads any that were not
+        recalibrated, but so its checkpoint is the state of every process.
+        """
+        if self.processes.count == 1:
+            return
+        self.processes.check_same(
+            {
+                "genotype": digest(repr((self.network.spec, self.best_path())).encode()),
+                "alpha": digest(*self.selector.alpha),
+                "weights": digest(*self.network.parameters()),
+            }
+        )
+        self.processes.copy_from_first(self.network.buffers())
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that the rest of the run depends on."""
+        return {
+            "config": self.config.to_dict(),
+            "provenance": self.provenance(),
+            **self.search_state(),
+            "guard": self.guard.state_dict(),
+            "progress": dataclasses.asdict(self.progress),
+            "stall": dataclasses.asdict(self.stall),
+            "weight_meter": self.weight_meter.state_dict(),
+            "alpha_meter": self.alpha_meter.state_dict(),
+            "history": self.history,
+            "best": self.best,
+            "torch_rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            **self.task.identity,
+        }
+
+    def provenance(self) -> Provenance:
+        """What the run is computed from and with, here and now."""
+        return collect(self.data, self.device)
+
+    def search_state(self) -> dict[str, Any]:
+        """The network, the architecture and their optimizers."""
+        self.lookahead.forget()
+        return {
+            "spec": self.network.spec.to_dict(),
+            "network": self.network.state_dict(),
+            "selector": self.selector.state_dict(),
+            "estimator": self.estimator.state_dict(),
+            "weight_optimizer": named_state(self.weight_optimizer, dict(self.network.named_parameters())),
+            "alpha_optimizer": named_state(self.alpha_optimizer, self._named_alpha()),
+        }
+
+    def _load_search_state(self, state: dict[str, Any]) -> None:
+        self.selector.load_state_dict(state["selector"])
+        self.estimator.load_state_dict(state["estimator"])
+        self._install(self.task.rebuilt(state["spec"]))
+        self.network.load_state_dict(state["network"])
+        load_named_state(self.weight_optimizer, dict(self.network.named_parameters()), state["weight_optimizer"])
+        load_named_state(self.alpha_optimizer, self._named_alpha(), state["alpha_optimizer"])
+
+    def return_to(self, state: dict[str, Any]) -> None:
+        """Goes on from an earlier `search_state`, with draws that have not been made yet."""
+        rng, generator = self.selector.rng.clone(), self.selector.generator.get_state()
+        self._load_search_state(state)
+        self.selector.rng = rng
+        self.selector.generator.set_state(generator)
+
+    def _named_alpha(self) -> dict[str, Tensor]:
+        return {str(layer): row for layer, row in enumerate(self.selector.alpha)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of `state_dict`, for a state of the same task."""
+        self.progress, self.stall = Progress(**state["progress"]), StallCounter(**state["stall"])
+        self.history = list(state["history"])
+        self.guard.load_state_dict(state["guard"])
+        self._load_search_state(state)
+        self._sample_apart()
+        self.weight_meter.load_state_dict(state["weight_meter"])
+        self.alpha_meter.load_state_dict(state["alpha_meter"])
+        self.best = state["best"]
+        torch.set_rng_state(state["torch_rng"])
+        if self.device.type == "cuda" and state["cuda_rng"] is not None:
+            torch.cuda.set_rng_state(state["cuda_rng"], self.device)

@@ -1,0 +1,1 @@
+"""One step of a training, and what it is made of."""

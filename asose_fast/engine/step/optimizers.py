@@ -1,0 +1,108 @@
+"""Optimizers, their learning rates as a function of time, and their state by parameter name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from asose_fast.config import OptimizerConfig
+from asose_fast.engine.phases import Phase
+
+
+def weight_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.SGD:
+    """SGD over all parameters of `network`, in one call for those that have a gradient."""
+    parameters = list(network.parameters())
+    optimizer = torch.optim.SGD(
+        parameters,
+        config.learning_rate,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        fused=_fused(parameters),
+    )
+    optimizer.register_step_pre_hook(_start_momentum)
+    return optimizer
+
+
+def graphed_weight_optimizer(config: OptimizerConfig, network: nn.Module, device: torch.device) -> torch.optim.SGD:
+    """`weight_optimizer`, for steps that may become CUDA graphs: on a GPU its learning rate is kept there."""
+    optimizer = weight_optimizer(config, network)
+    if device.type == "cuda":
+        on_device(optimizer)
+    return optimizer
+
+
+def _start_momentum(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Momentum 0 for a parameter's first gradient, the same as none: the fused step wants all of them or no one."""
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            if group["momentum"] and p.grad is not None and p not in optimizer.state:
+                optimizer.state[p]["momentum_buffer"] = torch.zeros_like(p)
+
+
+def alpha_optimizer(alpha: list[Tensor], learning_rate: float) -> torch.optim.Adam:
+    """Adam(0.5, 0.999) over the alpha of all layers, so that a layer grown later has a step count of its own."""
+    on_gpu = alpha[0].is_cuda  # in one launch; on the CPU the fused step would round otherwise, and gains nothing
+    return torch.optim.Adam(alpha, learning_rate, betas=(0.5, 0.999), fused=on_gpu or None)
+
+
+def _fused(parameters: Sequence[Tensor]) -> bool:
+    return all(p.device.type in ("cpu", "cuda") for p in parameters)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
+    """Of all parameters, without waiting for the device where it is kept there (`on_device`)."""
+    for group in optimizer.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(value)
+        else:
+            group["lr"] = value
+
+
+def on_device(optimizer: torch.optim.Optimizer) -> None:
+    """Keeps the learning rate where the parameters are: a CUDA graph reads it there at every replay."""
+    for group in optimizer.param_groups:
+        group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=group["params"][0].device)
+
+
+def alpha_learning_rate(config: OptimizerConfig, alpha_steps: int) -> float:
+    """The configured rate, or the automatic one for a search phase of `alpha_steps` alpha steps."""
+    if config.alpha_learning_rate is not None:
+        return config.alpha_learning_rate
+    return min(0.1, max(3e-4, 12 / max(1, alpha_steps)))
+
+
+def learning_rate(config: OptimizerConfig, phases: tuple[Phase, ...], phase: Phase, epochs_done: float) -> float:
+    """Cosine over warmup, search and growth together, all that comes before a derived network, and one of its own over
+    optimize.
+
+    Args:
+        epochs_done: since the start of the run, fractions included.
+    """
+    derived = next((p.first for p in phases if p.derives), phases[-1].end)
+    if phase.derives:
+        lowest, fraction = 0.0, (epochs_done - derived) / (phases[-1].end - derived)
+    else:
+        lowest, fraction = config.learning_rate_min, epochs_done / derived
+    return lowest + (config.learning_rate - lowest) * (1 + math.cos(math.pi * fraction)) / 2
+
+
+def named_state(optimizer: torch.optim.Optimizer, named: dict[str, Tensor]) -> dict[str, dict[str, Any]]:
+    """The optimizer's state by parameter name, so that it survives a change of the network's layout."""
+    return {name: dict(optimizer.state[p]) for name, p in named.items() if p in optimizer.state}
+
+
+def load_named_state(
+    optimizer: torch.optim.Optimizer, named: dict[str, Tensor], state: dict[str, dict[str, Any]]
+) -> None:
+    """The inverse of `named_state`."""
+    for name, values in state.items():
+        p = named[name]
+        fused = optimizer.defaults.get("fused")  # Adam counts on the host, unless it is fused
+        optimizer.state[p] = {
+            key: value.to("cpu" if key == "step" and not fused else p.device, copy=True)
+            for key, value in values.items()
+        }

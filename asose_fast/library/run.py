@@ -1,0 +1,302 @@
+"""`asose_fast.search`: a whole search in a user's network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from asose_fast import __version__
+from asose_fast.config import Config
+from asose_fast.engine.device import device_named
+from asose_fast.engine.observer import Observer
+from asose_fast.engine.phases import PhaseSpec, plan, schedule
+from asose_fast.engine.processes import started
+from asose_fast.engine.record import Record
+from asose_fast.engine.state import SearchState
+from asose_fast.engine.trainer import Trainer
+from asose_fast.library.loaders import Loader, Loaders
+from asose_fast.library.objective import LibraryObjective, Loss, Metric
+from asose_fast.library.task import WITHOUT_EFFECT, MakeOptimizer, ModuleTask, even_mixture
+from asose_fast.space.copying import deepcopy
+from asose_fast.space.custom import CustomNetwork
+from asose_fast.store import checkpoint_folder, provenance, run_folder
+from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
+
+if TYPE_CHECKING:
+    from asose_fast.report.observer import ReportObserver
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """What a search found."""
+
+    network: nn.Module = dataclasses.field(repr=False)
+    """The derived model: the given one with a chosen candidate in place of every MixedOp, trained; plain modules in
+    evaluation mode on the device of the search, whose tensors nothing else has."""
+    genotype: dict[str, str]
+    """The chosen candidate by the name of its MixedOp in the given model. Of a MixedOp within a candidate only where
+    that candidate was chosen."""
+    alpha: dict[str, dict[str, float]]
+    """The logits, by MixedOp and candidate."""
+    history: list[Record] = dataclasses.field(repr=False)
+    """The metrics of every epoch: `valid_accuracy` and `train_accuracy` are means of the metric."""
+    test_score: float | None
+    """The metric of `network` on the test loader, read once; None without one."""
+
+    @property
+    def health(self) -> list[dict[str, Any]]:
+        """The indicators of the last epoch that searched: name, value, bound, ok."""
+        return next((r["health"] for r in reversed(self.history) if r["phase"] in self._searched), [])
+
+    _searched: frozenset[str] = dataclasses.field(default=frozenset(), repr=False)
+
+
+def search(
+    model: nn.Module,
+    loaders: Sequence[Loader],
+    config: Config | None = None,
+    *,
+    loss: Loss | None = None,
+    metric: Metric | None = None,
+    optimizer: MakeOptimizer | None = None,
+    phases: Sequence[PhaseSpec] | None = None,
+    observers: Sequence[Observer] = (),
+    folder: str | Path | None = None,
+) -> SearchResult:
+    """Searches the candidates of all MixedOps in `model`, and trains the model that is derived.
+
+    Warmup, search, optimize, as in `asose-fast train` but without growth: 60 epochs unless `config` says
+    otherwise. The weights learn on the training batches, alpha on the validation batches. `model` is trained where it
+    is; the result does not share tensors with it.
+
+    Args:
+        model: any module with `MixedOp`s among its submodules, however deep, called as model(x).
+        loaders: (train, valid) or (train, valid, test): iterables of batches (x, y) that give a pass each time they are
+            iterated. x and y are tensors, or lists, tuples or dicts of some. Moved to the device.
+        config: settings of phases, sampling, estimator, optimizers, guard, health, checkpoints, device and seed.
+        loss: of (model(x), y), a scalar mean over the batch. None: cross-entropy.
+        metric: of the same, a mean score, the higher the better. None: accuracy over the labels that cross-entropy does
+            not ignore (-100), or the negative of a `loss` given.
+        optimizer: makes the weights' optimizer from a list of all parameters, as in
+            `lambda p: torch.optim.AdamW(p, 1e-3)`, in groups if need be; its learning rates fall along the cosine of
+            the config. None: SGD as in the config.
+        phases: another schedule than that of the config.
+        observers: are told of everything that happens (`asose_fast.Observer`).
+        folder: for checkpoints, metrics.jsonl and report.html. A search that was interrupted goes on from the newest
+            good checkpoint that it finds there, and ends as if it had not been. None: nothing is written.
+
+    Raises:
+        TypeError, ValueError: what is given cannot be searched.
+        SearchDivergedError: loss or alpha became NaN or infinite; the message says where.
+        CheckpointError: the folder holds another search, or cannot be written.
+        FileExistsError: the folder holds something else than a search.
+        BlockingIOError: another search writes into the folder.
+    """
+    config = config or Config()
+    _require_effective(config)
+    if started() > 1:
+        _warn(
+            f"torchrun has started {started()} processes, and asose_fast.search shares no work: each that calls it "
+            "makes a search of its own, which needs a folder of its own"
+        )
+    planned = plan(config, ("warmup", "search", "optimize")) if phases is None else schedule(phases)
+    if optimizer is not None and config.alpha_order == "second":
+        raise ValueError("alpha_order: second looks ahead along steps of SGD: leave out optimizer")
+    device = device_named(config.device)
+    network, data = CustomNetwork(model), Loaders(loaders, device, config.seed)
+    task = ModuleTask(network, data, config, device, planned, LibraryObjective(loss, metric), optimizer)
+    state = SearchState(task)
+    path = None if folder is None else Path(folder)
+    trainer = Trainer(state, path, observers)
+    _try(task)
+    network.derive(state.best_path())
+    if path is None:
+        _say_shortcomings(state)
+        return _run(trainer, task)
+    with run_folder.claimed(path):
+        report = _prepare(trainer, path)
+        _say_shortcomings(state)
+        with report.to_the_end(state):
+            result = _run(trainer, task)
+            write_json(path / "summary.json", _summary(state, result))
+    return result
+
+
+def _run(trainer: Trainer, task: ModuleTask) -> SearchResult:
+    try:
+        trainer.run()
+    finally:
+        task.network.plan()
+    return _result(trainer.state, task)
+
+
+def _require_effective(config: Config) -> None:
+    """Raises ValueError for a setting that this search would leave unheeded."""
+    default = Config()
+    for name in WITHOUT_EFFECT:
+        if getattr(config, name) != getattr(default, name):
+            raise ValueError(f"{name} has no effect on a search in a network and data of your own: leave it out")
+
+
+@torch.no_grad()
+def _try(task: ModuleTask) -> None:
+    """Runs all candidates on one batch of training and one of validation, in evaluation mode, so that what does not fit
+    is told before the search.
+
+    Raises ValueError for a mixed operation that the model does not run, or that cannot run.
+    """
+    network, ran = task.network, set[str]()
+    x, y = next(task.data.train.batches(0))
+    was_training = network.training
+    handles = [op.register_forward_hook(lambda *_, name=name: ran.add(name)) for name, op in network.mixed.items()]
+    weights = even_mixture(network, task.device)
+    try:
+        outputs = network.eval()(x, weights)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        where = _where_it_fails(network, x, weights)
+        if where is None:
+            raise
+        raise ValueError(f"{where} cannot run on the first training batch: {error}") from error
+    else:
+        task.objective(outputs, y)
+        x, y = next(task.data.valid.batches(0))
+        task.objective(network(x, weights), y)
+    finally:
+        for handle in handles:
+            handle.remove()
+        network.train(was_training)
+    if idle := [name for name in network.mixed if name not in ran]:
+        raise ValueError(f"the model does not run its mixed operation {idle[0]!r}: nothing can be learned about it")
+
+
+def _where_it_fails(network: CustomNetwork, x: Any, weights: Tensor) -> str | None:
+    """The innermost mixed operation, and candidate of it, that a forward pass enters and does not leave."""
+    inside: list[str] = []
+    handles: list[RemovableHandle] = []
+    for name, op in network.mixed.items():
+        places: list[tuple[nn.Module, str]] = [(op, f"mixed operation {name!r}")]
+        places += [(module, f"candidate {k!r} of mixed operation {name!r}") for k, module in op.ops.items()]
+        for module, place in places:
+            handles.append(module.register_forward_pre_hook(lambda *_, place=place: inside.append(place)))
+            handles.append(module.register_forward_hook(lambda *_: inside.pop() and None))
+    try:
+        network(x, weights)
+    except Exception:
+        return inside[-1] if inside else None
+    finally:
+        for handle in handles:
+            handle.remove()
+    return None
+
+
+def _prepare(trainer: Trainer, folder: Path) -> ReportObserver:
+    """Goes on from the newest good checkpoint of `folder`, if there is one; settings, metrics and report go there.
+
+    Raises CheckpointError where it is of another search.
+    """
+    from asose_fast.observe.observers import MetricsObserver  # they import this package
+    from asose_fast.report.observer import ReportObserver
+
+    state = trainer.state
+    if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
+        path, saved = checkpoint_folder.load_newest(folder / "checkpoints", _warn)
+        try:
+            _require_same(saved, state)
+            provenance.check(saved["provenance"], state.provenance(), _warn)
+            state.load_state_dict(saved)
+        except Exception as error:
+            told = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+            raise CheckpointError(f"cannot go on from {path}: {told}. Give another folder") from error
+    else:
+        run_folder.require_empty(folder, "give another folder")
+        (folder / "checkpoints").mkdir(exist_ok=True)
+        trainer.save("last")  # from here on the folder is known to hold this search
+    metrics = MetricsObserver(folder / "metrics.jsonl")
+    metrics.restore(state.history)
+    write_atomically(folder / "config.yaml", yaml.safe_dump(state.settings, sort_keys=False).encode())
+    report = ReportObserver(folder, _warn)
+    trainer.observers += [metrics, report]
+    return report
+
+
+def _summary(state: SearchState, result: SearchResult) -> dict[str, Any]:
+    """What the report says of a search that is finished."""
+    return {
+        "version": __version__,
+        "torch": torch.__version__,
+        "device": str(state.device),
+        "threads": torch.get_num_threads(),
+        "test_accuracy": result.test_score,
+        "valid_accuracy": state.progress.best_accuracy,
+        "choices": result.genotype,
+        "parameters": sum(p.numel() for p in result.network.parameters()),
+        "batch_size_errors": sum(r["batch_size_errors"] for r in result.history),
+        "health": result.health,
+    }
+
+
+def _require_same(saved: dict[str, Any], state: SearchState) -> None:
+    there, here, now = saved["config"], state.config.to_dict(), state.task.identity
+    unlike = [
+        f"{name} {there.get(name)} there, {value} here" for name, value in here.items() if value != there.get(name)
+    ]
+    if saved["schedule"] != now["schedule"]:
+        unlike.append("the phases")
+    if saved["mixed"] != now["mixed"]:
+        unlike.append("the model's mixed operations")
+    if unlike:
+        raise ValueError(f"it is of a search with other settings: {'; '.join(unlike)}")
+
+
+def _say_shortcomings(state: SearchState) -> None:
+    """Warns of what the plan of a search that begins is too short for."""
+    if not state.history and not state.progress.step:
+        for message in state.shortcomings():
+            _warn(message)
+
+
+def _warn(message: str) -> None:
+    import warnings
+
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def _result(state: SearchState, task: ModuleTask) -> SearchResult:
+    model, test = _finished_model(state, task), task.data.test
+    return SearchResult(
+        model,
+        task.network.genotype(state.best_path()),
+        named_alpha(task.network, state.selector.alpha),
+        state.history,
+        None if test is None else task.accuracy(model, test.batches(0), state.processes),
+        frozenset(phase.name for phase in state.phases if phase.searching),
+    )
+
+
+def _finished_model(state: SearchState, task: ModuleTask) -> nn.Module:
+    """The derived model of the epoch with the best validation score after the derivation; of a schedule that derives
+    nothing, that of alpha as it is. Plain modules, with tensors of their own, in evaluation mode."""
+    if state.best is None:
+        return deepcopy(state.derived().get_submodule("model")).eval()
+    network = task.rebuilt(state.best["spec"])
+    network.model = deepcopy(network.model)
+    network.load_state_dict(state.best["network"])
+    return network.model.eval()
+
+
+def named_alpha(network: CustomNetwork, alpha: Sequence[Tensor]) -> dict[str, dict[str, float]]:
+    """The rows of alpha, by mixed operation and candidate."""
+    rows = [row.tolist() for row in alpha]
+    return {
+        name: {network.candidates[k]: row[k] for k in columns}
+        for name, columns, row in zip(network.mixed, network.columns, rows, strict=True)
+    }

@@ -1,0 +1,171 @@
+"""What a run shows and writes while it goes on: console, metrics.jsonl, TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from asose_fast.engine.growth.control import describe
+from asose_fast.engine.health import guard
+from asose_fast.engine.loop import RunState
+from asose_fast.engine.observer import Observer
+from asose_fast.engine.phases import Phase
+from asose_fast.engine.record import Record
+from asose_fast.engine.state import SearchState
+from asose_fast.observe.epoch_bar import EpochBar
+from asose_fast.store.checkpoint import write_atomically
+from asose_fast.terminal import make_console
+
+
+class ConsoleObserver(Observer):
+    """A progress bar while an epoch runs and one line of indicators when it ends."""
+
+    _HEADER = "epoch      phase     loss   valid  T      errors  max w   entropy  accuracy  steady  images/s  depth"
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or make_console()
+        self._phase = ""
+        self._bar = EpochBar(self.console)
+
+    def on_epoch_start(self, state: SearchState, phase: Phase) -> None:
+        if phase.name != self._phase:
+            self._phase = phase.name
+            self.console.rule(Text(f"{phase.name}: {phase.epochs} epochs"), align="left")
+            self.console.print(Text(self._HEADER, style="bold"), soft_wrap=True)
+        self._bar.begin(state, phase)
+
+    def on_step(self, state: SearchState) -> None:
+        temperature = f"  T {state.selector.temperature:.2f}" if self.console.width >= 100 else ""
+        self._bar.advance(state, state.weight_meter.images + state.alpha_meter.images, temperature)
+
+    def on_epoch_end(self, state: SearchState, record: Record) -> None:
+        self.close()
+        judged = record["phase"] in ("search", "growth")
+        line = Text(
+            f"{record['epoch']:4d}/{state.epochs:<4d}  {record['phase']:8s}  {record['train_loss']:5.3f}  "
+            f"{record['valid_accuracy']:5.1%}  {record['temperature']:5.3f}  "
+        )
+        formats = ("{:6d}", "{:5.3f}", "{:7.3f}", "{:8.1%}", "{:6.2f}")
+        for form, item in zip(formats, record["health"], strict=True):
+            value = form.format(item["value"])
+            line.append_text(_marked(value, item["ok"], self.console.encoding) if judged else Text(f"{value} "))
+            line.append("  ")
+        line.append(f"{record['images_per_second']:8.0f}  {len(record['path']):5d}")
+        self.console.print(line, soft_wrap=True)
+        for event in [*describe(record.get("growth") or {}), *guard.describe(record.get("guard") or {})]:
+            self.console.print(Text(f"  {event}"), soft_wrap=True)
+
+    def close(self) -> None:
+        """Takes the progress bar away."""
+        self._bar.close()
+
+
+def _marked(text: str, ok: bool, encoding: str) -> Text:
+    """A text with the mark of a good or a bad value, one that the encoding of the terminal has."""
+    mark, plain = ("✓", "+") if ok else ("✗", "!")
+    try:
+        mark.encode(encoding)
+    except UnicodeEncodeError:
+        mark = plain
+    return Text(text + mark, style="green" if ok else "red")
+
+
+class RetrainingConsole(Observer):
+    """A progress bar while an epoch of a training from scratch runs, and one line when it ends."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self._bar = console, EpochBar(console)
+
+    def on_epoch_start(self, state: RunState, phase: Phase) -> None:
+        self._bar.begin(state, phase)
+
+    def on_step(self, state: RunState) -> None:
+        self._bar.advance(state, state.weight_meter.images)
+
+    def on_epoch_end(self, state: RunState, record: Record) -> None:
+        self.close()
+        valid = f"  valid {record['valid_accuracy']:.1%}" if "valid_accuracy" in record else ""
+        self.console.print(
+            f"{record['epoch']:4d}/{state.epochs:<4d}  loss {record['train_loss']:.3f}  train "
+            f"{record['train_accuracy']:.1%}{valid}  {record['images_per_second']:.0f} images/s",
+            soft_wrap=True,
+        )
+
+    def close(self) -> None:
+        """Takes the progress bar away."""
+        self._bar.close()
+
+
+def health_table(indicators: list[dict[str, Any]]) -> Table:
+    """The indicators of one epoch: value, bound, verdict."""
+    table = Table("indicator", "value", "bound", "", title="Health at the end of the search")
+    for item in indicators:
+        verdict = Text("ok", style="green") if item["ok"] else Text("BREACHED", style="red")
+        table.add_row(Text(item["name"]), f"{item['value']:.4g}", Text(item["bound"]), verdict)
+    return table
+
+
+class MetricsObserver(Observer):
+    """`metrics.jsonl`: one line an epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def restore(self, history: Sequence[Record]) -> None:
+        """Makes the file that of the epochs in `history`: what a resumed run will do again is taken out."""
+        write_atomically(self.path, "".join(map(_line, history)).encode())
+
+    def on_epoch_end(self, state: RunState, record: Record) -> None:
+        try:
+            with self.path.open("a") as file:
+                file.write(_line(record))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self.path)) from error  # a failed write names no file
+
+
+def _silent_on_full_disks(failure: threading.ExceptHookArgs) -> None:
+    """TensorBoard writes in a thread. Where that fails, the next call of the writer raises the error again."""
+    if not issubclass(failure.exc_type, OSError):
+        threading.__excepthook__(failure)
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record) + "\n"
+
+
+class TensorBoardObserver(Observer):
+    """The scalars of every epoch as TensorBoard events, those of every layer too, and alpha as histograms."""
+
+    def __init__(self, folder: Path, first_epoch: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        threading.excepthook = _silent_on_full_disks
+        self._writer = SummaryWriter(str(folder), purge_step=first_epoch + 1)
+
+    def on_epoch_end(self, state: SearchState, record: Record) -> None:
+        for name, value in record.items():
+            if isinstance(value, (int, float)) and name != "epoch":
+                self._writer.add_scalar(name, value, record["epoch"])
+        for name in ("entropy", "max_weight"):
+            for layer, value in enumerate(record[f"{name}_by_layer"], start=1):
+                self._writer.add_scalar(f"{name}_by_layer/{layer:02d}", value, record["epoch"])
+        if record["phase"] != "optimize":  # which leaves alpha as it is
+            for layer, row in enumerate(state.selector.logits().detach().cpu(), start=1):
+                self._writer.add_histogram(f"alpha/{layer:02d}", row, record["epoch"], bins=16)
+        self._writer.flush()
+
+
+def tensorboard(folder: Path, first_epoch: int, warn: Callable[[str], None]) -> list[Observer]:
+    """The observer, or none for a folder that TensorBoard cannot write to: it takes names in UTF-8 only."""
+    try:
+        return [TensorBoardObserver(folder, first_epoch)]
+    except UnicodeEncodeError:
+        warn(f"no events for TensorBoard: the name of {folder} is no UTF-8 in this locale")
+        return []

@@ -1,0 +1,1 @@
+"""What is written into run folders, and read from them."""

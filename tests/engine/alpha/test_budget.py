@@ -1,0 +1,136 @@
+"""A budget of the derived network: the exact choice against brute force, refusals, the soft penalty, whole runs."""
+
+import itertools
+
+import pytest
+import torch
+
+from asose_fast.engine.alpha.budget import Budget, BudgetError, best_path, path_cost, penalty
+from asose_fast.space import Network, NetworkSpec
+from asose_fast.space.cost import Cost, Costs, candidate_costs, largest_derived
+from tests.helpers import FEW, make_config, make_network, make_trainer
+
+
+def random_costs(generator, layers=4, candidates=4):
+    tables = [torch.randint(0, 30, (layers, candidates), generator=generator) for _ in range(2)]
+    return Costs(tables[0], tables[1], Cost(7, 11))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_choice_is_the_best_there_is(seed):
+    generator = torch.Generator().manual_seed(seed)
+    costs, scores = random_costs(generator), torch.randn(4, 4, generator=generator)
+    limits = torch.randint(20, 90, (2,), generator=generator).tolist()
+    budget = Budget(*(limits if seed % 3 else [limits[0], None]))
+    best = None
+    for path in itertools.product(range(4), repeat=4):
+        cost = path_cost(list(path), costs)
+        if all(limit is None or spent <= limit for spent, limit in zip(cost, budget, strict=True)):
+            score = float(scores[torch.arange(4), torch.tensor(path)].double().sum())
+            best = score if best is None else max(best, score)
+    if best is None:
+        with pytest.raises(BudgetError):
+            best_path(scores, costs, budget)
+        return
+    path = best_path(scores, costs, budget)
+    assert float(scores[torch.arange(4), torch.tensor(path)].double().sum()) == pytest.approx(best, abs=1e-6)
+
+
+def test_without_a_bound_it_is_the_argmax():
+    costs, scores = random_costs(torch.Generator()), torch.randn(4, 4)
+    assert best_path(scores, costs, Budget()) == scores.argmax(1).tolist()
+
+
+def test_a_budget_below_everything_names_the_least():
+    costs = random_costs(torch.Generator().manual_seed(0))
+    least = costs.fixed.flops + int(costs.flops.amin(1).sum())
+    with pytest.raises(BudgetError, match=rf"derive_max_flops = 3 \(the least is {least}\)"):
+        best_path(torch.zeros(4, 4), costs, Budget(flops=3))
+
+
+def test_costs_are_those_of_the_derived_networks():
+    network = make_network(FEW)
+    costs = candidate_costs(network.spec, 9)
+    for path in ([0, 1, 2, 3], [3, 3, 3, 3]):
+        derived = network.derive(path)
+        expected = largest_derived(derived.spec, 9)
+        assert path_cost(path, costs) == expected
+        assert expected.parameters == sum(p.numel() for p in derived.parameters())
+
+
+def test_the_penalty_is_the_share_above_the_bound_and_has_its_gradient():
+    costs = random_costs(torch.Generator().manual_seed(1))
+    logits = torch.randn(4, 4, dtype=torch.float64, requires_grad=True)
+    probabilities = logits.detach().softmax(1)
+    expected = [f + float((probabilities * t).sum()) for f, t in zip(costs.fixed, costs[:2], strict=True)]
+    budget = Budget(int(expected[0] / 2), int(expected[1] * 2))
+    found = penalty(logits, costs, budget)
+    assert float(found.detach()) == pytest.approx(expected[0] / budget.parameters - 1)
+    assert torch.autograd.gradcheck(lambda a: penalty(a, costs, budget), logits)
+
+
+def middle(candidates=FEW):
+    """FLOPs half-way between the cheapest and the dearest network of the tiny run."""
+    config = make_config(candidates=candidates)
+    costs = candidate_costs(NetworkSpec.chain(config, 1, 10), 8)
+    least, most = (costs.fixed.flops + int(x.sum()) for x in (costs.flops.amin(1), costs.flops.amax(1)))
+    return (least + most) // 2, most
+
+
+def test_a_run_derives_within_its_budget(tmp_path):
+    bound, _ = middle()
+    trainer = make_trainer(tmp_path, derive_max_flops=bound, growth_patience=1, growth_threshold=99.0, growth_epochs=2)
+    with torch.no_grad():  # where it would take the dearest of every layer
+        for row in trainer.state.selector.alpha:
+            row.zero_()[FEW.index("sep_conv_3x3")] = 5.0
+    assert (
+        path_cost(trainer.state.selector.best_path(), trainer.state.task.budget.costs(trainer.state.network)).flops
+        > bound
+    )
+    trainer.run()
+    assert largest_derived(trainer.state.network.spec, 8).flops <= bound
+    assert all(
+        largest_derived(Network(trainer.state.network.spec).spec, 8).flops <= bound
+        for record in trainer.state.history
+        if record["phase"] == "optimize"
+    )
+
+
+def test_the_penalty_draws_the_expected_cost_down(tmp_path):
+    bound, _ = middle()
+    costs = []
+    for weight in (0.0, 300.0):
+        trainer = make_trainer(
+            tmp_path / str(weight), derive_max_flops=bound, budget_weight=weight, search_epochs=8, max_depth=2
+        )
+        with torch.no_grad():
+            for row in trainer.state.selector.alpha:
+                row.zero_()[FEW.index("sep_conv_3x3")] = 1.5
+        trainer.run()
+        expected = trainer.state.selector.logits().detach().softmax(1)
+        network = Network(NetworkSpec.chain(trainer.state.config, 1, 10))
+        costs.append(float((expected * candidate_costs(network.spec, 8).flops).sum()))
+    assert costs[1] < 0.8 * costs[0]
+
+
+def test_a_budget_that_no_network_keeps_is_refused_before_the_run(tmp_path):
+    with pytest.raises(ValueError, match="derive_max_parameters = 5"):
+        make_trainer(tmp_path, derive_max_parameters=5)
+
+
+def test_growth_leaves_a_network_that_keeps_the_budget(tmp_path):
+    config = make_config()
+    costs = candidate_costs(NetworkSpec.chain(config, 1, 10), 8)
+    least = costs.fixed.parameters + int(costs.parameters.amin(1).sum())
+    trainer = make_trainer(
+        tmp_path,
+        derive_max_parameters=least + 1,
+        growth_patience=1,
+        growth_threshold=99.0,
+        growth_epochs=3,
+        growth_kinds=("wider",),
+    )
+    trainer.run()
+    skipped = [r["growth"]["skipped"] for r in trainer.state.history if r.get("growth")]
+    assert skipped
+    assert all("no network of this space is within" in entry["wider"] for entry in skipped)
