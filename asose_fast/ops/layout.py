@@ -25,3 +25,13 @@ def channels_last(x: Tensor) -> Tensor:
 def empty_channels_last(like: Tensor, shape: Sequence[int]) -> Tensor:
     """An uninitialised channels_last tensor in the dtype and on the device of `like`."""
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+def dense(tensor: Tensor, format: torch.memory_format = torch.channels_last) -> Tensor:
+    """The tensor, or a copy of it that is dense in `format`."""
+    return tensor.contiguous(memory_format=format)
+
+
+def all_dense(tensors: Sequence[Tensor], format: torch.memory_format = torch.channels_last) -> list[Tensor]:
+    """The tensors, or copies of them that are dense in `format`."""
+    return [tensor.contiguous(memory_format=format) for tensor in tensors]

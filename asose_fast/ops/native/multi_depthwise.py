@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
+from asose_fast.ops.layout import all_dense, dense
 from asose_fast.ops.native import DTYPE_CODES, address, kernels_of, memory
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
@@ -14,7 +15,7 @@ DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
     """The outputs of all branches."""
     kernels, execution = kernels_of(xs[0].device)
-    x, xs, params = xs[0], dense(xs), params.contiguous()
+    x, xs, params = xs[0], all_dense(xs), params.contiguous()
     ys = [memory.empty(plan.out_shape(x), x) for _ in plan.kernels]
     _, scratch = _workspace(x, plan, execution if x.is_cpu else 0)
     kernels.multi_depthwise_forward(
@@ -36,7 +37,7 @@ def backward(
     """The gradients of the inputs that need it, and of params (else an empty tensor)."""
     kernels, execution = kernels_of(xs[0].device)
     x, params = xs[0], params.contiguous()
-    xs, grads = dense(xs), [None if g is None else dense([g])[0] for g in grads]
+    xs, grads = all_dense(xs), [None if g is None else dense(g) for g in grads]
     grad_xs = [memory.empty(x.shape, x) if need else None for need in need_x]
     slices, scratch = _workspace(x, plan, execution if x.is_cpu else 0)
     partials = grad_params = None
@@ -49,11 +50,6 @@ def backward(
         address(partials), address(grad_params), address(scratch), execution,
     )  # fmt: skip
     return [t for t in grad_xs if t is not None], params.new_empty(0) if grad_params is None else grad_params
-
-
-def dense(tensors: list[Tensor]) -> list[Tensor]:
-    """The tensors in channels_last."""
-    return [t.contiguous(memory_format=torch.channels_last) for t in tensors]
 
 
 def _workspace(x: Tensor, plan: DepthwisePlan, threads: int) -> tuple[int, Tensor]:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.layout import dense
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 from asose_fast.ops.pool_pair import out_shape
 
@@ -15,7 +16,7 @@ DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """avg and max."""
     kernels, threads = cpu_kernels()
-    x = _dense(x)
+    x = dense(x)
     avg = memory.empty(out_shape(x, stride), x)
     max = memory.empty(avg.shape, x)
     kernels.pool_pair_forward(
@@ -35,8 +36,8 @@ def backward(
 ) -> Tensor:
     """dL/dx of the poolings whose gradient is there, plus the terms (`asose_fast.ops.pool_pair.backward`)."""
     kernels, threads = cpu_kernels()
-    x = _dense(x)
-    tensors = [None if t is None else _dense(t) for t in (*grads, *zs, *terms)]
+    x = dense(x)
+    tensors = [None if t is None else dense(t) for t in (*grads, *zs, *terms)]
     acc = accumulation_dtype(x.dtype)
     table = tables.to(acc).contiguous() if len(tables) else None
     grad_x = memory.empty(x.shape, x)
@@ -47,7 +48,3 @@ def backward(
         factors.tolist(), address(grad_x), address(scratch), threads,
     )  # fmt: skip
     return grad_x
-
-
-def _dense(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last)

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
+from asose_fast.ops.layout import all_dense, dense
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
-from asose_fast.ops.native.multi_depthwise import DTYPES, dense
+from asose_fast.ops.native.multi_depthwise import DTYPES
 
 __all__ = ["DTYPES", "backward", "forward"]
 
@@ -17,7 +18,7 @@ def forward(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """The outputs of all branches and, where wanted, their means and variances (else empty tensors)."""
     kernels, threads = cpu_kernels()
-    x, xs, params = xs[0], dense(xs), params.contiguous()
+    x, xs, params = xs[0], all_dense(xs), params.contiguous()
     zs = [memory.empty(plan.out_shape(x), x) for _ in plan.kernels]
     slices, row, scratch = _workspace(x, plan, threads)
     pointwise, blocked = pointwise.contiguous(), pointwise.new_empty(*pointwise.shape[:2], row)
@@ -50,8 +51,8 @@ def backward(
     """The gradients of the inputs that need it, of params and of pointwise (else empty tensors)."""
     kernels, threads = cpu_kernels()
     x = xs[0]
-    xs, grads = dense(xs), [None if g is None else dense([g])[0] for g in grads]
-    zs = [None if z is None or g is None else dense([z])[0] for z, g in zip(zs, grads, strict=True)]
+    xs, grads = all_dense(xs), [None if g is None else dense(g) for g in grads]
+    zs = [None if z is None or g is None else dense(z) for z, g in zip(zs, grads, strict=True)]
     grad_xs = [memory.empty(x.shape, x) if need else None for need in need_x]
     slices, row, scratch = _workspace(x, plan, threads)
     params, tables = params.contiguous(), tables.to(params.dtype).contiguous()

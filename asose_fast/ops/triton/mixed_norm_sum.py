@@ -9,7 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.dtypes import accumulation_dtype
-from asose_fast.ops.layout import memory_format
+from asose_fast.ops.layout import all_dense, dense, memory_format
 from asose_fast.ops.triton.tiles import accumulator, grid, launched, place, rows_and_channels, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -226,7 +226,7 @@ def forward(
         weights, *map(_contiguous, (gamma, beta)), *map(_wide, (mean, rstd)), tables, channels, branches, blocks[1]
     )
     _mixed_norm_sum_fwd_kernel[programs](
-        _dense(xs, format), weights, tables, y, *space, branches, accumulator(y.dtype), *blocks
+        tuple(all_dense(xs, format)), weights, tables, y, *space, branches, accumulator(y.dtype), *blocks
     )
     return y
 
@@ -246,8 +246,8 @@ def backward(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """Gradients of the xs that need one, the sums and the tables (`asose_fast.ops.mixed_norm_sum.backward`)."""
     format = torch.channels_last if channels_last else torch.contiguous_format
-    (grad,) = _dense([grad], format)
-    saved = iter(_dense(xs, format))
+    grad = dense(grad, format)
+    saved = iter(all_dense(xs, format))
     # Absent tensors are never touched: grad stands in for them.
     inputs = tuple(next(saved) if is_read else grad for is_read in read)
     space = rows_and_channels(grad, format)
@@ -277,10 +277,6 @@ def backward(
         tables.new_empty(0, channels, dtype=torch.float64) if sums is None else sums,
         tables,
     )
-
-
-def _dense(xs: list[Tensor], format: torch.memory_format) -> tuple[Tensor, ...]:
-    return tuple(x.contiguous(memory_format=format) for x in xs)
 
 
 def _contiguous(table: Tensor | None) -> Tensor | None:

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asose_fast.ops.layout import memory_format
+from asose_fast.ops.layout import all_dense, dense, memory_format
 from asose_fast.ops.triton.tiles import launched
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -63,7 +63,7 @@ def forward(xs: list[Tensor], weights: Tensor) -> Tensor:
     y = torch.empty_like(xs[0], memory_format=format)
     if y.numel():
         _mixed_sum_fwd_kernel[(triton.cdiv(y.numel(), _BLOCK),)](
-            _dense(xs, format), weights.contiguous(), y, y.numel(), _BLOCK
+            tuple(all_dense(xs, format)), weights.contiguous(), y, y.numel(), _BLOCK
         )
     return y
 
@@ -73,9 +73,9 @@ def backward(
 ) -> tuple[list[Tensor], Tensor]:
     """w_k g for the inputs that need it, in the layout of `grad`, and <g, x_k> (else an empty tensor)."""
     format = memory_format(grad)
-    (grad,) = _dense([grad], format)
+    grad = dense(grad, format)
     # Absent tensors are never touched: grad stands in for them.
-    dense_xs = _dense(xs, format) if need_weights else (grad,) * len(need_x)
+    dense_xs = tuple(all_dense(xs, format)) if need_weights else (grad,) * len(need_x)
     grad_xs = tuple(torch.empty_like(grad) if need else grad for need in need_x)
     tasks = triton.cdiv(grad.numel(), _BLOCK)
     partials = None
@@ -88,8 +88,3 @@ def backward(
     return [t for t, need in zip(grad_xs, need_x, strict=True) if need], (
         weights.new_empty(0) if partials is None else partials.sum(0).to(weights.dtype)
     )
-
-
-def _dense(xs: list[Tensor], format: torch.memory_format) -> tuple[Tensor, ...]:
-    """Copies of the tensors that are not dense in `format`: strides of their own are left to the compiled kernels."""
-    return tuple(x.contiguous(memory_format=format) for x in xs)

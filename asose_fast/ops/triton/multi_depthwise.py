@@ -11,7 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
-from asose_fast.ops.layout import empty_channels_last
+from asose_fast.ops.layout import all_dense, dense, empty_channels_last
 from asose_fast.ops.triton.tiles import accumulator, grid, launched, pixel_tile, pixels
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -322,7 +322,8 @@ def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> list[Tenso
     blocks = pixel_tile(shape, _ELEMENTS)
     branches = _branches(plan, [True] * len(ys))
     _multi_depthwise_fwd_kernel[grid(n * out[0] * out[1], c, blocks)](
-        _dense(xs), params.contiguous(), ys, *_sizes(x, out), tuple(_taps(plan, some) for some in branches), branches,
+        tuple(all_dense(xs)), params.contiguous(), ys, *_sizes(x, out),
+        tuple(_taps(plan, some) for some in branches), branches,
         sum(plan.taps), plan.stride, plan.relu, plan.affine, accumulator(x.dtype), *blocks,
     )  # fmt: skip
     return list(ys)
@@ -340,10 +341,10 @@ def backward(
     """The gradients of the inputs that need it, and of params (else an empty tensor)."""
     x, (n, c, *out) = xs[0], plan.out_shape(xs[0])
     used = [g is not None for g in grads]
-    dense, params = _dense(xs), params.contiguous()
+    inputs, params = tuple(all_dense(xs)), params.contiguous()
     # Absent tensors are never touched: x stands in for them.
-    given = tuple(x if g is None else _dense([g])[0] for g in grads)
-    grad_xs = tuple(torch.empty_like(t) if need else t for t, need in zip(dense, need_x, strict=True))
+    given = tuple(x if g is None else dense(g) for g in grads)
+    grad_xs = tuple(torch.empty_like(t) if need else t for t, need in zip(inputs, need_x, strict=True))
     weights, acc = sum(plan.taps), accumulator(x.dtype)
     grad_params = torch.zeros_like(params) if need_weights or need_affine else params.new_empty(0)
     if x.numel() == 0:
@@ -355,7 +356,7 @@ def backward(
         partials = params.new_empty(programs[0], 2 * plan.inputs, c) if need_affine else None
         branches = _branches(plan, used)
         _inputs_bwd_kernel[programs](
-            given, dense, params, grad_xs, partials, *_sizes(x, out), tuple(_taps(plan, some) for some in branches),
+            given, inputs, params, grad_xs, partials, *_sizes(x, out), tuple(_taps(plan, some) for some in branches),
             branches, tuple(need_x), weights, plan.stride, plan.relu, plan.affine, acc, *blocks,
         )  # fmt: skip
         if partials is not None:
@@ -369,7 +370,7 @@ def backward(
         lines = sum(kernel for kernel, is_used in zip(plan.kernels, used, strict=True) if is_used)
         first = tuple(sum(plan.taps[:b]) for b in range(len(grads)))
         _weights_bwd_kernel[(tasks, channel_groups, lines)](
-            given, dense, params, partials, *_sizes(x, out), tiles, plan.kernels, plan.dilations, tuple(used), first,
+            given, inputs, params, partials, *_sizes(x, out), tiles, plan.kernels, plan.dilations, tuple(used), first,
             weights, plan.stride, plan.relu, plan.affine, acc, *blocks,
         )  # fmt: skip
         torch.sum(partials, 0, out=grad_params[:weights])
@@ -385,7 +386,3 @@ def _branches(plan: DepthwisePlan, used: list[bool]) -> tuple[tuple[int, ...], .
 def _sizes(x: Tensor, out: list[int]) -> tuple[int, ...]:
     n, c, h, w = x.shape
     return n, c, h, w, *out
-
-
-def _dense(tensors: list[Tensor]) -> tuple[Tensor, ...]:
-    return tuple(t.contiguous(memory_format=torch.channels_last) for t in tensors)

@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.layout import dense
 from asose_fast.ops.pool_pair import out_shape
 from asose_fast.ops.triton.tiles import accumulator, grid, launched, pixel_tile, pixels
 
@@ -147,7 +148,7 @@ def _pool_pair_bwd_kernel(
 
 def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """avg and max."""
-    x = _dense(x)
+    x = dense(x)
     avg = torch.empty(out_shape(x, stride), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     largest = torch.empty_like(avg)
     _over_windows(x, avg, largest, None, stride)
@@ -164,7 +165,7 @@ def backward(
     factors: Tensor,
 ) -> Tensor:
     """dL/dx of the poolings whose gradient is there, plus the terms (`asose_fast.ops.pool_pair.backward`)."""
-    x = _dense(x)
+    x = dense(x)
     grad_x = torch.empty_like(x)
     if x.numel() == 0:
         return grad_x
@@ -177,8 +178,8 @@ def backward(
     blocks = pixel_tile(x.shape, _ELEMENTS)
     table = tables.to(accumulation_dtype(x.dtype)).contiguous() if len(tables) else None
     _pool_pair_bwd_kernel[grid(n * h * w, c, blocks)](
-        *(None if t is None else _dense(t) for t in (*grads, *zs)), table,
-        places, tuple(_dense(t) for t in terms), factors.contiguous() if terms else None, grad_x,
+        *(None if t is None else dense(t) for t in (*grads, *zs)), table,
+        places, tuple(dense(t) for t in terms), factors.contiguous() if terms else None, grad_x,
         n, c, h, w, *out[2:], stride, accumulator(x.dtype), *blocks,
     )  # fmt: skip
     return grad_x
@@ -193,7 +194,3 @@ def _over_windows(x: Tensor, avg: Tensor | None, largest: Tensor | None, places:
     _pool_pair_fwd_kernel[grid(n * height * width, c, blocks)](
         x, avg, largest, places, n, c, h, w, height, width, stride, accumulator(x.dtype), *blocks
     )
-
-
-def _dense(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last)
