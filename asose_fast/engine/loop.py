@@ -157,6 +157,7 @@ class Loop(Generic[State]):
 
     def _write(self, folder: Path, name: str) -> None:
         values, progress = self.state.state_dict(), self.state.progress
+        folder.mkdir(parents=True, exist_ok=True)
         if name == "last":
             kept = self.cadence.config.checkpoints_kept
             checkpoint_folder.save_newest(folder, progress.epoch, progress.step, values, kept)
