@@ -10,8 +10,9 @@ from asose_fast.config import GuardConfig
 from asose_fast.engine.alpha.regularizers import beta_decay
 from asose_fast.engine.health import collapse
 from asose_fast.engine.health.curvature import dominant_eigenvalue
-from asose_fast.engine.health.guard import describe
+from asose_fast.engine.health.guard import Guard, describe
 from asose_fast.engine.measure import measure
+from asose_fast.engine.phases import plan
 from tests.helpers import make_config, make_trainer
 
 HEALTHY = {"phase": "search", "train_accuracy": 0.4, "idle_mass": 0.4, "entropy": 1.5, "candidates": 10}
@@ -141,6 +142,24 @@ def test_the_idle_mass_is_that_of_candidates_without_weights():
     probabilities = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]])
     names = ("none", "sep_conv_3x3", "skip_connect", "max_pool_3x3")
     assert collapse.idle_mass(probabilities, names) == pytest.approx((0.8 + 0.7) / 2)
+
+
+def test_the_guard_says_what_is_to_be_done():
+    phases = plan(make_config())
+    warmup, search, _, optimize = phases
+    guard = Guard(GuardConfig(guard="rollback", guard_rollbacks=1))
+    healthy, ill = {**HEALTHY, "epoch": 2}, {**HEALTHY, "epoch": 2, "train_accuracy": 0.0}
+    assert guard.examine(search, phases, dict(ill), [WARMUP]) == "nothing"  # to return to
+    assert guard.examine(warmup, phases, {**WARMUP, "epoch": 1}, []) == "keep"
+    assert guard.examine(search, phases, healthy, [WARMUP]) == "keep"
+    guard.healthy = {}
+    record = dict(ill)
+    assert guard.examine(search, phases, record, [WARMUP]) == "return"
+    assert record["guard"]["action"] == "back to the last healthy epoch, learning rate of alpha x 0.5"
+    assert guard.examine(search, phases, dict(ill), [WARMUP]) == "return"
+    assert guard.frozen
+    assert guard.examine(search, phases, dict(ill), [WARMUP]) == "nothing"
+    assert guard.examine(optimize, phases, dict(ill), [WARMUP]) == "nothing"
 
 
 class Sabotage:

@@ -1,0 +1,56 @@
+"""A state is read, measured and derived from without its loop; a loop without a folder writes nothing."""
+
+import pytest
+import torch
+
+from asose_fast.engine.state import SearchState
+from asose_fast.engine.task import ImageTask
+from asose_fast.engine.trainer import Trainer
+from asose_fast.space.build import of_images
+from asose_fast.space.custom import CustomNetwork
+from asose_fast.space.mixed import MixedOp
+from asose_fast.store import checkpoint
+from tests.helpers import CPU, make_config, make_trainer
+
+
+def test_a_state_is_read_and_derived_from_without_its_loop(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.run()
+    read = SearchState(ImageTask(make_config(), trainer.state.data, CPU))
+    read.load_state_dict(checkpoint.load(tmp_path / "checkpoints" / "supernet.pt"))
+    assert not read.deriving
+    network = read.derived()
+    assert network.operations == trainer.state.network.operations
+    read.calibrate(network)
+    assert 0 <= read.valid_accuracy(network) <= 1
+    assert [r["epoch"] for r in read.history] == [1, 2, 3, 4]
+
+
+def test_a_loop_without_a_folder_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "write_atomically", lambda *_: pytest.fail("a file is written"))
+    trainer = make_trainer(tmp_path)
+    other = SearchState(ImageTask(make_config(), trainer.state.data, CPU))
+    Trainer(other).run()
+    assert other.best is not None
+
+
+class Doubled(ImageTask):
+    """Trains at twice the learning rate."""
+
+    def set_learning_rate(self, optimizer, rate):
+        super().set_learning_rate(optimizer, 2 * rate)
+
+
+def test_a_task_of_the_users_own_changes_what_it_overrides(tmp_path):
+    data = make_trainer(tmp_path).state.data
+    rates = []
+    for kind in (ImageTask, Doubled):
+        state = SearchState(kind(make_config(), data, CPU))
+        Trainer(state)._train_epoch(state.phases[0])
+        rates.append(state.weight_optimizer.param_groups[0]["lr"])
+    assert rates[1] == 2 * rates[0] > 0
+
+
+def test_a_network_that_is_not_for_images_is_refused_where_one_is_needed():
+    with pytest.raises(TypeError, match="needs a network for images, got CustomNetwork"):
+        of_images(CustomNetwork(torch.nn.Sequential(MixedOp({"a": torch.nn.Identity()}))))
