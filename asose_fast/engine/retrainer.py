@@ -89,16 +89,16 @@ class RetrainConfig(TrainingConfig, DataConfig):
 
 
 class Trained(nn.ModuleList):
-    """A network and, maybe, its auxiliary classifier: what the optimizer trains."""
+    """The optimizer trains a network and, maybe, its auxiliary classifier."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The scores (N, classes) of both; None without the second, whose last norm takes no batch of one image."""
+        """Returns the scores (N, classes) of both; None for the second, whose last norm takes no single image."""
         scores: Tensor = self[0](x)
         return scores, self[1]() if len(self) > 1 and len(x) > 1 else None
 
 
 class TrainingState:
-    """The state of a training from scratch: everything that the rest of it depends on.
+    """The rest of a training from scratch depends on this state alone.
 
     Attributes:
         config: all settings.
@@ -135,12 +135,12 @@ class TrainingState:
 
     @property
     def images(self) -> Split:
-        """The images that are trained on."""
+        """The training has these images."""
         return self.data.train
 
     @property
     def epochs(self) -> int:
-        """The epochs of the whole training."""
+        """The whole training has so many epochs."""
         return self.config.epochs
 
     def stop(self, reason: signal.Signals) -> None:
@@ -148,16 +148,16 @@ class TrainingState:
         self.processes.stop(reason)
 
     def learning_rate(self, phase: Phase) -> float:
-        """The learning rate at the present step, on a cosine to 0."""
+        """Returns the learning rate at the present step, on a cosine to 0."""
         done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
         return learning_rate(self._rates, self.phases, phase, done)
 
     def test_accuracy(self) -> float:
-        """The accuracy of the network as it is on the test images: to be read once, at the end."""
+        """Returns the accuracy of the network as it is on the test images. It is to be read once, at the end."""
         return accuracy(self.network, self.data.test.batches(0))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on."""
+        """Returns everything that the rest of the training depends on."""
         return {
             "retrain": dataclasses.asdict(self.config),
             "digest": self.data.digest,
@@ -172,7 +172,7 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`. Raises CheckpointError where settings, architecture or data are others."""
+        """Inverts `state_dict`. Raises CheckpointError where settings, architecture or data are others."""
         for name, here in (
             ("retrain", dataclasses.asdict(self.config)),
             ("digest", self.data.digest),
@@ -225,7 +225,7 @@ class Retrainer(Loop[TrainingState]):
         progress.step += 1
 
     def _objective(self, outputs: tuple[Tensor, Tensor | None], y: Tensor) -> StepResult:
-        """Cross-entropy of the network's scores and, weighted, of those of the auxiliary classifier."""
+        """Returns the cross-entropy of the network's scores and, weighted, of those of the auxiliary classifier."""
         (scores, second), smoothing = outputs, self.state.config.label_smoothing
         loss = cross_entropy(scores.float(), y, label_smoothing=smoothing)
         if second is not None:

@@ -1,4 +1,4 @@
-"""What a search is at any moment; it can be read, measured and derived from without its loop."""
+"""The state of a search is all that it is at a moment. It can be read, measured and derived from without its loop."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from asose_fast.store.provenance import Provenance, collect
 
 
 class SearchState:
-    """Network, architecture, optimizers and records of a search: all that the rest of the run depends on.
+    """The rest of a search depends on this alone: network, architecture, optimizers, position and records.
 
     A `Trainer` moves it on. Whoever watches a run is given it, and may change what it knows how to change.
 
@@ -63,7 +63,7 @@ class SearchState:
     """
 
     def __init__(self, task: Task, processes: Processes | None = None, estimator: Estimator | None = None) -> None:
-        """The state before the first step. Raises ValueError for a configuration that makes no sense.
+        """Makes the state before the first step. Raises ValueError for a configuration that makes no sense.
 
         Args:
             task: what is searched.
@@ -103,17 +103,17 @@ class SearchState:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that have an effect, for those who read about the run."""
+        """These settings have an effect; they are for those who read about the run."""
         return self.task.settings
 
     @property
     def epochs(self) -> int:
-        """Epochs of the whole run."""
+        """The whole run has so many epochs."""
         return self.phases[-1].end
 
     @property
     def deriving(self) -> bool:
-        """Whether the derived network has taken the supernet's place."""
+        """Says whether the derived network has taken the supernet's place."""
         return any(phase.derives for phase in self.phases if phase.name == self.progress.phase)
 
     def stop(self, reason: signal.Signals) -> None:
@@ -121,35 +121,35 @@ class SearchState:
         self.processes.stop(reason)
 
     def shortcomings(self) -> list[str]:
-        """What the plan is too short for, in words (`outlook.shortcomings`), at the start of the run."""
+        """Says at the start of a run what the plan is too short for (`outlook.shortcomings`)."""
         batches, rate = self.data.train.num_batches(), self.alpha_optimizer.param_groups[0]["lr"]
         return shortcomings(self.config, self.phases, batches, self.selector, float(rate))
 
     def learning_rate(self, phase: Phase) -> float:
-        """The weights' learning rate at the present step."""
+        """Returns the weights' learning rate at the present step."""
         done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
         return learning_rate(self.config, self.phases, phase, done)
 
     @property
     def regularizers(self) -> list[Regularizer]:
-        """What alpha steps minimise besides the validation loss."""
+        """Alpha steps minimise these besides the validation loss."""
         found = [self.beta_decay] if self.config.beta_decay else []
         return [*found, self.over_budget] if self.task.budget.budget.any and self.config.budget_weight else found
 
     def beta_decay(self) -> Tensor:
-        """The regularizer of the same name, whose weight rises over the first phase that searches."""
+        """Returns the regularizer of this name, whose weight rises over the first phase that searches."""
         search = first_search(self.phases)
         ramp = min(1.0, (self.progress.epoch + 1 - search.first) / search.epochs) if search else 0.0
         return beta_decay(self.selector.logits(), self.config.beta_decay * ramp)
 
     def over_budget(self) -> Tensor:
-        """The expected cost above the bounds (`budget.penalty`), weighted."""
+        """Returns the expected cost above the bounds (`budget.penalty`), weighted."""
         return self.config.budget_weight * self.task.budget.penalty(self.network, self.selector.logits())
 
     def best_path(self, budget: BudgetKeeper | None = None) -> list[int]:
-        """The most probable architecture that keeps the budget, as candidates by row of alpha (`choose`, `derive`).
+        """Returns the most probable architecture within the budget, as candidates by row of alpha (`choose`, `derive`).
 
-        `budget`: other bounds than those of the task. Raises BudgetError where none keeps it.
+        `budget` has other bounds than those of the task. Raises BudgetError where none keeps it.
         """
         if self.deriving:
             return self.selector.best_path()
@@ -157,20 +157,23 @@ class SearchState:
         return (budget or self.task.budget).choose(self.network, scores)
 
     def final_path(self, among: int, budget: BudgetKeeper | None = None) -> list[int]:
-        """The best on the validation images of the most probable architecture and up to `among` others, drawn by their
-        probability; with 0 the most probable, without measuring. `budget` as in `best_path`."""
+        """Returns the architecture of the best validation accuracy.
+
+        It is chosen from the most probable one and up to `among` others, drawn by their probability. With 0 it is the
+        most probable one, without measuring. `budget` is as in `best_path`.
+        """
         scores, keeper = self.selector.logits().detach().log_softmax(1), budget or self.task.budget
         paths = likely_paths(lambda s: keeper.choose(self.network, s), scores, among, self.config.seed)
         return max(paths, key=self.path_accuracy) if len(paths) > 1 else paths[0]
 
     def path_accuracy(self, path: list[int]) -> float:
-        """The validation accuracy of the network that `path` derives, with statistics of its own."""
+        """Returns the validation accuracy of the network that `path` derives, with statistics of its own."""
         derived = self.network.derive(path)
         self.calibrate(derived)
         return self.valid_accuracy(derived)
 
     def derived(self) -> Supernet:
-        """The network of the most probable candidates; once it is trained alone, the network itself."""
+        """Returns the network of the most probable candidates or, once it is trained alone, the network itself."""
         if self.deriving:
             return self.network
         return self.network.derive(self.best_path())
@@ -181,7 +184,7 @@ class SearchState:
         recalibrate(network, batches, self.config.recalibration_batches, self.processes)
 
     def valid_accuracy(self, network: Supernet) -> float:
-        """The metric of `network` over the validation batches."""
+        """Returns the metric of `network` over the validation batches."""
         batches = self.data.valid.batches(0, shuffle=False, augment=False, turns=self.processes.part)
         return self.task.accuracy(network, batches, self.processes)
 
@@ -211,7 +214,7 @@ class SearchState:
         self.best = {"spec": self.network.spec.to_dict(), "network": values}
 
     def best_network(self) -> Supernet:
-        """The derived network of the optimize epoch with the best validation accuracy, in evaluation mode.
+        """Returns the derived network of the optimize epoch with the best validation accuracy, in evaluation mode.
 
         Raises ValueError before the first such epoch.
         """
@@ -239,7 +242,7 @@ class SearchState:
         self.processes.copy_from_first(self.network.buffers())
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on."""
+        """Returns everything that the rest of the run depends on."""
         return {
             "config": self.config.to_dict(),
             "provenance": self.provenance(),
@@ -257,11 +260,11 @@ class SearchState:
         }
 
     def provenance(self) -> Provenance:
-        """What the run is computed from and with, here and now."""
+        """Says what the run is computed from and with, here and now."""
         return collect(self.data, self.device)
 
     def search_state(self) -> dict[str, Any]:
-        """The network, the architecture and their optimizers."""
+        """Returns the network, the architecture and their optimizers."""
         self.lookahead.forget()
         return {
             "spec": self.network.spec.to_dict(),
@@ -291,7 +294,7 @@ class SearchState:
         return {str(layer): row for layer, row in enumerate(self.selector.alpha)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`, for a state of the same task."""
+        """Inverts `state_dict`, for a state of the same task."""
         self.progress, self.stall = Progress(**state["progress"]), StallCounter(**state["stall"])
         self.history = list(state["history"])
         self.guard.load_state_dict(state["guard"])

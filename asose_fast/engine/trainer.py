@@ -1,4 +1,4 @@
-"""The loop of a search: the two kinds of step, and what begins and ends its epochs (docs/concepts.md)."""
+"""The loop of a search has two kinds of step, and begins and ends its epochs in its own way (docs/concepts.md)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Trainer(Loop[SearchState]):
         return state.data.train.batches(state.progress.epoch, start=state.progress.step, **options)
 
     def _held_out_batches(self) -> Iterator[tuple[Any, Any]]:
-        """Endless shuffled validation batches for alpha steps, from where the last alpha step left off."""
+        """Gives shuffled validation batches without end, from where the last alpha step left off."""
         state = self.state
         epoch, start = divmod(state.progress.alpha_steps, state.data.valid.num_batches())
         options: dict[str, Any] = {"augment": state.config.augment, "part": state.processes.part}

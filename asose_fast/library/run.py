@@ -215,7 +215,6 @@ def _prepare(trainer: Trainer, folder: Path) -> ReportObserver:
             raise CheckpointError(f"cannot go on from {path}: {told}. Give another folder") from error
     else:
         run_folder.require_empty(folder, "give another folder")
-        (folder / "checkpoints").mkdir(exist_ok=True)
         trainer.save("last")  # from here on the folder is known to hold this search
     metrics = MetricsObserver(folder / "metrics.jsonl")
     metrics.restore(state.history)
