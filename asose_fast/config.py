@@ -38,6 +38,13 @@ CELL_CANDIDATES = {
 }
 """The spaces of cells have these candidate operations, in the order of their logits."""
 
+SPACE_CANDIDATES = {
+    "chain": CANDIDATES,
+    "stages": (*CANDIDATES, "nor_conv_3x3", "res_conv_3x3"),
+    **CELL_CANDIDATES,
+}
+"""All spaces have these candidate operations where none are given, in the order of their logits."""
+
 TEMPERATURE = Bounds(above=0, most=1e6)
 
 
@@ -45,14 +52,14 @@ TEMPERATURE = Bounds(above=0, most=1e6)
 class SpaceConfig(Settings):
     """The space holds all networks that a search can find (docs/spaces.md)."""
 
-    space: Literal["chain", "darts", "nasbench201"] = "chain"
-    """The space chain has chains of evolvable blocks; the others have networks of cells, whose edges are mixed
-    operations."""
+    space: Literal["chain", "stages", "darts", "nasbench201"] = "chain"
+    """The space chain has chains of evolvable blocks. The space stages has a plain convolutional network with such
+    blocks before its 3x3 convolutions. The others have networks of cells, whose edges are mixed operations."""
 
     channels: int = bounded(16, least=1, most=65536)
-    """The stem has so many channels; they double at blocks 1 and 3."""
+    """The stem has so many channels. They double at blocks 1 and 3 of a chain, and between the stages of stages."""
     depth: int = bounded(6, least=1, most=MOST_LAYERS)
-    """A chain begins with so many evolvable blocks."""
+    """The search begins with so many evolvable blocks; in stages they are divided among three."""
     cells: int | None = bounded(None, least=1, most=MOST_LAYERS)
     """A network of darts has so many cells in all (8), one of nasbench201 in each of its three stages (5)."""
     candidates: tuple[str, ...] = ()
@@ -61,7 +68,7 @@ class SpaceConfig(Settings):
 
     def __post_init__(self) -> None:
         if self.candidates is not None and not self.candidates:
-            object.__setattr__(self, "candidates", CELL_CANDIDATES.get(self.space, CANDIDATES))
+            object.__setattr__(self, "candidates", SPACE_CANDIDATES.get(self.space, CANDIDATES))
         super().__post_init__()
 
 
@@ -319,10 +326,10 @@ class Config(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.space != "chain":
+        if self.space in CELL_CANDIDATES:
             bounds = ("max_parameters", "max_flops", "derive_max_parameters", "derive_max_flops")
             if given := [name for name in bounds if getattr(self, name) is not None]:
-                raise ValueError(f"{given[0]} bounds networks of the space chain; the space is {self.space}")
+                raise ValueError(f"{given[0]} bounds networks of the space chain or stages; the space is {self.space}")
         if self.sync_batch_norm and not self.share_samples:
             raise ValueError(
                 "sync_batch_norm needs share_samples: processes that sample different operations share no norms"

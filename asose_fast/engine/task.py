@@ -150,7 +150,7 @@ class ImageTask:
         self.config, self.data, self.device = config, data, device
         self.phases = plan(config)
         self.budget = BudgetKeeper(config, data.image_size)
-        self._spec = make_spec(config, data.channels, len(data.classes))
+        self._spec = make_spec(config, data.channels, len(data.classes), data.image_size)
         self.growth: GrowthControl | None = None
         if isinstance(self._spec, NetworkSpec):  # networks of cells do not grow
             self.growth = GrowthControl(config, self._spec, data.image_size, self.budget.budget)
