@@ -43,7 +43,5 @@ class AutoAugment:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
             changed = [self.change(image) for image in pixels]
-        if not changed:
-            return x
         batch = (torch.stack(changed).to(x.dtype) / 255 - mean) / std
         return batch.contiguous(memory_format=torch.channels_last)

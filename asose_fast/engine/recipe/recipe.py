@@ -52,6 +52,8 @@ class Recipe:
             return generator(self.seed, purpose, epoch, step, *([rank] if rank else []))
 
         config = self.config
+        if not len(x):  # the part of a process that has more company than the batch has images
+            return x, y
         if self.auto_augment is not None:
             x = self.auto_augment(x, randomness("auto_augment"))
         if config.cutout:
