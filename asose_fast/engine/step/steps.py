@@ -40,8 +40,12 @@ class StepResult(NamedTuple):
     """Outputs and targets disagreed in length and were trimmed."""
 
 
-def classification(scores: Tensor, y: Tensor) -> StepResult:
-    """Cross-entropy and right predictions of class scores (N, classes) for labels (N,)."""
+def classification(scores: Tensor, y: Tensor, smoothing: float = 0.0) -> StepResult:
+    """Cross-entropy and right predictions of class scores (N, classes) for labels (N,).
+
+    y may also be targets (N, classes) that add up to 1, of which the largest counts as the label. All classes alike
+    get the share `smoothing` of the target.
+    """
     size_error = len(scores) != len(y)
     if size_error:
         warnings.warn(
@@ -51,8 +55,9 @@ def classification(scores: Tensor, y: Tensor) -> StepResult:
         )
         images = min(len(scores), len(y))
         scores, y = scores[:images], y[:images]
-    loss = F.cross_entropy(scores, y, reduction="mean" if len(y) else "sum")
-    return StepResult(loss, (scores.argmax(1) == y).sum(), len(y), size_error)
+    loss = F.cross_entropy(scores, y, reduction="mean" if len(y) else "sum", label_smoothing=smoothing)
+    labels = y.argmax(1) if y.is_floating_point() else y
+    return StepResult(loss, (scores.argmax(1) == labels).sum(), len(y), size_error)
 
 
 def weight_step(
