@@ -38,6 +38,13 @@ CELL_CANDIDATES = {
 }
 """The spaces of cells have these candidate operations, in the order of their logits."""
 
+SPACE_CANDIDATES = {
+    "chain": CANDIDATES,
+    "stages": (*CANDIDATES, "nor_conv_3x3", "res_conv_3x3"),
+    **CELL_CANDIDATES,
+}
+"""All spaces have these candidate operations where none are given, in the order of their logits."""
+
 TEMPERATURE = Bounds(above=0, most=1e6)
 
 
@@ -45,14 +52,14 @@ TEMPERATURE = Bounds(above=0, most=1e6)
 class SpaceConfig(Settings):
     """The space holds all networks that a search can find (docs/spaces.md)."""
 
-    space: Literal["chain", "darts", "nasbench201"] = "chain"
-    """The space chain has chains of evolvable blocks; the others have networks of cells, whose edges are mixed
-    operations."""
+    space: Literal["chain", "stages", "darts", "nasbench201"] = "chain"
+    """The space chain has chains of evolvable blocks. The space stages has a plain convolutional network with such
+    blocks before its 3x3 convolutions. The others have networks of cells, whose edges are mixed operations."""
 
     channels: int = bounded(16, least=1, most=65536)
-    """The stem has so many channels; they double at blocks 1 and 3."""
+    """The stem has so many channels. They double at blocks 1 and 3 of a chain, and between the stages of stages."""
     depth: int = bounded(6, least=1, most=MOST_LAYERS)
-    """A chain begins with so many evolvable blocks."""
+    """The search begins with so many evolvable blocks; in stages they are divided among three."""
     cells: int | None = bounded(None, least=1, most=MOST_LAYERS)
     """A network of darts has so many cells in all (8), one of nasbench201 in each of its three stages (5)."""
     candidates: tuple[str, ...] = ()
@@ -61,7 +68,7 @@ class SpaceConfig(Settings):
 
     def __post_init__(self) -> None:
         if self.candidates is not None and not self.candidates:
-            object.__setattr__(self, "candidates", CELL_CANDIDATES.get(self.space, CANDIDATES))
+            object.__setattr__(self, "candidates", SPACE_CANDIDATES.get(self.space, CANDIDATES))
         super().__post_init__()
 
 
@@ -148,6 +155,46 @@ class OptimizerConfig(Settings):
     it is."""
     alpha_every: int = bounded(5, least=2, most=10**9)
     """One batch of so many is an alpha step."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RecipeConfig(Settings):
+    """The recipe trains a derived network, in the phase optimize and from scratch (docs/concepts.md). By default it is
+    plain SGD."""
+
+    warmup_share: float = bounded(0.0, least=0, below=1)
+    """The learning rate rises linearly from 0 over this share of the training, and falls along the cosine after it."""
+    nesterov: bool = False
+    """The momentum is Nesterov's, which looks a step ahead."""
+    decay_norms: bool = True
+    """The weight decay holds for norms, biases and gains too; otherwise for the kernels and matrices alone."""
+    ema_decay: float = bounded(0.0, least=0, below=1)
+    """The network that is measured and kept is an exponential moving average of the weights with this decay, or with
+    (1 + t) / (10 + t) after t steps where that is less; 0: the weights themselves."""
+    label_smoothing: float = bounded(0.0, least=0, below=1)
+    """This share of the target goes to all classes alike."""
+    auto_augment: Literal["none", "trivial", "rand"] = "none"
+    """Each training image is changed by torchvision's TrivialAugmentWide or RandAugment, or by neither."""
+    cutout: int = bounded(0, least=0, most=10**4)
+    """A square of this side, in pixels, is blanked in every training image; 0: none."""
+    mixup: float = bounded(0.0, least=0, most=1e6)
+    """Each image is blended with another of its batch, in shares from Beta(mixup, mixup); 0: none."""
+    cutmix: float = bounded(0.0, least=0, most=1e6)
+    """A rectangle of each image comes from another of its batch; its area is a share from Beta(cutmix, cutmix). With
+    `mixup` too, each batch gets one of the two; 0: none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizeConfig(Settings):
+    """The phase optimize trains the derived network with these settings of its own."""
+
+    optimize_learning_rate: float | None = bounded(None, least=0, most=1e30)
+    """The derived network's learning rate is at most this; None: `learning_rate`."""
+    optimize_weight_decay: float | None = bounded(None, least=0, most=1e30)
+    """The derived network's weights decay by this factor; None: `weight_decay`."""
+    optimize_on: Literal["train", "all"] = "train"
+    """The phase trains on the training images, and the epoch of the best validation accuracy is kept. Or it trains on
+    all but the test images; then there is no validation accuracy, and the last epoch is kept."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,6 +352,8 @@ class Config(
     BudgetConfig,
     DerivationConfig,
     GrowthConfig,
+    OptimizeConfig,
+    RecipeConfig,
     OptimizerConfig,
     EstimatorConfig,
     SelectorConfig,
@@ -319,14 +368,15 @@ class Config(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.space != "chain":
+        if self.space in CELL_CANDIDATES:
             bounds = ("max_parameters", "max_flops", "derive_max_parameters", "derive_max_flops")
             if given := [name for name in bounds if getattr(self, name) is not None]:
-                raise ValueError(f"{given[0]} bounds networks of the space chain; the space is {self.space}")
+                raise ValueError(f"{given[0]} bounds networks of the space chain or stages; the space is {self.space}")
         if self.sync_batch_norm and not self.share_samples:
             raise ValueError(
                 "sync_batch_norm needs share_samples: processes that sample different operations share no norms"
             )
+        require_momentum(self.nesterov, self.momentum)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain values, as in YAML."""
@@ -334,10 +384,16 @@ class Config(
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @staticmethod
+    def completed(values: dict[str, Any]) -> dict[str, Any]:
+        """Adds the settings of a recipe to those of a run that was begun before there were any: what it does then."""
+        return {**_RECIPE, **values}
+
+    @staticmethod
     def from_dict(values: dict[str, Any]) -> Config:
         """Inverts `to_dict`. Raises ValueError for an unknown or a missing key, or a setting out of range."""
         if not isinstance(values, dict):
             raise ValueError(f"the settings must be names with values, got {shown(values)}")
+        values = Config.completed(values)
         unlike = values.keys() ^ {field.name for field in dataclasses.fields(Config)}
         if unlike:
             raise ValueError(
@@ -345,3 +401,12 @@ class Config(
             )
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return Config(**settings)
+
+
+_RECIPE = {field.name: field.default for part in (RecipeConfig, OptimizeConfig) for field in dataclasses.fields(part)}
+
+
+def require_momentum(nesterov: bool, momentum: float) -> None:
+    """Raises ValueError for Nesterov's momentum without momentum."""
+    if nesterov and not momentum:
+        raise ValueError(f"nesterov needs a momentum above 0, got {momentum}")

@@ -174,7 +174,7 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
         if (what := refused(error)) is None:
             raise
         raise CheckpointError(f"{what}. When that is mended, {same} goes on from its last checkpoint") from error
-    network = state.network.eval()
+    network = state.result.eval()
     test_accuracy = state.test_accuracy()
     images = {field.name: getattr(config, field.name) for field in dataclasses.fields(DataConfig)}
     write_atomically(out / "config.yaml", yaml.safe_dump(images, sort_keys=False).encode())  # for a further training

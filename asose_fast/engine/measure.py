@@ -28,7 +28,7 @@ def measure(state: SearchState, phase: Phase) -> Record:
         "phase": phase.name,
         "train_loss": loss,
         "train_accuracy": train_accuracy,
-        "valid_accuracy": state.valid_accuracy(derived),
+        "valid_accuracy": state.valid_accuracy(derived) if state.validates else None,
         "metric": state.task.metric,
         "temperature": state.config.temperature_floor if phase.derives else selector.temperature,
         "entropy": float(entropy.mean()),

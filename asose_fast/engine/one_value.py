@@ -10,8 +10,8 @@ import torch
 from asose_fast.data import Split
 from asose_fast.space.build import ImageNetwork
 
-_LARGEST = 4
-"""The side of images that become one pixel: no space halves more than twice."""
+_LARGEST = 8
+"""The side of images that become one pixel: no space halves more than three times."""
 
 
 @torch.no_grad()

@@ -22,6 +22,7 @@ from asose_fast.engine.outlook import shortcomings
 from asose_fast.engine.phases import Phase, first_search
 from asose_fast.engine.processes import Processes, digest
 from asose_fast.engine.progress import Progress
+from asose_fast.engine.recipe.average import WeightAverage
 from asose_fast.engine.record import Record
 from asose_fast.engine.step.optimizers import (
     alpha_learning_rate,
@@ -29,6 +30,7 @@ from asose_fast.engine.step.optimizers import (
     learning_rate,
     load_named_state,
     named_state,
+    of_derived,
 )
 from asose_fast.engine.step.steps import Regularizer
 from asose_fast.engine.task import Task
@@ -50,6 +52,7 @@ class SearchState:
         network: the supernet or, once it has taken its place, the derived network.
         selector: alpha, temperature and draws.
         estimator: how alpha's gradient is estimated.
+        average: the derived network's moving average, which is measured and kept in its place; None: there is none.
         weight_optimizer: of the network's parameters.
         alpha_optimizer: of `selector.alpha`.
         progress: epoch, step and phase.
@@ -75,6 +78,7 @@ class SearchState:
             if self.processes.count > 1 and getattr(self.config, setting) == only:
                 raise ValueError(f"{setting}: {only} runs in one process, got {self.processes.count}")
         self.data, self.device, self.phases = task.data, task.device, task.phases
+        self._of_derived = of_derived(self.config)
         self.progress, self.stall, self.guard = Progress(), StallCounter(), Guard(self.config)
         self.history: list[Record] = []
         self.best: dict[str, Any] | None = None
@@ -95,8 +99,12 @@ class SearchState:
         """Makes `network` the one that is trained, with fresh optimizers."""
         self.network = self.task.placed(network)
         self.weight_optimizer = self.task.optimizer(self.network)
+        averaged = self.deriving and self.config.ema_decay > 0
+        self.average = WeightAverage(self.network, self.config.ema_decay) if averaged else None
+        if not self.validates:
+            self.data = self.task.all_data
         search = first_search(self.phases)
-        batches = search.epochs * self.data.train.num_batches() if search else 0
+        batches = search.epochs * self.task.data.train.num_batches() if search else 0
         steps = batches // (1 if search and search.rules.updates == "alpha" else self.config.alpha_every - 1)
         rate = alpha_learning_rate(self.config, steps) * self.guard.alpha_rate
         self.alpha_optimizer = alpha_optimizer(self.selector.alpha, rate)
@@ -116,6 +124,11 @@ class SearchState:
         """Says whether the derived network has taken the supernet's place."""
         return any(phase.derives for phase in self.phases if phase.name == self.progress.phase)
 
+    @property
+    def validates(self) -> bool:
+        """Whether the network in training has not seen the validation images."""
+        return not (self.deriving and self.config.optimize_on == "all")
+
     def stop(self, reason: signal.Signals) -> None:
         """Asks the run to write a checkpoint after the present step and raise InterruptedRunError, in all processes."""
         self.processes.stop(reason)
@@ -128,7 +141,8 @@ class SearchState:
     def learning_rate(self, phase: Phase) -> float:
         """Returns the weights' learning rate at the present step."""
         done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
-        return learning_rate(self.config, self.phases, phase, done)
+        config = self._of_derived if phase.derives else self.config
+        return learning_rate(config, self.phases, phase, done, self.config.warmup_share)
 
     @property
     def regularizers(self) -> list[Regularizer]:
@@ -173,9 +187,9 @@ class SearchState:
         return self.valid_accuracy(derived)
 
     def derived(self) -> Supernet:
-        """Returns the network of the most probable candidates or, once it is trained alone, the network itself."""
+        """Returns the network of the most probable candidates or, once it is trained alone, it or its average."""
         if self.deriving:
-            return self.network
+            return self.average.network if self.average else self.network
         return self.network.derive(self.best_path())
 
     def calibrate(self, network: Supernet) -> None:
@@ -208,13 +222,14 @@ class SearchState:
         return self.task.growth.grow(self.network, self.selector, *optimizers, self.history)
 
     def keep_best(self) -> None:
-        """Keeps a copy of the network as it is, for `best_network`."""
-        state = self.network.state_dict().items()  # with what a module's get_extra_state gives, of any type
+        """Keeps a copy of the derived network as it is, for `best_network`."""
+        state = self.derived().state_dict().items()  # with what a module's get_extra_state gives, of any type
         values = {name: value.clone() if isinstance(value, Tensor) else deepcopy(value) for name, value in state}
         self.best = {"spec": self.network.spec.to_dict(), "network": values}
 
     def best_network(self) -> Supernet:
-        """Returns the derived network of the optimize epoch with the best validation accuracy, in evaluation mode.
+        """Returns the derived network of the optimize epoch with the best validation accuracy or, without one, of the
+        last epoch, in evaluation mode.
 
         Raises ValueError before the first such epoch.
         """
@@ -232,14 +247,15 @@ class SearchState:
         """
         if self.processes.count == 1:
             return
+        averaged = self.average.network if self.average else None
         self.processes.check_same(
             {
                 "genotype": digest(repr((self.network.spec, self.best_path())).encode()),
                 "alpha": digest(*self.selector.alpha),
-                "weights": digest(*self.network.parameters()),
+                "weights": digest(*self.network.parameters(), *(averaged.parameters() if averaged else ())),
             }
         )
-        self.processes.copy_from_first(self.network.buffers())
+        self.processes.copy_from_first([*self.network.buffers(), *(averaged.buffers() if averaged else ())])
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that the rest of the run depends on."""
@@ -273,6 +289,7 @@ class SearchState:
             "estimator": self.estimator.state_dict(),
             "weight_optimizer": named_state(self.weight_optimizer, dict(self.network.named_parameters())),
             "alpha_optimizer": named_state(self.alpha_optimizer, self._named_alpha()),
+            **({"average": self.average.state_dict()} if self.average else {}),
         }
 
     def _load_search_state(self, state: dict[str, Any]) -> None:
@@ -282,6 +299,8 @@ class SearchState:
         self.network.load_state_dict(state["network"])
         load_named_state(self.weight_optimizer, dict(self.network.named_parameters()), state["weight_optimizer"])
         load_named_state(self.alpha_optimizer, self._named_alpha(), state["alpha_optimizer"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
 
     def return_to(self, state: dict[str, Any]) -> None:
         """Goes on from an earlier `search_state`, with draws that have not been made yet."""

@@ -20,8 +20,9 @@ from asose_fast.engine.health.diverged import first_nonfinite
 from asose_fast.engine.one_value import require_more
 from asose_fast.engine.phases import Phase, plan
 from asose_fast.engine.processes import Processes
+from asose_fast.engine.recipe.recipe import Recipe
 from asose_fast.engine.step.meter import Meter
-from asose_fast.engine.step.optimizers import graphed_weight_optimizer, set_learning_rate
+from asose_fast.engine.step.optimizers import graphed_weight_optimizer, of_derived, set_learning_rate
 from asose_fast.engine.step.steps import Objective, classification
 from asose_fast.space.build import ImageNetwork, build, make_spec, of_images, spec_from_dict
 from asose_fast.space.network import NetworkSpec
@@ -80,10 +81,16 @@ class Task(Protocol):
     """It keeps the bounds on what is derived."""
     growth: GrowthControl | None
     """It lets the network grow; None: the network never grows."""
+    recipe: Recipe | None
+    """It changes batches and loss in the training of the derived network; None: nothing is changed."""
 
     @property
     def data(self) -> Splits:
         """The search has these training and validation batches."""
+
+    @property
+    def all_data(self) -> Splits:
+        """The same with the validation batches among the training ones, for a last training."""
 
     @property
     def objective(self) -> Objective:
@@ -150,10 +157,16 @@ class ImageTask:
         self.config, self.data, self.device = config, data, device
         self.phases = plan(config)
         self.budget = BudgetKeeper(config, data.image_size)
-        self._spec = make_spec(config, data.channels, len(data.classes))
+        self.recipe: Recipe | None = Recipe.make(config, config.seed, data)
+        self._spec = make_spec(config, data.channels, len(data.classes), data.image_size)
         self.growth: GrowthControl | None = None
         if isinstance(self._spec, NetworkSpec):  # networks of cells do not grow
             self.growth = GrowthControl(config, self._spec, data.image_size, self.budget.budget)
+
+    @property
+    def all_data(self) -> Data:
+        """The data with the validation images among the training ones."""
+        return self.data.joined
 
     @property
     def classes(self) -> int:
@@ -184,7 +197,8 @@ class ImageTask:
 
     def check(self, network: Supernet, processes: Processes) -> None:
         """Raises ValueError for a batch on which batch norm has no variance."""
-        splits = (self.data.train, self.data.valid)
+        joined = [self.data.joined.train] if self.config.optimize_on == "all" else []
+        splits = (self.data.train, self.data.valid, *joined)
         apart = 1 if self.config.sync_batch_norm else processes.count
         require_more(of_images(network), len(self.config.candidates), splits, self.data.image_size, apart)
 
@@ -193,7 +207,9 @@ class ImageTask:
         return Selector(self.config, self.config.candidates, network.spec.rows, self.config.seed, self.device)
 
     def optimizer(self, network: Supernet) -> torch.optim.Optimizer:
-        """Makes SGD as configured; on a GPU its learning rate is kept there."""
+        """Makes SGD as configured, for a supernet or a derived network; on a GPU its learning rate is kept there."""
+        if of_images(network).spec.derived:
+            return graphed_weight_optimizer(of_derived(self.config), network, self.device, self.config)
         return graphed_weight_optimizer(self.config, network, self.device)
 
     def set_learning_rate(self, optimizer: torch.optim.Optimizer, rate: float) -> None:

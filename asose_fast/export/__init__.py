@@ -101,7 +101,9 @@ def _export(
     files: dict[str, bytes] = {}
     if isinstance(network, CellNetwork):
         if traced is None:
-            raise ExportError("format module writes networks of the space chain: take pt2 or onnx for one of cells")
+            raise ExportError(
+                "format module writes networks of the space chain or stages: take pt2 or onnx for one of cells"
+            )
         plain: nn.Module = Normalized(network, genotype.mean, genotype.std) if with_normalization else network
     else:
         files = module.encode(genotype, network, with_normalization)

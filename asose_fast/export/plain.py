@@ -138,6 +138,31 @@ class Conv7x1(nn.Sequential):
         )
 
 
+class NorConv(nn.Sequential):
+    """ReLU, convolution, BN."""
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, kernel, stride, kernel // 2, bias=False),
+            nn.BatchNorm2d(channels, affine=False),
+        )
+
+
+class ResConv(nn.Sequential):
+    """Twice: ReLU, convolution, BN."""
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1) -> None:
+        layers: list[nn.Module] = []
+        for step in (stride, 1):
+            layers += [
+                nn.ReLU(),
+                nn.Conv2d(channels, channels, kernel, step, kernel // 2, bias=False),
+                nn.BatchNorm2d(channels, affine=False),
+            ]
+        super().__init__(*layers)
+
+
 class Block(nn.Module):
     """s + gain * (operation(x) - s), with a shortcut s: x, or at stride 2 its 2x2 means.
 
@@ -170,3 +195,25 @@ class Block(nn.Module):
         shortcut = self.shortcut(x)
         y: Tensor = self.project(shortcut + self.gain * (self.mixed(x) - shortcut))
         return y
+
+
+class ConvBlock(Block):
+    """A block that ends in ReLU, a 3x3 convolution, BN and, to halve the image, 2x2 max pooling."""
+
+    def __init__(
+        self,
+        name: str,
+        operation: nn.Module,
+        stride: int,
+        project: tuple[int, int],
+        pool: bool = False,
+    ) -> None:
+        super().__init__(name, operation, stride)
+        layers: list[nn.Module] = [
+            nn.ReLU(),
+            nn.Conv2d(*project, 3, padding=1, bias=False),
+            nn.BatchNorm2d(project[1]),
+        ]
+        if pool:
+            layers.append(nn.MaxPool2d(2, ceil_mode=True))
+        self.project = nn.Sequential(*layers)

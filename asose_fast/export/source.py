@@ -6,7 +6,7 @@ import inspect
 
 from asose_fast.export import plain
 from asose_fast.export.errors import ExportError
-from asose_fast.space.block import EvolvableBlock
+from asose_fast.space.block import BlockSpec, EvolvableBlock
 from asose_fast.space.candidates import FactorizedReduce
 from asose_fast.space.genotype import Genotype
 from asose_fast.space.network import Network
@@ -22,6 +22,9 @@ _OPERATIONS: dict[str, str] = {
     "dil_conv_3x3": "DilConv({channels}, 3, stride={stride})",
     "dil_conv_5x5": "DilConv({channels}, 5, stride={stride})",
     "conv_7x1_1x7": "Conv7x1({channels}, stride={stride})",
+    "nor_conv_1x1": "NorConv({channels}, 1, stride={stride})",
+    "nor_conv_3x3": "NorConv({channels}, 3, stride={stride})",
+    "res_conv_3x3": "ResConv({channels}, 3, stride={stride})",
 }
 _PARTS = (
     plain.Normalize,
@@ -32,8 +35,13 @@ _PARTS = (
     plain.SepConv,
     plain.DilConv,
     plain.Conv7x1,
+    plain.NorConv,
+    plain.ResConv,
     plain.Block,
+    plain.ConvBlock,
 )
+
+_INDENT = " " * 12
 
 _TEMPLATE = '''\
 """A network for images of {classes} classes, derived by asose_fast.
@@ -68,14 +76,13 @@ class Network(nn.Module):
         super().__init__(){normalize}
         self.stem = nn.Sequential(
             nn.Conv2d({channels}, {stem}, 3, padding=1, bias=False),
-            nn.BatchNorm2d({stem}, affine=False),
+            nn.BatchNorm2d({stem}{unscaled}),{stem_pool}
         )
         self.blocks = nn.Sequential(
 {blocks}
         )
         self.head = nn.Sequential(
-            nn.BatchNorm2d({features}),
-            nn.ReLU(),
+{head_norm}            nn.ReLU(),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
             nn.Linear({features}, {classes}),
@@ -100,12 +107,14 @@ def model_source(genotype: Genotype, network: Network, with_normalization: bool)
     """Returns a Python module with a class `Network` of the same state_dict as `network`, and `load()`.
 
     With normalization, `Network` takes values from 0 to 1; without it, what the module's `Normalize` makes of them.
-    Raises ExportError for a candidate that is not one of the ten.
+    Raises ExportError for a candidate that is unknown here.
     """
     spec, size = network.spec, genotype.image_size
     blocks = network.evolvable_blocks()
+    stages = spec.skeleton == "stages"
     operations = [_operation(block) for block in blocks]
     used = {call.partition("(")[0] for call in operations} | {"Normalize", "Block"}
+    used |= {_kind(block.spec) for block in blocks}
     return _TEMPLATE.format(
         classes=spec.classes,
         depth=len(blocks),
@@ -120,10 +129,18 @@ def model_source(genotype: Genotype, network: Network, with_normalization: bool)
         normalized=" with values from 0 to 1" if with_normalization else " that went through Normalize",
         normalize="\n        self.normalize = Normalize()" if with_normalization else "",
         stem=spec.stem_channels,
+        unscaled="" if stages else ", affine=False",
+        stem_pool=f"\n{_INDENT}nn.MaxPool2d(2, ceil_mode=True)," if spec.stem_pool else "",
+        head_norm="" if stages else f"{_INDENT}nn.BatchNorm2d({spec.blocks[-1].out_channels}),\n",
         blocks="\n".join(map(_block, blocks, operations)),
         features=spec.blocks[-1].out_channels,
         first="self.normalize(images)" if with_normalization else "images",
     )
+
+
+def _kind(spec: BlockSpec) -> str:
+    """Returns the class of a block."""
+    return "ConvBlock" if spec.project and spec.kernel == 3 else "Block"
 
 
 def _operation(block: EvolvableBlock) -> str:
@@ -140,11 +157,14 @@ def _operation(block: EvolvableBlock) -> str:
 def _block(block: EvolvableBlock, operation: str) -> str:
     """Returns the line that builds a derived block, or the lines where it projects."""
     spec = block.spec
-    name, stride, indent = f'"{spec.candidates[0]}"', f"stride={spec.stride}", " " * 12
+    name, stride = f'"{spec.candidates[0]}"', f"stride={spec.stride}"
     if block.project is None:
-        return f"{indent}Block({name}, {operation}, {stride}),"
-    arguments = (name, operation, stride, f"project=({spec.in_channels}, {spec.out_channels})")
-    return f"{indent}Block(\n" + "".join(f"{indent}    {argument},\n" for argument in arguments) + f"{indent}),"
+        return f"{_INDENT}Block({name}, {operation}, {stride}),"
+    arguments = [name, operation, stride, f"project=({spec.in_channels}, {spec.out_channels})"]
+    if spec.pool:
+        arguments.append("pool=True")
+    lines = "".join(f"{_INDENT}    {argument},\n" for argument in arguments)
+    return f"{_INDENT}{_kind(spec)}(\n{lines}{_INDENT}),"
 
 
 def _literal(text: str) -> str:

@@ -32,6 +32,8 @@ from asose_fast.store import checkpoint_folder, provenance, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.version import __version__
 
+_OF_SGD = ("nesterov", "decay_norms", "optimize_weight_decay")
+
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
@@ -109,6 +111,8 @@ def search(
     planned = plan(config, ("warmup", "search", "optimize")) if phases is None else schedule(phases)
     if optimizer is not None and config.alpha_order == "second":
         raise ValueError("alpha_order: second looks ahead along steps of SGD: leave out optimizer")
+    if optimizer is not None:
+        _require_defaults(config, _OF_SGD, "is of the SGD that optimizer takes the place of: leave one of them out")
     device = device_named(config.device)
     network, data = CustomNetwork(model), Loaders(loaders, device, config.seed)
     task = ModuleTask(network, data, config, device, planned, LibraryObjective(loss, metric), optimizer)
@@ -139,10 +143,16 @@ def _run(trainer: Trainer, task: ModuleTask) -> SearchResult:
 
 def _require_effective(config: Config) -> None:
     """Raises ValueError for a setting that this search would leave unheeded."""
+    _require_defaults(
+        config, WITHOUT_EFFECT, "has no effect on a search in a network and data of your own: leave it out"
+    )
+
+
+def _require_defaults(config: Config, names: Sequence[str], reason: str) -> None:
     default = Config()
-    for name in WITHOUT_EFFECT:
+    for name in names:
         if getattr(config, name) != getattr(default, name):
-            raise ValueError(f"{name} has no effect on a search in a network and data of your own: leave it out")
+            raise ValueError(f"{name} {reason}")
 
 
 @torch.no_grad()
@@ -241,7 +251,7 @@ def _summary(state: SearchState, result: SearchResult) -> dict[str, Any]:
 
 
 def _require_same(saved: dict[str, Any], state: SearchState) -> None:
-    there, here, now = saved["config"], state.config.to_dict(), state.task.identity
+    there, here, now = Config.completed(saved["config"]), state.config.to_dict(), state.task.identity
     unlike = [
         f"{name} {there.get(name)} there, {value} here" for name, value in here.items() if value != there.get(name)
     ]

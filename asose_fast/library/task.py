@@ -18,8 +18,9 @@ from asose_fast.engine.growth.control import GrowthControl
 from asose_fast.engine.health.collapse import Metric
 from asose_fast.engine.phases import Phase
 from asose_fast.engine.processes import Processes
+from asose_fast.engine.recipe.recipe import Recipe
 from asose_fast.engine.step.meter import Meter
-from asose_fast.engine.step.optimizers import graphed_weight_optimizer, set_learning_rate
+from asose_fast.engine.step.optimizers import graphed_weight_optimizer, of_derived, set_learning_rate
 from asose_fast.engine.task import Pairs
 from asose_fast.library.loaders import Loaders
 from asose_fast.library.objective import LibraryObjective
@@ -34,6 +35,7 @@ WITHOUT_EFFECT = (
         for field in dataclasses.fields(part)
     ),
     "growth_epochs", "batch_size", "threads", "strict", "graphs",
+    "label_smoothing", "auto_augment", "cutout", "mixup", "cutmix", "optimize_on",
 )  # fmt: skip
 """These settings of Config say nothing to a search in a network and data of the user's own."""
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -43,6 +45,7 @@ class ModuleTask:
     """This task searches the mixed operations of any module. Such a network does not grow, and has no bounds."""
 
     growth: GrowthControl | None = None
+    recipe: Recipe | None = None
 
     def __init__(
         self,
@@ -58,6 +61,11 @@ class ModuleTask:
         self.network, self.data, self.config, self.device = network, loaders, config, device
         self.phases, self.objective, self._make_optimizer = tuple(phases), objective, optimizer
         self.budget = BudgetKeeper(config, image_size=0)
+
+    @property
+    def all_data(self) -> Loaders:
+        """The data as they are: a last training on all of them is asked for of images alone."""
+        return self.data
 
     @property
     def metric(self) -> Metric:
@@ -102,6 +110,8 @@ class ModuleTask:
     def optimizer(self, network: Supernet) -> torch.optim.Optimizer:
         """Returns what the user's function makes; without one, SGD of the config."""
         if self._make_optimizer is None:
+            if isinstance(network, CustomNetwork) and network.spec.path is not None:
+                return graphed_weight_optimizer(of_derived(self.config), network, self.device, self.config)
             return graphed_weight_optimizer(self.config, network, self.device)
         optimizer = self._make_optimizer(list(network.parameters()))
         _require_complete(optimizer, self.named_parameters(network))

@@ -32,7 +32,8 @@ class ConsoleObserver(Observer):
     def on_epoch_start(self, state: SearchState, phase: Phase) -> None:
         if phase.name != self._phase:
             self._phase = phase.name
-            self.console.rule(Text(f"{phase.name}: {phase.epochs} epochs"), align="left")
+            unseen = "" if state.validates else ", on the validation images too: no validation accuracy"
+            self.console.rule(Text(f"{phase.name}: {phase.epochs} epochs{unseen}"), align="left")
             self.console.print(Text(self._HEADER, style="bold"), soft_wrap=True)
         self._bar.begin(state, phase)
 
@@ -43,9 +44,10 @@ class ConsoleObserver(Observer):
     def on_epoch_end(self, state: SearchState, record: Record) -> None:
         self.close()
         judged = record["phase"] in ("search", "growth")
+        valid = " none" if record["valid_accuracy"] is None else f"{record['valid_accuracy']:5.1%}"
         line = Text(
             f"{record['epoch']:4d}/{state.epochs:<4d}  {record['phase']:8s}  {record['train_loss']:5.3f}  "
-            f"{record['valid_accuracy']:5.1%}  {record['temperature']:5.3f}  "
+            f"{valid}  {record['temperature']:5.3f}  "
         )
         formats = ("{:6d}", "{:5.3f}", "{:7.3f}", "{:8.1%}", "{:6.2f}")
         for form, item in zip(formats, record["health"], strict=True):

@@ -22,6 +22,8 @@ class _Box(NamedTuple):
     detail: str
     colour: str | None
     """The colour is None for what was not searched."""
+    skip: bool = False
+    """A shortcut leads around the box."""
 
 
 def network(genotype: dict[str, Any]) -> Callable[[float], Markup] | None:
@@ -38,21 +40,26 @@ def _chain(spec: NetworkSpec, size: int | None) -> Callable[[float], Markup]:
     def shape(channels: int) -> str:
         return f"{channels} channel{'s' * (channels > 1)}" + (f", {size} {svg.TIMES} {size}" if size else "")
 
+    def convolution(pool: bool) -> str:
+        return f"convolution 3 {svg.TIMES} 3" + ", max pooling" * pool
+
     colours = operation_colours(block.candidates[0] for block in spec.blocks)
-    boxes = [
-        _Box("images", shape(spec.in_channels), None),
-        _Box(f"stem, convolution 3 {svg.TIMES} 3", shape(spec.stem_channels), None),
-    ]
+    boxes = [_Box("images", shape(spec.in_channels), None)]
+    size = -(-size // 2) if size and spec.stem_pool else size
+    boxes.append(_Box(f"stem, {convolution(spec.stem_pool)}", shape(spec.stem_channels), None))
     for i, block in enumerate(spec.blocks):
         size = -(-size // block.stride) if size else None
-        name = block.candidates[0]
+        name, dense = block.candidates[0], block.kernel == 3
         detail = [f"stride {block.stride}"] if block.stride != 1 else []
-        if block.project:
+        if block.project and not dense:
             detail.append("projection")
-        changed = shape(block.out_channels) if block.reduces else ""
-        boxes.append(_Box(f"{i + 1}  {name}", ", ".join([*detail, *([changed] if changed else [])]), colours[name]))
+        if block.stride != 1 or (block.project and not dense):
+            detail.append(shape(block.in_channels if dense else block.out_channels))
+        boxes.append(_Box(f"{i + 1}  {name}", ", ".join(detail), colours[name], skip=True))
+        if dense:
+            size = -(-size // 2) if size and block.pool else size
+            boxes.append(_Box(convolution(block.pool), shape(block.out_channels), None))
     boxes.append(_Box("mean over pixels, linear", f"{spec.classes} classes", None))
-    skips = range(2, len(boxes) - 1)
     told = ", ".join(f"{box.label} ({box.detail})" if box.detail else box.label for box in boxes)
 
     def draw(width: float) -> Markup:
@@ -64,7 +71,7 @@ def _chain(spec: NetworkSpec, size: int | None) -> Callable[[float], Markup]:
                 middle = left + 40
                 parts.append(svg.tag("path", d=f"M{middle} {y - GAP}v{GAP - 4}", class_="flow"))
                 parts.append(svg.tag("path", d=f"M{middle - 3.5} {y - 5.5}h7l-3.5 5.5z", class_="event"))
-            if i in skips:
+            if box.skip:
                 start, end = y - GAP / 2 - 1, y + BOX + GAP / 2 - 2
                 d = f"M{left + 40} {start}H{left - 10}q-6 0 -6 6V{end - 6}q0 6 6 6H{left + 40}"
                 parts.append(svg.tag("path", d=d, class_="hair"))

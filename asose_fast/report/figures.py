@@ -10,6 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from asose_fast.config import CELL_CANDIDATES
 from asose_fast.engine.growth.control import describe
 from asose_fast.engine.health import guard
 from asose_fast.report import charts, drawing, palette, svg
@@ -87,7 +88,7 @@ def course(run: Run) -> list[Figure]:
 def architecture(run: Run) -> list[Figure]:
     """Draws what the search chooses, layer by layer."""
     time, found = _time(run), []
-    part = "layer" if run.config.get("space", "chain") == "chain" else "edge"
+    part = "edge" if run.config.get("space") in CELL_CANDIDATES else "layer"
     paths = [epoch.path for epoch in run.epochs]
     if any(paths):
         title = f"Leading operation of each {part}"

@@ -53,6 +53,7 @@ _OPERATIONS = {
     "conv_7x1_1x7": ("#159370", "#35b58d"),
     "nor_conv_1x1": ("#eda27c", "#96451c"),
     "nor_conv_3x3": ("#b84a17", "#ef9a6f"),
+    "res_conv_3x3": ("#7d2d08", "#fbd3bd"),
 }
 _OTHERS = (("#7d74ab", "#a79fd6"), ("#4d7d2c", "#94c46f"), ("#7a5230", "#c59a72"), ("#2f8f9d", "#67c2cf"))
 _RAMPS = (("#d9e6f0", "#8fbddb", "#2f7db1", "#0a2f4e"), ("#26394a", "#2f678f", "#6fb1dc", "#e2f2fd"))

@@ -1,8 +1,9 @@
-"""The evolvable block is a mixed operation with a residual gain, or with a projection where it reduces."""
+"""The evolvable block is a mixed operation with a residual gain, and a projection where channels change."""
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,11 @@ class BlockSpec:
     project: bool = False
     """A projection may end the block. It does so wherever channels change, and still where growth has made them
     equal."""
+    kernel: Literal[1, 3] = 1
+    """The projection has a convolution of this kernel. That of 3x3 has a norm with scale and shift, as a layer of a
+    plain convolutional network has."""
+    pool: bool = False
+    """2x2 max pooling ends the projection, which then is one of kernel 3."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "project", self.project or self.in_channels != self.out_channels)
@@ -32,9 +38,14 @@ class BlockSpec:
         return self.stride != 1 or self.project
 
 
+def halving() -> nn.Module:
+    """Returns 2x2 max pooling: (N, C, H, W) becomes (N, C, ceil(H / 2), ceil(W / 2))."""
+    return nn.MaxPool2d(2, ceil_mode=True)
+
+
 class EvolvableBlock(nn.Module):
     """y = s + gain * (mixed(x) - s), with the shortcut s = x, or, at stride 2, s = the 2x2 means of x. Where channels
-    change, BN(conv1x1(ReLU(.))) of that follows.
+    change, BN(conv1x1(ReLU(.))) of that follows. In the space stages it is maxpool2x2(BN(conv3x3(ReLU(.)))).
 
     The gain is learned. It starts at 0.5, which trains better than 1 (the mixed operation alone). The shortcut keeps
     the signal, and with it every layer's architecture gradient, alive where `none` is sampled. It is blended and not
@@ -54,8 +65,9 @@ class EvolvableBlock(nn.Module):
         if spec.project:
             self.project = nn.Sequential(
                 nn.ReLU(),
-                nn.Conv2d(spec.in_channels, spec.out_channels, 1, bias=False),
-                nn.BatchNorm2d(spec.out_channels, affine=False),
+                nn.Conv2d(spec.in_channels, spec.out_channels, spec.kernel, padding=spec.kernel // 2, bias=False),
+                nn.BatchNorm2d(spec.out_channels, affine=spec.kernel == 3),
+                *([halving()] if spec.pool else []),
             )
 
     def forward(
@@ -65,7 +77,10 @@ class EvolvableBlock(nn.Module):
         index: int | None = None,
         kept: tuple[int, ...] | None = None,
     ) -> Tensor:
-        """Maps (N, in, H, W) to (N, out, ceil(H/s), ceil(W/s)). `weights`, `index` and `kept` are as in MixedOp."""
+        """Maps (N, in, H, W) to (N, out, ceil(H/s), ceil(W/s)), or half of that where a pooling ends the projection.
+
+        `weights`, `index` and `kept` are as in MixedOp.
+        """
         shortcut = self.shortcut(x)
         if self.training and self.drop_path:
             mixed = self.mixed(x, weights, index, kept)

@@ -14,8 +14,11 @@ ImageNetwork = Network | CellNetwork
 """This type has the supernets for images, and the networks that are derived from them."""
 
 
-def make_spec(config: SpaceConfig, in_channels: int, classes: int) -> Spec:
-    """Returns the spec of the configured space's supernet. Raises ValueError for what is none."""
+def make_spec(config: SpaceConfig, in_channels: int, classes: int, image_size: int | None = None) -> Spec:
+    """Returns the spec of the configured space's supernet, for images of `image_size` pixels a side where that is
+    known. Raises ValueError for what is none."""
+    if config.space == "stages":
+        return NetworkSpec.stages(config, in_channels, classes, image_size)
     kind = NetworkSpec.chain if config.space == "chain" else CellNetworkSpec.supernet
     return kind(config, in_channels, classes)
 

@@ -116,6 +116,14 @@ def _nor_conv(kernel: int) -> Callable[[int, int], nn.Module]:
     return build
 
 
+def _res_conv(kernel: int) -> Callable[[int, int], nn.Module]:
+    def build(channels: int, stride: int) -> nn.Module:
+        first = (nn.ReLU(), Conv2d(channels, channels, kernel, stride), _norm(channels))
+        return nn.Sequential(*first, nn.ReLU(), Conv2d(channels, channels, kernel), _norm(channels))
+
+    return build
+
+
 CANDIDATES: dict[str, Callable[[int, int], nn.Module]] = {
     "none": lambda channels, stride: Zero(stride),
     "avg_pool_3x3": _avg_pool,
@@ -134,8 +142,10 @@ KNOWN: dict[str, Callable[[int, int], nn.Module]] = {
     **CANDIDATES,
     "nor_conv_1x1": _nor_conv(1),
     "nor_conv_3x3": _nor_conv(3),
+    "res_conv_3x3": _res_conv(3),
 }
-"""The builders of all spaces: NAS-Bench-201 has two that the default space has not."""
+"""The builders of all spaces. The default space has not the last three: those of NAS-Bench-201, and what a residual
+block adds to its input, twice ReLU, 3x3 convolution and norm."""
 
 
 def build_candidate(name: str, channels: int, stride: int) -> nn.Module:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from asose_fast.bounds import MOST_CHANNELS, MOST_LAYERS, Bounds, check_value
 from asose_fast.config import SpaceConfig
-from asose_fast.space.block import BlockSpec, EvolvableBlock
+from asose_fast.space.block import BlockSpec, EvolvableBlock, halving
 from asose_fast.space.candidates import build_candidate
 from asose_fast.space.supernet import Supernet
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 REDUCTIONS = (1, 3)
-"""These blocks halve the resolution and double the channels."""
+"""In the space chain these blocks halve the resolution and double the channels."""
+STAGES = 3
+"""The space stages has so many stages, or one for each block where there are fewer."""
+LEAST_SIDE = 4
+"""The space stages has no pooling that would leave fewer pixels a side."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,18 +33,48 @@ class NetworkSpec:
     classes: int
     stem_channels: int
     blocks: tuple[BlockSpec, ...]
+    skeleton: Literal["chain", "stages"] = "chain"
+    """The space that the network is of. In stages the stem's norm has scale and shift, as those of the projections
+    have, and the head has no norm."""
+    stem_pool: bool = False
+    """2x2 max pooling ends the stem."""
 
     @staticmethod
     def chain(config: SpaceConfig, in_channels: int, classes: int) -> NetworkSpec:
         """Returns the supernet of `config` for images of `in_channels` channels. Raises ValueError for a bad size."""
-        if len(set(config.candidates)) != len(config.candidates):
-            raise ValueError(f"candidates must differ from each other, got {', '.join(config.candidates)}")
+        _require_different(config.candidates)
         blocks, channels = [], config.channels
         for i in range(config.depth):
             grow = 2 if i in REDUCTIONS else 1
             blocks.append(BlockSpec(config.candidates, channels, channels * grow, stride=grow))
             channels *= grow
         return NetworkSpec(in_channels, classes, config.channels, tuple(blocks))
+
+    @staticmethod
+    def stages(config: SpaceConfig, in_channels: int, classes: int, image_size: int | None = None) -> NetworkSpec:
+        """Returns the supernet of the space stages: a plain convolutional network is a path in it (docs/spaces.md).
+
+        The last block of every stage ends in a 3x3 convolution. It doubles the channels, but in the last stage. The
+        stem and all stages but the last end in a pooling, the first of them alone where images are small: each must
+        leave `LEAST_SIDE` pixels of `image_size`, which is large where it is left out. Raises ValueError as `chain`.
+        """
+        _require_different(config.candidates)
+        count = min(STAGES, config.depth)
+        pools = _poolings(image_size, count)
+        blocks, channels = [], config.channels
+        for stage in range(count):
+            last = stage == count - 1
+            inner = BlockSpec(config.candidates, channels, channels)
+            after = channels if last else 2 * channels
+            # Of blocks that cannot be divided evenly the later stages, which are cheaper, get one more.
+            blocks += [inner] * ((config.depth + stage) // count - 1)
+            blocks.append(
+                dataclasses.replace(
+                    inner, out_channels=after, project=True, kernel=3, pool=not last and stage + 1 < pools
+                )
+            )
+            channels = after
+        return NetworkSpec(in_channels, classes, config.channels, tuple(blocks), "stages", pools > 0)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> NetworkSpec:
@@ -55,6 +89,8 @@ class NetworkSpec:
         sizes = Bounds(least=1, most=MOST_CHANNELS)
         for name in ("in_channels", "classes", "stem_channels"):
             check_value(name, getattr(self, name), int, sizes)
+        check_value("skeleton", self.skeleton, Literal["chain", "stages"])
+        check_value("stem_pool", self.stem_pool, bool)
         if not 1 <= len(self.blocks) <= MOST_LAYERS:
             raise ValueError(f"there must be 1 to {MOST_LAYERS} blocks, got {len(self.blocks)}")
         channels = self.stem_channels
@@ -63,14 +99,18 @@ class NetworkSpec:
                 check_value(f"{name} of block {i}", getattr(block, name), int, sizes)
             check_value(f"stride of block {i}", block.stride, int, Bounds(least=1, most=2))
             check_value(f"project of block {i}", block.project, bool)
+            check_value(f"kernel of block {i}", block.kernel, Literal[1, 3])
+            check_value(f"pool of block {i}", block.pool, bool)
+            if (block.kernel == 3 and not block.project) or (block.pool and block.kernel != 3):
+                raise ValueError(f"block {i} lacks what its 3x3 kernel or its pooling belongs to")
             if block.in_channels != channels:
                 raise ValueError(f"block {i} takes {block.in_channels} channels, but is given {channels}")
             channels = block.out_channels
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain dicts, lists, strings and numbers."""
-        blocks = [{**dataclasses.asdict(b), "candidates": list(b.candidates)} for b in self.blocks]
-        return {**dataclasses.asdict(self), "blocks": blocks}
+        blocks = [{**_told(b), "candidates": list(b.candidates)} for b in self.blocks]
+        return {**_told(self), "blocks": blocks}
 
     @property
     def rows(self) -> int:
@@ -99,6 +139,13 @@ class NetworkSpec:
         """Returns the channels of every stage. A stage begins at the stem or a projection. Its blocks have one number
         of channels, and so has the mixed operation of the next projecting block."""
         return self.stem_channels, *(block.out_channels for block in self.blocks if block.project)
+
+    @property
+    def proportions(self) -> tuple[int, ...]:
+        """Returns the widths of the stages at the start of a search, as multiples of the stem's."""
+        projections = len(self.widths) - 1
+        doublings = projections - 1 if self.skeleton == "stages" else projections
+        return tuple(2 ** min(stage, doublings) for stage in range(projections + 1))
 
     def deeper(self, position: int) -> NetworkSpec:
         """Returns the spec with one block more, before block `position` or at the end."""
@@ -134,20 +181,47 @@ class NetworkSpec:
         return dataclasses.replace(self, blocks=tuple(blocks))
 
 
+def _require_different(candidates: Sequence[str]) -> None:
+    if len(set(candidates)) != len(candidates):
+        raise ValueError(f"candidates must differ from each other, got {', '.join(candidates)}")
+
+
+def _poolings(image_size: int | None, most: int) -> int:
+    """Returns how many poolings leave `LEAST_SIDE` pixels a side, `most` of them at most."""
+    if not image_size:
+        return most
+    found = 0
+    while found < most and -(-image_size // 2) >= LEAST_SIDE:
+        image_size, found = -(-image_size // 2), found + 1
+    return found
+
+
+_OPTIONAL = {"kernel": 1, "pool": False, "skeleton": "chain", "stem_pool": False}
+"""These fields are written only where they have other values: files of chains say what they always said."""
+
+
+def _told(spec: NetworkSpec | BlockSpec) -> dict[str, Any]:
+    values = dataclasses.asdict(spec).items()
+    return {name: value for name, value in values if name not in _OPTIONAL or value != _OPTIONAL[name]}
+
+
 class Network(Supernet):
-    """The network is a stem and blocks, then BN, ReLU, global average pooling and a linear classifier."""
+    """The network is a stem and blocks, then BN, ReLU, global average pooling and a linear classifier. In the space
+    stages the stem may pool, and the BN of the last projection is the head's."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self._spec = spec
+        stages = spec.skeleton == "stages"
         self.stem = nn.Sequential(
             nn.Conv2d(spec.in_channels, spec.stem_channels, 3, padding=1, bias=False),
-            nn.BatchNorm2d(spec.stem_channels, affine=False),
+            nn.BatchNorm2d(spec.stem_channels, affine=stages),
+            *([halving()] if spec.stem_pool else []),
         )
         self.blocks = nn.ModuleList(EvolvableBlock(block) for block in spec.blocks)
         features = spec.blocks[-1].out_channels
         self.head = nn.Sequential(
-            nn.BatchNorm2d(features),
+            *([] if stages else [nn.BatchNorm2d(features)]),
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),

@@ -48,8 +48,8 @@ def next_position(network: Network) -> int:
 
 
 def next_stage(spec: NetworkSpec) -> int:
-    """Which stage gets wider next: the narrowest beside the plan of doubling channels, else the later."""
-    return -min((channels / 2**stage, -stage) for stage, channels in enumerate(spec.widths))[1]
+    """Which stage gets wider next: the narrowest beside the widths at the start, else the later."""
+    return -min((w / p, -stage) for stage, (w, p) in enumerate(zip(spec.widths, spec.proportions, strict=True)))[1]
 
 
 def deepen(

@@ -59,8 +59,8 @@ class CellNetworkSpec:
         candidates."""
         if len(set(config.candidates)) != len(config.candidates):
             raise ValueError(f"candidates must differ from each other, got {', '.join(config.candidates)}")
-        if config.space == "chain":
-            raise ValueError("the space chain has no cells")
+        if config.space == "chain" or config.space == "stages":
+            raise ValueError(f"the space {config.space} has no cells")
         edges = complete(config.space, config.candidates)
         reduction = edges if config.space == "darts" else ()
         cells = config.cells or DEFAULT_CELLS[config.space]
