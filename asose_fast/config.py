@@ -158,6 +158,46 @@ class OptimizerConfig(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class RecipeConfig(Settings):
+    """The recipe trains a derived network, in the phase optimize and from scratch (docs/concepts.md). By default it is
+    plain SGD."""
+
+    warmup_share: float = bounded(0.0, least=0, below=1)
+    """The learning rate rises linearly from 0 over this share of the training, and falls along the cosine after it."""
+    nesterov: bool = False
+    """The momentum is Nesterov's, which looks a step ahead."""
+    decay_norms: bool = True
+    """The weight decay holds for norms, biases and gains too; otherwise for the kernels and matrices alone."""
+    ema_decay: float = bounded(0.0, least=0, below=1)
+    """The network that is measured and kept is an exponential moving average of the weights with this decay, or with
+    (1 + t) / (10 + t) after t steps where that is less; 0: the weights themselves."""
+    label_smoothing: float = bounded(0.0, least=0, below=1)
+    """This share of the target goes to all classes alike."""
+    auto_augment: Literal["none", "trivial", "rand"] = "none"
+    """Each training image is changed by torchvision's TrivialAugmentWide or RandAugment, or by neither."""
+    cutout: int = bounded(0, least=0, most=10**4)
+    """A square of this side, in pixels, is blanked in every training image; 0: none."""
+    mixup: float = bounded(0.0, least=0, most=1e6)
+    """Each image is blended with another of its batch, in shares from Beta(mixup, mixup); 0: none."""
+    cutmix: float = bounded(0.0, least=0, most=1e6)
+    """A rectangle of each image comes from another of its batch; its area is a share from Beta(cutmix, cutmix). With
+    `mixup` too, each batch gets one of the two; 0: none."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizeConfig(Settings):
+    """The phase optimize trains the derived network with these settings of its own."""
+
+    optimize_learning_rate: float | None = bounded(None, least=0, most=1e30)
+    """The derived network's learning rate is at most this; None: `learning_rate`."""
+    optimize_weight_decay: float | None = bounded(None, least=0, most=1e30)
+    """The derived network's weights decay by this factor; None: `weight_decay`."""
+    optimize_on: Literal["train", "all"] = "train"
+    """The phase trains on the training images, and the epoch of the best validation accuracy is kept. Or it trains on
+    all but the test images; then there is no validation accuracy, and the last epoch is kept."""
+
+
+@dataclasses.dataclass(frozen=True)
 class GrowthConfig(Settings):
     """The network grows when its accuracy stalls."""
 
@@ -312,6 +352,8 @@ class Config(
     BudgetConfig,
     DerivationConfig,
     GrowthConfig,
+    OptimizeConfig,
+    RecipeConfig,
     OptimizerConfig,
     EstimatorConfig,
     SelectorConfig,
@@ -334,6 +376,7 @@ class Config(
             raise ValueError(
                 "sync_batch_norm needs share_samples: processes that sample different operations share no norms"
             )
+        require_momentum(self.nesterov, self.momentum)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain values, as in YAML."""
@@ -341,10 +384,16 @@ class Config(
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @staticmethod
+    def completed(values: dict[str, Any]) -> dict[str, Any]:
+        """Adds the settings of a recipe to those of a run that was begun before there were any: what it does then."""
+        return {**_RECIPE, **values}
+
+    @staticmethod
     def from_dict(values: dict[str, Any]) -> Config:
         """Inverts `to_dict`. Raises ValueError for an unknown or a missing key, or a setting out of range."""
         if not isinstance(values, dict):
             raise ValueError(f"the settings must be names with values, got {shown(values)}")
+        values = Config.completed(values)
         unlike = values.keys() ^ {field.name for field in dataclasses.fields(Config)}
         if unlike:
             raise ValueError(
@@ -352,3 +401,12 @@ class Config(
             )
         settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return Config(**settings)
+
+
+_RECIPE = {field.name: field.default for part in (RecipeConfig, OptimizeConfig) for field in dataclasses.fields(part)}
+
+
+def require_momentum(nesterov: bool, momentum: float) -> None:
+    """Raises ValueError for Nesterov's momentum without momentum."""
+    if nesterov and not momentum:
+        raise ValueError(f"nesterov needs a momentum above 0, got {momentum}")

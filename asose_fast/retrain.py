@@ -29,7 +29,8 @@ from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.processes import started
 from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.machine import refused
-from asose_fast.observe.observers import MetricsObserver, RetrainingConsole
+from asose_fast.observe.console import RetrainingConsole
+from asose_fast.observe.metrics import MetricsObserver
 from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
 from asose_fast.space.build import Spec
@@ -156,25 +157,24 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
             raise CheckpointError(f"cannot go on from {path}: {error}") from error
         steps = f" and {state.progress.step} steps" if state.progress.step else ""
         console.print(f"going on after {state.progress.epoch} of {config.epochs} epochs{steps}", soft_wrap=True)
-    checkpoints.mkdir(parents=True, exist_ok=True)
     operations = ", ".join(state.network.operations)
     console.print(f"{out}: {len(state.images)} training images; {operations}", soft_wrap=True)
     screen, metrics = RetrainingConsole(console), MetricsObserver(out / "metrics.jsonl")
     retrainer = Retrainer(state, out, [screen, metrics])
-    go_on = f"the same command with --out {out} goes on"
+    same = f"the same command with --out {out}"
     try:
         retrainer.save("last")  # from here on the training can go on, whenever it ends
         metrics.restore(state.history)
-        with stopping_on_signals(state.stop, go_on), closing(screen):
+        with stopping_on_signals(state.stop, same), closing(screen):
             retrainer.run()
     except InterruptedRunError as interruption:
-        console.print(f"{interruption}; {go_on} from there", soft_wrap=True)
+        console.print(f"{interruption}; {same} goes on from there", soft_wrap=True)
         return 128 + interruption.signal
     except Exception as error:
         if (what := refused(error)) is None:
             raise
-        raise CheckpointError(f"{what}. When that is mended, {go_on} from the last epoch's end") from error
-    network = state.network.eval()
+        raise CheckpointError(f"{what}. When that is mended, {same} goes on from its last checkpoint") from error
+    network = state.result.eval()
     test_accuracy = state.test_accuracy()
     images = {field.name: getattr(config, field.name) for field in dataclasses.fields(DataConfig)}
     write_atomically(out / "config.yaml", yaml.safe_dump(images, sort_keys=False).encode())  # for a further training

@@ -36,7 +36,9 @@ from asose_fast.engine.state import SearchState
 from asose_fast.engine.task import ImageTask
 from asose_fast.engine.trainer import Trainer
 from asose_fast.machine import refused
-from asose_fast.observe.observers import ConsoleObserver, MetricsObserver, health_table, tensorboard
+from asose_fast.observe.console import ConsoleObserver, health_table
+from asose_fast.observe.metrics import MetricsObserver
+from asose_fast.observe.tensorboard import tensorboard
 from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
 from asose_fast.program import spelled
@@ -258,6 +260,9 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     console.print(health_table(summary["health"]))
     console.print(f"operations: {', '.join(summary['operations'])}", soft_wrap=True)
     seconds = sum(phase["seconds"] for phase in summary["phases"].values())
+    if not state.validates:
+        said = "there is no validation accuracy: the network was trained on these images too, to the last epoch"
+        console.print(said, soft_wrap=True)
     console.print(
         f"test accuracy {summary['test_accuracy']:.2%} (derived network, {summary['parameters']:,} parameters); "
         f"{seconds:.0f} s of training; results in {folder}",

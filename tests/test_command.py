@@ -71,7 +71,7 @@ def test_a_hint_can_be_pasted(shell, program, run):
 
 
 def test_the_script_is_named_with_its_path_where_it_is_not_on_path(shell, script, tmp_path):
-    done = shell(f"PATH=/usr/bin:/bin {script}/asose-fast --help", cwd=tmp_path)
+    done = shell(f"COLUMNS=300 PATH=/usr/bin:/bin {script}/asose-fast --help", cwd=tmp_path)
     assert done.stdout.startswith(f"usage: {script}/asose-fast [-h]")
 
 

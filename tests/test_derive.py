@@ -1,6 +1,8 @@
 """`asose_fast.derive` and `asose_fast.retrain`, as functions and as commands."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from asose_fast import derive as derive_module
 from asose_fast import retrain as retrain_module
 from asose_fast.derive import derive
 from asose_fast.engine.alpha.perturbation import losses_without
+from asose_fast.engine.retrainer import Retrainer
 from asose_fast.space.cost import largest_derived
 from asose_fast.train import main as train
 from tests.helpers import OF_BLOCKS, options
@@ -145,6 +148,28 @@ def test_a_finished_retraining_goes_no_further_and_other_settings_are_refused(ru
     assert "going on after 2 of 2 epochs" in capsys.readouterr().out
     assert retrain_module.main([str(run), "--out", out, *SMALL, "--seed=5"]) == 2
     assert "begun with other settings" in capsys.readouterr().err
+
+
+def test_a_retraining_that_is_told_to_stop_says_how_it_goes_on(run, tmp_path, monkeypatch, capsys):
+    step = Retrainer._step
+
+    def interrupted(self, phase, x, y):
+        step(self, phase, x, y)
+        if (self.state.progress.epoch, self.state.progress.step) == (0, 2):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    command = [str(run), "--out", str(tmp_path / "out"), *SMALL]
+    with monkeypatch.context() as patched:
+        patched.setattr(Retrainer, "_step", interrupted)
+        assert retrain_module.main(command) == 128 + signal.SIGTERM
+    said = " ".join(capsys.readouterr().out.split())
+    assert "stopped by SIGTERM in phase retrain, epoch 1 of" in said
+    assert f"the same command with --out {tmp_path / 'out'} goes on from there" in said
+    assert retrain_module.main(command) == 0
+    assert "going on after 0 of" in capsys.readouterr().out
+    assert retrain_module.main([str(run), "--out", str(tmp_path / "whole"), *SMALL]) == 0
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("out", "whole")]
+    assert weights[0] == weights[1]
 
 
 def test_retraining_says_what_is_wrong(tmp_path, capsys):

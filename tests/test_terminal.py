@@ -14,7 +14,7 @@ from rich.console import Console
 from asose_fast import train
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.phases import PhaseSpec
-from asose_fast.observe.observers import ConsoleObserver, health_table
+from asose_fast.observe.console import ConsoleObserver, health_table
 from asose_fast.terminal import make_console, unfailing_streams
 from tests.helpers import ROOT, make_trainer, options
 from tests.processes import Command

@@ -49,6 +49,11 @@ class Data:
     digest: str
     notes: tuple[str, ...] = ()
 
+    @property
+    def joined(self) -> Data:
+        """Returns the data with the validation images among the training ones."""
+        return dataclasses.replace(self, train=self.train.joined(self.valid))
+
 
 def load_data(config: DataConfig, batch_size: int, seed: int, device: torch.device) -> Data:
     """Finds, checks and divides the images of `config` and reads each of them once.

@@ -7,10 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from asose_fast.terminal import make_console
-
 Result = TypeVar("Result")
 
 _CHUNK = 64
@@ -19,6 +15,11 @@ _LONG = 5_000
 
 def in_threads(work: Callable[[range], Result], count: int, title: str) -> Iterator[Result]:
     """Yields `work` of consecutive ranges that cover 0 to `count`, in order. The bar shows in a terminal only."""
+    # Who imports the package may never read an image, and rich takes longer than all of the package.
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from asose_fast.terminal import make_console
+
     chunks = [range(first, min(first + _CHUNK, count)) for first in range(0, count, _CHUNK)]
     console = make_console(stderr=True)
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,4 +1,4 @@
-"""That the numbers of a search are numbers, and what is said where they are not."""
+"""The numbers of a search are to be numbers; here stands what is said where they are not."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ Path = list[int] | None
 
 
 def loss_check(state: SearchState, what: str, phase: Phase, x: Any, path: Path) -> LossCheck | None:
-    """Raises SearchDivergedError when called; None where reading the loss would make the host wait: there `watch`
-    tells within 100 steps, and no checkpoint is written without a look at every parameter."""
+    """Returns a function that raises SearchDivergedError, or None where reading the loss would make the host wait.
+
+    There `watch` tells within 100 steps, and no checkpoint is written without a look at every parameter.
+    """
     if state.device.type != "cpu":
         return None
 
@@ -32,7 +34,7 @@ def loss_check(state: SearchState, what: str, phase: Phase, x: Any, path: Path) 
 
 
 def gradient_check(state: SearchState, phase: Phase) -> GradientCheck:
-    """Raises SearchDivergedError when called, before the weights are spoiled."""
+    """Returns a function that raises SearchDivergedError before the weights are spoiled."""
 
     def check(norm: Tensor) -> None:
         if not math.isfinite(float(norm)):
@@ -43,7 +45,7 @@ def gradient_check(state: SearchState, phase: Phase) -> GradientCheck:
 
 
 def watched(state: SearchState) -> list[Tensor]:
-    """Sums that are finite as long as every loss and alpha is."""
+    """Returns sums that are finite as long as every loss and alpha is."""
     return [state.weight_meter.loss_sum, state.alpha_meter.loss_sum, state.selector.logits().sum()]
 
 
@@ -55,9 +57,9 @@ def require_finite(state: SearchState, phase: Phase) -> None:
 
 
 def diverged(state: SearchState, what: str, phase: Phase, x: Any, path: Path) -> SearchDivergedError:
-    """The error that says where the network is not finite, or gives what is not, on the batch `x`.
+    """Returns the error that says where the network is not finite, or gives what is not, on the batch `x`.
 
-    `path`: of the step; None: of a mixture or of a derived network.
+    `path` is that of the step; None: the step was one of a mixture or of a derived network.
     """
     named, when = list(state.task.named_parameters(state.network)), _when(state, phase)
     place = nonfinite_gradient(named)

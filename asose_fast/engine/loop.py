@@ -1,4 +1,4 @@
-"""What every training has in common: epochs of steps, watched, saved and stopped."""
+"""Every training has this in common: epochs of steps, which are watched, saved and stopped."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class InterruptedRunError(Exception):
 
 
 class RunState(Protocol):
-    """What a loop moves on, and those who watch it are told: the state of a search or of a training from scratch."""
+    """A loop moves this on and tells it to those who watch: the state of a search or of a training from scratch."""
 
     device: torch.device
     progress: Progress
@@ -42,14 +42,14 @@ class RunState(Protocol):
 
     @property
     def data(self) -> Splits:
-        """The batches."""
+        """The run has these batches."""
 
     @property
     def epochs(self) -> int:
-        """The epochs of the whole run."""
+        """The whole run has so many epochs."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on."""
+        """Returns everything that the rest of the run depends on."""
 
 
 State = TypeVar("State", bound=RunState)
@@ -157,6 +157,7 @@ class Loop(Generic[State]):
 
     def _write(self, folder: Path, name: str) -> None:
         values, progress = self.state.state_dict(), self.state.progress
+        folder.mkdir(parents=True, exist_ok=True)
         if name == "last":
             kept = self.cadence.config.checkpoints_kept
             checkpoint_folder.save_newest(folder, progress.epoch, progress.step, values, kept)

@@ -1,4 +1,4 @@
-"""The metrics of an epoch."""
+"""The metrics of an epoch are measured when it ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from asose_fast.engine.state import SearchState
 
 
 def measure(state: SearchState, phase: Phase) -> Record:
-    """The metrics of the epoch that has ended; the network's batch-norm statistics become those of the derived path."""
+    """Returns the metrics of the epoch that has ended. The network's batch-norm statistics become those of the derived
+    path."""
     waited, alone = time.perf_counter(), phase.rules.updates == "alpha"
     loss, train_accuracy = (state.alpha_meter if alone else state.weight_meter).read()
     progress, selector, meters = state.progress, state.selector, (state.weight_meter, state.alpha_meter)
@@ -27,7 +28,7 @@ def measure(state: SearchState, phase: Phase) -> Record:
         "phase": phase.name,
         "train_loss": loss,
         "train_accuracy": train_accuracy,
-        "valid_accuracy": state.valid_accuracy(derived),
+        "valid_accuracy": state.valid_accuracy(derived) if state.validates else None,
         "metric": state.task.metric,
         "temperature": state.config.temperature_floor if phase.derives else selector.temperature,
         "entropy": float(entropy.mean()),
@@ -50,7 +51,7 @@ def measure(state: SearchState, phase: Phase) -> Record:
 
 
 def _curvature(state: SearchState, phase: Phase) -> float | None:
-    """The curvature on the first validation batch, where it is the turn of this epoch."""
+    """Returns the curvature on the first validation batch, where it is the turn of this epoch."""
     every = state.config.curvature_every
     if not phase.searching or not every or (state.progress.epoch + 1) % every:
         return None

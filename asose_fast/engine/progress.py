@@ -1,4 +1,4 @@
-"""Where a run stands."""
+"""The progress of a run says where it stands."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 
 @dataclasses.dataclass
 class Progress:
-    """The position of a run in its epochs and steps."""
+    """A run stands here in its epochs and steps."""
 
     epoch: int = 0
     """So many epochs are completed."""

@@ -21,7 +21,8 @@ __all__ = ["load", "write_result"]
 def write_result(state: SearchState, data: Data, folder: Path) -> Record:
     """Reads the test split, once, and has the first process write the three files. Returns the summary.
 
-    The network is the one of the best validation accuracy among the epochs of the optimize phase.
+    The network is the one of the best validation accuracy among the epochs of the optimize phase or, where this trained
+    on all images, of the last epoch, without a validation accuracy.
     """
     network, processes = of_images(state.best_network()), state.processes
     test_accuracy = accuracy(network, data.test.batches(0, turns=processes.part), processes)
@@ -35,7 +36,8 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
         "threads": torch.get_num_threads(),
         "processes": processes.count,
         "test_accuracy": test_accuracy,
-        "valid_accuracy": state.progress.best_accuracy,
+        "valid_accuracy": state.progress.best_accuracy if state.validates else None,
+        "optimize_on": state.config.optimize_on,
         "operations": operations,
         "parameters": sum(p.numel() for p in network.parameters()),
         "depth": network.depth,
@@ -53,7 +55,7 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
     return summary
 
 
-def _phase_summary(name: str, history: list[Record]) -> dict[str, float]:
+def _phase_summary(name: str, history: list[Record]) -> dict[str, float | None]:
     records = [r for r in history if r["phase"] == name]
     return {
         "epochs": len(records),

@@ -72,7 +72,7 @@ def check_settings(run: Path, config: Config) -> None:
         written = files.read_settings(path)
     except (ValueError, OSError) as error:
         raise ValueError(f"{error}. {advice}") from error
-    if unlike := differences(config.to_dict(), written):
+    if unlike := differences(config.to_dict(), Config.completed(written)):
         raise ValueError(f"the run was begun with other settings than {path} has: {'; '.join(unlike)}. {advice}")
 
 

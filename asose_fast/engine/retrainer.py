@@ -12,14 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
-from asose_fast.bounds import MOST_EPOCHS, MOST_LAYERS, Settings, bounded
-from asose_fast.config import CheckpointConfig, OptimizerConfig
+from asose_fast.bounds import MOST_EPOCHS, MOST_LAYERS, bounded
+from asose_fast.config import CheckpointConfig, Config, OptimizerConfig, RecipeConfig, require_momentum
 from asose_fast.data import Data, Split
 from asose_fast.data.config import DataConfig
-from asose_fast.data.cutout import cut_out
-from asose_fast.data.seeds import generator
 from asose_fast.engine.evaluate import accuracy
 from asose_fast.engine.loop import Loop
 from asose_fast.engine.observer import Observer
@@ -27,6 +24,8 @@ from asose_fast.engine.one_value import require_more
 from asose_fast.engine.phases import Phase, PhaseSpec, schedule
 from asose_fast.engine.processes import Processes
 from asose_fast.engine.progress import Progress
+from asose_fast.engine.recipe.average import WeightAverage
+from asose_fast.engine.recipe.recipe import Recipe
 from asose_fast.engine.record import Record
 from asose_fast.engine.step.meter import Meter
 from asose_fast.engine.step.optimizers import (
@@ -44,7 +43,7 @@ from asose_fast.store.checkpoint import CheckpointError
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainingConfig(Settings):
+class TrainingConfig(RecipeConfig):
     """How an architecture is trained from scratch."""
 
     epochs: int = bounded(100, least=1, most=MOST_EPOCHS)
@@ -59,10 +58,6 @@ class TrainingConfig(Settings):
     """The weights decay by this factor of the learning rate in each step."""
     gradient_clip: float = bounded(5.0, least=0, most=1e30)
     """The norm of the gradient is at most this; 0: no bound."""
-    label_smoothing: float = bounded(0.0, least=0, below=1)
-    """This share of the target goes to all classes alike."""
-    cutout: int = bounded(0, least=0, most=10**4)
-    """A square of this side, in pixels, is blanked in every training image; 0: none."""
     drop_path: float = bounded(0.0, least=0, below=1)
     """An image takes a block's shortcut alone with this probability at the end; it rises linearly from 0."""
     auxiliary: float = bounded(0.0, least=0, most=1e30)
@@ -82,6 +77,10 @@ class TrainingConfig(Settings):
     threads: int | None = bounded(None, least=1, most=1024)
     """The training has so many CPU threads; by default as many as torch takes."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_momentum(self.nesterov, self.momentum)
+
 
 @dataclasses.dataclass(frozen=True)
 class RetrainConfig(TrainingConfig, DataConfig):
@@ -89,21 +88,22 @@ class RetrainConfig(TrainingConfig, DataConfig):
 
 
 class Trained(nn.ModuleList):
-    """A network and, maybe, its auxiliary classifier: what the optimizer trains."""
+    """The optimizer trains a network and, maybe, its auxiliary classifier."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The scores (N, classes) of both; None without the second, whose last norm takes no batch of one image."""
+        """Returns the scores (N, classes) of both; None for the second, whose last norm takes no single image."""
         scores: Tensor = self[0](x)
         return scores, self[1]() if len(self) > 1 and len(x) > 1 else None
 
 
 class TrainingState:
-    """The state of a training from scratch: everything that the rest of it depends on.
+    """The rest of a training from scratch depends on this state alone.
 
     Attributes:
         config: all settings.
         data: the splits; `train` has the validation images too, unless they are kept out.
         network: what is trained, without the auxiliary classifier.
+        average: its moving average, which is measured and kept in its place; None: there is none.
         optimizer: SGD over both.
         progress: epoch and step.
         weight_meter: sums over the steps of the epoch.
@@ -121,26 +121,28 @@ class TrainingState:
             )
         torch.manual_seed(config.seed)
         self.config, self.device, self.processes = config, device, Processes()
-        self.data = data if config.keep_validation else dataclasses.replace(data, train=data.train.joined(data.valid))
+        self.data = data if config.keep_validation else data.joined
+        self.recipe = Recipe.make(config, config.seed, data)
         self.phases = schedule([PhaseSpec("retrain", config.epochs, updates="weights", architecture="derived")])
         network = build(spec.scaled(config.channels))
         self.network: ImageNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = WeightAverage(self.network, config.ema_decay) if config.ema_decay else None
         auxiliary = [Auxiliary(self.network).to(device)] if config.auxiliary else []
         self.trained = Trained([self.network, *auxiliary])
         self._rates = OptimizerConfig(config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay)
-        self.optimizer = weight_optimizer(self._rates, self.trained)
+        self.optimizer = weight_optimizer(self._rates, self.trained, config)
         self.progress, self.weight_meter = Progress(), Meter(device, losses=torch.float32)
         self.history: list[Record] = []
         require_more(self.network, 1, (self.data.train,), data.image_size)
 
     @property
     def images(self) -> Split:
-        """The images that are trained on."""
+        """The training has these images."""
         return self.data.train
 
     @property
     def epochs(self) -> int:
-        """The epochs of the whole training."""
+        """The whole training has so many epochs."""
         return self.config.epochs
 
     def stop(self, reason: signal.Signals) -> None:
@@ -148,16 +150,21 @@ class TrainingState:
         self.processes.stop(reason)
 
     def learning_rate(self, phase: Phase) -> float:
-        """The learning rate at the present step, on a cosine to 0."""
+        """Returns the learning rate at the present step, on a linear rise and a cosine to 0."""
         done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
-        return learning_rate(self._rates, self.phases, phase, done)
+        return learning_rate(self._rates, self.phases, phase, done, self.config.warmup_share)
+
+    @property
+    def result(self) -> ImageNetwork:
+        """What is measured and kept: the network as it is, or its average."""
+        return self.average.network if self.average else self.network
 
     def test_accuracy(self) -> float:
-        """The accuracy of the network as it is on the test images: to be read once, at the end."""
-        return accuracy(self.network, self.data.test.batches(0))
+        """Returns the accuracy of the result on the test images. It is to be read once, at the end."""
+        return accuracy(self.result, self.data.test.batches(0))
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on."""
+        """Returns everything that the rest of the training depends on."""
         return {
             "retrain": dataclasses.asdict(self.config),
             "digest": self.data.digest,
@@ -169,16 +176,20 @@ class TrainingState:
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
             "progress": dataclasses.asdict(self.progress),
             "weight_meter": self.weight_meter.state_dict(),
+            **({"average": self.average.state_dict()} if self.average else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`. Raises CheckpointError where settings, architecture or data are others."""
+        """Inverts `state_dict`. Raises CheckpointError where settings, architecture or data are others."""
         for name, here in (
             ("retrain", dataclasses.asdict(self.config)),
             ("digest", self.data.digest),
             ("spec", self.network.spec.to_dict()),
         ):
-            if state.get(name) != here:
+            there = state.get(name)
+            if name == "retrain" and isinstance(there, dict):  # an older release knew fewer settings
+                there = {key: value for key, value in Config.completed(there).items() if key in here or key in there}
+            if there != here:
                 what = {"retrain": "other settings", "digest": "other images", "spec": "another architecture"}[name]
                 raise CheckpointError(f"it was begun with {what}: give another --out")
         self.trained.load_state_dict(state["trained"])
@@ -189,6 +200,8 @@ class TrainingState:
             self.progress = Progress(**state["progress"])
             self.weight_meter.load_state_dict(state["weight_meter"])
         torch.set_rng_state(state["torch_rng"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         if self.device.type == "cuda" and state["cuda_rng"] is not None:
             torch.cuda.set_rng_state(state["cuda_rng"], self.device)
 
@@ -209,8 +222,7 @@ class Retrainer(Loop[TrainingState]):
     def _step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
         state, config, progress = self.state, self.state.config, self.state.progress
         set_learning_rate(state.optimizer, state.learning_rate(phase))
-        if config.cutout:
-            x = cut_out(x, config.cutout, generator(config.seed, "cutout", progress.epoch, progress.step))
+        x, y = state.recipe.batch(x, y, progress.epoch, progress.step)
         result = weight_step(
             state.trained,
             state.optimizer,
@@ -221,16 +233,18 @@ class Retrainer(Loop[TrainingState]):
             objective=self._objective,
             precision=config.precision,
         )
+        if state.average:
+            state.average.update(state.network)
         state.weight_meter.add(result)
         progress.step += 1
 
     def _objective(self, outputs: tuple[Tensor, Tensor | None], y: Tensor) -> StepResult:
-        """Cross-entropy of the network's scores and, weighted, of those of the auxiliary classifier."""
-        (scores, second), smoothing = outputs, self.state.config.label_smoothing
-        loss = cross_entropy(scores.float(), y, label_smoothing=smoothing)
-        if second is not None:
-            loss = loss + self.state.config.auxiliary * cross_entropy(second.float(), y, label_smoothing=smoothing)
-        return StepResult(loss, (scores.argmax(1) == y).sum(), len(y), False)
+        """Returns the cross-entropy of the network's scores and, weighted, of those of the auxiliary classifier."""
+        (scores, second), objective = outputs, self.state.recipe.objective
+        result = objective(scores.float(), y)
+        if second is None:
+            return result
+        return result._replace(loss=result.loss + self.state.config.auxiliary * objective(second.float(), y).loss)
 
     def _end_epoch(self, phase: Phase) -> None:
         """Raises ValueError where the loss has stopped being a number."""
@@ -252,6 +266,6 @@ class Retrainer(Loop[TrainingState]):
         }
         if state.config.keep_validation:
             batches = state.data.valid.batches(0, shuffle=False, augment=False)
-            record["valid_accuracy"] = accuracy(state.network, batches)
+            record["valid_accuracy"] = accuracy(state.result, batches)
         self._close_epoch(record)
         self.save("last")

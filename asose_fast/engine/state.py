@@ -1,4 +1,4 @@
-"""What a search is at any moment; it can be read, measured and derived from without its loop."""
+"""The state of a search is all that it is at a moment. It can be read, measured and derived from without its loop."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from asose_fast.engine.outlook import shortcomings
 from asose_fast.engine.phases import Phase, first_search
 from asose_fast.engine.processes import Processes, digest
 from asose_fast.engine.progress import Progress
+from asose_fast.engine.recipe.average import WeightAverage
 from asose_fast.engine.record import Record
 from asose_fast.engine.step.optimizers import (
     alpha_learning_rate,
@@ -29,6 +30,7 @@ from asose_fast.engine.step.optimizers import (
     learning_rate,
     load_named_state,
     named_state,
+    of_derived,
 )
 from asose_fast.engine.step.steps import Regularizer
 from asose_fast.engine.task import Task
@@ -39,7 +41,7 @@ from asose_fast.store.provenance import Provenance, collect
 
 
 class SearchState:
-    """Network, architecture, optimizers and records of a search: all that the rest of the run depends on.
+    """The rest of a search depends on this alone: network, architecture, optimizers, position and records.
 
     A `Trainer` moves it on. Whoever watches a run is given it, and may change what it knows how to change.
 
@@ -50,6 +52,7 @@ class SearchState:
         network: the supernet or, once it has taken its place, the derived network.
         selector: alpha, temperature and draws.
         estimator: how alpha's gradient is estimated.
+        average: the derived network's moving average, which is measured and kept in its place; None: there is none.
         weight_optimizer: of the network's parameters.
         alpha_optimizer: of `selector.alpha`.
         progress: epoch, step and phase.
@@ -63,7 +66,7 @@ class SearchState:
     """
 
     def __init__(self, task: Task, processes: Processes | None = None, estimator: Estimator | None = None) -> None:
-        """The state before the first step. Raises ValueError for a configuration that makes no sense.
+        """Makes the state before the first step. Raises ValueError for a configuration that makes no sense.
 
         Args:
             task: what is searched.
@@ -75,6 +78,7 @@ class SearchState:
             if self.processes.count > 1 and getattr(self.config, setting) == only:
                 raise ValueError(f"{setting}: {only} runs in one process, got {self.processes.count}")
         self.data, self.device, self.phases = task.data, task.device, task.phases
+        self._of_derived = of_derived(self.config)
         self.progress, self.stall, self.guard = Progress(), StallCounter(), Guard(self.config)
         self.history: list[Record] = []
         self.best: dict[str, Any] | None = None
@@ -95,61 +99,71 @@ class SearchState:
         """Makes `network` the one that is trained, with fresh optimizers."""
         self.network = self.task.placed(network)
         self.weight_optimizer = self.task.optimizer(self.network)
+        averaged = self.deriving and self.config.ema_decay > 0
+        self.average = WeightAverage(self.network, self.config.ema_decay) if averaged else None
+        if not self.validates:
+            self.data = self.task.all_data
         search = first_search(self.phases)
-        batches = search.epochs * self.data.train.num_batches() if search else 0
+        batches = search.epochs * self.task.data.train.num_batches() if search else 0
         steps = batches // (1 if search and search.rules.updates == "alpha" else self.config.alpha_every - 1)
         rate = alpha_learning_rate(self.config, steps) * self.guard.alpha_rate
         self.alpha_optimizer = alpha_optimizer(self.selector.alpha, rate)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that have an effect, for those who read about the run."""
+        """These settings have an effect; they are for those who read about the run."""
         return self.task.settings
 
     @property
     def epochs(self) -> int:
-        """Epochs of the whole run."""
+        """The whole run has so many epochs."""
         return self.phases[-1].end
 
     @property
     def deriving(self) -> bool:
-        """Whether the derived network has taken the supernet's place."""
+        """Says whether the derived network has taken the supernet's place."""
         return any(phase.derives for phase in self.phases if phase.name == self.progress.phase)
+
+    @property
+    def validates(self) -> bool:
+        """Whether the network in training has not seen the validation images."""
+        return not (self.deriving and self.config.optimize_on == "all")
 
     def stop(self, reason: signal.Signals) -> None:
         """Asks the run to write a checkpoint after the present step and raise InterruptedRunError, in all processes."""
         self.processes.stop(reason)
 
     def shortcomings(self) -> list[str]:
-        """What the plan is too short for, in words (`outlook.shortcomings`), at the start of the run."""
+        """Says at the start of a run what the plan is too short for (`outlook.shortcomings`)."""
         batches, rate = self.data.train.num_batches(), self.alpha_optimizer.param_groups[0]["lr"]
         return shortcomings(self.config, self.phases, batches, self.selector, float(rate))
 
     def learning_rate(self, phase: Phase) -> float:
-        """The weights' learning rate at the present step."""
+        """Returns the weights' learning rate at the present step."""
         done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
-        return learning_rate(self.config, self.phases, phase, done)
+        config = self._of_derived if phase.derives else self.config
+        return learning_rate(config, self.phases, phase, done, self.config.warmup_share)
 
     @property
     def regularizers(self) -> list[Regularizer]:
-        """What alpha steps minimise besides the validation loss."""
+        """Alpha steps minimise these besides the validation loss."""
         found = [self.beta_decay] if self.config.beta_decay else []
         return [*found, self.over_budget] if self.task.budget.budget.any and self.config.budget_weight else found
 
     def beta_decay(self) -> Tensor:
-        """The regularizer of the same name, whose weight rises over the first phase that searches."""
+        """Returns the regularizer of this name, whose weight rises over the first phase that searches."""
         search = first_search(self.phases)
         ramp = min(1.0, (self.progress.epoch + 1 - search.first) / search.epochs) if search else 0.0
         return beta_decay(self.selector.logits(), self.config.beta_decay * ramp)
 
     def over_budget(self) -> Tensor:
-        """The expected cost above the bounds (`budget.penalty`), weighted."""
+        """Returns the expected cost above the bounds (`budget.penalty`), weighted."""
         return self.config.budget_weight * self.task.budget.penalty(self.network, self.selector.logits())
 
     def best_path(self, budget: BudgetKeeper | None = None) -> list[int]:
-        """The most probable architecture that keeps the budget, as candidates by row of alpha (`choose`, `derive`).
+        """Returns the most probable architecture within the budget, as candidates by row of alpha (`choose`, `derive`).
 
-        `budget`: other bounds than those of the task. Raises BudgetError where none keeps it.
+        `budget` has other bounds than those of the task. Raises BudgetError where none keeps it.
         """
         if self.deriving:
             return self.selector.best_path()
@@ -157,22 +171,25 @@ class SearchState:
         return (budget or self.task.budget).choose(self.network, scores)
 
     def final_path(self, among: int, budget: BudgetKeeper | None = None) -> list[int]:
-        """The best on the validation images of the most probable architecture and up to `among` others, drawn by their
-        probability; with 0 the most probable, without measuring. `budget` as in `best_path`."""
+        """Returns the architecture of the best validation accuracy.
+
+        It is chosen from the most probable one and up to `among` others, drawn by their probability. With 0 it is the
+        most probable one, without measuring. `budget` is as in `best_path`.
+        """
         scores, keeper = self.selector.logits().detach().log_softmax(1), budget or self.task.budget
         paths = likely_paths(lambda s: keeper.choose(self.network, s), scores, among, self.config.seed)
         return max(paths, key=self.path_accuracy) if len(paths) > 1 else paths[0]
 
     def path_accuracy(self, path: list[int]) -> float:
-        """The validation accuracy of the network that `path` derives, with statistics of its own."""
+        """Returns the validation accuracy of the network that `path` derives, with statistics of its own."""
         derived = self.network.derive(path)
         self.calibrate(derived)
         return self.valid_accuracy(derived)
 
     def derived(self) -> Supernet:
-        """The network of the most probable candidates; once it is trained alone, the network itself."""
+        """Returns the network of the most probable candidates or, once it is trained alone, it or its average."""
         if self.deriving:
-            return self.network
+            return self.average.network if self.average else self.network
         return self.network.derive(self.best_path())
 
     def calibrate(self, network: Supernet) -> None:
@@ -181,7 +198,7 @@ class SearchState:
         recalibrate(network, batches, self.config.recalibration_batches, self.processes)
 
     def valid_accuracy(self, network: Supernet) -> float:
-        """The metric of `network` over the validation batches."""
+        """Returns the metric of `network` over the validation batches."""
         batches = self.data.valid.batches(0, shuffle=False, augment=False, turns=self.processes.part)
         return self.task.accuracy(network, batches, self.processes)
 
@@ -205,13 +222,14 @@ class SearchState:
         return self.task.growth.grow(self.network, self.selector, *optimizers, self.history)
 
     def keep_best(self) -> None:
-        """Keeps a copy of the network as it is, for `best_network`."""
-        state = self.network.state_dict().items()  # with what a module's get_extra_state gives, of any type
+        """Keeps a copy of the derived network as it is, for `best_network`."""
+        state = self.derived().state_dict().items()  # with what a module's get_extra_state gives, of any type
         values = {name: value.clone() if isinstance(value, Tensor) else deepcopy(value) for name, value in state}
         self.best = {"spec": self.network.spec.to_dict(), "network": values}
 
     def best_network(self) -> Supernet:
-        """The derived network of the optimize epoch with the best validation accuracy, in evaluation mode.
+        """Returns the derived network of the optimize epoch with the best validation accuracy or, without one, of the
+        last epoch, in evaluation mode.
 
         Raises ValueError before the first such epoch.
         """
@@ -229,17 +247,18 @@ class SearchState:
         """
         if self.processes.count == 1:
             return
+        averaged = self.average.network if self.average else None
         self.processes.check_same(
             {
                 "genotype": digest(repr((self.network.spec, self.best_path())).encode()),
                 "alpha": digest(*self.selector.alpha),
-                "weights": digest(*self.network.parameters()),
+                "weights": digest(*self.network.parameters(), *(averaged.parameters() if averaged else ())),
             }
         )
-        self.processes.copy_from_first(self.network.buffers())
+        self.processes.copy_from_first([*self.network.buffers(), *(averaged.buffers() if averaged else ())])
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the run depends on."""
+        """Returns everything that the rest of the run depends on."""
         return {
             "config": self.config.to_dict(),
             "provenance": self.provenance(),
@@ -257,11 +276,11 @@ class SearchState:
         }
 
     def provenance(self) -> Provenance:
-        """What the run is computed from and with, here and now."""
+        """Says what the run is computed from and with, here and now."""
         return collect(self.data, self.device)
 
     def search_state(self) -> dict[str, Any]:
-        """The network, the architecture and their optimizers."""
+        """Returns the network, the architecture and their optimizers."""
         self.lookahead.forget()
         return {
             "spec": self.network.spec.to_dict(),
@@ -270,6 +289,7 @@ class SearchState:
             "estimator": self.estimator.state_dict(),
             "weight_optimizer": named_state(self.weight_optimizer, dict(self.network.named_parameters())),
             "alpha_optimizer": named_state(self.alpha_optimizer, self._named_alpha()),
+            **({"average": self.average.state_dict()} if self.average else {}),
         }
 
     def _load_search_state(self, state: dict[str, Any]) -> None:
@@ -279,6 +299,8 @@ class SearchState:
         self.network.load_state_dict(state["network"])
         load_named_state(self.weight_optimizer, dict(self.network.named_parameters()), state["weight_optimizer"])
         load_named_state(self.alpha_optimizer, self._named_alpha(), state["alpha_optimizer"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
 
     def return_to(self, state: dict[str, Any]) -> None:
         """Goes on from an earlier `search_state`, with draws that have not been made yet."""
@@ -291,7 +313,7 @@ class SearchState:
         return {str(layer): row for layer, row in enumerate(self.selector.alpha)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """The inverse of `state_dict`, for a state of the same task."""
+        """Inverts `state_dict`, for a state of the same task."""
         self.progress, self.stall = Progress(**state["progress"]), StallCounter(**state["stall"])
         self.history = list(state["history"])
         self.guard.load_state_dict(state["guard"])

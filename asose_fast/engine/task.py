@@ -1,4 +1,4 @@
-"""What one kind of search has of its own: the network, the data, and how accuracy is measured."""
+"""A task says what one kind of search has of its own: the network, the data, and how accuracy is measured."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from asose_fast.engine.health.diverged import first_nonfinite
 from asose_fast.engine.one_value import require_more
 from asose_fast.engine.phases import Phase, plan
 from asose_fast.engine.processes import Processes
+from asose_fast.engine.recipe.recipe import Recipe
 from asose_fast.engine.step.meter import Meter
-from asose_fast.engine.step.optimizers import graphed_weight_optimizer, set_learning_rate
+from asose_fast.engine.step.optimizers import graphed_weight_optimizer, of_derived, set_learning_rate
 from asose_fast.engine.step.steps import Objective, classification
 from asose_fast.space.build import ImageNetwork, build, make_spec, of_images, spec_from_dict
 from asose_fast.space.network import NetworkSpec
 from asose_fast.space.supernet import Supernet
 
 Pairs = Iterable[tuple[Any, Any]]
-"""Batches (x, y)."""
+"""These are batches (x, y)."""
 
 
 class Batches(Protocol):
-    """One split of the data. The options are those of `asose_fast.data.Split.batches`; a split may ignore them."""
+    """This is one split of the data. It may ignore the options, which are those of `asose_fast.data.Split.batches`."""
 
     def num_batches(self) -> int:
-        """Batches an epoch."""
+        """Returns the number of batches in an epoch."""
 
     def batches(
         self,
@@ -47,100 +48,106 @@ class Batches(Protocol):
         part: Part | None = None,
         turns: Part | None = None,
     ) -> Iterator[tuple[Any, Any]]:
-        """The batches (x, y) of an epoch, from number `start` on, on the device."""
+        """Gives the batches (x, y) of an epoch, from number `start` on, on the device."""
 
 
 class Splits(Protocol):
-    """The data of a search."""
+    """These are the data of a search."""
 
     @property
     def train(self) -> Batches:
-        """What the weights learn on."""
+        """The weights learn on these batches."""
 
     @property
     def valid(self) -> Batches:
-        """What alpha learns on, and what is measured on."""
+        """Alpha learns on these batches, and the search is measured on them."""
 
     @property
     def digest(self) -> str:
-        """What a resumed run recognises its data by."""
+        """A resumed run recognises its data by this."""
 
 
 class Task(Protocol):
-    """A kind of search: everything that the state and the loop of a search do not decide themselves.
+    """A kind of search decides everything that the state and the loop of a search do not decide themselves.
 
     `ImageTask` searches the spaces of this package on images, `library.ModuleTask` any module on any batches.
     """
 
     config: Config
     device: torch.device
-    """Where network and batches are."""
+    """Network and batches are here."""
     phases: tuple[Phase, ...]
     budget: BudgetKeeper
-    """The bounds on what is derived."""
+    """It keeps the bounds on what is derived."""
     growth: GrowthControl | None
-    """How the network grows; None: never."""
+    """It lets the network grow; None: the network never grows."""
+    recipe: Recipe | None
+    """It changes batches and loss in the training of the derived network; None: nothing is changed."""
 
     @property
     def data(self) -> Splits:
-        """Training and validation batches."""
+        """The search has these training and validation batches."""
+
+    @property
+    def all_data(self) -> Splits:
+        """The same with the validation batches among the training ones, for a last training."""
 
     @property
     def objective(self) -> Objective:
-        """What steps minimise and count."""
+        """Steps minimise the loss of this, and count the rest."""
 
     @property
     def metric(self) -> Metric:
-        """What is called accuracy."""
+        """This is what is called accuracy."""
 
     @property
     def classes(self) -> int | None:
-        """The number of classes, where what is counted are right predictions."""
+        """There are so many classes, where what is counted are right predictions."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings that have an effect, for those who read about the run."""
+        """These settings have an effect; they are for those who read about the run."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint says of the task besides the config."""
+        """A checkpoint says this of the task, besides the config."""
 
     def supernet(self) -> Supernet:
-        """The network that the search begins with."""
+        """Returns the network that the search begins with."""
 
     def rebuilt(self, spec: dict[str, Any]) -> Supernet:
-        """The network of a `spec` in a checkpoint, whatever its weights."""
+        """Returns the network of a `spec` in a checkpoint, whatever its weights."""
 
     def placed(self, network: Supernet) -> Supernet:
-        """The network on the device, in the memory format that suits it."""
+        """Returns the network on the device, in the memory format that suits it."""
 
     def check(self, network: Supernet, processes: Processes) -> None:
         """Raises ValueError where the network cannot be trained on the data."""
 
     def selector(self, network: Supernet) -> Selector:
-        """Alpha for the network."""
+        """Makes alpha for the network."""
 
     def optimizer(self, network: Supernet) -> torch.optim.Optimizer:
-        """A new optimizer of all weights."""
+        """Makes an optimizer of all weights."""
 
     def set_learning_rate(self, optimizer: torch.optim.Optimizer, rate: float) -> None:
         """Has `optimizer` go on at `rate`, a point of the config's curve."""
 
     def meter(self) -> Meter:
-        """Sums of what steps count."""
+        """Makes the sums of what steps count."""
 
     def accuracy(self, network: Supernet, batches: Pairs, processes: Processes) -> float:
-        """The metric over `batches`, in evaluation mode."""
+        """Returns the metric over `batches`, in evaluation mode."""
 
     def named_parameters(self, network: Supernet) -> Iterable[tuple[str, Tensor]]:
-        """The parameters by the names that the user knows, in the order of the forward pass."""
+        """Gives the parameters by the names that the user knows, in the order of the forward pass."""
 
     def first_nonfinite(self, network: Supernet, selector: Selector, x: Any, path: list[int] | None) -> str:
         """Names the first part of the network that is not finite, or gives what is not, on the batch `x`."""
 
 
 class ImageTask:
-    """A search of chains or cells on images."""
+    """This task searches chains or cells on images."""
 
     objective: Objective = staticmethod(classification)
     metric: Metric = "accuracy"
@@ -150,50 +157,59 @@ class ImageTask:
         self.config, self.data, self.device = config, data, device
         self.phases = plan(config)
         self.budget = BudgetKeeper(config, data.image_size)
+        self.recipe: Recipe | None = Recipe.make(config, config.seed, data)
         self._spec = make_spec(config, data.channels, len(data.classes), data.image_size)
         self.growth: GrowthControl | None = None
         if isinstance(self._spec, NetworkSpec):  # networks of cells do not grow
             self.growth = GrowthControl(config, self._spec, data.image_size, self.budget.budget)
 
     @property
+    def all_data(self) -> Data:
+        """The data with the validation images among the training ones."""
+        return self.data.joined
+
+    @property
     def classes(self) -> int:
-        """The number of classes."""
+        """The images have so many classes."""
         return len(self.data.classes)
 
     @property
     def settings(self) -> dict[str, Any]:
-        """All of them."""
+        """All settings have an effect."""
         return self.config.to_dict()
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Nothing: the config says it all."""
+        """The config says it all."""
         return {}
 
     def supernet(self) -> ImageNetwork:
-        """The supernet of the configured space, with fresh weights."""
+        """Builds the supernet of the configured space, with fresh weights."""
         return build(self._spec)
 
     def rebuilt(self, spec: dict[str, Any]) -> ImageNetwork:
-        """A new network of `spec`."""
+        """Builds the network of `spec`, with fresh weights."""
         return build(spec_from_dict(spec))
 
     def placed(self, network: Supernet) -> Supernet:
-        """The network on the device, in channels_last."""
+        """Returns the network on the device, in channels_last."""
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def check(self, network: Supernet, processes: Processes) -> None:
         """Raises ValueError for a batch on which batch norm has no variance."""
-        splits = (self.data.train, self.data.valid)
+        joined = [self.data.joined.train] if self.config.optimize_on == "all" else []
+        splits = (self.data.train, self.data.valid, *joined)
         apart = 1 if self.config.sync_batch_norm else processes.count
         require_more(of_images(network), len(self.config.candidates), splits, self.data.image_size, apart)
 
     def selector(self, network: Supernet) -> Selector:
-        """Alpha with the same candidates in every row."""
+        """Makes alpha with the same candidates in every row."""
         return Selector(self.config, self.config.candidates, network.spec.rows, self.config.seed, self.device)
 
     def optimizer(self, network: Supernet) -> torch.optim.Optimizer:
-        """SGD as configured; on a GPU its learning rate is kept there."""
+        """Makes SGD as configured, for a supernet or a derived network; on a GPU its learning rate is kept there."""
+        if of_images(network).spec.derived:
+            return graphed_weight_optimizer(of_derived(self.config), network, self.device, self.config)
         return graphed_weight_optimizer(self.config, network, self.device)
 
     def set_learning_rate(self, optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -201,15 +217,15 @@ class ImageTask:
         set_learning_rate(optimizer, rate)
 
     def meter(self) -> Meter:
-        """Sums with a whole number of right predictions."""
+        """Makes sums with a whole number of right predictions."""
         return Meter(self.device)
 
     def accuracy(self, network: Supernet, batches: Pairs, processes: Processes) -> float:
-        """The share of right predictions, over the batches of all processes."""
+        """Returns the share of right predictions, over the batches of all processes."""
         return accuracy(network, batches, processes)
 
     def named_parameters(self, network: Supernet) -> Iterable[tuple[str, Tensor]]:
-        """The parameters by their names in the network."""
+        """Gives the parameters by their names in the network."""
         return network.named_parameters()
 
     def first_nonfinite(self, network: Supernet, selector: Selector, x: Tensor, path: list[int] | None) -> str:

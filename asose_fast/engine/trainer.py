@@ -1,4 +1,4 @@
-"""The loop of a search: the two kinds of step, and what begins and ends its epochs (docs/concepts.md)."""
+"""The loop of a search has two kinds of step, and begins and ends its epochs in its own way (docs/concepts.md)."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Trainer(Loop[SearchState]):
         return state.data.train.batches(state.progress.epoch, start=state.progress.step, **options)
 
     def _held_out_batches(self) -> Iterator[tuple[Any, Any]]:
-        """Endless shuffled validation batches for alpha steps, from where the last alpha step left off."""
+        """Gives shuffled validation batches without end, from where the last alpha step left off."""
         state = self.state
         epoch, start = divmod(state.progress.alpha_steps, state.data.valid.num_batches())
         options: dict[str, Any] = {"augment": state.config.augment, "part": state.processes.part}
@@ -96,6 +96,10 @@ class Trainer(Loop[SearchState]):
             mixture, path = state.lookahead.weight(phase.mode)
             alpha_next = phase.searching and state.progress.since_alpha == state.config.alpha_every - 2
             state.lookahead.prepare("alpha" if alpha_next else "weight", phase.mode)
+        recipe, objective = state.task.recipe if phase.derives else None, state.task.objective
+        if recipe is not None:
+            x, y = recipe.batch(x, y, state.progress.epoch, state.progress.step, state.processes.rank)
+            objective = recipe.objective
         check = loss_check(state, "loss", phase, x, path)
         result = self.graphs.weight_step(
             state.network,
@@ -108,9 +112,11 @@ class Trainer(Loop[SearchState]):
             check=check,
             check_gradient=gradient_check(state, phase) if check else None,
             processes=state.processes,
-            objective=state.task.objective,
+            objective=objective,
             precision=state.config.precision,
         )
+        if state.average:
+            state.average.update(state.network)
         state.weight_meter.add(result)
         if not check and not self.watch.finite(lambda: watched(state)):
             raise diverged(state, "a loss or alpha is not finite", phase, x, path)
@@ -153,9 +159,10 @@ class Trainer(Loop[SearchState]):
         turned_back = self._turned_back(phase, record)
         if phase.grows and not turned_back and not state.guard.frozen:
             record["growth"] = state.grow_if_stalled(phase, record["valid_accuracy"])
-        improved = record["valid_accuracy"] > progress.best_accuracy and not turned_back
-        if improved:
-            progress.best_accuracy = record["valid_accuracy"]
+        valid_accuracy = record["valid_accuracy"]
+        improved = (valid_accuracy is None or valid_accuracy > progress.best_accuracy) and not turned_back
+        if improved and valid_accuracy is not None:
+            progress.best_accuracy = valid_accuracy
         state.alpha_meter.reset()
         self._close_epoch(record)
         if improved and phase.derives:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import yaml
@@ -23,14 +24,15 @@ from asose_fast.engine.trainer import Trainer
 from asose_fast.library.loaders import Loader, Loaders
 from asose_fast.library.objective import LibraryObjective, Loss, Metric
 from asose_fast.library.task import WITHOUT_EFFECT, MakeOptimizer, ModuleTask, even_mixture
+from asose_fast.observe.metrics import MetricsObserver
+from asose_fast.report.observer import ReportObserver
 from asose_fast.space.copying import deepcopy
 from asose_fast.space.custom import CustomNetwork
 from asose_fast.store import checkpoint_folder, provenance, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.version import __version__
 
-if TYPE_CHECKING:
-    from asose_fast.report.observer import ReportObserver
+_OF_SGD = ("nesterov", "decay_norms", "optimize_weight_decay")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,6 +111,8 @@ def search(
     planned = plan(config, ("warmup", "search", "optimize")) if phases is None else schedule(phases)
     if optimizer is not None and config.alpha_order == "second":
         raise ValueError("alpha_order: second looks ahead along steps of SGD: leave out optimizer")
+    if optimizer is not None:
+        _require_defaults(config, _OF_SGD, "is of the SGD that optimizer takes the place of: leave one of them out")
     device = device_named(config.device)
     network, data = CustomNetwork(model), Loaders(loaders, device, config.seed)
     task = ModuleTask(network, data, config, device, planned, LibraryObjective(loss, metric), optimizer)
@@ -139,10 +143,16 @@ def _run(trainer: Trainer, task: ModuleTask) -> SearchResult:
 
 def _require_effective(config: Config) -> None:
     """Raises ValueError for a setting that this search would leave unheeded."""
+    _require_defaults(
+        config, WITHOUT_EFFECT, "has no effect on a search in a network and data of your own: leave it out"
+    )
+
+
+def _require_defaults(config: Config, names: Sequence[str], reason: str) -> None:
     default = Config()
-    for name in WITHOUT_EFFECT:
+    for name in names:
         if getattr(config, name) != getattr(default, name):
-            raise ValueError(f"{name} has no effect on a search in a network and data of your own: leave it out")
+            raise ValueError(f"{name} {reason}")
 
 
 @torch.no_grad()
@@ -203,9 +213,6 @@ def _prepare(trainer: Trainer, folder: Path) -> ReportObserver:
 
     Raises CheckpointError where it is of another search.
     """
-    from asose_fast.observe.observers import MetricsObserver  # they import this package
-    from asose_fast.report.observer import ReportObserver
-
     state = trainer.state
     if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
         path, saved = checkpoint_folder.load_newest(folder / "checkpoints", _warn)
@@ -218,7 +225,6 @@ def _prepare(trainer: Trainer, folder: Path) -> ReportObserver:
             raise CheckpointError(f"cannot go on from {path}: {told}. Give another folder") from error
     else:
         run_folder.require_empty(folder, "give another folder")
-        (folder / "checkpoints").mkdir(exist_ok=True)
         trainer.save("last")  # from here on the folder is known to hold this search
     metrics = MetricsObserver(folder / "metrics.jsonl")
     metrics.restore(state.history)
@@ -245,7 +251,7 @@ def _summary(state: SearchState, result: SearchResult) -> dict[str, Any]:
 
 
 def _require_same(saved: dict[str, Any], state: SearchState) -> None:
-    there, here, now = saved["config"], state.config.to_dict(), state.task.identity
+    there, here, now = Config.completed(saved["config"]), state.config.to_dict(), state.task.identity
     unlike = [
         f"{name} {there.get(name)} there, {value} here" for name, value in here.items() if value != there.get(name)
     ]
@@ -265,8 +271,6 @@ def _say_shortcomings(state: SearchState) -> None:
 
 
 def _warn(message: str) -> None:
-    import warnings
-
     warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 

@@ -1,4 +1,4 @@
-"""A search in a user's own network, on a user's own batches."""
+"""This task searches a user's own network on a user's own batches."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from asose_fast.engine.growth.control import GrowthControl
 from asose_fast.engine.health.collapse import Metric
 from asose_fast.engine.phases import Phase
 from asose_fast.engine.processes import Processes
+from asose_fast.engine.recipe.recipe import Recipe
 from asose_fast.engine.step.meter import Meter
-from asose_fast.engine.step.optimizers import graphed_weight_optimizer, set_learning_rate
+from asose_fast.engine.step.optimizers import graphed_weight_optimizer, of_derived, set_learning_rate
 from asose_fast.engine.task import Pairs
 from asose_fast.library.loaders import Loaders
 from asose_fast.library.objective import LibraryObjective
@@ -34,15 +35,17 @@ WITHOUT_EFFECT = (
         for field in dataclasses.fields(part)
     ),
     "growth_epochs", "batch_size", "threads", "strict", "graphs",
+    "label_smoothing", "auto_augment", "cutout", "mixup", "cutmix", "optimize_on",
 )  # fmt: skip
-"""Settings of Config that say nothing to a search in a network and data of the user's own."""
+"""These settings of Config say nothing to a search in a network and data of the user's own."""
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
 class ModuleTask:
-    """A search of the mixed operations of any module; such a network does not grow, and has no bounds."""
+    """This task searches the mixed operations of any module. Such a network does not grow, and has no bounds."""
 
     growth: GrowthControl | None = None
+    recipe: Recipe | None = None
 
     def __init__(
         self,
@@ -54,54 +57,61 @@ class ModuleTask:
         objective: LibraryObjective,
         optimizer: MakeOptimizer | None = None,
     ) -> None:
-        """`optimizer`: of the weights; None: SGD of the config."""
+        """Takes `optimizer` to make that of the weights; None: SGD of the config."""
         self.network, self.data, self.config, self.device = network, loaders, config, device
         self.phases, self.objective, self._make_optimizer = tuple(phases), objective, optimizer
         self.budget = BudgetKeeper(config, image_size=0)
 
     @property
+    def all_data(self) -> Loaders:
+        """The data as they are: a last training on all of them is asked for of images alone."""
+        return self.data
+
+    @property
     def metric(self) -> Metric:
-        """What the objective measures."""
+        """The objective measures this."""
         return self.objective.measures
 
     @property
     def classes(self) -> int | None:
-        """As many as the model has scores, where accuracy is measured."""
+        """There are as many as the model has scores, where accuracy is measured."""
         return self.objective.classes
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Those that have an effect."""
+        """These settings have an effect."""
         return {name: value for name, value in self.config.to_dict().items() if name not in WITHOUT_EFFECT}
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The schedule, and the mixed operations with their candidates."""
+        """A checkpoint has the schedule, and the mixed operations with their candidates."""
         mixed = {name: list(op.ops) for name, op in self.network.mixed.items()}
         return {"schedule": [dataclasses.asdict(phase) for phase in self.phases], "mixed": mixed}
 
     def supernet(self) -> Supernet:
-        """The network that was given."""
+        """Returns the network that was given."""
         return self.network
 
     def rebuilt(self, spec: dict[str, Any]) -> CustomNetwork:
-        """The given network itself, or what is derived from it, with its parameters."""
+        """Returns the given network itself, or what is derived from it, with its parameters."""
         return self.network if spec["path"] is None else self.network.derive(spec["path"])
 
     def placed(self, network: Supernet) -> Supernet:
-        """The network on the device."""
+        """Returns the network on the device."""
         return network.to(self.device)
 
     def check(self, network: Supernet, processes: Processes) -> None:
-        """Nothing: the network has run on a batch of the data before (`run.search`)."""
+        """Does nothing: the network has run on a batch of the data before (`run.search`)."""
 
     def selector(self, network: Supernet) -> Selector:
-        """Alpha with rows of which each has candidates of its own."""
+        """Makes alpha with rows of which each has candidates of its own."""
         return MaskedSelector(self.config, self.network, self.config.seed, self.device)
 
     def optimizer(self, network: Supernet) -> torch.optim.Optimizer:
-        """What the user's function makes; without one, SGD of the config."""
+        """Returns what the user's function makes; without one, SGD of the config."""
         if self._make_optimizer is None:
+            if isinstance(network, CustomNetwork) and network.spec.path is not None:
+                return graphed_weight_optimizer(of_derived(self.config), network, self.device, self.config)
             return graphed_weight_optimizer(self.config, network, self.device)
         optimizer = self._make_optimizer(list(network.parameters()))
         _require_complete(optimizer, self.named_parameters(network))
@@ -110,7 +120,7 @@ class ModuleTask:
         return optimizer
 
     def set_learning_rate(self, optimizer: torch.optim.Optimizer, rate: float) -> None:
-        """That of an optimizer of the user's falls from what it is along the same curve."""
+        """Lets the rate of the user's optimizer fall from what it is along the same curve."""
         if self._make_optimizer is None:
             set_learning_rate(optimizer, rate)
             return
@@ -118,15 +128,15 @@ class ModuleTask:
             group["lr"] = group["initial_lr"] * rate / self.config.learning_rate
 
     def meter(self) -> Meter:
-        """Sums of scores, which are not counts."""
+        """Makes sums of scores, which are not counts."""
         return Meter(self.device, torch.float64)
 
     def accuracy(self, network: nn.Module, batches: Pairs, processes: Processes) -> float:
-        """The mean metric over `batches`."""
+        """Returns the mean metric over `batches`."""
         return averaged(network, batches, self.objective)
 
     def named_parameters(self, network: Supernet) -> Iterable[tuple[str, nn.Parameter]]:
-        """The parameters by their names in the user's model."""
+        """Gives the parameters by their names in the user's model."""
         return ((name.removeprefix("model."), p) for name, p in network.named_parameters())
 
     def first_nonfinite(self, network: Supernet, selector: Selector, x: Any, path: list[int] | None) -> str:
@@ -157,7 +167,7 @@ class ModuleTask:
 
 
 def even_mixture(network: CustomNetwork, device: torch.device) -> Tensor:
-    """The weights (L, K) with which every mixed operation runs all that it has, each as much as the others."""
+    """Returns the weights (L, K) with which every mixed operation runs all that it has, each as much as the others."""
     available = network.available.to(device, torch.float32)
     return available / available.sum(1, keepdim=True)
 

@@ -1,4 +1,4 @@
-"""The progress bar of an epoch, with what is left of the run."""
+"""The progress bar of an epoch also says what is left of the run."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class EpochBar:
         )
 
     def _left(self, state: RunState) -> str:
-        """What is left of the phase and of the run, with evaluation and checkpoints at the rate seen so far."""
+        """Says what is left of the phase and of the run, with evaluation and checkpoints at the rate seen so far."""
         progress = state.progress
         done = progress.step / state.data.train.num_batches()
         left = forecast.left(state.phases, state.history, progress.epoch, done, progress.epoch_seconds)

@@ -137,6 +137,8 @@ def facts(run: Run) -> list[tuple[str, str]]:
     valid = number(run.summary.get("valid_accuracy"))
     if math.isfinite(valid):
         found.append(("validation accuracy", svg.percent(valid)))
+    elif run.summary.get("optimize_on") == "all":
+        found.append(("validation accuracy", "none: trained on these images too"))
     for key, name in (("parameters", "parameters"), ("depth", "depth")):
         if math.isfinite(value := number(run.summary.get(key))):
             found.append((name, f"{value:,.0f}"))

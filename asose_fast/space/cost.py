@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from asose_fast.space.build import Spec, build
 from asose_fast.space.network import Network, NetworkSpec
@@ -75,6 +74,8 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _measure(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
+    from torch.utils.flop_counter import FlopCounterMode  # with triton, which takes longer than all of this package
+
     with FlopCounterMode(display=False) as counter:
         y = module(x)
     return counter.get_total_flops(), y

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import functools
-from operator import attrgetter
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from asose_fast.ops.autocast import autocasts
-from asose_fast.ops.library import PLAIN, present
+from asose_fast.ops.library import PLAIN
 from asose_fast.ops.reference.mixed_sum import DTYPES
 
 LOW = frozenset({torch.float16, torch.bfloat16})
-_kind = attrgetter("shape", "dtype", "device")
 
 
 class Fit(NamedTuple):
@@ -57,13 +55,15 @@ class Fit(NamedTuple):
             return False
         if norm.training and norm.track_running_stats and (mean is None) != (count is None):
             return False
-        tensors = present((mean, var, *norm._parameters.values()))
-        if tensors:
-            wanted = (channels,), tensors[0].dtype, self.device
+        tensors = [tensor for tensor in (mean, var, *norm._parameters.values()) if tensor is not None]
+        if tensors and tensors[0].dtype not in self.norms:
+            return False
+        for tensor in tensors:
             if (
-                wanted[1] not in self.norms
-                or not PLAIN.issuperset(map(type, tensors))
-                or list(map(_kind, tensors)) != [wanted] * len(tensors)
+                type(tensor) not in PLAIN
+                or tensor.shape != (channels,)
+                or tensor.dtype != tensors[0].dtype
+                or tensor.device != self.device
             ):
                 return False
         return count is None or (type(count) in PLAIN and count.device == self.device)

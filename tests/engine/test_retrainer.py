@@ -62,7 +62,6 @@ def test_a_training_that_goes_on_ends_with_the_same_bits(tmp_path, changes):
     states = []
     watch = EpochEnds(lambda state: states.append(copy.deepcopy(state.state_dict())))
     whole = make_retrainer(folder=tmp_path, observers=[watch], **changes)
-    (tmp_path / "checkpoints").mkdir()
     whole.run()
     assert [path.name for path in sorted(tmp_path.glob("checkpoints/epoch*.pt"))] == ["epoch-0003-step-000000.pt"]
     again = make_retrainer(**changes)
@@ -83,7 +82,6 @@ def test_a_training_that_is_stopped_within_an_epoch_ends_with_the_same_bits(tmp_
 
     whole = make_retrainer(**EVERYTHING)
     whole.run()
-    (tmp_path / "checkpoints").mkdir()
     with pytest.raises(InterruptedRunError, match="stopped by SIGTERM in phase retrain, epoch 2 of 3, step 2"):
         make_retrainer(folder=tmp_path, observers=[OnStep(stop)], **EVERYTHING).run()
     again = make_retrainer(**EVERYTHING)

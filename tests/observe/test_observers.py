@@ -8,7 +8,8 @@ import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from asose_fast.observe.observers import ConsoleObserver, TensorBoardObserver
+from asose_fast.observe.console import ConsoleObserver
+from asose_fast.observe.tensorboard import TensorBoardObserver
 from asose_fast.terminal import make_console
 from asose_fast.train import main
 from tests.helpers import make_trainer, options

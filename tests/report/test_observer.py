@@ -8,7 +8,7 @@ import pytest
 from asose_fast.engine import result
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.processes import ProcessLostError
-from asose_fast.observe.observers import MetricsObserver
+from asose_fast.observe.metrics import MetricsObserver
 from asose_fast.report import page
 from asose_fast.report.observer import ReportObserver
 from asose_fast.store import checkpoint

@@ -14,7 +14,7 @@ from asose_fast.engine.phases import PhaseName
 Kind = Literal["weight", "alpha"]
 
 
-class Plan(NamedTuple):
+class WeightDraw(NamedTuple):
     """What a weight step runs: the mixture (L, K) of all candidates, or one candidate a layer."""
 
     mixture: Tensor | None
@@ -25,7 +25,7 @@ class _Pending(NamedTuple):
     kind: Kind
     phase: PhaseName
     sampled_from: Hashable
-    drawn: Plan | Draw
+    drawn: WeightDraw | Draw
     rng: Tensor
     """The selector's, before the draw."""
     rng_after: tuple[int, int]
@@ -48,9 +48,9 @@ class Lookahead:
 
     def weight(self, phase: PhaseName) -> tuple[Tensor | None, list[int] | None]:
         """The mixture or the path of the next weight step."""
-        plan = self._take("weight", phase)
-        assert isinstance(plan, Plan)
-        return plan.mixture, None if plan.path is None else list(plan.path.tolist())
+        draw = self._take("weight", phase)
+        assert isinstance(draw, WeightDraw)
+        return draw.mixture, None if draw.path is None else list(draw.path.tolist())
 
     def alpha(self, phase: PhaseName) -> Draw:
         """The architecture of the next alpha step."""
@@ -73,7 +73,7 @@ class Lookahead:
         if pending is not None and pending.rng_after == self._rng():
             self.selector.rng.copy_(pending.rng)
 
-    def _take(self, kind: Kind, phase: PhaseName) -> Plan | Draw:
+    def _take(self, kind: Kind, phase: PhaseName) -> WeightDraw | Draw:
         pending = self._pending
         if pending is not None and pending[:3] == (kind, phase, self._sampled_from()):
             self._pending = None
@@ -81,11 +81,11 @@ class Lookahead:
         self.forget()
         return self._draw(kind, phase)
 
-    def _draw(self, kind: Kind, phase: PhaseName) -> Plan | Draw:
+    def _draw(self, kind: Kind, phase: PhaseName) -> WeightDraw | Draw:
         if kind == "alpha":
             return self.estimator.begin(self.selector, phase)
         mixture = self.estimator.mixture(self.selector, phase)
-        return Plan(mixture, self.selector.begin_path(phase) if mixture is None else None)
+        return WeightDraw(mixture, self.selector.begin_path(phase) if mixture is None else None)
 
     def _sampled_from(self) -> Hashable:
         selector = self.selector

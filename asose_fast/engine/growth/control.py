@@ -19,7 +19,7 @@ from asose_fast.space.network import Network, NetworkSpec
 Event = dict[str, Any]
 
 
-class _Plan(NamedTuple):
+class _Growth(NamedTuple):
     """A growth that could be."""
 
     event: Event
@@ -55,8 +55,8 @@ class GrowthControl:
         self,
         network: Network,
         selector: Selector,
-        weights: torch.optim.Optimizer,
-        alpha: torch.optim.Optimizer,
+        weight_optimizer: torch.optim.Optimizer,
+        alpha_optimizer: torch.optim.Optimizer,
         history: Sequence[dict[str, Any]],
     ) -> Event | None:
         """Grows by the first kind that can be, beginning after the kind of the last growth in `history`.
@@ -67,13 +67,13 @@ class GrowthControl:
         skipped: dict[str, str] = {}
         for kind in self._turns(selector.candidates, history):
             try:
-                plan = self._plan(kind, network, selector, weights, alpha)
-                self._require_within_ceilings(plan.spec)
-                plan.act()
+                growth = self._growth(kind, network, selector, weight_optimizer, alpha_optimizer)
+                self._require_within_ceilings(growth.spec)
+                growth.act()
             except (_CeilingError, CannotWidenError) as error:
                 skipped[kind] = str(error)
             else:
-                return {**plan.event, "skipped": skipped} if skipped else plan.event
+                return {**growth.event, "skipped": skipped} if skipped else growth.event
         return {"kind": "none", "skipped": skipped} if skipped else None
 
     def _turns(self, candidates: Sequence[str], history: Sequence[dict[str, Any]]) -> list[str]:
@@ -83,38 +83,38 @@ class GrowthControl:
         left = set(self.config.growth_candidates) - set(candidates)
         return [kind for kind in kinds[first:] + kinds[:first] if kind != "branch" or left]
 
-    def _plan(
+    def _growth(
         self,
         kind: str,
         network: Network,
         selector: Selector,
-        weights: torch.optim.Optimizer,
-        alpha: torch.optim.Optimizer,
-    ) -> _Plan:
+        weight_optimizer: torch.optim.Optimizer,
+        alpha_optimizer: torch.optim.Optimizer,
+    ) -> _Growth:
         config, spec = self.config, network.spec
         if kind == "deeper":
             depth, position = len(spec.blocks), next_position(network)
             if depth >= config.max_depth:
                 raise _CeilingError(f"{depth} blocks are as many as max_depth = {config.max_depth} allows")
-            return _Plan(
+            return _Growth(
                 {"kind": kind, "position": position, "depth": depth + 1},
                 spec.deeper(position),
-                lambda: deepen(network, selector, weights, alpha, position),
+                lambda: deepen(network, selector, weight_optimizer, alpha_optimizer, position),
             )
         if kind == "wider":
             stage = next_stage(spec)
             before = spec.widths[stage]
             channels = max(before + 1, round(before * config.growth_factor))
-            return _Plan(
+            return _Growth(
                 {"kind": kind, "stage": stage, "channels": channels, "before": before},
                 spec.wider(stage, channels),
-                lambda: widen(network, weights, stage, channels, noise=config.growth_noise),
+                lambda: widen(network, weight_optimizer, stage, channels, noise=config.growth_noise),
             )
         name = next(name for name in config.growth_candidates if name not in selector.candidates)
-        return _Plan(
+        return _Growth(
             {"kind": kind, "candidate": name, "candidates": len(selector.candidates) + 1},
             spec.with_candidate(name),
-            lambda: add_candidate(network, selector, weights, alpha, name),
+            lambda: add_candidate(network, selector, weight_optimizer, alpha_optimizer, name),
         )
 
     def _require_within_ceilings(self, spec: NetworkSpec) -> None:

@@ -53,7 +53,11 @@ def next_stage(spec: NetworkSpec) -> int:
 
 
 def deepen(
-    network: Network, selector: Selector, weights: torch.optim.Optimizer, alpha: torch.optim.Optimizer, position: int
+    network: Network,
+    selector: Selector,
+    weight_optimizer: torch.optim.Optimizer,
+    alpha_optimizer: torch.optim.Optimizer,
+    position: int,
 ) -> None:
     """Inserts a block and its row of alpha at `position`; function, momentum and Adam state are kept.
 
@@ -61,23 +65,29 @@ def deepen(
     """
     network.deepen(position)
     selector.insert_layer(position)
-    _hold(weights, network.parameters())
-    _hold(alpha, selector.alpha)
+    _hold(weight_optimizer, network.parameters())
+    _hold(alpha_optimizer, selector.alpha)
 
 
-def widen(network: Network, weights: torch.optim.Optimizer, stage: int, channels: int, *, noise: float = 0.0) -> None:
+def widen(
+    network: Network, weight_optimizer: torch.optim.Optimizer, stage: int, channels: int, *, noise: float = 0.0
+) -> None:
     """Gives a stage more channels; the function is kept, and momentum is carried as `space.widen.widen` says."""
     replaced = widen_network(network, stage, channels, noise=noise)
 
     def carry(as_gradient: Callable[[Tensor], Tensor]) -> Carry:
         return lambda _, momentum: as_gradient(momentum)
 
-    _carry(weights, {r.old: (r.new, carry(r.as_gradient)) for r in replaced})
-    _hold(weights, network.parameters())
+    _carry(weight_optimizer, {r.old: (r.new, carry(r.as_gradient)) for r in replaced})
+    _hold(weight_optimizer, network.parameters())
 
 
 def add_candidate(
-    network: Network, selector: Selector, weights: torch.optim.Optimizer, alpha: torch.optim.Optimizer, name: str
+    network: Network,
+    selector: Selector,
+    weight_optimizer: torch.optim.Optimizer,
+    alpha_optimizer: torch.optim.Optimizer,
+    name: str,
 ) -> None:
     """Gives every block a further candidate, which opens from weight 0 (`Selector`); all state is kept.
 
@@ -90,9 +100,9 @@ def add_candidate(
         return torch.cat([value, value.mean(0, keepdim=True) if key == "exp_avg_sq" else value.new_zeros(1)])
 
     network.add_candidate(name)
-    _carry(alpha, {old: (new, carry) for old, new in selector.add_candidate(name)})
-    _hold(weights, network.parameters())
-    _hold(alpha, selector.alpha)
+    _carry(alpha_optimizer, {old: (new, carry) for old, new in selector.add_candidate(name)})
+    _hold(weight_optimizer, network.parameters())
+    _hold(alpha_optimizer, selector.alpha)
 
 
 def _carry(optimizer: torch.optim.Optimizer, replaced: dict[Tensor, tuple[Tensor, Carry]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -9,27 +10,44 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asose_fast.config import OptimizerConfig
+from asose_fast.config import Config, OptimizerConfig, RecipeConfig
 from asose_fast.engine.phases import Phase
 
 
-def weight_optimizer(config: OptimizerConfig, network: nn.Module) -> torch.optim.SGD:
-    """SGD over all parameters of `network`, in one call for those that have a gradient."""
+def weight_optimizer(
+    config: OptimizerConfig, network: nn.Module, recipe: RecipeConfig | None = None
+) -> torch.optim.SGD:
+    """SGD over all parameters of `network`, in one call for those that have a gradient.
+
+    `recipe`: of a derived network; its `nesterov` and `decay_norms` hold.
+    """
     parameters = list(network.parameters())
     optimizer = torch.optim.SGD(
-        parameters,
+        parameters if recipe is None or recipe.decay_norms else _by_decay(parameters),
         config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
+        nesterov=recipe is not None and recipe.nesterov,
         fused=_fused(parameters),
     )
     optimizer.register_step_pre_hook(_start_momentum)
     return optimizer
 
 
-def graphed_weight_optimizer(config: OptimizerConfig, network: nn.Module, device: torch.device) -> torch.optim.SGD:
+def _by_decay(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
+    """The groups of kernels and matrices, and of vectors and scalars, which do not decay."""
+    groups: list[dict[str, Any]] = [
+        {"params": [p for p in parameters if p.dim() > 1]},
+        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def graphed_weight_optimizer(
+    config: OptimizerConfig, network: nn.Module, device: torch.device, recipe: RecipeConfig | None = None
+) -> torch.optim.SGD:
     """`weight_optimizer`, for steps that may become CUDA graphs: on a GPU its learning rate is kept there."""
-    optimizer = weight_optimizer(config, network)
+    optimizer = weight_optimizer(config, network, recipe)
     if device.type == "cuda":
         on_device(optimizer)
     return optimizer
@@ -75,16 +93,41 @@ def alpha_learning_rate(config: OptimizerConfig, alpha_steps: int) -> float:
     return min(0.1, max(3e-4, 12 / max(1, alpha_steps)))
 
 
-def learning_rate(config: OptimizerConfig, phases: tuple[Phase, ...], phase: Phase, epochs_done: float) -> float:
+def of_derived(config: Config) -> Config:
+    """The settings of a run with the learning rate and the weight decay that its derived network has."""
+    rate, decay = config.optimize_learning_rate, config.optimize_weight_decay
+    return dataclasses.replace(
+        config,
+        learning_rate=config.learning_rate if rate is None else rate,
+        weight_decay=config.weight_decay if decay is None else decay,
+    )
+
+
+def learning_rate(
+    config: OptimizerConfig,
+    phases: tuple[Phase, ...],
+    phase: Phase,
+    epochs_done: float,
+    warmup_share: float = 0.0,
+) -> float:
     """Cosine over warmup, search and growth together, all that comes before a derived network, and one of its own over
-    optimize.
+    optimize, where a linear rise from 0 may come first:
+
+        f < w: rate f / w,    else: rate (1 + cos(pi (f - w) / (1 - w))) / 2
 
     Args:
-        epochs_done: since the start of the run, fractions included.
+        config: of the network that the phase trains (`of_derived`); its `learning_rate` is the highest.
+        phases: all of them.
+        phase: the present one.
+        epochs_done: since the start of the run, fractions included; f is the share of optimize.
+        warmup_share: w, the share of optimize in which the rate rises.
     """
     derived = next((p.first for p in phases if p.derives), phases[-1].end)
     if phase.derives:
         lowest, fraction = 0.0, (epochs_done - derived) / (phases[-1].end - derived)
+        if fraction < warmup_share:
+            return config.learning_rate * fraction / warmup_share
+        fraction = (fraction - warmup_share) / (1 - warmup_share)
     else:
         lowest, fraction = config.learning_rate_min, epochs_done / derived
     return lowest + (config.learning_rate - lowest) * (1 + math.cos(math.pi * fraction)) / 2

@@ -40,8 +40,12 @@ class StepResult(NamedTuple):
     """Outputs and targets disagreed in length and were trimmed."""
 
 
-def classification(scores: Tensor, y: Tensor) -> StepResult:
-    """Cross-entropy and right predictions of class scores (N, classes) for labels (N,)."""
+def classification(scores: Tensor, y: Tensor, smoothing: float = 0.0) -> StepResult:
+    """Cross-entropy and right predictions of class scores (N, classes) for labels (N,).
+
+    y may also be targets (N, classes) that add up to 1, of which the largest counts as the label. All classes alike
+    get the share `smoothing` of the target.
+    """
     size_error = len(scores) != len(y)
     if size_error:
         warnings.warn(
@@ -51,8 +55,9 @@ def classification(scores: Tensor, y: Tensor) -> StepResult:
         )
         images = min(len(scores), len(y))
         scores, y = scores[:images], y[:images]
-    loss = F.cross_entropy(scores, y, reduction="mean" if len(y) else "sum")
-    return StepResult(loss, (scores.argmax(1) == y).sum(), len(y), size_error)
+    loss = F.cross_entropy(scores, y, reduction="mean" if len(y) else "sum", label_smoothing=smoothing)
+    labels = y.argmax(1) if y.is_floating_point() else y
+    return StepResult(loss, (scores.argmax(1) == labels).sum(), len(y), size_error)
 
 
 def weight_step(
@@ -202,7 +207,7 @@ def _look_ahead(
 @contextlib.contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:
     """Takes the parameters of a module out of autograd inside the block."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
+    parameters = [p for p in parameters_of(module) if p.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:
@@ -210,6 +215,24 @@ def frozen(module: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
+
+
+def parameters_of(module: nn.Module) -> list[nn.Parameter]:
+    """Returns the parameters of a module and its submodules, each once, in no order.
+
+    `Module.parameters` also puts their names together, which takes more than twice as long.
+    """
+    waiting, modules, found = [module], {id(module)}, dict[int, nn.Parameter]()
+    while waiting:
+        here = waiting.pop()
+        for parameter in here._parameters.values():
+            if parameter is not None:
+                found[id(parameter)] = parameter
+        for inner in here._modules.values():
+            if inner is not None and id(inner) not in modules:
+                modules.add(id(inner))
+                waiting.append(inner)
+    return list(found.values())
 
 
 def _scores(network: nn.Module, x: Tensor, plan: dict[str, Any], precision: Precision) -> Tensor:

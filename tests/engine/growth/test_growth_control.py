@@ -14,7 +14,8 @@ from asose_fast.engine.evaluate import accuracy
 from asose_fast.engine.growth.control import describe
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.result import write_result
-from asose_fast.observe.observers import ConsoleObserver, MetricsObserver
+from asose_fast.observe.console import ConsoleObserver
+from asose_fast.observe.metrics import MetricsObserver
 from asose_fast.space.cost import largest_derived
 from asose_fast.store import checkpoint
 from tests.helpers import FEW, OnStep, make_config, make_trainer

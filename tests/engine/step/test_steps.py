@@ -12,7 +12,7 @@ from asose_fast.engine.alpha.estimators import Draw
 from asose_fast.engine.alpha.selector import Selector
 from asose_fast.engine.step.meter import Meter
 from asose_fast.engine.step.optimizers import weight_optimizer
-from asose_fast.engine.step.steps import alpha_step, weight_step
+from asose_fast.engine.step.steps import alpha_step, frozen, parameters_of, weight_step
 from tests.helpers import CPU, FEW, make_batch, make_config, make_network
 
 PATH = [3, 3, 2, 3]
@@ -120,3 +120,17 @@ def test_a_regularizer_adds_its_gradient_to_alpha_and_not_to_the_loss():
     same_loss, regularized = gradient(torch.sum, lambda logits: 2 * logits.sum())
     assert torch.equal(loss, same_loss)
     torch.testing.assert_close(regularized, plain + 3)
+
+
+def test_the_parameters_of_a_module_are_those_of_pytorch_each_once():
+    shared = nn.Linear(2, 2)
+    module = nn.Sequential(shared, nn.Sequential(shared, nn.Linear(2, 2, bias=False)), nn.ReLU())
+    module[2].weight = module[0].weight
+    module.add_module("absent", None)
+    found = parameters_of(module)
+    assert len(found) == 3
+    assert set(map(id, found)) == set(map(id, module.parameters()))
+    module[1][1].requires_grad_(False)
+    with frozen(module):
+        assert not any(p.requires_grad for p in module.parameters())
+    assert [p.requires_grad for p in module.parameters()] == [True, True, False]

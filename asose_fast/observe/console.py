@@ -1,11 +1,7 @@
-"""What a run shows and writes while it goes on: console, metrics.jsonl, TensorBoard."""
+"""What a run shows in the console while it goes on."""
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -20,7 +16,6 @@ from asose_fast.engine.phases import Phase
 from asose_fast.engine.record import Record
 from asose_fast.engine.state import SearchState
 from asose_fast.observe.epoch_bar import EpochBar
-from asose_fast.store.checkpoint import write_atomically
 from asose_fast.terminal import make_console
 
 
@@ -37,7 +32,8 @@ class ConsoleObserver(Observer):
     def on_epoch_start(self, state: SearchState, phase: Phase) -> None:
         if phase.name != self._phase:
             self._phase = phase.name
-            self.console.rule(Text(f"{phase.name}: {phase.epochs} epochs"), align="left")
+            unseen = "" if state.validates else ", on the validation images too: no validation accuracy"
+            self.console.rule(Text(f"{phase.name}: {phase.epochs} epochs{unseen}"), align="left")
             self.console.print(Text(self._HEADER, style="bold"), soft_wrap=True)
         self._bar.begin(state, phase)
 
@@ -48,9 +44,10 @@ class ConsoleObserver(Observer):
     def on_epoch_end(self, state: SearchState, record: Record) -> None:
         self.close()
         judged = record["phase"] in ("search", "growth")
+        valid = " none" if record["valid_accuracy"] is None else f"{record['valid_accuracy']:5.1%}"
         line = Text(
             f"{record['epoch']:4d}/{state.epochs:<4d}  {record['phase']:8s}  {record['train_loss']:5.3f}  "
-            f"{record['valid_accuracy']:5.1%}  {record['temperature']:5.3f}  "
+            f"{valid}  {record['temperature']:5.3f}  "
         )
         formats = ("{:6d}", "{:5.3f}", "{:7.3f}", "{:8.1%}", "{:6.2f}")
         for form, item in zip(formats, record["health"], strict=True):
@@ -110,62 +107,3 @@ def health_table(indicators: list[dict[str, Any]]) -> Table:
         verdict = Text("ok", style="green") if item["ok"] else Text("BREACHED", style="red")
         table.add_row(Text(item["name"]), f"{item['value']:.4g}", Text(item["bound"]), verdict)
     return table
-
-
-class MetricsObserver(Observer):
-    """`metrics.jsonl`: one line an epoch."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def restore(self, history: Sequence[Record]) -> None:
-        """Makes the file that of the epochs in `history`: what a resumed run will do again is taken out."""
-        write_atomically(self.path, "".join(map(_line, history)).encode())
-
-    def on_epoch_end(self, state: RunState, record: Record) -> None:
-        try:
-            with self.path.open("a") as file:
-                file.write(_line(record))
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(self.path)) from error  # a failed write names no file
-
-
-def _silent_on_full_disks(failure: threading.ExceptHookArgs) -> None:
-    """TensorBoard writes in a thread. Where that fails, the next call of the writer raises the error again."""
-    if not issubclass(failure.exc_type, OSError):
-        threading.__excepthook__(failure)
-
-
-def _line(record: Record) -> str:
-    return json.dumps(record) + "\n"
-
-
-class TensorBoardObserver(Observer):
-    """The scalars of every epoch as TensorBoard events, those of every layer too, and alpha as histograms."""
-
-    def __init__(self, folder: Path, first_epoch: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
-        threading.excepthook = _silent_on_full_disks
-        self._writer = SummaryWriter(str(folder), purge_step=first_epoch + 1)
-
-    def on_epoch_end(self, state: SearchState, record: Record) -> None:
-        for name, value in record.items():
-            if isinstance(value, (int, float)) and name != "epoch":
-                self._writer.add_scalar(name, value, record["epoch"])
-        for name in ("entropy", "max_weight"):
-            for layer, value in enumerate(record[f"{name}_by_layer"], start=1):
-                self._writer.add_scalar(f"{name}_by_layer/{layer:02d}", value, record["epoch"])
-        if record["phase"] != "optimize":  # which leaves alpha as it is
-            for layer, row in enumerate(state.selector.logits().detach().cpu(), start=1):
-                self._writer.add_histogram(f"alpha/{layer:02d}", row, record["epoch"], bins=16)
-        self._writer.flush()
-
-
-def tensorboard(folder: Path, first_epoch: int, warn: Callable[[str], None]) -> list[Observer]:
-    """The observer, or none for a folder that TensorBoard cannot write to: it takes names in UTF-8 only."""
-    try:
-        return [TensorBoardObserver(folder, first_epoch)]
-    except UnicodeEncodeError:
-        warn(f"no events for TensorBoard: the name of {folder} is no UTF-8 in this locale")
-        return []

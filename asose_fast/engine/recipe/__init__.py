@@ -1,0 +1,1 @@
+"""How a derived network is trained, in the phase optimize and from scratch (docs/concepts.md)."""

@@ -1,0 +1,68 @@
+"""What the training of a derived network does to its batches, and what it minimises."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from asose_fast.config import RecipeConfig
+from asose_fast.data import Data
+from asose_fast.data.cutout import cut_out
+from asose_fast.data.seeds import generator
+from asose_fast.engine.recipe.auto_augment import AutoAugment
+from asose_fast.engine.recipe.mixing import mixed
+from asose_fast.engine.step.steps import StepResult, classification
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """Changes batches and gives the loss, as the settings say; by default neither is other than without it."""
+
+    config: RecipeConfig
+    seed: int
+    classes: int
+    auto_augment: AutoAugment | None
+
+    @classmethod
+    def make(cls, config: RecipeConfig, seed: int, data: Data) -> Recipe:
+        """Returns the recipe for images of `data`. Raises ValueError where torchvision is needed and missing."""
+        policy = config.auto_augment
+        augment = None if policy == "none" else AutoAugment.make(policy, data.mean, data.std)
+        return cls(config, seed, len(data.classes), augment)
+
+    def batch(self, x: Tensor, y: Tensor, epoch: int, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
+        """Returns the batch as it is trained on: changed by the policy, cut out, and mixed, in this order.
+
+        It is a function of the arguments, the seed and the settings, so that a training resumes to the bit. Images are
+        mixed with others of the same process.
+
+        Args:
+            x: float (N, C, H, W), normalised.
+            y: int64 (N,).
+            epoch, step: of the training.
+            rank: of the process, each of which draws numbers of its own.
+
+        Returns:
+            Images, and labels as they are or, mixed, float32 (N, classes).
+        """
+
+        def randomness(purpose: str) -> torch.Generator:
+            return generator(self.seed, purpose, epoch, step, *([rank] if rank else []))
+
+        config = self.config
+        if not len(x):  # the part of a process that has more company than the batch has images
+            return x, y
+        if self.auto_augment is not None:
+            x = self.auto_augment(x, randomness("auto_augment"))
+        if config.cutout:
+            x = cut_out(x, config.cutout, randomness("cutout"))
+        if config.mixup or config.cutmix:
+            x, y = mixed(x, y, self.classes, config.mixup, config.cutmix, randomness("mix"))
+        return x, y
+
+    def objective(self, scores: Tensor, y: Tensor) -> StepResult:
+        """Returns the cross-entropy for smoothed targets, and the right predictions. Of mixed images a prediction is
+        right that names the larger part."""
+        return classification(scores, y, self.config.label_smoothing)
