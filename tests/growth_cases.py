@@ -13,16 +13,20 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from asose_fast.config import CANDIDATES
+from asose_fast.config import SPACE_CANDIDATES, SpaceConfig
 from asose_fast.space import BlockSpec, Network, NetworkSpec
 from asose_fast.space.widen import widen
 
 KINDS = ("deeper", "wider", "branch")
 
 
-def random_spec(rng: random.Random) -> NetworkSpec:
-    """1 to 4 blocks of 2 to 9 channels and random strides, with 1 to 5 candidates in random order."""
-    names = tuple(rng.sample(CANDIDATES, rng.randint(1, 5)))
+def random_spec(rng: random.Random, space: str = "chain") -> NetworkSpec:
+    """1 to 4 blocks of 2 to 9 channels and random strides, with 1 to 5 candidates in random order; those of stages
+    have the strides and the widths of that space."""
+    names = tuple(rng.sample(SPACE_CANDIDATES[space], rng.randint(1, 5)))
+    if space == "stages":
+        config = SpaceConfig(space=space, channels=rng.randint(2, 4), depth=rng.randint(1, 5), candidates=names)
+        return NetworkSpec.stages(config, rng.randint(1, 3), rng.randint(2, 5), rng.choice([4, 8, 16, 32]))
     blocks, stem = [], rng.randint(2, 7)
     channels = stem
     for _ in range(rng.randint(1, 4)):
@@ -57,12 +61,12 @@ class Case(NamedTuple):
     paths: tuple[list[int], list[int]]
 
 
-def random_case(seed: int) -> Case:
+def random_case(seed: int, space: str = "chain") -> Case:
     """One to four growths; float32 in every fourth case, else float64."""
     rng = random.Random(seed)
     torch.manual_seed(seed)
     dtype = torch.float32 if seed % 4 == 0 else torch.float64
-    before = randomize(Network(random_spec(rng)).to(dtype, memory_format=torch.channels_last))
+    before = randomize(Network(random_spec(rng, space)).to(dtype, memory_format=torch.channels_last))
     soft = torch.rand(len(before.blocks), len(before.spec.blocks[0].candidates), dtype=dtype).softmax(1)
     path = [rng.randrange(soft.shape[1]) for _ in soft]
     grown, rows, grown_path = copy.deepcopy(before), soft, list(path)
@@ -81,7 +85,7 @@ def random_case(seed: int) -> Case:
             channels = max(spec.widths[stage] + 1, round(spec.widths[stage] * factor))
             widen(grown, stage, channels, noise=rng.choice([0, 0, 0.3]))
             assert grown.spec == spec.wider(stage, channels)
-        elif left := [name for name in CANDIDATES if name not in spec.blocks[0].candidates]:
+        elif left := [name for name in SPACE_CANDIDATES[space] if name not in spec.blocks[0].candidates]:
             name = rng.choice(left)
             grown.add_candidate(name)
             rows = torch.cat([rows, rows.new_zeros(len(rows), 1)], 1)
@@ -139,11 +143,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("cases", type=int, help="how many")
     parser.add_argument("--first", type=int, default=0, help="seed of the first")
+    parser.add_argument("--space", choices=("chain", "stages"), default="chain")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     worst: dict[tuple[str, torch.dtype], tuple[float, int]] = {}
     for seed in range(arguments.first, arguments.first + arguments.cases):
-        case = random_case(seed)
+        case = random_case(seed, arguments.space)
         for name, error in differences(case).items():
             key = name, case.x.dtype
             worst[key] = max(worst.get(key, (0.0, seed)), (error, seed))

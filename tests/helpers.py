@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 CPU = torch.device("cpu")
+OF_BLOCKS = ("chain", "stages")
+"""The spaces of evolvable blocks."""
 FEW = ("none", "skip_connect", "max_pool_3x3", "sep_conv_3x3")
 TINY = {
     "limit_train": 120,
@@ -56,9 +58,12 @@ def make_trainer(folder: Path, observers: Sequence[object] = (), **changes: obje
 
 
 def make_network(
-    candidates: Sequence[str] = CANDIDATES, depth: int = 4, channels: int = 4, classes: int = 5
+    candidates: Sequence[str] = CANDIDATES, depth: int = 4, channels: int = 4, classes: int = 5, space: str = "chain"
 ) -> Network:
-    return Network(NetworkSpec.chain(make_config(candidates=candidates, depth=depth, channels=channels), 3, classes))
+    config = make_config(space=space, candidates=candidates, depth=depth, channels=channels)
+    return Network(
+        NetworkSpec.stages(config, 3, classes) if space == "stages" else NetworkSpec.chain(config, 3, classes)
+    )
 
 
 def make_selector(

@@ -15,13 +15,13 @@ from asose_fast.engine.alpha.perturbation import losses_without
 from asose_fast.engine.retrainer import Retrainer
 from asose_fast.space.cost import largest_derived
 from asose_fast.train import main as train
-from tests.helpers import options
+from tests.helpers import OF_BLOCKS, options
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+@pytest.fixture(scope="module", params=OF_BLOCKS)  # the second seed gives a network that is not the cheapest
+def run(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "run"
-    assert train([*options(), "--out", str(folder)]) == 0
+    assert train([*options(space=request.param, seed=OF_BLOCKS.index(request.param)), "--out", str(folder)]) == 0
     return folder
 
 

@@ -88,7 +88,7 @@ def course(run: Run) -> list[Figure]:
 def architecture(run: Run) -> list[Figure]:
     """Draws what the search chooses, layer by layer."""
     time, found = _time(run), []
-    part = "edge" if run.config.get("space") in CELL_CANDIDATES else "layer"
+    part = "edge" if run.config.get("space") in tuple(CELL_CANDIDATES) else "layer"
     paths = [epoch.path for epoch in run.epochs]
     if any(paths):
         title = f"Leading operation of each {part}"

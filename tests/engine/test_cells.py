@@ -97,7 +97,7 @@ def test_a_number_that_is_none_is_traced_to_its_edge(tmp_path):
 
 
 def test_bounds_of_the_chain_are_refused_for_cells():
-    with pytest.raises(ValueError, match="max_flops bounds networks of the space chain; the space is darts"):
+    with pytest.raises(ValueError, match="max_flops bounds networks of the space chain or stages; the space is darts"):
         Config(space="darts", max_flops=10)
     with pytest.raises(ValueError, match="cells must be at least 1"):
         Config(space="darts", cells=0)

@@ -14,7 +14,7 @@ from asose_fast.space import NetworkSpec
 from asose_fast.space.auxiliary import Auxiliary
 from asose_fast.store import checkpoint
 from asose_fast.store.checkpoint import CheckpointError
-from tests.helpers import CPU, FEW, OnStep, make_config, make_network
+from tests.helpers import CPU, FEW, OF_BLOCKS, OnStep, make_config, make_network
 
 TINY = {"limit_train": 120, "limit_test": 40, "batch_size": 20, "epochs": 3, "learning_rate": 0.1}
 EVERYTHING = {"cutout": 3, "drop_path": 0.5, "auxiliary": 0.4, "label_smoothing": 0.1}
@@ -136,8 +136,9 @@ def test_drop_path_rises_and_takes_the_shortcut_of_whole_images():
     assert torch.equal(block.eval()(x), block.eval()(x))
 
 
-def test_the_auxiliary_classifier_sees_two_thirds_of_the_network():
-    network = make_network(FEW, depth=6).derive([3] * 6)
+@pytest.mark.parametrize("space", OF_BLOCKS)
+def test_the_auxiliary_classifier_sees_two_thirds_of_the_network(space):
+    network = make_network(FEW, depth=6, space=space).derive([3] * 6)
     auxiliary = Auxiliary(network)
     with pytest.raises(RuntimeError, match="has not run in training mode"):
         auxiliary()

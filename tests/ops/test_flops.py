@@ -14,7 +14,7 @@ from asose_fast.ops.flops import FORMULAS
 from asose_fast.space import MixedOp
 from asose_fast.space.build import build, make_spec
 from asose_fast.space.candidates import KNOWN
-from tests.helpers import make_config, python
+from tests.helpers import OF_BLOCKS, make_config, python
 
 
 def count(module: nn.Module, x: Tensor, *plan: object, backward: bool) -> int:
@@ -105,10 +105,10 @@ def test_only_the_gradients_that_are_needed_count(stride):
         assert count(fused, x, weights, backward=True) == count(plain, x, weights, backward=True) + again
 
 
-@pytest.mark.parametrize("space", ["chain", "darts", "nasbench201"])
+@pytest.mark.parametrize("space", ["chain", "stages", "darts", "nasbench201"])
 def test_networks_count_alike(space):
     network = build(make_spec(make_config(space=space), 3, 10))
-    of_rows = network.spec.blocks if space == "chain" else network.spec.edges
+    of_rows = network.spec.blocks if space in OF_BLOCKS else network.spec.edges
     weights = torch.full((len(of_rows), len(of_rows[0].candidates)), 0.1, requires_grad=True)
     mixed = [m for m in network.modules() if isinstance(m, MixedOp)]
     derived = network.derive(network.choose(torch.rand(weights.shape, generator=torch.Generator().manual_seed(1))))

@@ -260,7 +260,7 @@ def test_the_module_is_right_where_an_axis_is_short(shape, kernel, dtype, depthw
     assert not any(map(off, got, exact(x, conv.weight, grad, options)))
 
 
-@pytest.mark.parametrize("space", ["chain", "darts", "nasbench201"])
+@pytest.mark.parametrize("space", ["chain", "stages", "darts", "nasbench201"])
 def test_networks_stride_with_that_module(space):
     with torch.device("meta"):
         network = build(make_spec(make_config(space=space), 3, 10))

@@ -9,12 +9,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from asose_fast.config import CANDIDATES
 from asose_fast.space import Network
 from asose_fast.space.cost import largest_derived
-from tests.helpers import FEW, make_network
+from tests.helpers import FEW, OF_BLOCKS, make_network
 
 
 @pytest.mark.parametrize("names", [FEW, ("none", "dil_conv_5x5", "conv_7x1_1x7"), ("skip_connect",)])
-def test_no_path_costs_more_and_one_costs_as_much(names):
-    network = make_network(names, depth=2).eval()
+@pytest.mark.parametrize("space", OF_BLOCKS)
+def test_no_path_costs_more_and_one_costs_as_much(names, space):
+    network = make_network(names, depth=2, space=space).eval()
     parameters, flops = [], []
     for path in itertools.product(range(len(names)), repeat=2):
         derived = network.derive(path)
@@ -33,8 +34,9 @@ def test_flops_by_hand():
     assert largest_derived(make_network(("sep_conv_5x5",), depth=1).spec, 8).flops == stem + convolution + 2 * 4 * 5
 
 
-def test_every_growth_costs_more():
-    spec = make_network(CANDIDATES[:5], depth=4).spec
+@pytest.mark.parametrize("space", OF_BLOCKS)
+def test_every_growth_costs_more(space):
+    spec = make_network(CANDIDATES[:5], depth=4, space=space).spec
     cost = largest_derived(spec, 8)
     for grown in (spec.deeper(2), spec.wider(1, 9), spec.with_candidate("sep_conv_7x7")):
         more = largest_derived(grown, 8)

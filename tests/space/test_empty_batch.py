@@ -10,7 +10,7 @@ from asose_fast import ops
 from asose_fast.space import MixedOp
 from asose_fast.space.build import build, make_spec
 from asose_fast.space.candidates import KNOWN
-from tests.helpers import make_config
+from tests.helpers import OF_BLOCKS, make_config
 
 
 def run(module: nn.Module, x: Tensor, *plan: object) -> list[Tensor | None]:
@@ -48,11 +48,11 @@ def test_mixed_operations(backend, memory, stride, names):
         assert all(map(same, got, expected)), plan
 
 
-@pytest.mark.parametrize("space", ["chain", "darts", "nasbench201"])
+@pytest.mark.parametrize("space", ["chain", "stages", "darts", "nasbench201"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_networks(space, dtype):
     network = build(make_spec(make_config(space=space), 3, 10)).eval()
-    of_rows = network.spec.blocks if space == "chain" else network.spec.edges
+    of_rows = network.spec.blocks if space in OF_BLOCKS else network.spec.edges
     rows, count = len(of_rows), len(of_rows[0].candidates)
     for plan in [(torch.full((rows, count), 0.1, requires_grad=True),), (None, [count - 1] * rows), (None, [3] * rows)]:
         x = torch.empty(0, 3, 9, 8, requires_grad=True)

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from asose_fast.config import CANDIDATES
+from asose_fast.config import CANDIDATES, SPACE_CANDIDATES
 from asose_fast.space import Network, NetworkSpec
 from tests.growth_cases import KINDS, differences, outputs, random_case
-from tests.helpers import FEW, make_batch, make_network
+from tests.helpers import FEW, OF_BLOCKS, make_batch, make_network
 
 CASES = 200
 SHORT = 40
@@ -19,9 +19,10 @@ BOUND = {torch.float32: 1e-5, torch.float64: 1e-12}
 @pytest.mark.parametrize(
     "first", [pytest.param(first, marks=pytest.mark.long if first >= SHORT else ()) for first in range(0, CASES, 10)]
 )
-def test_the_function_stays(first):
+@pytest.mark.parametrize("space", OF_BLOCKS)
+def test_the_function_stays(space, first):
     for seed in range(first, first + 10):
-        case = random_case(seed)
+        case = random_case(seed, space)
         for name, error in differences(case).items():
             assert error <= BOUND[case.x.dtype], f"case {seed}, {case.kinds}, {name}: {error}"
 
@@ -43,8 +44,9 @@ def test_the_cases_cover_what_they_should():
 
 
 @pytest.mark.parametrize("seed", range(0, CASES, 20))
-def test_a_grown_network_is_built_again_from_its_spec(seed):
-    case = random_case(seed)
+@pytest.mark.parametrize("space", OF_BLOCKS)
+def test_a_grown_network_is_built_again_from_its_spec(space, seed):
+    case = random_case(seed, space)
     spec = NetworkSpec.from_dict(json.loads(json.dumps(case.grown.spec.to_dict())))
     assert spec == case.grown.spec
     again = Network(spec).to(case.x.dtype, memory_format=torch.channels_last)
@@ -64,6 +66,20 @@ def test_a_derived_network_of_a_grown_one_is_built_again_from_its_spec():
     again = Network(NetworkSpec.from_dict(derived.spec.to_dict())).double().eval()
     again.load_state_dict(derived.state_dict())
     torch.testing.assert_close(again(case.x), derived(case.x), rtol=1e-12, atol=0)
+
+
+def test_the_cases_of_stages_cover_what_they_should():
+    cases = [random_case(seed, "stages") for seed in range(0, CASES, 2)]
+    specs = [case.before.spec for case in cases]
+    for kind in KINDS:
+        assert sum(kind in case.kinds for case in cases) > 30
+    assert {name for spec in specs for name in spec.blocks[0].candidates} == set(SPACE_CANDIDATES["stages"])
+    assert {(block.kernel, block.pool) for spec in specs for block in spec.blocks} == {
+        (1, False),
+        (3, False),
+        (3, True),
+    }
+    assert {spec.stem_pool for spec in specs} == {False, True}
 
 
 def test_stages_and_their_channels():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asose_fast.space import BlockSpec, EvolvableBlock, Network, NetworkSpec
-from tests.helpers import FEW, make_batch, make_config, make_network, plain_forward
+from tests.helpers import FEW, OF_BLOCKS, make_batch, make_config, make_network, plain_forward
 
 
 def test_channels_double_and_resolution_halves_at_blocks_1_and_3():
@@ -18,27 +18,30 @@ def test_channels_double_and_resolution_halves_at_blocks_1_and_3():
 
 @pytest.mark.parametrize("channels", [3, 5, 8])
 @pytest.mark.parametrize("size", [8, 9, 11])
-def test_any_size_gives_scores(channels, size):
-    network = make_network(FEW, depth=5, channels=channels, classes=7)
+@pytest.mark.parametrize("space", OF_BLOCKS)
+def test_any_size_gives_scores(space, channels, size):
+    network = make_network(FEW, depth=5, channels=channels, classes=7, space=space)
     x = make_batch(images=4, size=size)[0]
     assert network(x, path=[3, 0, 2, 1, 3]).shape == (4, 7)
     assert network(x, torch.rand(5, 4)).shape == (4, 7)
 
 
-def test_spec_survives_json():
-    for network in (make_network(), make_network(FEW).derive([0, 1, 2, 3])):
+@pytest.mark.parametrize("space", OF_BLOCKS)
+def test_spec_survives_json(space):
+    for network in (make_network(space=space), make_network(FEW, space=space).derive([0, 1, 2, 3])):
         spec = network.spec
         read = NetworkSpec.from_dict(json.loads(json.dumps(spec.to_dict())))
         assert read == spec
         assert Network(read).state_dict().keys() == network.state_dict().keys()
-    grown = make_network(FEW)
+    grown = make_network(FEW, space=space)
     grown.deepen(4)
     assert NetworkSpec.from_dict(grown.spec.to_dict()) == grown.spec
     assert len(grown.spec.blocks) == 5
 
 
-def test_plans_of_the_network_agree_with_plain_pytorch():
-    network = make_network().double()
+@pytest.mark.parametrize("space", OF_BLOCKS)
+def test_plans_of_the_network_agree_with_plain_pytorch(space):
+    network = make_network(space=space).double()
     x, _ = make_batch(dtype=torch.float64)
     soft = torch.rand(4, 10, dtype=torch.float64).softmax(1)
     torch.testing.assert_close(network(x, soft), plain_forward(network, x, soft))
@@ -51,8 +54,9 @@ def test_plans_of_the_network_agree_with_plain_pytorch():
     torch.testing.assert_close(network.derive(path)(x), expected)
 
 
-def test_derived_network_shares_its_modules():
-    network = make_network().eval()
+@pytest.mark.parametrize("space", OF_BLOCKS)
+def test_derived_network_shares_its_modules(space):
+    network = make_network(space=space).eval()
     path = [4, 3, 7, 9]
     derived = network.derive(path)
     assert not derived.training

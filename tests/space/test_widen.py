@@ -13,7 +13,7 @@ from asose_fast.space import channels as channels_module
 from asose_fast.space.channels import CannotWidenError, ChannelMap
 from asose_fast.space.widen import widen
 from tests.growth_cases import random_spec, randomize
-from tests.helpers import FEW, make_batch, make_network
+from tests.helpers import FEW, OF_BLOCKS, make_batch, make_network
 
 
 @pytest.mark.parametrize("old", [2, 3, 4, 7, 8])
@@ -38,10 +38,11 @@ def loss_gradients(network, x, y, weights):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("factor", [1.3, 2, 3])
 @pytest.mark.parametrize("seed", range(4))
-def test_gradients_transform_as_said(seed, factor, training):
+@pytest.mark.parametrize("space", OF_BLOCKS)
+def test_gradients_transform_as_said(space, seed, factor, training):
     torch.manual_seed(seed)
 
-    network = randomize(Network(random_spec(random.Random(seed)))).double().train(training)
+    network = randomize(Network(random_spec(random.Random(seed), space))).double().train(training)
     x = torch.randn(4, network.spec.in_channels, 7, 7, dtype=torch.float64)
     y = torch.arange(4) % network.spec.classes
     weights = torch.rand(len(network.blocks), len(network.spec.blocks[0].candidates), dtype=torch.float64).softmax(1)

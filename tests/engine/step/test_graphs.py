@@ -9,7 +9,7 @@ import torch
 from asose_fast.engine.processes import ALONE, Processes
 from asose_fast.engine.step import graphs
 from asose_fast.engine.step.graphs import GraphedSteps, OnePath, Segments
-from tests.helpers import CPU, FEW, make_batch, make_config, make_network, make_trainer
+from tests.helpers import CPU, FEW, OF_BLOCKS, make_batch, make_config, make_network, make_trainer
 
 TIMINGS = ("seconds", "images_per_second", "health")
 
@@ -128,8 +128,9 @@ def test_growth_makes_new_segments(recording):
     assert Rerun.made == 2
 
 
-def test_segments_are_the_network_and_leave_its_statistics(recording):
-    network, (x, _) = make_network(FEW), make_batch(6)
+@pytest.mark.parametrize("space", OF_BLOCKS)
+def test_segments_are_the_network_and_leave_its_statistics(recording, space):
+    network, (x, _) = make_network(FEW, space=space), make_batch(6)
     before = {name: buffer.clone() for name, buffer in network.named_buffers()}
     segments = Segments(network, x, "fp32", Rerun(CPU))
     assert all(torch.equal(buffer, before[name]) for name, buffer in network.named_buffers())
