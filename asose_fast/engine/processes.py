@@ -55,6 +55,10 @@ class Processes:
         self._requested: signal.Signals | None = None
         self._agreed: signal.Signals | None = None
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Processes:
+        """Itself: a copy of a network with synchronised norms is of the same processes."""
+        return self
+
     @property
     def part(self) -> Part:
         """What this process takes of a batch or an epoch."""

@@ -92,6 +92,30 @@ def test_an_interrupted_search_goes_on_to_the_same_end(tmp_path, at):
     assert again.alpha == whole.alpha
 
 
+def test_the_average_of_the_derived_model_is_the_result_and_goes_on_to_the_same_end(tmp_path):
+    recipe = {"ema_decay": 0.9, "nesterov": True, "warmup_share": 0.3, "optimize_learning_rate": 0.05}
+    config = small(checkpoint_steps=1, optimize_epochs=2, **recipe)
+    states = []
+
+    class Keep(Observer):
+        def on_run_end(self, state):
+            states.append(state)
+
+    whole = find(config=config, observers=[Keep()])
+    with pytest.raises(KeyboardInterrupt):
+        find(config=config, folder=tmp_path, observers=[StopAt(len(whole.history) - 1, 2)])
+    torch.manual_seed(99)
+    resumed = find(config=config, folder=tmp_path)
+    assert untimed(resumed) == untimed(whole)
+    assert states[0].average.steps == 2 * states[0].data.train.num_batches()
+    found, average = whole.network.state_dict(), states[0].best["network"]
+    for name, tensor in found.items():
+        assert torch.equal(tensor, average[f"model.{name}"])
+        assert torch.equal(tensor, resumed.network.state_dict()[name])
+    trained = dict(states[0].network.model.named_parameters())
+    assert any(not torch.equal(p, trained[name]) for name, p in whole.network.named_parameters())
+
+
 def test_the_report_of_a_finished_search(tmp_path):
     found = find(folder=tmp_path / "mine")
     run = read(tmp_path / "mine")
@@ -416,6 +440,10 @@ class Apart(nn.Module):
         ({"loaders": ([x for x, _ in batches()], batches())}, ValueError, r"a pair \(x, y\), got a Tensor"),
         ({"config": small(max_depth=4)}, ValueError, "max_depth has no effect on a search in a network"),
         ({"config": small(batch_size=4)}, ValueError, "batch_size has no effect"),
+        ({"config": small(cutmix=1.0)}, ValueError, "cutmix has no effect"),
+        ({"config": small(optimize_on="all")}, ValueError, "optimize_on has no effect"),
+        ({"config": small(nesterov=True), "optimizer": lambda p: torch.optim.SGD(p, 0.1)}, ValueError,
+         "nesterov is of the SGD that optimizer takes the place of"),
         ({"config": small(warmup="skip")}, ValueError, "skip_connect everywhere, 'layers.0.ops.deep.1' has none"),
         ({"loss": lambda outputs, y: outputs}, ValueError, r"one value, got one of shape \(10, 2\)"),
         ({"optimizer": torch.optim.Adam, "config": small(alpha_order="second")}, ValueError, "leave out optimizer"),

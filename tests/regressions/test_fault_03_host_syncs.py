@@ -99,6 +99,8 @@ def moved(trainer):
     state.weight_optimizer = weight_optimizer(state.config, state.network)
     state.alpha_optimizer = alpha_optimizer(state.selector.alpha, 0.1)
     state.weight_meter, state.alpha_meter = Meter(META), Meter(META)
+    if state.average:
+        state.average.network.to(META)
     state.lookahead.on = True
     return trainer
 
@@ -121,6 +123,17 @@ def test_an_epoch_waits_for_nothing_but_its_paths(tmp_path, far_away, estimator,
 
 def test_an_epoch_of_the_derived_network_waits_for_nothing(tmp_path, far_away):
     trainer = make_trainer(tmp_path)
+    trainer._enter(trainer.state.phases[-1])
+    trainer = moved(trainer)
+    with HostWaits("meta") as waits:
+        trainer._train_epoch(trainer.state.phases[-1])
+    assert (waits.found, far_away) == ([], [])
+
+
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_an_epoch_under_a_recipe_waits_for_nothing(tmp_path, far_away, mixing):
+    recipe = {mixing: 1.0, "ema_decay": 0.9, "label_smoothing": 0.1, "cutout": 3, "warmup_share": 0.5}
+    trainer = make_trainer(tmp_path, **recipe)
     trainer._enter(trainer.state.phases[-1])
     trainer = moved(trainer)
     with HostWaits("meta") as waits:

@@ -7,7 +7,6 @@ import random
 
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 
 def draw_share(concentration: float, generator: torch.Generator) -> float:
@@ -55,7 +54,7 @@ def mixed(
     x is float (N, C, H, W), and y int64 (N,), the labels. Returns images, and targets float32 (N, classes) that add up
     to 1. `generator` is on the CPU.
     """
-    targets = one_hot(y, classes).float()
+    targets = x.new_zeros(len(y), classes, dtype=torch.float32).scatter_(1, y[:, None], 1.0)
     cut = bool(cutmix) and (not mixup or bool(torch.randint(2, (), generator=generator)))
     share = draw_share(cutmix if cut else mixup, generator)
     return cut_mix(x, targets, share, generator) if cut else mix_up(x, targets, share)

@@ -125,7 +125,7 @@ def learning_rate(
     derived = next((p.first for p in phases if p.derives), phases[-1].end)
     if phase.derives:
         lowest, fraction = 0.0, (epochs_done - derived) / (phases[-1].end - derived)
-        if fraction < warmup_share:
+        if warmup_share and fraction < warmup_share:
             return config.learning_rate * fraction / warmup_share
         fraction = (fraction - warmup_share) / (1 - warmup_share)
     else:

@@ -285,12 +285,29 @@ def test_a_missing_torchvision_ends_the_command_before_it_begins(tmp_path, capsy
     assert "auto_augment: trivial needs torchvision" in said
 
 
-def optimized(processes, folder, settings):
-    """The checkpointed average, and the history, of one of several processes."""
+def trainer_of(processes, folder, settings, observers=()):
     config = make_config(**settings)
     data = load_data(config, config.batch_size, config.seed, CPU)
     (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(SearchState(ImageTask(config, data, CPU), opened(processes)), folder)
+    return Trainer(SearchState(ImageTask(config, data, CPU), opened(processes)), folder, observers)
+
+
+def stopped(processes, folder, settings):
+    """The average of one of several processes where a checkpoint within an epoch is written."""
+
+    def stop(state):
+        if (state.progress.epoch, state.progress.step) == (4, 2):
+            state.stop(signal.SIGTERM)
+
+    trainer = trainer_of(processes, folder, settings, [OnStep(stop)])
+    with pytest.raises(InterruptedRunError):
+        trainer.run()
+    return tensors(trainer.state.average.network)
+
+
+def optimized(processes, folder, settings):
+    """The average, the history and the summary of one of several processes."""
+    trainer = trainer_of(processes, folder, settings)
     trainer.run()
     summary = write_result(trainer.state, trainer.state.data, folder)
     return tensors(trainer.state.average.network), without_timings(trainer.state.history), summary
@@ -303,11 +320,18 @@ def team():
     team.close()
 
 
+@pytest.mark.parametrize("sync", [False, True])
 @pytest.mark.parametrize("on", ["train", "all"])
-def test_several_processes_keep_the_same_average(tmp_path, team, on):
+def test_several_processes_keep_the_same_average(tmp_path, team, on, sync):
     shared = {name: value for name, value in SHARED.items() if name != "auto_augment"}
-    settings = {**PHASES, **shared, **OWN, "optimize_on": on, "batch_size": 17}  # a last batch of few images
+    settings = {**PHASES, **shared, **OWN, "optimize_on": on, "sync_batch_norm": sync, "batch_size": 17}
     (ours, history, summary), (theirs, other_history, other_summary) = team.run(2, optimized, tmp_path, settings)
     assert_equal(ours, theirs)
     assert history == other_history
     assert summary == other_summary
+
+
+def test_a_checkpoint_has_the_average_of_every_process(tmp_path, team):
+    ours, theirs = team.run(2, stopped, tmp_path, {**PHASES, "ema_decay": 0.9})
+    assert_equal(ours, theirs)
+    assert_equal(ours, checkpoint.load(tmp_path / "checkpoints" / "last.pt")["average"]["network"])
