@@ -15,9 +15,11 @@ HALVES = (tuple(CANDIDATES)[::2], tuple(CANDIDATES)[1::2])
 """The ten candidates in two networks, since a network of five blocks of stride 2 is deep enough."""
 
 
-def make_derived(blocks: Sequence[BlockSpec], in_channels: int = 3, classes: int = 5) -> Network:
+def make_derived(
+    blocks: Sequence[BlockSpec], in_channels: int = 3, classes: int = 5, space: str = "chain", stem_pool: bool = False
+) -> Network:
     """In evaluation mode, with parameters, statistics and gains that all matter."""
-    network = Network(NetworkSpec(in_channels, classes, blocks[0].in_channels, tuple(blocks)))
+    network = Network(NetworkSpec(in_channels, classes, blocks[0].in_channels, tuple(blocks), space, stem_pool))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(std=0.5)
@@ -45,6 +47,18 @@ def half_of_all(half: int) -> Network:
         (9, 3, 2),
     )
     return make_derived([BlockSpec((name,), *w) for name, w in zip(HALVES[half] * 2, widths, strict=True)])
+
+
+def stages_of_all() -> Network:
+    """The candidates of the space stages that the chain has not, with and without what may follow a block."""
+    widths = ((5, 6, True, 3, True), (6, 6, False, 1, False), (6, 4, True, 3, False), (4, 4, True, 3, True))
+    names = ("res_conv_3x3", "nor_conv_3x3", "skip_connect", "res_conv_3x3")
+    blocks = [BlockSpec((name,), i, o, 1, *rest) for name, (i, o, *rest) in zip(names, widths, strict=True)]
+    return make_derived(blocks, space="stages", stem_pool=True)
+
+
+NETWORKS = {"half": lambda: half_of_all(0), "other half": lambda: half_of_all(1), "stages": stages_of_all}
+"""Networks which together have every candidate of both spaces."""
 
 
 def make_run(folder: Path, network: Network, image_size: int | None = 67) -> Path:

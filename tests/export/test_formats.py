@@ -9,7 +9,7 @@ import torch
 from asose_fast.export import export
 from asose_fast.space import BlockSpec
 from asose_fast.store import derived
-from tests.export.networks import difference, half_of_all, make_derived, make_run
+from tests.export.networks import NETWORKS, difference, make_derived, make_run
 from tests.helpers import ROOT, python
 
 NO_ONNX = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
@@ -30,21 +30,21 @@ def outside(folder, files, batches):
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_all_candidates_without_asose_fast(tmp_path, format):
-    """Half of them in a network that is given normalised images, half in one that normalises them itself."""
-    originals, runs, files = [half_of_all(half) for half in (0, 1)], [], []
-    for half, original in enumerate(originals):
-        runs.append(make_run(tmp_path / str(half), original, image_size=33))
-        exported = export(runs[half], format, with_normalization=half == 1)
+    """Some in networks that are given normalised images, others in one that normalises them itself."""
+    originals, runs, files = [make() for make in NETWORKS.values()], [], []
+    for k, original in enumerate(originals):
+        runs.append(make_run(tmp_path / str(k), original, image_size=33))
+        exported = export(runs[k], format, with_normalization=k == 1)
         assert 0 <= exported.difference <= 1e-5
-        assert exported.paths[0] == runs[half] / f"model{ENDINGS[format]}"
+        assert exported.paths[0] == runs[k] / f"model{ENDINGS[format]}"
         files.append(exported.paths[0])
     batches = [torch.rand(*shape) for shape in ((1, 3, 33, 33), (2, 3, 64, 64), (11, 3, 36, 41), (1, 3, 97, 33))]
     found = outside(tmp_path, files, batches)
-    for half, original in enumerate(originals):
-        for x, scores in zip(batches, found[str(files[half])]["scores"], strict=True):
+    for k, original in enumerate(originals):
+        for x, scores in zip(batches, found[str(files[k])]["scores"], strict=True):
             with torch.no_grad():
-                assert difference(scores, original((x - MEAN) / STD if half else x)) <= 1e-5
-        check_what_is_said(found[str(files[half])]["said"], runs[half], format, built_in=half == 1)
+                assert difference(scores, original((x - MEAN) / STD if k == 1 else x)) <= 1e-5
+        check_what_is_said(found[str(files[k])]["said"], runs[k], format, built_in=k == 1)
     if format == "onnx":
         check_dimensions_have_names(files[0])
     elif format == "pt2":

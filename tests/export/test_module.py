@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from asose_fast.export import ExportError, module
-from asose_fast.space import CANDIDATES, BlockSpec, Network
+from asose_fast.space import BlockSpec, Network
 from asose_fast.space.candidates import KNOWN
 from asose_fast.space.genotype import Genotype
-from tests.export.networks import difference, half_of_all, make_derived
-from tests.helpers import FEW, ROOT, make_network
+from tests.export.networks import NETWORKS, difference, half_of_all, make_derived, stages_of_all
+from tests.helpers import FEW, OF_BLOCKS, ROOT, make_network
 
 
 def genotype_of(network, **changes):
@@ -34,7 +34,7 @@ def plain(network, with_normalization=False):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("name", CANDIDATES)
+@pytest.mark.parametrize("name", KNOWN)
 def test_every_candidate_is_the_same_function(name, stride):
     for channels, out in ((1, 1), (3, 3), (5, 7), (8, 3)):
         original = make_derived([BlockSpec((name,), channels, out, stride)])
@@ -46,9 +46,9 @@ def test_every_candidate_is_the_same_function(name, stride):
                 assert difference(exported(x), original(x)) <= 1e-5
 
 
-@pytest.mark.parametrize("half", [0, 1])
-def test_weights_move_both_ways_and_train_alike(half):
-    original, x = half_of_all(half), torch.randn(4, 3, 33, 34)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_move_both_ways_and_train_alike(name):
+    original, x = NETWORKS[name](), torch.randn(4, 3, 33, 34)
     exported = plain(original)
     assert list(exported.state_dict()) == list(original.state_dict())
     assert [name for name, _ in exported.named_parameters()] == [name for name, _ in original.named_parameters()]
@@ -65,8 +65,9 @@ def test_weights_move_both_ways_and_train_alike(half):
     torch.testing.assert_close(again.eval()(x.double()), original.eval()(x.double()))
 
 
-def test_a_grown_network():
-    supernet = make_network(FEW, depth=4, channels=5)
+@pytest.mark.parametrize("space", OF_BLOCKS)
+def test_a_grown_network(space):
+    supernet = make_network(FEW, depth=4, channels=5, space=space)
     for position in (4, 1, 3):
         torch.nn.init.constant_(supernet.deepen(position).gain, 0.3)
     original = supernet.derive([3, 1, 2, 3, 0, 3, 1]).eval()
@@ -110,6 +111,8 @@ def test_runs_under_autocast_and_in_other_memory_formats():
 
 
 def test_needs_torch_alone_and_holds_no_part_that_it_does_not_use():
+    stages = [source_of(stages_of_all()), source_of(make_derived([BlockSpec(("none",), 4, 4)], space="stages"))]
+    assert ["class ConvBlock" in source for source in stages] == [True, False]
     for names in (("none", "skip_connect"), ("sep_conv_3x3", "max_pool_3x3"), ("dil_conv_5x5", "conv_7x1_1x7")):
         source = source_of(make_derived([BlockSpec((name,), 4, 4, k + 1) for k, name in enumerate(names)]))
         tree = ast.parse(source)
@@ -132,6 +135,7 @@ def test_is_as_ruff_would_have_it(tmp_path):
         (tmp_path / f"model_{k}_{normalized}.py").write_text(source)
     wide = make_derived([BlockSpec(("skip_connect",), 1024, 2048, 2)])
     (tmp_path / "wide.py").write_text(source_of(wide))
+    (tmp_path / "stages.py").write_text(source_of(stages_of_all()))
     ruff = [sys.executable, "-m", "ruff"]
     for options in (["--isolated"], ["--config", str(ROOT / "pyproject.toml")]):
         for command in (["check", "--no-cache"], ["format", "--check", "--diff", "--no-cache"]):

@@ -47,6 +47,8 @@ def test_half_precision_stays_half(name, stride):
         ("sep_conv_5x5", ["ReLU", "Conv2d", "Conv2d", "BatchNorm2d"] * 2),
         ("dil_conv_5x5", ["ReLU", "Conv2d", "Conv2d", "BatchNorm2d"]),
         ("conv_7x1_1x7", ["ReLU", "Conv2d", "Conv2d", "BatchNorm2d"]),
+        ("nor_conv_3x3", ["ReLU", "Conv2d", "BatchNorm2d"]),
+        ("res_conv_3x3", ["ReLU", "Conv2d", "BatchNorm2d"] * 2),
     ],
 )
 def test_parts(name, kinds):
