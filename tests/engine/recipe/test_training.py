@@ -11,6 +11,7 @@ from rich.console import Console
 from asose_fast.data import load_data
 from asose_fast.data.cutout import cut_out
 from asose_fast.data.seeds import generator
+from asose_fast.engine.evaluate import accuracy
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.recipe import auto_augment
 from asose_fast.engine.recipe.auto_augment import AutoAugment
@@ -65,12 +66,17 @@ def assert_equal(one, other):
         assert torch.equal(one[name], other[name]), name
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    trainer = make_trainer(tmp_path_factory.mktemp("plain"), **PHASES)
+    trainer.run()
+    return trainer
+
+
 @pytest.mark.parametrize("option", SHARED | OWN)
-def test_every_option_changes_optimize_and_nothing_before(tmp_path, option):
-    plain, changed = (make_trainer(tmp_path / name, **PHASES, **settings) for name, settings in
-                      (("plain", {}), ("changed", {option: (SHARED | OWN)[option]})))  # fmt: skip
-    for trainer in (plain, changed):
-        trainer.run()
+def test_every_option_changes_optimize_and_nothing_before(tmp_path, plain, option):
+    changed = make_trainer(tmp_path, **PHASES, **{option: (SHARED | OWN)[option]})
+    changed.run()
     searched = [without_timings(trainer.state.history)[:3] for trainer in (plain, changed)]
     assert searched[0] == searched[1]
     ours, theirs = (trainer.state.best_network().state_dict() for trainer in (plain, changed))
@@ -198,10 +204,24 @@ def test_the_average_of_a_training_from_scratch_is_measured_and_kept():
     assert average.steps == 18
     for name, p in retrainer.state.result.named_parameters():
         torch.testing.assert_close(p.double(), average.values[name], rtol=1e-4, atol=1e-6)
-    retrainer.state.network.load_state_dict(retrainer.state.average.network.state_dict())
-    measured = retrainer.state.test_accuracy()
-    retrainer.state.average = None
-    assert retrainer.state.test_accuracy() == measured
+
+
+def test_the_average_is_what_a_training_from_scratch_validates_and_tests():
+    measured = []
+    observer = OnStep(lambda state: None)
+    observer.on_epoch_end = lambda state, record: measured.append(
+        [record["valid_accuracy"]]
+        + [accuracy(n, state.data.valid.batches(0, augment=False)) for n in (state.average.network, state.network)]
+    )
+    retrainer = make_retrainer(observers=[observer], keep_validation=True, ema_decay=0.99, limit_train=400, epochs=5)
+    retrainer.run()
+    tested = retrainer.state.test_accuracy()
+    for p in retrainer.state.network.parameters():
+        p.detach().zero_()  # would call every image the same
+    assert retrainer.state.test_accuracy() == tested
+    assert accuracy(retrainer.state.network, retrainer.state.data.test.batches(0)) != tested
+    assert [valid for valid, _, _ in measured] == [average for _, average, _ in measured]
+    assert any(average != network for _, average, network in measured)
 
 
 def test_optimize_on_all_images_but_the_test_ones(tmp_path):
