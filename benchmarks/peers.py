@@ -26,12 +26,13 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from asose_fast.config import OptimizerConfig, SpaceConfig
+from asose_fast.config import SpaceConfig
 from asose_fast.engine.alpha.estimators import Draw
 from asose_fast.engine.step.optimizers import alpha_optimizer, weight_optimizer
 from asose_fast.engine.step.steps import alpha_step, weight_step
 from asose_fast.ops import arch_weights
 from asose_fast.space.cells import CellNetwork, CellNetworkSpec
+from asose_fast.training_config import OptimizerConfig
 from benchmarks import record
 from benchmarks.measure import Duration, Size, interleaved, ratio
 from benchmarks.memory import peak_in_fresh_process

@@ -19,13 +19,13 @@ from typing import NamedTuple
 
 import torch
 
-from asose_fast.config import OptimizerConfig
 from asose_fast.engine.alpha.estimators import Draw
 from asose_fast.engine.processes import ALONE, Processes, cores, together
 from asose_fast.engine.step.optimizers import alpha_optimizer, weight_optimizer
 from asose_fast.engine.step.steps import alpha_step, weight_step
 from asose_fast.engine.step.sync_batch_norm import synchronise
 from asose_fast.ops import arch_weights
+from asose_fast.training_config import OptimizerConfig
 from benchmarks.measure import ratio
 from benchmarks.steps import CLIP, make
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from asose_fast.config import CANDIDATES, CELL_CANDIDATES, OptimizerConfig, RunConfig, SpaceConfig
+from asose_fast.config import CANDIDATES, CELL_CANDIDATES, RunConfig, SpaceConfig
 from asose_fast.data.upload import upload
 from asose_fast.engine.alpha.estimators import Draw
 from asose_fast.engine.processes import ALONE
@@ -21,6 +21,7 @@ from asose_fast.engine.step.precision import Precision
 from asose_fast.engine.step.steps import alpha_step, weight_step
 from asose_fast.ops import ArchWeights, arch_weights
 from asose_fast.space import Network, NetworkSpec
+from asose_fast.training_config import OptimizerConfig
 from benchmarks.baselines import Autocast, EagerMixture
 
 DARTS = CELL_CANDIDATES["darts"]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.bounds import MOST_EPOCHS, MOST_LAYERS, bounded
-from asose_fast.config import CheckpointConfig, Config, OptimizerConfig, RecipeConfig, require_momentum
+from asose_fast.config import CheckpointConfig, Config
 from asose_fast.data import Data, Split
 from asose_fast.data.config import DataConfig
 from asose_fast.engine.evaluate import accuracy
@@ -40,6 +40,7 @@ from asose_fast.engine.step.steps import StepResult, weight_step
 from asose_fast.space.auxiliary import Auxiliary
 from asose_fast.space.build import ImageNetwork, Spec, build
 from asose_fast.store.checkpoint import CheckpointError
+from asose_fast.training_config import OptimizerConfig, RecipeConfig, require_momentum
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,13 +7,13 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from asose_fast.config import RecipeConfig
 from asose_fast.data import Data
 from asose_fast.data.cutout import cut_out
 from asose_fast.data.seeds import generator
 from asose_fast.engine.recipe.auto_augment import AutoAugment
 from asose_fast.engine.recipe.mixing import mixed
 from asose_fast.engine.step.steps import StepResult, classification
+from asose_fast.training_config import RecipeConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asose_fast.config import Config, OptimizerConfig, RecipeConfig
+from asose_fast.config import Config
 from asose_fast.engine.phases import Phase
+from asose_fast.training_config import OptimizerConfig, RecipeConfig
 
 
 def weight_optimizer(

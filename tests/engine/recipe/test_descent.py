@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from asose_fast.config import Config, OptimizerConfig, PhaseConfig, RecipeConfig
+from asose_fast.config import Config, PhaseConfig
 from asose_fast.engine.phases import plan
 from asose_fast.engine.retrainer import RetrainConfig
 from asose_fast.engine.step.optimizers import learning_rate, of_derived, weight_optimizer
+from asose_fast.training_config import OptimizerConfig, RecipeConfig
 
 PHASES = plan(PhaseConfig())
 

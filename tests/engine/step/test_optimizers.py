@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from asose_fast.config import OptimizerConfig, PhaseConfig
+from asose_fast.config import PhaseConfig
 from asose_fast.engine.growth.grow import deepen
 from asose_fast.engine.phases import plan
 from asose_fast.engine.step.optimizers import (
@@ -17,6 +17,7 @@ from asose_fast.engine.step.optimizers import (
     weight_optimizer,
 )
 from asose_fast.engine.step.steps import weight_step
+from asose_fast.training_config import OptimizerConfig
 from tests.helpers import FEW, make_batch, make_network, make_selector
 
 CONFIG = OptimizerConfig()
