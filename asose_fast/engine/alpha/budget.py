@@ -79,7 +79,7 @@ class BudgetKeeper:
         """Of the candidates of a chain, computed when its spec is a new one."""
         spec = network.spec
         if not isinstance(spec, NetworkSpec):
-            raise BudgetError("bounds on the derived network are for the space chain")
+            raise BudgetError("bounds on the derived network are for the spaces chain and stages")
         if self._costs is None or self._costs[0] != spec:
             self._costs = (spec, candidate_costs(spec, self._image_size))
         return self._costs[1]
