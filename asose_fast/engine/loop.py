@@ -20,6 +20,7 @@ from asose_fast.engine.record import Record
 from asose_fast.engine.step.meter import Meter
 from asose_fast.engine.task import Splits
 from asose_fast.store import checkpoint, checkpoint_folder
+from asose_fast.store.checkpoint_folder import holds_checkpoints
 
 
 class InterruptedRunError(Exception):
@@ -39,6 +40,8 @@ class RunState(Protocol):
     weight_meter: Meter
     history: list[Record]
     phases: tuple[Phase, ...]
+    restored: bool
+    """It stands where a checkpoint did."""
 
     @property
     def data(self) -> Splits:
@@ -62,7 +65,11 @@ class Loop(Generic[State]):
     """
 
     def __init__(
-        self, state: State, config: CheckpointConfig, folder: Path | None = None, observers: Sequence[Observer] = ()
+        self,
+        state: State,
+        config: CheckpointConfig,
+        folder: str | Path | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         """Begins nothing yet.
 
@@ -73,15 +80,21 @@ class Loop(Generic[State]):
             observers: are told of every step and epoch.
         """
         self.state, self.observers = state, list(observers)
-        self.checkpoints = None if folder is None else folder / "checkpoints"
-        self.cadence = Cadence(config)
+        self.checkpoints = None if folder is None else Path(folder) / "checkpoints"
+        self.cadence, self._saved = Cadence(config), False
 
     def run(self) -> None:
         """Goes on from the present state to the end of the last phase.
 
-        Raises InterruptedRunError or CheckpointError; what was checkpointed stays.
+        Raises InterruptedRunError or CheckpointError; what was checkpointed stays. Raises FileExistsError for a state
+        that begins in the folder of another run.
         """
         state = self.state
+        if self.checkpoints and not (state.restored or self._saved) and holds_checkpoints(self.checkpoints):
+            raise FileExistsError(
+                f"{self.checkpoints} holds a run: give a folder of its own, or go on with that run by "
+                f"asose_fast.engine.resume.read({str(self.checkpoints.parent)!r}, print).restore(state, print)"
+            )
         while state.progress.epoch < state.epochs:
             phase = phase_at(state.phases, state.progress.epoch)
             if state.progress.phase != phase.name:
@@ -149,6 +162,7 @@ class Loop(Generic[State]):
 
         Raises CheckpointError.
         """
+        self._saved = True
         if self.checkpoints is not None:
             folder = self.checkpoints
             self.state.processes.from_first(lambda: self._write(folder, name))

@@ -34,12 +34,12 @@ class Resumable(NamedTuple):
             raise _unfit(self.path, error) from error
 
 
-def read(run: Path, warn: Callable[[str], None]) -> Resumable:
+def read(run: str | Path, warn: Callable[[str], None]) -> Resumable:
     """Reads the newest good checkpoint of a run folder; `warn` is told of damaged ones.
 
     Raises CheckpointError.
     """
-    path, state = checkpoint_folder.load_newest(run / "checkpoints", warn)
+    path, state = checkpoint_folder.load_newest(Path(run) / "checkpoints", warn)
     return resumable(path, state)
 
 

@@ -109,6 +109,7 @@ class TrainingState:
         progress: epoch and step.
         weight_meter: sums over the steps of the epoch.
         history: the records of all epochs.
+        restored: whether it stands where a checkpoint did.
     """
 
     def __init__(self, config: RetrainConfig, spec: Spec, data: Data, device: torch.device) -> None:
@@ -134,6 +135,7 @@ class TrainingState:
         self.optimizer = weight_optimizer(self._rates, self.trained, config)
         self.progress, self.weight_meter = Progress(), Meter(device, losses=torch.float32)
         self.history: list[Record] = []
+        self.restored = False
         require_more(self.network, 1, (self.data.train,), data.image_size)
 
     @property
@@ -193,6 +195,7 @@ class TrainingState:
             if there != here:
                 what = {"retrain": "other settings", "digest": "other images", "spec": "another architecture"}[name]
                 raise CheckpointError(f"it was begun with {what}: give another --out")
+        self.restored = True
         self.trained.load_state_dict(state["trained"])
         load_named_state(self.optimizer, dict(self.trained.named_parameters()), state["optimizer"])
         self.history = list(state["history"])
@@ -210,7 +213,9 @@ class TrainingState:
 class Retrainer(Loop[TrainingState]):
     """Trains a derived architecture from its initialisation; can stop and go on anywhere."""
 
-    def __init__(self, state: TrainingState, folder: Path | None = None, observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self, state: TrainingState, folder: str | Path | None = None, observers: Sequence[Observer] = ()
+    ) -> None:
         """Takes its arguments as `Loop` does. The newest checkpoint alone is kept."""
         super().__init__(state, CheckpointConfig(checkpoints_kept=1), folder, observers)
 

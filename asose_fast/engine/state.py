@@ -59,6 +59,7 @@ class SearchState:
         weight_meter: sums over the weight steps of the epoch.
         alpha_meter: likewise over its alpha steps.
         history: the records of all epochs.
+        restored: whether it stands where a checkpoint did.
         best: spec and tensors of the network that `best_network` gives; None before there is one.
         guard: what is done about a collapse.
         stall: counts the epochs without progress, for growth.
@@ -81,6 +82,7 @@ class SearchState:
         self._of_derived = of_derived(self.config)
         self.progress, self.stall, self.guard = Progress(), StallCounter(), Guard(self.config)
         self.history: list[Record] = []
+        self.restored = False
         self.best: dict[str, Any] | None = None
         self.weight_meter, self.alpha_meter = task.meter(), task.meter()
         self.estimator = estimator or make_estimator(self.config)
@@ -261,6 +263,7 @@ class SearchState:
         """Returns everything that the rest of the run depends on."""
         return {
             "config": self.config.to_dict(),
+            "task": type(self.task).__qualname__,
             "provenance": self.provenance(),
             **self.search_state(),
             "guard": self.guard.state_dict(),
@@ -313,7 +316,13 @@ class SearchState:
         return {str(layer): row for layer, row in enumerate(self.selector.alpha)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverts `state_dict`, for a state of the same task."""
+        """Inverts `state_dict`. Raises ValueError for a state of another kind of search."""
+        kind = type(self.task).__qualname__
+        if (there := state.get("task", kind)) != kind:
+            raise ValueError(
+                f"its search is of the task {there}, and this one of {kind}: go on with that task in Python"
+            )
+        self.restored = True
         self.progress, self.stall = Progress(**state["progress"]), StallCounter(**state["stall"])
         self.history = list(state["history"])
         self.guard.load_state_dict(state["guard"])

@@ -24,7 +24,9 @@ from asose_fast.space.copying import deepcopy
 class Trainer(Loop[SearchState]):
     """Moves a search on from its present state to the derived network, and can stop anywhere in between."""
 
-    def __init__(self, state: SearchState, folder: Path | None = None, observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self, state: SearchState, folder: str | Path | None = None, observers: Sequence[Observer] = ()
+    ) -> None:
         """Takes its arguments as `Loop` does. Raises ValueError for a search that cannot run."""
         super().__init__(state, state.config, folder, observers)
         self.graphs, self.watch = GraphedSteps(state.config, state.device, state.processes), Watch()

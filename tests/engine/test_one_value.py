@@ -36,8 +36,8 @@ def test_a_last_batch_of_one_image_that_becomes_one_pixel_is_refused(images, tmp
 
 def test_what_can_train_on_one_image_does(images, tmp_path):
     for settings in ({"dataset": images(5), "depth": 4}, {"dataset": images(4), "depth": 2}):
-        trainer = make_trainer(tmp_path / "run", batch_size=5, warmup_epochs=1, channels=4, **settings)
-        trainer.run()
+        folder = tmp_path / f"depth {settings['depth']}"
+        make_trainer(folder, batch_size=5, warmup_epochs=1, channels=4, **settings).run()
 
 
 def test_a_retraining_is_refused_alike(images, tmp_path):

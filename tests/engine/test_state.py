@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from asose_fast.engine import resume
 from asose_fast.engine.state import SearchState
 from asose_fast.engine.task import ImageTask
 from asose_fast.engine.trainer import Trainer
@@ -54,3 +55,29 @@ def test_a_task_of_the_users_own_changes_what_it_overrides(tmp_path):
 def test_a_network_that_is_not_for_images_is_refused_where_one_is_needed():
     with pytest.raises(TypeError, match="needs a network for images, got CustomNetwork"):
         of_images(CustomNetwork(torch.nn.Sequential(MixedOp({"a": torch.nn.Identity()}))))
+
+
+def test_a_state_of_another_task_is_refused(tmp_path):
+    trainer = make_trainer(tmp_path)
+    values = SearchState(Doubled(make_config(), trainer.state.data, CPU)).state_dict()
+    with pytest.raises(ValueError, match="its search is of the task Doubled, and this one of ImageTask"):
+        trainer.state.load_state_dict(values)
+    del values["task"]  # of an earlier release
+    trainer.state.load_state_dict(values)
+
+
+def test_a_search_that_begins_does_not_write_over_another(tmp_path):
+    make_trainer(tmp_path).run()
+    kept = (tmp_path / "checkpoints" / "last.pt").read_bytes()
+    with pytest.raises(FileExistsError, match="holds a run: give a folder of its own, or go on with that run"):
+        make_trainer(tmp_path).run()
+    assert (tmp_path / "checkpoints" / "last.pt").read_bytes() == kept
+    other = make_trainer(tmp_path)
+    resume.read(str(tmp_path), print).restore(other.state, print)
+    other.run()
+    assert len(other.state.history) == other.state.epochs
+
+
+def test_a_folder_may_be_a_string(tmp_path):
+    Trainer(make_trainer(tmp_path).state, str(tmp_path / "here")).save("last")
+    assert (tmp_path / "here" / "checkpoints" / "last.pt").exists()
