@@ -72,7 +72,7 @@ class SpaceConfig(Settings):
             object.__setattr__(self, "candidates", SPACE_CANDIDATES.get(self.space, CANDIDATES))
         super().__post_init__()
         if self.candidates == ("none",):
-            raise ValueError("candidates must have another operation than none, which lets nothing through, got none alone")
+            raise ValueError("candidates must have another operation than none, got none alone")
 
 
 @dataclasses.dataclass(frozen=True)

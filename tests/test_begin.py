@@ -45,9 +45,10 @@ def test_a_run_that_fails_before_its_first_checkpoint_can_be_begun_again(tmp_pat
 
     words = [*options(), "--out", str(tmp_path / "run")]
     for place in ("asose_fast.engine.state.SearchState.shortcomings", "asose_fast.engine.trainer.Trainer.save"):
-        with monkeypatch.context() as broken, pytest.raises(IndexError, match="unforeseen"):
+        with monkeypatch.context() as broken:
             broken.setattr(place, fail)
-            train(words)
+            with pytest.raises(IndexError, match="unforeseen"):
+                train(words)
         assert list(tmp_path.iterdir()) == []
     assert train(words) == 0
 

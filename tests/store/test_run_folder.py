@@ -31,9 +31,8 @@ def test_a_folder_is_made_and_taken_away_again_if_it_stays_empty(tmp_path):
 
 @pytest.mark.parametrize("new", [False, True])
 def test_the_folder_of_the_checkpoints_goes_where_none_was_written(tmp_path, new):
-    with pytest.raises(OSError, match="full"), claimed(tmp_path / "run", new=new) as folder:
+    with claimed(tmp_path / "run", new=new) as folder:
         (folder / "checkpoints").mkdir()
-        raise OSError("the disk is full")
     assert os.listdir(tmp_path) == []
     with claimed(tmp_path / "run", new=new) as folder:
         (folder / "checkpoints").mkdir()
