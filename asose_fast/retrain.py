@@ -138,7 +138,9 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = device_named(config.device)
-    data = load_data(config, config.batch_size, config.seed, device)
+    data = load_data(
+        config, config.batch_size, config.seed, device, trained="train" if config.keep_validation else "joined"
+    )
     for note in data.notes:
         warn(note)
     spec = _spec(architecture, config, data)

@@ -233,10 +233,11 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         done = f"{state.progress.epoch} of {state.epochs} epochs"
         console.print(f"resuming {folder} after {done} and {state.progress.step} steps", soft_wrap=True)
     else:
+        shortcomings = state.shortcomings() if processes.first else ()
         processes.from_first(lambda: _clear(folder))
         trainer.save("last")  # from here on the run can be resumed, whenever it ends
         console.print(f"run folder: {folder}", soft_wrap=True)
-        for message in state.shortcomings() if processes.first else ():
+        for message in shortcomings:
             warn(message)
     processes.from_first(lambda: _write_settings(config, folder))
     processes.from_first(lambda: metrics.restore(state.history))

@@ -32,6 +32,27 @@ def test_a_refused_run_leaves_no_folder(tmp_path, monkeypatch, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("space", ["chain", "stages", "darts", "nasbench201"])
+def test_none_alone_is_no_space(tmp_path, capsys, space):
+    words = options(space=space, candidates=("none",))
+    assert "candidates must have another operation than none" in refused(capsys, train, *words, "--out", tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_fails_before_its_first_checkpoint_can_be_begun_again(tmp_path, monkeypatch):
+    def fail(*_):
+        raise IndexError("unforeseen")
+
+    words = [*options(), "--out", str(tmp_path / "run")]
+    for place in ("asose_fast.engine.state.SearchState.shortcomings", "asose_fast.engine.trainer.Trainer.save"):
+        with monkeypatch.context() as broken:
+            broken.setattr(place, fail)
+            with pytest.raises(IndexError, match="unforeseen"):
+                train(words)
+        assert list(tmp_path.iterdir()) == []
+    assert train(words) == 0
+
+
 def test_of_two_that_want_one_folder_one_says_so(tmp_path, capsys):
     with claimed(tmp_path / "run"):
         error = refused(capsys, train, *options(), "--out", tmp_path / "run")

@@ -137,6 +137,18 @@ def test_an_option_that_is_given_holds_though_it_is_the_default(run, tmp_path):
     assert settings["limit_test"] == 20
 
 
+def test_retraining_needs_a_batch_of_the_images_that_it_trains_on_and_of_no_others(run, tmp_path, capsys):
+    """Of the run's 120 images 30 are validation images."""
+    images = ["--epochs=1", "--batch_size=96", "--threads=1"]
+    assert retrain_module.main([str(run), "--out", str(tmp_path / "all"), *images]) == 0
+    out = tmp_path / "kept"
+    assert retrain_module.main([str(run), "--out", str(out), *images, "--keep_validation"]) == 2
+    assert "digits leaves 90 training images, fewer than one batch of 96" in capsys.readouterr().err
+    assert not out.exists()
+    assert retrain_module.main([str(run), "--out", str(out), *images, "--keep_validation", "--batch_size=90"]) == 0
+    assert 0 <= json.loads((out / "summary.json").read_text())["valid_accuracy"] <= 1
+
+
 def test_what_was_derived_is_retrained_on_the_data_of_its_run(run, tmp_path):
     assert derive_module.main([str(run), "--out", str(tmp_path / "derived")]) == 0
     out = tmp_path / "out"

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,6 +20,9 @@ from asose_fast.data.seeds import generator
 from asose_fast.data.sources import Source, find_source
 from asose_fast.data.split import Split
 from asose_fast.data.transform import Transform
+
+Trained = Literal["each", "train", "joined"]
+"""Steps take batches of the training and of the validation split, of the former alone, or of the two joined."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +59,9 @@ class Data:
         return dataclasses.replace(self, train=self.train.joined(self.valid))
 
 
-def load_data(config: DataConfig, batch_size: int, seed: int, device: torch.device) -> Data:
+def load_data(
+    config: DataConfig, batch_size: int, seed: int, device: torch.device, *, trained: Trained = "each"
+) -> Data:
     """Finds, checks and divides the images of `config` and reads each of them once.
 
     Args:
@@ -63,16 +69,17 @@ def load_data(config: DataConfig, batch_size: int, seed: int, device: torch.devi
         batch_size: the images of a batch, at least 1.
         seed: any integer; it determines the training and validation split, the order and the augmentation.
         device: has the batches. Sets within `config.memory_limit_gb` are kept there as uint8.
+        trained: the splits that must make a whole batch, since they are trained on; others are only measured.
 
     Raises:
         DataNotFoundError: a folder or its images are missing, or a download fails.
-        DataError: the images, or their number, do not allow a search; the message says why and what to change.
+        DataError: the images, or their number, do not allow a training; the message says why and what to change.
     """
     if batch_size < 1:
         raise DataError(f"batch_size must be at least 1, got {batch_size}")
     source = find_source(config)
     members = _divide(source, config, seed)
-    _check_enough(members, config, batch_size, source.valid is not None)
+    _check_enough(members, config, batch_size, source.valid is not None, trained)
 
     images = source.open(torch.cat(members))
     labels = source.labels[torch.cat(members)]
@@ -144,12 +151,18 @@ def _divide(source: Source, config: DataConfig, seed: int) -> tuple[Tensor, Tens
 
 
 def _check_enough(
-    members: tuple[Tensor, Tensor, Tensor], config: DataConfig, batch_size: int, own_validation: bool
+    members: tuple[Tensor, Tensor, Tensor], config: DataConfig, batch_size: int, own_validation: bool, trained: Trained
 ) -> None:
-    division = "" if own_validation else f"valid_fraction ({config.valid_fraction}) or "
-    for name, numbers in zip(("training", "validation"), members, strict=False):
-        if len(numbers) < batch_size:
+    train, valid = len(members[0]), len(members[1])
+    needed = {
+        "each": {"training": train, "validation": valid},
+        "train": {"training": train},
+        "joined": {"training and validation": train + valid},
+    }
+    division = "" if own_validation or trained == "joined" else f"valid_fraction ({config.valid_fraction}) or "
+    for name, count in needed[trained].items():
+        if count < batch_size:
             raise DataError(
-                f"{config.dataset} leaves {len(numbers)} {name} images, fewer than one batch of {batch_size}: lower "
+                f"{config.dataset} leaves {count} {name} images, fewer than one batch of {batch_size}: lower "
                 f"batch_size, or change {division}limit_train ({config.limit_train})"
             )

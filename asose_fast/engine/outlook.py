@@ -61,14 +61,17 @@ def alpha_steps(config: Config, phases: Sequence[Phase], batches: int) -> int:
 
 
 def steps_to_decide(selector: Selector, rate: float) -> int:
-    """Alpha steps until the last candidate of any layer could lead it; 0 where alpha is not to move at all."""
+    """Alpha steps until the last candidate of any layer could lead it; 0 where alpha is not to move at all, or has
+    nothing but `none`."""
     if not rate:
         return 0
     counted = [k for k, name in enumerate(selector.candidates) if name != "none"]
+    if not counted:
+        return 0
     logits = selector.logits().detach()[:, counted].cpu()
     lowest = torch.where(logits > CLOSED / 2, logits, math.inf).amin(1)
     spread = (logits.amax(1) - lowest).clamp(min=0)  # of a layer of nothing but `none`: 0
-    return math.ceil(float(spread.max()) / (2 * rate)) if counted else 0
+    return math.ceil(float(spread.max()) / (2 * rate))
 
 
 def left_out(selector: Selector, steps: int) -> float:

@@ -50,6 +50,8 @@ def claimed(folder: Path, *, new: bool = False) -> Iterator[Path]:
         else:
             stack.enter_context(_made(folder))
         stack.enter_context(locked(folder / LOCK, folder))
+        if not (checkpoints := folder / "checkpoints").exists():
+            stack.callback(_remove_empty, [checkpoints])  # of a command that fails before its first checkpoint
         yield folder
 
 

@@ -7,8 +7,8 @@ from asose_fast.data import DataConfig, DataError, load_data
 CPU = torch.device("cpu")
 
 
-def digits(seed=0, batch_size=16, **settings):
-    return load_data(DataConfig(**settings), batch_size, seed, CPU)
+def digits(seed=0, batch_size=16, trained="each", **settings):
+    return load_data(DataConfig(**settings), batch_size, seed, CPU, trained=trained)
 
 
 def content(split):
@@ -101,8 +101,23 @@ def test_a_constant_channel_is_not_divided_by_zero(write_classes):
             r"valid_fraction \(0.25\) or limit_train \(100\)",
         ),
         ({"limit_train": 100, "batch_size": 90}, "digits leaves 80 training images, fewer than one batch of 90"),
+        (
+            {"limit_train": 100, "batch_size": 90, "trained": "train"},
+            "digits leaves 80 training images, fewer than one batch of 90",
+        ),
+        (
+            {"limit_train": 100, "batch_size": 101, "trained": "joined"},
+            r"digits leaves 100 training and validation images, fewer than one batch of 101: lower batch_size, or "
+            r"change limit_train \(100\)",
+        ),
     ],
 )
 def test_too_few_images_are_told_in_numbers(settings, message):
     with pytest.raises(DataError, match=message):
         digits(**settings)
+
+
+@pytest.mark.parametrize(("trained", "batch_size"), [("train", 80), ("joined", 100)])
+def test_what_is_only_measured_may_be_less_than_a_batch(trained, batch_size):
+    data = digits(limit_train=100, batch_size=batch_size, trained=trained)
+    assert (len(data.train), len(data.valid), len(data.joined.train)) == (80, 20, 100)

@@ -45,6 +45,10 @@ def test_so_many_steps_take_the_last_candidate_to_the_first_place():
         assert bool(row[last] >= row[first] - 1e-5) == (step >= needed)
 
 
+def test_where_there_is_nothing_but_none_nothing_is_decided():
+    assert outlook.steps_to_decide(Selector(Config(), ("none",), 2, 0, CPU), 0.1) == 0
+
+
 def test_the_planned_alpha_steps_are_those_that_are_taken():
     for config in (small(alpha_every=3), small(alpha_every=4, search_epochs=5)):
         taken = find(config=config).history[-1]["alpha_steps"]

@@ -29,6 +29,21 @@ def test_a_folder_is_made_and_taken_away_again_if_it_stays_empty(tmp_path):
     assert (tmp_path / "empty").is_dir()  # it was there before
 
 
+@pytest.mark.parametrize("new", [False, True])
+def test_the_folder_of_the_checkpoints_goes_where_none_was_written(tmp_path, new):
+    with claimed(tmp_path / "run", new=new) as folder:
+        (folder / "checkpoints").mkdir()
+    assert os.listdir(tmp_path) == []
+    with claimed(tmp_path / "run", new=new) as folder:
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "last.pt").touch()
+    assert contents(tmp_path / "run")
+    (tmp_path / "theirs" / "checkpoints").mkdir(parents=True)
+    with claimed(tmp_path / "theirs"):
+        pass
+    assert (tmp_path / "theirs" / "checkpoints").is_dir()  # it was there before
+
+
 def test_the_next_free_name(tmp_path):
     (tmp_path / "run-2").write_text("a file")
     with claimed(tmp_path / "run", new=True) as one, claimed(tmp_path / "run", new=True) as two:
