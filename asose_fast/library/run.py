@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from asose_fast.config import Config
 from asose_fast.engine.device import device_named
-from asose_fast.engine.observer import Observer
+from asose_fast.engine.observer import Observer, checked
 from asose_fast.engine.phases import PhaseSpec, plan, schedule
 from asose_fast.engine.processes import started
 from asose_fast.engine.record import Record
@@ -103,6 +103,7 @@ def search(
     """
     config = config or Config()
     _require_effective(config)
+    observers = checked(observers)
     if started() > 1:
         _warn(
             f"torchrun has started {started()} processes, and asose_fast.search shares no work: each that calls it "
