@@ -141,7 +141,7 @@ def _made(folder: Path) -> Iterator[None]:
     except OSError as error:
         _remove_empty(missing)
         raise CheckpointError(
-            f"cannot make {folder.absolute()}: {error.strerror or error}. Give another folder (--out)"
+            f"cannot make {folder.absolute()}: {error.strerror or error}. Give another folder"
         ) from error
     try:
         yield
@@ -157,7 +157,7 @@ def _make(folder: Path) -> bool:
         return False
     except OSError as error:
         raise CheckpointError(
-            f"cannot make {folder.absolute()}: {error.strerror or error}. Give another folder (--out)"
+            f"cannot make {folder.absolute()}: {error.strerror or error}. Give another folder"
         ) from error
     return True
 
