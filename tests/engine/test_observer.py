@@ -1,4 +1,4 @@
-"""What is given as an observer is checked where it enters."""
+"""What is given as an observer is checked where it enters; docs/observers.md says what it is told."""
 
 import re
 
@@ -7,7 +7,7 @@ import pytest
 import asose_fast
 from asose_fast import Config, Observer
 from asose_fast.engine.observer import EVENTS, checked
-from tests.helpers import make_trainer
+from tests.helpers import ROOT, make_trainer
 from tests.library.networks import Choices, batches
 
 
@@ -65,3 +65,23 @@ def test_a_search_takes_no_observer_that_is_never_called(observers, error, messa
 def test_a_trainer_takes_none_either(observers, error, message, tmp_path):
     with pytest.raises(error, match=re.escape(message)):
         make_trainer(tmp_path, observers)
+
+
+def documented(heading):
+    """The names in code of the first column of the table under a heading of the page."""
+    section = (ROOT / "docs" / "observers.md").read_text().partition(f"### {heading}\n")[2].partition("\n#")[0]
+    cells = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+    return [name for cell in cells for name in re.findall(r"`(\w+)", cell)]
+
+
+def test_the_page_names_the_keys_of_a_record_and_parts_of_the_state(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.run()
+    history, keys = trainer.state.history, documented("What a record holds")
+    assert {record["phase"] for record in history} == {"warmup", "search", "growth", "optimize"}
+    assert all(set(record) - {"growth", "guard"} == set(keys) for record in history)
+    assert [record["phase"] for record in history if "growth" in record] == ["growth"]
+    assert len(keys) == len(set(keys))
+    parts = documented("What the state holds")
+    assert len(parts) > 10
+    assert all(hasattr(trainer.state, part) for part in parts)
