@@ -12,7 +12,7 @@ import torch
 
 from asose_fast.config import CheckpointConfig
 from asose_fast.engine.cadence import Cadence
-from asose_fast.engine.observer import Observer, tell
+from asose_fast.engine.observer import Observer, checked, tell
 from asose_fast.engine.phases import Phase, phase_at
 from asose_fast.engine.processes import Processes
 from asose_fast.engine.progress import Progress
@@ -78,8 +78,10 @@ class Loop(Generic[State]):
             config: when checkpoints are due within an epoch, and how many are kept.
             folder: checkpoints go to its `checkpoints`. None: none are written.
             observers: are told of every step and epoch.
+
+        Raises TypeError or ValueError for what is no observer.
         """
-        self.state, self.observers = state, list(observers)
+        self.state, self.observers = state, checked(observers)
         self.checkpoints = None if folder is None else Path(folder) / "checkpoints"
         self.cadence, self._saved = Cadence(config), False
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from asose_fast.engine.phases import Phase
@@ -39,6 +40,43 @@ class Observer:
 
     def on_run_end(self, state: SearchState) -> None:
         """All phases are over."""
+
+
+EVENTS = tuple(name for name in vars(Observer) if name.startswith("on_"))
+"""Observers have methods of these names."""
+
+
+def checked(observers: Iterable[Observer]) -> list[Observer]:
+    """Returns the observers as a list. They need not be of the class `Observer`, but must have one of its methods.
+
+    Raises TypeError for what is no observer, ValueError for a method `on_...` that nothing would call.
+    """
+    if not isinstance(observers, Iterable):
+        raise TypeError(f"observers must be a list, got {_named(observers)}: give [observer]")
+    found = list(observers)
+    for observer in found:
+        _check(observer)
+    return found
+
+
+def _check(observer: object) -> None:
+    name = _named(observer)
+    if isinstance(observer, type):
+        raise TypeError(f"an observer must be an object, got {name}: give {observer.__name__}()")
+    for method in dir(observer):
+        if method.startswith("on_") and method not in EVENTS and callable(getattr(observer, method, None)):
+            nearest = difflib.get_close_matches(method, EVENTS, n=1, cutoff=0.0)[0]
+            raise ValueError(f"the method {method} of {name} is of no event and is never called: is {nearest} meant?")
+    if not any(callable(getattr(observer, event, None)) for event in EVENTS):
+        raise TypeError(f"an observer must have one of the methods {', '.join(EVENTS)}, got {name}")
+
+
+def _named(value: object) -> str:
+    """Says what was given where observers are asked for."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    called = getattr(value, "__name__", None)
+    return f"the function {called}" if callable(value) and called else f"an object of the class {type(value).__name__}"
 
 
 def tell(observers: Sequence[Observer], event: str, *about: Any) -> None:

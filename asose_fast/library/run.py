@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from asose_fast.config import Config
 from asose_fast.engine.device import device_named
-from asose_fast.engine.observer import Observer
+from asose_fast.engine.observer import Observer, checked
 from asose_fast.engine.phases import PhaseSpec, plan, schedule
 from asose_fast.engine.processes import started
 from asose_fast.engine.record import Record
@@ -32,6 +32,12 @@ from asose_fast.store import checkpoint_folder, provenance, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.version import __version__
 
+_FUNCTIONS = {
+    "loss": ("outputs and targets", "torch.nn.CrossEntropyLoss()"),
+    "metric": ("outputs and targets", "lambda outputs, y: (outputs.argmax(1) == y).float().mean()"),
+    "optimizer": ("a list of parameters", "lambda parameters: torch.optim.SGD(parameters, 0.1)"),
+}
+"""`search` takes these functions: of what, and an example."""
 _OF_SGD = ("nesterov", "decay_norms", "optimize_weight_decay")
 
 
@@ -101,8 +107,13 @@ def search(
         FileExistsError: the folder holds something else than a search.
         BlockingIOError: another search writes into the folder.
     """
+    if config is not None and not isinstance(config, Config):
+        raise TypeError(f"config must be an asose_fast.Config, got {_kind(config)}: give Config(epochs=4), say")
+    for name, function in (("loss", loss), ("metric", metric), ("optimizer", optimizer)):
+        _require_function(name, function)
     config = config or Config()
     _require_effective(config)
+    observers = checked(observers)
     if started() > 1:
         _warn(
             f"torchrun has started {started()} processes, and asose_fast.search shares no work: each that calls it "
@@ -139,6 +150,18 @@ def _run(trainer: Trainer, task: ModuleTask) -> SearchResult:
     finally:
         task.network.plan()
     return _result(trainer.state, task)
+
+
+def _require_function(name: str, given: object) -> None:
+    """Raises TypeError for what cannot be called as `search` does, which makes an optimizer, but no module."""
+    takes, example = _FUNCTIONS[name]
+    if given is None or (callable(given) and not (isinstance(given, type) and issubclass(given, nn.Module))):
+        return
+    raise TypeError(f"{name} must be a function of {takes}, as {example}; got {_kind(given)}")
+
+
+def _kind(given: object) -> str:
+    return f"the class {given.__name__}" if isinstance(given, type) else f"a value of the type {type(given).__name__}"
 
 
 def _require_effective(config: Config) -> None:
@@ -251,6 +274,8 @@ def _summary(state: SearchState, result: SearchResult) -> dict[str, Any]:
 
 
 def _require_same(saved: dict[str, Any], state: SearchState) -> None:
+    if "mixed" not in saved:
+        raise ValueError("it was not written by asose_fast.search, but by `asose-fast train`, say")
     there, here, now = Config.completed(saved["config"]), state.config.to_dict(), state.task.identity
     unlike = [
         f"{name} {there.get(name)} there, {value} here" for name, value in here.items() if value != there.get(name)

@@ -143,7 +143,7 @@ def _made(folder: Path) -> Iterator[None]:
     except OSError as error:
         _remove_empty(missing)
         raise CheckpointError(
-            f"cannot make {folder.absolute()}: {error.strerror or error}. Give another folder (--out)"
+            f"cannot make {folder.absolute()}: {error.strerror or error}. Give another folder"
         ) from error
     try:
         yield
@@ -159,7 +159,7 @@ def _make(folder: Path) -> bool:
         return False
     except OSError as error:
         raise CheckpointError(
-            f"cannot make {folder.absolute()}: {error.strerror or error}. Give another folder (--out)"
+            f"cannot make {folder.absolute()}: {error.strerror or error}. Give another folder"
         ) from error
     return True
 

@@ -16,6 +16,7 @@ from asose_fast.engine.health.diverged import SearchDivergedError
 from asose_fast.report.run import read
 from asose_fast.store.checkpoint import CheckpointError
 from asose_fast.store.run_folder import claimed
+from tests.helpers import make_trainer
 from tests.library.networks import NAMES, Choices, batches, small
 
 TIMINGS = ("seconds", "images_per_second", "health")
@@ -136,6 +137,18 @@ def test_a_folder_of_another_search_is_refused(tmp_path):
         find(nn.Sequential(MixedOp({"a": nn.Linear(3, 2), "b": nn.Linear(3, 2)})), folder=tmp_path)
     with pytest.raises(CheckpointError, match="the phases"):
         find(folder=tmp_path, phases=[PhaseSpec("search", 2)])
+
+
+def test_a_folder_of_a_command_is_refused(tmp_path):
+    make_trainer(tmp_path).save("last")
+    with pytest.raises(CheckpointError, match=r"\.pt: it was not written by asose_fast\.search.*another folder"):
+        find(folder=tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_named_without_the_option_of_a_command(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CheckpointError, match=r"cannot make .*Give another folder$"):
+        find(folder=tmp_path / "file" / "inside")
 
 
 def test_a_folder_belongs_to_one_search_at_a_time(tmp_path):
@@ -447,6 +460,15 @@ class Apart(nn.Module):
         ({"config": small(warmup="skip")}, ValueError, "skip_connect everywhere, 'layers.0.ops.deep.1' has none"),
         ({"loss": lambda outputs, y: outputs}, ValueError, r"one value, got one of shape \(10, 2\)"),
         ({"optimizer": torch.optim.Adam, "config": small(alpha_order="second")}, ValueError, "leave out optimizer"),
+        ({"config": {"epochs": 4}}, TypeError,
+         r"config must be an asose_fast\.Config, got a value of the type dict: give Config\(epochs=4\), say"),
+        ({"optimizer": torch.optim.SGD(nn.Linear(3, 2).parameters(), 0.1)}, TypeError,
+         r"optimizer must be a function of a list of parameters, as lambda .*; got a value of the type SGD"),
+        ({"optimizer": "adam"}, TypeError, "optimizer must be a function .* got a value of the type str"),
+        ({"optimizer": lambda p: p}, TypeError, r"optimizer must return a torch\.optim\.Optimizer, got list"),
+        ({"loss": nn.CrossEntropyLoss}, TypeError,
+         r"loss must be a function .*, as torch\.nn\.CrossEntropyLoss\(\); got the class CrossEntropyLoss"),
+        ({"metric": "accuracy"}, TypeError, "metric must be a function .* got a value of the type str"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_searched_is_told(arguments, error, message):
