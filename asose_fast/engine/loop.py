@@ -92,11 +92,7 @@ class Loop(Generic[State]):
         that begins in the folder of another run.
         """
         state = self.state
-        if self.checkpoints and not (state.restored or self._saved) and holds_checkpoints(self.checkpoints):
-            raise FileExistsError(
-                f"{self.checkpoints} holds a run: give a folder of its own, or go on with that run by "
-                f"asose_fast.engine.resume.read({str(self.checkpoints.parent)!r}, print).restore(state, print)"
-            )
+        self._require_own_folder()
         while state.progress.epoch < state.epochs:
             phase = phase_at(state.phases, state.progress.epoch)
             if state.progress.phase != phase.name:
@@ -162,16 +158,17 @@ class Loop(Generic[State]):
 
         "last" is also kept under its epoch and step, with as many before it as configured.
 
-        Raises CheckpointError.
+        Raises CheckpointError, and FileExistsError as `run` does.
         """
-        self._saved = True
         if self.checkpoints is not None:
             folder = self.checkpoints
             self.state.processes.from_first(lambda: self._write(folder, name))
+        self._saved = True
         if name == "last":
             self.cadence.restart()
 
     def _write(self, folder: Path, name: str) -> None:
+        self._require_own_folder()
         values, progress = self.state.state_dict(), self.state.progress
         folder.mkdir(parents=True, exist_ok=True)
         if name == "last":
@@ -179,3 +176,11 @@ class Loop(Generic[State]):
             checkpoint_folder.save_newest(folder, progress.epoch, progress.step, values, kept)
         else:
             checkpoint.save(folder / f"{name}.pt", values)
+
+    def _require_own_folder(self) -> None:
+        """Raises FileExistsError where a state that begins would write over the checkpoints of another run."""
+        if self.checkpoints and not (self.state.restored or self._saved) and holds_checkpoints(self.checkpoints):
+            raise FileExistsError(
+                f"{self.checkpoints} holds a run: give a folder of its own, or go on with that run by "
+                f"asose_fast.engine.resume.read({str(self.checkpoints.parent)!r}, print).restore(state, print)"
+            )

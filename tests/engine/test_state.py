@@ -69,8 +69,9 @@ def test_a_state_of_another_task_is_refused(tmp_path):
 def test_a_search_that_begins_does_not_write_over_another(tmp_path):
     make_trainer(tmp_path).run()
     kept = (tmp_path / "checkpoints" / "last.pt").read_bytes()
-    with pytest.raises(FileExistsError, match="holds a run: give a folder of its own, or go on with that run"):
-        make_trainer(tmp_path).run()
+    for begin in (lambda trainer: trainer.run(), lambda trainer: trainer.save("last")):
+        with pytest.raises(FileExistsError, match="holds a run: give a folder of its own, or go on with that run"):
+            begin(make_trainer(tmp_path))
     assert (tmp_path / "checkpoints" / "last.pt").read_bytes() == kept
     other = make_trainer(tmp_path)
     resume.read(str(tmp_path), print).restore(other.state, print)
