@@ -11,7 +11,7 @@ from asose_fast import files
 from asose_fast.bounds import shown
 from asose_fast.config import Config
 from asose_fast.engine.state import SearchState
-from asose_fast.store import checkpoint_folder, provenance
+from asose_fast.store import checkpoint_folder, library_search, provenance
 from asose_fast.store.checkpoint import CheckpointError
 
 
@@ -92,6 +92,8 @@ def _said(settings: dict[str, Any], name: str) -> str:
 
 def resumable(path: Path, state: dict[str, Any]) -> Resumable:
     """Returns a run as this checkpoint has it. Raises CheckpointError."""
+    if library_search.wrote(state):
+        raise CheckpointError(library_search.refusal(path.parent.parent))
     try:
         return Resumable(path, Config.from_dict(state["config"]), state)
     except Exception as error:

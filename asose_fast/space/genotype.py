@@ -17,6 +17,10 @@ FORMAT = "asose_fast genotype"
 VERSION = 1
 
 
+class UnknownCandidateError(ValueError):
+    """A genotype names a candidate that this installation does not have, and may be whole."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Genotype:
     """A genotype has all of a derived network but its weights. Raises ValueError where the parts do not fit each
@@ -41,9 +45,16 @@ class Genotype:
         cells = isinstance(network, CellNetworkSpec)
         parts = network.edges if isinstance(network, CellNetworkSpec) else network.blocks
         for i, candidates in enumerate(part.candidates for part in parts):
-            if len(candidates) != 1 or candidates[0] not in KNOWN:
-                what = "edge" if cells else "block"
-                raise ValueError(f"{what} {i} must have one known candidate, has ({', '.join(candidates)})")
+            what = f"{'edge' if cells else 'block'} {i}"
+            if len(candidates) != 1:
+                raise ValueError(f"{what} must have one known candidate, has ({', '.join(candidates)})")
+            if not isinstance(candidates[0], str):
+                raise ValueError(f"the candidate of {what} must be text, got {candidates[0]!r}")
+            if candidates[0] not in KNOWN:
+                raise UnknownCandidateError(
+                    f"{what} has the candidate {candidates[0]!r}, which is unknown here; another release, or a table "
+                    "of candidates with a line more, may know it"
+                )
         if not all(isinstance(name, str) for name in self.classes):
             raise ValueError("names of classes must be strings")
         if len(self.classes) != network.classes:
@@ -93,6 +104,8 @@ class Genotype:
                 values.get("image_size"),
                 values.get("weights_sha256"),
             )
+        except UnknownCandidateError as error:
+            raise ValueError(f"cannot be built here: {error}") from error
         except KeyError as error:
             raise ValueError(f"is damaged: {error} is missing") from error
         except (TypeError, AttributeError, ValueError, OverflowError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shlex
@@ -16,8 +17,9 @@ from asose_fast import files
 from asose_fast.program import spelled
 from asose_fast.space.build import ImageNetwork, build
 from asose_fast.space.genotype import Genotype
-from asose_fast.store.checkpoint import write_atomically, write_json
-from asose_fast.store.checkpoint_folder import holds_checkpoints
+from asose_fast.store import library_search
+from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
+from asose_fast.store.checkpoint_folder import holds_checkpoints, load_newest
 
 GENOTYPE, WEIGHTS = "genotype.json", "model.safetensors"
 
@@ -50,7 +52,7 @@ def load(run: str | Path) -> ImageNetwork:
     the softmax.
 
     Raises:
-        FileNotFoundError: the folder holds no finished run.
+        FileNotFoundError: the folder holds no finished run, or is of `asose_fast.search`.
         OSError: a file cannot be read, or is none.
         ValueError: the genotype or the weights are damaged, foreign, or not of one run; the message names the file.
     """
@@ -87,10 +89,13 @@ def load_weights(run: str | Path, genotype: Genotype) -> ImageNetwork:
 def _existing(path: Path) -> Path:
     if os.path.lexists(path):
         return path
-    unfinished = holds_checkpoints(path.parent / "checkpoints")
-    command = f"{spelled('train')} --resume {shlex.quote(str(path.parent))}"
-    hint = f"; it has not ended: {command}" if unfinished else ""
-    raise FileNotFoundError(f"{path.parent} holds no finished run: there is no {path.name}{hint}")
+    folder, hint = path.parent, ""
+    if holds_checkpoints(folder / "checkpoints"):
+        with contextlib.suppress(CheckpointError):  # of none that can be read it is known that it has not ended
+            if library_search.wrote(load_newest(folder / "checkpoints", lambda _: None)[1]):
+                raise FileNotFoundError(library_search.refusal(folder))
+        hint = f"; it has not ended: {spelled('train')} --resume {shlex.quote(str(folder))}"
+    raise FileNotFoundError(f"{folder} holds no finished run: there is no {path.name}{hint}")
 
 
 def _empty_state(genotype: Genotype) -> dict[str, Tensor]:

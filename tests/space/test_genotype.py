@@ -68,7 +68,11 @@ FIRST = ("network", "blocks", 0)
         (changed([*FIRST, "stride"], True), "stride of block 0 must be at least 1, at most 2 and whole, got True"),
         (changed([*FIRST, "candidates"], ["none", "skip_connect"]), r"block 0 must .*, has \(none, skip_connect\)"),
         (changed([*FIRST, "candidates"], []), "block 0 must have one known candidate"),
-        (changed([*FIRST, "candidates"], ["conv_1x1"]), r"one known candidate, has \(conv_1x1\)"),
+        (
+            changed([*FIRST, "candidates"], ["conv_1x1"]),
+            "^cannot be built here: block 0 has the candidate 'conv_1x1', which is unknown here",
+        ),
+        (changed([*FIRST, "candidates"], [5]), "^is damaged: the candidate of block 0 must be text, got 5"),
         (changed(["classes"], [1, 2]), "names of classes must be strings"),
         (changed(["normalization", "mean"], [0.5]), "1 means and 3 stds for 3 channels"),
         (changed(["normalization", "mean"], [0.5, 0.5, "x"]), "is damaged: "),

@@ -71,6 +71,12 @@ def test_a_damaged_genotype(run, content):
     assert refused(run).startswith(f"{run / 'genotype.json'} is damaged or no JSON (")
 
 
+def test_a_genotype_with_a_candidate_of_another_release(run):
+    path = run / "genotype.json"
+    path.write_text(path.read_text().replace("sep_conv_3x3", "sep_conv_9x9"))
+    assert refused(run).startswith(f"{path} cannot be built here: block 0 has the candidate 'sep_conv_9x9', which is")
+
+
 def test_damaged_weights_are_noticed_though_they_can_be_read(run):
     path = run / "model.safetensors"
     content = bytearray(path.read_bytes())
