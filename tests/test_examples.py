@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import asose_fast
 from asose_fast import MixedOp
 from tests.helpers import ROOT
 
@@ -26,6 +27,21 @@ def test_custom_space():
     assert set(result.genotype) == {"1", "2"}
     assert result.test_score > 0.3
     assert not any(isinstance(module, MixedOp) for module in result.network.modules())
+
+
+def test_custom_space_divides_its_images_in_the_same_way_every_time(monkeypatch):
+    splits = []
+
+    def keep(model, loaders, config):
+        splits.append([list(loader.dataset.indices) for loader in loaders])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(asose_fast, "search", keep)
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        with pytest.raises(KeyboardInterrupt):
+            example("custom_space")()
+    assert splits[0] == splits[1]
 
 
 def test_sequence():
