@@ -71,8 +71,6 @@ class SpaceConfig(Settings):
         if self.candidates is not None and not self.candidates:
             object.__setattr__(self, "candidates", SPACE_CANDIDATES.get(self.space, CANDIDATES))
         super().__post_init__()
-        if self.candidates == ("none",):
-            raise ValueError("candidates must have another operation than none, got none alone")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -154,6 +154,8 @@ class ImageTask:
 
     def __init__(self, config: Config, data: Data, device: torch.device) -> None:
         """Raises ValueError for a space or a growth that cannot be. `data` is on `device`."""
+        if config.candidates == ("none",):
+            raise ValueError("candidates must have another operation than none, got none alone")
         self.config, self.data, self.device = config, data, device
         self.phases = plan(config)
         self.budget = BudgetKeeper(config, data.image_size)
