@@ -73,7 +73,7 @@ def plan_of(values: Sequence[Any]) -> DepthwisePlan:
 
 def check_branch(b: int, kernel: int, dilation: int) -> None:
     if kernel % 2 == 0:
-        raise ValueError(f"multi_depthwise: weights[{b}] must have an odd kernel size, got {kernel}")
+        raise ValueError(f"multi_depthwise: depthwise[{b}] must have an odd kernel size, got {kernel}")
     check_integer(f"multi_depthwise: dilations[{b}]", dilation)
     if dilation < 1:
         raise ValueError(f"multi_depthwise: dilations[{b}] must be positive, got {dilation}")
@@ -126,9 +126,9 @@ def check_needs(where: str, plan: DepthwisePlan, need_x: list[bool], need_affine
         raise ValueError(f"{where}: need_affine must be False without an affine map")
 
 
-def pack(weights: Sequence[Tensor], affine: Sequence[Tensor], inputs: int, dtype: torch.dtype) -> Tensor:
+def pack(depthwise: Sequence[Tensor], affine: Sequence[Tensor], inputs: int, dtype: torch.dtype) -> Tensor:
     """The operator's params: `DepthwisePlan.rows` rows of C."""
-    columns = [w.flatten(1) for w in weights] + [a.reshape(inputs, -1).t() for a in affine]
+    columns = [w.flatten(1) for w in depthwise] + [a.reshape(inputs, -1).t() for a in affine]
     rows = (columns[0] if len(columns) == 1 else torch.cat(columns, 1)).t()
     return rows.to(dtype, memory_format=torch.contiguous_format).contiguous()
 
@@ -136,5 +136,5 @@ def pack(weights: Sequence[Tensor], affine: Sequence[Tensor], inputs: int, dtype
 def unpack(params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
     """The weights of every branch, (C, 1, k, k), then, where affine, the scales and the shifts, (inputs, C)."""
     pieces = list(params.split_with_sizes(plan.rows))
-    weights = [p.t().reshape(-1, 1, k, k) for p, k in zip(pieces, plan.kernels, strict=False)]
-    return weights + pieces[len(weights) :]
+    depthwise = [p.t().reshape(-1, 1, k, k) for p, k in zip(pieces, plan.kernels, strict=False)]
+    return depthwise + pieces[len(depthwise) :]

@@ -47,7 +47,7 @@ registry.register(
 
 def multi_depthwise(
     xs: Tensor | Sequence[Tensor],
-    weights: Sequence[Tensor],
+    depthwise: Sequence[Tensor],
     *,
     dilations: Sequence[int],
     stride: int = 1,
@@ -57,12 +57,12 @@ def multi_depthwise(
 ) -> tuple[Tensor, ...]:
     """Depthwise convolutions of B branches in one pass, forward and backward (docs/kernels.md).
 
-        y_b = conv2d(v_b, weights_b, stride, padding=d_b (k_b - 1) / 2, dilation=d_b, groups=C)
+        y_b = conv2d(v_b, depthwise_b, stride, padding=d_b (k_b - 1) / 2, dilation=d_b, groups=C)
         v_b = relu(scale_b * x_b + shift_b)             one v for all branches where xs is a single tensor
 
-        g_v = sum over the branches of v of conv_transpose(g_b, weights_b)        u = scale * x + shift
+        g_v = sum over the branches of v of conv_transpose(g_b, depthwise_b)        u = scale * x + shift
         g_u = g_v where u > 0        dL/dx = scale * g_u        dL/dscale = sum g_u * x        dL/dshift = sum g_u
-        dL/dweights_b[i, j] = sum g_b * v_b shifted by the tap
+        dL/ddepthwise_b[i, j] = sum g_b * v_b shifted by the tap
 
     With the scale and shift of a batch norm these are its two sums, so that its backward needs no further pass over
     the inputs. The activated v is never stored. Gradients that autograd does not ask for, and those of branches
@@ -72,7 +72,7 @@ def multi_depthwise(
     Args:
         xs: one tensor (N, C, H, W) for all branches, or one a branch, of one shape, dtype (float16, bfloat16, float32,
             float64) and device. Other layouts than channels_last are converted.
-        weights: B tensors (C, 1, k, k), k odd, 1 <= B <= 32, in any floating dtype.
+        depthwise: B tensors (C, 1, k, k), k odd, 1 <= B <= 32, in any floating dtype.
         dilations: B positive integers.
         stride: 1 or 2.
         relu: whether v has the ReLU.
@@ -85,16 +85,16 @@ def multi_depthwise(
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
     """
-    plan, inputs, affine = check(xs, weights, dilations, stride, relu, scale, shift)
+    plan, inputs, affine = check(xs, depthwise, dilations, stride, relu, scale, shift)
     if transformed():
         with without_autocast(inputs[0]):
-            return _plain(plan, *inputs, *weights, *affine)
-    return _MultiDepthwise.apply(plan, *inputs, *weights, *affine)  # type: ignore[no-any-return]
+            return _plain(plan, *inputs, *depthwise, *affine)
+    return _MultiDepthwise.apply(plan, *inputs, *depthwise, *affine)  # type: ignore[no-any-return]
 
 
 def check(
     xs: Tensor | Sequence[Tensor],
-    weights: Sequence[Tensor],
+    depthwise: Sequence[Tensor],
     dilations: Sequence[int],
     stride: int,
     relu: bool,
@@ -104,27 +104,29 @@ def check(
     """The plan, the inputs in channels_last and the affine map of valid arguments; else raises as `multi_depthwise`."""
     shared = isinstance(xs, Tensor)
     inputs = [xs] if isinstance(xs, Tensor) else as_list("multi_depthwise: xs", xs)
-    weights = as_list("multi_depthwise: weights", weights)
+    depthwise = as_list("multi_depthwise: depthwise", depthwise)
     dilations = as_list("multi_depthwise: dilations", dilations)
     check_flag("multi_depthwise: relu", relu)
-    _check(inputs, weights, dilations, stride, shared)
+    _check(inputs, depthwise, dilations, stride, shared)
     if (scale is None) != (shift is None):
         raise ValueError("multi_depthwise: give both scale and shift, or neither")
     affine = () if scale is None or shift is None else (scale, shift)
     for name, value in zip(("scale", "shift"), affine, strict=False):
-        _check_affine(name, value, inputs[0], None if shared else len(weights))
-    kernels = tuple(w.shape[-1] for w in weights)
+        _check_affine(name, value, inputs[0], None if shared else len(depthwise))
+    kernels = tuple(w.shape[-1] for w in depthwise)
     plan = DepthwisePlan(kernels, tuple(dilations), len(inputs), stride, relu, bool(affine)).within(inputs[0])
     return plan, [channels_last(x) for x in inputs], affine
 
 
-def _check(xs: list[Tensor], weights: list[Tensor], dilations: list[int], stride: int, shared: bool) -> None:
-    if not 1 <= len(weights) <= MAX_BRANCHES:
-        raise ValueError(f"multi_depthwise: weights must hold 1 to {MAX_BRANCHES} tensors, got {len(weights)}")
-    if len(dilations) != len(weights):
-        raise ValueError(f"multi_depthwise: {len(weights)} weights need as many dilations, got {len(dilations)}")
-    if not shared and len(xs) != len(weights):
-        raise ValueError(f"multi_depthwise: {len(weights)} weights need one x or as many, got {len(xs)}")
+def _check(xs: list[Tensor], depthwise: list[Tensor], dilations: list[int], stride: int, shared: bool) -> None:
+    if not 1 <= len(depthwise) <= MAX_BRANCHES:
+        raise ValueError(f"multi_depthwise: depthwise must hold 1 to {MAX_BRANCHES} tensors, got {len(depthwise)}")
+    if len(dilations) != len(depthwise):
+        raise ValueError(
+            f"multi_depthwise: {len(depthwise)} depthwise weights need as many dilations, got {len(dilations)}"
+        )
+    if not shared and len(xs) != len(depthwise):
+        raise ValueError(f"multi_depthwise: {len(depthwise)} depthwise weights need one x or as many, got {len(xs)}")
     check_stride("multi_depthwise: stride", stride)
     for i, x in enumerate(xs):
         name = "xs" if shared else f"xs[{i}]"
@@ -135,16 +137,16 @@ def _check(xs: list[Tensor], weights: list[Tensor], dilations: list[int], stride
                 f"xs[0] is {xs[0].dtype} {tuple(xs[0].shape)} on {xs[0].device}"
             )
     channels = xs[0].shape[1]
-    for b, (weight, dilation) in enumerate(zip(weights, dilations, strict=True)):
-        check_tensor(f"multi_depthwise: weights[{b}]", weight)
+    for b, (weight, dilation) in enumerate(zip(depthwise, dilations, strict=True)):
+        check_tensor(f"multi_depthwise: depthwise[{b}]", weight)
         if not weight.is_floating_point():
-            raise TypeError(f"multi_depthwise: weights[{b}] must be a floating tensor, got {weight.dtype}")
+            raise TypeError(f"multi_depthwise: depthwise[{b}] must be a floating tensor, got {weight.dtype}")
         if weight.dim() != 4 or weight.shape[:2] != (channels, 1) or weight.shape[2] != weight.shape[3]:
             raise ValueError(
-                f"multi_depthwise: weights[{b}] must be (C, 1, k, k) with C = {channels}, got {tuple(weight.shape)}"
+                f"multi_depthwise: depthwise[{b}] must be (C, 1, k, k) with C = {channels}, got {tuple(weight.shape)}"
             )
         if weight.device != xs[0].device:
-            raise ValueError(f"multi_depthwise: weights[{b}] is on {weight.device}, xs on {xs[0].device}")
+            raise ValueError(f"multi_depthwise: depthwise[{b}] is on {weight.device}, xs on {xs[0].device}")
         check_branch(b, weight.shape[3], dilation)
 
 
@@ -158,10 +160,10 @@ def _check_affine(name: str, value: Tensor, x: Tensor, branches: int | None) -> 
 
 
 def _plain(plan: DepthwisePlan, *tensors: Tensor) -> tuple[Tensor, ...]:
-    xs, weights, affine = split(plan, tensors)
+    xs, depthwise, affine = split(plan, tensors)
     scale, shift = affine or (None, None)
     return reference(
-        xs, weights, dilations=plan.dilations, stride=plan.stride, relu=plan.relu, scale=scale, shift=shift
+        xs, depthwise, dilations=plan.dilations, stride=plan.stride, relu=plan.relu, scale=scale, shift=shift
     )
 
 
@@ -174,11 +176,11 @@ class _MultiDepthwise(torch.autograd.Function):
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
         ctx, plan, *tensors = arguments
-        xs, weights, affine = split(plan, tensors)
+        xs, depthwise, affine = split(plan, tensors)
         acc = accumulation_dtype(xs[0].dtype)
-        params = pack(weights, affine, plan.inputs, acc)
+        params = pack(depthwise, affine, plan.inputs, acc)
         ctx.plan = plan
-        ctx.weight_dtypes = [t.dtype for t in weights]
+        ctx.weight_dtypes = [t.dtype for t in depthwise]
         ctx.affine = [(t.dtype, t.shape) for t in affine]
         ctx.set_materialize_grads(False)
         save(ctx, params, *tensors)

@@ -32,7 +32,7 @@ registry.register(
 
 def separable(
     xs: Tensor | Sequence[Tensor],
-    weights: Sequence[Tensor],
+    depthwise: Sequence[Tensor],
     pointwise: Sequence[Tensor],
     *,
     dilations: Sequence[int],
@@ -43,12 +43,12 @@ def separable(
 ) -> tuple[Tensor, ...]:
     """Depthwise-separable convolutions of B branches in one pass, forward and backward (docs/kernels.md).
 
-        z_b = conv2d(y_b, pointwise_b)        y = multi_depthwise(xs, weights, ...)
+        z_b = conv2d(y_b, pointwise_b)        y = multi_depthwise(xs, depthwise, ...)
 
     The y are neither stored nor kept: backward computes them again, tile by tile, from xs.
 
     Args:
-        xs: as in `multi_depthwise`, and so are weights, dilations, stride, relu, scale and shift.
+        xs: as in `multi_depthwise`, and so are depthwise, dilations, stride, relu, scale and shift.
         pointwise: B tensors (C, C, 1, 1), in any floating dtype.
 
     Returns:
@@ -57,20 +57,20 @@ def separable(
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
     """
-    plan, inputs, affine = check(xs, weights, dilations, stride, relu, scale, shift)
+    plan, inputs, affine = check(xs, depthwise, dilations, stride, relu, scale, shift)
     pointwise = as_list("separable: pointwise", pointwise)
-    check_pointwise(pointwise, inputs[0], len(weights))
+    check_pointwise(pointwise, inputs[0], len(depthwise))
     if transformed():
         with without_autocast(inputs[0]):
-            return _plain(plan, *inputs, *weights, *pointwise, *affine)
-    return _Separable.apply(plan, *inputs, *weights, *pointwise, *affine)  # type: ignore[no-any-return]
+            return _plain(plan, *inputs, *depthwise, *pointwise, *affine)
+    return _Separable.apply(plan, *inputs, *depthwise, *pointwise, *affine)  # type: ignore[no-any-return]
 
 
 def check_pointwise(pointwise: Sequence[Tensor], x: Tensor, branches: int) -> None:
     """Raises TypeError or ValueError where these are not `branches` matrices for the channels of x."""
     channels = x.shape[1]
     if len(pointwise) != branches:
-        raise ValueError(f"separable: {branches} weights need as many pointwise ones, got {len(pointwise)}")
+        raise ValueError(f"separable: {branches} depthwise weights need as many pointwise ones, got {len(pointwise)}")
     for b, weight in enumerate(pointwise):
         check_tensor(f"separable: pointwise[{b}]", weight)
         if not weight.is_floating_point():
@@ -90,10 +90,10 @@ def pack_pointwise(pointwise: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
 
 
 def _plain(plan: DepthwisePlan, *tensors: Tensor) -> tuple[Tensor, ...]:
-    xs, weights, pointwise, affine = _split(plan, tensors)
+    xs, depthwise, pointwise, affine = _split(plan, tensors)
     scale, shift = affine or (None, None)
     return reference(
-        xs, weights, pointwise,
+        xs, depthwise, pointwise,
         dilations=plan.dilations, stride=plan.stride, relu=plan.relu, scale=scale, shift=shift,
     )  # fmt: skip
 
@@ -107,9 +107,9 @@ class _Separable(torch.autograd.Function):
     @staticmethod
     def forward(*arguments: Any) -> tuple[Tensor, ...]:
         ctx, plan, *tensors = arguments
-        xs, weights, pointwise, affine = _split(plan, tensors)
+        xs, depthwise, pointwise, affine = _split(plan, tensors)
         acc = accumulation_dtype(xs[0].dtype)
-        params, matrices = pack(weights, affine, plan.inputs, acc), pack_pointwise(pointwise, acc)
+        params, matrices = pack(depthwise, affine, plan.inputs, acc), pack_pointwise(pointwise, acc)
         ctx.plan = plan
         ctx.like = [(t.dtype, t.shape) for t in tensors]
         ctx.set_materialize_grads(False)
@@ -146,8 +146,8 @@ class _Separable(torch.autograd.Function):
 
 def _split(plan: DepthwisePlan, values: Sequence[Any]) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
     """What belongs to the inputs, to the depthwise and pointwise weights and to the affine map."""
-    xs, weights, rest = depthwise_split(plan, values)
-    return xs, weights, rest[: len(weights)], rest[len(weights) :]
+    xs, depthwise, rest = depthwise_split(plan, values)
+    return xs, depthwise, rest[: len(depthwise)], rest[len(depthwise) :]
 
 
 def _fwd(xs: list[Tensor], params: Tensor, pointwise: Tensor, *rest: Any) -> Any:

@@ -235,14 +235,14 @@ X, W, P = torch.ones(2, 3, 4, 5), torch.ones(3, 1, 3, 3), torch.ones(3, 3, 1, 1)
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((X, [W, W], [P]), {}, "2 weights need as many pointwise ones, got 1"),
+        ((X, [W, W], [P]), {}, "2 depthwise weights need as many pointwise ones, got 1"),
         ((X, [W], [3]), {}, r"pointwise\[0\] must be a tensor, got int"),
         ((X, [W, W], [P, P.long()]), {}, r"pointwise\[1\] must be a floating tensor, got torch.int64"),
         ((X, [W], [P[:2]]), {}, r"pointwise\[0\] must be \(C, C, 1, 1\) with C = 3, got \(2, 3, 1, 1\)"),
         ((X, [W], [P[:, :, 0, 0]]), {}, r"with C = 3, got \(3, 3\)"),
         ((X, [W], [P.to("meta")]), {}, r"pointwise\[0\] is on meta, xs on cpu"),
         ((X, [W], [P]), {"stride": 3}, "stride must be 1 or 2, got 3"),
-        (([X], [W, W], [P, P]), {}, "2 weights need one x or as many, got 1"),
+        (([X], [W, W], [P, P]), {}, "2 depthwise weights need one x or as many, got 1"),
         ((X, [W], [P]), {"scale": torch.ones(3)}, "give both scale and shift, or neither"),
     ],
 )

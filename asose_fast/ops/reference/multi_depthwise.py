@@ -17,7 +17,7 @@ DTYPES = FLOATS
 
 def reference(
     xs: Tensor | Sequence[Tensor],
-    weights: Sequence[Tensor],
+    depthwise: Sequence[Tensor],
     *,
     dilations: Sequence[int],
     stride: int = 1,
@@ -35,7 +35,7 @@ def reference(
             value = value * scale.to(acc).view(len(inputs), -1, 1, 1)[i] + shift.to(acc).view(len(inputs), -1, 1, 1)[i]
         active.append(value.relu() if relu else value)
     ys = []
-    for b, (weight, dilation) in enumerate(zip(weights, dilations, strict=True)):
+    for b, (weight, dilation) in enumerate(zip(depthwise, dilations, strict=True)):
         v = active[b if len(active) > 1 else 0]
         dilation = min(dilation, max(v.shape[2:]))  # as good as any longer one, and as much as PyTorch can count
         pad = dilation * (weight.shape[-1] - 1) // 2
@@ -51,9 +51,9 @@ def _unpack(params: Tensor, plan: DepthwisePlan) -> tuple[list[Tensor], Tensor |
 
 def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
     """What `reference` gives, as a backend."""
-    weights, scale, shift = _unpack(params, plan)
+    depthwise, scale, shift = _unpack(params, plan)
     return list(
-        reference(xs, weights, dilations=plan.dilations, stride=plan.stride, relu=plan.relu, scale=scale, shift=shift)
+        reference(xs, depthwise, dilations=plan.dilations, stride=plan.stride, relu=plan.relu, scale=scale, shift=shift)
     )
 
 
@@ -70,7 +70,7 @@ def backward(
 
     Where neither weights nor affine map need it, the second is an empty tensor.
     """
-    weights, scale, shift = _unpack(params, plan)
+    depthwise, scale, shift = _unpack(params, plan)
     acc = params.dtype
     grad_params = torch.zeros_like(params)
     rows = list(grad_params.split(plan.rows))
@@ -80,13 +80,13 @@ def backward(
         u = x.to(acc) if affine is None else x.to(acc) * affine[0] + affine[1]
         v = u.relu() if plan.relu else u
         g_v = torch.zeros_like(v)
-        for b in range(len(weights)) if plan.inputs == 1 else (i,):
+        for b in range(len(depthwise)) if plan.inputs == 1 else (i,):
             grad = grads[b]
             if grad is None:
                 continue
             pad, dilation = plan.pad(b), plan.dilations[b]
             g_input, g_weight = convolution_backward(
-                grad.to(acc), v, weights[b], (plan.stride,) * 2, (pad,) * 2, (dilation,) * 2, v.shape[1],
+                grad.to(acc), v, depthwise[b], (plan.stride,) * 2, (pad,) * 2, (dilation,) * 2, v.shape[1],
                 need_x=True, need_weight=need_weights,
             )  # fmt: skip
             assert g_input is not None

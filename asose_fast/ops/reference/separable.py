@@ -20,7 +20,7 @@ DTYPES = FLOATS
 
 def reference(
     xs: Tensor | Sequence[Tensor],
-    weights: Sequence[Tensor],
+    depthwise: Sequence[Tensor],
     pointwise: Sequence[Tensor],
     *,
     dilations: Sequence[int],
@@ -33,7 +33,7 @@ def reference(
     first = xs if isinstance(xs, Tensor) else xs[0]
     acc = accumulation_dtype(first.dtype)
     wide = xs.to(acc) if isinstance(xs, Tensor) else [x.to(acc) for x in xs]
-    ys = depthwise_reference(wide, weights, dilations=dilations, stride=stride, relu=relu, scale=scale, shift=shift)
+    ys = depthwise_reference(wide, depthwise, dilations=dilations, stride=stride, relu=relu, scale=scale, shift=shift)
     zs = (F.conv2d(y, w.to(acc)) for y, w in zip(ys, pointwise, strict=True))
     return tuple(channels_last(z.to(first.dtype)) for z in zs)
 
