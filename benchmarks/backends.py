@@ -8,16 +8,16 @@ named. The table is Chinese where the name ends in .zh-CN.md. `--check` changes 
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from asose_fast.ops import registry
+from benchmarks.marked import markdown, marker, replaced, update
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", ROOT / "docs" / "kernels.md"]
-MARKED = re.compile(r"(<!-- backends: ([\w ]+?) -->\n).*?(<!-- /backends -->)", re.DOTALL)
+MARKED = marker("backends", r"[\w ]+?")
 RESULTS = {"reference": "cpu.jsonl", "cpu": "cpu.jsonl", "cuda": "gpu.jsonl", "triton": "gpu.jsonl"}
 """The file of benchmarks/results/ that is there once a backend was measured."""
 
@@ -52,25 +52,19 @@ def table(names: Sequence[str], language: str = "en") -> list[str]:
     label, *measured = words["hardware"]
     hardware = [measured[not (ROOT / "benchmarks" / "results" / RESULTS[name]).exists()] for name in names]
     head = [operator, *(words[name][0] for name in names)]
-    lines = [head, *([comma.join(ops), *cells] for cells, ops in rows.items()), [label, *hardware]]
-    first, *others = (f"| {' | '.join(line)} |" for line in lines)
-    return [first, "|" + "---|" * len(head), *others]
+    return markdown([head, *([comma.join(ops), *cells] for cells, ops in rows.items()), [label, *hardware]])
 
 
 def rewritten(text: str, language: str) -> str:
     """The text with its tables as they should be. Raises ValueError for a marker without its end, or another column."""
 
-    def replace(match: re.Match[str]) -> str:
-        opening, names, closing = match.groups()
+    def marked(names: str) -> list[str]:
         for name in names.split():
             if name not in registry.BACKENDS:
                 raise ValueError(f"there is no backend {name!r}: choose among {', '.join(registry.BACKENDS)}")
-        return opening + "\n" + "\n".join(table(names.split(), language)) + "\n\n" + closing
+        return table(names.split(), language)
 
-    result, pairs = MARKED.subn(replace, text)
-    if not text.count("<!-- backends:") == text.count("<!-- /backends -->") == pairs:
-        raise ValueError("every line `<!-- backends: NAME ... -->` needs a line `<!-- /backends -->` after it")
-    return result
+    return replaced(text, "backends", MARKED, marked)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,21 +74,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="fail where a table is out of date")
     parser.add_argument("files", nargs="*", type=Path, metavar="FILE")
     options = parser.parse_args(arguments)
-    outdated = False
-    for path in options.files or PAGES:
-        text = path.read_text()
-        try:
-            new = rewritten(text, "zh-CN" if path.name.endswith(".zh-CN.md") else "en")
-        except ValueError as error:
-            parser.error(f"{path}: {error}")
-        if new == text:
-            continue
-        if options.check:
-            outdated = True
-            print(f"{path}: its tables are not those of the registry: run `python -m benchmarks.backends`")
-        else:
-            path.write_text(new)
-    return int(outdated)
+    return update(
+        parser,
+        options.files or PAGES,
+        rewritten,
+        check=options.check,
+        outdated="its tables are not those of the registry: run `python -m benchmarks.backends`",
+    )
 
 
 if __name__ == "__main__":

@@ -10,19 +10,19 @@ appends them.
 from __future__ import annotations
 
 import argparse
-import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import record
+from benchmarks.marked import markdown, marker, replaced, update
 from benchmarks.record import Row
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / name for name in ("README.md", "README.zh-CN.md", "docs/performance.md")]
 RESULTS = ROOT / "benchmarks" / "results" / "cpu.jsonl"
-MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- /table -->)", re.DOTALL)
+MARKED = marker("table", r"\w+")
 
 SOFT = "benchmarks/test_soft_step.py::test_time"
 MEASURED = [
@@ -236,26 +236,16 @@ def _share(size: Row | None, whole: Row | None, language: str) -> str:
 TABLES = {"machine": machine, "operators": operators, "steps": steps, "memory": memory}
 
 
-def markdown(table: list[list[str]]) -> list[str]:
-    """Lines of a Markdown table, the first row of which is its head."""
-    head, *body = ["|" + "".join(f" {cell} |" if cell else " |" for cell in cells) for cells in table]
-    return [head, "|" + "---|" * len(table[0]), *body]
-
-
 def rewritten(text: str, results: Results, language: str) -> str:
     """The text with every marked table as the results have it. Raises ValueError for a name that is none of TABLES, or
     for markers without their counterpart."""
 
-    def replace(found: re.Match[str]) -> str:
-        opening, name, closing = found.groups()
+    def table(name: str) -> list[str]:
         if name not in TABLES:
             raise ValueError(f"there is no table {name!r}: choose one of {', '.join(TABLES)}")
-        return opening + "\n" + "\n".join(TABLES[name](results, language)) + "\n\n" + closing
+        return TABLES[name](results, language)
 
-    result, pairs = MARKED.subn(replace, text)
-    if not text.count("<!-- table:") == text.count("<!-- /table -->") == pairs:
-        raise ValueError("every line `<!-- table: NAME -->` needs a line `<!-- /table -->` after it")
-    return result
+    return replaced(text, "table", MARKED, table)
 
 
 def measure(path: Path) -> None:
@@ -282,21 +272,14 @@ def main(arguments: list[str] | None = None) -> int:
     if options.measure:
         measure(options.results)
     files = options.files or [path for path in PAGES if path.exists()]
-    results, outdated = Results(options.results, options.cpu), False
-    for path in files:
-        text = path.read_text()
-        try:
-            new = rewritten(text, results, "zh-CN" if path.name.endswith(".zh-CN.md") else "en")
-        except ValueError as error:
-            parser.error(f"{path}: {error}")
-        if new == text:
-            continue
-        if options.check:
-            outdated = True
-            print(f"{path}: its tables are not those of {options.results}: run `python -m benchmarks.table`")
-        else:
-            path.write_text(new)
-    return int(outdated)
+    results = Results(options.results, options.cpu)
+    return update(
+        parser,
+        files,
+        lambda text, language: rewritten(text, results, language),
+        check=options.check,
+        outdated=f"its tables are not those of {options.results}: run `python -m benchmarks.table`",
+    )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from asose_fast.config import Config
 from asose_fast.data import Data, Split, load_data
+from asose_fast.engine.evaluate import accuracy
 from benchmarks.evidence.report import Table, changes, summary, write
 from benchmarks.evidence.training import CPU
 
@@ -111,13 +112,7 @@ def train(name: str, data: Data, config: Config, seconds: float) -> Trained:
                 break
         epoch += 1
     parameters = sum(p.numel() for p in network.parameters())
-    return Trained(name, config.seed, spent, parameters, _accuracy(network.eval(), data.test))
-
-
-@torch.no_grad()
-def _accuracy(network: nn.Module, images: Split) -> float:
-    right = [network(x).argmax(1) == y for x, y in images.batches(0, augment=False)]
-    return float(torch.cat(right).float().mean())
+    return Trained(name, config.seed, spent, parameters, accuracy(network, data.test.batches(0)))
 
 
 def logistic(data: Data, config: Config) -> Trained:
