@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Collection, Sequence
 from typing import NoReturn, Protocol
 
+from asose_fast.machine import refused
 from asose_fast.program import spelled
 from asose_fast.terminal import unfailing_streams
 
@@ -32,8 +33,6 @@ def reason(error: Exception) -> str | None:
     """What the user or the machine is at fault with. None where it is the program, whose error needs a traceback."""
     if isinstance(error, ValueError):
         return str(error)
-    from asose_fast.machine import refused  # with torch, which a command that fails otherwise may not need
-
     return refused(error)
 
 

@@ -234,7 +234,7 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         console.print(f"resuming {folder} after {done} and {state.progress.step} steps", soft_wrap=True)
     else:
         shortcomings = state.shortcomings() if processes.first else ()
-        processes.from_first(lambda: _clear(folder))
+        processes.from_first(lambda: run_folder.clear(folder))
         trainer.save("last")  # from here on the run can be resumed, whenever it ends
         console.print(f"run folder: {folder}", soft_wrap=True)
         for message in shortcomings:
@@ -275,12 +275,6 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
             failed(f"--strict: out of bounds at the end of the search: {', '.join(breached)}")
         return EXIT_BREACH
     return 0
-
-
-def _clear(folder: Path) -> None:
-    """Makes room for a run: it has been found that nothing is there, or that it may be replaced."""
-    run_folder.clear(folder)
-    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
 
 
 def _write_settings(config: Config, folder: Path) -> None:

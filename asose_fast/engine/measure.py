@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 
 from asose_fast.engine.health import indicators as health
 from asose_fast.engine.health.collapse import idle_mass
@@ -16,10 +15,9 @@ from asose_fast.engine.state import SearchState
 def measure(state: SearchState, phase: Phase) -> Record:
     """Returns the metrics of the epoch that has ended. The network's batch-norm statistics become those of the derived
     path."""
-    waited, alone = time.perf_counter(), phase.rules.updates == "alpha"
-    loss, train_accuracy = (state.alpha_meter if alone else state.weight_meter).read()
     progress, selector, meters = state.progress, state.selector, (state.weight_meter, state.alpha_meter)
-    progress.epoch_seconds += time.perf_counter() - waited  # for the steps that a GPU had still to do
+    alone = phase.rules.updates == "alpha"
+    loss, train_accuracy = progress.timed((state.alpha_meter if alone else state.weight_meter).read)
     derived = state.derived()
     state.calibrate(derived)
     entropy, max_prob = selector.monitor()

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass
@@ -25,3 +30,14 @@ class Progress:
     epochs that the guard has turned back do not count."""
     epoch_seconds: float = 0.0
     """The steps of the present epoch have taken so long."""
+
+    def epochs_done(self, batches: int) -> float:
+        """Returns how many epochs of so many batches are done, fractions included."""
+        return self.epoch + self.step / batches
+
+    def timed(self, read: Callable[[], T]) -> T:
+        """Returns what `read` gives. It waits for the steps that a GPU has still to do, and so its time is theirs."""
+        began = time.perf_counter()
+        found = read()
+        self.epoch_seconds += time.perf_counter() - began
+        return found

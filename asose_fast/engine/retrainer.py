@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from asose_fast.bounds import MOST_EPOCHS, MOST_LAYERS, bounded
 from asose_fast.config import CheckpointConfig, Config
 from asose_fast.data import Data, Split
 from asose_fast.data.config import DataConfig
+from asose_fast.engine import randomness
 from asose_fast.engine.evaluate import accuracy
 from asose_fast.engine.loop import Loop
 from asose_fast.engine.observer import Observer
@@ -154,7 +154,7 @@ class TrainingState:
 
     def learning_rate(self, phase: Phase) -> float:
         """Returns the learning rate at the present step, on a linear rise and a cosine to 0."""
-        done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
+        done = self.progress.epochs_done(self.data.train.num_batches())
         return learning_rate(self._rates, self.phases, phase, done, self.config.warmup_share)
 
     @property
@@ -175,8 +175,7 @@ class TrainingState:
             "trained": self.trained.state_dict(),
             "optimizer": named_state(self.optimizer, dict(self.trained.named_parameters())),
             "history": self.history,
-            "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            **randomness.state_dict(self.device),
             "progress": dataclasses.asdict(self.progress),
             "weight_meter": self.weight_meter.state_dict(),
             **({"average": self.average.state_dict()} if self.average else {}),
@@ -203,11 +202,9 @@ class TrainingState:
         if "progress" in state:
             self.progress = Progress(**state["progress"])
             self.weight_meter.load_state_dict(state["weight_meter"])
-        torch.set_rng_state(state["torch_rng"])
+        randomness.restore(state, self.device)
         if self.average:
             self.average.load_state_dict(state["average"])
-        if self.device.type == "cuda" and state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
 
 
 class Retrainer(Loop[TrainingState]):
@@ -254,9 +251,8 @@ class Retrainer(Loop[TrainingState]):
 
     def _end_epoch(self, phase: Phase) -> None:
         """Raises ValueError where the loss has stopped being a number."""
-        state, progress, waited = self.state, self.state.progress, time.perf_counter()
-        mean_loss, train_accuracy = state.weight_meter.read()
-        progress.epoch_seconds += time.perf_counter() - waited  # for the steps that a GPU had still to do
+        state, progress = self.state, self.state.progress
+        mean_loss, train_accuracy = progress.timed(state.weight_meter.read)
         if not math.isfinite(mean_loss):
             raise ValueError(
                 f"the loss is {mean_loss} in epoch {progress.epoch + 1}: lower learning_rate "

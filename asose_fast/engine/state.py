@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asose_fast.engine import randomness
 from asose_fast.engine.alpha.budget import BudgetKeeper
 from asose_fast.engine.alpha.estimators import Estimator, make_estimator
 from asose_fast.engine.alpha.final_choice import likely_paths
@@ -142,7 +143,7 @@ class SearchState:
 
     def learning_rate(self, phase: Phase) -> float:
         """Returns the weights' learning rate at the present step."""
-        done = self.progress.epoch + self.progress.step / self.data.train.num_batches()
+        done = self.progress.epochs_done(self.data.train.num_batches())
         config = self._of_derived if phase.derives else self.config
         return learning_rate(config, self.phases, phase, done, self.config.warmup_share)
 
@@ -273,8 +274,7 @@ class SearchState:
             "alpha_meter": self.alpha_meter.state_dict(),
             "history": self.history,
             "best": self.best,
-            "torch_rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+            **randomness.state_dict(self.device),
             **self.task.identity,
         }
 
@@ -331,6 +331,4 @@ class SearchState:
         self.weight_meter.load_state_dict(state["weight_meter"])
         self.alpha_meter.load_state_dict(state["alpha_meter"])
         self.best = state["best"]
-        torch.set_rng_state(state["torch_rng"])
-        if self.device.type == "cuda" and state["cuda_rng"] is not None:
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        randomness.restore(state, self.device)

@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from asose_fast.config import Config
 from asose_fast.engine.device import device_named
-from asose_fast.engine.observer import Observer, checked
+from asose_fast.engine.observer import Observer
 from asose_fast.engine.phases import PhaseSpec, plan, schedule
 from asose_fast.engine.processes import started
 from asose_fast.engine.record import Record
@@ -28,7 +28,7 @@ from asose_fast.observe.metrics import MetricsObserver
 from asose_fast.report.observer import ReportObserver
 from asose_fast.space.copying import deepcopy
 from asose_fast.space.custom import CustomNetwork
-from asose_fast.store import checkpoint_folder, provenance, run_folder
+from asose_fast.store import checkpoint_folder, library_search, provenance, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.version import __version__
 
@@ -113,7 +113,6 @@ def search(
         _require_function(name, function)
     config = config or Config()
     _require_effective(config)
-    observers = checked(observers)
     if started() > 1:
         _warn(
             f"torchrun has started {started()} processes, and asose_fast.search shares no work: each that calls it "
@@ -274,7 +273,7 @@ def _summary(state: SearchState, result: SearchResult) -> dict[str, Any]:
 
 
 def _require_same(saved: dict[str, Any], state: SearchState) -> None:
-    if "mixed" not in saved:
+    if not library_search.wrote(saved):
         raise ValueError("it was not written by asose_fast.search, but by `asose-fast train`, say")
     there, here, now = Config.completed(saved["config"]), state.config.to_dict(), state.task.identity
     unlike = [

@@ -109,17 +109,20 @@ def _conv_7x1_1x7(channels: int, stride: int) -> nn.Module:
     )
 
 
+def _dense(channels: int, kernel: int, stride: int) -> list[nn.Module]:
+    return [nn.ReLU(), Conv2d(channels, channels, kernel, stride), _norm(channels)]
+
+
 def _nor_conv(kernel: int) -> Callable[[int, int], nn.Module]:
     def build(channels: int, stride: int) -> nn.Module:
-        return nn.Sequential(nn.ReLU(), Conv2d(channels, channels, kernel, stride), _norm(channels))
+        return nn.Sequential(*_dense(channels, kernel, stride))
 
     return build
 
 
 def _res_conv(kernel: int) -> Callable[[int, int], nn.Module]:
     def build(channels: int, stride: int) -> nn.Module:
-        first = (nn.ReLU(), Conv2d(channels, channels, kernel, stride), _norm(channels))
-        return nn.Sequential(*first, nn.ReLU(), Conv2d(channels, channels, kernel), _norm(channels))
+        return nn.Sequential(*_dense(channels, kernel, stride), *_dense(channels, kernel, stride=1))
 
     return build
 
