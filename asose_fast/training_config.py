@@ -55,6 +55,8 @@ class RecipeConfig(Settings):
     cutmix: float = bounded(0.0, least=0, most=1e6)
     """A rectangle of each image comes from another of its batch; its area is a share from Beta(cutmix, cutmix). With
     `mixup` too, each batch gets one of the two; 0: none."""
+    mix_share: float = bounded(1.0, least=0, most=1)
+    """Mixup and cutmix take this share of the batches; the others stay as they are."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,7 +45,7 @@ class Recipe:
             rank: of the process, each of which draws numbers of its own.
 
         Returns:
-            Images, and labels as they are or, mixed, float32 (N, classes).
+            Images, and labels as they are or, in a mixed batch, float32 (N, classes).
         """
 
         def randomness(purpose: str) -> torch.Generator:
@@ -59,7 +59,9 @@ class Recipe:
         if config.cutout:
             x = cut_out(x, config.cutout, randomness("cutout"))
         if config.mixup or config.cutmix:
-            x, y = mixed(x, y, self.classes, config.mixup, config.cutmix, randomness("mix"))
+            draw = randomness("mix")
+            if config.mix_share == 1 or float(torch.rand((), generator=draw)) < config.mix_share:
+                x, y = mixed(x, y, self.classes, config.mixup, config.cutmix, draw)
         return x, y
 
     def objective(self, scores: Tensor, y: Tensor) -> StepResult:

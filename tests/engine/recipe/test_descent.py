@@ -71,7 +71,14 @@ def test_nesterov_without_momentum_is_refused(settings):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"warmup_share": 1.0}, {"ema_decay": 1.0}, {"mixup": -0.1}, {"cutmix": math.inf}, {"auto_augment": "auto"}],
+    [
+        {"warmup_share": 1.0},
+        {"ema_decay": 1.0},
+        {"mixup": -0.1},
+        {"cutmix": math.inf},
+        {"mix_share": 1.1},
+        {"auto_augment": "auto"},
+    ],
     ids=lambda wrong: next(iter(wrong)),
 )
 @pytest.mark.parametrize("settings", [Config, RetrainConfig])

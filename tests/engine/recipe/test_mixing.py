@@ -8,7 +8,9 @@ import torch
 from asose_fast.data.seeds import generator
 from asose_fast.engine.recipe import mixing
 from asose_fast.engine.recipe.mixing import cut_mix, draw_share, mix_up, mixed
+from asose_fast.engine.recipe.recipe import Recipe
 from asose_fast.engine.step.steps import classification
+from asose_fast.training_config import RecipeConfig
 
 
 def make_batch(images=5, height=6, width=8):
@@ -87,3 +89,12 @@ def test_the_loss_of_mixed_targets(smoothing):
     soft = classification(scores, y, smoothing)
     torch.testing.assert_close(hard.loss, soft.loss)
     assert hard.correct == soft.correct
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_so_many_batches_are_mixed_and_the_others_stay(share):
+    x, y = make_batch()[0], torch.arange(5)
+    recipe = Recipe(RecipeConfig(mixup=1.0, cutmix=1.0, mix_share=share), seed=0, classes=7, auto_augment=None)
+    batches = [recipe.batch(x, y, epoch=0, step=step) for step in range(400)]
+    unmixed = [images is x and labels is y for images, labels in batches]
+    assert statistics.mean(unmixed) == pytest.approx(1 - share, abs=0.07)
