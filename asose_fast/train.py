@@ -41,6 +41,7 @@ from asose_fast.observe.metrics import MetricsObserver
 from asose_fast.observe.tensorboard import tensorboard
 from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
+from asose_fast.presets import IMAGES
 from asose_fast.program import spelled
 from asose_fast.report.observer import ReportObserver
 from asose_fast.stopping import stopping_on_signals
@@ -85,6 +86,7 @@ def parser(command: str = "train", description: str | None = __doc__, argument: 
         "errors and warnings.",
     )
     options.add_settings(Config)
+    options.set_defaults(IMAGES)
     return options
 
 

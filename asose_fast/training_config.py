@@ -67,6 +67,8 @@ class OptimizeConfig(Settings):
     """The derived network's learning rate is at most this; None: `learning_rate`."""
     optimize_weight_decay: float | None = bounded(None, least=0, most=1e30)
     """The derived network's weights decay by this factor; None: `weight_decay`."""
+    optimize_from: Literal["supernet", "scratch"] = "supernet"
+    """The derived network begins with the weights that it has in the supernet and their momentum, or anew."""
     optimize_on: Literal["train", "all"] = "train"
     """The phase trains on the training images, and the epoch of the best validation accuracy is kept. Or it trains on
     all but the test images; then there is no validation accuracy, and the last epoch is kept."""

@@ -20,6 +20,7 @@ from asose_fast.engine.alpha.selector import Selector
 from asose_fast.engine.state import SearchState
 from asose_fast.engine.task import ImageTask
 from asose_fast.engine.trainer import Trainer
+from asose_fast.presets import IMAGES
 from asose_fast.space import Network, NetworkSpec
 
 T = TypeVar("T")
@@ -113,9 +114,16 @@ class OnStep:
 
 
 def options(**changes: object) -> list[str]:
-    """Command-line options for the run of TINY."""
-    values = {**TINY, **changes}
-    return [f"--{key}={list(v) if isinstance(v, tuple) else v}".replace("'", "") for key, v in values.items()]
+    """Command-line options for the run of TINY, which is that of `make_config`."""
+    values = {**{name: getattr(Config(), name) for name in IMAGES}, **TINY, **changes}
+    return [f"--{key}={_written(value)}" for key, value in values.items()]
+
+
+def _written(value: object) -> str:
+    words = {None: "null", True: "true", False: "false"}
+    if isinstance(value, tuple):
+        return f"[{','.join(map(str, value))}]"
+    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def python(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -4,10 +4,13 @@ import dataclasses
 import re
 
 import pytest
+import yaml
 
 from asose_fast import config, retrain, train
 from asose_fast.config import Config
 from asose_fast.options import FIRST, SettingsParser
+from asose_fast.presets import IMAGES
+from tests.helpers import ROOT
 
 PARSERS = {"train": (train.parser, Config), "retrain": (retrain.parser, retrain.RetrainConfig)}
 OF_THE_COMMAND = {"help", "print_config", "config", "out", "overwrite"}
@@ -71,19 +74,19 @@ def shown(option, parser=None):
 
 def test_defaults_and_choices_are_written_as_on_the_command_line():
     assert shown("channels").startswith("N The stem has so many channels")
-    assert shown("channels").endswith("(default: 16)")
+    assert shown("channels").endswith("(default: 20)")
     assert shown("workers").endswith("(default: 0)")  # which is not false
     assert shown("alpha_skip").startswith("X ")
     assert shown("alpha_skip").endswith("(default: 1.0)")
     assert shown("strict").startswith("true|false ")
     assert shown("strict").endswith("(default: false)")
     assert shown("space").startswith("NAME ")
-    assert shown("space").endswith("(one of chain, stages, darts, nasbench201; default: chain)")
+    assert shown("space").endswith("(one of chain, stages, darts, nasbench201; default: stages)")
     assert shown("growth_kinds").startswith("[A,B,...] ")
     assert shown("growth_kinds").endswith("(default: [deeper,wider,branch])")
     assert shown("image_size").endswith("(default: null)")
     assert shown("out").endswith("default: runs/<dataset>-<time>.")
-    assert shown("warmup_epochs") == ("N The warmup trains weights alone, on paths as `warmup` says. (default: 10)")
+    assert shown("warmup_epochs") == ("N The warmup trains weights alone, on paths as `warmup` says. (default: 8)")
 
 
 @pytest.mark.parametrize("command", PARSERS)
@@ -110,3 +113,10 @@ def test_a_part_is_one_of_the_configuration_and_no_list_of_its_own():
     assert groups(text)["space"] == list(config.SpaceConfig.__annotations__)
     assert "other:\n  The other part says this.\n\n" in text
     assert parser.parse_args(["--other=4"]).other == 4
+
+
+def test_the_original_takes_nothing_from_the_settings_for_images(capsys):
+    with pytest.raises(SystemExit):
+        train.parser().parse_args(["--config", str(ROOT / "configs" / "original.yaml"), "--print_config"])
+    settings, plain = yaml.safe_load(capsys.readouterr().out), Config().to_dict()
+    assert {name: settings[name] for name in IMAGES} == {name: plain[name] for name in IMAGES}

@@ -18,6 +18,7 @@ from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.engine import result
 from asose_fast.engine.evaluate import accuracy
+from asose_fast.presets import IMAGES
 from asose_fast.retrain import main as retrain
 from asose_fast.store import checkpoint, provenance
 from asose_fast.train import main, parser
@@ -177,7 +178,7 @@ def printed(capsys, *arguments):
 
 def test_print_config_prints_every_setting(capsys):
     settings = printed(capsys)
-    expected = {**Config().to_dict(), "candidates": []}  # none given: those of the space
+    expected = {**Config(**IMAGES).to_dict(), "candidates": []}  # none given: those of the space
     assert {name: settings[name] for name in expected} == expected
 
 

@@ -206,9 +206,14 @@ class SearchState:
         return self.task.accuracy(network, batches, self.processes)
 
     def derive(self, path: list[int]) -> None:
-        """Has the network that `path` derives take the supernet's place, with its weights and their momentum."""
-        momentum = self.weight_optimizer.state
-        self._install(self.network.derive(path))
+        """Has the network that `path` derives take the supernet's place, with its weights and their momentum, or with
+        fresh ones (`optimize_from`)."""
+        derived, momentum = self.network.derive(path), dict(self.weight_optimizer.state)
+        if self.config.optimize_from == "scratch":
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.config.seed)  # all processes draw the same weights
+                derived = self.task.rebuilt(derived.spec.to_dict())
+        self._install(derived)
         for parameter in self.network.parameters():
             if parameter in momentum:
                 self.weight_optimizer.state[parameter] = momentum[parameter]

@@ -41,7 +41,12 @@ SHARED = {
     "mixup": 0.4,
     "cutmix": 1.0,
 }
-OWN = {"optimize_learning_rate": 0.1, "optimize_weight_decay": 0.01, "optimize_on": "all"}
+OWN = {
+    "optimize_learning_rate": 0.1,
+    "optimize_weight_decay": 0.01,
+    "optimize_from": "scratch",
+    "optimize_on": "all",
+}
 PHASES = {"search_epochs": 1, "optimize_epochs": 3}
 
 
@@ -355,3 +360,19 @@ def test_a_checkpoint_has_the_average_of_every_process(tmp_path, team):
     ours, theirs = team.run(2, stopped, tmp_path, {**PHASES, "ema_decay": 0.9})
     assert_equal(ours, theirs)
     assert_equal(ours, checkpoint.load(tmp_path / "checkpoints" / "last.pt")["average"]["network"])
+
+
+def test_a_network_from_scratch_shares_nothing_with_the_supernet(tmp_path):
+    state = make_trainer(tmp_path, optimize_from="scratch").state
+    supernet = {id(p) for p in state.network.parameters()}
+    path, before = state.best_path(), torch.get_rng_state()
+    spec = state.network.derive(path).spec
+    state.derive(path)
+    assert state.network.spec == spec
+    assert not supernet & {id(p) for p in state.network.parameters()}
+    assert not state.weight_optimizer.state
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(99)
+    other = make_trainer(tmp_path / "other", optimize_from="scratch").state
+    other.derive(path)
+    assert_equal(tensors(state.network), tensors(other.network))  # whatever was drawn before
