@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from asose_fast import files
 from asose_fast.bounds import shown
 from asose_fast.config import Config
+from asose_fast.data.place import PLACES, moved, without_place
 from asose_fast.engine.state import SearchState
 from asose_fast.store import checkpoint_folder, library_search, provenance
 from asose_fast.store.checkpoint import CheckpointError
@@ -62,7 +63,7 @@ def folder_of(given: Path) -> Path:
 def check_settings(run: Path, config: Config) -> None:
     """Raises ValueError where config.yaml says something else than the checkpoints, whose settings a run goes on under.
 
-    A file that is missing says nothing.
+    A file that is missing says nothing. The images may lie elsewhere (`placed`).
     """
     path = run / "config.yaml"
     advice = f"A run goes on under the settings of its checkpoints. Remove {path}, and it is written anew"
@@ -76,8 +77,20 @@ def check_settings(run: Path, config: Config) -> None:
         raise ValueError(f"the run was begun with other settings than {path} has: {'; '.join(unlike)}. {advice}")
 
 
+def placed(run: Path, config: Config) -> Config:
+    """Returns the settings with the place of the images that config.yaml has, which a run writes each time it goes on.
+
+    A file that is missing says nothing. Raises ValueError for one that cannot be read, or is of other images.
+    """
+    path = run / "config.yaml"
+    written = files.read_settings(path) if os.path.lexists(path) else {}
+    there = {name: written[name] for name in PLACES if name in written and written[name] != getattr(config, name)}
+    return moved(config, **there)
+
+
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Says where the settings of a run and those that it is to have differ."""
+    """Says where the settings of a run and those that it is to have differ, except for the place of the images."""
+    there, here = without_place(there), without_place(here)
     return [
         f"{name} {_said(there, name)} there, {_said(here, name)} here"
         for name in {**there, **here}
