@@ -64,7 +64,7 @@ def parser(command: str = "train", description: str | None = __doc__, argument: 
         type=str | None,
         metavar="RUN",
         help="The run folder to go on with, under the settings it has; by default a run is begun. Where its images "
-        "have moved, --dataset or --data_root says where to.",
+        "have moved, --dataset or --data_root says where to. --optimize_epochs makes its last phase longer.",
     )
     rest = options.add_argument_group("command", "How a run begins, and what is printed.")
     rest.add_argument(
@@ -170,15 +170,15 @@ def _begin(settings: Namespace, words: Sequence[str], held: ExitStack) -> tuple[
     """The run folder, which `held` claims, the settings and, of a run that goes on, what it goes on from."""
     if settings.resume is not None:
         given = {word.partition("=")[0][2:] for word in words if word.startswith("--")}
-        if settings.config or given - {"resume", "console", *PLACES}:
+        if settings.config or given - {"resume", "console", "optimize_epochs", *PLACES}:
             raise ValueError(
                 "--resume takes its settings from the run: give no other option, except --dataset or --data_root where "
-                "the images have moved"
+                "the images have moved, and --optimize_epochs for a longer last phase"
             )
         folder = resume.folder_of(given_path(settings.resume))
         if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
             held.enter_context(run_folder.claimed(folder))
-        return _resumed(folder, **{name: settings[name] for name in PLACES if name in given})
+        return _resumed(folder, {name: settings[name] for name in given})
     values: dict[str, Any] = {f.name: settings[f.name] for f in dataclasses.fields(Config)}
     config = absolute(Config.from_dict(values))
     if settings.resume_if_there and settings.out is None:
@@ -210,10 +210,13 @@ def _begin(settings: Namespace, words: Sequence[str], held: ExitStack) -> tuple[
     return folder, config, None
 
 
-def _resumed(folder: Path, **places: str) -> tuple[Path, Config, Resumable]:
+def _resumed(folder: Path, given: dict[str, Any]) -> tuple[Path, Config, Resumable]:
     resumable = resume.read(folder, warn)
     resume.check_settings(folder, resumable.config)
-    return folder, moved(resume.placed(folder, resumable.config), **places), resumable
+    config = moved(resume.placed(folder, resumable.config), given.get("dataset"), given.get("data_root"))
+    if "optimize_epochs" in given:
+        config = resume.lengthened(config, given["optimize_epochs"])
+    return folder, config, resumable
 
 
 def _check_same_settings(folder: Path, there: Config, here: Config) -> None:
@@ -241,6 +244,9 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         resumable.restore(state, warn if processes.first else lambda _: None)
         done = f"{state.progress.epoch} of {state.epochs} epochs"
         console.print(f"resuming {folder} after {done} and {state.progress.step} steps", soft_wrap=True)
+        if config.optimize_epochs != resumable.config.optimize_epochs:
+            processes.from_first(lambda: run_folder.reopen(folder))
+            trainer.save("last")  # from here on the run is the longer one
     else:
         shortcomings = state.shortcomings() if processes.first else ()
         processes.from_first(lambda: run_folder.clear(folder))

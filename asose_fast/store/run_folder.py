@@ -128,6 +128,12 @@ def clear(folder: Path) -> None:
             path.unlink()
 
 
+def reopen(folder: Path) -> None:
+    """Removes the settings and the summary of a run that goes on under others; it writes them anew. Raises OSError."""
+    for name in ("config.yaml", "summary.json"):
+        (folder / name).unlink(missing_ok=True)
+
+
 def _holds_files(path: Path) -> bool:
     if path.is_dir() and not path.is_symlink():
         return any(map(_holds_files, path.iterdir()))
