@@ -18,6 +18,7 @@ WRITTEN = (
     "metrics.jsonl",
     "genotype.json",
     "model.safetensors",
+    "network.pt",
     "summary.json",
     "report.html",
     "checkpoints/epoch-*-step-*.pt",
