@@ -47,7 +47,7 @@ class ConsoleObserver(Observer):
     def on_epoch_end(self, state: SearchState, record: Record) -> None:
         self.close()
         judged = record["phase"] in ("search", "growth")
-        share = record["metric"] == "accuracy"
+        share = record.get("metric", "accuracy") == "accuracy"
         valid = " none" if record["valid_accuracy"] is None else _score(record["valid_accuracy"], share, 5)
         line = Text(
             f"{record['epoch']:4d}/{state.epochs:<4d}  {record['phase']:8s}  {record['train_loss']:5.3f}  "
