@@ -20,7 +20,8 @@ from torch import Tensor
 from asose_fast.bounds import MOST_COST, Bounds, check_value
 from asose_fast.command import Parser, command, warn
 from asose_fast.config import Config
-from asose_fast.data import Data, load_data
+from asose_fast.data import Data
+from asose_fast.data.place import load_again, moved, require_outside
 from asose_fast.engine import resume
 from asose_fast.engine.alpha.budget import BudgetKeeper
 from asose_fast.engine.alpha.perturbation import losses_without
@@ -58,12 +59,14 @@ def derive(
     among: int | None = None,
     max_parameters: int | None = None,
     max_flops: int | None = None,
+    dataset: str | None = None,
+    data_root: str | None = None,
     device: str = "cpu",
 ) -> Derived:
     """The network of largest total score, sum_l s[l, k_l], within the budget, or of largest validation accuracy.
 
     Args:
-        run: run folder of `asose-fast train`; its data must still be where they were.
+        run: run folder of `asose-fast train`.
         method: `argmax`: s is the logarithm of the architecture's probability; `perturbation`: the validation accuracy
             that the supernet loses without the candidate (`none` excepted; `perturbation.losses_without`);
             `validation`: of the argmax and architectures drawn by their probability the one of the best validation
@@ -71,20 +74,34 @@ def derive(
         among: how many are drawn; None: `derive_among` of the run, or 32 where that is 0.
         max_parameters: of the network; None: as the run was configured.
         max_flops: likewise.
+        dataset: imagefolder:PATH, where the images of the run lie now; None: where they did.
+        data_root: likewise, of a downloaded set.
         device: where to evaluate.
 
     Raises:
-        CheckpointError, DataError: the run cannot be read; BudgetError: no network costs so little; ValueError: `among`
-            is given to another method, or is below 1.
+        CheckpointError, DataError: the run cannot be read, or the images are others; BudgetError: no network costs so
+            little; ValueError: `among` is given to another method, or is below 1.
     """
+    resumable, config = _supernet(given_path(run), dataset, data_root)
+    return _derive(resumable, config, method, among, max_parameters, max_flops, device)
+
+
+def _derive(
+    resumable: Resumable,
+    config: Config,
+    method: Method,
+    among: int | None,
+    max_parameters: int | None,
+    max_flops: int | None,
+    device: str = "cpu",
+) -> Derived:
     if among is not None and method != "validation":
         raise ValueError(f"among is a number of the method validation, got {among} for {method}")
     check_value("among", among, int | None, Bounds(least=1, most=10**5))
     for name, bound in (("max_parameters", max_parameters), ("max_flops", max_flops)):
         check_value(name, bound, int | None, Bounds(least=1, most=MOST_COST))
-    resumable = _supernet(Path(run))
-    config, place = resumable.config, torch.device(device)
-    data = load_data(config, config.batch_size, config.seed, place)
+    place = torch.device(device)
+    data = load_again(config, config.batch_size, config.seed, place)
     state = SearchState(ImageTask(config, data, place))
     resumable.restore(state, lambda _: None)  # what may make a run differ in rounding does not matter here
     bounds = {"derive_max_parameters": max_parameters, "derive_max_flops": max_flops}
@@ -111,7 +128,13 @@ def _name(option: str, given: int | None) -> str:
     return f"derive_{option}" if given is None else option
 
 
-def _supernet(run: Path) -> Resumable:
+def _supernet(run: Path, dataset: str | None, data_root: str | None) -> tuple[Resumable, Config]:
+    """The supernet of a run, and the settings of the run with the place where its images lie now."""
+    resumable = _newest_supernet(run)
+    return resumable, moved(resume.placed(run, resumable.config), dataset, data_root)
+
+
+def _newest_supernet(run: Path) -> Resumable:
     kept = run / "checkpoints" / "supernet.pt"
     if os.path.lexists(kept):
         return resume.resumable(kept, checkpoint.load(kept))
@@ -162,6 +185,8 @@ def main(arguments: Sequence[str]) -> int:
     bound: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--max_parameters", help="The network has at most so many; default: as in the run.", **bound)
     parser.add_argument("--max_flops", help="An image takes at most so many; default: as in the run.", **bound)
+    parser.add_argument("--dataset", metavar="TEXT", help="imagefolder:PATH; default: where the run's images lay.")
+    parser.add_argument("--data_root", metavar="FOLDER", help="Where downloaded sets are kept; default: as in the run.")
     parser.add_argument("--out", metavar="FOLDER", help="The folder to write; default: RUN/derived-METHOD.")
     parser.add_argument("--overwrite", action="store_true", help="Replace what --out holds of a run or a derivation.")
     given = parser.parse_args(arguments)
@@ -169,11 +194,12 @@ def main(arguments: Sequence[str]) -> int:
     out = given_path(given.out or run / f"derived-{given.method}")
     if out.resolve() == run.resolve():
         raise ValueError(f"--out {out} is the run itself, whose trained network would be lost: give another folder")
-    bounds = {"max_parameters": given.max_parameters, "max_flops": given.max_flops}
+    resumable, config = _supernet(run, given.dataset, given.data_root)
+    require_outside(config, out)
     with run_folder.claimed(out):
         if not given.overwrite:
             run_folder.require_empty(out)
-        found = derive(run, given.method, among=given.among, **bounds)
+        found = _derive(resumable, config, given.method, given.among, given.max_parameters, given.max_flops)
         _write(found, out)
     print(f"operations: {', '.join(found.network.operations)}")
     print(f"{found.cost.parameters:,} parameters, {found.cost.flops:,} FLOPs an image")

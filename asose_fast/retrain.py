@@ -1,8 +1,9 @@
 """Trains a derived architecture from scratch.
 
 GENOTYPE is a run folder, its `genotype.json`, or an architecture of cells in the text format of DARTS or
-NAS-Bench-201, as it is or in a file. The images are those of the run unless options say otherwise. Killed
-and called again with the same options and --out, it goes on from its last checkpoint.
+NAS-Bench-201, as it is or in a file. The images are those of the run unless options say otherwise, as --dataset
+does where they have moved. Killed and called again with the same options and --out, it goes on from its last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from rich.console import Console
 
 from asose_fast import files
 from asose_fast.command import command, warn
-from asose_fast.data import Data, load_data
+from asose_fast.data import Data
 from asose_fast.data.config import DataConfig
+from asose_fast.data.place import absolute, load_again, require_outside
 from asose_fast.engine.device import device_named
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.processes import started
@@ -55,10 +57,13 @@ def main(arguments: Sequence[str]) -> int:
     settings = options.parse_args(words)
     if not settings.dataset:
         raise ValueError(f"there is no {folder}/config.yaml that says which images it is of: give --dataset")
-    config = RetrainConfig(**{field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)})
+    config = absolute(
+        RetrainConfig(**{field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)})
+    )
     name = f"retrain-{time.strftime('%Y%m%d-%H%M%S')}"
-    new = (folder or Path("runs")) / name
-    with run_folder.claimed(given_path(settings.out or new), new=settings.out is None) as out:
+    place = given_path(settings.out or (folder or Path("runs")) / name)
+    require_outside(config, place)
+    with run_folder.claimed(place, new=settings.out is None) as out:
         _check_out(out, folder, settings.overwrite)
         return _run(config, architecture, out, make_console(), settings.overwrite)
 
@@ -138,7 +143,7 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     device = device_named(config.device)
-    data = load_data(
+    data = load_again(
         config, config.batch_size, config.seed, device, trained="train" if config.keep_validation else "joined"
     )
     for note in data.notes:

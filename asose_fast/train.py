@@ -24,6 +24,7 @@ from asose_fast.command import EXIT_BREACH, command, failed, reason, warn
 from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.data.config import FOLDER
+from asose_fast.data.place import PLACES, absolute, load_again, moved, require_outside
 from asose_fast.engine import resume
 from asose_fast.engine.device import device_named
 from asose_fast.engine.health.diverged import SearchDivergedError
@@ -63,7 +64,8 @@ def parser(command: str = "train", description: str | None = __doc__, argument: 
         "--resume",
         type=str | None,
         metavar="RUN",
-        help="The run folder to go on with, under the settings it has; by default a run is begun.",
+        help="The run folder to go on with, under the settings it has; by default a run is begun. Where its images "
+        "have moved, --dataset or --data_root says where to. --optimize_epochs makes its last phase longer.",
     )
     rest = options.add_argument_group("command", "How a run begins, and what is printed.")
     rest.add_argument(
@@ -169,15 +171,18 @@ def _command_to_resume(folder: Path, processes: Processes) -> str:
 def _begin(settings: Namespace, words: Sequence[str], held: ExitStack) -> tuple[Path, Config, Resumable | None]:
     """The run folder, which `held` claims, the settings and, of a run that goes on, what it goes on from."""
     if settings.resume is not None:
-        given = [word for word in words if not word.startswith("--console=")]
-        if settings.config or len(given) > 2 - ("=" in given[0]):
-            raise ValueError("--resume takes its settings from the run: give no other option")
+        given = {word.partition("=")[0][2:] for word in words if word.startswith("--")}
+        if settings.config or given - {"resume", "console", "optimize_epochs", *PLACES}:
+            raise ValueError(
+                "--resume takes its settings from the run: give no other option, except --dataset or --data_root where "
+                "the images have moved, and --optimize_epochs for a longer last phase"
+            )
         folder = resume.folder_of(given_path(settings.resume))
         if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
             held.enter_context(run_folder.claimed(folder))
-        return _resumed(folder)
+        return _resumed(folder, {name: settings[name] for name in given})
     values: dict[str, Any] = {f.name: settings[f.name] for f in dataclasses.fields(Config)}
-    config = Config.from_dict(values)
+    config = absolute(Config.from_dict(values))
     if settings.resume_if_there and settings.out is None:
         raise ValueError("--resume_if_there needs --out FOLDER, the run to look for")
     if not settings.resume_if_there and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
@@ -187,13 +192,16 @@ def _begin(settings: Namespace, words: Sequence[str], held: ExitStack) -> tuple[
         )
     if settings.out is None:
         name = f"{config.dataset.partition(':')[0]}-{time.strftime('%Y%m%d-%H%M%S')}"
+        require_outside(config, Path("runs") / name)
         return held.enter_context(run_folder.claimed(Path("runs") / name, new=True)), config, None
+    require_outside(config, given_path(settings.out))
     folder = held.enter_context(run_folder.claimed(given_path(settings.out)))
     if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
         if settings.resume_if_there:
-            resumed = _resumed(folder)
-            _check_same_settings(folder, resumed[1], config)
-            return resumed
+            resumable = resume.read(folder, warn)
+            resume.check_settings(folder, resumable.config)
+            _check_same_settings(folder, resumable.config, config)
+            return folder, config, resumable
         if not settings.overwrite:
             raise ValueError(
                 f"{folder} holds a run already: resume it with --resume {shlex.quote(str(folder))}, or give another "
@@ -204,10 +212,13 @@ def _begin(settings: Namespace, words: Sequence[str], held: ExitStack) -> tuple[
     return folder, config, None
 
 
-def _resumed(folder: Path) -> tuple[Path, Config, Resumable]:
+def _resumed(folder: Path, given: dict[str, Any]) -> tuple[Path, Config, Resumable]:
     resumable = resume.read(folder, warn)
     resume.check_settings(folder, resumable.config)
-    return folder, resumable.config, resumable
+    config = moved(resume.placed(folder, resumable.config), given.get("dataset"), given.get("data_root"))
+    if "optimize_epochs" in given:
+        config = resume.lengthened(config, given["optimize_epochs"])
+    return folder, config, resumable
 
 
 def _check_same_settings(folder: Path, there: Config, here: Config) -> None:
@@ -219,7 +230,8 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     if config.batch_size < processes.count:
         raise ValueError(f"batch_size {config.batch_size} leaves some of the {processes.count} processes without work")
     device = device_named(config.device, processes)
-    data = processes.one_first(lambda: load_data(config, config.batch_size, config.seed, device))
+    load = load_data if resumable is None else load_again
+    data = processes.one_first(lambda: load(config, config.batch_size, config.seed, device))
     processes.open(device, config.process_timeout)
     processes.check_same({"data": data.digest}, "all must read the same images, of the same classes")
     for note in data.notes if processes.first else ():
@@ -234,6 +246,9 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         resumable.restore(state, warn if processes.first else lambda _: None)
         done = f"{state.progress.epoch} of {state.epochs} epochs"
         console.print(f"resuming {folder} after {done} and {state.progress.step} steps", soft_wrap=True)
+        if config.optimize_epochs != resumable.config.optimize_epochs:
+            processes.from_first(lambda: run_folder.reopen(folder))
+            trainer.save("last")  # from here on the run is the longer one
     else:
         shortcomings = state.shortcomings() if processes.first else ()
         processes.from_first(lambda: run_folder.clear(folder))

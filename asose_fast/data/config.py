@@ -22,7 +22,8 @@ class DataConfig(Settings):
 
     dataset: str = "digits"
     """The set is digits, cifar10, cifar100, fashion-mnist or imagefolder:PATH. PATH holds train/<class>/, test/<class>/
-    and maybe valid/<class>/. Or it holds <class>/ alone, of which 20 % become the test split, the same in every run."""
+    and maybe valid/<class>/. Or it holds <class>/ alone, of which 20 % become the test split, the same in every run.
+    A run keeps PATH as an absolute one."""
     data_root: str = "data"
     """Downloaded sets are kept in this folder."""
     valid_fraction: float = bounded(0.25, above=0, below=1)
@@ -55,6 +56,11 @@ class DataConfig(Settings):
         super().__post_init__()
 
     @property
+    def downloaded(self) -> bool:
+        """Says whether the set is kept in `data_root`."""
+        return self.dataset in NAMED_SETS and self.dataset != "digits"
+
+    @property
     def folder(self) -> Path | None:
         """Returns PATH of imagefolder:PATH, and None for other sets."""
         kind, _, path = self.dataset.partition(":")
@@ -68,7 +74,7 @@ def _check_dataset(dataset: str) -> None:
     if kind == FOLDER:
         raise DataError(f"dataset {dataset!r} lacks the folder: write {FOLDER}:PATH")
     near = next(iter(difflib.get_close_matches(kind.lower(), (*NAMED_SETS, FOLDER), n=1)), None)
-    if near == FOLDER:
+    if near == FOLDER and not _is_path(kind):
         near = f"{FOLDER}:{path or 'PATH'}"
     elif _is_path(dataset):
         near = f"{FOLDER}:{dataset}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any, NamedTuple
 from asose_fast import files
 from asose_fast.bounds import shown
 from asose_fast.config import Config
+from asose_fast.data.place import PLACES, moved, without_place
+from asose_fast.engine.phases import plan
 from asose_fast.engine.state import SearchState
 from asose_fast.store import checkpoint_folder, library_search, provenance
 from asose_fast.store.checkpoint import CheckpointError
@@ -30,6 +33,9 @@ class Resumable(NamedTuple):
         try:
             provenance.check(self.saved["provenance"], state.provenance(), warn)
             state.load_state_dict(self.saved)
+            planned = plan(self.config)[-1]
+            if state.history and state.epochs > planned.end:
+                state.history[-1]["lengthened"] = {"from": planned.epochs, "to": state.phases[-1].epochs}
         except Exception as error:  # the checksum is right, so the file is whole, but not what a search wrote
             raise _unfit(self.path, error) from error
 
@@ -62,7 +68,7 @@ def folder_of(given: Path) -> Path:
 def check_settings(run: Path, config: Config) -> None:
     """Raises ValueError where config.yaml says something else than the checkpoints, whose settings a run goes on under.
 
-    A file that is missing says nothing.
+    A file that is missing says nothing. The images may lie elsewhere (`placed`).
     """
     path = run / "config.yaml"
     advice = f"A run goes on under the settings of its checkpoints. Remove {path}, and it is written anew"
@@ -76,8 +82,38 @@ def check_settings(run: Path, config: Config) -> None:
         raise ValueError(f"the run was begun with other settings than {path} has: {'; '.join(unlike)}. {advice}")
 
 
+def placed(run: Path, config: Config) -> Config:
+    """Returns the settings with the place of the images that config.yaml has, which a run writes each time it goes on.
+
+    A file that is missing says nothing. Raises ValueError for one that cannot be read, or is of other images.
+    """
+    path = run / "config.yaml"
+    written = files.read_settings(path) if os.path.lexists(path) else {}
+    there = {name: written[name] for name in PLACES if name in written and written[name] != getattr(config, name)}
+    return moved(config, **there)
+
+
+def lengthened(config: Config, optimize_epochs: int) -> Config:
+    """Returns the settings with a longer last phase. The other phases keep the epochs that were planned for them.
+
+    The derived network, its momentum and the best of its epochs stay, and its learning rate goes on along the cosine of
+    the longer phase: that of a network that was finished rises first. Raises ValueError for fewer epochs than planned.
+    """
+    *others, last = plan(config)
+    if optimize_epochs < last.epochs:
+        raise ValueError(
+            f"the phase optimize has {last.epochs} epochs, and can be made longer only: give more than those to "
+            f"--optimize_epochs, got {optimize_epochs}"
+        )
+    if optimize_epochs == last.epochs:
+        return config
+    given: dict[str, Any] = {f"{phase.name}_epochs": phase.epochs for phase in others}
+    return dataclasses.replace(config, epochs=None, optimize_epochs=optimize_epochs, **given)
+
+
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Says where the settings of a run and those that it is to have differ."""
+    """Says where the settings of a run and those that it is to have differ, except for the place of the images."""
+    there, here = without_place(there), without_place(here)
     return [
         f"{name} {_said(there, name)} there, {_said(here, name)} here"
         for name in {**there, **here}

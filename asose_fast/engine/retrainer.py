@@ -16,6 +16,7 @@ from asose_fast.bounds import MOST_EPOCHS, MOST_LAYERS, bounded
 from asose_fast.config import CheckpointConfig, Config
 from asose_fast.data import Data, Split
 from asose_fast.data.config import DataConfig
+from asose_fast.data.place import without_place
 from asose_fast.engine import randomness
 from asose_fast.engine.evaluate import accuracy
 from asose_fast.engine.loop import Loop
@@ -184,13 +185,14 @@ class TrainingState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverts `state_dict`. Raises CheckpointError where settings, architecture or data are others."""
         for name, here in (
-            ("retrain", dataclasses.asdict(self.config)),
+            ("retrain", without_place(dataclasses.asdict(self.config))),
             ("digest", self.data.digest),
             ("spec", self.network.spec.to_dict()),
         ):
             there = state.get(name)
             if name == "retrain" and isinstance(there, dict):  # an older release knew fewer settings
-                there = {key: value for key, value in Config.completed(there).items() if key in here or key in there}
+                known = Config.completed(there).items()
+                there = without_place({key: value for key, value in known if key in here or key in there})
             if there != here:
                 what = {"retrain": "other settings", "digest": "other images", "spec": "another architecture"}[name]
                 raise CheckpointError(f"it was begun with {what}: give another --out")

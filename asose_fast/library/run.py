@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from asose_fast.library.loaders import Loader, Loaders
 from asose_fast.library.objective import LibraryObjective, Loss, Metric
 from asose_fast.library.task import WITHOUT_EFFECT, MakeOptimizer, ModuleTask, even_mixture
 from asose_fast.observe.metrics import MetricsObserver
+from asose_fast.paths import given_path
 from asose_fast.report.observer import ReportObserver
 from asose_fast.space.copying import deepcopy
 from asose_fast.space.custom import CustomNetwork
@@ -75,7 +77,7 @@ def search(
     metric: Metric | None = None,
     optimizer: MakeOptimizer | None = None,
     phases: Sequence[PhaseSpec] | None = None,
-    observers: Sequence[Observer] = (),
+    observers: Sequence[Observer] | None = None,
     folder: str | Path | None = None,
 ) -> SearchResult:
     """Searches the candidates of all MixedOps in `model`, and trains the model that is derived.
@@ -96,9 +98,11 @@ def search(
             `lambda p: torch.optim.AdamW(p, 1e-3)`, in groups if need be; its learning rates fall along the cosine of
             the config. None: SGD as in the config.
         phases: another schedule than that of the config.
-        observers: are told of everything that happens (`asose_fast.Observer`).
-        folder: for checkpoints, metrics.jsonl and report.html. A search that was interrupted goes on from the newest
-            good checkpoint that it finds there, and ends as if it had not been. None: nothing is written.
+        observers: are told of everything that happens (`asose_fast.Observer`). None: on a terminal, a
+            `asose_fast.observe.console.ConsoleObserver` shows the progress; (): nothing is shown.
+        folder: for checkpoints, metrics.jsonl, report.html and the network, which `asose_fast.load(folder, model)`
+            gives. A search that was interrupted goes on from the newest good checkpoint that it finds there, and ends
+            as if it had not been: call `search` with the same arguments once more. None: nothing is written.
 
     Raises:
         TypeError, ValueError: what is given cannot be searched.
@@ -127,20 +131,30 @@ def search(
     network, data = CustomNetwork(model), Loaders(loaders, device, config.seed)
     task = ModuleTask(network, data, config, device, planned, LibraryObjective(loss, metric), optimizer)
     state = SearchState(task)
-    path = None if folder is None else Path(folder)
-    trainer = Trainer(state, path, observers)
-    _try(task)
-    network.derive(state.best_path())
-    if path is None:
-        _say_shortcomings(state)
-        return _run(trainer, task)
-    with run_folder.claimed(path):
+    path = None if folder is None else given_path(folder)
+    with ExitStack() as held:
+        trainer = Trainer(state, path, _console(held) if observers is None else observers)
+        _try(task)
+        network.derive(state.best_path())
+        if path is None:
+            _say_shortcomings(state)
+            return _run(trainer, task)
+        held.enter_context(run_folder.claimed(path))
         report = _prepare(trainer, path)
         _say_shortcomings(state)
         with report.to_the_end(state):
             result = _run(trainer, task)
+            library_search.save(path, network, _path(state), result.network)
             write_json(path / "summary.json", _summary(state, result))
     return result
+
+
+def _console(held: ExitStack) -> list[Observer]:
+    """What shows a search on a terminal, and nothing elsewhere. `held` takes its bar away."""
+    from asose_fast.observe.console import ConsoleObserver
+
+    screen = held.enter_context(closing(ConsoleObserver()))
+    return [screen] if screen.console.is_terminal else []
 
 
 def _run(trainer: Trainer, task: ModuleTask) -> SearchResult:
@@ -302,12 +316,17 @@ def _result(state: SearchState, task: ModuleTask) -> SearchResult:
     model, test = _finished_model(state, task), task.data.test
     return SearchResult(
         model,
-        task.network.genotype(state.best_path()),
+        task.network.genotype(_path(state)),
         named_alpha(task.network, state.selector.alpha),
         state.history,
         None if test is None else task.accuracy(model, test.batches(0), state.processes),
         frozenset(phase.name for phase in state.phases if phase.searching),
     )
+
+
+def _path(state: SearchState) -> list[int]:
+    """The candidates of the finished model."""
+    return list(state.best["spec"]["path"]) if state.best else state.best_path()
 
 
 def _finished_model(state: SearchState, task: ModuleTask) -> nn.Module:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -39,19 +41,22 @@ class ConsoleObserver(Observer):
 
     def on_step(self, state: SearchState) -> None:
         temperature = f"  T {state.selector.temperature:.2f}" if self.console.width >= 100 else ""
-        self._bar.advance(state, state.weight_meter.images + state.alpha_meter.images, temperature)
+        share = state.task.metric == "accuracy"
+        self._bar.advance(state, state.weight_meter.images + state.alpha_meter.images, temperature, share)
 
     def on_epoch_end(self, state: SearchState, record: Record) -> None:
         self.close()
         judged = record["phase"] in ("search", "growth")
-        valid = " none" if record["valid_accuracy"] is None else f"{record['valid_accuracy']:5.1%}"
+        share = record.get("metric", "accuracy") == "accuracy"
+        valid = " none" if record["valid_accuracy"] is None else _score(record["valid_accuracy"], share, 5)
         line = Text(
             f"{record['epoch']:4d}/{state.epochs:<4d}  {record['phase']:8s}  {record['train_loss']:5.3f}  "
             f"{valid}  {record['temperature']:5.3f}  "
         )
-        formats = ("{:6d}", "{:5.3f}", "{:7.3f}", "{:8.1%}", "{:6.2f}")
+        score: Callable[[float], str] = partial(_score, share=share)
+        formats = ("{:6d}".format, "{:5.3f}".format, "{:7.3f}".format, score, "{:6.2f}".format)
         for form, item in zip(formats, record["health"], strict=True):
-            value = form.format(item["value"])
+            value = form(item["value"])
             line.append_text(_marked(value, item["ok"], self.console.encoding) if judged else Text(f"{value} "))
             line.append("  ")
         line.append(f"{record['images_per_second']:8.0f}  {len(record['path']):5d}")
@@ -62,6 +67,11 @@ class ConsoleObserver(Observer):
     def close(self) -> None:
         """Takes the progress bar away."""
         self._bar.close()
+
+
+def _score(value: float, share: bool, width: int = 8) -> str:
+    """An accuracy in percent, and any other score as it is."""
+    return f"{value:{width}.1%}" if share else f"{value:{width}.3f}"
 
 
 def _marked(text: str, ok: bool, encoding: str) -> Text:

@@ -8,12 +8,14 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import overload
 
 import safetensors.torch
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asose_fast import files
+from asose_fast.paths import given_path
 from asose_fast.program import spelled
 from asose_fast.space.build import ImageNetwork, build
 from asose_fast.space.genotype import Genotype
@@ -45,18 +47,34 @@ def save(
     write_atomically(Path(run) / WEIGHTS, weights)
 
 
-def load(run: str | Path) -> ImageNetwork:
+@overload
+def load(run: str | Path) -> ImageNetwork: ...
+
+
+@overload
+def load(run: str | Path, model: nn.Module) -> nn.Module: ...
+
+
+def load(run: str | Path, model: nn.Module | None = None) -> nn.Module:
     """Returns the derived network of a run folder, with its weights, on the CPU, in evaluation mode.
 
     Its input is (N, C, H, W) float32, normalised as `genotype.json` says. Its output is (N, classes), the scores before
     the softmax.
 
+    Args:
+        run: the folder.
+        model: for a folder of `asose_fast.search`, the model that was searched, whatever its weights, which stay as
+            they are. The chosen candidates take the place of its MixedOps.
+
     Raises:
-        FileNotFoundError: the folder holds no finished run, or is of `asose_fast.search`.
+        FileNotFoundError: the folder holds no finished run, or is of `asose_fast.search` and no model is given.
         OSError: a file cannot be read, or is none.
-        ValueError: the genotype or the weights are damaged, foreign, or not of one run; the message names the file.
+        ValueError: the genotype or the weights are damaged, foreign, or not of one run, or the model is another than
+            that which was searched; the message names the file.
+        CheckpointError: the file of the network that was found in a model is damaged.
     """
-    return load_weights(run, load_genotype(run))
+    folder = given_path(run)
+    return load_weights(folder, load_genotype(folder)) if model is None else library_search.load(folder, model)
 
 
 def load_genotype(run: str | Path) -> Genotype:

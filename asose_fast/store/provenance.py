@@ -50,8 +50,8 @@ def check(then: Provenance, now: Provenance, warn: Callable[[str], None]) -> Non
     """
     if then["data"] != now["data"]:
         raise ValueError(
-            "the images, their labels or their division are not those that the run was started with: restore them, or "
-            "start a new run"
+            "the images, their labels or their division are not those that the run was started with: restore them, "
+            "give the dataset or data_root that has them, or start a new run"
         )
     if then["release"] != now["release"]:
         raise ValueError(

@@ -18,6 +18,7 @@ WRITTEN = (
     "metrics.jsonl",
     "genotype.json",
     "model.safetensors",
+    "network.pt",
     "summary.json",
     "report.html",
     "checkpoints/epoch-*-step-*.pt",
@@ -126,6 +127,12 @@ def clear(folder: Path) -> None:
     for pattern in WRITTEN:
         for path in folder.glob(pattern):
             path.unlink()
+
+
+def reopen(folder: Path) -> None:
+    """Removes the settings and the summary of a run that goes on under others; it writes them anew. Raises OSError."""
+    for name in ("config.yaml", "summary.json"):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _holds_files(path: Path) -> bool:

@@ -18,6 +18,7 @@ from asose_fast.data import DataConfig, DataError
         ("imagefolder", "lacks the folder: write imagefolder:PATH"),
         ("imagefolder:", "lacks the folder"),
         ("../photos", "unknown dataset '../photos': did you mean 'imagefolder:../photos'"),
+        ("./digits", "did you mean 'imagefolder:./digits'"),
         ("~/cifar10", "did you mean 'imagefolder:~/cifar10'"),
         ("data/shapes", "did you mean 'imagefolder:data/shapes'"),
     ],

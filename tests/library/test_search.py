@@ -529,6 +529,22 @@ def test_the_search_is_a_plain_function():
     assert asose_fast.search.__module__ == "asose_fast.library.run"
 
 
+@pytest.mark.parametrize("loss", [None, lambda outputs, y: F.mse_loss(outputs[:, 0], y.float())])
+def test_a_terminal_shows_the_progress_unless_observers_are_given(monkeypatch, capsys, loss):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    find(loss=loss, observers=())
+    assert capsys.readouterr().out == ""
+    result = find(loss=loss)
+    said = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", capsys.readouterr().out)
+    last = result.history[-1]["valid_accuracy"]
+    assert re.search(rf"4/4 +optimize .* {f'{last:.1%}' if loss is None else f'{last:.3f}'} ", said)
+    assert ("%" in said) == (loss is None)
+    monkeypatch.delenv("FORCE_COLOR")
+    find(loss=loss)
+    assert capsys.readouterr().out == ""
+
+
 def test_processes_of_torchrun_are_told_that_they_search_apart(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.warns(RuntimeWarning, match="torchrun has started 2 processes, and asose_fast.search shares no work"):
