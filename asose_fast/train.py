@@ -263,6 +263,8 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     if left_out := summary["left_out"]:
         named = ", ".join(map(str, left_out))
         console.print(f"left out, since a skip_connect alone computes nothing: block {named}", soft_wrap=True)
+    for sentence in summary["advice"] if processes.first else ():
+        warn(sentence)
     seconds = sum(phase["seconds"] for phase in summary["phases"].values())
     if not state.validates:
         said = "there is no validation accuracy: the network was trained on these images too, to the last epoch"

@@ -8,6 +8,7 @@ import torch
 
 from asose_fast.data import Data
 from asose_fast.engine.evaluate import accuracy
+from asose_fast.engine.health.weightless import advice, weightless_share
 from asose_fast.engine.record import Record
 from asose_fast.engine.state import SearchState
 from asose_fast.space.build import of_images
@@ -41,6 +42,8 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
         "optimize_on": state.config.optimize_on,
         "operations": list(network.operations),
         "left_out": left_out(found.spec),
+        "weightless": weightless_share(found.spec),
+        "advice": advice(state.config, found.spec),
         "parameters": sum(p.numel() for p in network.parameters()),
         "depth": network.depth,
         "growth": [r["growth"] for r in history if r.get("growth")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +23,10 @@ from asose_fast.terminal import make_console
 class ConsoleObserver(Observer):
     """A progress bar while an epoch runs and one line of indicators when it ends."""
 
-    _HEADER = "epoch      phase     loss   valid  T      errors  max w   entropy  accuracy  steady  images/s  depth"
+    _HEADER = (
+        "epoch      phase     loss   valid  T      errors  max w   entropy  accuracy  steady  "
+        "weightless  images/s  depth"
+    )
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or make_console()
@@ -49,10 +53,13 @@ class ConsoleObserver(Observer):
             f"{record['epoch']:4d}/{state.epochs:<4d}  {record['phase']:8s}  {record['train_loss']:5.3f}  "
             f"{valid}  {record['temperature']:5.3f}  "
         )
-        formats = ("{:6d}", "{:5.3f}", "{:7.3f}", "{:8.1%}", "{:6.2f}")
-        for form, item in zip(formats, record["health"], strict=True):
-            value = form.format(item["value"])
-            line.append_text(_marked(value, item["ok"], self.console.encoding) if judged else Text(f"{value} "))
+        formats = ("{:6d}", "{:5.3f}", "{:7.3f}", "{:8.1%}", "{:6.2f}", "{:10.0%}")
+        for form, item in itertools.zip_longest(formats, record["health"]):
+            if item is None:  # the blocks are not judged in every space
+                line.append(" " * 11)
+            else:
+                value = form.format(item["value"])
+                line.append_text(_marked(value, item["ok"], self.console.encoding) if judged else Text(f"{value} "))
             line.append("  ")
         line.append(f"{record['images_per_second']:8.0f}  {len(record['path']):5d}")
         self.console.print(line, soft_wrap=True)
