@@ -225,6 +225,9 @@ class HealthConfig(Settings):
     throughput_steady: float = bounded(0.5, least=0, most=1e6)
     """The images per second, as a median of the last 5 epochs, must be above this share of the median of the phase so
     far."""
+    weightless_most: float = bounded(0.5, least=0, most=1)
+    """Of the most probable network's blocks, in a chain, at most this share may have no weights. A network above it is
+    said to be poor at the end of a run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,8 +327,8 @@ class Config(
 
     @staticmethod
     def completed(values: dict[str, Any]) -> dict[str, Any]:
-        """Adds the settings of a recipe to those of a run that was begun before there were any: what it does then."""
-        return {**_RECIPE, **values}
+        """Adds the settings that a run was begun without, before there were any: with these values it does the same."""
+        return {**_LATER, **values}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Config:
@@ -342,4 +345,7 @@ class Config(
         return Config(**settings)
 
 
-_RECIPE = {field.name: field.default for part in (RecipeConfig, OptimizeConfig) for field in dataclasses.fields(part)}
+_LATER = {
+    **{field.name: field.default for part in (RecipeConfig, OptimizeConfig) for field in dataclasses.fields(part)},
+    "weightless_most": HealthConfig.weightless_most,
+}

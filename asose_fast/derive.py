@@ -32,6 +32,7 @@ from asose_fast.paths import given_path
 from asose_fast.program import spelled
 from asose_fast.space.build import ImageNetwork, of_images
 from asose_fast.space.cost import Cost, cost_of
+from asose_fast.space.prune import pruned
 from asose_fast.store import checkpoint, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically
 from asose_fast.store.derived import save
@@ -119,6 +120,7 @@ def _derive(
         path = keeper.choose(state.network, scores)
     network = of_images(state.network.derive(path))
     state.calibrate(network)
+    network = pruned(network)
     cost = cost_of(network.spec, data.image_size)
     return Derived(network.eval(), cost, state.valid_accuracy(network), data, config)
 

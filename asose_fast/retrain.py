@@ -38,6 +38,7 @@ from asose_fast.paths import given_path
 from asose_fast.space.build import Spec
 from asose_fast.space.cells.genotype import from_text, is_text
 from asose_fast.space.cells.spec import Kind
+from asose_fast.space.prune import pruned
 from asose_fast.stopping import stopping_on_signals
 from asose_fast.store import checkpoint_folder, derived, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
@@ -181,7 +182,7 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
         if (what := refused(error)) is None:
             raise
         raise CheckpointError(f"{what}. When that is mended, {same} goes on from its last checkpoint") from error
-    network = state.result.eval()
+    network = pruned(state.result.eval())
     test_accuracy = state.test_accuracy()
     images = {field.name: getattr(config, field.name) for field in dataclasses.fields(DataConfig)}
     write_atomically(out / "config.yaml", yaml.safe_dump(images, sort_keys=False).encode())  # for a further training

@@ -277,6 +277,11 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         raise CheckpointError(f"{what}. When that is mended: {_command_to_resume(folder, processes)}") from error
     console.print(health_table(summary["health"]))
     console.print(f"operations: {', '.join(summary['operations'])}", soft_wrap=True)
+    if left_out := summary["left_out"]:
+        named = ", ".join(map(str, left_out))
+        console.print(f"left out, since a skip_connect alone computes nothing: block {named}", soft_wrap=True)
+    for sentence in summary["advice"] if processes.first else ():
+        warn(sentence)
     seconds = sum(phase["seconds"] for phase in summary["phases"].values())
     if not state.validates:
         said = "there is no validation accuracy: the network was trained on these images too, to the last epoch"

@@ -50,7 +50,7 @@ def test_a_search_ends_whatever_the_encoding(tmp_path, encoding):
     named = str(folder).encode("utf-8" if encoding == "C locale" else encoding, "replace")
     assert b"run folder: " + named in done.stdout
     search = next(line for line in done.stdout.splitlines() if line.split()[1:2] == [b"search"])
-    assert search.count(b"+") + search.count(b"!") == 5  # a mark for each indicator
+    assert search.count(b"+") + search.count(b"!") == 6  # a mark for each indicator
     assert (folder / "summary.json").exists()
 
 

@@ -74,7 +74,8 @@ def test_a_run_leaves_its_files(run):
     summary = json.loads((run / "summary.json").read_text())
     genotype = json.loads((run / "genotype.json").read_text())
     assert genotype["operations"] == summary["operations"]
-    assert len(summary["health"]) == 5
+    assert [item["name"] for item in summary["health"]][-1] == "blocks without weights"
+    assert len(summary["health"]) == 6
 
 
 def test_the_written_model_has_the_written_test_accuracy(run):

@@ -7,6 +7,7 @@ import dataclasses
 from asose_fast.engine.health import indicators as health
 from asose_fast.engine.health.collapse import idle_mass
 from asose_fast.engine.health.curvature import curvature
+from asose_fast.engine.health.weightless import weightless_share
 from asose_fast.engine.phases import Phase
 from asose_fast.engine.record import Record
 from asose_fast.engine.state import SearchState
@@ -37,6 +38,7 @@ def measure(state: SearchState, phase: Phase) -> Record:
         "idle_mass": idle_mass(selector.logits().detach().softmax(1), selector.candidates),
         "curvature": _curvature(state, phase),
         "path": list(derived.operations),
+        "weightless": weightless_share(derived.spec),
         "learning_rate": state.learning_rate(phase),
         "alpha_steps": progress.alpha_steps,
         "batch_size_errors": sum(m.size_errors for m in meters),

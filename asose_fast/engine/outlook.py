@@ -14,6 +14,9 @@ from asose_fast.config import Config
 from asose_fast.engine.alpha.selector import CLOSED, Selector
 from asose_fast.engine.phases import PHASES, Phase, PhaseName, plan
 
+TRAINED = 80
+"""Warmup steps of each candidate: as many as the searches had that beat random networks (docs/evidence.md)."""
+
 
 def shortcomings(
     config: Config, phases: Sequence[Phase], batches: int, selector: Selector, alpha_rate: float
@@ -24,8 +27,9 @@ def shortcomings(
       candidate that starts last to lead at the end, s steps must satisfy 2 s rate >= max a - min a, in the layer where
       the logits are farthest apart; `none`, which is to start last, does not count. With fewer steps the initial
       logits, which are random, decide.
-    - Warmup steps: of K candidates one is left out by s uniformly random paths with probability (1 - 1/K)^s. The
-      expected number of those left out, over all layers, must be below 1.
+    - Warmup steps: of s steps each of K candidates gets s / K, which must be `TRAINED` where K is largest. It is also
+      said where one or more are likely to get none: s uniformly random paths leave one out with probability
+      (1 - 1/K)^s.
 
     Args:
         config: of the search.
@@ -43,12 +47,15 @@ def shortcomings(
             + _remedy(config, phases, "search", lambda longer: alpha_steps(config, longer, batches) >= needed)
             + (", or a larger alpha_learning_rate" if config.alpha_learning_rate is not None else "")
         )
-    steps = _warmup(phases, batches)
-    if steps and config.warmup == "uniform" and (left := left_out(selector, steps)) >= 1:
+    steps, count = _warmup(phases, batches), max(_open(selector))
+    if steps and config.warmup == "uniform" and count > 1 and steps < TRAINED * count:
+        left = left_out(selector, steps)
         found.append(
-            f"{steps} warmup steps train one candidate of each layer at a time, and are likely to "
-            f"leave out {left:.0f}. More than about 80 steps a candidate are not shown to help (docs/faq.md). "
-            + _remedy(config, phases, "warmup", lambda longer: left_out(selector, _warmup(longer, batches)) < 1)
+            f"{steps} warmup steps are {steps / count:.2g} for each of {count} candidates"
+            + (f", and likely to leave out {left:.0f}" if left >= 1 else "")
+            + f". The searches that beat random networks had about {TRAINED}, and more are not shown to help "
+            "(docs/faq.md). "
+            + _remedy(config, phases, "warmup", lambda longer: _warmup(longer, batches) >= TRAINED * count)
         )
     return found
 
@@ -76,8 +83,13 @@ def steps_to_decide(selector: Selector, rate: float) -> int:
 
 def left_out(selector: Selector, steps: int) -> float:
     """The expected number of candidates, over all layers, that no one of `steps` uniformly random paths has."""
+    return sum((count * (1 - 1 / count) ** steps for count in _open(selector) if count > 1), 0.0)
+
+
+def _open(selector: Selector) -> list[int]:
+    """How many candidates each layer has."""
     counts: list[int] = (selector.logits().detach() > CLOSED / 2).sum(1).tolist()
-    return sum((count * (1 - 1 / count) ** steps for count in counts if count > 1), 0.0)
+    return counts
 
 
 def _steps(phases: Sequence[Phase], batches: int) -> int:

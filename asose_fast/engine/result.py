@@ -8,9 +8,11 @@ import torch
 
 from asose_fast.data import Data
 from asose_fast.engine.evaluate import accuracy
+from asose_fast.engine.health.weightless import advice, weightless_share
 from asose_fast.engine.record import Record
 from asose_fast.engine.state import SearchState
 from asose_fast.space.build import of_images
+from asose_fast.space.prune import left_out, pruned
 from asose_fast.store.checkpoint import write_json
 from asose_fast.store.derived import load, save
 from asose_fast.version import __version__
@@ -22,13 +24,13 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
     """Reads the test split, once, and has the first process write the three files. Returns the summary.
 
     The network is the one of the best validation accuracy among the epochs of the optimize phase or, where this trained
-    on all images, of the last epoch, without a validation accuracy.
+    on all images, of the last epoch, without a validation accuracy. Blocks that compute nothing are left out of it.
     """
-    network, processes = of_images(state.best_network()), state.processes
+    found, processes = of_images(state.best_network()), state.processes
+    network = pruned(found)
     test_accuracy = accuracy(network, data.test.batches(0, turns=processes.part), processes)
     history = state.history
     last_search = next(r for r in reversed(history) if r["phase"] in ("search", "growth"))
-    operations = list(network.operations)
     summary = {
         "version": __version__,
         "torch": torch.__version__,
@@ -38,7 +40,10 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
         "test_accuracy": test_accuracy,
         "valid_accuracy": state.progress.best_accuracy if state.validates else None,
         "optimize_on": state.config.optimize_on,
-        "operations": operations,
+        "operations": list(network.operations),
+        "left_out": left_out(found.spec),
+        "weightless": weightless_share(found.spec),
+        "advice": advice(state.config, found.spec),
         "parameters": sum(p.numel() for p in network.parameters()),
         "depth": network.depth,
         "growth": [r["growth"] for r in history if r.get("growth")],

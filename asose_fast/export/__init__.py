@@ -16,6 +16,7 @@ from asose_fast.export.check import image_size, largest_difference
 from asose_fast.export.errors import ExportError
 from asose_fast.space.cells import CellNetwork
 from asose_fast.space.genotype import Genotype
+from asose_fast.space.prune import pruned
 from asose_fast.store import run_folder
 from asose_fast.store.checkpoint import write_atomically
 from asose_fast.store.derived import load_genotype, load_weights
@@ -97,7 +98,8 @@ def export(
 def _export(
     run: str | Path, genotype: Genotype, traced: _Traced | None, path: Path, with_normalization: bool
 ) -> Exported:
-    network = load_weights(run, genotype)
+    network = pruned(load_weights(run, genotype))
+    genotype = dataclasses.replace(genotype, network=network.spec)
     files: dict[str, bytes] = {}
     if isinstance(network, CellNetwork):
         if traced is None:

@@ -166,7 +166,8 @@ class ResConv(nn.Sequential):
 class Block(nn.Module):
     """s + gain * (operation(x) - s), with a shortcut s: x, or at stride 2 its 2x2 means.
 
-    To project from some channels to others, ReLU, a 1x1 convolution and BN follow.
+    With s = x and the identity as operation that is x. To project from some channels to others, ReLU, a 1x1
+    convolution and BN follow.
     """
 
     def __init__(
@@ -183,6 +184,7 @@ class Block(nn.Module):
         # The state_dict has the names of the search: mixed.ops.<name of the operation>.
         ops = nn.Sequential(OrderedDict([(name, operation)]))
         self.mixed = nn.Sequential(OrderedDict([("ops", ops)]))
+        self.same = stride == 1 and isinstance(operation, nn.Identity)
         self.project: nn.Module = nn.Identity()
         if project:
             self.project = nn.Sequential(
@@ -192,9 +194,11 @@ class Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        shortcut = self.shortcut(x)
-        y: Tensor = self.project(shortcut + self.gain * (self.mixed(x) - shortcut))
-        return y
+        y = self.shortcut(x)
+        if not self.same:
+            y = y + self.gain * (self.mixed(x) - y)
+        z: Tensor = self.project(y)
+        return z
 
 
 class ConvBlock(Block):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,7 +25,10 @@ from asose_fast.terminal import make_console
 class ConsoleObserver(Observer):
     """A progress bar while an epoch runs and one line of indicators when it ends."""
 
-    _HEADER = "epoch      phase     loss   valid  T      errors  max w   entropy  accuracy  steady  images/s  depth"
+    _HEADER = (
+        "epoch      phase     loss   valid  T      errors  max w   entropy  accuracy  steady  "
+        "weightless  images/s  depth"
+    )
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or make_console()
@@ -54,10 +58,13 @@ class ConsoleObserver(Observer):
             f"{valid}  {record['temperature']:5.3f}  "
         )
         score: Callable[[float], str] = partial(_score, share=share)
-        formats = ("{:6d}".format, "{:5.3f}".format, "{:7.3f}".format, score, "{:6.2f}".format)
-        for form, item in zip(formats, record["health"], strict=True):
-            value = form(item["value"])
-            line.append_text(_marked(value, item["ok"], self.console.encoding) if judged else Text(f"{value} "))
+        formats = ("{:6d}".format, "{:5.3f}".format, "{:7.3f}".format, score, "{:6.2f}".format, "{:10.0%}".format)
+        for form, item in itertools.zip_longest(formats, record["health"]):
+            if item is None:  # the blocks are not judged in every space
+                line.append(" " * 11)
+            else:
+                value = form(item["value"])
+                line.append_text(_marked(value, item["ok"], self.console.encoding) if judged else Text(f"{value} "))
             line.append("  ")
         line.append(f"{record['images_per_second']:8.0f}  {len(record['path']):5d}")
         self.console.print(line, soft_wrap=True)

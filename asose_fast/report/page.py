@@ -38,6 +38,7 @@ def render(run: Run) -> str:
             state=STATES[run.state],
             lead=lead(run),
             facts=facts(run),
+            advice=advice(run),
             network=_drawn(figures.network(run)),
             strip=_drawn(figures.strip(run)),
             course=_drawn(figures.course(run)),
@@ -142,12 +143,23 @@ def facts(run: Run) -> list[tuple[str, str]]:
     for key, name in (("parameters", "parameters"), ("depth", "depth")):
         if math.isfinite(value := number(run.summary.get(key))):
             found.append((name, f"{value:,.0f}"))
+    if left_out := _list(run.summary.get("left_out")):
+        found.append(("blocks left out", f"{len(left_out)}, which computed nothing"))
     rate = _median(e.number("images_per_second") for e in run.epochs)
     if math.isfinite(rate):
         found.append(("images/s", f"{rate:,.0f}"))
     errors = _total(e.number("batch_size_errors") for e in run.epochs)
     found.append(("batch-size errors", f"{errors:,.0f}"))
     return found
+
+
+def advice(run: Run) -> list[str]:
+    """Returns what the run said of its network in the end, in sentences."""
+    return [sentence for sentence in _list(run.summary.get("advice")) if isinstance(sentence, str)]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def phases(run: Run) -> list[dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from asose_fast.space.build import Spec, build
 from asose_fast.space.network import Network, NetworkSpec
+from asose_fast.space.prune import identity
 
 
 class Cost(NamedTuple):
@@ -34,15 +36,24 @@ class Costs(NamedTuple):
 
 @torch.no_grad()
 def candidate_costs(spec: NetworkSpec, image_size: int) -> Costs:
-    """Returns the costs of all candidates of all blocks. Nothing is computed, since the modules have no memory."""
+    """Returns the costs of all candidates of all blocks. Nothing is computed, since the modules have no memory.
+
+    They are those of what is left after `prune`: with a candidate that makes its block the identity, the block's gain
+    is not there either. Where every block could be one, the gain of the first counts always. So the sum is no less than
+    the network's cost, and above it, by that one parameter, only where the first block goes and another stays.
+    """
     with torch.device("meta"):
         network = Network(spec).eval()
         x = torch.empty(1, spec.in_channels, image_size, image_size)
     parameters, (flops, x) = _parameters(network.stem), _measure(network.stem, x)
     rows: list[list[Cost]] = []
-    for block in network.evolvable_blocks():
-        rows.append([Cost(_parameters(op), _measure(op, x)[0]) for op in block.mixed.ops.values()])
-        parameters += block.gain.numel()
+    one_stays = not any(block.reduces for block in spec.blocks)
+    for i, block in enumerate(network.evolvable_blocks()):
+        row = []
+        for name, op in block.mixed.ops.items():
+            goes = identity(dataclasses.replace(block.spec, candidates=(name,))) and not (one_stays and i == 0)
+            row.append(Cost(_parameters(op) + (0 if goes else block.gain.numel()), _measure(op, x)[0]))
+        rows.append(row)
         x = block.shortcut(x)
         if block.project is not None:
             more, x = _measure(block.project, x)

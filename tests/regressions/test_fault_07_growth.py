@@ -108,10 +108,10 @@ def test_genotype_and_network_agree_after_growth(tmp_path):
     summary = write_result(trainer.state, trainer.state.data, tmp_path)
     genotype = json.loads((tmp_path / "genotype.json").read_text())
     blocks = [block["candidates"][0] for block in genotype["network"]["blocks"]]
-    assert summary["growth"] == [
-        {"kind": "deeper", "position": trainer.state.history[-3]["growth"]["position"], "depth": 3}
-    ]
-    assert summary["depth"] == len(blocks) == 3
+    (event,) = summary["growth"]
+    assert (event["kind"], event["depth"]) == ("deeper", 3)
+    assert trainer.state.network.depth == 3
+    assert summary["depth"] == len(blocks) == 3 - len(summary["left_out"])
     assert genotype["operations"] == summary["operations"] == blocks
 
 

@@ -9,6 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from asose_fast.config import CANDIDATES
 from asose_fast.space import Network
 from asose_fast.space.cost import largest_derived
+from asose_fast.space.prune import pruned
 from tests.helpers import FEW, OF_BLOCKS, make_network
 
 
@@ -18,7 +19,7 @@ def test_no_path_costs_more_and_one_costs_as_much(names, space):
     network = make_network(names, depth=2, space=space).eval()
     parameters, flops = [], []
     for path in itertools.product(range(len(names)), repeat=2):
-        derived = network.derive(path)
+        derived = pruned(network.derive(path))
         parameters.append(sum(p.numel() for p in derived.parameters()))
         with FlopCounterMode(display=False) as counter:
             derived(torch.zeros(1, 3, 9, 9))

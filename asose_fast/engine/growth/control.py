@@ -73,7 +73,10 @@ class GrowthControl:
             except (_CeilingError, CannotWidenError) as error:
                 skipped[kind] = str(error)
             else:
-                return {**growth.event, "skipped": skipped} if skipped else growth.event
+                event = growth.event
+                if kind == "deeper":
+                    event = {**event, "begins_as": _leading(selector, event["position"])}
+                return {**event, "skipped": skipped} if skipped else event
         return {"kind": "none", "skipped": skipped} if skipped else None
 
     def _turns(self, candidates: Sequence[str], history: Sequence[dict[str, Any]]) -> list[str]:
@@ -134,12 +137,21 @@ class GrowthControl:
                 raise _CeilingError(f"a network of {value:,} {name} could be derived, above max_{name} = {bound:,}")
 
 
+def _leading(selector: Selector, row: int) -> str:
+    """Returns the most probable candidate of a row."""
+    return selector.candidates[int(selector.logits()[row].argmax())]
+
+
 def describe(event: Event) -> list[str]:
     """What happened, a line for each kind that was tried."""
     lines = [f"not grown {kind}: {reason}" for kind, reason in event.get("skipped", {}).items()]
     kind = event.get("kind")
     if kind == "deeper":
-        lines.append(f"grown deeper: block {event['position']} is new, depth {event['depth']}")
+        idle = event.get("begins_as") == "skip_connect"
+        lines.append(
+            f"grown deeper: block {event['position']} is new, depth {event['depth']}"
+            + ("; skip_connect leads in it, and where it stays so the block is left out in the end" if idle else "")
+        )
     elif kind == "wider":
         lines.append(
             f"grown wider: stage {event['stage']} has {event['channels']} channels instead of {event['before']}"

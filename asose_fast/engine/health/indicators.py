@@ -1,4 +1,4 @@
-"""The five health indicators of a search, each with its bound (docs/concepts.md)."""
+"""The health indicators of a search, each with its bound (docs/concepts.md)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def indicators(
         config: the bounds.
         classes: number of classes; None: what is called accuracy is a score without bound.
         record: the epoch's metrics (`batch_size_errors`, `max_weight`, `entropy`, `train_accuracy`,
-            `images_per_second`, `phase`).
+            `images_per_second`, `phase` and, where the blocks are judged, `weightless`, a share).
         history: metrics of the epochs before it. Throughput is compared since the last growth, which makes a step
             costlier.
     """
@@ -40,7 +40,7 @@ def indicators(
     errors, weight, entropy = record["batch_size_errors"], record["max_weight"], record["entropy"]
     score, bound = ("search accuracy", f"> {lowest:g}") if classes is not None else ("search score", "none")
     accuracy = record["train_accuracy"]  # of the sampled paths: what falls where a search loses its footing
-    return [
+    found = [
         Indicator("batch-size errors", errors, "= 0", errors == 0),
         Indicator(
             "max architecture weight", weight, f"> {config.max_weight_above:g}", weight > config.max_weight_above
@@ -51,6 +51,10 @@ def indicators(
             "throughput / median", steadiness, f"> {config.throughput_steady:g}", steadiness > config.throughput_steady
         ),
     ]
+    if (share := record.get("weightless")) is not None:
+        most = config.weightless_most
+        found.append(Indicator("blocks without weights", share, f"<= {most:g}", share <= most))
+    return found
 
 
 def _since_growth(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

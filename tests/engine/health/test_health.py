@@ -1,4 +1,4 @@
-"""The five indicators and their bounds."""
+"""The indicators and their bounds."""
 
 import pytest
 
@@ -34,6 +34,13 @@ def test_a_good_epoch_breaches_none():
 )
 def test_each_bound_is_its_own(number, change):
     assert [i for i, ok in enumerate(verdicts(**change)) if not ok] == [number]
+
+
+@pytest.mark.parametrize(("share", "ok"), [(0.0, True), (0.5, True), (4 / 6, False), (1.0, False)])
+def test_blocks_without_weights_are_at_most_half(share, ok):
+    assert verdicts(weightless=share) == [*[True] * 5, ok]
+    assert verdicts(weightless=share, config=HealthConfig(weightless_most=1.0)) == [True] * 6
+    assert verdicts(weightless=None) == [True] * 5  # where they are not judged
 
 
 def test_not_a_number_is_a_breach():
