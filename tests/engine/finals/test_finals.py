@@ -7,6 +7,7 @@ import signal
 
 import pytest
 import torch
+import yaml
 
 import asose_fast
 from asose_fast import PhaseSpec
@@ -17,6 +18,7 @@ from asose_fast.engine.finals import finals
 from asose_fast.engine.health.diverged import SearchDivergedError
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.step.steps import weight_step
+from asose_fast.report.run import read
 from asose_fast.store import checkpoint
 from asose_fast.train import main
 from tests.helpers import FEW, OnStep, make_config, make_trainer, options
@@ -269,6 +271,16 @@ def test_the_command_writes_the_rungs(tmp_path, capsys):
     best = rung["finalists"][0]
     line = f"finals: 1 of 2 stay after 5 steps each; the best has the loss {best['loss']:.3f} and"
     assert line in capsys.readouterr().out.replace("\n", " ")
+    planned = [(phase.name, phase.epochs) for phase in read(tmp_path / "run").phases]
+    assert planned == [("warmup", 1), ("search", 1), ("growth", 1), ("finals", 2), ("optimize", 1)]
+
+
+def test_the_report_of_an_earlier_run_has_its_phases_as_planned(tmp_path):
+    settings = make_config().to_dict()
+    del settings["finals_epochs"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1, "phase": "warmup"}\n')
+    assert [phase.name for phase in read(tmp_path).phases] == ["warmup", "search", "growth", "optimize"]
 
 
 @pytest.mark.parametrize("space", [{"space": "darts", "cells": 3}, {"space": "nasbench201", "cells": 1}])
