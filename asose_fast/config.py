@@ -75,7 +75,7 @@ class SpaceConfig(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class PhaseConfig(Settings):
-    """A run has four phases, of so many epochs each."""
+    """A run has four phases, of so many epochs each, and a fifth where `finals_epochs` is not 0."""
 
     warmup_epochs: int = bounded(10, least=0, most=MOST_EPOCHS)
     """The warmup trains weights alone, on paths as `warmup` says."""
@@ -86,7 +86,10 @@ class PhaseConfig(Settings):
     optimize_epochs: int = bounded(20, least=0, most=MOST_EPOCHS)
     """The last phase trains the weights of the derived network."""
     epochs: int | None = bounded(None, least=1, most=4 * MOST_EPOCHS)
-    """The four phases are rescaled to so many epochs together; each keeps at least one. None: they stay as they are."""
+    """The phases are rescaled to so many epochs together; each keeps at least one. None: they stay as they are."""
+    finals_epochs: int = bounded(0, least=0, most=MOST_EPOCHS)
+    """Before the last phase, several likely networks are trained against each other, and the best is derived. All of
+    them together take the batches of so many epochs; 0: there are no finals."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +173,8 @@ class DerivationConfig(Settings):
     derive_among: int = bounded(0, least=0, most=10**5)
     """So many likely architectures are drawn besides the most probable one, and of all the best on the validation
     images is derived; 0: the most probable."""
+    finals_paths: int = bounded(8, least=2, most=10**4)
+    """The finals begin with so many different networks, and halve their number again and again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -319,6 +324,8 @@ class Config(
                 "sync_batch_norm needs share_samples: processes that sample different operations share no norms"
             )
         require_momentum(self.nesterov, self.momentum)
+        if self.derive_among and self.finals_epochs:
+            raise ValueError("derive_among and finals_epochs choose what is derived in two ways: leave one of them out")
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain values, as in YAML."""
@@ -327,7 +334,8 @@ class Config(
 
     @staticmethod
     def completed(values: dict[str, Any]) -> dict[str, Any]:
-        """Adds the settings that a run was begun without, before there were any: with these values it does the same."""
+        """Adds the settings that an earlier release did not have to those of its run: with these it goes on as it was
+        begun."""
         return {**_LATER, **values}
 
     @staticmethod
@@ -348,4 +356,6 @@ class Config(
 _LATER = {
     **{field.name: field.default for part in (RecipeConfig, OptimizeConfig) for field in dataclasses.fields(part)},
     "weightless_most": HealthConfig.weightless_most,
+    "finals_epochs": PhaseConfig.finals_epochs,
+    "finals_paths": DerivationConfig.finals_paths,
 }

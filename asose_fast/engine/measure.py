@@ -47,6 +47,8 @@ def measure(state: SearchState, phase: Phase) -> Record:
     }
     found = health.indicators(state.config, state.task.classes, record, state.history)
     record["health"] = [dataclasses.asdict(indicator) for indicator in found]
+    if state.finals:
+        record["finals"] = [rung for rung in state.finals.rungs if rung["epoch"] == record["epoch"]]
     return record
 
 

@@ -1,4 +1,4 @@
-"""The four phases and how many epochs each takes (docs/concepts.md)."""
+"""The phases and how many epochs each takes (docs/concepts.md)."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Literal
 from asose_fast.bounds import MOST_EPOCHS, Bounds, check_value
 from asose_fast.config import TEMPERATURE, PhaseConfig
 
-PhaseName = Literal["warmup", "search", "growth", "optimize"]
-PHASES: tuple[PhaseName, ...] = ("warmup", "search", "growth", "optimize")
+PhaseName = Literal["warmup", "search", "growth", "finals", "optimize"]
+PHASES: tuple[PhaseName, ...] = ("warmup", "search", "growth", "finals", "optimize")
 SEARCHING: tuple[PhaseName, ...] = ("search", "growth")
 """The phases that update the architecture."""
 
@@ -28,9 +28,10 @@ class PhaseSpec:
     epochs: int
     updates: Literal["weights", "alpha", "both"] = "both"
     """both: every `alpha_every`-th batch an alpha step on a validation batch besides; alpha: one for every batch."""
-    architecture: Literal["uniform", "sampled", "derived"] = "sampled"
-    """What weight steps run: uniformly random paths (as the setting `warmup` says), paths sampled from alpha, or the
-    most probable network alone, for which what is not part of it is dropped."""
+    architecture: Literal["uniform", "sampled", "finalists", "derived"] = "sampled"
+    """What weight steps run: uniformly random paths (as the setting `warmup` says), paths sampled from alpha, several
+    likely networks apart from each other (`finals_paths`), or one network alone, for which what is not part of it is
+    dropped. This is the best of the finalists or, without any, the most probable one."""
     temperature: float | None = None
     """Of the samples, from the beginning of the phase on; None: it goes on from where it is."""
     boost: bool = False
@@ -42,7 +43,7 @@ class PhaseSpec:
         check_value(f"phase {self.name!r}: epochs", self.epochs, int, Bounds(least=1, most=MOST_EPOCHS))
         for field, known in (
             ("updates", ("weights", "alpha", "both")),
-            ("architecture", ("uniform", "sampled", "derived")),
+            ("architecture", ("uniform", "sampled", "finalists", "derived")),
         ):
             if getattr(self, field) not in known:
                 raise ValueError(
@@ -59,9 +60,10 @@ STANDARD = {
     "warmup": PhaseSpec("warmup", 1, updates="weights", architecture="uniform"),
     "search": PhaseSpec("search", 1, boost=True, noise=True),
     "growth": PhaseSpec("growth", 1),
+    "finals": PhaseSpec("finals", 1, updates="weights", architecture="finalists"),
     "optimize": PhaseSpec("optimize", 1, updates="weights", architecture="derived"),
 }
-"""What the four phases do, whatever their length. During `growth` a network that can grow does so when it stalls."""
+"""What the phases do, whatever their length. During `growth` a network that can grow does so when it stalls."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,16 @@ class Phase:
         return self.rules.architecture == "derived"
 
     @property
+    def of_supernet(self) -> bool:
+        """Whether the supernet is trained."""
+        return not (self.derives or self.finals)
+
+    @property
+    def finals(self) -> bool:
+        """Whether several networks are trained against each other, and the supernet stays as it is."""
+        return self.rules.architecture == "finalists"
+
+    @property
     def grows(self) -> bool:
         """Whether the network may grow."""
         return self.spec is None and self.name == "growth"
@@ -117,6 +129,9 @@ def schedule(specs: Sequence[PhaseSpec]) -> tuple[Phase, ...]:
     derived = [spec.architecture == "derived" for spec in specs]
     if derived != sorted(derived):
         raise ValueError(f"after a derived network there is nothing to search: put {names[derived.index(True)]!r} last")
+    for spec, following in zip(specs, [*specs[1:], None], strict=True):
+        if spec.architecture == "finalists" and (following is None or following.architecture != "derived"):
+            raise ValueError(f"the best of the finalists is derived: put a phase of it behind {spec.name!r}")
     firsts = [sum(spec.epochs for spec in specs[:i]) for i in range(len(specs))]
     return tuple(Phase(spec.name, first, spec.epochs, spec) for spec, first in zip(specs, firsts, strict=True))
 
@@ -127,7 +142,12 @@ def first_search(phases: Sequence[Phase]) -> Phase | None:
 
 
 def plan(config: PhaseConfig, names: Sequence[PhaseName] = PHASES) -> tuple[Phase, ...]:
-    """The phases of a run, those of `names`. Raises ValueError where one would have no epoch."""
+    """The phases of a run, those of `names`, and before the last one `finals` where they have epochs.
+
+    Raises ValueError where a phase would have no epoch.
+    """
+    wanted = {*names, "finals"} if config.finals_epochs else {*names} - {"finals"}
+    names = [name for name in PHASES if name in wanted]
     lengths: list[int] = [getattr(config, f"{name}_epochs") for name in names]
     if min(lengths) < 1:
         raise ValueError(f"every phase needs at least one epoch, got {dict(zip(names, lengths, strict=True))}")

@@ -47,6 +47,7 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
         "parameters": sum(p.numel() for p in network.parameters()),
         "depth": network.depth,
         "growth": [r["growth"] for r in history if r.get("growth")],
+        "finals": [rung for r in history for rung in r.get("finals", [])],
         "batch_size_errors": sum(r["batch_size_errors"] for r in history),
         "health": last_search["health"],
         "phases": {phase.name: _phase_summary(phase.name, history) for phase in state.phases},

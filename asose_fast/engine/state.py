@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor
 from asose_fast.engine import randomness
 from asose_fast.engine.alpha.budget import BudgetKeeper
 from asose_fast.engine.alpha.estimators import Estimator, make_estimator
-from asose_fast.engine.alpha.final_choice import likely_paths
+from asose_fast.engine.alpha.final_choice import different_paths, likely_paths
 from asose_fast.engine.alpha.lookahead import Lookahead
 from asose_fast.engine.alpha.regularizers import beta_decay
 from asose_fast.engine.evaluate import recalibrate
+from asose_fast.engine.finals.finals import Finals
 from asose_fast.engine.growth.grow import StallCounter
 from asose_fast.engine.health.guard import Guard
 from asose_fast.engine.outlook import shortcomings
@@ -53,6 +55,7 @@ class SearchState:
         network: the supernet or, once it has taken its place, the derived network.
         selector: alpha, temperature and draws.
         estimator: how alpha's gradient is estimated.
+        finals: the networks that are trained against each other; None: there are none now.
         average: the derived network's moving average, which is measured and kept in its place; None: there is none.
         weight_optimizer: of the network's parameters.
         alpha_optimizer: of `selector.alpha`.
@@ -85,6 +88,8 @@ class SearchState:
         self.history: list[Record] = []
         self.restored = False
         self.best: dict[str, Any] | None = None
+        self.finals: Finals | None = None
+        self._derived_path: list[int] | None = None
         self.weight_meter, self.alpha_meter = task.meter(), task.meter()
         self.estimator = estimator or make_estimator(self.config)
         torch.manual_seed(self.config.seed)
@@ -144,7 +149,7 @@ class SearchState:
     def learning_rate(self, phase: Phase) -> float:
         """Returns the weights' learning rate at the present step."""
         done = self.progress.epochs_done(self.data.train.num_batches())
-        config = self._of_derived if phase.derives else self.config
+        config = self.config if phase.of_supernet else self._of_derived
         return learning_rate(config, self.phases, phase, done, self.config.warmup_share)
 
     @property
@@ -166,10 +171,11 @@ class SearchState:
     def best_path(self, budget: BudgetKeeper | None = None) -> list[int]:
         """Returns the most probable architecture within the budget, as candidates by row of alpha (`choose`, `derive`).
 
-        `budget` has other bounds than those of the task. Raises BudgetError where none keeps it.
+        Once a network is derived, it is the architecture of that one. `budget` has other bounds than those of the task.
+        Raises BudgetError where none keeps it.
         """
         if self.deriving:
-            return self.selector.best_path()
+            return self._derived_path or self.selector.best_path()
         scores = self.selector.logits().detach().log_softmax(1)
         return (budget or self.task.budget).choose(self.network, scores)
 
@@ -190,9 +196,12 @@ class SearchState:
         return self.valid_accuracy(derived)
 
     def derived(self) -> Supernet:
-        """Returns the network of the most probable candidates or, once it is trained alone, it or its average."""
+        """Returns the network of the most probable candidates, the leader of the finals or, once it is trained alone,
+        the derived network or its average."""
         if self.deriving:
             return self.average.network if self.average else self.network
+        if self.finals:
+            return self.finals.leader.network
         return self.network.derive(self.best_path())
 
     def calibrate(self, network: Supernet) -> None:
@@ -208,12 +217,32 @@ class SearchState:
     def derive(self, path: list[int]) -> None:
         """Has the network that `path` derives take the supernet's place, with its weights and their momentum, or with
         fresh ones (`optimize_from`)."""
-        derived, momentum = self.network.derive(path), dict(self.weight_optimizer.state)
+        derived, momentum = self.network.derive(path), self.weight_optimizer.state
         if self.config.optimize_from == "scratch":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(self.config.seed)  # all processes draw the same weights
                 derived = self.task.rebuilt(derived.spec.to_dict())
-        self._install(derived)
+        self._derive(path, derived, momentum)
+
+    def begin_finals(self, phase: Phase) -> None:
+        """Trains several likely networks within the budget against each other, each a copy apart from the supernet.
+
+        Raises ValueError where the phase is too short for them.
+        """
+        scores = self.selector.logits().detach().log_softmax(1)
+        paths = different_paths(
+            lambda s: self.task.budget.choose(self.network, s), scores, self.config.finals_paths, self.config.seed
+        )
+        self.finals = Finals.begin(self.task, self.processes, phase, self.network, paths)
+
+    def derive_winner(self, finals: Finals) -> None:
+        """Has the winner of the finals take the supernet's place, with its weights and their momentum."""
+        self.finals, winner = None, finals.leader
+        self._derive(winner.path, winner.network, winner.optimizer.state)
+
+    def _derive(self, path: list[int], network: Supernet, momentum: Mapping[Tensor, Any]) -> None:
+        self._derived_path = path
+        self._install(network)
         for parameter in self.network.parameters():
             if parameter in momentum:
                 self.weight_optimizer.state[parameter] = momentum[parameter]
@@ -255,15 +284,17 @@ class SearchState:
         """
         if self.processes.count == 1:
             return
-        averaged = self.average.network if self.average else None
+        networks = [self.network]
+        networks += [self.average.network] if self.average else []
+        networks += self.finals.networks if self.finals else []
         self.processes.check_same(
             {
                 "genotype": digest(repr((self.network.spec, self.best_path())).encode()),
                 "alpha": digest(*self.selector.alpha),
-                "weights": digest(*self.network.parameters(), *(averaged.parameters() if averaged else ())),
+                "weights": digest(*(p for network in networks for p in network.parameters())),
             }
         )
-        self.processes.copy_from_first([*self.network.buffers(), *(averaged.buffers() if averaged else ())])
+        self.processes.copy_from_first([buffer for network in networks for buffer in network.buffers()])
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that the rest of the run depends on."""
@@ -279,6 +310,8 @@ class SearchState:
             "alpha_meter": self.alpha_meter.state_dict(),
             "history": self.history,
             "best": self.best,
+            "derived_path": self._derived_path,
+            **({"finals": self.finals.state_dict()} if self.finals else {}),
             **randomness.state_dict(self.device),
             **self.task.identity,
         }
@@ -310,6 +343,12 @@ class SearchState:
         if self.average:
             self.average.load_state_dict(state["average"])
 
+    def _load_finals(self, state: dict[str, Any] | None) -> None:
+        self.finals = None
+        if state is not None:
+            phase = next(phase for phase in self.phases if phase.name == self.progress.phase)
+            self.finals = Finals.restored(self.task, self.processes, phase, self.network, state)
+
     def return_to(self, state: dict[str, Any]) -> None:
         """Goes on from an earlier `search_state`, with draws that have not been made yet."""
         rng, generator = self.selector.rng.clone(), self.selector.generator.get_state()
@@ -332,6 +371,8 @@ class SearchState:
         self.history = list(state["history"])
         self.guard.load_state_dict(state["guard"])
         self._load_search_state(state)
+        self._derived_path = state.get("derived_path")
+        self._load_finals(state.get("finals"))
         self._sample_apart()
         self.weight_meter.load_state_dict(state["weight_meter"])
         self.alpha_meter.load_state_dict(state["alpha_meter"])

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from asose_fast.engine.finals.finals import require_steps
 from asose_fast.engine.finite import diverged, gradient_check, loss_check, require_finite, watched
 from asose_fast.engine.health.watch import Watch
 from asose_fast.engine.loop import Loop
@@ -33,6 +34,7 @@ class Trainer(Loop[SearchState]):
         self._held_out: Iterator[tuple[Any, Any]] = iter(())
         state.task.check(state.network, state.processes)
         state.best_path()  # a budget that no network can keep is refused here
+        require_steps(state.task)
 
     def run(self) -> None:
         """Goes on from the present state to the end of the last phase.
@@ -47,21 +49,26 @@ class Trainer(Loop[SearchState]):
         super().run()
 
     def _enter(self, phase: Phase) -> None:
-        state = self.state
-        path = None
-        if phase.derives and not state.deriving:
+        state, path = self.state, None
+        if state.finals is None and not (phase.of_supernet or state.deriving):
             self.save("supernet")  # what `asose_fast.derive` goes on from
-            path = state.final_path(state.config.derive_among)
+            path = state.final_path(state.config.derive_among) if phase.derives else None
         super()._enter(phase)
         if phase.rules.temperature is not None:
             state.selector.temperature = phase.rules.temperature
         if phase.rules.noise:
             state.selector.perturb()
-        if path is not None:
+        if phase.finals:
+            state.begin_finals(phase)
+        elif state.finals is not None:
+            state.derive_winner(state.finals)
+        elif path is not None:
             state.derive(path)
 
     def _batches(self, phase: Phase) -> Iterator[tuple[Any, Any]]:
         state, config = self.state, self.state.config
+        if state.finals is not None:
+            return state.finals.batches(state.progress.step)
         state.network.train()
         self.graphs.begin(state.network, phase.name)
         if config.sync_batch_norm and state.processes.count > 1:
@@ -92,6 +99,9 @@ class Trainer(Loop[SearchState]):
 
     def _weight_step(self, phase: Phase, x: Any, y: Any) -> None:
         state = self.state
+        if state.finals is not None:
+            state.weight_meter.add(state.finals.step(x, y, state.learning_rate(phase)))
+            return
         state.task.set_learning_rate(state.weight_optimizer, state.learning_rate(phase))
         path, mixture = None, None
         if not phase.derives:

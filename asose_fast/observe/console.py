@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from asose_fast.engine.finals import finals
 from asose_fast.engine.growth.control import describe
 from asose_fast.engine.health import guard
 from asose_fast.engine.loop import RunState
@@ -68,7 +69,8 @@ class ConsoleObserver(Observer):
             line.append("  ")
         line.append(f"{record['images_per_second']:8.0f}  {len(record['path']):5d}")
         self.console.print(line, soft_wrap=True)
-        for event in [*describe(record.get("growth") or {}), *guard.describe(record.get("guard") or {})]:
+        events = [*describe(record.get("growth") or {}), *guard.describe(record.get("guard") or {})]
+        for event in [*events, *map(finals.describe, record.get("finals", []))]:
             self.console.print(Text(f"  {event}"), soft_wrap=True)
 
     def close(self) -> None:

@@ -22,8 +22,8 @@ def left(
     """Estimates what is left after `seconds` of epoch `epoch` (from 0), of which the share `done` is done.
 
     An epoch takes the median of the last five of its phase. One of a phase that has had none takes as long as the
-    present one. In optimize, which samples no more than warmup does, it takes as long as those of the warmup. None
-    means that nothing is known.
+    present one. In finals and optimize, which sample no more than warmup does, it takes as long as those of the warmup.
+    None means that nothing is known.
     """
     here = phase_at(phases, epoch)
     present = _usual(history, here)
@@ -34,7 +34,7 @@ def left(
     rest = (here.end - epoch - done) * present
     warmup = _usual(history, phases[0])
     later = sum(
-        phase.epochs * (warmup if phase.name == "optimize" and warmup is not None else present)
+        phase.epochs * (warmup if phase.name in ("finals", "optimize") and warmup is not None else present)
         for phase in phases
         if phase.first >= here.end
     )

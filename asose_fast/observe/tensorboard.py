@@ -33,7 +33,7 @@ class TensorBoardObserver(Observer):
         for name in ("entropy", "max_weight"):
             for layer, value in enumerate(record[f"{name}_by_layer"], start=1):
                 self._writer.add_scalar(f"{name}_by_layer/{layer:02d}", value, record["epoch"])
-        if record["phase"] != "optimize":  # which leaves alpha as it is
+        if record["phase"] not in ("finals", "optimize"):  # which leave alpha as it is
             for layer, row in enumerate(state.selector.logits().detach().cpu(), start=1):
                 self._writer.add_histogram(f"alpha/{layer:02d}", row, record["epoch"], bins=16)
         self._writer.flush()

@@ -70,7 +70,10 @@ class Run:
     @property
     def phases(self) -> list[Phase]:
         """Returns the phases as planned by the settings. Where these are missing, it returns them as found."""
-        lengths: dict[str, Any] = {field.name: self.config.get(field.name) for field in dataclasses.fields(PhaseConfig)}
+        lengths: dict[str, Any] = {
+            field.name: self.config.get(field.name, 0 if field.name == "finals_epochs" else None)
+            for field in dataclasses.fields(PhaseConfig)
+        }
         if all(_length(length) or (name, length) == ("epochs", None) for name, length in lengths.items()):
             try:
                 planned = list(plan(PhaseConfig(**lengths)))
@@ -97,7 +100,7 @@ class Run:
 
 
 def _length(value: Any) -> bool:
-    return type(value) is int and 1 <= value <= LARGEST
+    return type(value) is int and 0 <= value <= LARGEST
 
 
 def read(folder: Path, *, checkpoints: bool = True) -> Run:

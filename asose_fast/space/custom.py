@@ -43,7 +43,8 @@ class CustomNetwork(Supernet):
         super().__init__()
         self.model = model
         self.mixed = {name: op for name, op in model.named_modules() if isinstance(op, MixedOp)}
-        """The mixed operations have the names that they have in `model`, the first of each."""
+        """The mixed operations have the names that they have in `model`, the first of each. A derived network has
+        none."""
         if not self.mixed:
             raise ValueError(
                 "the model has no mixed operation: there is nothing to search. Put an asose_fast.MixedOp in"
@@ -117,7 +118,7 @@ class CustomNetwork(Supernet):
         for op, columns, k in sorted(chosen, key=lambda entry: _depth(entry[0])):  # the inner ones first
             memo[id(op)] = deepcopy(list(op.ops.values())[columns.index(k)], memo)
         derived = copy.copy(self)
-        derived._modules = {"model": deepcopy(self.model, memo)}
+        derived._modules, derived.mixed = {"model": deepcopy(self.model, memo)}, {}
         derived._spec = CustomSpec(self.spec.rows, tuple(path))
         derived.train(self.training)
         return derived

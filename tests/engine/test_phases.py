@@ -27,10 +27,11 @@ def test_a_total_rescales(total, epochs):
     assert [p.epochs for p in plan(PhaseConfig(epochs=total))] == epochs
 
 
-@given(st.tuples(lengths, lengths, lengths, lengths), st.integers(4, 500))
-def test_every_total_is_met_in_proportion(own, total):
-    phases = plan(PhaseConfig(*own, epochs=total))
-    assert [p.name for p in phases] == list(PHASES)
+@given(st.tuples(lengths, lengths, lengths, lengths), st.integers(0, 50), st.integers(5, 500))
+def test_every_total_is_met_in_proportion(own, finals, total):
+    phases = plan(PhaseConfig(*own, epochs=total, finals_epochs=finals))
+    assert [p.name for p in phases] == [name for name in PHASES if finals or name != "finals"]
+    own = [*own[:3], finals, own[3]] if finals else own
     assert sum(p.epochs for p in phases) == total == phases[-1].end
     assert min(p.epochs for p in phases) >= 1
     assert [p.first for p in phases] == [0, *(p.end for p in phases[:-1])]
@@ -45,6 +46,7 @@ def test_every_total_is_met_in_proportion(own, total):
     [
         (PhaseConfig(warmup_epochs=0), "every phase needs at least one epoch, got {'warmup': 0,"),
         (PhaseConfig(epochs=3), "epochs must be at least 4, one for each phase; got 3"),
+        (PhaseConfig(epochs=4, finals_epochs=1), "epochs must be at least 5, one for each phase; got 4"),
     ],
 )
 def test_too_few_epochs_are_refused(config, message):

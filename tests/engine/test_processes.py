@@ -355,6 +355,17 @@ def test_without_synchronised_norms_all_processes_end_alike(team, tmp_path, chan
     assert [r["phase"] for r in found[0].history] == ["warmup", *["search"] * 2, *["growth"] * 3, "optimize"]
 
 
+@pytest.mark.parametrize("sync", [False, True])
+def test_all_processes_train_the_same_finalists(team, tmp_path, sync):
+    changes = {"finals_epochs": 2, "finals_paths": 3, "sync_batch_norm": sync}
+    found = team.run(2, trained, tmp_path / "several", changes)
+    assert_same_everywhere(found)
+    rungs = [rung for record in found[0].history for rung in record.get("finals", [])]
+    assert [len(rung["finalists"]) for rung in rungs] == [3, 2]
+    if sync:
+        assert_same_run(found[0], trained(Processes(), tmp_path / "one", changes), 1e-10)
+
+
 @pytest.mark.parametrize(("before", "after"), [(3, 2), (2, 1), (1, 3)])
 def test_a_stopped_run_goes_on_with_another_number_of_processes(team, tmp_path, before, after):
     changes = {"sync_batch_norm": True}

@@ -1,14 +1,18 @@
-"""Several likely architectures, among which validation accuracy decides when the search ends."""
+"""Several likely architectures, of which one is derived when the search ends."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from asose_fast.engine.alpha.selector import CLOSED
+
 TRIES = 10
 """Draws for each path that is asked for, at most: a search that is sure has no other path to give."""
+HOTTEST = 2.0**20
+"""At this temperature paths have long been uniformly random."""
 
 
 def likely_paths(choose: Callable[[Tensor], list[int]], scores: Tensor, count: int, seed: int) -> list[list[int]]:
@@ -35,3 +39,33 @@ def likely_paths(choose: Callable[[Tensor], list[int]], scores: Tensor, count: i
         if path not in paths:
             paths.append(path)
     return paths
+
+
+def different_paths(choose: Callable[[Tensor], list[int]], scores: Tensor, count: int, seed: int) -> list[list[int]]:
+    """Up to `count` different paths, the most probable among them, in the order of their probability.
+
+    They are drawn as in `likely_paths`, but as choose(s / T + G). T begins at 1 and doubles whenever a draw repeats an
+    earlier one. So a search that is undecided gives its likely paths, and one that has decided the neighbours of its
+    choice; at a large T paths are uniformly random. There are fewer where `choose` has no more to give.
+
+    Args:
+        choose, scores, seed: as in `likely_paths`. A score of `CLOSED` or less stays as it is.
+        count: of all paths.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    scores = scores.detach().cpu().double()
+    paths, temperature = [choose(scores)], 1.0
+    while len(paths) < count and temperature < HOTTEST:
+        exponential = torch.empty_like(scores).exponential_(generator=generator)
+        tempered = torch.where(scores > CLOSED / 2, scores / temperature, scores)
+        path = choose(tempered - exponential.log())
+        if path in paths:
+            temperature *= 2
+        else:
+            paths.append(path)
+    return sorted(paths, key=lambda path: -_log_probability(path, scores))
+
+
+def _log_probability(path: Sequence[int], scores: Tensor) -> float:
+    """Returns the sum of the scores on a path. -1 stands for a row that is left out."""
+    return sum(float(row[k]) for row, k in zip(scores, path, strict=True) if k >= 0)

@@ -51,7 +51,7 @@ class Guard:
         """
         back = self.config.guard == "rollback"
         if self.config.guard == "off" or not phase.searching:
-            return "keep" if back and not phase.searching and not phase.derives else "nothing"
+            return "keep" if back and not phase.searching and phase.of_supernet else "nothing"
         search = first_search(phases) or phase
         share_done = (record["epoch"] - search.first) / search.epochs
         found = collapse.signs(self.config, record, history, share_done)

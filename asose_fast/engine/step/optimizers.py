@@ -111,10 +111,12 @@ def learning_rate(
     epochs_done: float,
     warmup_share: float = 0.0,
 ) -> float:
-    """Cosine over warmup, search and growth together, all that comes before a derived network, and one of its own over
-    optimize, where a linear rise from 0 may come first:
+    """Cosine over warmup, search and growth together, all that trains the supernet, and one of its own over optimize,
+    where a linear rise from 0 may come first:
 
         f < w: rate f / w,    else: rate (1 + cos(pi (f - w) / (1 - w))) / 2
+
+    In the finals the rate is the one with which this begins to fall, so that every finalist has the same.
 
     Args:
         config: of the network that the phase trains (`of_derived`); its `learning_rate` is the highest.
@@ -123,6 +125,8 @@ def learning_rate(
         epochs_done: since the start of the run, fractions included; f is the share of optimize.
         warmup_share: w, the share of optimize in which the rate rises.
     """
+    if phase.finals:
+        return config.learning_rate
     derived = next((p.first for p in phases if p.derives), phases[-1].end)
     if phase.derives:
         lowest, fraction = 0.0, (epochs_done - derived) / (phases[-1].end - derived)
@@ -130,7 +134,8 @@ def learning_rate(
             return config.learning_rate * fraction / warmup_share
         fraction = (fraction - warmup_share) / (1 - warmup_share)
     else:
-        lowest, fraction = config.learning_rate_min, epochs_done / derived
+        searched = next((p.first for p in phases if p.finals), derived)
+        lowest, fraction = config.learning_rate_min, epochs_done / searched
     return lowest + (config.learning_rate - lowest) * (1 + math.cos(math.pi * fraction)) / 2
 
 

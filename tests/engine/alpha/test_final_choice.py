@@ -8,7 +8,8 @@ import torch
 from asose_fast.config import BudgetConfig
 from asose_fast.derive import derive
 from asose_fast.engine.alpha.budget import BudgetKeeper, path_cost
-from asose_fast.engine.alpha.final_choice import likely_paths
+from asose_fast.engine.alpha.final_choice import different_paths, likely_paths
+from asose_fast.engine.alpha.selector import CLOSED
 from asose_fast.store import checkpoint
 from tests.helpers import FEW, make_network, make_trainer
 
@@ -38,6 +39,30 @@ def test_a_search_that_is_sure_gives_one():
     scores[:, 1] = 0.0
     assert likely_paths(argmax, scores, 5, seed=0) == [[1, 1]]
     assert likely_paths(argmax, torch.zeros(1, 3), 5, seed=0)[1:] != []
+
+
+def test_different_paths_are_those_asked_for_however_sure_the_search_is():
+    scores = torch.full((3, 4), -60.0)
+    scores[:, 1] = 0.0
+    scores[1, 2] = CLOSED
+    paths = different_paths(argmax, scores, 20, seed=0)
+    assert paths[0] == [1, 1, 1]
+    assert len(paths) == len({tuple(path) for path in paths}) == 20
+    assert all(path[1] != 2 for path in paths)
+    changed = [sum(k != 1 for k in path) for path in paths]
+    assert changed == sorted(changed)
+    assert paths == different_paths(argmax, scores, 20, seed=0)
+    assert len(different_paths(argmax, torch.zeros(1, 3), 5, seed=0)) == 3
+
+
+def test_different_paths_of_an_undecided_search_are_drawn_by_their_probability():
+    probabilities = torch.tensor([[0.4, 0.2, 0.35, 0.05]])
+    drawn = [different_paths(argmax, probabilities.log(), 2, seed) for seed in range(2000)]
+    assert all(path[0] == [0] for path in drawn)
+    # Of the other three 0.2, 0.35 and 0.05, at T = 1 or, after a draw of the first, at a higher one: at least 0.35 /
+    # 0.6 at T = 1 and 1/3 at an infinite one.
+    share = sum(path[1] == [2] for path in drawn) / 2000
+    assert 0.40 < share < 0.65
 
 
 def test_every_path_keeps_the_budget():
