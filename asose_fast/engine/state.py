@@ -205,8 +205,10 @@ class SearchState:
         return self.network.derive(self.best_path())
 
     def calibrate(self, network: Supernet) -> None:
-        """Gives `network` batch-norm statistics of its own, from training images without augmentation."""
-        batches = self.data.train.batches(self.progress.epoch, augment=False, turns=self.processes.part)
+        """Gives `network` batch-norm statistics of its own, from training images as they are trained on: those of
+        images that it knows by heart are not those of new ones."""
+        augment = self.config.augment
+        batches = self.data.train.batches(self.progress.epoch, augment=augment, turns=self.processes.part)
         recalibrate(network, batches, self.config.recalibration_batches, self.processes)
 
     def valid_accuracy(self, network: Supernet) -> float:

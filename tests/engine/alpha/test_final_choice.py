@@ -107,6 +107,6 @@ def test_a_run_that_is_resumed_before_the_choice_makes_the_same(tmp_path):
 
 
 def test_a_run_derives_what_the_command_does(tmp_path):
-    trainer = make_trainer(tmp_path, derive_among=5)
+    trainer = make_trainer(tmp_path, derive_among=5, candidates=("max_pool_3x3", "sep_conv_3x3"))
     trainer.run()
     assert derive(tmp_path, "validation").network.operations == trainer.state.network.operations
