@@ -176,12 +176,8 @@ class Averaging:
 
 def test_the_average_is_measured_kept_and_written(tmp_path):
     average = Averaging()
-    candidates = ("max_pool_3x3", "sep_conv_3x3")
-    trainer = make_trainer(
-        tmp_path, [average], **{**PHASES, "candidates": candidates}, ema_decay=0.9, optimize_on="all"
-    )
-        tmp_path, [average], **PHASES, ema_decay=0.9, optimize_on="all", candidates=("max_pool_3x3", "sep_conv_3x3")
-    )
+    kept = {**PHASES, "candidates": ("max_pool_3x3", "sep_conv_3x3")}
+    trainer = make_trainer(tmp_path, [average], **kept, ema_decay=0.9, optimize_on="all")
     trainer.run()
     write_result(trainer.state, trainer.state.data, tmp_path)
     assert average.steps == 18  # 6 batches of 120 images
