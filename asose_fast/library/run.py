@@ -144,7 +144,7 @@ def search(
         _say_shortcomings(state)
         with report.to_the_end(state):
             result = _run(trainer, task)
-            library_search.save(path, network, _path(state), result.network)
+            library_search.save(path, network, state.best_path(), result.network)
             write_json(path / "summary.json", _summary(state, result))
     return result
 
@@ -316,17 +316,12 @@ def _result(state: SearchState, task: ModuleTask) -> SearchResult:
     model, test = _finished_model(state, task), task.data.test
     return SearchResult(
         model,
-        task.network.genotype(_path(state)),
+        task.network.genotype(state.best_path()),
         named_alpha(task.network, state.selector.alpha),
         state.history,
         None if test is None else task.accuracy(model, test.batches(0), state.processes),
         frozenset(phase.name for phase in state.phases if phase.searching),
     )
-
-
-def _path(state: SearchState) -> list[int]:
-    """The candidates of the finished model."""
-    return list(state.best["spec"]["path"]) if state.best else state.best_path()
 
 
 def _finished_model(state: SearchState, task: ModuleTask) -> nn.Module:

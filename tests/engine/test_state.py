@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from asose_fast.engine import resume
+from asose_fast.engine.evaluate import recalibrate
 from asose_fast.engine.state import SearchState
 from asose_fast.engine.task import ImageTask
 from asose_fast.engine.trainer import Trainer
 from asose_fast.space.build import of_images
+from asose_fast.space.copying import deepcopy
 from asose_fast.space.custom import CustomNetwork
 from asose_fast.space.mixed import MixedOp
 from asose_fast.store import checkpoint
@@ -25,6 +27,19 @@ def test_a_state_is_read_and_derived_from_without_its_loop(tmp_path):
     read.calibrate(network)
     assert 0 <= read.valid_accuracy(network) <= 1
     assert [r["epoch"] for r in read.history] == [1, 2, 3, 4]
+
+
+def test_statistics_are_those_of_images_as_they_are_trained_on(tmp_path):
+    state = make_trainer(tmp_path, candidates=("sep_conv_3x3",)).state
+    found, augmented, plain = (deepcopy(state.network) for _ in range(3))
+    state.calibrate(found)
+    for network, augment in ((augmented, True), (plain, False)):
+        recalibrate(network, state.data.train.batches(0, augment=augment), state.config.recalibration_batches)
+    norms = [(name, value) for name, value in found.named_buffers() if name.endswith(("running_mean", "running_var"))]
+    assert norms
+    for name, value in norms:
+        assert torch.equal(value, augmented.get_buffer(name)), name
+        assert not torch.equal(value, plain.get_buffer(name)), name
 
 
 def test_a_loop_without_a_folder_writes_nothing(tmp_path, monkeypatch):

@@ -34,8 +34,7 @@ def likely_paths(choose: Callable[[Tensor], list[int]], scores: Tensor, count: i
     for _ in range(TRIES * count):
         if len(paths) > count:
             break
-        exponential = torch.empty_like(scores).exponential_(generator=generator)
-        path = choose(scores - exponential.log())
+        path = choose(scores + _gumbel(scores, generator))
         if path not in paths:
             paths.append(path)
     return paths
@@ -56,14 +55,18 @@ def different_paths(choose: Callable[[Tensor], list[int]], scores: Tensor, count
     scores = scores.detach().cpu().double()
     paths, temperature = [choose(scores)], 1.0
     while len(paths) < count and temperature < HOTTEST:
-        exponential = torch.empty_like(scores).exponential_(generator=generator)
         tempered = torch.where(scores > CLOSED / 2, scores / temperature, scores)
-        path = choose(tempered - exponential.log())
+        path = choose(tempered + _gumbel(scores, generator))
         if path in paths:
             temperature *= 2
         else:
             paths.append(path)
     return sorted(paths, key=lambda path: -_log_probability(path, scores))
+
+
+def _gumbel(scores: Tensor, generator: torch.Generator) -> Tensor:
+    """Returns Gumbel noise in the shape of the scores."""
+    return -torch.empty_like(scores).exponential_(generator=generator).log()
 
 
 def _log_probability(path: Sequence[int], scores: Tensor) -> float:

@@ -17,12 +17,12 @@ from asose_fast.engine.health.diverged import SearchDivergedError
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.step.steps import weight_step
 from asose_fast.report.run import read
-from asose_fast.space.prune import pruned_spec
+from asose_fast.space.prune import left_out, pruned_spec
 from asose_fast.store import checkpoint
 from asose_fast.train import main
+from tests.engine.test_trainer import without_timings
 from tests.helpers import FEW, OnStep, make_config, make_trainer, options
 
-TIMINGS = ("seconds", "images_per_second", "health")
 FINALS = {
     "finals_epochs": 3,
     "finals_paths": 4,
@@ -35,10 +35,6 @@ FINALS = {
 }
 """The phases begin after 0, 1, 2, 3 and 6 epochs of 5 batches. Four finalists take a step each, two of them five each,
 and the winner takes the one that is left."""
-
-
-def without_timings(history):
-    return [{k: v for k, v in record.items() if k not in TIMINGS} for record in history]
 
 
 @pytest.fixture
@@ -207,15 +203,16 @@ def test_a_search_that_has_decided_and_a_budget(tmp_path):
 
     trainer.observers.append(OnStep(decide))
     trainer.run()
-    costs = trainer.state.task.budget.costs(trainer.state.task.supernet())
+    supernet = trainer.state.task.supernet()
+    costs = trainer.state.task.budget.costs(supernet)
     first = next(r["finals"][0] for r in trainer.state.history if r.get("finals"))["finalists"]
     assert len({tuple(finalist["operations"]) for finalist in first}) == 4
     assert path_cost([FEW.index("sep_conv_3x3")] * 2, costs).parameters > bound
     for finalist in first:
         assert finalist["parameters"] <= bound
         path = [FEW.index(name) for name in finalist["operations"]]
-        idle = path.count(FEW.index("skip_connect"))  # their gains do not count
-        assert 0 <= finalist["parameters"] - path_cost(path, costs).parameters <= idle
+        gains = len(left_out(supernet.derive(path).spec))  # of the blocks that are not written
+        assert path_cost(path, costs).parameters == finalist["parameters"] - gains
 
 
 def test_a_finalist_that_diverges_goes_and_where_all_do_the_run_ends(tmp_path):
