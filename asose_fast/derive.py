@@ -58,6 +58,8 @@ def derive(
     among: int | None = None,
     max_parameters: int | None = None,
     max_flops: int | None = None,
+    min_parameters: int | None = None,
+    min_flops: int | None = None,
     device: str = "cpu",
 ) -> Derived:
     """The network of largest total score, sum_l s[l, k_l], within the budget, or of largest validation accuracy.
@@ -71,27 +73,32 @@ def derive(
         among: how many are drawn; None: `derive_among` of the run, or 32 where that is 0.
         max_parameters: of the network; None: as the run was configured.
         max_flops: likewise.
+        min_parameters: likewise, at least.
+        min_flops: likewise, at least.
         device: where to evaluate.
 
     Raises:
-        CheckpointError, DataError: the run cannot be read; BudgetError: no network costs so little; ValueError: `among`
-            is given to another method, or is below 1.
+        CheckpointError, DataError: the run cannot be read; BudgetError: no network is within the bounds; ValueError:
+            `among` is given to another method or is below 1, or a lower bound is above the upper one.
     """
     if among is not None and method != "validation":
         raise ValueError(f"among is a number of the method validation, got {among} for {method}")
     check_value("among", among, int | None, Bounds(least=1, most=10**5))
-    for name, bound in (("max_parameters", max_parameters), ("max_flops", max_flops)):
+    bounds = {
+        "max_parameters": max_parameters,
+        "max_flops": max_flops,
+        "min_parameters": min_parameters,
+        "min_flops": min_flops,
+    }
+    for name, bound in bounds.items():
         check_value(name, bound, int | None, Bounds(least=1, most=MOST_COST))
     resumable = _supernet(Path(run))
-    config, place = resumable.config, torch.device(device)
+    given: dict[str, Any] = {f"derive_{name}": bound for name, bound in bounds.items() if bound is not None}
+    config, place = dataclasses.replace(resumable.config, **given), torch.device(device)
     data = load_data(config, config.batch_size, config.seed, place)
-    state = SearchState(ImageTask(config, data, place))
+    state = SearchState(ImageTask(resumable.config, data, place))
     resumable.restore(state, lambda _: None)  # what may make a run differ in rounding does not matter here
-    bounds = {"derive_max_parameters": max_parameters, "derive_max_flops": max_flops}
-    given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
-    config = dataclasses.replace(config, **given)
-    told = (_name("max_parameters", max_parameters), _name("max_flops", max_flops))
-    keeper = BudgetKeeper(config, data.image_size, told)
+    keeper = BudgetKeeper(config, data.image_size, [_name(name, bound) for name, bound in bounds.items()])
     path = state.best_path(keeper)  # a budget that cannot be kept is refused before the long part
     if method == "validation":
         path = state.final_path(among or config.derive_among or AMONG, keeper)
@@ -162,6 +169,8 @@ def main(arguments: Sequence[str]) -> int:
     bound: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--max_parameters", help="The network has at most so many; default: as in the run.", **bound)
     parser.add_argument("--max_flops", help="An image takes at most so many; default: as in the run.", **bound)
+    parser.add_argument("--min_parameters", help="The network has at least so many; default: as in the run.", **bound)
+    parser.add_argument("--min_flops", help="An image takes at least so many; default: as in the run.", **bound)
     parser.add_argument("--out", metavar="FOLDER", help="The folder to write; default: RUN/derived-METHOD.")
     parser.add_argument("--overwrite", action="store_true", help="Replace what --out holds of a run or a derivation.")
     given = parser.parse_args(arguments)
@@ -169,7 +178,7 @@ def main(arguments: Sequence[str]) -> int:
     out = given_path(given.out or run / f"derived-{given.method}")
     if out.resolve() == run.resolve():
         raise ValueError(f"--out {out} is the run itself, whose trained network would be lost: give another folder")
-    bounds = {"max_parameters": given.max_parameters, "max_flops": given.max_flops}
+    bounds = {name: getattr(given, name) for name in ("max_parameters", "max_flops", "min_parameters", "min_flops")}
     with run_folder.claimed(out):
         if not given.overwrite:
             run_folder.require_empty(out)
