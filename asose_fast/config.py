@@ -186,8 +186,19 @@ class BudgetConfig(Settings):
     """The derived network has at most so many parameters; None: no bound."""
     derive_max_flops: int | None = bounded(None, least=1, most=MOST_COST)
     """The derived network takes at most so many FLOPs for one image; None: no bound."""
+    derive_min_parameters: int | None = bounded(None, least=1, most=MOST_COST)
+    """The derived network has at least so many parameters; None: no bound."""
+    derive_min_flops: int | None = bounded(None, least=1, most=MOST_COST)
+    """The derived network takes at least so many FLOPs for one image; None: no bound."""
     budget_weight: float = bounded(1.0, least=0, most=1e30)
-    """The share by which the expected cost is above these bounds has this weight in alpha's loss."""
+    """The share by which the expected cost is beyond these bounds has this weight in alpha's loss."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for cost in ("parameters", "flops"):
+            least, most = (getattr(self, f"derive_{end}_{cost}") for end in ("min", "max"))
+            if least is not None and most is not None and least > most:
+                raise ValueError(f"derive_min_{cost} must be at most derive_max_{cost} = {most:,}, got {least:,}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,7 +327,8 @@ class Config(
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.space in CELL_CANDIDATES:
-            bounds = ("max_parameters", "max_flops", "derive_max_parameters", "derive_max_flops")
+            derived = tuple(f"derive_{end}_{cost}" for end in ("max", "min") for cost in ("parameters", "flops"))
+            bounds = ("max_parameters", "max_flops", *derived)
             if given := [name for name in bounds if getattr(self, name) is not None]:
                 raise ValueError(f"{given[0]} bounds networks of the space chain or stages; the space is {self.space}")
         if self.sync_batch_norm and not self.share_samples:
@@ -356,6 +368,8 @@ class Config(
 _LATER = {
     **{field.name: field.default for part in (RecipeConfig, OptimizeConfig) for field in dataclasses.fields(part)},
     "weightless_most": HealthConfig.weightless_most,
+    "derive_min_parameters": None,
+    "derive_min_flops": None,
     "finals_epochs": PhaseConfig.finals_epochs,
     "finals_paths": DerivationConfig.finals_paths,
 }

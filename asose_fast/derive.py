@@ -60,6 +60,8 @@ def derive(
     among: int | None = None,
     max_parameters: int | None = None,
     max_flops: int | None = None,
+    min_parameters: int | None = None,
+    min_flops: int | None = None,
     dataset: str | None = None,
     data_root: str | None = None,
     device: str = "cpu",
@@ -75,16 +77,25 @@ def derive(
         among: how many are drawn; None: `derive_among` of the run, or 32 where that is 0.
         max_parameters: of the network; None: as the run was configured.
         max_flops: likewise.
+        min_parameters: likewise, at least.
+        min_flops: likewise, at least.
         dataset: imagefolder:PATH, where the images of the run lie now; None: where they did.
         data_root: likewise, of a downloaded set.
         device: where to evaluate.
 
     Raises:
-        CheckpointError, DataError: the run cannot be read, or the images are others; BudgetError: no network costs so
-            little; ValueError: `among` is given to another method, or is below 1.
+        CheckpointError, DataError: the run cannot be read, or the images are others; BudgetError: no network is within
+            the bounds; ValueError: `among` is given to another method or is below 1, or a lower bound is above the
+            upper one.
     """
     resumable, config = _supernet(given_path(run), dataset, data_root)
-    return _derive(resumable, config, method, among, max_parameters, max_flops, device)
+    bounds = {
+        "max_parameters": max_parameters,
+        "max_flops": max_flops,
+        "min_parameters": min_parameters,
+        "min_flops": min_flops,
+    }
+    return _derive(resumable, config, method, among, bounds, device)
 
 
 def _derive(
@@ -92,24 +103,21 @@ def _derive(
     config: Config,
     method: Method,
     among: int | None,
-    max_parameters: int | None,
-    max_flops: int | None,
+    bounds: dict[str, int | None],
     device: str = "cpu",
 ) -> Derived:
     if among is not None and method != "validation":
         raise ValueError(f"among is a number of the method validation, got {among} for {method}")
     check_value("among", among, int | None, Bounds(least=1, most=10**5))
-    for name, bound in (("max_parameters", max_parameters), ("max_flops", max_flops)):
+    for name, bound in bounds.items():
         check_value(name, bound, int | None, Bounds(least=1, most=MOST_COST))
+    given: dict[str, Any] = {f"derive_{name}": bound for name, bound in bounds.items() if bound is not None}
     place = torch.device(device)
     data = load_again(config, config.batch_size, config.seed, place)
     state = SearchState(ImageTask(config, data, place))
-    resumable.restore(state, lambda _: None)  # what may make a run differ in rounding does not matter here
-    bounds = {"derive_max_parameters": max_parameters, "derive_max_flops": max_flops}
-    given: dict[str, Any] = {name: bound for name, bound in bounds.items() if bound is not None}
     config = dataclasses.replace(config, **given)
-    told = (_name("max_parameters", max_parameters), _name("max_flops", max_flops))
-    keeper = BudgetKeeper(config, data.image_size, told)
+    resumable.restore(state, lambda _: None)  # what may make a run differ in rounding does not matter here
+    keeper = BudgetKeeper(config, data.image_size, [_name(name, bound) for name, bound in bounds.items()])
     path = state.best_path(keeper)  # a budget that cannot be kept is refused before the long part
     if method == "validation":
         path = state.final_path(among or config.derive_among or AMONG, keeper)
@@ -189,6 +197,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--max_flops", help="An image takes at most so many; default: as in the run.", **bound)
     parser.add_argument("--dataset", metavar="TEXT", help="imagefolder:PATH; default: where the run's images lay.")
     parser.add_argument("--data_root", metavar="FOLDER", help="Where downloaded sets are kept; default: as in the run.")
+    parser.add_argument("--min_parameters", help="The network has at least so many; default: as in the run.", **bound)
+    parser.add_argument("--min_flops", help="An image takes at least so many; default: as in the run.", **bound)
     parser.add_argument("--out", metavar="FOLDER", help="The folder to write; default: RUN/derived-METHOD.")
     parser.add_argument("--overwrite", action="store_true", help="Replace what --out holds of a run or a derivation.")
     given = parser.parse_args(arguments)
@@ -198,10 +208,11 @@ def main(arguments: Sequence[str]) -> int:
         raise ValueError(f"--out {out} is the run itself, whose trained network would be lost: give another folder")
     resumable, config = _supernet(run, given.dataset, given.data_root)
     require_outside(config, out)
+    bounds = {name: getattr(given, name) for name in ("max_parameters", "max_flops", "min_parameters", "min_flops")}
     with run_folder.claimed(out):
         if not given.overwrite:
             run_folder.require_empty(out)
-        found = _derive(resumable, config, given.method, given.among, given.max_parameters, given.max_flops)
+        found = _derive(resumable, config, given.method, given.among, bounds)
         _write(found, out)
     print(f"operations: {', '.join(found.network.operations)}")
     print(f"{found.cost.parameters:,} parameters, {found.cost.flops:,} FLOPs an image")

@@ -42,6 +42,9 @@ def test_a_budget_is_kept_and_one_that_cannot_be_is_refused(run):
     assert least == whole
     bound = whole.flops - 1
     assert derive(run, max_flops=bound).cost.flops <= bound
+    assert derive(run, max_flops=bound, min_flops=bound // 2).cost.flops >= bound // 2
+    with pytest.raises(ValueError, match="no network of this space is within min_flops = 1,000,000,000,000"):
+        derive(run, min_flops=10**12)
     with pytest.raises(ValueError, match="the least is"):
         derive(run, max_parameters=3)
 

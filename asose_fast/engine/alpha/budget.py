@@ -1,7 +1,8 @@
-"""A bound on the cost of what is derived: kept by construction, and drawn towards during the search."""
+"""Bounds on the cost of what is derived: kept by construction, and drawn towards during the search."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,41 +15,64 @@ from asose_fast.space.cost import Cost, Costs, candidate_costs
 from asose_fast.space.network import NetworkSpec
 from asose_fast.space.supernet import Supernet
 
-NAMES = ("derive_max_parameters", "derive_max_flops")
+NAMES = ("derive_max_parameters", "derive_max_flops", "derive_min_parameters", "derive_min_flops")
 """Of the settings that bound parameters and FLOPs."""
+
+MOST_SUMS = 100_000
+"""Beyond so many distinct costs, an error does not look for those nearest to a band."""
+
+
+Spent = tuple[int, ...]
+_State = tuple[float, Spent, tuple[int, ...]]
+"""Of a partial path: its score, its costs, its candidates."""
 
 
 class BudgetError(ValueError):
-    """No network that can be derived costs so little; the message says what the least is."""
+    """No network that can be derived costs what it should; the message says what is possible."""
 
 
 class Bound(NamedTuple):
-    """One cost that is bounded."""
+    """One cost that is bounded, from above, from below or both."""
 
-    name: str
-    """Of the setting or the option."""
-    limit: int
+    most: int | None
+    least: int | None
+    names: tuple[str, str]
+    """Of the settings or options for the most and the least."""
     table: Tensor
     """int64 (L, K): of the candidates."""
     fixed: int
     """Of what every derived network has."""
 
     @property
-    def least(self) -> int:
-        """Of the cheapest network."""
+    def cheapest(self) -> int:
+        """The cost of the cheapest network."""
         return self.fixed + int(self.table.amin(1).sum())
+
+    @property
+    def dearest(self) -> int:
+        """The cost of the dearest network."""
+        return self.fixed + int(self.table.amax(1).sum())
+
+    def holds(self, cost: int) -> bool:
+        """Whether a network may cost so much."""
+        return (self.most is None or cost <= self.most) and (self.least is None or cost >= self.least)
 
 
 class Budget(NamedTuple):
-    """Parameters and FLOPs at most, of one image and forward; None: any number."""
+    """Parameters and FLOPs at most and at least, of one image and forward; None: any number."""
 
     parameters: int | None = None
     flops: int | None = None
+    min_parameters: int | None = None
+    min_flops: int | None = None
 
     def bounds(self, costs: Costs, names: Sequence[str] = NAMES) -> list[Bound]:
         """What is bounded, with the costs of candidates and of the rest."""
-        rows = zip(names, self, (costs.parameters, costs.flops), costs.fixed, strict=True)
-        return [Bound(name, limit, table, fixed) for name, limit, table, fixed in rows if limit is not None]
+        found = (
+            Bound(self[i], self[i + 2], (names[i], names[i + 2]), costs[i], costs.fixed[i])  # type: ignore[arg-type]
+            for i in range(2)
+        )
+        return [bound for bound in found if (bound.most, bound.least) != (None, None)]
 
     @property
     def any(self) -> bool:
@@ -56,12 +80,35 @@ class Budget(NamedTuple):
         return self != Budget()
 
 
+class Band:
+    """What a partial path may have spent on its first rows, for each of the bounds."""
+
+    def __init__(self, bounds: Sequence[Bound]) -> None:
+        """Subtracts from the bounds what the rows to come cost at most and at least."""
+        self._limits: list[list[tuple[float, float, float, float]]] = []
+        for bound in bounds:
+            most = math.inf if bound.most is None else bound.most - bound.fixed
+            least = -math.inf if bound.least is None else bound.least - bound.fixed
+            low, high = (
+                [*rows.flip(0).cumsum(0).flip(0).tolist(), 0] for rows in (bound.table.amin(1), bound.table.amax(1))
+            )
+            self._limits.append([(least - h, least - x, most - h, most - x) for x, h in zip(low, high, strict=True)])
+
+    def possible(self, rows: int, spent: Spent) -> bool:
+        """Whether each cost by itself can still come to lie within its bounds."""
+        return all(limits[rows][0] <= s <= limits[rows][3] for limits, s in zip(self._limits, spent, strict=True))
+
+    def assured(self, rows: int, spent: Spent) -> list[tuple[bool, bool]]:
+        """Whether each cost ends above its lower and below its upper bound, whatever the rows to come take."""
+        return [(s >= limits[rows][1], s <= limits[rows][2]) for limits, s in zip(self._limits, spent, strict=True)]
+
+
 class BudgetKeeper:
     """The budget of a run, for whatever supernet it has at the time."""
 
     def __init__(self, config: BudgetConfig, image_size: int, names: Sequence[str] = NAMES) -> None:
-        """`names`: of the bounds on parameters and FLOPs, in errors."""
-        self.budget, self._names = Budget(config.derive_max_parameters, config.derive_max_flops), names
+        """`names`: of the upper bounds on parameters and FLOPs, then of the lower ones, in errors."""
+        self.budget, self._names = Budget(*(getattr(config, name) for name in NAMES)), names
         self._image_size = image_size
         self._costs: tuple[NetworkSpec, Costs] | None = None
 
@@ -95,8 +142,9 @@ def path_cost(path: list[int], costs: Costs) -> Cost:
 def best_path(scores: Tensor, costs: Costs, budget: Budget, names: Sequence[str] = NAMES) -> list[int]:
     """The path k_1, ..., k_L of the largest sum_l scores[l, k_l] among those within the budget.
 
-    Exact: row by row, of all partial paths those stay that no other one beats in score at no greater cost. Of equal
-    scores the cheaper one wins, then the first.
+    Exact: row by row, of all partial paths that can be completed those stay that no other one replaces. Another one of
+    no smaller score does so where each of its costs is the same, is lower and assured of the lower bound, or is higher
+    and assured of the upper bound. Of equal scores the cheaper one wins, then the first.
 
     Args:
         scores: (L, K), the logarithms of the architecture's probabilities, say.
@@ -107,47 +155,82 @@ def best_path(scores: Tensor, costs: Costs, budget: Budget, names: Sequence[str]
     Raises BudgetError.
     """
     bounds = budget.bounds(costs, names)
-    tables = [bound.table for bound in bounds]
-    left = [bound.limit - bound.fixed for bound in bounds]
-    # What the rows still to come cost at least, so that no partial path is kept that cannot be completed.
-    least = [[*table.amin(1).flip(0).cumsum(0).flip(0).tolist(), 0] for table in tables]
-    front: list[tuple[float, tuple[int, ...], tuple[int, ...]]] = [(0.0, (0,) * len(bounds), ())]
+    band = Band(bounds)
+    front: list[_State] = [(0.0, (0,) * len(bounds), ())]
     for row in range(len(scores)):
         values = scores[row].tolist()
-        prices = [tuple(int(table[row, k]) for table in tables) for k in range(len(values))]
-        room = [limit - rest[row + 1] for limit, rest in zip(left, least, strict=True)]
+        prices = [tuple(int(bound.table[row, k]) for bound in bounds) for k in range(len(values))]
         grown = [
             (score + values[k], tuple(s + p for s, p in zip(spent, prices[k], strict=True)), (*taken, k))
             for score, spent, taken in front
             for k in range(len(values))
         ]
-        front = _undominated([g for g in grown if all(s <= r for s, r in zip(g[1], room, strict=True))])
+        front = _irreplaceable([state for state in grown if band.possible(row + 1, state[1])], band, row + 1)
     if not front:
-        raise BudgetError(_unreachable(bounds))
+        raise BudgetError(unreachable(bounds))
     return list(max(front, key=lambda state: state[0])[2])
 
 
-def _undominated(
-    states: list[tuple[float, tuple[int, ...], tuple[int, ...]]],
-) -> list[tuple[float, tuple[int, ...], tuple[int, ...]]]:
-    kept: list[tuple[float, tuple[int, ...], tuple[int, ...]]] = []
+def _irreplaceable(states: list[_State], band: Band, rows: int) -> list[_State]:
+    kept: list[_State] = []
+    # What is assured of no bound of a cost replaces equals alone, and is found by them. The first key says which costs.
+    groups: dict[tuple[bool, ...], dict[Spent, list[tuple[Spent, list[tuple[bool, bool]]]]]] = {}
     for state in sorted(states, key=lambda s: (-s[0], s[1])):
-        if not any(all(a <= b for a, b in zip(better[1], state[1], strict=True)) for better in kept):
-            kept.append(state)
+        spent = state[1]
+        if any(_replaced(spent, better.get(_of(equal, spent), ())) for equal, better in groups.items()):
+            continue
+        kept.append(state)
+        assured = band.assured(rows, spent)
+        equal = tuple(not any(sides) for sides in assured)
+        groups.setdefault(equal, {}).setdefault(_of(equal, spent), []).append((spent, assured))
     return kept
 
 
-def _unreachable(bounds: list[Bound]) -> str:
-    parts = [f"{bound.name} = {bound.limit:,} (the least is {bound.least:,})" for bound in bounds]
-    return f"no network of this space is within {' and '.join(parts)}"
+def _of(which: tuple[bool, ...], spent: Spent) -> Spent:
+    return tuple(s for s, yes in zip(spent, which, strict=True) if yes)
+
+
+def _replaced(spent: Spent, better: Sequence[tuple[Spent, list[tuple[bool, bool]]]]) -> bool:
+    return any(
+        all(a == b or (sides[0] if a < b else sides[1]) for a, b, sides in zip(other, spent, assured, strict=True))
+        for other, assured in better
+    )
+
+
+def unreachable(bounds: Sequence[Bound]) -> str:
+    """Says which bounds no network keeps, and what is possible."""
+    parts = []
+    for bound in bounds:
+        if bound.least is not None:
+            parts.append(f"{bound.names[1]} = {bound.least:,} (the most is {bound.dearest:,})")
+        if bound.most is not None:
+            parts.append(f"{bound.names[0]} = {bound.most:,} (the least is {bound.cheapest:,})")
+    return f"no network of this space is within {' and '.join(parts)}{''.join(map(_nearest, bounds))}"
+
+
+def _nearest(bound: Bound) -> str:
+    if bound.least is None or bound.most is None or bound.least > bound.dearest or bound.most < bound.cheapest:
+        return ""
+    sums = {bound.fixed}
+    for row in bound.table.tolist():
+        sums = {cost + price for cost in sums for price in set(row)}
+        if len(sums) > MOST_SUMS:
+            return ""
+    if any(map(bound.holds, sums)):
+        return ""
+    below, above = (max(s for s in sums if s < bound.least), min(s for s in sums if s > bound.most))
+    return f"; nothing lies between {bound.names[1]} and {bound.names[0]}: the nearest are {below:,} and {above:,}"
 
 
 def penalty(logits: Tensor, costs: Costs, budget: Budget) -> Tensor:
-    """sum over what is bounded of relu(E[cost] / bound - 1), a scalar function of `logits` (L, K); E is over
-    independent choices k_l ~ softmax(logits_l)."""
+    """sum over what is bounded of relu(E[cost] / most - 1) + relu(1 - E[cost] / least), a scalar function of `logits`
+    (L, K); E is over independent choices k_l ~ softmax(logits_l)."""
     probabilities = logits.softmax(1)
     total = logits.new_zeros(())
     for bound in budget.bounds(costs):
         expected = bound.fixed + (probabilities * upload(bound.table, logits.device).to(logits.dtype)).sum()
-        total = total + torch.relu(expected / bound.limit - 1)
+        if bound.most is not None:
+            total = total + torch.relu(expected / bound.most - 1)
+        if bound.least is not None:
+            total = total + torch.relu(1 - expected / bound.least)
     return total

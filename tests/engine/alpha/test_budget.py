@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 
+from asose_fast.config import Config
 from asose_fast.engine.alpha.budget import Budget, BudgetError, best_path, path_cost, penalty
 from asose_fast.space import Network, NetworkSpec
 from asose_fast.space.cost import Cost, Costs, candidate_costs, largest_derived
@@ -25,7 +26,7 @@ def test_the_choice_is_the_best_there_is(seed):
     best = None
     for path in itertools.product(range(4), repeat=4):
         cost = path_cost(list(path), costs)
-        if all(limit is None or spent <= limit for spent, limit in zip(cost, budget, strict=True)):
+        if all(limit is None or spent <= limit for spent, limit in zip(cost, budget[:2], strict=True)):
             score = float(scores[torch.arange(4), torch.tensor(path)].double().sum())
             best = score if best is None else max(best, score)
     if best is None:
@@ -34,6 +35,64 @@ def test_the_choice_is_the_best_there_is(seed):
         return
     path = best_path(scores, costs, budget)
     assert float(scores[torch.arange(4), torch.tensor(path)].double().sum()) == pytest.approx(best, abs=1e-6)
+
+
+def within(path, costs, budget):
+    ends = zip(path_cost(list(path), costs), budget[:2], budget[2:], strict=True)
+    return all((most is None or c <= most) and (least is None or c >= least) for c, most, least in ends)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_the_choice_in_a_band_is_the_best_there_is(seed):
+    generator = torch.Generator().manual_seed(seed)
+    costs = random_costs(generator)
+    if seed % 2:
+        costs = Costs(costs.parameters // 6, costs.flops // 6, costs.fixed)  # sums repeat
+    scores = torch.randint(0, 4, (4, 4), generator=generator).float()  # ties
+    every = [path_cost(list(path), costs) for path in itertools.product(range(4), repeat=4)]
+    low, high = (every[i] for i in torch.randint(256, (2,), generator=generator).tolist())
+    ends = [sorted(pair) for pair in zip(low, high, strict=True)]
+    most, least = [end[1] for end in ends], [end[0] for end in ends]
+    if seed % 3 == 0:
+        most = [None, None]
+    elif seed % 3 == 1:
+        least[0] = None
+    budget = Budget(*most, *least)
+    paths = [path for path in itertools.product(range(4), repeat=4) if within(path, costs, budget)]
+    if not paths:
+        with pytest.raises(BudgetError):
+            best_path(scores, costs, budget)
+        return
+    total = {path: float(scores[torch.arange(4), torch.tensor(path)].sum()) for path in paths}
+    path = tuple(best_path(scores, costs, budget))
+    assert total[path] == max(total.values())  # KeyError: out of the band
+
+
+def test_an_empty_band_names_its_bounds_and_the_nearest_costs():
+    costs = Costs(torch.tensor([[0, 10], [0, 20]]), torch.zeros(2, 2, dtype=torch.int64), Cost(5, 1))
+    text = r"derive_min_parameters = 16 \(the most is 35\) and derive_max_parameters = 24 \(the least is 5\)"
+    with pytest.raises(BudgetError, match=text + ".*the nearest are 15 and 25"):
+        best_path(torch.zeros(2, 2), costs, Budget(24, None, 16))
+    with pytest.raises(BudgetError, match=r"derive_min_parameters = 36 \(the most is 35\)$"):
+        best_path(torch.zeros(2, 2), costs, Budget(min_parameters=36))
+
+
+def test_a_lower_bound_is_not_above_the_upper_one():
+    with pytest.raises(ValueError, match="derive_min_flops must be at most derive_max_flops = 3, got 4"):
+        make_config(derive_max_flops=3, derive_min_flops=4)
+
+
+def test_settings_without_lower_bounds_are_read():
+    values = make_config().to_dict()
+    del values["derive_min_flops"], values["derive_min_parameters"]
+    assert Config.from_dict(values) == make_config()
+
+
+def test_the_penalty_is_the_share_below_a_lower_bound():
+    costs, logits = random_costs(torch.Generator().manual_seed(1)), torch.zeros(4, 4, dtype=torch.float64)
+    expected = costs.fixed.flops + float(costs.flops.double().mean(1).sum())
+    assert float(penalty(logits, costs, Budget(min_flops=1000))) == pytest.approx(1 - expected / 1000)
+    assert float(penalty(logits, costs, Budget(min_flops=int(expected)))) == 0
 
 
 def test_without_a_bound_it_is_the_argmax():

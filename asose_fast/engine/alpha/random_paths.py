@@ -1,0 +1,105 @@
+"""Random architectures within a budget, all equally likely."""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Iterator
+
+import torch
+
+from asose_fast.engine.alpha.budget import Band, Bound, Budget, BudgetError, Spent, unreachable
+from asose_fast.space.cost import Costs
+
+BATCH = 4096
+BATCHES = 8
+"""So many times, so many uniform paths are drawn of which those within the budget are taken, before paths are counted:
+counting is exact, but takes long where costs have many sums."""
+
+
+def random_paths(costs: Costs, budget: Budget, count: int, generator: torch.Generator) -> list[list[int]]:
+    """Distinct paths within the budget, drawn uniformly without replacement.
+
+    The paths are `count`, or all that there are, in random order. They are the first of uniform draws that are within
+    the budget. Where those are rare, the completions of every partial path are counted by its costs, and each path is
+    found by its number.
+
+    Args:
+        costs: of the candidates, (L, K).
+        budget: of the whole network.
+        count: of paths, at least 0.
+        generator: of the CPU; the paths are a function of its state.
+
+    Raises BudgetError where no path is within the budget, and ValueError for a negative count.
+    """
+    if count < 0:
+        raise ValueError(f"count must be at least 0, got {count}")
+    bounds = budget.bounds(costs)
+    rows, candidates = costs.flops.shape
+    found: dict[tuple[int, ...], None] = {}
+    for _ in range(BATCHES):
+        for path in _uniform(bounds, rows, candidates, generator):
+            if len(found) < count:
+                found[path] = None
+        if len(found) >= count:
+            return [list(path) for path in found]
+    numbered = _Numbered(bounds, rows, candidates)
+    if not numbered.total:
+        raise BudgetError(unreachable(bounds))
+    draws = random.Random(int(torch.randint(2**62, (), generator=generator)))
+    if numbered.total <= 2 * count:
+        left = [path for path in map(numbered.path, range(numbered.total)) if path not in found]
+        draws.shuffle(left)
+        return [list(path) for path in [*found, *left][:count]]
+    while len(found) < count:
+        found[numbered.path(draws.randrange(numbered.total))] = None
+    return [list(path) for path in found]
+
+
+def _uniform(bounds: list[Bound], rows: int, candidates: int, generator: torch.Generator) -> Iterator[tuple[int, ...]]:
+    paths = torch.randint(candidates, (BATCH, rows), generator=generator)
+    within = torch.ones(BATCH, dtype=torch.bool)
+    for bound in bounds:
+        spent = bound.fixed + bound.table.expand(BATCH, -1, -1).gather(2, paths[..., None]).sum((1, 2))
+        if bound.most is not None:
+            within &= spent <= bound.most
+        if bound.least is not None:
+            within &= spent >= bound.least
+    return map(tuple, paths[within].tolist())
+
+
+class _Numbered:
+    """The paths within the bounds, in lexicographic order."""
+
+    def __init__(self, bounds: list[Bound], rows: int, candidates: int) -> None:
+        self._band, self._rows, self._candidates = Band(bounds), rows, candidates
+        tables = [bound.table.tolist() for bound in bounds]
+        self._prices = [[tuple(t[row][k] for t in tables) for k in range(candidates)] for row in range(rows)]
+        self._start: Spent = (0,) * len(bounds)
+        self._count = functools.cache(self._completions)  # of this object alone
+        self.total = self._count(0, self._start)
+
+    def _completions(self, row: int, spent: Spent) -> int:
+        if not self._band.possible(row, spent):
+            return 0
+        if all(map(all, self._band.assured(row, spent))):
+            return int(self._candidates ** (self._rows - row))
+        return sum(self._count(row + 1, self._after(spent, row, k)) for k in range(self._candidates))
+
+    def _after(self, spent: Spent, row: int, k: int) -> Spent:
+        return tuple(s + p for s, p in zip(spent, self._prices[row][k], strict=True))
+
+    def path(self, number: int) -> tuple[int, ...]:
+        """The path of this number, from 0 to below `total`."""
+        taken: list[int] = []
+        spent = self._start
+        for row in range(self._rows):
+            for k in range(self._candidates):
+                after = self._after(spent, row, k)
+                ways = self._count(row + 1, after)
+                if number < ways:
+                    break
+                number -= ways
+            taken.append(k)
+            spent = after
+        return tuple(taken)
