@@ -233,8 +233,9 @@ class HealthConfig(Settings):
 
     max_weight_above: float = bounded(0.4, least=0, most=1)
     """The mean over layers of the largest architecture probability must be above this."""
-    entropy_below: float = bounded(1.8, least=0, most=1e6)
-    """The mean over layers of the architecture's entropy must be below this, in nats."""
+    entropy_below: float | None = bounded(None, least=0, most=1e6)
+    """The mean over layers of the architecture's entropy must be below this, in nats. None: 1.8 of ten candidates, and
+    of K the same share of ln K, which is the entropy of a layer that knows nothing."""
     accuracy_above_chance: float = bounded(2.5, least=0, most=1e6)
     """The accuracy of the sampled paths on the images they train on must be above so many times 1 / classes (one half
     at most)."""

@@ -14,8 +14,9 @@ from asose_fast.config import Config
 from asose_fast.engine.alpha.selector import CLOSED, Selector
 from asose_fast.engine.phases import PHASES, Phase, PhaseName, plan
 
-TRAINED = 80
-"""Warmup steps of each candidate: as many as the searches had that beat random networks (docs/evidence.md)."""
+TRAINED = 10
+"""A candidate of fewer warmup steps is hardly trained when it is first judged. That many more would help is not shown:
+at equal size, a warmup twice as long ranks networks no better (docs/evidence.md)."""
 
 
 def shortcomings(
@@ -53,8 +54,7 @@ def shortcomings(
         found.append(
             f"{steps} warmup steps are {steps / count:.2g} for each of {count} candidates"
             + (f", and likely to leave out {left:.0f}" if left >= 1 else "")
-            + f". The searches that beat random networks had about {TRAINED}, and more are not shown to help "
-            "(docs/faq.md). "
+            + f". Fewer than {TRAINED} hardly train a candidate before it is first judged. "
             + _remedy(config, phases, "warmup", lambda longer: _warmup(longer, batches) >= TRAINED * count)
         )
     return found

@@ -37,11 +37,15 @@ def changes(words: list[str]) -> dict[str, Any]:
 def summary(options: argparse.Namespace) -> dict[str, Any]:
     """What was asked for, without paths, and where it ran."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    asked = {key: value for key, value in vars(options).items() if not isinstance(value, Path)}
+    asked = {key: value for key, value in vars(options).items() if not _has_paths(value)}
     if "data" in asked:
         asked["data"] = str(asked["data"]).partition(":")[0]
     machine = f"{_processor()}, {torch.get_num_threads()} thread"
     return {"options": asked, "commit": commit, "torch": torch.__version__, "machine": machine}
+
+
+def _has_paths(value: object) -> bool:
+    return isinstance(value, Path) or (isinstance(value, list) and any(map(_has_paths, value)))
 
 
 def _processor() -> str:

@@ -28,17 +28,17 @@ def said(config, phases=None, rate=0.1):
 
 
 def test_the_default_plan_is_long_enough_where_there_are_images():
-    assert outlook.shortcomings(Config(), plan(Config()), 80, selector(), 0.1) == []
-    (sentence,) = outlook.shortcomings(Config(), plan(Config()), 79, selector(), 0.1)
-    assert sentence.startswith("790 warmup steps are 79 for each of 10 candidates. ")
+    assert outlook.shortcomings(Config(), plan(Config()), 10, selector(), 0.1) == []
+    (sentence,) = outlook.shortcomings(Config(), plan(Config()), 9, selector(), 0.1)
+    assert sentence.startswith("90 warmup steps are 9 for each of 10 candidates. ")
 
 
 def test_photographs_whose_candidates_had_nine_steps_are_warned_of():
     """Few images in batches of 64: 90 steps of warmup, which leave hardly any candidate out."""
     (sentence,) = outlook.shortcomings(Config(), plan(Config()), 9, selector(), 0.1)
     assert sentence == (
-        "90 warmup steps are 9 for each of 10 candidates. The searches that beat random networks had about 80, and "
-        "more are not shown to help (docs/faq.md). Give warmup_epochs 89 or more"
+        "90 warmup steps are 9 for each of 10 candidates. Fewer than 10 hardly train a candidate before it is first "
+        "judged. Give warmup_epochs 12 or more"
     )
 
 
@@ -95,7 +95,7 @@ def test_candidates_that_a_warmup_leaves_out_are_counted():
     assert said(Config(warmup_epochs=1, warmup="skip")) == []  # trains no candidate, as it was told
     (sentence,) = said(Config(warmup_epochs=1))
     assert sentence.startswith("17 warmup steps are 1.7 for each of 10 candidates, and likely to leave out 10. ")
-    assert sentence.endswith("Give warmup_epochs 48 or more")
+    assert sentence.endswith("Give warmup_epochs 6 or more")
     assert not said(Config(warmup_epochs=1, candidates=("sep_conv_3x3",)))  # there is nothing to compare
 
 

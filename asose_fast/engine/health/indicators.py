@@ -11,6 +11,10 @@ from typing import Any
 from asose_fast.config import HealthConfig
 
 
+ENTROPY_OF_TEN = 1.8
+"""This bound on the entropy of ten candidates is that of the original search, in nats."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Indicator:
     """One indicator's value, its bound as text, and whether it holds."""
@@ -29,7 +33,7 @@ def indicators(
     Args:
         config: the bounds.
         classes: number of classes; None: what is called accuracy is a score without bound.
-        record: the epoch's metrics (`batch_size_errors`, `max_weight`, `entropy`, `train_accuracy`,
+        record: the epoch's metrics (`batch_size_errors`, `max_weight`, `entropy`, `candidates`, `train_accuracy`,
             `images_per_second`, `phase` and, where the blocks are judged, `weightless`, a share).
         history: metrics of the epochs before it. Throughput is compared since the last growth, which makes a step
             costlier.
@@ -38,6 +42,7 @@ def indicators(
     steadiness = statistics.median(rates[-5:]) / statistics.median(rates)
     lowest = -math.inf if classes is None else min(0.5, config.accuracy_above_chance / classes)
     errors, weight, entropy = record["batch_size_errors"], record["max_weight"], record["entropy"]
+    most_entropy = entropy_bound(record["candidates"]) if config.entropy_below is None else config.entropy_below
     score, bound = ("search accuracy", f"> {lowest:g}") if classes is not None else ("search score", "none")
     accuracy = record["train_accuracy"]  # of the sampled paths: what falls where a search loses its footing
     found = [
@@ -45,7 +50,7 @@ def indicators(
         Indicator(
             "max architecture weight", weight, f"> {config.max_weight_above:g}", weight > config.max_weight_above
         ),
-        Indicator("architecture entropy", entropy, f"< {config.entropy_below:g}", entropy < config.entropy_below),
+        Indicator("architecture entropy", entropy, f"< {most_entropy:.3g}", entropy < most_entropy),
         Indicator(score, accuracy, bound, accuracy > lowest),
         Indicator(
             "throughput / median", steadiness, f"> {config.throughput_steady:g}", steadiness > config.throughput_steady
@@ -55,6 +60,14 @@ def indicators(
         most = config.weightless_most
         found.append(Indicator("blocks without weights", share, f"<= {most:g}", share <= most))
     return found
+
+
+def entropy_bound(candidates: int) -> float:
+    """Returns 1.8 ln K / ln 10 nats of K candidates, and of one what it is of two.
+
+    One number for all would be kept whatever happens where there are few: the entropy of 5 is at most ln 5 = 1.61.
+    """
+    return ENTROPY_OF_TEN * math.log(max(2, candidates)) / math.log(10)
 
 
 def _since_growth(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """The indicators and their bounds."""
 
+import math
+
 import pytest
 
 from asose_fast.config import HealthConfig
@@ -10,6 +12,7 @@ GOOD = {
     "batch_size_errors": 0,
     "max_weight": 0.5,
     "entropy": 1.5,
+    "candidates": 10,
     "train_accuracy": 0.6,
     "images_per_second": 100.0,
 }
@@ -71,6 +74,14 @@ def test_throughput_is_compared_since_the_last_growth():
         history = [*[fast] * 9, last, *[slow] * 4]
         assert verdicts(history=history, **slow)[4] is ok
     assert verdicts(history=[*[fast] * 9, grown], **slow)[4] is True
+
+
+@pytest.mark.parametrize(("candidates", "bound"), [(10, "< 1.8"), (5, "< 1.26"), (12, "< 1.94"), (1, "< 0.542")])
+def test_the_bound_on_the_entropy_is_the_same_share_of_what_is_possible(candidates, bound):
+    found = indicators(HealthConfig(), 10, {**GOOD, "candidates": candidates}, [])[2]
+    assert (found.bound, found.ok) == (bound, candidates >= 10)
+    undecided = {**GOOD, "candidates": candidates, "entropy": math.log(candidates)}
+    assert indicators(HealthConfig(), 10, undecided, [])[2].ok == (candidates == 1)  # where there is nothing to decide
 
 
 def test_bounds_are_settings_and_are_named():
