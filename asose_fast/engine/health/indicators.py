@@ -10,7 +10,6 @@ from typing import Any
 
 from asose_fast.config import HealthConfig
 
-
 ENTROPY_OF_TEN = 1.8
 """This bound on the entropy of ten candidates is that of the original search, in nats."""
 
