@@ -41,7 +41,7 @@ CELL_CANDIDATES = {
 
 SPACE_CANDIDATES = {
     "chain": CANDIDATES,
-    "stages": (*CANDIDATES, "nor_conv_3x3", "res_conv_3x3"),
+    "stages": (*(name for name in CANDIDATES if name not in ("none", "avg_pool_3x3")), "nor_conv_3x3", "res_conv_3x3"),
     **CELL_CANDIDATES,
 }
 """All spaces have these candidate operations where none are given, in the order of their logits."""
@@ -190,6 +190,9 @@ class BudgetConfig(Settings):
     """The derived network has at least so many parameters; None: no bound."""
     derive_min_flops: int | None = bounded(None, least=1, most=MOST_COST)
     """The derived network takes at least so many FLOPs for one image; None: no bound."""
+    derive_min_share: float = bounded(0.0, least=0, most=1)
+    """The derived network takes at least this share of the FLOPs that the dearest one takes, of those within the other
+    bounds. It holds where a block's cost is its own: in chain and stages."""
     budget_weight: float = bounded(1.0, least=0, most=1e30)
     """The share by which the expected cost is beyond these bounds has this weight in alpha's loss."""
 
@@ -371,6 +374,7 @@ _LATER = {
     "weightless_most": HealthConfig.weightless_most,
     "derive_min_parameters": None,
     "derive_min_flops": None,
+    "derive_min_share": 0.0,
     "finals_epochs": PhaseConfig.finals_epochs,
     "finals_paths": DerivationConfig.finals_paths,
 }

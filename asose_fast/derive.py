@@ -62,6 +62,7 @@ def derive(
     max_flops: int | None = None,
     min_parameters: int | None = None,
     min_flops: int | None = None,
+    min_share: float | None = None,
     dataset: str | None = None,
     data_root: str | None = None,
     device: str = "cpu",
@@ -79,6 +80,7 @@ def derive(
         max_flops: likewise.
         min_parameters: likewise, at least.
         min_flops: likewise, at least.
+        min_share: of the FLOPs of the dearest network within the other bounds; None: as the run was configured.
         dataset: imagefolder:PATH, where the images of the run lie now; None: where they did.
         data_root: likewise, of a downloaded set.
         device: where to evaluate.
@@ -95,7 +97,7 @@ def derive(
         "min_parameters": min_parameters,
         "min_flops": min_flops,
     }
-    return _derive(resumable, config, method, among, bounds, device)
+    return _derive(resumable, config, method, among, bounds, min_share, device)
 
 
 def _derive(
@@ -104,6 +106,7 @@ def _derive(
     method: Method,
     among: int | None,
     bounds: dict[str, int | None],
+    min_share: float | None,
     device: str = "cpu",
 ) -> Derived:
     if among is not None and method != "validation":
@@ -112,6 +115,8 @@ def _derive(
     for name, bound in bounds.items():
         check_value(name, bound, int | None, Bounds(least=1, most=MOST_COST))
     given: dict[str, Any] = {f"derive_{name}": bound for name, bound in bounds.items() if bound is not None}
+    if min_share is not None:
+        given["derive_min_share"] = min_share  # Config checks it
     place = torch.device(device)
     data = load_again(config, config.batch_size, config.seed, place)
     state = SearchState(ImageTask(config, data, place))
@@ -199,6 +204,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--data_root", metavar="FOLDER", help="Where downloaded sets are kept; default: as in the run.")
     parser.add_argument("--min_parameters", help="The network has at least so many; default: as in the run.", **bound)
     parser.add_argument("--min_flops", help="An image takes at least so many; default: as in the run.", **bound)
+    parser.add_argument(
+        "--min_share", type=float, metavar="X", help="Of the dearest network's FLOPs, at least; default: as in the run."
+    )
     parser.add_argument("--out", metavar="FOLDER", help="The folder to write; default: RUN/derived-METHOD.")
     parser.add_argument("--overwrite", action="store_true", help="Replace what --out holds of a run or a derivation.")
     given = parser.parse_args(arguments)
@@ -212,7 +220,7 @@ def main(arguments: Sequence[str]) -> int:
     with run_folder.claimed(out):
         if not given.overwrite:
             run_folder.require_empty(out)
-        found = _derive(resumable, config, given.method, given.among, bounds)
+        found = _derive(resumable, config, given.method, given.among, bounds, given.min_share)
         _write(found, out)
     print(f"operations: {', '.join(found.network.operations)}")
     print(f"{found.cost.parameters:,} parameters, {found.cost.flops:,} FLOPs an image")

@@ -156,7 +156,9 @@ class SearchState:
     def regularizers(self) -> list[Regularizer]:
         """Alpha steps minimise these besides the validation loss."""
         found = [self.beta_decay] if self.config.beta_decay else []
-        return [*found, self.over_budget] if self.task.budget.budget.any and self.config.budget_weight else found
+        return (
+            [*found, self.over_budget] if self.task.budget.binds(self.network) and self.config.budget_weight else found
+        )
 
     def beta_decay(self) -> Tensor:
         """Returns the regularizer of this name, whose weight rises over the first phase that searches."""

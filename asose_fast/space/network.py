@@ -54,26 +54,21 @@ class NetworkSpec:
     def stages(config: SpaceConfig, in_channels: int, classes: int, image_size: int | None = None) -> NetworkSpec:
         """Returns the supernet of the space stages: a plain convolutional network is a path in it (docs/spaces.md).
 
-        The last block of every stage ends in a 3x3 convolution. It doubles the channels, but in the last stage. The
-        stem and all stages but the last end in a pooling, the first of them alone where images are small: each must
-        leave `LEAST_SIDE` pixels of `image_size`, which is large where it is left out. Raises ValueError as `chain`.
+        The last block of every stage but the last ends in a 3x3 convolution that doubles the channels. The stem and
+        these stages end in a pooling, the first of them alone where images are small: each must leave `LEAST_SIDE`
+        pixels of `image_size`, which is large where it is left out. Raises ValueError as `chain`.
         """
         _require_different(config.candidates)
         count = min(STAGES, config.depth)
         pools = _poolings(image_size, count)
         blocks, channels = [], config.channels
         for stage in range(count):
-            last = stage == count - 1
-            inner = BlockSpec(config.candidates, channels, channels)
-            after = channels if last else 2 * channels
+            block = BlockSpec(config.candidates, channels, channels)
             # Of blocks that cannot be divided evenly the later stages, which are cheaper, get one more.
-            blocks += [inner] * ((config.depth + stage) // count - 1)
-            blocks.append(
-                dataclasses.replace(
-                    inner, out_channels=after, project=True, kernel=3, pool=not last and stage + 1 < pools
-                )
-            )
-            channels = after
+            blocks += [block] * ((config.depth + stage) // count)
+            if stage < count - 1:
+                channels *= 2
+                blocks[-1] = dataclasses.replace(block, out_channels=channels, kernel=3, pool=stage + 1 < pools)
         return NetworkSpec(in_channels, classes, config.channels, tuple(blocks), "stages", pools > 0)
 
     @staticmethod
@@ -144,7 +139,8 @@ class NetworkSpec:
     def proportions(self) -> tuple[int, ...]:
         """Returns the widths of the stages at the start of a search, as multiples of the stem's."""
         projections = len(self.widths) - 1
-        doublings = projections - 1 if self.skeleton == "stages" else projections
+        # Stages once ended in a convolution that doubled nothing, and runs of that time go on.
+        doublings = projections - (self.skeleton == "stages" and self.blocks[-1].project)
         return tuple(2 ** min(stage, doublings) for stage in range(projections + 1))
 
     def deeper(self, position: int) -> NetworkSpec:
@@ -207,7 +203,7 @@ def _told(spec: NetworkSpec | BlockSpec) -> dict[str, Any]:
 
 class Network(Supernet):
     """The network is a stem and blocks, then BN, ReLU, global average pooling and a linear classifier. In the space
-    stages the stem may pool, and the BN of the last projection is the head's."""
+    stages the stem may pool, and the head has no BN."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()

@@ -14,6 +14,7 @@ from asose_fast.engine.growth.grow import next_position, next_stage
 from asose_fast.space import BlockSpec, Network, NetworkSpec
 from asose_fast.space.build import make_spec, spec_from_dict
 from asose_fast.space.cost import candidate_costs, cost_of
+from asose_fast.space.prune import pruned_spec
 from tests.growth_cases import randomize
 from tests.helpers import make_network
 
@@ -24,15 +25,17 @@ def make_stages(image_size=None, classes=10, **settings):
     return make_spec(Config(space="stages", **settings), 3, classes, image_size)
 
 
-def path_of(network, name):
-    return network.derive([network.spec.blocks[0].candidates.index(name)] * network.depth)
+def path_of(network, name, last=None):
+    """All blocks have the same candidate, or the last one another."""
+    names = [*[name] * (network.depth - 1), last or name]
+    return network.derive([network.spec.blocks[0].candidates.index(name) for name in names])
 
 
 def test_the_plan_of_six_blocks():
     spec = make_stages(depth=6, channels=16)
     assert [(b.in_channels, b.out_channels, b.stride, b.project, b.kernel, b.pool) for b in spec.blocks] == [
         (16, 16, 1, False, 1, False), (16, 32, 1, True, 3, True), (32, 32, 1, False, 1, False),
-        (32, 64, 1, True, 3, True), (64, 64, 1, False, 1, False), (64, 64, 1, True, 3, False),
+        (32, 64, 1, True, 3, True), (64, 64, 1, False, 1, False), (64, 64, 1, False, 1, False),
     ]  # fmt: skip
     assert spec.stem_pool
     assert all(block.candidates == NAMES for block in spec.blocks)
@@ -45,9 +48,8 @@ def test_the_plan_of_six_blocks():
 def test_blocks_are_divided_among_stages(depth, lengths):
     blocks = make_stages(depth=depth).blocks
     ends = [i + 1 for i, block in enumerate(blocks) if block.project]
-    assert [end - start for start, end in itertools.pairwise([0, *ends])] == lengths
-    assert ends[-1] == depth
-    assert blocks[-1].in_channels == blocks[-1].out_channels
+    assert [end - start for start, end in itertools.pairwise([0, *ends, depth])] == lengths
+    assert not blocks[-1].project
 
 
 @pytest.mark.parametrize(
@@ -76,14 +78,17 @@ def test_a_pooling_leaves_four_pixels(size, stem, pools, left):
 
 
 class PlainNetwork(nn.Module):
-    """Four times 3x3 convolution, norm and ReLU, with 2x2 max pooling after the first three; means, linear."""
+    """Four times 3x3 convolution, norm and ReLU, with 2x2 max pooling after the first three; means, linear. The last
+    norm has neither scale nor shift."""
 
     def __init__(self, channels, classes):
         super().__init__()
         widths = [3, channels, 2 * channels, 4 * channels, 4 * channels]
         pairs = itertools.pairwise(widths)
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after))
+            nn.Sequential(
+                nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after, affine=before != after)
+            )
             for before, after in pairs
         )
         self.classifier = nn.Linear(widths[-1], classes)
@@ -98,7 +103,9 @@ class PlainNetwork(nn.Module):
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("depth", [3, 6])
 def test_the_plain_network_is_a_path(depth, training):
-    network = path_of(randomize(Network(make_stages(32, depth=depth, channels=4)).double()), "skip_connect")
+    network = randomize(Network(make_stages(32, depth=depth, channels=4)).double())
+    network = path_of(network, "skip_connect", last="nor_conv_3x3")
+    nn.init.ones_(network.evolvable_blocks()[-1].gain)
     plain = PlainNetwork(4, 10).double()
     values = [tensor for name, tensor in network.state_dict().items() if not name.endswith("gain")]
     plain.load_state_dict(dict(zip(plain.state_dict(), values, strict=True)))
@@ -114,8 +121,9 @@ def test_the_plain_network_is_a_path(depth, training):
 
 
 def test_the_plain_network_of_32_channels_has_its_known_size():
-    spec = path_of(Network(make_stages(32, depth=3, channels=32)), "skip_connect").spec
-    assert cost_of(spec, 32).parameters == 242_474 + 3  # a gain a block
+    spec = path_of(Network(make_stages(32, depth=3, channels=32)), "skip_connect", last="nor_conv_3x3").spec
+    # A block has a gain besides, and the norm of a candidate has neither scale nor shift.
+    assert cost_of(spec, 32).parameters == 242_474 + 3 - 2 * 128
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -148,9 +156,9 @@ def test_a_spec_survives_json():
     values = json.loads(json.dumps(spec.to_dict()))
     assert values["skeleton"] == "stages"
     assert spec_from_dict(values) == spec
-    del values["stem_pool"], values["blocks"][-1]["kernel"]
+    del values["stem_pool"], values["blocks"][0]["kernel"]
     changed = spec_from_dict(values)
-    assert (changed.stem_pool, changed.blocks[-1].kernel) == (False, 1)
+    assert (changed.stem_pool, changed.blocks[0].kernel) == (False, 1)
 
 
 @pytest.mark.parametrize(
@@ -182,13 +190,13 @@ def test_a_skeleton_that_is_none_is_refused(changes, message):
 
 def test_the_narrowest_stage_beside_the_start_gets_wider_first():
     spec, order = make_stages(channels=4, depth=6), []
-    assert (spec.widths, spec.proportions) == ((4, 8, 16, 16), (1, 2, 4, 4))
+    assert (spec.widths, spec.proportions) == ((4, 8, 16), (1, 2, 4))
     for _ in range(5):
         stage = next_stage(spec)
         order.append(stage)
         spec = spec.wider(stage, round(1.5 * spec.widths[stage]))
-        assert spec.proportions == (1, 2, 4, 4)
-    assert order == [3, 2, 1, 0, 3]
+        assert spec.proportions == (1, 2, 4)
+    assert order == [2, 1, 0, 2, 1]
 
 
 def test_blocks_that_growth_adds_have_no_transition():
@@ -198,8 +206,8 @@ def test_blocks_that_growth_adds_have_no_transition():
         positions.append(next_position(network))
         block = network.deepen(positions[-1])
         assert (block.spec.project, block.spec.kernel, block.spec.pool) == (False, 1, False)
-    assert positions == [3, 2, 1]
-    assert network.spec.widths == (4, 8, 16, 16)
+    assert positions == [1, 4, 2]
+    assert network.spec.widths == (4, 8, 16)
 
 
 def test_costs_of_a_path_add_up():
@@ -208,7 +216,7 @@ def test_costs_of_a_path_add_up():
     generator = torch.Generator().manual_seed(0)
     for _ in range(5):
         path = torch.randint(len(NAMES), (4,), generator=generator)
-        found = cost_of(network.derive(path.tolist()).spec, 32)
+        found = cost_of(pruned_spec(network.derive(path.tolist()).spec), 32)
         rows = torch.arange(4)
         assert found.parameters == costs.fixed.parameters + int(costs.parameters[rows, path].sum())
         assert found.flops == costs.fixed.flops + int(costs.flops[rows, path].sum())

@@ -59,12 +59,25 @@ class Bound(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """Parameters and FLOPs at most and at least, of one image and forward; None: any number."""
+    """Parameters and FLOPs at most and at least, of one image and forward; None: any number. `min_share` is the least
+    FLOPs as a share of the dearest network's, until `resolved` makes a number of it."""
 
     parameters: int | None = None
     flops: int | None = None
     min_parameters: int | None = None
     min_flops: int | None = None
+    min_share: float = 0.0
+
+    def resolved(self, costs: Costs) -> Budget:
+        """The budget with `min_share` of the FLOPs of the dearest network within the other bounds, as `min_flops`.
+
+        Raises BudgetError where no network is within those.
+        """
+        if not self.min_share:
+            return self
+        others = self._replace(min_share=0.0)
+        dearest = path_cost(best_path(costs.flops.double(), costs, others), costs).flops
+        return others._replace(min_flops=max(self.min_flops or 1, math.ceil(self.min_share * dearest)))
 
     def bounds(self, costs: Costs, names: Sequence[str] = NAMES) -> list[Bound]:
         """What is bounded, with the costs of candidates and of the rest."""
@@ -108,28 +121,39 @@ class BudgetKeeper:
 
     def __init__(self, config: BudgetConfig, image_size: int, names: Sequence[str] = NAMES) -> None:
         """`names`: of the upper bounds on parameters and FLOPs, then of the lower ones, in errors."""
-        self.budget, self._names = Budget(*(getattr(config, name) for name in NAMES)), names
+        share = config.derive_min_share
+        self.budget, self._names = Budget(*(getattr(config, name) for name in NAMES), min_share=share), names
         self._image_size = image_size
-        self._costs: tuple[NetworkSpec, Costs] | None = None
+        self._costs: tuple[NetworkSpec, Costs, Budget] | None = None
 
     def choose(self, network: Supernet, scores: Tensor) -> list[int]:
         """The best architecture by `scores` (L, K) within the budget. Raises BudgetError where none is."""
-        if not self.budget.any:
+        if not self.binds(network):
             return network.choose(scores)
-        return best_path(scores, self.costs(network), self.budget, self._names)
+        costs, budget = self._of(network)
+        return best_path(scores, costs, budget, self._names)
+
+    def binds(self, network: Supernet) -> bool:
+        """Whether there is a bound on what `network` derives. A share is none where no costs of rows are known."""
+        return self.budget.any and (isinstance(network.spec, NetworkSpec) or self.budget._replace(min_share=0.0).any)
 
     def penalty(self, network: Supernet, logits: Tensor) -> Tensor:
         """See the function."""
-        return penalty(logits, self.costs(network), self.budget)
+        return penalty(logits, *self._of(network))
 
     def costs(self, network: Supernet) -> Costs:
-        """Of the candidates of a chain, computed when its spec is a new one."""
+        """Of the candidates of a chain."""
+        return self._of(network)[0]
+
+    def _of(self, network: Supernet) -> tuple[Costs, Budget]:
+        """Computed when the spec is a new one."""
         spec = network.spec
         if not isinstance(spec, NetworkSpec):
             raise BudgetError("bounds on the derived network are for the spaces chain and stages")
         if self._costs is None or self._costs[0] != spec:
-            self._costs = (spec, candidate_costs(spec, self._image_size))
-        return self._costs[1]
+            costs = candidate_costs(spec, self._image_size)
+            self._costs = (spec, costs, self.budget.resolved(costs))
+        return self._costs[1:]
 
 
 def path_cost(path: list[int], costs: Costs) -> Cost:

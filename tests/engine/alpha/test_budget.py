@@ -1,6 +1,7 @@
 """A budget of the derived network: the exact choice against brute force, refusals, the soft penalty, whole runs."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -38,8 +39,32 @@ def test_the_choice_is_the_best_there_is(seed):
 
 
 def within(path, costs, budget):
-    ends = zip(path_cost(list(path), costs), budget[:2], budget[2:], strict=True)
+    ends = zip(path_cost(list(path), costs), budget[:2], budget[2:4], strict=True)
     return all((most is None or c <= most) and (least is None or c >= least) for c, most, least in ends)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_share_is_of_the_dearest_network_within_the_other_bounds(seed):
+    generator = torch.Generator().manual_seed(seed)
+    costs = random_costs(generator)
+    every = [path_cost(list(path), costs) for path in itertools.product(range(4), repeat=4)]
+    most = every[int(torch.randint(256, (), generator=generator))].parameters if seed % 2 else None
+    dearest = max(cost.flops for cost in every if most is None or cost.parameters <= most)
+    budget = Budget(parameters=most, min_share=0.75)
+    assert budget.any
+    assert budget.resolved(costs) == Budget(parameters=most, min_flops=math.ceil(0.75 * dearest))
+    assert Budget(most, min_flops=dearest, min_share=0.75).resolved(costs).min_flops == dearest  # the larger one holds
+
+
+def test_the_share_holds_in_a_run_and_is_none_in_cells(tmp_path):
+    trainer = make_trainer(tmp_path, space="stages", depth=3, derive_min_share=0.9)
+    costs = candidate_costs(trainer.state.network.spec, 8)
+    dearest = largest_derived(trainer.state.network.spec, 8).flops
+    trainer.run()
+    assert 0.9 * dearest <= path_cost(trainer.state.best_path(), costs).flops <= dearest
+    cells = make_trainer(tmp_path / "cells", space="darts", cells=1, derive_min_share=0.9)
+    assert not cells.state.task.budget.binds(cells.state.network)
+    assert not any(term == cells.state.over_budget for term in cells.state.regularizers)
 
 
 @pytest.mark.parametrize("seed", range(60))
