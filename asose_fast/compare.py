@@ -10,7 +10,6 @@ import math
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
@@ -20,6 +19,7 @@ from asose_fast.config import Config
 from asose_fast.data import load_data
 from asose_fast.data.config import DataConfig
 from asose_fast.engine.device import device_named
+from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.paths import given_path
 from asose_fast.space.cost import candidate_costs, cost_of
@@ -110,8 +110,12 @@ def main(arguments: Sequence[str]) -> int:
             retrainer = Retrainer(state, out / name)
             (out / name / "checkpoints").mkdir(parents=True, exist_ok=True)
             retrainer.save("last")
-            with stopping_on_signals(state.stop, "the same command"):
-                retrainer.run()
+            try:
+                with stopping_on_signals(state.stop, "the same command"):
+                    retrainer.run()
+            except InterruptedRunError as interruption:
+                print(f"{interruption}; the same command goes on from there")
+                return 128 + interruption.signal
             state.result.eval()
             seconds = sum(record["seconds"] for record in state.history)
             row = {"network": name, **cost_of(spec, data.image_size)._asdict(), "seconds": seconds}
@@ -121,7 +125,9 @@ def main(arguments: Sequence[str]) -> int:
         verdict = "worth it" if low > 0 else "worse" if high < 0 else "not shown to be worth it"
         result = {"difference": difference, "low": low, "high": high, "verdict": verdict, "band": band}
         write_json(out / "compare.json", {**result, "networks": rows, "settings": dataclasses.asdict(settings)})
-    print(f"found minus the mean of random: {100 * difference:+.2f} points (95 %: {100 * low:+.2f} to {100 * high:+.2f})")
+    print(
+        f"found minus the mean of random: {100 * difference:+.2f} points (95 %: {100 * low:+.2f} to {100 * high:+.2f})"
+    )
     print(f"The interval is Student's, of one new network against {given.random}. The search is {verdict}.")
     return 0
 
