@@ -1,135 +1,264 @@
-"""Is the search worth it on these images? Trains what RUN found beside random networks of its size.
+"""Is the search worth it on these images? Trains what RUN found, a plain network of its size, and random ones.
 
-All networks are trained from scratch, alike. Called again with the same options, it goes on where it was.
+All are trained from scratch, alike: with the settings with which RUN trains what it finds, and on its images. Killed
+and called again with the same options, or with a larger --random, it goes on where it was.
 """
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
-import math
-import statistics
 import sys
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
+from rich.console import Console
 
 from asose_fast import files
+from asose_fast.bounds import MOST_EPOCHS, Bounds, check_value
 from asose_fast.command import Parser, command, warn
 from asose_fast.config import Config
-from asose_fast.data import load_data
-from asose_fast.data.config import DataConfig
+from asose_fast.data import Data
+from asose_fast.data.place import load_again, moved, require_outside
+from asose_fast.engine.comparison import record
+from asose_fast.engine.comparison.networks import (
+    BANDS,
+    plain_network,
+    pruned_blocks,
+    random_networks,
+    searched_space,
+)
+from asose_fast.engine.comparison.record import MOST_RANDOM, Comparison, Trained
+from asose_fast.engine.comparison.training import seconds_per_epoch, train, training_config
 from asose_fast.engine.device import device_named
 from asose_fast.engine.loop import InterruptedRunError
-from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
+from asose_fast.engine.phases import plan
+from asose_fast.engine.resume import differences
+from asose_fast.engine.retrainer import RetrainConfig
+from asose_fast.engine.threads import set_threads
+from asose_fast.observe.console import RetrainingConsole
+from asose_fast.observe.forecast import clock
 from asose_fast.paths import given_path
-from asose_fast.space.cost import candidate_costs, cost_of
+from asose_fast.report import page
+from asose_fast.report.own import require_own
+from asose_fast.report.run import read
+from asose_fast.space.cost import cost_of
 from asose_fast.space.network import NetworkSpec
-from asose_fast.stopping import stopping_on_signals
-from asose_fast.store import checkpoint_folder, derived, run_folder
-from asose_fast.store.checkpoint import write_json
+from asose_fast.store import derived, run_folder
+from asose_fast.store.checkpoint import write_atomically, write_json
+from asose_fast.terminal import make_console
 
-BANDS = ((0.10, 0.05), (0.20, 0.10), (0.40, 0.20))
-"""Relative distances in parameters and FLOPs; a wider one is taken where the one before has too few networks."""
-DRAWS = 100_000
-
-
-def random_specs(
-    found: NetworkSpec, candidates: tuple[str, ...], size: int, count: int, seed: int
-) -> tuple[list[NetworkSpec], tuple[float, float]]:
-    """Uniform draws, all different, in the narrowest band that has `count`; the band. Raises ValueError for none."""
-    blocks = tuple(dataclasses.replace(block, candidates=candidates) for block in found.blocks)
-    costs, own = candidate_costs(dataclasses.replace(found, blocks=blocks), size), cost_of(found, size)
-    generator = torch.Generator().manual_seed(seed)
-    paths = torch.randint(len(candidates), (DRAWS, len(blocks)), generator=generator)
-    rows = torch.arange(len(blocks))
-    taken = tuple(candidates.index(name) for name in found.operations)
-    away = [
-        ((table[rows, paths].sum(1) + fixed).double() / of - 1).abs()
-        for table, fixed, of in zip((costs.parameters, costs.flops), costs.fixed, own, strict=True)
-    ]
-    for band in BANDS:
-        inside = paths[(away[0] <= band[0]) & (away[1] <= band[1])].tolist()
-        different = [path for path in dict.fromkeys(map(tuple, inside)) if path != taken][:count]
-        if len(different) == count:
-            return [_of_path(found, candidates, path) for path in different], band
-    raise ValueError(f"there are not {count} random networks of about this size: give a smaller --random")
+PART = 3
+"""By default a training has one epoch for so many with which the run trains what it finds."""
 
 
-def _of_path(found: NetworkSpec, candidates: tuple[str, ...], path: tuple[int, ...]) -> NetworkSpec:
-    pairs = zip(found.blocks, path, strict=True)
-    return dataclasses.replace(
-        found, blocks=tuple(dataclasses.replace(block, candidates=(candidates[k],)) for block, k in pairs)
-    )
+class Searched(NamedTuple):
+    """A finished run, as far as a comparison needs it."""
 
-
-def interval(found: float, others: Sequence[float]) -> tuple[float, float, float]:
-    """Found minus the mean of k others, and the ends of the 95 % interval t_{k-1} s sqrt(1 + 1/k) around it."""
-    from scipy.stats import t
-
-    k, difference = len(others), found - statistics.fmean(others)
-    half = float(t.ppf(0.975, k - 1)) * statistics.stdev(others) * math.sqrt(1 + 1 / k)
-    return difference, difference - half, difference + half
+    config: Config
+    found: NetworkSpec
+    """The derived network, without blocks that compute nothing."""
+    space: NetworkSpec
+    """The supernet that it was derived from."""
+    data: Data
+    device: torch.device
 
 
 @command
 def main(arguments: Sequence[str]) -> int:
-    """Trains, compares and prints. Returns the exit status."""
-    parser = Parser("compare", __doc__)
-    parser.add_argument("run", metavar="RUN", help="The folder of a finished run.")
-    parser.add_argument("--random", type=int, default=4, metavar="K", help="Random networks; default: %(default)s.")
-    parser.add_argument("--epochs", type=int, metavar="N", help="Of each training; default: optimize_epochs.")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="Of drawing and training.")
-    parser.add_argument("--out", metavar="FOLDER", help="The folder to write; default: RUN/compare.")
-    given = parser.parse_args(arguments)
-    if given.random < 2:
-        raise ValueError(f"--random must be at least 2, got {given.random}")
+    """Trains, compares and prints. Returns the exit status: 0, 2 (error), 128 + signal."""
+    given = _given(arguments)
     run = given_path(given.run)
-    genotype = derived.load_genotype(run)
-    config = Config(**Config.completed(files.read_settings(run / "config.yaml")))
-    found = genotype.network
-    if not isinstance(found, NetworkSpec):
-        raise ValueError("compare is for the spaces chain and stages, not for cells")
-    images = {field.name: getattr(config, field.name) for field in dataclasses.fields(DataConfig)}
-    settings = RetrainConfig(
-        **images,
-        epochs=config.optimize_epochs if given.epochs is None else given.epochs,
-        batch_size=max(2, config.batch_size),
-        seed=given.seed,
-    )
-    device = device_named(settings.device)
-    data = load_data(settings, settings.batch_size, settings.seed, device, trained="joined")
-    names = dict.fromkeys((*config.candidates, *found.operations))
-    specs, band = random_specs(found, tuple(names), data.image_size, given.random, given.seed)
-    print(f"random networks: parameters within {band[0]:.0%}, FLOPs within {band[1]:.0%} of the found one's")
-    rows = []
-    with run_folder.claimed(given_path(given.out or run / "compare")) as out:
-        for name, spec in {"found": found, **{f"random-{i + 1}": spec for i, spec in enumerate(specs)}}.items():
-            state = TrainingState(settings, spec, data, device)
-            if checkpoint_folder.holds_checkpoints(out / name / "checkpoints"):
-                state.load_state_dict(checkpoint_folder.load_newest(out / name / "checkpoints", warn)[1])
-            retrainer = Retrainer(state, out / name)
-            (out / name / "checkpoints").mkdir(parents=True, exist_ok=True)
-            retrainer.save("last")
-            try:
-                with stopping_on_signals(state.stop, "the same command"):
-                    retrainer.run()
-            except InterruptedRunError as interruption:
-                print(f"{interruption}; the same command goes on from there")
-                return 128 + interruption.signal
-            state.result.eval()
-            seconds = sum(record["seconds"] for record in state.history)
-            row = {"network": name, **cost_of(spec, data.image_size)._asdict(), "seconds": seconds}
-            rows.append({**row, "test_accuracy": state.test_accuracy(), "operations": list(spec.operations)})
-            print("  ".join(f"{key} {value}" for key, value in rows[-1].items() if key != "operations"), flush=True)
-        difference, low, high = interval(rows[0]["test_accuracy"], [row["test_accuracy"] for row in rows[1:]])
-        verdict = "worth it" if low > 0 else "worse" if high < 0 else "not shown to be worth it"
-        result = {"difference": difference, "low": low, "high": high, "verdict": verdict, "band": band}
-        write_json(out / "compare.json", {**result, "networks": rows, "settings": dataclasses.asdict(settings)})
-    print(
-        f"found minus the mean of random: {100 * difference:+.2f} points (95 %: {100 * low:+.2f} to {100 * high:+.2f})"
-    )
-    print(f"The interval is Student's, of one new network against {given.random}. The search is {verdict}.")
+    out = given_path(given.out or run / record.FOLDER)
+    if out.resolve() == run.resolve():
+        raise ValueError(f"--out {out} is the run itself: give another folder")
+    searched = _searched(run, out, given)
+    console = make_console()
+    with run_folder.claimed(out):
+        kept = _kept(out, given.overwrite)
+        comparison, settings, specs = _begin(searched, given, kept, console)
+        if kept is not None:
+            _require_same(out, kept, comparison, specs)
+            comparison.networks = kept.networks
+        try:
+            _train(comparison, settings, specs, searched, out, console)
+        except InterruptedRunError as interruption:
+            console.print(f"{interruption}; the same command goes on from there", soft_wrap=True)
+            return 128 + interruption.signal
+    for sentence in comparison.sentences:
+        console.print(sentence, soft_wrap=True)
+    told = ""
+    if out.resolve() == (run / record.FOLDER).resolve() and (run / "summary.json").exists():
+        told = _tell(run, comparison)
+    console.print(f"results in {out}{told}", soft_wrap=True)
     return 0
+
+
+def _given(arguments: Sequence[str]) -> argparse.Namespace:
+    """Raises ValueError for options out of bounds."""
+    parser = Parser("compare", __doc__)
+    parser.add_argument("run", metavar="RUN", help="The folder of a finished run in the space chain or stages.")
+    parser.add_argument("--random", type=int, default=5, metavar="K", help="Random networks; default: %(default)s.")
+    parser.add_argument(
+        "--epochs", type=int, metavar="N", help=f"Of each training; default: 1/{PART} of the run's phase optimize."
+    )
+    parser.add_argument(
+        "--seconds", type=float, metavar="X", help="As many epochs, up to those of the run, as fit into this in all."
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="Of drawing and training; default: that of the run.")
+    parser.add_argument("--device", metavar="TEXT", help="cpu, cuda, cuda:N or auto; default: as in the run.")
+    parser.add_argument("--dataset", metavar="TEXT", help="imagefolder:PATH; default: where the run's images lay.")
+    parser.add_argument("--data_root", metavar="FOLDER", help="Where downloaded sets are kept; default: as in the run.")
+    parser.add_argument("--out", metavar="FOLDER", help=f"The folder to write; default: RUN/{record.FOLDER}.")
+    parser.add_argument("--overwrite", action="store_true", help="Begin the comparison anew that --out holds.")
+    given = parser.parse_args(arguments)
+    for name, kind, bounds in (
+        ("random", int, Bounds(least=2, most=MOST_RANDOM)),
+        ("epochs", int | None, Bounds(least=1, most=MOST_EPOCHS)),
+        ("seconds", float | None, Bounds(above=0, most=1e9)),
+        ("seed", int | None, Bounds(least=-(2**63), most=2**63 - 1)),
+    ):
+        check_value(f"--{name}", getattr(given, name), kind, bounds)
+    if given.epochs is not None and given.seconds is not None:
+        raise ValueError("--epochs and --seconds say in two ways how long a training is: leave one of them out")
+    return given
+
+
+def _searched(run: Path, out: Path, given: argparse.Namespace) -> Searched:
+    """Raises OSError and ValueError for what is no finished run of blocks, or where its images are gone."""
+    network = derived.load_genotype(run).network
+    if not isinstance(network, NetworkSpec):
+        raise ValueError(f"{run} holds a network of cells, and compare is for the spaces chain and stages")
+    path = run / "config.yaml"
+    try:
+        config = Config.from_dict(files.read_settings(path))
+    except ValueError as error:
+        raise ValueError(f"{path} is not that of a search: {error}") from error
+    config = dataclasses.replace(config, device=given.device or config.device)
+    config = moved(config, given.dataset, given.data_root)
+    require_outside(config, out)
+    device = device_named(config.device)
+    data = load_again(config, config.batch_size, config.seed, device, trained="joined")
+    for note in data.notes:
+        warn(note)
+    set_threads(config, data.image_size)
+    found = pruned_blocks(network)
+    return Searched(config, found, searched_space(run, found, config.candidates), data, device)
+
+
+def _kept(out: Path, overwrite: bool) -> Comparison | None:
+    """Returns what an earlier call has left, unless that is to go. Raises FileExistsError for a folder of others."""
+    if not (out / record.FILE).exists():
+        run_folder.require_empty(out, "give another --out")
+        return None
+    if not overwrite:
+        return record.load(out)
+    (out / record.FILE).unlink()
+    for folder in (out / record.FOUND, out / record.PLAIN, *out.glob(f"{record.RANDOM}-*")):
+        run_folder.clear(folder)
+    return None
+
+
+def _begin(
+    searched: Searched, given: argparse.Namespace, kept: Comparison | None, console: Console
+) -> tuple[Comparison, RetrainConfig, list[NetworkSpec]]:
+    """Chooses the networks and the length of a training, and says what is to come."""
+    config, found, space, data, device = searched
+    seed = config.seed if given.seed is None else given.seed
+    count, own = max(given.random, kept.random if kept else 0), cost_of(found, data.image_size)
+    drawn, band = random_networks(space, found, data.image_size, count, seed)
+    specs = [found, plain_network(own, data.channels, len(data.classes), data.image_size), *drawn]
+
+    left = len(specs) - (len(kept.networks) if kept else 0)
+    settings, longest = training_config(config, 1, seed), plan(config)[-1].epochs
+    one = seconds_per_epoch(settings, found, data, device) if left else 0.0
+    epochs: int = given.epochs or max(1, longest // PART)
+    if given.seconds is not None:
+        epochs = min(longest, max(1, int(given.seconds / (one * len(specs))))) if kept is None else kept.epochs
+    settings, images = dataclasses.replace(settings, epochs=epochs), len(data.joined.train)
+    console.print(
+        f"{len(specs)} networks are trained from scratch alike, each on {images} images for {epochs} epochs, on "
+        f"{device} with {torch.get_num_threads()} threads: "
+        + (f"{left} are left, which take about {clock(left * one * epochs)}" if left else "all are trained already"),
+        soft_wrap=True,
+    )
+    wider = "" if band == BANDS[0] else f", since too few are {BANDS[0].words}"
+    console.print(f"the found network has {_size(*own)}; random ones are {band.words}{wider}", soft_wrap=True)
+    away = [of / mine - 1 for of, mine in zip(cost_of(specs[1], data.image_size), own, strict=True)]
+    console.print(
+        f"the plain one nearest in size has {100 * away[0]:+.0f} % parameters and {100 * away[1]:+.0f} % FLOPs", soft_wrap=True
+    )
+    found_spec, tests = found.to_dict(), len(data.test)
+    return (
+        Comparison(dataclasses.asdict(settings), data.digest, count, band, found_spec, images, tests),
+        settings,
+        specs,
+    )
+
+
+def _size(parameters: int, flops: int) -> str:
+    return f"{parameters:,} parameters and {flops / 1e6:.2f} MFLOPs"
+
+
+def _require_same(out: Path, kept: Comparison, comparison: Comparison, specs: list[NetworkSpec]) -> None:
+    """Raises ValueError where an earlier call has begun something else."""
+    unlike = differences(kept.settings, comparison.settings)
+    if kept.data != comparison.data:
+        unlike.append("its images are others")
+    if kept.found != comparison.found or [network.network for network in kept.networks] != [
+        spec.to_dict() for spec in specs[: len(kept.networks)]
+    ]:
+        unlike.append("its networks are others")
+    if unlike:
+        raise ValueError(
+            f"{out} holds another comparison: {'; '.join(unlike)}. Give the same options, another --out, or "
+            "--overwrite to begin anew"
+        )
+
+
+def _train(
+    comparison: Comparison,
+    settings: RetrainConfig,
+    specs: list[NetworkSpec],
+    searched: Searched,
+    out: Path,
+    console: Console,
+) -> None:
+    """Trains what is not trained yet, with a line for each network. Raises InterruptedRunError."""
+    comparison.save(out)
+    console.print(f"{'network':<10}  parameters    MFLOPs   seconds     test  operations", soft_wrap=True)
+    for network in comparison.networks:
+        console.print(_line(network), soft_wrap=True)
+    names = record.names_of(comparison.random)
+    for name, spec in list(zip(names, specs, strict=True))[len(comparison.networks) :]:
+        with closing(RetrainingConsole(console, lines=False)) as bar:
+            network = train(name, spec, settings, searched.data, searched.device, out / name, [bar], warn)
+        comparison.networks.append(network)
+        comparison.save(out)
+        console.print(_line(network), soft_wrap=True)
+
+
+def _line(network: Trained) -> str:
+    return (
+        f"{network.name:<10}  {network.parameters:10,}  {network.flops / 1e6:8.2f}  {network.seconds:8.0f}  "
+        f"{record.percent(network.test_accuracy):>7}  {', '.join(network.operations)}"
+    )
+
+
+def _tell(run: Path, comparison: Comparison) -> str:
+    """Has the run's summary and report say what came out. Returns what is said of that."""
+    path, summary = run / "report.html", files.read_json(run / "summary.json")
+    write_json(run / "summary.json", {**summary, "comparison": comparison.sentences})
+    try:
+        require_own([path])
+    except FileExistsError as error:
+        warn(f"the report of the run is not written: {error}")
+        return ""
+    write_atomically(path, page.render(read(run)).encode(errors="replace"))
+    return f", and in {path}"
 
 
 if __name__ == "__main__":
