@@ -25,7 +25,6 @@ from asose_fast.data import Data
 from asose_fast.data.place import load_again, moved, require_outside
 from asose_fast.engine.comparison import record
 from asose_fast.engine.comparison.networks import (
-    BANDS,
     plain_network,
     pruned_blocks,
     random_networks,
@@ -80,7 +79,9 @@ def main(arguments: Sequence[str]) -> int:
     with run_folder.claimed(out):
         kept = _kept(out, given.overwrite)
         comparison, settings, specs = _begin(searched, given, kept, console)
-        if kept is not None:
+        if kept is None:
+            _clear(out)
+        else:
             _require_same(out, kept, comparison, specs)
             comparison.networks = kept.networks
         try:
@@ -154,12 +155,14 @@ def _kept(out: Path, overwrite: bool) -> Comparison | None:
     if not (out / record.FILE).exists():
         run_folder.require_empty(out, "give another --out")
         return None
-    if not overwrite:
-        return record.load(out)
-    (out / record.FILE).unlink()
+    return None if overwrite else record.load(out)
+
+
+def _clear(out: Path) -> None:
+    """Removes what an earlier call has left."""
+    (out / record.FILE).unlink(missing_ok=True)
     for folder in (out / record.FOUND, out / record.PLAIN, *out.glob(f"{record.RANDOM}-*")):
         run_folder.clear(folder)
-    return None
 
 
 def _begin(
@@ -185,22 +188,14 @@ def _begin(
         + (f"{left} are left, which take about {clock(left * one * epochs)}" if left else "all are trained already"),
         soft_wrap=True,
     )
-    wider = "" if band == BANDS[0] else f", since too few are {BANDS[0].words}"
-    console.print(f"the found network has {_size(*own)}; random ones are {band.words}{wider}", soft_wrap=True)
-    away = [of / mine - 1 for of, mine in zip(cost_of(specs[1], data.image_size), own, strict=True)]
+    away = [100 * (of / mine - 1) for of, mine in zip(cost_of(specs[1], data.image_size), own, strict=True)]
     console.print(
-        f"the plain one nearest in size has {100 * away[0]:+.0f} % parameters and {100 * away[1]:+.0f} % FLOPs", soft_wrap=True
+        f"the found network has {own.parameters:,} parameters and {own.flops / 1e6:.2f} MFLOPs; the plain one nearest "
+        f"in size has {away[0]:+.0f} % and {away[1]:+.0f} %; random ones are {band.words}{band.reason}",
+        soft_wrap=True,
     )
-    found_spec, tests = found.to_dict(), len(data.test)
-    return (
-        Comparison(dataclasses.asdict(settings), data.digest, count, band, found_spec, images, tests),
-        settings,
-        specs,
-    )
-
-
-def _size(parameters: int, flops: int) -> str:
-    return f"{parameters:,} parameters and {flops / 1e6:.2f} MFLOPs"
+    values, tests = dataclasses.asdict(settings), len(data.test)
+    return Comparison(values, data.digest, count, band, found.to_dict(), images, tests), settings, specs
 
 
 def _require_same(out: Path, kept: Comparison, comparison: Comparison, specs: list[NetworkSpec]) -> None:

@@ -158,6 +158,7 @@ def test_a_comparison_with_other_settings_is_refused_unless_it_may_go(compared, 
     assert "holds another comparison: epochs 2 there, 3 here. Give the same options, another --out" in error
     error = refused(capsys, compare.main, run, *QUICK, "--seed", 5)
     assert "seed 0 there, 5 here" in error
+    assert "where 1000 are asked for" in refused(capsys, compare.main, run, "--random", 1000, "--overwrite")
     assert contents(run) == before
     assert compare.main([str(run), "--random", "2", "--epochs", "1", "--overwrite"]) == 0
     assert record.load(run / "compare").epochs == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from asose_fast.engine.comparison import record
-from asose_fast.engine.comparison.networks import BANDS, pruned_blocks
+from asose_fast.engine.comparison.networks import pruned_blocks
 from asose_fast.engine.comparison.record import Comparison
 from asose_fast.report import charts, svg
 from asose_fast.space.build import spec_from_dict
@@ -31,13 +31,12 @@ def shown(comparison: Comparison | None, genotype: dict[str, Any]) -> dict[str, 
     if comparison is None or network is None or network.to_dict() != comparison.found:
         return None
     missing = comparison.total - len(comparison.networks)
-    wider = "" if comparison.band == BANDS[0] else f", since too few are {BANDS[0].words}"
     return {
         "sentences": comparison.sentences,
         "missing": f"{missing} of {comparison.total} networks are not trained yet" if missing else "",
         "caption": f"Each was trained from scratch on {comparison.images:,} images for {comparison.epochs:,} epochs, "
         f"with the same settings, and measured on {comparison.test_images:,} test images. The random ones are "
-        f"{comparison.band.words}{wider}. The run's own accuracy comes from another training.",
+        f"{comparison.band.words}{comparison.band.reason}. The run's own accuracy comes from another training.",
         "rows": [
             (
                 one.name,

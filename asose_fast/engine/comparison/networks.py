@@ -56,6 +56,11 @@ class Band(NamedTuple):
         """Says what is of one size."""
         return f"within {100 * self.parameters:.0f} % in parameters and {100 * self.flops:.0f} % in FLOPs"
 
+    @property
+    def reason(self) -> str:
+        """Says why a band is taken that is not the narrowest."""
+        return "" if self == BANDS[0] else f", since too few are {BANDS[0].words}"
+
 
 BANDS = (Band(0.10, 0.05), Band(0.20, 0.10), Band(0.40, 0.20))
 """A wider band is taken where the one before has too few networks."""
