@@ -1,6 +1,6 @@
-"""Is the search worth it on these images? Trains what RUN found, a plain network of its size, and random ones.
+"""Says whether a search was worth it, beside random networks and a plain one of its size.
 
-All are trained from scratch, alike: with the settings with which RUN trains what it finds, and on its images. Killed
+All are trained from scratch, as what RUN found is, alike: with the settings with which RUN trains what it finds, and on its images. Killed
 and called again with the same options, or with a larger --random, it goes on where it was.
 """
 
@@ -35,6 +35,7 @@ from asose_fast.engine.comparison.training import seconds_per_epoch, train, trai
 from asose_fast.engine.device import device_named
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.phases import plan
+from asose_fast.engine.processes import started
 from asose_fast.engine.resume import differences
 from asose_fast.engine.retrainer import RetrainConfig
 from asose_fast.engine.threads import set_threads
@@ -70,6 +71,8 @@ class Searched(NamedTuple):
 def main(arguments: Sequence[str]) -> int:
     """Trains, compares and prints. Returns the exit status: 0, 2 (error), 128 + signal."""
     given = _given(arguments)
+    if started() > 1:
+        raise ValueError(f"compare runs in one process, and torchrun has started {started()}: start it with python")
     run = given_path(given.run)
     out = given_path(given.out or run / record.FOLDER)
     if out.resolve() == run.resolve():
@@ -245,8 +248,12 @@ def _line(network: Trained) -> str:
 
 def _tell(run: Path, comparison: Comparison) -> str:
     """Has the run's summary and report say what came out. Returns what is said of that."""
-    path, summary = run / "report.html", files.read_json(run / "summary.json")
-    write_json(run / "summary.json", {**summary, "comparison": comparison.sentences})
+    path = run / "report.html"
+    try:
+        summary = files.read_json(run / "summary.json")
+        write_json(run / "summary.json", {**summary, "comparison": comparison.sentences})
+    except (ValueError, TypeError) as error:
+        warn(f"the summary of the run does not say it: {error}")
     try:
         require_own([path])
     except FileExistsError as error:

@@ -103,6 +103,27 @@ def test_the_same_command_trains_nothing_again_and_a_larger_one_goes_on(compared
     assert results(run / "compare") == after
 
 
+def test_a_page_that_is_no_report_and_a_damaged_summary_stay(compared, tmp_path, capsys):
+    run = Path(shutil.copytree(compared, tmp_path / "run"))
+    (run / "report.html").write_text("my own")
+    (run / "summary.json").write_text("[1]")
+    before = contents(run)
+    assert compare.main([str(run), *QUICK]) == 0
+    said = capsys.readouterr().err
+    assert "the report of the run is not written" in said
+    assert "the summary of the run does not say it" in said
+    assert contents(run) == before
+
+
+def test_in_another_folder_it_leaves_the_run_as_it_was(compared, tmp_path, monkeypatch):
+    run = Path(shutil.copytree(compared, tmp_path / "run"))
+    shutil.move(run / "compare", tmp_path / "out")
+    before = contents(run)
+    monkeypatch.setattr(Retrainer, "run", lambda self: pytest.fail("a network is trained again"))
+    assert compare.main([str(run), *QUICK, "--out", str(tmp_path / "out")]) == 0
+    assert contents(run) == before
+
+
 @pytest.mark.parametrize("stop", [3, 16])
 def test_an_interrupted_comparison_ends_as_an_undisturbed_one(run, compared, monkeypatch, capsys, stop):
     """Six steps are an epoch: it stops in the first network, and in the second."""
