@@ -1,7 +1,7 @@
 """Says whether a search was worth it, beside random networks and a plain one of its size.
 
-All are trained from scratch, as what RUN found is, alike: with the settings with which RUN trains what it finds, and on its images. Killed
-and called again with the same options, or with a larger --random, it goes on where it was.
+All are trained from scratch, alike: as RUN trains what it finds, and on its images. Killed and called again with the
+same options, or with a larger --random, it goes on where it was.
 """
 
 from __future__ import annotations
