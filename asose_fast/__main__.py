@@ -25,6 +25,9 @@ COMMANDS = {
     "train": Command("asose_fast.train", "Searches, grows, derives and trains a network on images."),
     "derive": Command("asose_fast.derive", "Chooses a network from the supernet of a run, anew and in other ways."),
     "retrain": Command("asose_fast.retrain", "Trains a derived architecture from scratch."),
+    "compare": Command(
+        "asose_fast.compare", "Says whether a search was worth it, beside random networks and a plain one of its size."
+    ),
     "export": Command(
         "asose_fast.export.__main__", "Writes the derived network of a run as what runs without asose_fast."
     ),

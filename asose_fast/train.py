@@ -30,11 +30,12 @@ from asose_fast.engine.device import device_named
 from asose_fast.engine.health.diverged import SearchDivergedError
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.observer import Observer
-from asose_fast.engine.processes import Processes, ProcessesDifferError, ProcessLostError, cores, digest, together
+from asose_fast.engine.processes import Processes, ProcessesDifferError, ProcessLostError, digest, together
 from asose_fast.engine.result import write_result
 from asose_fast.engine.resume import Resumable
 from asose_fast.engine.state import SearchState
 from asose_fast.engine.task import ImageTask
+from asose_fast.engine.threads import set_threads
 from asose_fast.engine.trainer import Trainer
 from asose_fast.machine import refused
 from asose_fast.observe.console import ConsoleObserver, health_table
@@ -236,7 +237,7 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     processes.check_same({"data": data.digest}, "all must read the same images, of the same classes")
     for note in data.notes if processes.first else ():
         warn(note)
-    _set_threads(config, data.image_size, processes)
+    set_threads(config, data.image_size, processes)
     screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")
     report = ReportObserver(folder, warn)
     observers: list[Observer] = [screen, metrics, report] if processes.first else []
@@ -301,20 +302,6 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
 
 def _write_settings(config: Config, folder: Path) -> None:
     write_atomically(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
-
-
-def _set_threads(config: Config, image_size: int, processes: Processes) -> None:
-    """The configured threads, or the process's share of the cores; one where a step has so few elements that threads
-    wait more than they work.
-
-    At 65,000 elements (digits) one thread is as fast as two on a quiet machine, and a hundred times faster where other
-    processes hold the cores that a second one would wait for.
-    """
-    small = config.batch_size / processes.count * image_size**2 * config.channels < 2**18
-    if config.threads is not None or small:
-        torch.set_num_threads(config.threads or 1)
-    elif processes.count > 1:  # torchrun sets OMP_NUM_THREADS=1
-        torch.set_num_threads(max(1, cores() // processes.local_count))
 
 
 if __name__ == "__main__":

@@ -94,10 +94,10 @@ def _marked(text: str, ok: bool, encoding: str) -> Text:
 
 
 class RetrainingConsole(Observer):
-    """A progress bar while an epoch of a training from scratch runs, and one line when it ends."""
+    """A progress bar while an epoch of a training from scratch runs, and, with `lines`, one line when it ends."""
 
-    def __init__(self, console: Console) -> None:
-        self.console, self._bar = console, EpochBar(console)
+    def __init__(self, console: Console, *, lines: bool = True) -> None:
+        self.console, self._lines, self._bar = console, lines, EpochBar(console)
 
     def on_epoch_start(self, state: RunState, phase: Phase) -> None:
         self._bar.begin(state, phase)
@@ -107,6 +107,8 @@ class RetrainingConsole(Observer):
 
     def on_epoch_end(self, state: RunState, record: Record) -> None:
         self.close()
+        if not self._lines:
+            return
         valid = f"  valid {record['valid_accuracy']:.1%}" if "valid_accuracy" in record else ""
         self.console.print(
             f"{record['epoch']:4d}/{state.epochs:<4d}  loss {record['train_loss']:.3f}  train "

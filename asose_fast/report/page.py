@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from asose_fast.config import Config
-from asose_fast.report import charts, figures, palette, svg
+from asose_fast.report import charts, comparison, figures, palette, svg
 from asose_fast.report.charts import Figure
 from asose_fast.report.epochs import Epoch, number
 from asose_fast.report.run import Run
@@ -39,6 +39,8 @@ def render(run: Run) -> str:
             lead=lead(run),
             facts=facts(run),
             advice=advice(run),
+            comparison=comparison.shown(run.comparison, run.genotype),
+            compare=comparison.command(run.name, run.genotype) if run.state == "finished" else None,
             network=_drawn(figures.network(run)),
             strip=_drawn(figures.strip(run)),
             course=_drawn(figures.course(run)),

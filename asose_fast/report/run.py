@@ -14,7 +14,9 @@ import torch
 from asose_fast import files
 from asose_fast.config import Config, PhaseConfig
 from asose_fast.engine.alpha.selector import Selector
+from asose_fast.engine.comparison.record import Comparison
 from asose_fast.engine.phases import Phase, plan
+from asose_fast.report import comparison
 from asose_fast.report.epochs import LARGEST, Epoch, parse
 from asose_fast.store import checkpoint_folder
 
@@ -43,6 +45,7 @@ class Run:
     genotype: dict[str, Any] = dataclasses.field(default_factory=dict)
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     choice: Choice | None = None
+    comparison: Comparison | None = None
     problems: list[str] = dataclasses.field(default_factory=list)
     """The reader of the report is told what could not be read."""
     written: datetime.datetime = dataclasses.field(default_factory=lambda: datetime.datetime.now().astimezone())
@@ -119,6 +122,7 @@ def read(folder: Path, *, checkpoints: bool = True) -> Run:
     run.genotype = _read(folder / "genotype.json", json.loads, files.MOST_RESULT, run.problems, needed=derived) or {}
     run.state = "finished" if run.summary else "unfinished"
     run.epochs = _epochs(folder / "metrics.jsonl", run.problems)
+    run.comparison = comparison.read(folder, run.problems)
     if checkpoints:
         _read_checkpoint(folder / "checkpoints", run)
     return run

@@ -25,6 +25,10 @@ WRITTEN = (
     "checkpoints/last.pt",
     "checkpoints/supernet.pt",
     "tensorboard/events.out.tfevents.*",
+    "compare/compare.json",
+    "compare/*/genotype.json",
+    "compare/*/model.safetensors",
+    "compare/*/checkpoints/*.pt",
 )
 """The commands write these files into a run folder."""
 ADVICE = "give another --out, or --overwrite to replace it"

@@ -1,0 +1,65 @@
+"""A report shows what a run's comparison with other networks came to, or how to make one (docs/compare.md)."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from asose_fast.engine.comparison import record
+from asose_fast.engine.comparison.networks import pruned_blocks
+from asose_fast.engine.comparison.record import Comparison
+from asose_fast.report import charts, svg
+from asose_fast.space.build import spec_from_dict
+from asose_fast.space.network import NetworkSpec
+
+
+def read(run: Path, problems: list[str]) -> Comparison | None:
+    """Reads the comparison in a run's folder. `problems` is told of one that cannot be read."""
+    try:
+        return record.load(run / record.FOLDER)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        problems.append(f"the comparison cannot be read: {str(error).splitlines()[0]}")
+        return None
+
+
+def shown(comparison: Comparison | None, genotype: dict[str, Any]) -> dict[str, Any] | None:
+    """Returns the section of a comparison; None where there is none with the network of the genotype."""
+    network = _network(genotype)
+    if comparison is None or network is None or network.to_dict() != comparison.found:
+        return None
+    missing = comparison.total - len(comparison.networks)
+    return {
+        "sentences": comparison.sentences,
+        "missing": f"{missing} of {comparison.total} networks are not trained yet" if missing else "",
+        "caption": f"Each was trained from scratch on {comparison.images:,} images for {comparison.epochs:,} epochs, "
+        f"with the same settings, and measured on {comparison.test_images:,} test images. The random ones are "
+        f"{comparison.band.words}{comparison.band.reason}. The run's own accuracy comes from another training.",
+        "rows": [
+            (
+                one.name,
+                f"{one.parameters:,}",
+                f"{one.flops / 1e6:.2f}",
+                charts.duration(one.seconds),
+                svg.percent(one.test_accuracy),
+                ", ".join(one.operations),
+            )
+            for one in comparison.networks
+        ],
+    }
+
+
+def command(name: str, genotype: dict[str, Any]) -> str | None:
+    """Returns the command that compares the network of the run folder `name`; None where it cannot be compared."""
+    return None if _network(genotype) is None else f"asose-fast compare {shlex.quote(name)}"
+
+
+def _network(genotype: dict[str, Any]) -> NetworkSpec | None:
+    """Returns the derived network without blocks that compute nothing; None for cells, or for none that is whole."""
+    try:
+        network = spec_from_dict(genotype["network"])
+        return pruned_blocks(network) if isinstance(network, NetworkSpec) and network.derived else None
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,237 @@
+"""`asose-fast compare`: what it trains, keeps, says and refuses, and how it goes on."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import yaml
+
+from asose_fast import compare
+from asose_fast.engine.comparison import record
+from asose_fast.engine.retrainer import Retrainer
+from asose_fast.export.__main__ import main as export
+from asose_fast.report.run import read
+from asose_fast.space.cost import cost_of
+from asose_fast.store.derived import load, load_genotype
+from asose_fast.train import main as train
+from tests.helpers import contents, options, refused
+
+SPACE = ("skip_connect", "max_pool_3x3", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
+QUICK = ["--random", "2", "--epochs", "2"]
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A finished run with networks of one size to choose from; not to be changed."""
+    folder = tmp_path_factory.mktemp("searched") / "run"
+    assert train([*options(candidates=SPACE, depth=3, optimize_epochs=6, threads=1), "--out", str(folder)]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def compared(searched, tmp_path_factory):
+    """The same with a comparison."""
+    folder = Path(shutil.copytree(searched, tmp_path_factory.mktemp("compared") / "run"))
+    assert compare.main([str(folder), *QUICK]) == 0
+    return folder
+
+
+@pytest.fixture
+def run(searched, tmp_path):
+    return Path(shutil.copytree(searched, tmp_path / "run"))
+
+
+def results(folder):
+    """What was trained, without the time that it took."""
+    kept = json.loads((folder / "compare.json").read_text())
+    for network in kept["networks"]:
+        del network["seconds"]
+    return kept
+
+
+def weights(folder):
+    return {path.parent.name: path.read_bytes() for path in folder.glob("*/model.safetensors")}
+
+
+def test_found_plain_and_random_networks_are_trained_and_kept(compared, tmp_path):
+    kept = record.load(compared / "compare")
+    assert [network.name for network in kept.networks] == ["found", "plain", "random-1", "random-2"]
+    assert kept.networks[0].network == load_genotype(compared).network.to_dict() == kept.found
+    assert (kept.images, kept.test_images, kept.epochs) == (120, 40, 2)
+    own = kept.networks[0]
+    for network in kept.networks:
+        genotype = load_genotype(compared / "compare" / network.name)
+        assert genotype.network.to_dict() == network.network
+        assert (network.parameters, network.flops) == cost_of(genotype.network, 8)
+        assert load(compared / "compare" / network.name).operations == tuple(network.operations)
+        if network.name.startswith("random"):
+            assert abs(network.parameters / own.parameters - 1) <= kept.band.parameters
+            assert abs(network.flops / own.flops - 1) <= kept.band.flops
+    config = yaml.safe_load((compared / "config.yaml").read_text())
+    shared = ("learning_rate", "momentum", "batch_size", "threads", "device", "dataset", "seed")
+    assert {name: kept.settings[name] for name in shared} == {name: config[name] for name in shared}
+    assert export([str(compared / "compare" / "plain"), "--format", "pt2", "--out", str(tmp_path / "plain.pt2")]) == 0
+
+
+def test_report_and_summary_say_what_came_out(compared):
+    sentences = record.load(compared / "compare").sentences
+    assert json.loads((compared / "summary.json").read_text())["comparison"] == sentences
+    assert json.loads((compared / "compare" / "compare.json").read_text())["says"] == sentences
+    page = (compared / "report.html").read_text()
+    assert all(sentence[1:] in page for sentence in sentences)
+    assert read(compared).problems == []
+
+
+def test_the_same_command_trains_nothing_again_and_a_larger_one_goes_on(compared, tmp_path, capsys, monkeypatch):
+    run = Path(shutil.copytree(compared, tmp_path / "run"))
+    before = contents(run / "compare")
+    with monkeypatch.context() as patch:
+        patch.setattr(Retrainer, "run", lambda self: pytest.fail("a network is trained again"))
+        assert compare.main([str(run), *QUICK]) == 0
+    assert contents(run / "compare") == before
+    said = capsys.readouterr().out
+    assert "all are trained already" in said
+    assert record.load(run / "compare").sentences[0] in said
+    assert compare.main([str(run), "--random", "3", "--epochs", "2"]) == 0
+    after = results(run / "compare")
+    assert after["networks"][:4] == results(compared / "compare")["networks"]
+    assert [network["name"] for network in after["networks"][4:]] == ["random-3"]
+    assert compare.main([str(run), *QUICK]) == 0  # which are fewer than there are
+    assert results(run / "compare") == after
+
+
+def test_a_page_that_is_no_report_and_a_damaged_summary_stay(compared, tmp_path, capsys):
+    run = Path(shutil.copytree(compared, tmp_path / "run"))
+    (run / "report.html").write_text("my own")
+    (run / "summary.json").write_text("[1]")
+    before = contents(run)
+    assert compare.main([str(run), *QUICK]) == 0
+    said = capsys.readouterr().err
+    assert "the report of the run is not written" in said
+    assert "the summary of the run does not say it" in said
+    assert contents(run) == before
+
+
+def test_in_another_folder_it_leaves_the_run_as_it_was(compared, tmp_path, monkeypatch):
+    run = Path(shutil.copytree(compared, tmp_path / "run"))
+    shutil.move(run / "compare", tmp_path / "out")
+    before = contents(run)
+    monkeypatch.setattr(Retrainer, "run", lambda self: pytest.fail("a network is trained again"))
+    assert compare.main([str(run), *QUICK, "--out", str(tmp_path / "out")]) == 0
+    assert contents(run) == before
+
+
+@pytest.mark.parametrize("stop", [3, 16])
+def test_an_interrupted_comparison_ends_as_an_undisturbed_one(run, compared, monkeypatch, capsys, stop):
+    """Six steps are an epoch: it stops in the first network, and in the second."""
+    step, done = Retrainer._step, []
+
+    def stopped(self, *arguments):
+        step(self, *arguments)
+        if self.checkpoints:  # it is not only timed
+            done.append(None)
+        if self.checkpoints and len(done) == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Retrainer, "_step", stopped)
+    assert compare.main([str(run), *QUICK]) == 130
+    assert "stopped by SIGINT" in capsys.readouterr().out
+    kept = results(run / "compare")
+    assert [network["name"] for network in kept["networks"]] == ["found"][: stop // 12]
+    assert kept["says"] == []
+    assert compare.main([str(run), *QUICK]) == 0
+    assert results(run / "compare") == results(compared / "compare")
+    assert weights(run / "compare") == weights(compared / "compare")
+
+
+def test_the_time_is_said_before_it_is_spent(run, capsys, monkeypatch):
+    monkeypatch.setattr(compare, "seconds_per_epoch", lambda *_: 30.0)
+    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("Training!"))
+    with pytest.raises(pytest.fail.Exception, match="Training!"):
+        compare.main([str(run), "--random", "3"])
+    said = capsys.readouterr().out
+    assert "5 networks are trained from scratch alike, each on 120 images for 2 epochs" in said  # 2 is a third of 6
+    assert "5 are left, which take about 5:00" in said
+
+
+def test_epochs_fit_into_the_seconds_and_stay_what_they_were(run, monkeypatch):
+    monkeypatch.setattr(compare, "plain_network", lambda *_: load_genotype(run).network)
+    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("Training!"))
+    for given, seconds, epochs in (
+        (["--seconds", "1"], 30, 1),
+        (["--seconds", "1e6", "--overwrite"], 30, 6),  # those of the run at most
+        (["--seconds", "250", "--overwrite"], 30, 2),  # of 4 networks
+        (["--seconds", "250"], 10, 2),
+    ):
+        monkeypatch.setattr(compare, "seconds_per_epoch", lambda *_, seconds=seconds: seconds)
+        with pytest.raises(pytest.fail.Exception, match="Training!"):
+            compare.main([str(run), "--random", "2", *given])
+        assert record.load(run / "compare").epochs == epochs
+
+
+def test_a_comparison_with_other_settings_is_refused_unless_it_may_go(compared, tmp_path, capsys):
+    run = Path(shutil.copytree(compared, tmp_path / "run"))
+    before = contents(run)
+    error = refused(capsys, compare.main, run, "--random", 2, "--epochs", 3)
+    assert "holds another comparison: epochs 2 there, 3 here. Give the same options, another --out" in error
+    error = refused(capsys, compare.main, run, *QUICK, "--seed", 5)
+    assert "seed 0 there, 5 here" in error
+    assert "where 1000 are asked for" in refused(capsys, compare.main, run, "--random", 1000, "--overwrite")
+    assert contents(run) == before
+    assert compare.main([str(run), "--random", "2", "--epochs", "1", "--overwrite"]) == 0
+    assert record.load(run / "compare").epochs == 1
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_written(run, tmp_path, capsys):
+    before = contents(run)
+    for out in (run, f"{run}/../run/"):
+        assert f"--out {Path(out)} is the run itself" in refused(capsys, compare.main, run, "--out", out, "--overwrite")
+    assert "checkpoints is not empty" in refused(capsys, compare.main, run, "--out", run / "checkpoints", "--overwrite")
+    assert "only" in (error := refused(capsys, compare.main, run, "--random", 1000))
+    assert "random networks are within 40 % in parameters and 20 % in FLOPs, where 1000 are asked for" in error
+    for words, said in (
+        (["--random", "1"], "--random must be at least 2"),
+        (["--epochs", "0"], "--epochs must be at least 1"),
+        (["--seconds", "nan"], "--seconds must be above 0"),
+        (["--epochs", "1", "--seconds", "1"], "--epochs and --seconds say in two ways how long a training is"),
+        (["--device", "cuda:99"], "device 'cuda:99' cannot be used here"),
+        (["--dataset", "cifar10"], "cifar10 are other images"),
+    ):
+        assert said in refused(capsys, compare.main, run, *words)
+    assert contents(run) == before
+    assert not (run / "compare").exists()
+    (run / "config.yaml").write_text("dataset: digits\n")
+    assert "config.yaml is not that of a search" in refused(capsys, compare.main, run)
+    (run / "genotype.json").unlink()
+    assert "holds no finished run" in refused(capsys, compare.main, run)
+
+
+def test_a_damaged_comparison_is_named_and_may_be_begun_anew(compared, tmp_path, capsys):
+    run = Path(shutil.copytree(compared, tmp_path / "run"))
+    for content in (
+        "{",
+        "[]",
+        '{"networks": []}',
+        (run / "compare" / "compare.json").read_text().replace("plain", "odd"),
+    ):
+        (run / "compare" / "compare.json").write_text(content)
+        assert "compare.json is damaged" in refused(capsys, compare.main, run, *QUICK)
+    assert compare.main([str(run), *QUICK, "--overwrite"]) == 0
+    assert results(run / "compare") == results(compared / "compare")
+
+
+def test_a_run_that_is_replaced_takes_its_comparison_with_it(compared, tmp_path):
+    run = Path(shutil.copytree(compared, tmp_path / "run"))
+    assert train([*options(candidates=SPACE, depth=3, threads=1), "--out", str(run), "--overwrite"]) == 0
+    assert not [path for path in contents(run / "compare")]
+
+
+def test_cells_are_refused(tmp_path, capsys):
+    words = options(space="nasbench201", cells=1, candidates=(), threads=1)
+    assert train([*words, "--out", str(tmp_path / "run")]) == 0
+    assert "holds a network of cells, and compare is for the spaces chain and stages" in refused(
+        capsys, compare.main, tmp_path / "run"
+    )
