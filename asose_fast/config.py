@@ -41,7 +41,14 @@ CELL_CANDIDATES = {
 
 SPACE_CANDIDATES = {
     "chain": CANDIDATES,
-    "stages": (*(name for name in CANDIDATES if name not in ("none", "avg_pool_3x3")), "nor_conv_3x3", "res_conv_3x3"),
+    "stages": (
+        "skip_connect",
+        "sep_conv_3x3",
+        "sep_conv_5x5",
+        "dil_conv_3x3",
+        "nor_conv_3x3",
+        "res_conv_3x3",
+    ),
     **CELL_CANDIDATES,
 }
 """All spaces have these candidate operations where none are given, in the order of their logits."""
