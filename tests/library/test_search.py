@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from torch.nn import functional as F
 import asose_fast
 from asose_fast import Config, MixedOp, Observer, PhaseSpec
 from asose_fast.engine.health.diverged import SearchDivergedError
+from asose_fast.engine.metric import Metric
+from asose_fast.library.objective import LibraryObjective
 from asose_fast.report.run import read
 from asose_fast.store.checkpoint import CheckpointError
 from asose_fast.store.run_folder import claimed
@@ -309,7 +312,9 @@ def test_regression_with_a_loss_and_an_optimizer_of_ones_own():
     assert best == pytest.approx(-last, rel=1e-5)
     assert last < 0.7
     assert max(rates) == pytest.approx(0.02)
-    assert [item["ok"] for item in result.health if item["name"] == "search score"] == [True]
+    (judged,) = (item for item in result.health if item["name"] == "search mse_loss")
+    searched = next(r for r in reversed(result.history) if r["phase"] == "search")
+    assert (judged["value"], judged["bound"], judged["ok"]) == (-searched["train_accuracy"], "none", True)
 
 
 def test_an_optimizer_with_groups_trains_all_of_them():
@@ -352,6 +357,29 @@ def test_a_metric_of_ones_own():
     assert {r["metric"] for r in result.history} == {"score"}
 
 
+class Weighted(nn.Module):
+    def forward(self, outputs, y):
+        return F.cross_entropy(outputs, y)
+
+
+@pytest.mark.parametrize(
+    ("loss", "metric", "said"),
+    [
+        (None, None, ("accuracy", "accuracy", "cross entropy")),
+        (F.mse_loss, None, ("loss", "mse_loss", "mse_loss")),
+        (nn.MSELoss(), None, ("loss", "MSELoss", "MSELoss")),
+        (partial(F.huber_loss, delta=2.0), None, ("loss", "huber_loss", "huber_loss")),
+        (lambda outputs, y: outputs.sum(), None, ("loss", "loss", "loss")),
+        (None, Weighted(), ("score", "Weighted", "cross entropy")),
+        (nn.MSELoss(), lambda outputs, y: 0.5, ("score", "score", "MSELoss")),
+    ],
+)
+def test_what_is_measured_has_the_name_of_its_function(loss, metric, said):
+    measured = LibraryObjective(loss, metric).measures
+    assert (measured.kind, measured.name, measured.loss) == said
+    assert Metric.of(measured.said) == measured
+
+
 def of_class_one(outputs, y):
     return F.binary_cross_entropy_with_logits(outputs[:, 1] - outputs[:, 0], y.float())
 
@@ -382,7 +410,7 @@ def test_a_search_whose_loss_rises_is_rolled_back():
     )
     assert [r["epoch"] for r in result.history if "guard" in r] == [5]
     guard = result.history[4]["guard"]
-    assert re.match(r"loss of sampled paths [\d.]+, after 0\.\d+ at the warmup's end", guard["signs"][0])
+    assert re.match(r"of_class_one of sampled paths [\d.]+, after 0\.\d+ at the warmup's end", guard["signs"][0])
     assert guard["action"].startswith("back to the last healthy epoch")
 
 
@@ -538,8 +566,10 @@ def test_a_terminal_shows_the_progress_unless_observers_are_given(monkeypatch, c
     result = find(loss=loss)
     said = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", capsys.readouterr().out)
     last = result.history[-1]["valid_accuracy"]
-    assert re.search(rf"4/4 +optimize .* {f'{last:.1%}' if loss is None else f'{last:.3f}'} ", said)
+    assert re.search(rf"4/4 +optimize .* {f'{last:.1%}' if loss is None else f'{-last:.3f}'} ", said)
     assert ("%" in said) == (loss is None)
+    assert ("accuracy" in said) == (loss is None)
+    assert ("valid is loss, the lower the better" in said) == (loss is not None)
     monkeypatch.delenv("FORCE_COLOR")
     find(loss=loss)
     assert capsys.readouterr().out == ""

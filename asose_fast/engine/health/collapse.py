@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from asose_fast.config import GuardConfig
+from asose_fast.engine.metric import Metric
 
 WITHOUT_WEIGHTS = ("none", "skip_connect", "avg_pool_3x3", "max_pool_3x3")
 """Candidates that learn nothing: what DARTS collapses to."""
 WINDOW = 5
 """Epochs that an eigenvalue is averaged over."""
-Metric = Literal["accuracy", "score", "loss"]
-"""What is measured, the higher the better: a share, any other score, or a loss with the sign changed."""
 EARLY_ENTROPY = 0.1
 """Of the largest entropy, ln K: a search that is so sure in its first half has not compared."""
 
@@ -43,7 +42,7 @@ def signs(
     Args:
         config: the bounds.
         record: of the epoch, with `train_accuracy`, `idle_mass`, `entropy`, `candidates` (K), maybe `curvature` and,
-            where what is called accuracy is none, `metric`: "score" or "loss".
+            where what is called accuracy is none, what says so (`Metric.said`).
         history: of all epochs before; of the warmup's, `train_accuracy` and `idle_mass`.
         share_done: of the phase search, from 0 to 1.
     """
@@ -54,9 +53,9 @@ def signs(
         before = scores[-1]
         scale = before if before >= 0 else -min(scores)
         if before - now > (1 - config.guard_accuracy) * scale:
-            metric = record.get("metric", "accuracy")
-            then = f"after {_shown(metric, before)} at the warmup's end"
-            found.append(f"{metric} of sampled paths {_shown(metric, now)}, {then}")
+            metric = Metric.of(record)
+            then = f"after {metric.shown(before)} at the warmup's end"
+            found.append(f"{metric.name} of sampled paths {metric.shown(now)}, {then}")
         now, before = record["idle_mass"], warmup[-1]["idle_mass"]
         if now - before > config.guard_idle * (1 - before):
             found.append(f"{now:.0%} of the probability on operations without weights, after {before:.0%}")
@@ -69,7 +68,3 @@ def signs(
         if before > 0 and now > config.guard_curvature * before:
             found.append(f"curvature {now:.3g}, {now / before:.2f} times that of {WINDOW} epochs before")
     return found
-
-
-def _shown(metric: str, score: float) -> str:
-    return f"{score:.1%}" if metric == "accuracy" else f"{-score if metric == 'loss' else score:.3g}"
