@@ -17,7 +17,7 @@ from asose_fast.engine.health import guard
 from asose_fast.report import charts, drawing, palette, svg
 from asose_fast.report.charts import Figure, Line, Time
 from asose_fast.report.lineage import rows
-from asose_fast.report.run import Kind, Run
+from asose_fast.report.run import Kind, Run, counted
 from asose_fast.store.checkpoint import write_atomically
 
 WIDE, NARROW = 860.0, 360.0
@@ -70,7 +70,7 @@ def course(run: Run) -> list[Figure]:
     def values(name: str) -> list[float]:
         return [epoch.number(name) for epoch in run.epochs]
 
-    metric, counted = run.metric, "Examples" if run.kind == "library" else "Images"
+    metric = run.metric
     train, valid = (
         Line(name, [metric.value(value) for value in values(key)])
         for name, key in (("training", "train_accuracy"), ("validation", "valid_accuracy"))
@@ -102,8 +102,8 @@ def course(run: Run) -> list[Figure]:
         curve(
             "throughput",
             "Throughput",
-            f"{counted} per second, of weight and alpha steps together: of each epoch, and the median of five in a "
-            "phase.",
+            f"{counted(run).capitalize()} per second, of weight and alpha steps together: of each epoch, and the "
+            "median of five in a phase.",
             [Line("median", smoothed(run)), Line("epoch", values("images_per_second"), faint=True)],
             height=110.0,
             bounds=(0.0, None),
@@ -184,7 +184,7 @@ def network(run: Run) -> list[Figure]:
 def strip(run: Run) -> list[Figure]:
     """Draws how long the phases took."""
     spans = [(phase.name, sum(_number(e.number("seconds")) for e in run.of(phase.name))) for phase in run.phases]
-    if not any(seconds for _, seconds in spans):
+    if run.kind == "training" or not any(seconds for _, seconds in spans):
         return []
     told = ", ".join(f"{name} {charts.duration(seconds)}" for name, seconds in spans)
     title = "Time of the phases"
@@ -202,6 +202,7 @@ def compared(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
     plans = {tuple(run.phases) for _, run in runs}
     time = Time(epochs, max((run.total for _, run in runs), default=0), next(iter(plans)) if len(plans) == 1 else ())
     found: list[Figure] = []
+    rate = f"{' or '.join(sorted({counted(run) for _, run in runs}))} per second".capitalize()
     for metric in dict.fromkeys(run.metric for _, run in runs):
         lines = [
             Line(label, [metric.value(value) for value in _over(epochs, run, "valid_accuracy")])
@@ -224,7 +225,7 @@ def compared(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
         ("train_loss", "Training loss", (None, None)),
         ("entropy", "Mean entropy", (0.0, None)),
         ("max_weight", "Mean largest probability", (0.0, 1.0)),
-        ("images_per_second", "Images per second", (0.0, None)),
+        ("images_per_second", rate, (0.0, None)),
     ):
         lines = [Line(label, _over(epochs, run, key)) for label, run in runs]
         if any(_any(line.values) for line in lines):

@@ -17,7 +17,7 @@ from asose_fast.report.charts import Figure
 from asose_fast.report.epochs import Epoch, number
 from asose_fast.report.finals import bracket
 from asose_fast.report.following import following
-from asose_fast.report.run import Run
+from asose_fast.report.run import Run, counted
 from asose_fast.report.settings import environment, settings, unlike
 
 ROWS = 250
@@ -50,7 +50,7 @@ def render(run: Run) -> str:
             course=_drawn(figures.course(run)),
             architecture=_drawn(figures.architecture(run)),
             phases=phases(run),
-            rate="Examples/s" if run.kind == "library" else "Images/s",
+            rate=f"{counted(run)}/s".capitalize(),
             bracket=bracket(run),
             trainings=trainings(run),
             following=following(run),
@@ -77,13 +77,19 @@ def compare(runs: Sequence[Run]) -> str:
             over=" and ".join(dict.fromkeys(OVER[run.kind] for run in runs)),
             runs=runs,
             rows=_compared(runs),
-            intervals=results.SAID_OF_INTERVALS if any(results.images(run.summary, "test") for run in runs) else "",
+            intervals=_said_of(runs),
             figures=_drawn(figures.compared(named)),
             settings=unlike([run.config for run in runs]),
             health=[(name, health(run)) for name, run in named],
             states=STATES,
         )
     )
+
+
+def _said_of(runs: Sequence[Run]) -> str:
+    if not any(results.images(run.summary, "test") for run in runs):
+        return ""
+    return f"{results.SAID_OF_INTERVALS} {results.SAID_OF_DIFFERENCES}"
 
 
 @functools.cache
@@ -166,7 +172,7 @@ def facts(run: Run) -> list[tuple[str, str]]:
         found.append(("blocks left out", f"{len(left_out)}, which computed nothing"))
     rate = _median(e.number("images_per_second") for e in run.epochs)
     if math.isfinite(rate):
-        found.append(("examples/s" if run.kind == "library" else "images/s", f"{rate:,.0f}"))
+        found.append((f"{counted(run)}/s", f"{rate:,.0f}"))
     if run.kind != "training":
         errors = _total(e.number("batch_size_errors") for e in run.epochs)
         found.append(("batch-size errors", f"{errors:,.0f}"))
@@ -203,7 +209,9 @@ def _list(value: Any) -> list[Any]:
 
 
 def phases(run: Run) -> list[dict[str, str]]:
-    """Returns a row for each phase."""
+    """Returns a row for each phase. A training from scratch has none."""
+    if run.kind == "training":
+        return []
     result = []
     for phase in run.phases:
         epochs = run.of(phase.name)
@@ -269,7 +277,7 @@ def _table(run: Run) -> dict[str, Any]:
         ("max_weight", "max weight", "{:.3f}"),
         ("learning_rate", "learning rate", "{:.4f}"),
         ("seconds", "seconds", "{:.2f}"),
-        ("images_per_second", "images/s", "{:,.0f}"),
+        ("images_per_second", f"{counted(run)}/s", "{:,.0f}"),
     ]
     columns = [column for column in columns if any(column[0] in e.numbers for e in run.epochs)]
     every = math.ceil(len(run.epochs) / ROWS) or 1
@@ -321,7 +329,8 @@ def _compared(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     for name in dict.fromkeys(name for each in rest for name in each):
         found[name] = [each.get(name, svg.NONE) for each in rest]
     paths = [run.epochs[-1].path if run.epochs else [] for run in runs]
-    found["operations"] = [", ".join(path) or svg.NONE for path in paths]
+    named = [path or _list(run.summary.get("operations")) for path, run in zip(paths, runs, strict=True)]
+    found["operations"] = [", ".join(map(str, names)) or svg.NONE for names in named]
     return list(found.items())
 
 

@@ -12,9 +12,12 @@ from asose_fast.report.epochs import number
 from asose_fast.report.run import Run
 
 SAID_OF_INTERVALS = (
-    "In brackets: 95 % intervals of test accuracies (Wilson) and of their differences (Newcombe, for images that are "
-    "not the same). They say what other test images could have given, and nothing of other seeds. A difference whose "
-    "interval contains 0 is not shown to be one."
+    "Test accuracies have their 95 % intervals in brackets (Wilson). They say what other test images could have given, "
+    "and nothing of other seeds."
+)
+SAID_OF_DIFFERENCES = (
+    "Differences have theirs (Newcombe), for images that are not the same: on the same ones they are narrower. Where 0 "
+    "is inside, a difference is not shown."
 )
 
 

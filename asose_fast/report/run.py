@@ -126,6 +126,11 @@ class Run:
         return [epoch for epoch in self.epochs if epoch.phase == phase]
 
 
+def counted(run: Run) -> str:
+    """Names what a batch of the run holds."""
+    return "examples" if run.kind == "library" else "images"
+
+
 def _length(value: Any) -> bool:
     return type(value) is int and 0 <= value <= LARGEST
 

@@ -21,6 +21,7 @@ from asose_fast.store.checkpoint import CheckpointError
 from asose_fast.store.run_folder import claimed
 from tests.helpers import make_trainer
 from tests.library.networks import NAMES, Choices, batches, small
+from tests.report.runs import Page
 
 TIMINGS = ("seconds", "images_per_second", "health")
 
@@ -130,6 +131,17 @@ def test_the_report_of_a_finished_search(tmp_path):
     assert "Finished" in page
     assert all(f'<tr><th scope="row">{name}</th><td>{op}</td></tr>' in page for name, op in found.genotype.items())
     assert len(repr(found)) < 1000
+
+
+def test_the_report_of_a_regression_speaks_of_its_loss(tmp_path):
+    data = [(x, x.sum(1, keepdim=True)) for x, _ in batches()]
+    result = find(Choices(classes=1), (data, data, data), loss=nn.MSELoss(), folder=tmp_path)
+    text = Page((tmp_path / "report.html").read_text()).text
+    assert f"{-result.test_score:.4g} test MSELoss of the derived network, the lower the better" in text
+    assert f"search MSELoss {-result.history[2]['train_accuracy']:.4g} none ✓ holds" in text
+    assert f"asose_fast.load('{tmp_path}', model)" in text
+    for wrong in ("accuracy", "ross entropy", "mages/s", "mages per second"):
+        assert wrong not in text
 
 
 def test_a_folder_of_another_search_is_refused(tmp_path):
