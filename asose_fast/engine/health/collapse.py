@@ -35,7 +35,7 @@ def signs(
       1 - `guard_accuracy` of the largest loss of the warmup's epochs, the span that its training went through.
     - More than `guard_idle` of the probability that candidates with weights had at the warmup's end has gone to those
       without: how DARTS fails. Where most candidates have no weights, these begin with most of the probability.
-    - The entropy is below a tenth of its largest in the first half of the search.
+    - The entropy is below a tenth of its largest in the first half of the search, where there is something to compare.
     - The Hessian's eigenvalue, its mean over 5 epochs, has grown by more than `guard_curvature` since 5 epochs before
       (arXiv 1909.09656), where it is measured (`curvature_every`).
 
@@ -59,8 +59,9 @@ def signs(
         now, before = record["idle_mass"], warmup[-1]["idle_mass"]
         if now - before > config.guard_idle * (1 - before):
             found.append(f"{now:.0%} of the probability on operations without weights, after {before:.0%}")
-    largest = math.log(max(2, record["candidates"]))
-    if share_done <= 0.5 and record["entropy"] < EARLY_ENTROPY * largest:
+    largest = math.log(record["candidates"])
+    compares = record["candidates"] > 1  # one alone is a network as it is, a baseline
+    if compares and share_done <= 0.5 and record["entropy"] < EARLY_ENTROPY * largest:
         found.append(f"entropy {record['entropy']:.2f} of {largest:.2f} in the first half of the search")
     values = [r["curvature"] for r in [*history, record] if r.get("curvature") is not None]
     if record.get("curvature") is not None and len(values) >= 2 * WINDOW:
