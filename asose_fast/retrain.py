@@ -29,20 +29,25 @@ from asose_fast.data.place import absolute, load_again, require_outside
 from asose_fast.engine.device import device_named
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.processes import started
+from asose_fast.engine.record import Record
 from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.machine import refused
 from asose_fast.observe.console import RetrainingConsole
 from asose_fast.observe.metrics import MetricsObserver
 from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
+from asose_fast.report.observer import ReportObserver
+from asose_fast.report.own import require_own
 from asose_fast.space.build import Spec
 from asose_fast.space.cells.genotype import from_text, is_text
 from asose_fast.space.cells.spec import Kind
+from asose_fast.space.cost import cost_of
 from asose_fast.space.prune import pruned
 from asose_fast.stopping import stopping_on_signals
-from asose_fast.store import checkpoint_folder, derived, run_folder
+from asose_fast.store import checkpoint_folder, derived, retrained, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.terminal import make_console
+from asose_fast.version import __version__
 
 EVALUATION: dict[Kind, tuple[int, int]] = {"darts": (36, 20), "nasbench201": (16, 5)}
 """Channels and cells of the networks that published architectures are trained in."""
@@ -66,7 +71,10 @@ def main(arguments: Sequence[str]) -> int:
     require_outside(config, place)
     with run_folder.claimed(place, new=settings.out is None) as out:
         _check_out(out, folder, settings.overwrite)
-        return _run(config, architecture, out, make_console(), settings.overwrite)
+        status = _run(config, architecture, out, make_console(), settings.overwrite)
+        if not status and folder is not None:
+            _tell(folder, out)
+        return status
 
 
 def parser() -> SettingsParser:
@@ -168,13 +176,17 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
     operations = ", ".join(state.network.operations)
     console.print(f"{out}: {len(state.images)} training images; {operations}", soft_wrap=True)
     screen, metrics = RetrainingConsole(console), MetricsObserver(out / "metrics.jsonl")
-    retrainer = Retrainer(state, out, [screen, metrics])
+    report = ReportObserver(out, warn)
+    retrainer = Retrainer(state, out, [screen, metrics, report])
     same = f"the same command with --out {out}"
     try:
         retrainer.save("last")  # from here on the training can go on, whenever it ends
+        write_atomically(out / "config.yaml", yaml.safe_dump(state.settings, sort_keys=False).encode())
         metrics.restore(state.history)
-        with stopping_on_signals(state.stop, same), closing(screen):
-            retrainer.run()
+        with report.to_the_end(state):
+            with stopping_on_signals(state.stop, same), closing(screen):
+                retrainer.run()
+            summary = _write_result(state, data, out)
     except InterruptedRunError as interruption:
         console.print(f"{interruption}; {same} goes on from there", soft_wrap=True)
         return 128 + interruption.signal
@@ -182,25 +194,53 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
         if (what := refused(error)) is None:
             raise
         raise CheckpointError(f"{what}. When that is mended, {same} goes on from its last checkpoint") from error
-    network = pruned(state.result.eval())
-    test_accuracy = state.test_accuracy()
-    images = {field.name: getattr(config, field.name) for field in dataclasses.fields(DataConfig)}
-    write_atomically(out / "config.yaml", yaml.safe_dump(images, sort_keys=False).encode())  # for a further training
-    derived.save(out, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
-    parameters = sum(p.numel() for p in network.parameters())
-    last = state.history[-1]
+    said = f"test accuracy {summary['test_accuracy']:.2%} ({summary['parameters']:,} parameters)"
+    console.print(f"{said}; results in {out}", soft_wrap=True)
+    return 0
+
+
+def _write_result(state: TrainingState, data: Data, out: Path) -> Record:
+    """Reads the test images, once, and writes network and summary. Returns the latter."""
+    network, last = pruned(state.result.eval()), state.history[-1]
+    cost = cost_of(network.spec, data.image_size)
+    valid = {"valid": len(data.valid)} if state.config.keep_validation else {}
     summary = {
-        "test_accuracy": test_accuracy,
+        "version": __version__,
+        "torch": torch.__version__,
+        "device": str(state.device),
+        "threads": torch.get_num_threads(),
+        "test_accuracy": state.test_accuracy(),
         "valid_accuracy": last.get("valid_accuracy"),
         "train_accuracy": last["train_accuracy"],
+        "images": {"train": len(state.images), **valid, "test": len(data.test)},
         "operations": list(network.operations),
-        "parameters": parameters,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "flops": cost.flops,
         "seconds": sum(record["seconds"] for record in state.history),
-        "settings": dataclasses.asdict(config),
+        "settings": state.settings,
     }
+    derived.save(out, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
     write_json(out / "summary.json", summary)
-    console.print(f"test accuracy {test_accuracy:.2%} ({parameters:,} parameters); results in {out}", soft_wrap=True)
-    return 0
+    return summary
+
+
+def _tell(genotype: Path, out: Path) -> None:
+    """Has the run of the architecture remember the training, and its report show it.
+
+    Whatever fails here is a warning: the training is done.
+    """
+    run = retrained.run_of(genotype)
+    if run is None:
+        return
+    try:
+        from asose_fast.report import page
+        from asose_fast.report.run import read
+
+        retrained.remember(run, out)
+        require_own([run / "report.html"])
+        write_atomically(run / "report.html", page.render(read(run)).encode(errors="replace"))
+    except Exception as error:
+        warn(f"the report of {run} does not show this training: {error}")
 
 
 if __name__ == "__main__":

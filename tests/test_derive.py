@@ -6,16 +6,19 @@ import signal
 
 import pytest
 import torch
+import yaml
 
 import asose_fast
 from asose_fast import derive as derive_module
 from asose_fast import retrain as retrain_module
 from asose_fast.derive import derive
 from asose_fast.engine.alpha.perturbation import losses_without
-from asose_fast.engine.retrainer import Retrainer
+from asose_fast.engine.retrainer import RetrainConfig, Retrainer
+from asose_fast.report import __main__ as report
 from asose_fast.space.cost import cost_of, largest_derived
 from asose_fast.train import main as train
 from tests.helpers import options
+from tests.report.runs import Page
 
 SEEDS = {"chain": 0, "stages": 4}
 """The network that is found costs more than the cheapest one."""
@@ -130,6 +133,48 @@ def test_retraining_a_run_writes_a_folder_that_load_reads(run, tmp_path, capsys)
         [str(out / "genotype.json"), "--out", str(tmp_path / "two"), *SMALL, "--limit_train=80"]
     )
     assert again == 0
+
+
+def test_a_retraining_has_a_report_of_its_own_and_is_in_that_of_its_run(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert retrain_module.main([str(run), "--out", str(out), *SMALL]) == 0
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    assert RetrainConfig(**settings).epochs == 2
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["images"] == {"train": 120, "test": 40}
+    assert summary["flops"] == cost_of(asose_fast.load(out).spec, 8).flops
+    own = Page((out / "report.html").read_text()).text
+    assert "Training from scratch, out" in own
+    assert "test accuracy of the network trained from scratch" in own
+    assert "missing" not in own
+    assert "epochs 2 100 batch_size 20 96" in own
+    assert "digest of the data" in own
+    assert f"{out} 2 " in Page((run / "report.html").read_text()).text
+    assert report.main([str(run), str(out), "--out", str(tmp_path / "both.html")]) == 0
+    assert "points [" in Page((tmp_path / "both.html").read_text()).text
+    (run / "report.html").write_text("mine")
+    capsys.readouterr()
+    assert retrain_module.main([str(run), "--out", str(out), *SMALL]) == 0
+    assert "the report of" in capsys.readouterr().err
+    assert (run / "report.html").read_text() == "mine"
+    (run / "report.html").unlink()
+
+
+def test_a_retraining_that_is_stopped_has_its_settings_and_a_report(run, tmp_path, monkeypatch):
+    step = Retrainer._step
+
+    def stop(self, phase, x, y):
+        step(self, phase, x, y)
+        if self.state.progress.epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Retrainer, "_step", stop)
+    out = tmp_path / "out"
+    assert retrain_module.main([str(run), "--out", str(out), *SMALL]) == 128 + signal.SIGTERM
+    text = Page((out / "report.html").read_text()).text
+    assert "Training from scratch" in text
+    assert "Not finished: 1 of 2 epochs" in text
+    assert "missing" not in text
 
 
 def test_an_option_that_is_given_holds_though_it_is_the_default(run, tmp_path):

@@ -14,6 +14,7 @@ from asose_fast.engine.phases import plan
 from asose_fast.engine.trainer import Trainer
 from asose_fast.train import main as train
 from tests.helpers import contents, make_config, options, refused
+from tests.report.runs import Page
 
 
 def metrics(folder):
@@ -49,6 +50,7 @@ def test_a_finished_run_goes_on_along_the_longer_cosine(run):
         share = (epoch + 1) / 3
         assert record["learning_rate"] == pytest.approx(0.025 * (1 + math.cos(math.pi * share)) / 2)
     assert settings(run)["optimize_epochs"] == 3
+    assert "5 the last phase was made longer, from 1 to 3 epochs" in Page((run / "report.html").read_text()).text
     summary = json.loads((run / "summary.json").read_text())
     assert summary["phases"]["optimize"]["epochs"] == 3
     assert summary["valid_accuracy"] == max(record["valid_accuracy"] for record in after[4:])

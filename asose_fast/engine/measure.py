@@ -28,7 +28,7 @@ def measure(state: SearchState, phase: Phase) -> Record:
         "train_loss": loss,
         "train_accuracy": train_accuracy,
         "valid_accuracy": state.valid_accuracy(derived) if state.validates else None,
-        "metric": state.task.metric,
+        **state.task.metric.said,
         "temperature": state.config.temperature_floor if phase.derives else selector.temperature,
         "entropy": float(entropy.mean()),
         "max_weight": float(max_prob.mean()),

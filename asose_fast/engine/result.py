@@ -12,6 +12,7 @@ from asose_fast.engine.health.weightless import advice, weightless_share
 from asose_fast.engine.record import Record
 from asose_fast.engine.state import SearchState
 from asose_fast.space.build import of_images
+from asose_fast.space.cost import cost_of
 from asose_fast.space.prune import left_out, pruned
 from asose_fast.store.checkpoint import write_json
 from asose_fast.store.derived import load, save
@@ -40,11 +41,13 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
         "test_accuracy": test_accuracy,
         "valid_accuracy": state.progress.best_accuracy if state.validates else None,
         "optimize_on": state.config.optimize_on,
+        "images": {"train": len(data.train), "valid": len(data.valid), "test": len(data.test)},
         "operations": list(network.operations),
         "left_out": left_out(found.spec),
         "weightless": weightless_share(found.spec),
         "advice": advice(state.config, found.spec),
         "parameters": sum(p.numel() for p in network.parameters()),
+        "flops": cost_of(network.spec, data.image_size).flops,
         "depth": network.depth,
         "growth": [r["growth"] for r in history if r.get("growth")],
         "finals": [rung for r in history for rung in r.get("finals", [])],

@@ -41,6 +41,7 @@ from asose_fast.engine.step.steps import StepResult, weight_step
 from asose_fast.space.auxiliary import Auxiliary
 from asose_fast.space.build import ImageNetwork, Spec, build
 from asose_fast.store.checkpoint import CheckpointError
+from asose_fast.store.provenance import Provenance, collect
 from asose_fast.training_config import OptimizerConfig, RecipeConfig, require_momentum
 
 
@@ -145,6 +146,15 @@ class TrainingState:
         return self.data.train
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """All settings, as in YAML."""
+        return dataclasses.asdict(self.config)
+
+    def provenance(self) -> Provenance:
+        """Returns with what the training is computed, and on what."""
+        return collect(self.data, self.device)
+
+    @property
     def epochs(self) -> int:
         """The whole training has so many epochs."""
         return self.config.epochs
@@ -172,6 +182,7 @@ class TrainingState:
         return {
             "retrain": dataclasses.asdict(self.config),
             "digest": self.data.digest,
+            "provenance": self.provenance(),
             "spec": self.network.spec.to_dict(),
             "trained": self.trained.state_dict(),
             "optimizer": named_state(self.optimizer, dict(self.trained.named_parameters())),

@@ -15,8 +15,8 @@ from asose_fast.engine.alpha.budget import BudgetKeeper
 from asose_fast.engine.alpha.selector import Selector
 from asose_fast.engine.evaluate import accuracy
 from asose_fast.engine.growth.control import GrowthControl
-from asose_fast.engine.health.collapse import Metric
 from asose_fast.engine.health.diverged import first_nonfinite
+from asose_fast.engine.metric import ACCURACY, Metric
 from asose_fast.engine.one_value import require_more
 from asose_fast.engine.phases import Phase, plan
 from asose_fast.engine.processes import Processes
@@ -150,7 +150,7 @@ class ImageTask:
     """This task searches chains or cells on images."""
 
     objective: Objective = staticmethod(classification)
-    metric: Metric = "accuracy"
+    metric: Metric = ACCURACY
 
     def __init__(self, config: Config, data: Data, device: torch.device) -> None:
         """Raises ValueError for a space or a growth that cannot be. `data` is on `device`."""

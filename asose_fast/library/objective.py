@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from asose_fast.engine.health import collapse
+from asose_fast.engine.metric import ACCURACY, Kind
+from asose_fast.engine.metric import Metric as Measured
 from asose_fast.engine.step.steps import StepResult, classification
 
 Loss = Callable[[Any, Any], Tensor]
@@ -34,11 +36,12 @@ class LibraryObjective:
     """Where accuracy is measured, as many as the model has scores, once it has run."""
 
     @property
-    def measures(self) -> collapse.Metric:
-        """What is called accuracy."""
+    def measures(self) -> Measured:
+        """What is called accuracy, under the names of the functions given."""
+        loss = ACCURACY.loss if self.loss is None else _name(self.loss, "loss")
         if self.metric is not None:
-            return "score"
-        return "accuracy" if self.loss is None else "loss"
+            return Measured("score", _name(self.metric, "score"), loss)
+        return ACCURACY if self.loss is None else Measured("loss", loss, loss)
 
     def __call__(self, outputs: Any, y: Any) -> StepResult:
         if self.loss is None:
@@ -79,6 +82,14 @@ class LibraryObjective:
             ) from error
         counted = (y[: result.images] != _IGNORED).sum().clamp(min=1)
         return result._replace(correct=result.correct.double() * result.images / counted)
+
+
+def _name(function: Any, unnamed: Kind) -> str:
+    """The name of a function, or of the class of an object that is called; `unnamed` for a lambda."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    name = getattr(function, "__name__", type(function).__name__)
+    return unnamed if name == "<lambda>" else str(name)
 
 
 def _described(value: Any) -> str:

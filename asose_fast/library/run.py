@@ -56,9 +56,10 @@ class SearchResult:
     alpha: dict[str, dict[str, float]]
     """The logits, by MixedOp and candidate."""
     history: list[Record] = dataclasses.field(repr=False)
-    """The metrics of every epoch: `valid_accuracy` and `train_accuracy` are means of the metric."""
+    """The metrics of every epoch: `valid_accuracy` and `train_accuracy` are means of the metric, the higher the better:
+    of a loss that is the metric, the negatives. `metric_name` says what they are."""
     test_score: float | None
-    """The metric of `network` on the test loader, read once; None without one."""
+    """The metric of `network` on the test loader, read once, likewise; None without one."""
 
     @property
     def health(self) -> list[dict[str, Any]]:
@@ -277,6 +278,7 @@ def _summary(state: SearchState, result: SearchResult) -> dict[str, Any]:
         "torch": torch.__version__,
         "device": str(state.device),
         "threads": torch.get_num_threads(),
+        **state.task.metric.said,
         "test_accuracy": result.test_score,
         "valid_accuracy": state.progress.best_accuracy,
         "choices": result.genotype,

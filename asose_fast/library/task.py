@@ -15,7 +15,7 @@ from asose_fast.engine.alpha.budget import BudgetKeeper
 from asose_fast.engine.alpha.selector import Selector
 from asose_fast.engine.evaluate import averaged
 from asose_fast.engine.growth.control import GrowthControl
-from asose_fast.engine.health.collapse import Metric
+from asose_fast.engine.metric import Metric
 from asose_fast.engine.phases import Phase
 from asose_fast.engine.processes import Processes
 from asose_fast.engine.recipe.recipe import Recipe

@@ -15,6 +15,7 @@ from asose_fast.engine.finals import finals
 from asose_fast.engine.growth.control import describe
 from asose_fast.engine.health import guard
 from asose_fast.engine.loop import RunState
+from asose_fast.engine.metric import ACCURACY, Metric
 from asose_fast.engine.observer import Observer
 from asose_fast.engine.phases import Phase
 from asose_fast.engine.record import Record
@@ -26,11 +27,6 @@ from asose_fast.terminal import make_console
 class ConsoleObserver(Observer):
     """A progress bar while an epoch runs and one line of indicators when it ends."""
 
-    _HEADER = (
-        "epoch      phase     loss   valid  T      errors  max w   entropy  accuracy  steady  "
-        "weightless  images/s  depth"
-    )
-
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or make_console()
         self._phase = ""
@@ -40,25 +36,27 @@ class ConsoleObserver(Observer):
         if phase.name != self._phase:
             self._phase = phase.name
             unseen = "" if state.validates else ", on the validation images too: no validation accuracy"
-            self.console.rule(Text(f"{phase.name}: {phase.epochs} epochs{unseen}"), align="left")
-            self.console.print(Text(self._HEADER, style="bold"), soft_wrap=True)
+            self.console.rule(
+                Text(f"{phase.name}: {phase.epochs} epochs{unseen}{_own(state.task.metric)}"), align="left"
+            )
+            self.console.print(Text(_header(state.task.metric), style="bold"), soft_wrap=True)
         self._bar.begin(state, phase)
 
     def on_step(self, state: SearchState) -> None:
         temperature = f"  T {state.selector.temperature:.2f}" if self.console.width >= 100 else ""
-        share = state.task.metric == "accuracy"
-        self._bar.advance(state, state.weight_meter.images + state.alpha_meter.images, temperature, share)
+        images = state.weight_meter.images + state.alpha_meter.images
+        self._bar.advance(state, images, temperature, state.task.metric)
 
     def on_epoch_end(self, state: SearchState, record: Record) -> None:
         self.close()
         judged = record["phase"] in ("search", "growth")
-        share = record.get("metric", "accuracy") == "accuracy"
-        valid = " none" if record["valid_accuracy"] is None else _score(record["valid_accuracy"], share, 5)
+        metric, found = Metric.of(record), record["valid_accuracy"]
+        valid = " none" if found is None else _written(metric, metric.value(found), 5)
         line = Text(
             f"{record['epoch']:4d}/{state.epochs:<4d}  {record['phase']:8s}  {record['train_loss']:5.3f}  "
             f"{valid}  {record['temperature']:5.3f}  "
         )
-        score: Callable[[float], str] = partial(_score, share=share)
+        score: Callable[[float], str] = partial(_written, metric)
         formats = ("{:6d}".format, "{:5.3f}".format, "{:7.3f}".format, score, "{:6.2f}".format, "{:10.0%}".format)
         for form, item in itertools.zip_longest(formats, record["health"]):
             if item is None:  # the blocks are not judged in every space
@@ -78,9 +76,23 @@ class ConsoleObserver(Observer):
         self._bar.close()
 
 
-def _score(value: float, share: bool, width: int = 8) -> str:
-    """An accuracy in percent, and any other score as it is."""
-    return f"{value:{width}.1%}" if share else f"{value:{width}.3f}"
+def _header(metric: Metric) -> str:
+    """The names of the columns, in which that of a metric must have room."""
+    name = metric.name if len(metric.name) <= len(ACCURACY.name) else metric.kind
+    return (
+        f"epoch      phase     loss   valid  T      errors  max w   entropy  {name:8s}  steady  "
+        "weightless  images/s  depth"
+    )
+
+
+def _own(metric: Metric) -> str:
+    """What a reader must know of a metric that is no accuracy."""
+    return "" if metric.kind == "accuracy" else f"; valid is {metric.name}, {metric.direction}"
+
+
+def _written(metric: Metric, value: float, width: int = 8) -> str:
+    """An accuracy in percent, and anything else as it is."""
+    return f"{value:{width}.1%}" if metric.kind == "accuracy" else f"{value:{width}.3f}"
 
 
 def _marked(text: str, ok: bool, encoding: str) -> Text:

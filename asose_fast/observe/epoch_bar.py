@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from asose_fast.engine.loop import RunState
+from asose_fast.engine.metric import ACCURACY, Metric
 from asose_fast.engine.phases import Phase
 from asose_fast.observe import forecast
 
@@ -46,23 +47,19 @@ class EpochBar:
         )
         self._bar.start()
 
-    def advance(self, state: RunState, images: int, more: str = "", share: bool = True) -> None:
-        """Shows the present step, every so many steps; `images` were computed with in the epoch so far.
-
-        `share`: whether what is measured is one, an accuracy.
-        """
+    def advance(self, state: RunState, images: int, more: str = "", metric: Metric = ACCURACY) -> None:
+        """Shows the present step, every so many steps; `images` were computed with in the epoch so far."""
         step = state.progress.step
         every = 5 if state.device.type == "cpu" else 50
         if self._bar is None or self._task is None or step % every:
             return
         loss, accuracy = state.weight_meter.read()
         rate = images / max(state.progress.epoch_seconds, 1e-9)
-        measured = f"accuracy {accuracy:.1%}" if share else f"score {accuracy:.3f}"
         self._bar.update(
             self._task,
             completed=step,
             left=self._left(state),
-            numbers=f"loss {loss:.3f}  {measured}  {rate:.0f}/s{more}",
+            numbers=f"loss {loss:.3f}  {metric.name} {metric.shown(accuracy)}  {rate:.0f}/s{more}",
         )
 
     def _left(self, state: RunState) -> str:

@@ -6,6 +6,8 @@ import dataclasses
 import math
 from typing import Any
 
+from asose_fast.engine.metric import ACCURACY, Metric
+
 LARGEST = 1e12
 """No metric of a run is beyond this. What is would only spoil the scales."""
 
@@ -27,6 +29,12 @@ class Epoch:
     growth: dict[str, Any]
     """It is empty where the network did not grow."""
     guard: dict[str, Any]
+    lengthened: dict[str, Any]
+    """After this epoch the last phase was made longer, `from` so many epochs `to` so many; else it is empty."""
+    finals: list[dict[str, Any]]
+    """These rungs of the finals ended in this epoch."""
+    metric: Metric = ACCURACY
+    """The numbers called accuracy are of this."""
 
     def number(self, name: str) -> float:
         """Returns the number of this name, or NaN where there is none."""
@@ -55,7 +63,7 @@ def parse(record: Any) -> Epoch | None:
         for name, found in record.items()
         if isinstance(found, list) and found and all(not isinstance(item, (str, dict, list)) for item in found)
     }
-    path, health = record.get("path"), record.get("health")
+    path, health, finals = record.get("path"), record.get("health"), record.get("finals")
     return Epoch(
         epoch=record["epoch"],
         phase=str(record.get("phase", "training")),
@@ -65,6 +73,9 @@ def parse(record: Any) -> Epoch | None:
         health=[item for item in health if isinstance(item, dict)] if isinstance(health, list) else [],
         growth=_dict(record.get("growth")),
         guard=_dict(record.get("guard")),
+        lengthened=_dict(record.get("lengthened")),
+        finals=[rung for rung in finals if isinstance(rung, dict)] if isinstance(finals, list) else [],
+        metric=Metric.of(record),
     )
 
 

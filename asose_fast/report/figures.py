@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup
 
@@ -16,21 +17,38 @@ from asose_fast.engine.health import guard
 from asose_fast.report import charts, drawing, palette, svg
 from asose_fast.report.charts import Figure, Line, Time
 from asose_fast.report.lineage import rows
-from asose_fast.report.run import Run
+from asose_fast.report.run import Kind, Run, counted
 from asose_fast.store.checkpoint import write_atomically
 
 WIDE, NARROW = 860.0, 360.0
 """Figures are drawn for these widths, in pixels."""
 
 
+_OF_WHAT: dict[Kind, str] = {
+    "search": "Training: of the sampled paths on the images that they train on. Validation: of the network of the most "
+    "probable operations.",
+    "library": "Training: of the sampled paths on the batches that they train on. Validation: of the network of the "
+    "most probable candidates.",
+    "training": "Training: on the images as they are trained on, changed and mixed. Validation: on images kept out.",
+}
+
+
 def events(run: Run) -> list[tuple[int, str]]:
-    """Returns the epochs after which the network grew or was turned back, and what happened."""
+    """Returns the epochs after which the network grew or was turned back, or the run was made longer, and what
+    happened."""
     found = []
     for epoch in run.epochs:
         told = _told(describe, epoch.growth if epoch.grown else {}) + _told(guard.describe, epoch.guard)
+        told += _told(_longer, epoch.lengthened)
         if told:
             found.append((epoch.epoch, "; ".join(line for line in told if not line.startswith("not grown"))))
     return found
+
+
+def _longer(lengthened: dict[str, Any]) -> list[str]:
+    if not lengthened:
+        return []
+    return [f"the last phase was made longer, from {lengthened['from']} to {lengthened['to']} epochs"]
 
 
 def _told(describe: Callable[[dict], list[str]], event: dict) -> list[str]:  # type: ignore[type-arg]
@@ -52,18 +70,27 @@ def course(run: Run) -> list[Figure]:
     def values(name: str) -> list[float]:
         return [epoch.number(name) for epoch in run.epochs]
 
-    train, valid = Line("training", values("train_accuracy")), Line("validation", values("valid_accuracy"))
+    metric = run.metric
+    train, valid = (
+        Line(name, [metric.value(value) for value in values(key)])
+        for name, key in (("training", "train_accuracy"), ("validation", "valid_accuracy"))
+    )
+    share = metric.kind == "accuracy"
     found = [
         curve(
-            "accuracy",
-            "Accuracy",
-            "Training: of the sampled paths on the images that they train on. Validation: of the network of the most "
-            "probable operations.",
+            metric.kind,
+            _capital(metric.name),
+            ("" if share else f"{_capital(metric.direction)}. ") + _OF_WHAT[run.kind],
             [line for line in (valid, train) if _any(line.values)],
-            show=charts.share,
-            bounds=(0.0, 1.0),
+            show=charts.share if share else svg.short,
+            bounds=(0.0, 1.0) if share else (None, None),
         ),
-        curve("loss", "Loss", "Cross entropy, mean of the epoch.", [Line("training", values("train_loss"))]),
+        curve(
+            "train_loss" if metric.kind == "loss" else "loss",
+            "Loss",
+            f"{_capital(metric.loss)}, mean of the epoch.",
+            [Line("training", values("train_loss"))],
+        ),
         curve(
             "temperature",
             "Temperature",
@@ -75,14 +102,22 @@ def course(run: Run) -> list[Figure]:
         curve(
             "throughput",
             "Throughput",
-            "Images per second, of weight and alpha steps together: of each epoch, and the median of five in a phase.",
+            f"{counted(run).capitalize()} per second, of weight and alpha steps together: of each epoch, and the "
+            "median of five in a phase.",
             [Line("median", smoothed(run)), Line("epoch", values("images_per_second"), faint=True)],
             height=110.0,
             bounds=(0.0, None),
         ),
     ]
-    shown = {"accuracy": [*train.values, *valid.values], "throughput": values("images_per_second")}
+    if metric.kind == "loss":  # which the curve of what is measured shows already
+        found = [figure for figure in found if figure.name != "train_loss"]
+    shown = {metric.kind: [*train.values, *valid.values], "throughput": values("images_per_second")}
     return [f for f in found if _any(shown.get(f.name) or values({"loss": "train_loss"}.get(f.name, f.name)))]
+
+
+def _capital(words: str) -> str:
+    """Words begin with a capital, except for the name of a function."""
+    return words[:1].upper() + words[1:] if "_" not in words else words
 
 
 def architecture(run: Run) -> list[Figure]:
@@ -149,7 +184,7 @@ def network(run: Run) -> list[Figure]:
 def strip(run: Run) -> list[Figure]:
     """Draws how long the phases took."""
     spans = [(phase.name, sum(_number(e.number("seconds")) for e in run.of(phase.name))) for phase in run.phases]
-    if not any(seconds for _, seconds in spans):
+    if run.kind == "training" or not any(seconds for _, seconds in spans):
         return []
     told = ", ".join(f"{name} {charts.duration(seconds)}" for name, seconds in spans)
     title = "Time of the phases"
@@ -166,24 +201,43 @@ def compared(runs: Sequence[tuple[str, Run]]) -> list[Figure]:
     epochs = sorted({e.epoch for _, run in runs for e in run.epochs})
     plans = {tuple(run.phases) for _, run in runs}
     time = Time(epochs, max((run.total for _, run in runs), default=0), next(iter(plans)) if len(plans) == 1 else ())
-    found = []
+    found: list[Figure] = []
+    rate = f"{' or '.join(sorted({counted(run) for _, run in runs}))} per second".capitalize()
+    for metric in dict.fromkeys(run.metric for _, run in runs):
+        lines = [
+            Line(label, [metric.value(value) for value in _over(epochs, run, "valid_accuracy")])
+            for label, run in runs
+            if run.metric == metric
+        ]
+        if any(_any(line.values) for line in lines):
+            name, share = f"valid_{metric.kind}", metric.kind == "accuracy"
+            name = name if name not in {figure.name for figure in found} else f"{name}_{len(found) + 1}"
+            draw = charts.line_chart(
+                time,
+                lines,
+                title=(title := f"Validation {metric.name}"),
+                description=_description(lines),
+                show=charts.share if share else svg.short,
+                bounds=(0.0, 1.0) if share else (None, None),
+            )
+            found.append(Figure(name, title, "" if share else f"{_capital(metric.direction)}.", draw))
     for key, title, bounds in (
-        ("valid_accuracy", "Validation accuracy", (0.0, 1.0)),
         ("train_loss", "Training loss", (None, None)),
         ("entropy", "Mean entropy", (0.0, None)),
         ("max_weight", "Mean largest probability", (0.0, 1.0)),
-        ("images_per_second", "Images per second", (0.0, None)),
+        ("images_per_second", rate, (0.0, None)),
     ):
-        lines = []
-        for label, run in runs:
-            known = {e.epoch: e.number(key) for e in run.epochs}
-            lines.append(Line(label, [known.get(epoch, math.nan) for epoch in epochs]))
+        lines = [Line(label, _over(epochs, run, key)) for label, run in runs]
         if any(_any(line.values) for line in lines):
-            show = charts.share if key == "valid_accuracy" else svg.short
-            told = _description(lines)
-            draw = charts.line_chart(time, lines, title=title, description=told, show=show, bounds=bounds)
+            draw = charts.line_chart(time, lines, title=title, description=_description(lines), bounds=bounds)
             found.append(Figure(key, title, "", draw))
     return found
+
+
+def _over(epochs: Sequence[int], run: Run, key: str) -> list[float]:
+    """Returns a number of the run at each of the epochs, NaN where there is none."""
+    known = {e.epoch: e.number(key) for e in run.epochs}
+    return [known.get(epoch, math.nan) for epoch in epochs]
 
 
 def smoothed(run: Run) -> list[float]:

@@ -6,16 +6,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
+from asose_fast.engine.loop import RunState
 from asose_fast.engine.observer import Observer
 from asose_fast.engine.processes import ProcessLostError
 from asose_fast.engine.record import Record
 from asose_fast.engine.state import SearchState
 from asose_fast.store.checkpoint import write_atomically
+from asose_fast.store.provenance import Provenance
 
 if TYPE_CHECKING:
-    from asose_fast.report.run import Run
+    from asose_fast.report.run import Choice, Run
 
 EVERY = 10.0
 """At least so many seconds lie between two writes."""
@@ -24,6 +26,17 @@ SHARE = 0.02
 PATIENCE = 10.0
 """The next report may take so many times as long to follow as the last one took. A run of which none comes was
 killed."""
+
+
+class Reported(RunState, Protocol):
+    """A report is of this: the state of a search or of a training from scratch."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """These settings have an effect."""
+
+    def provenance(self) -> Provenance:
+        """Returns with what the run is computed, and on what."""
 
 
 class ReportObserver(Observer):
@@ -37,17 +50,17 @@ class ReportObserver(Observer):
         self._due, self._written = 0.0, time.monotonic()
         self._told = False
 
-    def on_epoch_end(self, state: SearchState, record: Record) -> None:
+    def on_epoch_end(self, state: Reported, record: Record) -> None:
         started = time.monotonic()
         if started < self._due:
             return
         within = PATIENCE * max(self.every, started - self._written)
-        self._write(lambda: _running(state, self.path.parent.resolve().name, within))
+        self._write(lambda: _running(state, self.path.parent, within))
         self._written = ended = time.monotonic()
         self._due = ended + max(self.every, (ended - started) / SHARE)
 
     @contextmanager
-    def to_the_end(self, state: SearchState) -> Iterator[None]:
+    def to_the_end(self, state: Reported) -> Iterator[None]:
         """Writes the report of what the run folder holds in the end, however the block ends.
 
         But not where another process is lost: torchrun is about to end this one too, and its error is to be told first.
@@ -73,25 +86,32 @@ class ReportObserver(Observer):
             self._told = True
 
 
-def _running(state: SearchState, name: str, next_within: float) -> Run:
+def _running(state: Reported, folder: Path, next_within: float) -> Run:
     from asose_fast.report.epochs import parse
-    from asose_fast.report.run import Run, choice
+    from asose_fast.report.run import Run
 
     return Run(
-        name,
+        folder.resolve().name,
         "running",
+        place=str(folder),
         epochs=[epoch for record in state.history if (epoch := parse(record)) is not None],
         config=state.settings,
         provenance=state.provenance(),
-        choice=choice(state.selector),
+        choice=_choice(state),
         next_within=next_within,
     )
 
 
-def _ended(state: SearchState, folder: Path) -> Run:
-    from asose_fast.report.run import choice, read
+def _ended(state: Reported, folder: Path) -> Run:
+    from asose_fast.report.run import read
 
     run = read(folder, checkpoints=False)
     run.provenance = state.provenance()
-    run.choice = choice(state.selector)
+    run.choice = _choice(state)
     return run
+
+
+def _choice(state: Reported) -> Choice | None:
+    from asose_fast.report.run import choice
+
+    return choice(state.selector) if isinstance(state, SearchState) else None

@@ -11,14 +11,18 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from asose_fast.config import Config
-from asose_fast.report import charts, comparison, figures, palette, svg
+from asose_fast.engine.metric import Metric
+from asose_fast.report import charts, comparison, figures, palette, results, svg
 from asose_fast.report.charts import Figure
 from asose_fast.report.epochs import Epoch, number
-from asose_fast.report.run import Run
+from asose_fast.report.finals import bracket
+from asose_fast.report.following import following
+from asose_fast.report.run import Run, counted
+from asose_fast.report.settings import environment, settings, unlike
 
 ROWS = 250
 """The table of a page has so many epochs. metrics.jsonl has them all."""
+OVER = {"search": "Architecture search", "library": "Architecture search", "training": "Training from scratch"}
 STATES = {
     "finished": "finished",
     "running": "running when this was written",
@@ -36,8 +40,10 @@ def render(run: Run) -> str:
             run=run,
             title=_title(run),
             state=STATES[run.state],
+            over=OVER[run.kind],
             lead=lead(run),
             facts=facts(run),
+            intervals=results.SAID_OF_INTERVALS if results.images(run.summary, "test") else "",
             advice=advice(run),
             comparison=comparison.shown(run.comparison, run.genotype),
             compare=comparison.command(run.name, run.genotype) if run.state == "finished" else None,
@@ -46,6 +52,10 @@ def render(run: Run) -> str:
             course=_drawn(figures.course(run)),
             architecture=_drawn(figures.architecture(run)),
             phases=phases(run),
+            rate=f"{counted(run)}/s".capitalize(),
+            bracket=bracket(run),
+            trainings=trainings(run),
+            following=following(run),
             events=figures.events(run),
             skipped=_skipped(run),
             health=health(run),
@@ -66,14 +76,22 @@ def compare(runs: Sequence[Run]) -> str:
         .render(
             style=_style(),
             labels=labels,
+            over=" and ".join(dict.fromkeys(OVER[run.kind] for run in runs)),
             runs=runs,
             rows=_compared(runs),
+            intervals=_said_of(runs),
             figures=_drawn(figures.compared(named)),
-            settings=_unlike([run.config for run in runs]),
+            settings=unlike([run.config for run in runs]),
             health=[(name, health(run)) for name, run in named],
             states=STATES,
         )
     )
+
+
+def _said_of(runs: Sequence[Run]) -> str:
+    if not any(results.images(run.summary, "test") for run in runs):
+        return ""
+    return f"{results.SAID_OF_INTERVALS} {results.SAID_OF_DIFFERENCES}"
 
 
 @functools.cache
@@ -118,13 +136,18 @@ def _title(run: Run) -> str:
 
 def lead(run: Run) -> tuple[str, str]:
     """Returns the first figure of the page, and what it is."""
+    metric, network = run.metric, "network trained from scratch" if run.kind == "training" else "derived network"
+    direction = "" if metric.kind == "accuracy" else f", {metric.direction}"
     test = number(run.summary.get("test_accuracy"))
     if math.isfinite(test):
-        return svg.percent(test), "test accuracy of the derived network"
+        return results.test_of(run.summary, metric), f"test {metric.name} of the {network}{direction}"
     valid = [e.number("valid_accuracy") for e in run.epochs]
     best = max((v for v in valid if math.isfinite(v)), default=math.nan)
     if math.isfinite(best):
-        return svg.percent(best), "best validation accuracy so far"
+        return results.written(metric, best), f"best validation {metric.name} so far{direction}"
+    train = run.epochs[-1].number("train_accuracy") if run.epochs else math.nan
+    if math.isfinite(train):
+        return results.written(metric, train), f"{metric.name} on the training images so far{direction}"
     return svg.NONE, "no epoch has ended yet"
 
 
@@ -137,22 +160,45 @@ def facts(run: Run) -> list[tuple[str, str]]:
         ("epochs", f"{done:,} of {total:,}" if done < total else f"{done:,}"),
         ("training", charts.duration(seconds)),
     ]
-    valid = number(run.summary.get("valid_accuracy"))
+    if counts := results.splits(run):
+        found.append(("images", counts))
+    valid, name = number(run.summary.get("valid_accuracy")), f"validation {run.metric.name}"
     if math.isfinite(valid):
-        found.append(("validation accuracy", svg.percent(valid)))
+        found.append((name, results.written(run.metric, valid)))
     elif run.summary.get("optimize_on") == "all":
-        found.append(("validation accuracy", "none: trained on these images too"))
-    for key, name in (("parameters", "parameters"), ("depth", "depth")):
+        found.append((name, "none: trained on these images too"))
+    for key, name in (("parameters", "parameters"), ("flops", "FLOPs an image"), ("depth", "depth")):
         if math.isfinite(value := number(run.summary.get(key))):
             found.append((name, f"{value:,.0f}"))
     if left_out := _list(run.summary.get("left_out")):
         found.append(("blocks left out", f"{len(left_out)}, which computed nothing"))
     rate = _median(e.number("images_per_second") for e in run.epochs)
     if math.isfinite(rate):
-        found.append(("images/s", f"{rate:,.0f}"))
-    errors = _total(e.number("batch_size_errors") for e in run.epochs)
-    found.append(("batch-size errors", f"{errors:,.0f}"))
+        found.append((f"{counted(run)}/s", f"{rate:,.0f}"))
+    if run.kind != "training":
+        errors = _total(e.number("batch_size_errors") for e in run.epochs)
+        found.append(("batch-size errors", f"{errors:,.0f}"))
     return found
+
+
+def trainings(run: Run) -> list[tuple[str, list[str]]]:
+    """Returns for each training of the architecture from scratch its folder, epochs, result, parameters and time."""
+    return [
+        (
+            name,
+            [
+                _count(summary["settings"].get("epochs")),
+                results.test_of(summary, Metric.of(summary)),
+                _count(summary.get("parameters")),
+                charts.duration(number(summary.get("seconds"))),
+            ],
+        )
+        for name, summary in run.trainings
+    ]
+
+
+def _count(value: Any) -> str:
+    return f"{found:,.0f}" if math.isfinite(found := number(value)) else svg.NONE
 
 
 def advice(run: Run) -> list[str]:
@@ -165,7 +211,9 @@ def _list(value: Any) -> list[Any]:
 
 
 def phases(run: Run) -> list[dict[str, str]]:
-    """Returns a row for each phase."""
+    """Returns a row for each phase. A training from scratch has none."""
+    if run.kind == "training":
+        return []
     result = []
     for phase in run.phases:
         epochs = run.of(phase.name)
@@ -175,8 +223,8 @@ def phases(run: Run) -> list[dict[str, str]]:
                 "name": phase.name,
                 "epochs": f"{len(epochs)} of {phase.epochs}" if len(epochs) != phase.epochs else str(len(epochs)),
                 "time": charts.duration(_total(e.number("seconds") for e in epochs)) if epochs else svg.NONE,
-                "first": svg.percent(valid[0]) if valid else svg.NONE,
-                "last": svg.percent(valid[-1]) if valid else svg.NONE,
+                "first": results.written(run.metric, valid[0] if valid else math.nan),
+                "last": results.written(run.metric, valid[-1] if valid else math.nan),
                 "rate": _rate(_median(e.number("images_per_second") for e in epochs)),
                 "trend": trend(epochs),
             }
@@ -221,64 +269,17 @@ def health(run: Run) -> list[dict[str, Any]]:
     return result
 
 
-def settings(run: Run) -> list[tuple[str, str, str]]:
-    """Returns name, value and default of the settings that are not the default."""
-    if not run.config:
-        return []
-    try:
-        defaults = Config(space=run.config.get("space", "chain")).to_dict()
-    except (TypeError, ValueError):
-        defaults = Config().to_dict()
-    return [
-        (name, _said(value), _said(defaults[name]) if name in defaults else "unknown in this release")
-        for name, value in run.config.items()
-        if name not in defaults or value != defaults[name]
-    ]
-
-
-def environment(run: Run) -> list[tuple[str, str]]:
-    """Says with what the run was computed, and on what."""
-    found: dict[str, object] = {"folder": run.name}
-    classes = run.genotype.get("classes")
-    if isinstance(classes, list):
-        shown = [str(name) for name in classes[:20]] + (["…"] if len(classes) > 20 else [])
-        found[f"{len(classes)} classes"] = ", ".join(shown)
-    if size := run.genotype.get("image_size"):
-        found["image size"] = f"{size} {svg.TIMES} {size}"
-    found |= {
-        "asose_fast" if name == "release" else name: value
-        for name, value in run.provenance.items()
-        if name not in ("data", "sources")
-    }
-    for name in ("version", "torch", "device", "threads", "processes"):
-        if name in run.summary:
-            found["asose_fast" if name == "version" else name] = run.summary[name]
-    found |= {f"digest of the {name}": run.provenance[name] for name in ("data", "sources") if name in run.provenance}
-    return [(name, _said(value)) for name, value in found.items()]
-
-
-def _said(value: object) -> str:
-    """Words a value as YAML would have it, nearly."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, (list, tuple)):
-        return ", ".join(map(_said, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _table(run: Run) -> dict[str, Any]:
-    columns = [
+    columns: list[tuple[str, str, str | None]] = [
         ("train_loss", "loss", "{:.4f}"),
-        ("train_accuracy", "training", "{:.1%}"),
-        ("valid_accuracy", "validation", "{:.1%}"),
+        ("train_accuracy", "training", None),
+        ("valid_accuracy", "validation", None),
         ("temperature", "T", "{:.3f}"),
         ("entropy", "entropy", "{:.3f}"),
         ("max_weight", "max weight", "{:.3f}"),
         ("learning_rate", "learning rate", "{:.4f}"),
         ("seconds", "seconds", "{:.2f}"),
-        ("images_per_second", "images/s", "{:,.0f}"),
+        ("images_per_second", f"{counted(run)}/s", "{:,.0f}"),
     ]
     columns = [column for column in columns if any(column[0] in e.numbers for e in run.epochs)]
     every = math.ceil(len(run.epochs) / ROWS) or 1
@@ -290,11 +291,18 @@ def _table(run: Run) -> dict[str, Any]:
             (
                 e.epoch,
                 e.phase,
-                [form.format(v) if math.isfinite(v := e.number(k)) else svg.NONE for k, _, form in columns],
+                [_cell(run.metric, e.number(key), form) for key, _, form in columns],
             )
             for e in epochs
         ],
     }
+
+
+def _cell(metric: Metric, value: float, form: str | None) -> str:
+    """Words a number of an epoch in a form, or without one as what was measured."""
+    if form is None:
+        return results.written(metric, value)
+    return form.format(value) if math.isfinite(value) else svg.NONE
 
 
 def _skipped(run: Run) -> list[tuple[int, str, str]]:
@@ -310,25 +318,22 @@ def _skipped(run: Run) -> list[tuple[int, str, str]]:
 def _compared(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Returns the rows of the comparison: what, and its value in each run."""
     found: dict[str, list[str]] = {"state": [STATES[run.state] for run in runs]}
-    found["test accuracy"] = [
-        svg.percent(v) if math.isfinite(v := number(run.summary.get("test_accuracy"))) else svg.NONE for run in runs
-    ]
+    alike = len({run.metric for run in runs}) == 1
+    measured = [results.test_of(run.summary, run.metric) for run in runs]
+    if alike:
+        found[f"test {runs[0].metric.name}"] = measured
+    else:
+        found["test"] = [f"{run.metric.name} {said}" for run, said in zip(runs, measured, strict=True)]
+    differences = results.differences(runs)
+    if any(said != svg.NONE for said in differences):
+        found[f"beside {label(runs)[0]}"] = differences
     rest = [dict(facts(run)) for run in runs]
     for name in dict.fromkeys(name for each in rest for name in each):
         found[name] = [each.get(name, svg.NONE) for each in rest]
     paths = [run.epochs[-1].path if run.epochs else [] for run in runs]
-    found["operations"] = [", ".join(path) or svg.NONE for path in paths]
+    named = [path or _list(run.summary.get("operations")) for path, run in zip(paths, runs, strict=True)]
+    found["operations"] = [", ".join(map(str, names)) or svg.NONE for names in named]
     return list(found.items())
-
-
-def _unlike(configs: Sequence[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    """Returns the settings that are not the same in all runs."""
-    names = dict.fromkeys(name for config in configs for name in config)
-    return [
-        (name, [_said(config[name]) if name in config else svg.NONE for config in configs])
-        for name in names
-        if any(name not in config or config[name] != configs[0].get(name) for config in configs)
-    ]
 
 
 def _total(values: Iterable[float]) -> float:

@@ -15,11 +15,14 @@ from asose_fast import files
 from asose_fast.config import Config, PhaseConfig
 from asose_fast.engine.alpha.selector import Selector
 from asose_fast.engine.comparison.record import Comparison
+from asose_fast.engine.metric import Metric
 from asose_fast.engine.phases import Phase, plan
 from asose_fast.report import comparison
 from asose_fast.report.epochs import LARGEST, Epoch, parse
-from asose_fast.store import checkpoint_folder
+from asose_fast.store import checkpoint_folder, retrained
 
+Kind = Literal["search", "library", "training"]
+"""A search on images, one of `asose_fast.search` in a user's own network, or a training from scratch."""
 FILES = ("metrics.jsonl", "config.yaml", "summary.json", "genotype.json")
 _TIME = "%Y-%m-%d %H:%M:%S %Z"
 State = Literal["finished", "running", "unfinished"]
@@ -31,6 +34,13 @@ class Choice(NamedTuple):
     candidates: list[str]
     probabilities: list[list[float]]
     """The probabilities have shape (L, K)."""
+
+
+class Training(NamedTuple):
+    """The architecture of a run was trained from scratch, with this summary."""
+
+    name: str
+    summary: dict[str, Any]
 
 
 @dataclasses.dataclass
@@ -46,11 +56,26 @@ class Run:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     choice: Choice | None = None
     comparison: Comparison | None = None
+    trainings: list[Training] = dataclasses.field(default_factory=list)
+    place: str = ""
+    """The folder, as it was named."""
     problems: list[str] = dataclasses.field(default_factory=list)
     """The reader of the report is told what could not be read."""
     written: datetime.datetime = dataclasses.field(default_factory=lambda: datetime.datetime.now().astimezone())
     next_within: float | None = None
     """The next report of a running run follows within so many seconds, unless the run was killed."""
+
+    @property
+    def kind(self) -> Kind:
+        """Returns what it is a run of, which its settings show."""
+        if "keep_validation" in self.config or is_training(self.summary):
+            return "training"
+        return "library" if self.choices or (self.config and "dataset" not in self.config) else "search"
+
+    @property
+    def metric(self) -> Metric:
+        """Returns what was measured."""
+        return self.epochs[-1].metric if self.epochs else Metric.of(self.summary)
 
     @property
     def choices(self) -> dict[str, str]:
@@ -73,6 +98,8 @@ class Run:
     @property
     def phases(self) -> list[Phase]:
         """Returns the phases as planned by the settings. Where these are missing, it returns them as found."""
+        if self.kind == "training" and _length(whole := self.config.get("epochs")) and whole:
+            return [Phase("training", 0, whole)]
         lengths: dict[str, Any] = {
             field.name: self.config.get(field.name, 0 if field.name == "finals_epochs" else None)
             for field in dataclasses.fields(PhaseConfig)
@@ -102,8 +129,19 @@ class Run:
         return [epoch for epoch in self.epochs if epoch.phase == phase]
 
 
+def counted(run: Run) -> str:
+    """Names what a batch of the run holds."""
+    return "examples" if run.kind == "library" else "images"
+
+
 def _length(value: Any) -> bool:
     return type(value) is int and 0 <= value <= LARGEST
+
+
+def is_training(summary: dict[str, Any]) -> bool:
+    """Says whether a summary is of a training from scratch, whose settings no search has."""
+    settings = summary.get("settings")
+    return isinstance(settings, dict) and "keep_validation" in settings
 
 
 def read(folder: Path, *, checkpoints: bool = True) -> Run:
@@ -115,7 +153,7 @@ def read(folder: Path, *, checkpoints: bool = True) -> Run:
         raise ValueError(f"there is no run folder {folder}")
     if not any((folder / name).exists() for name in FILES):
         raise ValueError(f"{folder} is no run folder: it has none of {', '.join(FILES)}")
-    run = Run(folder.resolve().name or str(folder), "unfinished")
+    run = Run(folder.resolve().name or str(folder), "unfinished", place=str(folder))
     run.config = _read(folder / "config.yaml", files.parse_yaml, files.MOST_SETTINGS, run.problems) or {}
     run.summary = _read(folder / "summary.json", json.loads, files.MOST_RESULT, run.problems, needed=False) or {}
     derived = bool(run.summary) and not run.choices
@@ -123,6 +161,7 @@ def read(folder: Path, *, checkpoints: bool = True) -> Run:
     run.state = "finished" if run.summary else "unfinished"
     run.epochs = _epochs(folder / "metrics.jsonl", run.problems)
     run.comparison = comparison.read(folder, run.problems)
+    run.trainings = _trainings(folder)
     if checkpoints:
         _read_checkpoint(folder / "checkpoints", run)
     return run
@@ -147,6 +186,17 @@ def _read(
         problems.append(f"{path.name} is damaged: it does not hold names with values")
         return None
     return {str(name): value for name, value in values.items()}
+
+
+def _trainings(folder: Path) -> list[Training]:
+    """Reads what is left of the trainings that the run remembers; one that cannot be read has a report of its own."""
+    found = []
+    for place in retrained.known(folder):
+        summary = _read(place / "summary.json", json.loads, files.MOST_RESULT, [], needed=False)
+        if summary and is_training(summary):
+            inside = place.is_relative_to(folder)
+            found.append(Training(str(place.relative_to(folder) if inside else place), summary))
+    return found
 
 
 def _epochs(path: Path, problems: list[str]) -> list[Epoch]:

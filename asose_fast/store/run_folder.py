@@ -20,6 +20,7 @@ WRITTEN = (
     "model.safetensors",
     "network.pt",
     "summary.json",
+    "retrained.json",
     "report.html",
     "checkpoints/epoch-*-step-*.pt",
     "checkpoints/last.pt",

@@ -4,6 +4,7 @@ import copy
 import inspect
 import math
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -13,11 +14,14 @@ from torch.nn import functional as F
 import asose_fast
 from asose_fast import Config, MixedOp, Observer, PhaseSpec
 from asose_fast.engine.health.diverged import SearchDivergedError
+from asose_fast.engine.metric import Metric
+from asose_fast.library.objective import LibraryObjective
 from asose_fast.report.run import read
 from asose_fast.store.checkpoint import CheckpointError
 from asose_fast.store.run_folder import claimed
 from tests.helpers import make_trainer
 from tests.library.networks import NAMES, Choices, batches, small
+from tests.report.runs import Page
 
 TIMINGS = ("seconds", "images_per_second", "health")
 
@@ -127,6 +131,17 @@ def test_the_report_of_a_finished_search(tmp_path):
     assert "Finished" in page
     assert all(f'<tr><th scope="row">{name}</th><td>{op}</td></tr>' in page for name, op in found.genotype.items())
     assert len(repr(found)) < 1000
+
+
+def test_the_report_of_a_regression_speaks_of_its_loss(tmp_path):
+    data = [(x, x.sum(1, keepdim=True)) for x, _ in batches()]
+    result = find(Choices(classes=1), (data, data, data), loss=nn.MSELoss(), folder=tmp_path)
+    text = Page((tmp_path / "report.html").read_text()).text
+    assert f"{-result.test_score:.4g} test MSELoss of the derived network, the lower the better" in text
+    assert f"search MSELoss {-result.history[2]['train_accuracy']:.4g} none ✓ holds" in text
+    assert f"asose_fast.load('{tmp_path}', model)" in text
+    for wrong in ("accuracy", "ross entropy", "mages/s", "mages per second"):
+        assert wrong not in text
 
 
 def test_a_folder_of_another_search_is_refused(tmp_path):
@@ -309,7 +324,9 @@ def test_regression_with_a_loss_and_an_optimizer_of_ones_own():
     assert best == pytest.approx(-last, rel=1e-5)
     assert last < 0.7
     assert max(rates) == pytest.approx(0.02)
-    assert [item["ok"] for item in result.health if item["name"] == "search score"] == [True]
+    (judged,) = (item for item in result.health if item["name"] == "search mse_loss")
+    searched = next(r for r in reversed(result.history) if r["phase"] == "search")
+    assert (judged["value"], judged["bound"], judged["ok"]) == (-searched["train_accuracy"], "none", True)
 
 
 def test_an_optimizer_with_groups_trains_all_of_them():
@@ -352,6 +369,29 @@ def test_a_metric_of_ones_own():
     assert {r["metric"] for r in result.history} == {"score"}
 
 
+class Weighted(nn.Module):
+    def forward(self, outputs, y):
+        return F.cross_entropy(outputs, y)
+
+
+@pytest.mark.parametrize(
+    ("loss", "metric", "said"),
+    [
+        (None, None, ("accuracy", "accuracy", "cross entropy")),
+        (F.mse_loss, None, ("loss", "mse_loss", "mse_loss")),
+        (nn.MSELoss(), None, ("loss", "MSELoss", "MSELoss")),
+        (partial(F.huber_loss, delta=2.0), None, ("loss", "huber_loss", "huber_loss")),
+        (lambda outputs, y: outputs.sum(), None, ("loss", "loss", "loss")),
+        (None, Weighted(), ("score", "Weighted", "cross entropy")),
+        (nn.MSELoss(), lambda outputs, y: 0.5, ("score", "score", "MSELoss")),
+    ],
+)
+def test_what_is_measured_has_the_name_of_its_function(loss, metric, said):
+    measured = LibraryObjective(loss, metric).measures
+    assert (measured.kind, measured.name, measured.loss) == said
+    assert Metric.of(measured.said) == measured
+
+
 def of_class_one(outputs, y):
     return F.binary_cross_entropy_with_logits(outputs[:, 1] - outputs[:, 0], y.float())
 
@@ -382,7 +422,7 @@ def test_a_search_whose_loss_rises_is_rolled_back():
     )
     assert [r["epoch"] for r in result.history if "guard" in r] == [5]
     guard = result.history[4]["guard"]
-    assert re.match(r"loss of sampled paths [\d.]+, after 0\.\d+ at the warmup's end", guard["signs"][0])
+    assert re.match(r"of_class_one of sampled paths [\d.]+, after 0\.\d+ at the warmup's end", guard["signs"][0])
     assert guard["action"].startswith("back to the last healthy epoch")
 
 
@@ -538,8 +578,10 @@ def test_a_terminal_shows_the_progress_unless_observers_are_given(monkeypatch, c
     result = find(loss=loss)
     said = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", capsys.readouterr().out)
     last = result.history[-1]["valid_accuracy"]
-    assert re.search(rf"4/4 +optimize .* {f'{last:.1%}' if loss is None else f'{last:.3f}'} ", said)
+    assert re.search(rf"4/4 +optimize .* {f'{last:.1%}' if loss is None else f'{-last:.3f}'} ", said)
     assert ("%" in said) == (loss is None)
+    assert ("accuracy" in said) == (loss is None)
+    assert ("valid is loss, the lower the better" in said) == (loss is not None)
     monkeypatch.delenv("FORCE_COLOR")
     find(loss=loss)
     assert capsys.readouterr().out == ""

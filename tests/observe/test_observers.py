@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from asose_fast.engine.metric import Metric
 from asose_fast.observe.console import ConsoleObserver
 from asose_fast.observe.tensorboard import TensorBoardObserver
 from asose_fast.terminal import make_console
@@ -37,6 +38,17 @@ def test_tensorboard_gets_every_layer(watched):
         for layer in range(2):
             found = [e.value for e in events.Scalars(f"{name}_by_layer/{layer + 1:02d}")]
             assert found == pytest.approx([record[f"{name}_by_layer"][layer] for record in trainer.state.history])
+
+
+@pytest.mark.parametrize(("kind", "valid"), [("accuracy", 0.25), ("score", 0.25), ("loss", -0.25)])
+def test_tensorboard_calls_what_is_measured_by_its_name(watched, tmp_path, kind, valid):
+    state = watched[0].state
+    record = {**state.history[-1], **Metric(kind, "mine", "own").said, "train_loss": 0.5, "valid_accuracy": 0.25}
+    TensorBoardObserver(tmp_path, 0).on_epoch_end(state, record)
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.value for event in events.Scalars(f"valid_{kind}")] == [valid]
+    assert [event.value for event in events.Scalars("train_loss")] == [0.5]
+    assert ("valid_accuracy" in events.Tags()["scalars"]) == (kind == "accuracy")
 
 
 def test_tensorboard_gets_alpha_while_it_moves(watched):

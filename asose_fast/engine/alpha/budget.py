@@ -121,8 +121,9 @@ class BudgetKeeper:
 
     def __init__(self, config: BudgetConfig, image_size: int, names: Sequence[str] = NAMES) -> None:
         """`names`: of the upper bounds on parameters and FLOPs, then of the lower ones, in errors."""
-        share = config.derive_min_share
-        self.budget, self._names = Budget(*(getattr(config, name) for name in NAMES), min_share=share), names
+        most, least = (config.derive_max_parameters, config.derive_max_flops), config.derive_min_flops
+        self.budget = Budget(*most, config.derive_min_parameters, least, config.derive_min_share)
+        self._names = names
         self._image_size = image_size
         self._costs: tuple[NetworkSpec, Costs, Budget] | None = None
 

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
 from asose_fast.config import GuardConfig
+from asose_fast.engine.metric import Metric
 
 WITHOUT_WEIGHTS = ("none", "skip_connect", "avg_pool_3x3", "max_pool_3x3")
 """Candidates that learn nothing: what DARTS collapses to."""
 WINDOW = 5
 """Epochs that an eigenvalue is averaged over."""
-Metric = Literal["accuracy", "score", "loss"]
-"""What is measured, the higher the better: a share, any other score, or a loss with the sign changed."""
 EARLY_ENTROPY = 0.1
 """Of the largest entropy, ln K: a search that is so sure in its first half has not compared."""
 
@@ -36,14 +35,14 @@ def signs(
       1 - `guard_accuracy` of the largest loss of the warmup's epochs, the span that its training went through.
     - More than `guard_idle` of the probability that candidates with weights had at the warmup's end has gone to those
       without: how DARTS fails. Where most candidates have no weights, these begin with most of the probability.
-    - The entropy is below a tenth of its largest in the first half of the search.
+    - The entropy is below a tenth of its largest in the first half of the search, where there is something to compare.
     - The Hessian's eigenvalue, its mean over 5 epochs, has grown by more than `guard_curvature` since 5 epochs before
       (arXiv 1909.09656), where it is measured (`curvature_every`).
 
     Args:
         config: the bounds.
         record: of the epoch, with `train_accuracy`, `idle_mass`, `entropy`, `candidates` (K), maybe `curvature` and,
-            where what is called accuracy is none, `metric`: "score" or "loss".
+            where what is called accuracy is none, what says so (`Metric.said`).
         history: of all epochs before; of the warmup's, `train_accuracy` and `idle_mass`.
         share_done: of the phase search, from 0 to 1.
     """
@@ -54,14 +53,15 @@ def signs(
         before = scores[-1]
         scale = before if before >= 0 else -min(scores)
         if before - now > (1 - config.guard_accuracy) * scale:
-            metric = record.get("metric", "accuracy")
-            then = f"after {_shown(metric, before)} at the warmup's end"
-            found.append(f"{metric} of sampled paths {_shown(metric, now)}, {then}")
+            metric = Metric.of(record)
+            then = f"after {metric.shown(before)} at the warmup's end"
+            found.append(f"{metric.name} of sampled paths {metric.shown(now)}, {then}")
         now, before = record["idle_mass"], warmup[-1]["idle_mass"]
         if now - before > config.guard_idle * (1 - before):
             found.append(f"{now:.0%} of the probability on operations without weights, after {before:.0%}")
-    largest = math.log(max(2, record["candidates"]))
-    if share_done <= 0.5 and record["entropy"] < EARLY_ENTROPY * largest:
+    largest = math.log(record["candidates"])
+    compares = record["candidates"] > 1  # one alone is a network as it is, a baseline
+    if compares and share_done <= 0.5 and record["entropy"] < EARLY_ENTROPY * largest:
         found.append(f"entropy {record['entropy']:.2f} of {largest:.2f} in the first half of the search")
     values = [r["curvature"] for r in [*history, record] if r.get("curvature") is not None]
     if record.get("curvature") is not None and len(values) >= 2 * WINDOW:
@@ -69,7 +69,3 @@ def signs(
         if before > 0 and now > config.guard_curvature * before:
             found.append(f"curvature {now:.3g}, {now / before:.2f} times that of {WINDOW} epochs before")
     return found
-
-
-def _shown(metric: str, score: float) -> str:
-    return f"{score:.1%}" if metric == "accuracy" else f"{-score if metric == 'loss' else score:.3g}"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from asose_fast.config import HealthConfig
+from asose_fast.engine.metric import Metric
 
 ENTROPY_OF_TEN = 1.8
 """This bound on the entropy of ten candidates is that of the original search, in nats."""
@@ -31,7 +32,7 @@ def indicators(
 
     Args:
         config: the bounds.
-        classes: number of classes; None: what is called accuracy is a score without bound.
+        classes: number of classes; None: what is called accuracy has no bound.
         record: the epoch's metrics (`batch_size_errors`, `max_weight`, `entropy`, `candidates`, `train_accuracy`,
             `images_per_second`, `phase` and, where the blocks are judged, `weightless`, a share).
         history: metrics of the epochs before it. Throughput is compared since the last growth, which makes a step
@@ -42,15 +43,16 @@ def indicators(
     lowest = -math.inf if classes is None else min(0.5, config.accuracy_above_chance / classes)
     errors, weight, entropy = record["batch_size_errors"], record["max_weight"], record["entropy"]
     most_entropy = entropy_bound(record["candidates"]) if config.entropy_below is None else config.entropy_below
-    score, bound = ("search accuracy", f"> {lowest:g}") if classes is not None else ("search score", "none")
+    metric = Metric.of(record)
     accuracy = record["train_accuracy"]  # of the sampled paths: what falls where a search loses its footing
+    bound = "none" if classes is None else f"> {lowest:g}"
     found = [
         Indicator("batch-size errors", errors, "= 0", errors == 0),
         Indicator(
             "max architecture weight", weight, f"> {config.max_weight_above:g}", weight > config.max_weight_above
         ),
         Indicator("architecture entropy", entropy, f"< {most_entropy:.3g}", entropy < most_entropy),
-        Indicator(score, accuracy, bound, accuracy > lowest),
+        Indicator(f"search {metric.name}", metric.value(accuracy), bound, accuracy > lowest),
         Indicator(
             "throughput / median", steadiness, f"> {config.throughput_steady:g}", steadiness > config.throughput_steady
         ),

@@ -77,6 +77,7 @@ def test_measuring_the_curvature_changes_nothing_but_the_record(tmp_path):
         ({"idle_mass": 0.84}, []),
         ({"entropy": 0.2}, ["entropy 0.20 of 2.30 in the first half"]),
         ({"idle_mass": 0.9, "entropy": 0.2}, ["90%", "entropy"]),
+        ({"entropy": 0.0, "candidates": 1}, []),  # a network as it is: there is nothing to compare
     ],
 )
 def test_every_sign_is_seen(change, words):
