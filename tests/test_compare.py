@@ -56,6 +56,15 @@ def weights(folder):
     return {path.parent.name: path.read_bytes() for path in folder.glob("*/model.safetensors")}
 
 
+def begins_anew(run, monkeypatch, *words):
+    """With --overwrite, nothing is left of the earlier comparison when the first training begins."""
+    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("Training!"))
+    with pytest.raises(pytest.fail.Exception, match="Training!"):
+        compare.main([str(run), *words, "--overwrite"])
+    assert [*contents(run / "compare")] == [Path("compare.json")]
+    assert record.load(run / "compare").networks == []
+
+
 def test_found_plain_and_random_networks_are_trained_and_kept(compared, tmp_path):
     kept = record.load(compared / "compare")
     assert [network.name for network in kept.networks] == ["found", "plain", "random-1", "random-2"]
@@ -172,7 +181,7 @@ def test_epochs_fit_into_the_seconds_and_stay_what_they_were(run, monkeypatch):
         assert record.load(run / "compare").epochs == epochs
 
 
-def test_a_comparison_with_other_settings_is_refused_unless_it_may_go(compared, tmp_path, capsys):
+def test_a_comparison_with_other_settings_is_refused_unless_it_may_go(compared, tmp_path, capsys, monkeypatch):
     run = Path(shutil.copytree(compared, tmp_path / "run"))
     before = contents(run)
     error = refused(capsys, compare.main, run, "--random", 2, "--epochs", 3)
@@ -181,8 +190,7 @@ def test_a_comparison_with_other_settings_is_refused_unless_it_may_go(compared, 
     assert "seed 0 there, 5 here" in error
     assert "where 1000 are asked for" in refused(capsys, compare.main, run, "--random", 1000, "--overwrite")
     assert contents(run) == before
-    assert compare.main([str(run), "--random", "2", "--epochs", "1", "--overwrite"]) == 0
-    assert record.load(run / "compare").epochs == 1
+    begins_anew(run, monkeypatch, "--random", "2", "--epochs", "3")
 
 
 def test_what_cannot_be_compared_is_refused_before_anything_is_written(run, tmp_path, capsys):
@@ -209,7 +217,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(run, tmp_
     assert "holds no finished run" in refused(capsys, compare.main, run)
 
 
-def test_a_damaged_comparison_is_named_and_may_be_begun_anew(compared, tmp_path, capsys):
+def test_a_damaged_comparison_is_named_and_may_be_begun_anew(compared, tmp_path, capsys, monkeypatch):
     run = Path(shutil.copytree(compared, tmp_path / "run"))
     for content in (
         "{",
@@ -219,8 +227,7 @@ def test_a_damaged_comparison_is_named_and_may_be_begun_anew(compared, tmp_path,
     ):
         (run / "compare" / "compare.json").write_text(content)
         assert "compare.json is damaged" in refused(capsys, compare.main, run, *QUICK)
-    assert compare.main([str(run), *QUICK, "--overwrite"]) == 0
-    assert results(run / "compare") == results(compared / "compare")
+    begins_anew(run, monkeypatch, *QUICK)
 
 
 def test_a_run_that_is_replaced_takes_its_comparison_with_it(compared, tmp_path):
