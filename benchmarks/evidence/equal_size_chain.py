@@ -127,13 +127,13 @@ def block(data: str, seed: int, folder: Path) -> tuple[list[Trained], dict[str, 
     """Searches, trains and tests. Returns the networks, and the records of the search."""
     images = {**IMAGES, "dataset": data}
     config = Config(**SEARCH, **images, seed=seed)
-    spec = make_spec(config, 3, 10, IMAGES["image_size"])
+    loaded = load_data(config, config.batch_size, seed, CPU)
+    spec = make_spec(config, loaded.channels, len(loaded.classes), loaded.image_size)
     if not isinstance(spec, NetworkSpec):
         raise TypeError(f"the space {config.space} is not one of evolvable blocks")
-    costs, bounds = band(spec, IMAGES["image_size"])
+    costs, bounds = band(spec, loaded.image_size)
     names = ("derive_max_parameters", "derive_max_flops", "derive_min_parameters", "derive_min_flops")
     config = dataclasses.replace(config, **dict(zip(names, bounds, strict=True)))
-    loaded = load_data(config, config.batch_size, seed, CPU)
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[tuple[str, list[int]]] = []
     records: dict[str, Any] = {}
@@ -162,11 +162,14 @@ def block(data: str, seed: int, folder: Path) -> tuple[list[Trained], dict[str, 
     return found, records
 
 
-def compared(blocks: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
-    """Paired differences of block means: mean, its 95 % interval, p of Student's t, of Wilcoxon's ranks, and Holm's."""
-    found = []
-    for ours, theirs in COMPARISONS:
-        differences = [one[ours] - one[theirs] for one in blocks]
+def compared(blocks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Paired differences of block means: mean, its 95 % interval, p of Student's t, of Wilcoxon's ranks, and Holm's.
+
+    Nothing of fewer than two blocks.
+    """
+    found: list[dict[str, Any]] = []
+    for ours, theirs in COMPARISONS if len(blocks) > 1 else ():
+        differences = [one["points"][ours] - one["points"][theirs] for one in blocks]
         test = stats.ttest_1samp(differences, 0)
         interval = test.confidence_interval(0.95)
         ranks = stats.wilcoxon(differences).pvalue if any(differences) else 1.0
@@ -217,6 +220,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS), help="of the blocks")
     parser.add_argument("--work", type=Path, default=Path("runs/equal_size_chain"), help="folder for checkpoints")
     parser.add_argument("--out", type=Path, help="JSON file to write after each block; the blocks that it has count")
+    parser.add_argument("--add", nargs="*", type=Path, default=[], help="files of other calls: their blocks count too")
     options = parser.parse_args()
     if options.power:
         table = Table("correlation of finals", "alpha's pool is better by", "comparison", "p < .05", "p < .01")
@@ -228,7 +232,8 @@ def main() -> None:
     torch.set_num_threads(1)
     about = summary(options)
     table = Table("seed", "seconds", *ARMS)
-    done = json.loads(options.out.read_text())["blocks"] if options.out and options.out.exists() else []
+    earlier = [path for path in (options.out, *options.add) if path is not None and path.exists()]
+    done = [one for path in earlier for one in json.loads(path.read_text())["blocks"]]
     for seed in options.seeds:
         if seed in {one["seed"] for one in done}:
             continue
@@ -241,9 +246,10 @@ def main() -> None:
             | {"networks": [one._asdict() for one in found], "finals": records}
         )
         table.row(seed, f"{seconds['processor']:.0f}", *(f"{value:.2f}" for value in means.values()))
-        result = compared([one["points"] for one in done]) if len(done) > 1 else []
-        write(options.out, {**about, **PROTOCOL, "comparisons": result, "blocks": done})
-    for one in compared([one["points"] for one in done]):
+        write(options.out, {**about, **PROTOCOL, "comparisons": compared(done), "blocks": done})
+    done.sort(key=lambda one: one["seed"])
+    write(options.out, {**about, **PROTOCOL, "comparisons": compared(done), "blocks": done})
+    for one in compared(done):
         interval = f"{one['difference']:+.2f} points [{one['low']:.2f}, {one['high']:.2f}]"
         print(f"{one['ours']} - {one['theirs']}: {interval}, p = {one['p']:.2g}, Holm {one['p_holm']:.2g}")
 
