@@ -178,10 +178,19 @@ class DerivationConfig(Settings):
     """One architecture is derived at the end of the search (docs/derive.md)."""
 
     derive_among: int = bounded(0, least=0, most=10**5)
-    """So many likely architectures are drawn besides the most probable one, and of all the best on the validation
-    images is derived; 0: the most probable."""
+    """So many architectures are measured on the validation images, and the best is derived; 0: the most probable."""
+    derive_by: Literal["validation", "random", "evolution"] = "validation"
+    """Those that are measured are the most probable one and likely others besides it, uniformly random ones, or what
+    regularised evolution breeds."""
     finals_paths: int = bounded(8, least=2, most=10**4)
     """The finals begin with so many different networks, and halve their number again and again."""
+    finals_from: Literal["alpha", "uniform"] = "alpha"
+    """The finals begin with the most probable network and likely others, or with uniformly random ones."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.derive_by != "validation" and not self.derive_among:
+            raise ValueError(f"derive_by: {self.derive_by} measures derive_among networks: give derive_among, 32 say")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -384,4 +393,6 @@ _LATER = {
     "derive_min_share": 0.0,
     "finals_epochs": PhaseConfig.finals_epochs,
     "finals_paths": DerivationConfig.finals_paths,
+    "finals_from": DerivationConfig.finals_from,
+    "derive_by": DerivationConfig.derive_by,
 }

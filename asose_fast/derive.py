@@ -25,6 +25,7 @@ from asose_fast.data.place import load_again, moved, require_outside
 from asose_fast.engine import resume
 from asose_fast.engine.alpha.budget import BudgetKeeper
 from asose_fast.engine.alpha.perturbation import losses_without
+from asose_fast.engine.alpha.pool import Measured
 from asose_fast.engine.resume import Resumable
 from asose_fast.engine.state import SearchState
 from asose_fast.engine.task import ImageTask
@@ -37,9 +38,9 @@ from asose_fast.store import checkpoint, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically
 from asose_fast.store.derived import save
 
-Method = Literal["argmax", "perturbation", "validation"]
+Method = Literal["argmax", "perturbation", "validation", "random", "evolution"]
 AMONG = 32
-"""Architectures that `validation` draws where the run has no number of its own."""
+"""Architectures that are measured where the run has no number of its own."""
 
 
 class Derived(NamedTuple):
@@ -74,8 +75,10 @@ def derive(
         method: `argmax`: s is the logarithm of the architecture's probability; `perturbation`: the validation accuracy
             that the supernet loses without the candidate (`none` excepted; `perturbation.losses_without`);
             `validation`: of the argmax and architectures drawn by their probability the one of the best validation
-            accuracy (`SearchState.final_path`).
-        among: how many are drawn; None: `derive_among` of the run, or 32 where that is 0.
+            accuracy (`SearchState.final_path`); `random`: the best of uniformly random ones; `evolution`: the best of
+            those that regularised evolution breeds. The last two do not look at alpha.
+        among: how many are measured, for `validation` besides the argmax; None: `derive_among` of the run, or 32 where
+            that is 0.
         max_parameters: of the network; None: as the run was configured.
         max_flops: likewise.
         min_parameters: likewise, at least.
@@ -109,8 +112,8 @@ def _derive(
     min_share: float | None,
     device: str = "cpu",
 ) -> Derived:
-    if among is not None and method != "validation":
-        raise ValueError(f"among is a number of the method validation, got {among} for {method}")
+    if among is not None and method not in get_args(Measured):
+        raise ValueError(f"among is a number of the methods {', '.join(get_args(Measured))}, got {among} for {method}")
     check_value("among", among, int | None, Bounds(least=1, most=10**5))
     for name, bound in bounds.items():
         check_value(name, bound, int | None, Bounds(least=1, most=MOST_COST))
@@ -124,13 +127,13 @@ def _derive(
     resumable.restore(state, lambda _: None)  # what may make a run differ in rounding does not matter here
     keeper = BudgetKeeper(config, data.image_size, [_name(name, bound) for name, bound in bounds.items()])
     path = state.best_path(keeper)  # a budget that cannot be kept is refused before the long part
-    if method == "validation":
-        path = state.final_path(among or config.derive_among or AMONG, keeper)
-    elif method == "perturbation":
+    if method == "perturbation":
         scores = state.selector.logits().detach().softmax(1)
         none = [k for k, name in enumerate(state.selector.candidates) if name == "none"]
         scores = losses_without(scores, lambda weights: _mixture_accuracy(state, weights), config.seed, none)
         path = keeper.choose(state.network, scores)
+    elif method != "argmax":
+        path = state.final_path(among or config.derive_among or AMONG, keeper, method)
     network = of_images(state.network.derive(path))
     state.calibrate(network)
     network = pruned(network)
@@ -195,7 +198,7 @@ def main(arguments: Sequence[str]) -> int:
         "--among",
         type=int,
         metavar="N",
-        help=f"validation draws so many likely architectures; default: as in the run, or {AMONG}.",
+        help=f"validation, random and evolution measure so many; default: as in the run, or {AMONG}.",
     )
     bound: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--max_parameters", help="The network has at most so many; default: as in the run.", **bound)

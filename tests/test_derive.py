@@ -65,8 +65,20 @@ def test_validation_chooses_among_likely_architectures(run):
     bound = derive(run).cost.flops - 1
     assert derive(run, "validation", among=6, max_flops=bound).cost.flops <= bound
     for among, method in ((3, "argmax"), (0, "validation")):
-        with pytest.raises(ValueError, match=r"among (is a number of the method validation|must be at least 1)"):
+        with pytest.raises(ValueError, match=r"among (is a number of the methods validation|must be at least 1)"):
             derive(run, method, among=among)
+
+
+@pytest.mark.parametrize("method", ["random", "evolution"])
+def test_baselines_keep_the_bounds_and_are_the_same_again(run, method):
+    whole = derive(run).cost
+    bounds = {"max_flops": whole.flops - 1, "min_flops": whole.flops // 2}
+    found = derive(run, method, among=6, **bounds)
+    assert bounds["min_flops"] <= found.cost.flops <= bounds["max_flops"]
+    assert derive(run, method, among=6, **bounds).network.spec == found.network.spec
+    assert found.valid_accuracy >= derive(run, method, among=1, **bounds).valid_accuracy
+    with pytest.raises(ValueError, match="no network of this space is within min_flops"):
+        derive(run, method, min_flops=10**12)
 
 
 def test_what_is_lost_without_a_candidate():
@@ -94,6 +106,12 @@ def test_the_command_writes_what_load_reads(run, tmp_path, capsys):
     assert "validation accuracy with the supernet's weights" in printed
     network = asose_fast.load(tmp_path / "out")
     assert network(torch.randn(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_the_command_derives_by_evolution_into_a_folder_of_its_name(run, capsys):
+    assert derive_module.main([str(run), "--method", "evolution", "--among", "5"]) == 0
+    assert "written to" in capsys.readouterr().out
+    assert asose_fast.load(run / "derived-evolution")(torch.randn(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_the_command_says_what_is_wrong(run, tmp_path, capsys):

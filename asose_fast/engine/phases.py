@@ -30,8 +30,8 @@ class PhaseSpec:
     """both: every `alpha_every`-th batch an alpha step on a validation batch besides; alpha: one for every batch."""
     architecture: Literal["uniform", "sampled", "finalists", "derived"] = "sampled"
     """What weight steps run: uniformly random paths (as the setting `warmup` says), paths sampled from alpha, several
-    likely networks apart from each other (`finals_paths`), or one network alone, for which what is not part of it is
-    dropped. This is the best of the finalists or, without any, the most probable one."""
+    networks apart from each other (`finals_paths`, `finals_from`), or one network alone, for which what is not part of
+    it is dropped. This is the best of the finalists or, without any, the most probable one."""
     temperature: float | None = None
     """Of the samples, from the beginning of the phase on; None: it goes on from where it is."""
     boost: bool = False

@@ -14,8 +14,8 @@ from torch import Tensor
 from asose_fast.engine import randomness
 from asose_fast.engine.alpha.budget import BudgetKeeper
 from asose_fast.engine.alpha.estimators import Estimator, make_estimator
-from asose_fast.engine.alpha.final_choice import different_paths, likely_paths
 from asose_fast.engine.alpha.lookahead import Lookahead
+from asose_fast.engine.alpha.pool import Measured, Pool
 from asose_fast.engine.alpha.regularizers import beta_decay
 from asose_fast.engine.evaluate import recalibrate
 from asose_fast.engine.finals.finals import Finals
@@ -178,18 +178,20 @@ class SearchState:
         """
         if self.deriving:
             return self._derived_path or self.selector.best_path()
+        pool = self.pool(budget)
+        return pool.choose(pool.scores)
+
+    def pool(self, budget: BudgetKeeper | None = None) -> Pool:
+        """Returns what may be derived from the supernet; `budget` is as in `best_path`."""
         scores = self.selector.logits().detach().log_softmax(1)
-        return (budget or self.task.budget).choose(self.network, scores)
+        return Pool(self.network, budget or self.task.budget, scores, self.config.seed)
 
-    def final_path(self, among: int, budget: BudgetKeeper | None = None) -> list[int]:
-        """Returns the architecture of the best validation accuracy.
+    def final_path(self, among: int, budget: BudgetKeeper | None = None, by: Measured = "validation") -> list[int]:
+        """Returns the architecture of the best validation accuracy among those that `Pool.best` measures.
 
-        It is chosen from the most probable one and up to `among` others, drawn by their probability. With 0 it is the
-        most probable one, without measuring. `budget` is as in `best_path`.
+        With 0 it is the most probable one, without measuring. `budget` is as in `best_path`.
         """
-        scores, keeper = self.selector.logits().detach().log_softmax(1), budget or self.task.budget
-        paths = likely_paths(lambda s: keeper.choose(self.network, s), scores, among, self.config.seed)
-        return max(paths, key=self.path_accuracy) if len(paths) > 1 else paths[0]
+        return self.pool(budget).best(by, among, self.path_accuracy)
 
     def path_accuracy(self, path: list[int]) -> float:
         """Returns the validation accuracy of the network that `path` derives, with statistics of its own."""
@@ -229,14 +231,13 @@ class SearchState:
         self._derive(path, derived, momentum)
 
     def begin_finals(self, phase: Phase) -> None:
-        """Trains several likely networks within the budget against each other, each a copy apart from the supernet.
+        """Trains several networks within the budget against each other, each a copy apart from the supernet.
 
-        Raises ValueError where the phase is too short for them.
+        They are likely or uniformly random ones (`finals_from`). Raises ValueError where the phase is too short.
         """
-        scores = self.selector.logits().detach().log_softmax(1)
-        paths = different_paths(
-            lambda s: self.task.budget.choose(self.network, s), scores, self.config.finals_paths, self.config.seed
-        )
+        pool = self.pool()
+        draw = pool.uniform if self.config.finals_from == "uniform" else pool.likely
+        paths = draw(self.config.finals_paths)
         self.finals = Finals.begin(self.task, self.processes, phase, self.network, paths)
 
     def derive_winner(self, finals: Finals) -> None:

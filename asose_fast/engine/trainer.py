@@ -52,7 +52,7 @@ class Trainer(Loop[SearchState]):
         state, path = self.state, None
         if state.finals is None and not (phase.of_supernet or state.deriving):
             self.save("supernet")  # what `asose_fast.derive` goes on from
-            path = state.final_path(state.config.derive_among) if phase.derives else None
+            path = state.final_path(state.config.derive_among, by=state.config.derive_by) if phase.derives else None
         super()._enter(phase)
         if phase.rules.temperature is not None:
             state.selector.temperature = phase.rules.temperature

@@ -1,4 +1,4 @@
-"""Several likely architectures, of which one is derived when the search ends."""
+"""Several architectures, likely or any, of which one is derived when the search ends."""
 
 from __future__ import annotations
 
@@ -30,9 +30,33 @@ def likely_paths(choose: Callable[[Tensor], list[int]], scores: Tensor, count: i
     """
     generator = torch.Generator().manual_seed(seed)
     scores = scores.detach().cpu().double()
-    paths = [choose(scores)]
-    for _ in range(TRIES * count):
-        if len(paths) > count:
+    return _drawn(choose, scores, [choose(scores)], count + 1, TRIES * count, generator)
+
+
+def uniform_paths(choose: Callable[[Tensor], list[int]], scores: Tensor, count: int, seed: int) -> list[list[int]]:
+    """Up to `count` different paths, drawn as choose(G): all equally likely where `choose` has no bounds to keep.
+
+    Args:
+        choose, seed: as in `likely_paths`.
+        scores: a candidate of `CLOSED` or less is not taken; otherwise they do not matter.
+        count: of all paths.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    equal = torch.where(scores.detach().cpu().double() > CLOSED / 2, 0.0, CLOSED)
+    return _drawn(choose, equal, [], count, TRIES * count, generator)
+
+
+def _drawn(
+    choose: Callable[[Tensor], list[int]],
+    scores: Tensor,
+    paths: list[list[int]],
+    count: int,
+    tries: int,
+    generator: torch.Generator,
+) -> list[list[int]]:
+    """Adds to `paths` until they are `count`, or have been tried so often."""
+    for _ in range(tries):
+        if len(paths) >= count:
             break
         path = choose(scores + _gumbel(scores, generator))
         if path not in paths:

@@ -59,7 +59,7 @@ class Turn(NamedTuple):
 
 @dataclasses.dataclass
 class Bracket:
-    """Finalists are numbered from 0, the more probable first."""
+    """Finalists are numbered from 0: the more probable first, or as they were drawn."""
 
     rungs: Sequence[Rung]
     standing: list[int]
@@ -85,7 +85,7 @@ class Bracket:
         raise IndexError(f"the finals have {self.done} steps, and all have been taken")
 
     def close(self, losses: dict[int, float]) -> list[int]:
-        """Keeps the half with the smaller losses, rounded up; of equal ones the more probable stays.
+        """Keeps the half with the smaller losses, rounded up; of equal ones the first stays.
 
         A loss that is not finite counts as the largest. Returns all that were in, the best first.
         """

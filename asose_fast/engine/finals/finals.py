@@ -74,7 +74,7 @@ class Finals:
     def begin(
         task: Task, processes: Processes, phase: Phase, supernet: Supernet, paths: Sequence[Sequence[int]]
     ) -> Finals:
-        """Begins with the networks that `paths` derive, the most probable first.
+        """Begins with the networks that `paths` derive. Of equal ones the first is the better.
 
         Raises ValueError where the phase has too few steps for them.
         """
@@ -95,7 +95,7 @@ class Finals:
 
     @property
     def leader(self) -> Finalist:
-        """Returns the best of the last rung, and the most probable before there is one: the winner in the end."""
+        """Returns the best of the last rung, and the first before there is one: the winner in the end."""
         return self.finalists[self.bracket.standing[0]]
 
     @property

@@ -12,7 +12,7 @@ from asose_fast.engine.alpha.final_choice import different_paths, likely_paths
 from asose_fast.engine.alpha.selector import CLOSED
 from asose_fast.space.prune import pruned
 from asose_fast.store import checkpoint
-from tests.helpers import FEW, make_network, make_trainer
+from tests.helpers import FEW, make_config, make_network, make_trainer
 
 
 def argmax(scores):
@@ -107,7 +107,29 @@ def test_a_run_that_is_resumed_before_the_choice_makes_the_same(tmp_path):
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_a_run_derives_what_the_command_does(tmp_path):
-    trainer = make_trainer(tmp_path, derive_among=5)
+@pytest.mark.parametrize("by", ["validation", "random", "evolution"])
+def test_a_run_derives_what_the_command_does(tmp_path, by):
+    trainer = make_trainer(tmp_path, derive_among=5, derive_by=by)
     trainer.run()
-    assert derive(tmp_path, "validation").network.operations == pruned(trainer.state.network).operations
+    assert derive(tmp_path, by).network.operations == pruned(trainer.state.network).operations
+
+
+@pytest.mark.parametrize(("by", "measured"), [("random", 8), ("evolution", 8)])
+@pytest.mark.parametrize("space", [{"space": "darts", "cells": 3}, {"space": "nasbench201", "cells": 1}])
+def test_baselines_measure_cells(tmp_path, by, measured, space):
+    state = make_trainer(tmp_path, **space, candidates=()).state
+    asked = []
+
+    def worth(path):
+        asked.append(tuple(path))
+        state.network.derive(path)
+        return float(sum(path))
+
+    best = state.pool().best(by, measured, worth)
+    assert len(asked) == len(set(asked)) == measured
+    assert sum(best) == max(map(sum, asked))
+
+
+def test_a_way_to_choose_needs_a_number():
+    with pytest.raises(ValueError, match="derive_by: evolution measures derive_among networks: give derive_among"):
+        make_config(derive_by="evolution")

@@ -215,6 +215,22 @@ def test_a_search_that_has_decided_and_a_budget(tmp_path):
         assert path_cost(path, costs).parameters == finalist["parameters"] - gains
 
 
+def test_a_uniform_pool_does_not_look_at_alpha_and_keeps_the_budget(tmp_path):
+    bound, pools = 330, []
+    for name in ("skip_connect", "sep_conv_3x3"):
+        folder = tmp_path / name
+        trainer = make_trainer(folder, **FINALS, derive_max_parameters=bound, finals_from="uniform")
+        for row in trainer.state.selector.alpha:
+            row.data[FEW.index(name)] = 30.0
+        trainer.run()
+        first = next(r["finals"][0] for r in trainer.state.history if r.get("finals"))["finalists"]
+        assert all(finalist["parameters"] <= bound for finalist in first)
+        pools.append({tuple(finalist["operations"]) for finalist in first})
+        drawn = checkpoint.load(folder / "checkpoints" / "epoch-0006-step-000000.pt")["finals"]["begun"]
+        assert len(pools[-1]) == drawn == 4
+    assert pools[0] == pools[1]
+
+
 def test_a_finalist_that_diverges_goes_and_where_all_do_the_run_ends(tmp_path):
     def spoil(numbers):
         def spoiled(state):
@@ -247,7 +263,7 @@ def test_settings_and_checkpoints_of_earlier_releases_are_read(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.save("last")
     saved = checkpoint.load(tmp_path / "checkpoints" / "last.pt")
-    for name in ("finals_epochs", "finals_paths"):
+    for name in ("finals_epochs", "finals_paths", "finals_from", "derive_by"):
         del saved["config"][name]
     del saved["derived_path"]
     assert Config.from_dict(saved["config"]) == trainer.state.config
