@@ -11,8 +11,8 @@ from torch import Tensor
 
 from asose_fast.config import BudgetConfig
 from asose_fast.data.upload import upload
+from asose_fast.space.build import ImageNetwork, Spec
 from asose_fast.space.cost import Cost, Costs, candidate_costs
-from asose_fast.space.network import NetworkSpec
 from asose_fast.space.supernet import Supernet
 
 NAMES = ("derive_max_parameters", "derive_max_flops", "derive_min_parameters", "derive_min_flops")
@@ -110,7 +110,7 @@ class BudgetKeeper:
         """`names`: of the upper bounds on parameters and FLOPs, then of the lower ones, in errors."""
         self.budget, self._names = Budget(*(getattr(config, name) for name in NAMES)), names
         self._image_size = image_size
-        self._costs: tuple[NetworkSpec, Costs] | None = None
+        self._costs: tuple[Spec, Costs] | None = None
 
     def choose(self, network: Supernet, scores: Tensor) -> list[int]:
         """The best architecture by `scores` (L, K) within the budget. Raises BudgetError where none is."""
@@ -123,10 +123,13 @@ class BudgetKeeper:
         return penalty(logits, self.costs(network), self.budget)
 
     def costs(self, network: Supernet) -> Costs:
-        """Of the candidates of a chain, computed when its spec is a new one."""
+        """Of the candidates of a network for images, computed when its spec is a new one.
+
+        Raises BudgetError for another network, and ValueError where costs are no sums over rows of alpha.
+        """
+        if not isinstance(network, ImageNetwork):
+            raise BudgetError("bounds on the derived network are for the spaces chain, stages and nasbench201")
         spec = network.spec
-        if not isinstance(spec, NetworkSpec):
-            raise BudgetError("bounds on the derived network are for the spaces chain and stages")
         if self._costs is None or self._costs[0] != spec:
             self._costs = (spec, candidate_costs(spec, self._image_size))
         return self._costs[1]
