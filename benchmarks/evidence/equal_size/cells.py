@@ -8,8 +8,7 @@ The protocol was fixed before the searches were run:
 
 - Sizes: all of at least `LEAST_MEMBERS` cells but those of `signals`, on which the settings below were chosen.
 - Searches: one of each size in each of two arms, with the seeds `FIRST_SEED`, `FIRST_SEED` + 1, ... which both arms
-  share. Sizes come in a shuffled order, and all searches of `uniform` before those of `alpha`. No search is left out or
-  repeated.
+  share. Sizes come in a shuffled order. The arms may run beside each other. No search is left out or repeated.
 - Arms: `uniform` has finals (docs/derive.md) of finalists that are drawn uniformly from the size, without a supernet.
   `alpha` has the same finals of finalists that are drawn by alpha, after a search of a supernet. All else is the same.
 - Stopping: after all of them. What is missing at a deadline is said to be missing.
@@ -245,14 +244,17 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="dataset of Config")
     parser.add_argument("--table", type=Path, required=True, help="CSV file of the cells' accuracies")
     parser.add_argument("--processes", type=int, default=1, help="searches at a time")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="to search; all that is found counts")
+    parser.add_argument("--add", type=Path, help="JSON file of an earlier call with these settings: it counts too")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of Config, for all")
     parser.add_argument("--out", type=Path, help="JSON file to write after each search; what it holds is not redone")
     options = parser.parse_args()
     torch.set_num_threads(1)
     table = Table.read(options.table)
-    found = earlier(options.out, options.set)
-    done = {(one.arm, one.size) for one in found}
-    asked = [job for job in jobs(table, options.data, changes(options.set)) if (job.arm, job.size) not in done]
+    done = {(one.arm, one.size): one for path in (options.add, options.out) for one in earlier(path, options.set)}
+    found = list(done.values())
+    planned = [job for job in jobs(table, options.data, changes(options.set)) if job.arm in options.arms]
+    asked = [job for job in planned if (job.arm, job.size) not in done]
     printed = Printed("arm", "3x3, 1x1", "seed", "percentile", "accuracy", "of finalists", "seconds", "found")
     with ProcessPoolExecutor(options.processes) as pool:
         for ended in as_completed([pool.submit(search, job) for job in asked]):
@@ -269,9 +271,15 @@ def main() -> None:
                 f"{one.seconds:.0f}",
                 ", ".join(NAMES[k] for k in one.found),
             )
-            described = [{**one._asdict(), "percentile": table.percentile(one.found)} for one in found]
-            write(options.out, {**summary(options), "figures": compared(table, found), "searches": described})
+            save(options, table, found)
+    save(options, table, found)
     print(json.dumps(compared(table, found), indent=1))
+
+
+def save(options: argparse.Namespace, table: Table, found: Sequence[Searched]) -> None:
+    """Writes all searches with their figures, where a file is asked for."""
+    described = [{**one._asdict(), "percentile": table.percentile(one.found)} for one in found]
+    write(options.out, {**summary(options), "figures": compared(table, found), "searches": described})
 
 
 if __name__ == "__main__":
