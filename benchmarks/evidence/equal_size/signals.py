@@ -1,4 +1,4 @@
-"""Which signals rank cells of equal size? `python -m benchmarks.evidence.equal_size.signals --data DATASET --table CSV`
+"""Which signals rank cells of equal size? `python -m benchmarks.evidence.equal_size signals --data DATASET --table CSV`
 
 Draws cells of a few sizes of NAS-Bench-201 and measures each of them in cheap ways. Reports Spearman's rank correlation
 with the table's test accuracy after 200 epochs, within each size, averaged over sizes, with a bootstrap standard error.
@@ -48,10 +48,10 @@ SMALL = {
 SIZES = (Size(2, 2), Size(3, 1), Size(4, 1))
 """These sizes are for looking; `cells` searches others."""
 AFTER = (25, 50, 100)
-"""The mean training loss is taken over so many first steps."""
+"""The mean training loss is taken over so many first steps, where no others are asked for."""
 GRADIENT_BATCHES = 4
-WARMUP_EPOCHS = 12
-BOOTSTRAPS = 2000
+WARMUP_EPOCHS = 3
+BOOTSTRAPS = 500
 
 Supernets = Literal["uniform", "fair", "band"]
 """Each step of the warmup trains a path: a uniformly random one, one of as many as there are candidates that together
@@ -187,15 +187,17 @@ class Found:
         write(self.path, {**summary(self.options), "sizes": SIZES, "signals": described})
 
 
-def measure(bench: Bench, found: Found, drawn: dict[Size, list[Path201]], parts: Sequence[str]) -> None:
+def measure(
+    bench: Bench, found: Found, drawn: dict[Size, list[Path201]], parts: Sequence[str], after: Sequence[int]
+) -> None:
     """Measures the parts that are asked for: `scratch`, or the supernets by their names."""
     seed = bench.config.seed
     fresh = bench.supernet()
     every = [path for paths in zip(*drawn.values(), strict=True) for path in paths]
     if "scratch" in parts:
         for path in every:
-            if not found.has(f"scratch {max(AFTER)}", path):
-                values = {f"scratch {steps}": v for steps, v in bench.training(fresh, path, AFTER).items()}
+            if not found.has(f"scratch {max(after)}", path):
+                values = {f"scratch {steps}": v for steps, v in bench.training(fresh, path, after).items()}
                 found.add(path, {**values, "gradient norm": bench.gradient_norm(fresh, path)})
     for how in ("uniform", "fair", "band"):
         if how not in parts:
@@ -211,18 +213,19 @@ def measure(bench: Bench, found: Found, drawn: dict[Size, list[Path201]], parts:
     if "inherited" in parts:
         network = bench.warmed("uniform", (), bench.config.warmup_epochs)
         for path in every:
-            if not found.has(f"inherited {AFTER[-2]}", path):
-                values = bench.training(network, path, AFTER[:-1])
+            if not found.has(f"inherited {max(after)}", path):
+                values = bench.training(network, path, after)
                 found.add(path, {f"inherited {steps}": v for steps, v in values.items()})
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence.equal_size.signals", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence.equal_size signals", description=__doc__)
     parser.add_argument("--data", required=True, help="dataset of Config")
     parser.add_argument("--table", type=Path, required=True, help="CSV file of the cells' accuracies")
     parser.add_argument("--cells", type=int, default=20, help="of every size")
     parser.add_argument("--sizes", nargs="*", default=[], metavar="N3,N1", help="those of `SIZES` where none is given")
     parser.add_argument("--parts", nargs="+", default=["scratch", "uniform", "fair", "band", "inherited"])
+    parser.add_argument("--after", type=int, nargs="+", default=AFTER, help="steps of training")
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and paths")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of Config")
     parser.add_argument("--out", type=Path, help="JSON file to write after each cell; what it holds is not redone")
@@ -233,7 +236,7 @@ def main() -> None:
     bench = Bench(options.data, options.seed, {"warmup_epochs": WARMUP_EPOCHS, **changes(options.set)})
     drawn = cells(table, options.cells, seed=0)
     asked = [Size(*map(int, word.split(","))) for word in options.sizes] or SIZES
-    measure(bench, found, {size: drawn[size] for size in asked}, options.parts)
+    measure(bench, found, {size: drawn[size] for size in asked}, options.parts, options.after)
     found.report()
 
 
