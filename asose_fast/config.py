@@ -346,11 +346,7 @@ class Config(
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.space in CELL_CANDIDATES:
-            derived = tuple(f"derive_{end}_{cost}" for end in ("max", "min") for cost in ("parameters", "flops"))
-            bounds = ("max_parameters", "max_flops", *derived)
-            if given := [name for name in bounds if getattr(self, name) is not None]:
-                raise ValueError(f"{given[0]} bounds networks of the space chain or stages; the space is {self.space}")
+        self._require_bounds_of_the_space()
         if self.sync_batch_norm and not self.share_samples:
             raise ValueError(
                 "sync_batch_norm needs share_samples: processes that sample different operations share no norms"
@@ -358,6 +354,23 @@ class Config(
         require_momentum(self.nesterov, self.momentum)
         if self.derive_among and self.finals_epochs:
             raise ValueError("derive_among and finals_epochs choose what is derived in two ways: leave one of them out")
+
+    def _require_bounds_of_the_space(self) -> None:
+        """Raises ValueError for a bound on the cost that the space has no use for, or cannot keep."""
+        if self.space not in CELL_CANDIDATES:
+            return
+        for name in ("max_parameters", "max_flops"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"{name} bounds networks that grow, of the space chain or stages; the space is {self.space}"
+                )
+        derived = (f"derive_{end}_{cost}" for end in ("max", "min") for cost in ("parameters", "flops"))
+        given = [name for name in derived if getattr(self, name) is not None]
+        if given and self.space == "darts":
+            raise ValueError(
+                f"{given[0]} needs costs that are sums over rows of alpha, as in chain, stages and nasbench201; in "
+                "darts a node keeps two of its edges, and which two depends on all of its rows"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain values, as in YAML."""

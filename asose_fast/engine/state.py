@@ -36,7 +36,7 @@ from asose_fast.engine.step.optimizers import (
     of_derived,
 )
 from asose_fast.engine.step.steps import Regularizer
-from asose_fast.engine.task import Task
+from asose_fast.engine.task import Task, fresh
 from asose_fast.space.copying import deepcopy
 from asose_fast.space.network import Network
 from asose_fast.space.supernet import Supernet
@@ -225,9 +225,7 @@ class SearchState:
         fresh ones (`optimize_from`)."""
         derived, momentum = self.network.derive(path), self.weight_optimizer.state
         if self.config.optimize_from == "scratch":
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.config.seed)  # all processes draw the same weights
-                derived = self.task.rebuilt(derived.spec.to_dict())
+            derived = fresh(self.task, derived)
         self._derive(path, derived, momentum)
 
     def begin_finals(self, phase: Phase) -> None:

@@ -146,6 +146,13 @@ class Task(Protocol):
         """Names the first part of the network that is not finite, or gives what is not, on the batch `x`."""
 
 
+def fresh(task: Task, network: Supernet) -> Supernet:
+    """Returns a derived network like `network` with weights of its own, which all processes draw alike."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(task.config.seed)
+        return task.rebuilt(network.spec.to_dict())
+
+
 class ImageTask:
     """This task searches chains or cells on images."""
 

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.space.build import Spec, build
+from asose_fast.space.cells import CellNetwork, CellNetworkSpec
+from asose_fast.space.cells.network import BenchCell
 from asose_fast.space.network import Network, NetworkSpec
 from asose_fast.space.prune import identity
 
@@ -35,13 +37,43 @@ class Costs(NamedTuple):
 
 
 @torch.no_grad()
-def candidate_costs(spec: NetworkSpec, image_size: int) -> Costs:
-    """Returns the costs of all candidates of all blocks. Nothing is computed, since the modules have no memory.
+def candidate_costs(spec: Spec, image_size: int) -> Costs:
+    """Returns the costs of all candidates in all rows of alpha. Nothing is computed, since the modules have no memory.
 
-    They are those of what is left after `prune`: with a candidate that makes its block the identity, the block's gain
-    is not there either. Where every block could be one, the gain of the first counts always. So the sum is no less than
-    the network's cost, and above it, by that one parameter, only where the first block goes and another stays.
+    In chain and stages they are those of what is left after `prune`: with a candidate that makes its block the
+    identity, the block's gain is not there either. Where every block could be one, the gain of the first counts always.
+    So the sum is no less than the network's cost, and above it, by that one parameter, only where the first block goes
+    and another stays. In NAS-Bench-201 a row costs what its edge costs in all cells together, and the sum is exact.
+
+    Raises ValueError for the space of DARTS.
     """
+    return _cell_costs(spec, image_size) if isinstance(spec, CellNetworkSpec) else _block_costs(spec, image_size)
+
+
+def _cell_costs(spec: CellNetworkSpec, image_size: int) -> Costs:
+    if spec.kind != "nasbench201":
+        raise ValueError(
+            f"costs of the space {spec.kind} are no sums over rows of alpha: a node keeps two of its edges, and which "
+            "two depends on all of its rows"
+        )
+    with torch.device("meta"):
+        network = CellNetwork(spec).eval()
+        x = torch.empty(1, spec.in_channels, image_size, image_size)
+    parameters, (flops, x) = _parameters(network.stem), _measure(network.stem, x)
+    tables = torch.zeros(2, spec.rows, len(spec.normal[0].candidates), dtype=torch.int64)
+    for cell in network.cells:
+        if isinstance(cell, BenchCell):  # all of its nodes have the shape of x
+            edges = [list(mixed.ops.values()) for mixed in cell.mixed_edges()]
+            costs = [[Cost(_parameters(op), _measure(op, x)[0]) for op in ops] for ops in edges]
+            tables += torch.tensor(costs).permute(2, 0, 1)
+        else:
+            more, x = _measure(cell, x)
+            parameters, flops = parameters + _parameters(cell), flops + more
+    fixed = Cost(parameters + _parameters(network.head), flops + _measure(network.head, x)[0])
+    return Costs(tables[0], tables[1], fixed)
+
+
+def _block_costs(spec: NetworkSpec, image_size: int) -> Costs:
     with torch.device("meta"):
         network = Network(spec).eval()
         x = torch.empty(1, spec.in_channels, image_size, image_size)

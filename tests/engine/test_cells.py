@@ -55,8 +55,12 @@ def test_it_is_derived_anew(run):
         found = derive(run, method)
         assert len(found.network.operations) == (16 if run.name == "darts" else 6)
         assert found.cost.parameters == sum(p.numel() for p in found.network.parameters())
-    with pytest.raises(ValueError, match="bounds networks of the space chain"):
-        derive(run, max_flops=10**9)
+    if run.name == "darts":
+        with pytest.raises(ValueError, match="derive_max_flops needs costs that are sums over rows"):
+            derive(run, max_flops=10**9)
+        return
+    most = derive(run, max_flops=10**9).cost
+    assert derive(run, max_parameters=most.parameters - 1).cost.parameters < most.parameters
 
 
 def test_its_text_is_trained_from_scratch(run, tmp_path, capsys):
@@ -97,7 +101,9 @@ def test_a_number_that_is_none_is_traced_to_its_edge(tmp_path):
 
 
 def test_bounds_of_the_chain_are_refused_for_cells():
-    with pytest.raises(ValueError, match="max_flops bounds networks of the space chain or stages; the space is darts"):
-        Config(space="darts", max_flops=10)
+    with pytest.raises(ValueError, match="max_flops bounds networks that grow, of the space chain or stages"):
+        Config(space="nasbench201", max_flops=10)
+    with pytest.raises(ValueError, match=r"derive_min_parameters needs .* a node keeps two of its edges"):
+        Config(space="darts", derive_min_parameters=10)
     with pytest.raises(ValueError, match="cells must be at least 1"):
         Config(space="darts", cells=0)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from asose_fast.config import BudgetConfig
 from asose_fast.data.upload import upload
+from asose_fast.space.build import ImageNetwork, Spec
 from asose_fast.space.cost import Cost, Costs, candidate_costs
-from asose_fast.space.network import NetworkSpec
+from asose_fast.space.network import Network
 from asose_fast.space.supernet import Supernet
 
 NAMES = ("derive_max_parameters", "derive_max_flops", "derive_min_parameters", "derive_min_flops")
@@ -125,7 +126,7 @@ class BudgetKeeper:
         self.budget = Budget(*most, config.derive_min_parameters, least, config.derive_min_share)
         self._names = names
         self._image_size = image_size
-        self._costs: tuple[NetworkSpec, Costs, Budget] | None = None
+        self._costs: tuple[Spec, Costs, Budget] | None = None
 
     def choose(self, network: Supernet, scores: Tensor) -> list[int]:
         """The best architecture by `scores` (L, K) within the budget. Raises BudgetError where none is."""
@@ -136,21 +137,24 @@ class BudgetKeeper:
 
     def binds(self, network: Supernet) -> bool:
         """Whether there is a bound on what `network` derives. A share is none where no costs of rows are known."""
-        return self.budget.any and (isinstance(network.spec, NetworkSpec) or self.budget._replace(min_share=0.0).any)
+        return self.budget.any and (isinstance(network, Network) or self.budget._replace(min_share=0.0).any)
 
     def penalty(self, network: Supernet, logits: Tensor) -> Tensor:
         """See the function."""
         return penalty(logits, *self._of(network))
 
     def costs(self, network: Supernet) -> Costs:
-        """Of the candidates of a chain."""
+        """Of the candidates of a network for images.
+
+        Raises BudgetError for another network, and ValueError where costs are no sums over rows of alpha.
+        """
         return self._of(network)[0]
 
     def _of(self, network: Supernet) -> tuple[Costs, Budget]:
         """Computed when the spec is a new one."""
+        if not isinstance(network, ImageNetwork):
+            raise BudgetError("bounds on the derived network are for the spaces chain, stages and nasbench201")
         spec = network.spec
-        if not isinstance(spec, NetworkSpec):
-            raise BudgetError("bounds on the derived network are for the spaces chain and stages")
         if self._costs is None or self._costs[0] != spec:
             costs = candidate_costs(spec, self._image_size)
             self._costs = (spec, costs, self.budget.resolved(costs))

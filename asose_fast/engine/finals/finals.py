@@ -15,18 +15,19 @@ from asose_fast.engine.record import Record
 from asose_fast.engine.step.optimizers import load_named_state, named_state
 from asose_fast.engine.step.steps import StepResult, weight_step
 from asose_fast.engine.step.sync_batch_norm import synchronise
-from asose_fast.engine.task import Task
+from asose_fast.engine.task import Task, fresh
 from asose_fast.space.copying import deepcopy
 from asose_fast.space.supernet import Supernet
 
 
 class Finalist:
-    """One of the networks, with the optimizer of its weights and the losses of the present rung."""
+    """One of the networks, with the optimizer of its weights and its losses so far."""
 
     def __init__(self, task: Task, supernet: Supernet, path: Sequence[int]) -> None:
-        """Begins with a copy of the supernet's weights, and without momentum."""
-        self.path = list(path)
-        self.network = task.placed(deepcopy(supernet.derive(path)))
+        """Begins with a copy of the supernet's weights or with fresh ones (`optimize_from`), and without momentum."""
+        self.path, derived = list(path), supernet.derive(path)
+        scratch = task.config.optimize_from == "scratch"
+        self.network = task.placed(fresh(task, derived) if scratch else deepcopy(derived))
         self.optimizer, self.meter = task.optimizer(self.network), task.meter()
 
     @property
@@ -53,8 +54,9 @@ class Finalist:
 class Finals:
     """Trains finalists as the phase optimize trains the derived network, on batches that all of a rung see.
 
-    At the end of a rung the half of the smaller mean training loss stays (`Bracket`). That mean is a signal of the
-    quality of a network, since a network that learns fast generalises well (arXiv 2006.04492).
+    At the end of a rung the half of the smaller mean training loss stays (`Bracket`). That is the mean over all steps
+    of a finalist since the finals began. It is a signal of the quality of a network, since a network that learns fast
+    generalises well (arXiv 2006.04492).
 
     Attributes:
         finalists: those that are still in, by their number.
@@ -164,8 +166,6 @@ class Finals:
         epoch = self.phase.first + (self.bracket.done - 1) // batches + 1
         self.rungs.append({"epoch": epoch, "steps": rung.rounds, "finalists": described})
         self.finalists = {k: self.finalists[k] for k in sorted(self.bracket.standing)}
-        for finalist in self.finalists.values():
-            finalist.meter.reset()
         if not math.isfinite(losses[ranking[0]]):
             raise SearchDivergedError(f"the loss of every finalist is not finite in phase {self.phase.name}")
 

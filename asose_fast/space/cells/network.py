@@ -56,6 +56,10 @@ class Cell(nn.Module):
         self.drop_path = 0.0
         """In training, an image loses the output of an edge with this probability, skip_connect excepted."""
 
+    def mixed_edges(self) -> list[MixedOp]:
+        """Returns the mixed operations of the edges, typed."""
+        return [op for op in self.ops if isinstance(op, MixedOp)]
+
     def nodes(self, given: list[Tensor], plan: CellPlan) -> list[Tensor]:
         """Returns the values of the computed nodes, (N, C, H, W) each."""
         states = list(given)

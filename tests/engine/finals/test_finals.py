@@ -58,6 +58,21 @@ def undisturbed(tmp_path_factory):
     return trainer
 
 
+@pytest.mark.parametrize("origin", ["supernet", "scratch"])
+def test_finalists_begin_with_the_weights_that_the_derived_network_would(tmp_path, origin):
+    state = make_trainer(tmp_path, **FINALS, optimize_from=origin).state
+    state.begin_finals(next(phase for phase in state.phases if phase.finals))
+    for finalist in state.finals.finalists.values():
+        again = make_trainer(tmp_path / "again", **FINALS, optimize_from=origin).state
+        again.network.load_state_dict(state.network.state_dict())
+        again.derive(finalist.path)
+        ours, theirs = finalist.network.state_dict(), again.network.state_dict()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+        inherited = state.network.derive(finalist.path).state_dict()
+        same = [torch.equal(ours[key], inherited[key]) for key in ours if key.endswith("weight")]
+        assert all(same) == (origin == "supernet")
+
+
 def test_the_phase_stands_before_optimize_and_its_winner_is_derived(undisturbed):
     history = undisturbed.state.history
     phases = [r["phase"] for r in history]
