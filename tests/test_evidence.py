@@ -268,7 +268,7 @@ def test_plain_networks_have_the_size_that_they_are_known_by(name, parameters):
 def test_plain_networks_learn_digits_in_the_seconds_given():
     config = Config(dataset="digits")
     data = load_data(config, config.batch_size, config.seed, torch.device("cpu"))
-    found = plain.train("four layers", data, config, seconds=1.5)
+    found = plain.train("four layers", plain.four_layers, data, config, seconds=1.5)
     assert found.seconds >= 1.5
     assert found.test_accuracy > 0.5
     assert plain.logistic(data, config).test_accuracy > 0.9

@@ -9,6 +9,7 @@ best plain network of no more seconds and parameters.
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import json
 import math
@@ -67,10 +68,11 @@ class Residual(nn.Module):
         return F.relu(self.shortcut(x) + self.body(x))
 
 
-def four_layers(channels: int, classes: int) -> nn.Module:
-    """Convolution, norm, ReLU four times, with 32 to 128 channels, maxima of 2x2 after the first three."""
+def four_layers(channels: int, classes: int, width: int = 32) -> nn.Module:
+    """Convolution, norm, ReLU four times, with `width`, twice and four times as many channels, maxima of 2x2 after the
+    first three."""
     layers: list[nn.Module] = []
-    widths = (channels, 32, 64, 128, 128)
+    widths = (channels, width, 2 * width, 4 * width, 4 * width)
     for i, (before, after) in enumerate(itertools.pairwise(widths)):
         layers += [nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
         layers += [nn.MaxPool2d(2, ceil_mode=True)] if i < 3 else []
@@ -90,13 +92,19 @@ def _head(features: int, classes: int) -> list[nn.Module]:
 NETWORKS: dict[str, Callable[[int, int], nn.Module]] = {"four layers": four_layers, "small ResNet": small_resnet}
 
 
-def train(name: str, data: Data, config: Config, seconds: float) -> Trained:
+def networks(width: int) -> dict[str, Callable[[int, int], nn.Module]]:
+    """Returns those of `NETWORKS`, and that of four layers in another width."""
+    wider = {} if width == 32 else {f"four layers of {width}": functools.partial(four_layers, width=width)}
+    return {**NETWORKS, **wider}
+
+
+def train(name: str, make: Callable[[int, int], nn.Module], data: Data, config: Config, seconds: float) -> Trained:
     """Trains on the training and the validation images, which a network without a search has no other use for.
 
     SGD with Nesterov's momentum; the learning rate falls along a cosine, by the share of `seconds` that is spent.
     """
     torch.manual_seed(config.seed)
-    network = NETWORKS[name](data.channels, len(data.classes)).to(CPU, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = make(data.channels, len(data.classes)).to(CPU, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(
         network.parameters(), LEARNING_RATE, momentum=MOMENTUM, nesterov=True, weight_decay=WEIGHT_DECAY
     )
@@ -150,7 +158,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence.plain", description=__doc__)
     parser.add_argument("--data", required=True, help="dataset of Config")
     parser.add_argument("--seconds", type=float, nargs="+", default=[120.0], help="of training, of one thread")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--width", type=int, default=32, help="channels of a network of four layers, beside 32")
+    parser.add_argument("--networks", nargs="*", default=[], metavar="NAME", help="train these alone")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of Config")
     parser.add_argument("--runs", type=Path, nargs="*", default=[], help="finished runs of the search, to compare")
     parser.add_argument("--out", type=Path, help="JSON file to write after each network")
@@ -166,14 +176,15 @@ def main() -> None:
 
     for run in options.runs:
         tell(searched(run))
-    for seed in range(options.seeds):
+    for seed in options.seeds:
         config = Config(**{**changes(options.set), "dataset": options.data, "seed": seed})
         data = load_data(config, config.batch_size, config.seed, CPU)
-        if not seed:
+        if not seed and not options.networks:
             tell(logistic(data, config))
         for seconds in options.seconds:
-            for name in NETWORKS:
-                tell(train(name, data, config, seconds))
+            for name, make in networks(options.width).items():
+                if name in options.networks or not options.networks:
+                    tell(train(name, make, data, config, seconds))
 
 
 if __name__ == "__main__":
