@@ -174,7 +174,8 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
         steps = f" and {state.progress.step} steps" if state.progress.step else ""
         console.print(f"going on after {state.progress.epoch} of {config.epochs} epochs{steps}", soft_wrap=True)
     operations = ", ".join(state.network.operations)
-    console.print(f"{out}: {len(state.images)} training images; {operations}", soft_wrap=True)
+    joined = "" if config.keep_validation else ", the validation images among them (--keep_validation keeps them apart)"
+    console.print(f"{out}: {len(state.images)} training images{joined}; {operations}", soft_wrap=True)
     screen, metrics = RetrainingConsole(console), MetricsObserver(out / "metrics.jsonl")
     report = ReportObserver(out, warn)
     retrainer = Retrainer(state, out, [screen, metrics, report])

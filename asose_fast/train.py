@@ -279,7 +279,7 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     console.print(health_table(summary["health"]))
     console.print(f"operations: {', '.join(summary['operations'])}", soft_wrap=True)
     if left_out := summary["left_out"]:
-        named = ", ".join(map(str, left_out))
+        named = ", ".join(str(block + 1) for block in left_out)  # which the report counts from 1 too
         console.print(f"left out, since a skip_connect alone computes nothing: block {named}", soft_wrap=True)
     for sentence in summary["advice"] if processes.first else ():
         warn(sentence)

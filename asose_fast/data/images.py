@@ -14,6 +14,9 @@ from asose_fast.data import decode
 from asose_fast.data.errors import DataError
 from asose_fast.data.parallel import in_threads
 
+SUGGESTED = 64
+"""This side is suggested for images that have none in common, or the least of theirs where that is smaller."""
+
 
 class Images(Protocol):
     """This protocol stands for N images of one shape. They may be sent to other processes."""
@@ -92,12 +95,15 @@ def open_files(paths: Sequence[str], image_size: int | None) -> FileImages:
     if image_size is not None:
         return FileImages(paths, mode, image_size, resize=True)
     width, height = headers[0].size
+    side = min(SUGGESTED, *(min(header.size) for header in headers))
     for path, header in zip(paths, headers, strict=True):
         if header.size != (width, height):
             raise DataError(
                 f"images differ in size: {paths[0]} is {width}x{height}, {path} is {header.size[0]}x{header.size[1]}. "
-                "Set image_size to have all resized"
+                f"Set image_size to have all resized, as image_size {side}"
             )
     if width != height:
-        raise DataError(f"images are {width}x{height}, not square: set image_size to have them resized")
+        raise DataError(
+            f"images are {width}x{height}, not square: set image_size to have them resized, as image_size {side}"
+        )
     return FileImages(paths, mode, height, resize=False)

@@ -172,7 +172,7 @@ def test_16_bit_images_are_not_clipped_silently(write_classes):
 def test_sizes_that_differ_ask_for_image_size(write_classes):
     root = write_classes({"a": 8, "b": 8})
     Image.new("RGB", (9, 8)).save(root / "b" / "001.png")
-    with pytest.raises(DataError, match=r"images differ in size: .* Set image_size") as error:
+    with pytest.raises(DataError, match=r"images differ in size: .* Set image_size .*, as image_size 8$") as error:
         load(root)
     assert "9x8" in str(error.value)
     assert "8x8" in str(error.value)
@@ -212,6 +212,15 @@ def test_a_class_folder_without_images_is_named(write_classes):
 def test_a_single_class_is_refused(write_classes):
     with pytest.raises(DataError, match="has one class only, 'a'"):
         load(write_classes({"a": 8}))
+
+
+def test_labels_in_a_table_are_not_read_and_that_is_said(write_classes):
+    root = write_classes({"images": 8})
+    (root / "labels.csv").write_text("file,label\n000.png,cat\n")
+    with pytest.raises(
+        DataError, match=r"'images': .* Labels in a table are not read \(labels\.csv\): sort the images"
+    ):
+        load(root)
 
 
 def test_train_and_test_must_have_the_same_classes(write_classes):

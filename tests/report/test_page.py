@@ -47,7 +47,7 @@ def test_a_finished_run(folder):
         "Loss",
         "Temperature",
         "Throughput",
-        "5 grown deeper: block 1 is new, depth 4",
+        "5 grown deeper: block 2 is new, depth 4",
         "architecture entropy 0.5 < 1.8 ✓ holds 1 of 6 2",
         "seed 3 0",
     ):

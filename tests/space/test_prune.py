@@ -152,7 +152,7 @@ def test_a_training_from_scratch_goes_on_with_an_old_architecture_and_writes_wha
 
 def test_growth_says_that_a_block_would_be_left_out():
     event = {"kind": "deeper", "position": 2, "depth": 7}
-    assert describe(event) == ["grown deeper: block 2 is new, depth 7"]  # of an older record
+    assert describe(event) == ["grown deeper: block 3 is new, depth 7"]  # of an older record
     assert describe({**event, "begins_as": "sep_conv_3x3"}) == describe(event)
     (line,) = describe({**event, "begins_as": "skip_connect"})
     assert line.endswith("; skip_connect leads in it, and where it stays so the block is left out in the end")

@@ -68,8 +68,12 @@ def _scan(folder: Path, left_out: LeftOut) -> _Scanned:
     classes = folders_in(folder, left_out)
     if not classes:
         raise DataNotFoundError(f"{folder} has no folders in it: it must hold one folder a class")
+    tables = sorted(path.name for pattern in ("*.csv", "*.tsv") for path in folder.glob(pattern))[:3]
     if len(classes) == 1:
-        raise DataError(f"{folder} has one class only, {classes[0]!r}: a classifier needs at least two class folders")
+        raise DataError(
+            f"{folder} has one class only, {classes[0]!r}: a classifier needs at least two class folders"
+            + (f". Labels in a table are not read ({', '.join(tables)}): sort the images by them" if tables else "")
+        )
     paths, counts, empty, unread = list[str](), list[int](), list[str](), Counter[str]()
     for name in classes:
         others = Counter(left_out.others)

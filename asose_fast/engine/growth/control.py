@@ -143,18 +143,18 @@ def _leading(selector: Selector, row: int) -> str:
 
 
 def describe(event: Event) -> list[str]:
-    """What happened, a line for each kind that was tried."""
+    """What happened, a line for each kind that was tried. Blocks and stages count from 1, as in the report."""
     lines = [f"not grown {kind}: {reason}" for kind, reason in event.get("skipped", {}).items()]
     kind = event.get("kind")
     if kind == "deeper":
         idle = event.get("begins_as") == "skip_connect"
         lines.append(
-            f"grown deeper: block {event['position']} is new, depth {event['depth']}"
+            f"grown deeper: block {event['position'] + 1} is new, depth {event['depth']}"
             + ("; skip_connect leads in it, and where it stays so the block is left out in the end" if idle else "")
         )
     elif kind == "wider":
         lines.append(
-            f"grown wider: stage {event['stage']} has {event['channels']} channels instead of {event['before']}"
+            f"grown wider: stage {event['stage'] + 1} has {event['channels']} channels instead of {event['before']}"
         )
     elif kind == "branch":
         lines.append(f"grown by a branch: candidate {event['candidate']} is new, {event['candidates']} in each block")

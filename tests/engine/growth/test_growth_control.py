@@ -141,10 +141,10 @@ def test_every_event_is_described():
     assert describe({"kind": "none", "skipped": skipped}) == ["not grown wider: too large"]
     assert describe({"kind": "deeper", "position": 3, "depth": 7, "skipped": skipped}) == [
         "not grown wider: too large",
-        "grown deeper: block 3 is new, depth 7",
+        "grown deeper: block 4 is new, depth 7",
     ]
     assert describe({"kind": "wider", "stage": 1, "channels": 48, "before": 32}) == [
-        "grown wider: stage 1 has 48 channels instead of 32"
+        "grown wider: stage 2 has 48 channels instead of 32"
     ]
     assert describe({"kind": "branch", "candidate": "dil_conv_3x3", "candidates": 5}) == [
         "grown by a branch: candidate dil_conv_3x3 is new, 5 in each block"
