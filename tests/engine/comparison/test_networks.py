@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from asose_fast.config import CANDIDATES, SPACE_CANDIDATES
+from asose_fast.engine.alpha.budget import Budget
 from asose_fast.engine.comparison.networks import (
     BANDS,
     PLAIN,
@@ -82,7 +83,7 @@ def test_too_few_networks_are_an_error_that_says_how_many_there_are():
 
 
 def test_a_band_bounds_both_costs_on_both_sides():
-    assert Band(0.1, 0.05).around(Cost(999, 2001)) == (1098, 2101, 900, 1901)
+    assert Band(0.1, 0.05).around(Cost(999, 2001)) == Budget(1098, 2101, 900, 1901)
 
 
 @pytest.mark.parametrize("operation", PLAIN)
