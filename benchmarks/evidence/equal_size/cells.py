@@ -69,7 +69,7 @@ SEARCH = {
 finalists have 24, 48, 96 and 192 steps for each of them."""
 FLAT = {"alpha_std": 0.0, "alpha_none": 0.0, "alpha_skip": 0.0}
 """With equal logits, and all paths of one size, what finals draw is uniform: noise decides, and it is the same for all
-rows and for all candidates of a row."""
+rows and for all candidates of a row. The first finalist is not drawn: of equally probable paths it is the first."""
 
 Arm = Literal["uniform", "alpha"]
 ARMS: tuple[Arm, ...] = ("uniform", "alpha")
