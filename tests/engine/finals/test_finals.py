@@ -58,6 +58,22 @@ def undisturbed(tmp_path_factory):
     return trainer
 
 
+def test_a_rung_counts_all_steps_since_the_finals_began(tmp_path, monkeypatch):
+    taken = {}
+
+    def step(network, *arguments, **keywords):
+        result = weight_step(network, *arguments, **keywords)
+        taken.setdefault(id(network), []).append((float(result.loss) * result.images, result.images))
+        return result
+
+    monkeypatch.setattr(finals, "weight_step", step)
+    trainer = make_trainer(tmp_path, **FINALS)
+    trainer.run()
+    last = [rung for record in trainer.state.history for rung in record.get("finals", [])][-1]
+    means = [sum(x for x, _ in six[:6]) / sum(n for _, n in six[:6]) for six in taken.values() if len(six) >= 6]
+    assert [one["loss"] for one in last["finalists"]] == pytest.approx(sorted(means), rel=1e-5)
+
+
 @pytest.mark.parametrize("origin", ["supernet", "scratch"])
 def test_finalists_begin_with_the_weights_that_the_derived_network_would(tmp_path, origin):
     state = make_trainer(tmp_path, **FINALS, optimize_from=origin).state
