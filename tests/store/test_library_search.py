@@ -88,7 +88,7 @@ def test_what_another_model_or_file_is_at_fault_with_is_told(folder, run, tmp_pa
 def test_the_choices_are_those_of_the_network_that_validation_chose(tmp_path, monkeypatch):
     """Which are not always the most probable ones."""
 
-    def least(self, among, budget=None):
+    def least(self, among, budget=None, by="validation"):
         scores = self.selector.logits().detach()
         return self.task.budget.choose(self.network, -scores.where(scores > CLOSED / 2, torch.inf))
 
