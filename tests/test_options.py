@@ -74,7 +74,7 @@ def shown(option, parser=None):
 
 def test_defaults_and_choices_are_written_as_on_the_command_line():
     assert shown("channels").startswith("N The stem has so many channels")
-    assert shown("channels").endswith("(default: 20)")
+    assert shown("channels").endswith("(default: 24)")
     assert shown("workers").endswith("(default: 0)")  # which is not false
     assert shown("alpha_skip").startswith("X ")
     assert shown("alpha_skip").endswith("(default: 1.0)")

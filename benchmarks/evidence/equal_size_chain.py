@@ -133,7 +133,7 @@ def block(data: str, seed: int, folder: Path) -> tuple[list[Trained], dict[str, 
         raise TypeError(f"the space {config.space} is not one of evolvable blocks")
     costs, bounds = band(spec, loaded.image_size)
     names = ("derive_max_parameters", "derive_max_flops", "derive_min_parameters", "derive_min_flops")
-    config = dataclasses.replace(config, **dict(zip(names, bounds, strict=True)))
+    config = dataclasses.replace(config, **dict(zip(names, bounds[:4], strict=True)))
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[tuple[str, list[int]]] = []
     records: dict[str, Any] = {}
