@@ -164,5 +164,5 @@ def _check_enough(
         if count < batch_size:
             raise DataError(
                 f"{config.dataset} leaves {count} {name} images, fewer than one batch of {batch_size}: lower "
-                f"batch_size, or change {division}limit_train ({config.limit_train})"
+                f"batch_size to {count} or less, or change {division}limit_train ({config.limit_train})"
             )

@@ -288,12 +288,26 @@ def _summary(state: SearchState, result: SearchResult) -> dict[str, Any]:
     }
 
 
+_TOLD = {
+    "metric": "the kind of the metric",
+    "metric_name": "the metric",
+    "loss_name": "the loss",
+    "optimizer": "the optimizer",
+}
+
+
 def _require_same(saved: dict[str, Any], state: SearchState) -> None:
     if not library_search.wrote(saved):
         raise ValueError("it was not written by asose_fast.search, but by `asose-fast train`, say")
     there, here, now = Config.completed(saved["config"]), state.config.to_dict(), state.task.identity
     unlike = [
         f"{name} {there.get(name)} there, {value} here" for name, value in here.items() if value != there.get(name)
+    ]
+    functions = saved.get("functions", now["functions"])  # checkpoints of 0.2.0 do not name them
+    unlike += [
+        f"{_TOLD[name]} {functions.get(name)} there, {value} here"
+        for name, value in now["functions"].items()
+        if value != functions.get(name)
     ]
     if saved["schedule"] != now["schedule"]:
         unlike.append("the phases")

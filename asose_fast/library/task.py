@@ -61,6 +61,8 @@ class ModuleTask:
         self.network, self.data, self.config, self.device = network, loaders, config, device
         self.phases, self.objective, self._make_optimizer = tuple(phases), objective, optimizer
         self.budget = BudgetKeeper(config, image_size=0)
+        self.optimizer_name = torch.optim.SGD.__name__
+        """Of the type of the weights' optimizer, once there is one."""
 
     @property
     def all_data(self) -> Loaders:
@@ -84,9 +86,15 @@ class ModuleTask:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """A checkpoint has the schedule, and the mixed operations with their candidates."""
+        """A checkpoint has the schedule, the mixed operations with their candidates, what is measured and minimised by
+        name, and the type of the weights' optimizer."""
         mixed = {name: list(op.ops) for name, op in self.network.mixed.items()}
-        return {"schedule": [dataclasses.asdict(phase) for phase in self.phases], "mixed": mixed}
+        functions = {**self.metric.said, "optimizer": self.optimizer_name}
+        return {
+            "schedule": [dataclasses.asdict(phase) for phase in self.phases],
+            "mixed": mixed,
+            "functions": functions,
+        }
 
     def supernet(self) -> Supernet:
         """Returns the network that was given."""
@@ -115,6 +123,7 @@ class ModuleTask:
             return graphed_weight_optimizer(self.config, network, self.device)
         optimizer = self._make_optimizer(list(network.parameters()))
         _require_complete(optimizer, self.named_parameters(network))
+        self.optimizer_name = type(optimizer).__name__
         for group in optimizer.param_groups:
             group["initial_lr"] = group["lr"]
         return optimizer

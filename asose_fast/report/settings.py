@@ -8,17 +8,17 @@ from typing import Any
 
 from asose_fast.config import Config
 from asose_fast.engine.retrainer import RetrainConfig
+from asose_fast.presets import IMAGES
 from asose_fast.report import svg
 from asose_fast.report.run import Run
 
 
 def settings(run: Run) -> list[tuple[str, str, str]]:
-    """Returns name, value and default of the settings that are not the default."""
+    """Returns name, value and default of the settings that are not the default of what began the run."""
     if not run.config:
         return []
     try:
-        training = run.kind == "training"
-        defaults = dataclasses.asdict(RetrainConfig()) if training else _defaults(run.config.get("space", "chain"))
+        defaults = _defaults(run)
     except (TypeError, ValueError):
         defaults = Config().to_dict()
     return [
@@ -28,8 +28,12 @@ def settings(run: Run) -> list[tuple[str, str, str]]:
     ]
 
 
-def _defaults(space: Any) -> dict[str, Any]:
-    return Config(space=space).to_dict()
+def _defaults(run: Run) -> dict[str, Any]:
+    if run.kind == "training":
+        return dataclasses.asdict(RetrainConfig())
+    space = run.config.get("space", "chain")
+    begun = Config(**{**IMAGES, "space": space}) if run.kind == "search" else Config(space=space)
+    return {**begun.to_dict(), "space": begun.space if run.kind != "search" else IMAGES["space"]}
 
 
 def environment(run: Run) -> list[tuple[str, str]]:

@@ -97,8 +97,8 @@ def test_a_constant_channel_is_not_divided_by_zero(write_classes):
         ({"limit_test": 9}, "limit_test must be at least 10, one image for each class of digits, got 9"),
         (
             {"limit_train": 100, "batch_size": 30},
-            r"digits leaves 20 validation images, fewer than one batch of 30: lower batch_size, or change "
-            r"valid_fraction \(0.25\) or limit_train \(100\)",
+            r"digits leaves 20 validation images, fewer than one batch of 30: lower batch_size to 20 or less, or "
+            r"change valid_fraction \(0.25\) or limit_train \(100\)",
         ),
         ({"limit_train": 100, "batch_size": 90}, "digits leaves 80 training images, fewer than one batch of 90"),
         (
@@ -107,8 +107,8 @@ def test_a_constant_channel_is_not_divided_by_zero(write_classes):
         ),
         (
             {"limit_train": 100, "batch_size": 101, "trained": "joined"},
-            r"digits leaves 100 training and validation images, fewer than one batch of 101: lower batch_size, or "
-            r"change limit_train \(100\)",
+            r"digits leaves 100 training and validation images, fewer than one batch of 101: lower batch_size to "
+            r"100 or less, or change limit_train \(100\)",
         ),
     ],
 )

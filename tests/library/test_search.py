@@ -154,6 +154,19 @@ def test_a_folder_of_another_search_is_refused(tmp_path):
         find(folder=tmp_path, phases=[PhaseSpec("search", 2)])
 
 
+def test_a_folder_of_another_loss_metric_or_optimizer_is_refused(tmp_path):
+    data = [(x, x.sum(1, keepdim=True)) for x, _ in batches()]
+    one = {"model": Choices(classes=1), "loaders": (data, data), "folder": tmp_path}
+    found = find(**one, loss=nn.MSELoss())
+    assert find(**{**one, "model": Choices(classes=1)}, loss=nn.MSELoss()).genotype == found.genotype
+    with pytest.raises(CheckpointError, match="the metric MSELoss there, L1Loss here; the loss MSELoss there, L1Loss"):
+        find(**one, loss=nn.L1Loss())
+    with pytest.raises(CheckpointError, match="the kind of the metric loss there, score here; the metric MSELoss"):
+        find(**one, loss=nn.MSELoss(), metric=lambda outputs, y: -(outputs - y).abs().mean())
+    with pytest.raises(CheckpointError, match="the optimizer SGD there, AdamW here"):
+        find(**one, loss=nn.MSELoss(), optimizer=lambda p: torch.optim.AdamW(p, 0.01))
+
+
 def test_a_folder_of_a_command_is_refused(tmp_path):
     make_trainer(tmp_path).save("last")
     with pytest.raises(CheckpointError, match=r"\.pt: it was not written by asose_fast\.search.*another folder"):
