@@ -141,7 +141,9 @@ SMALL = ["--epochs=2", "--batch_size=20", "--threads=1"]
 def test_retraining_a_run_writes_a_folder_that_load_reads(run, tmp_path, capsys):
     out = tmp_path / "out"
     assert retrain_module.main([str(run), "--out", str(out), *SMALL, "--cutout=2", "--drop-path", "0.1"]) == 0
-    assert "test accuracy" in capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
+    assert "test accuracy" in said
+    assert "120 training images, the validation images among them (--keep_validation keeps them apart)" in said
     summary = json.loads((out / "summary.json").read_text())
     assert summary["settings"]["limit_train"] == 120  # as in the run
     assert len((out / "metrics.jsonl").read_text().splitlines()) == 2

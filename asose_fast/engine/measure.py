@@ -34,7 +34,7 @@ def measure(state: SearchState, phase: Phase) -> Record:
         "max_weight": float(max_prob.mean()),
         "entropy_by_layer": entropy.tolist(),
         "max_weight_by_layer": max_prob.tolist(),
-        "candidates": len(selector.candidates),
+        "candidates": max(selector.open_counts()),
         "idle_mass": idle_mass(selector.logits().detach().softmax(1), selector.candidates),
         "curvature": _curvature(state, phase),
         "path": list(derived.operations),

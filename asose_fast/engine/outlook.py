@@ -48,7 +48,7 @@ def shortcomings(
             + _remedy(config, phases, "search", lambda longer: alpha_steps(config, longer, batches) >= needed)
             + (", or a larger alpha_learning_rate" if config.alpha_learning_rate is not None else "")
         )
-    steps, count = _warmup(phases, batches), max(_open(selector))
+    steps, count = _warmup(phases, batches), max(selector.open_counts())
     if steps and config.warmup == "uniform" and count > 1 and steps < TRAINED * count:
         left = left_out(selector, steps)
         found.append(
@@ -83,13 +83,7 @@ def steps_to_decide(selector: Selector, rate: float) -> int:
 
 def left_out(selector: Selector, steps: int) -> float:
     """The expected number of candidates, over all layers, that no one of `steps` uniformly random paths has."""
-    return sum((count * (1 - 1 / count) ** steps for count in _open(selector) if count > 1), 0.0)
-
-
-def _open(selector: Selector) -> list[int]:
-    """How many candidates each layer has."""
-    counts: list[int] = (selector.logits().detach() > CLOSED / 2).sum(1).tolist()
-    return counts
+    return sum((count * (1 - 1 / count) ** steps for count in selector.open_counts() if count > 1), 0.0)
 
 
 def _steps(phases: Sequence[Phase], batches: int) -> int:

@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from asose_fast.config import Config
 from asose_fast.engine.device import device_named
+from asose_fast.engine.metric import Metric as Measured
 from asose_fast.engine.observer import Observer
 from asose_fast.engine.phases import PhaseSpec, plan, schedule
 from asose_fast.engine.processes import started
@@ -271,6 +272,11 @@ def _prepare(trainer: Trainer, folder: Path) -> ReportObserver:
     return report
 
 
+def _score(metric: Measured, score: float | None) -> dict[str, Any] | None:
+    """A score as people read it. What the records call accuracy has the sign of a loss changed."""
+    return score if score is None else {"name": metric.name, "value": metric.value(score), "better": metric.direction}
+
+
 def _summary(state: SearchState, result: SearchResult) -> dict[str, Any]:
     """What the report says of a search that is finished."""
     return {
@@ -280,6 +286,7 @@ def _summary(state: SearchState, result: SearchResult) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **state.task.metric.said,
         "test_accuracy": result.test_score,
+        "test": _score(state.task.metric, result.test_score),
         "valid_accuracy": state.progress.best_accuracy,
         "choices": result.genotype,
         "parameters": sum(p.numel() for p in result.network.parameters()),

@@ -97,7 +97,7 @@ def test_a_number_that_is_none_is_traced_to_its_edge(tmp_path):
     cell = trainer.state.network.mixed_cells()[1]
     with torch.no_grad():
         cell.ops[0].ops["nor_conv_3x3"][1].weight.fill_(float("nan"))
-    with pytest.raises(SearchDivergedError, match="cell 1, edge 0 to 1, operation nor_conv_3x3"):
+    with pytest.raises(SearchDivergedError, match="cell 2, edge 0 to 1, operation nor_conv_3x3"):
         trainer.run()
 
 

@@ -101,7 +101,7 @@ def test_a_number_that_is_none_is_traced_to_what_follows_the_block(tmp_path):
     trainer = make_trainer(tmp_path, space="stages", depth=3)
     with torch.no_grad():
         trainer.state.network.blocks[1].project[1].weight.fill_(float("nan"))
-    with pytest.raises(SearchDivergedError, match="layer 1, gain or projection"):
+    with pytest.raises(SearchDivergedError, match="layer 2, gain or projection"):
         trainer.run()
 
 

@@ -2,7 +2,9 @@
 
 import copy
 import inspect
+import json
 import math
+import pydoc
 import re
 from functools import partial
 
@@ -13,6 +15,8 @@ from torch.nn import functional as F
 
 import asose_fast
 from asose_fast import Config, MixedOp, Observer, PhaseSpec
+from asose_fast.config import GuardConfig
+from asose_fast.engine.health import collapse
 from asose_fast.engine.health.diverged import SearchDivergedError
 from asose_fast.engine.metric import Metric
 from asose_fast.library.objective import LibraryObjective
@@ -136,12 +140,30 @@ def test_the_report_of_a_finished_search(tmp_path):
 def test_the_report_of_a_regression_speaks_of_its_loss(tmp_path):
     data = [(x, x.sum(1, keepdim=True)) for x, _ in batches()]
     result = find(Choices(classes=1), (data, data, data), loss=nn.MSELoss(), folder=tmp_path)
+    told = json.loads((tmp_path / "summary.json").read_text())["test"]
+    assert told == {"name": "MSELoss", "value": -result.test_score, "better": "the lower the better"}
     text = Page((tmp_path / "report.html").read_text()).text
     assert f"{-result.test_score:.4g} test MSELoss of the derived network, the lower the better" in text
     assert f"search MSELoss {-result.history[2]['train_accuracy']:.4g} none ✓ holds" in text
     assert f"asose_fast.load('{tmp_path}', model)" in text
     for wrong in ("accuracy", "ross entropy", "mages/s", "mages per second"):
         assert wrong not in text
+
+
+def test_the_function_shows_what_it_takes():
+    assert list(inspect.signature(asose_fast.search).parameters)[:3] == ["model", "loaders", "config"]
+    assert "folder" in inspect.signature(asose_fast.search).parameters
+    shown = pydoc.render_doc(asose_fast.search, renderer=pydoc.plaintext)
+    assert shown.startswith("Python Library Documentation: function search")
+
+
+def test_operations_of_one_candidate_each_are_no_early_decision():
+    """Their names differ, and nowhere is there a choice."""
+    model = nn.Sequential(nn.Flatten(), MixedOp({"a": nn.Linear(3, 3)}), MixedOp({"b": nn.Linear(3, 2)}))
+    records = find(model, folder=None).history
+    assert {record["candidates"] for record in records} == {1}
+    for record in records:
+        assert collapse.signs(GuardConfig(), record, [], 0.1) == []
 
 
 def test_a_folder_of_another_search_is_refused(tmp_path):

@@ -44,7 +44,7 @@ def test_nan_in_an_operation_is_named(tmp_path, epoch, phase, seed):
     trainer = make_trainer(tmp_path, [at(epoch, 1, poison_operation)], seed=seed)
     with pytest.raises(SearchDivergedError, match=rf"phase {phase}, epoch {epoch + 1}, after \d steps") as caught:
         trainer.run()
-    assert "layer 1, operation sep_conv_3x3" in str(caught.value)
+    assert "layer 2, operation sep_conv_3x3" in str(caught.value)
     assert checkpoint.load(tmp_path / "checkpoints" / "last.pt")["progress"]["epoch"] == epoch
     assert all_finite(tmp_path / "checkpoints" / "last.pt")
 
@@ -53,13 +53,13 @@ def test_nan_in_alpha_is_named(tmp_path):
     trainer = make_trainer(tmp_path, [at(1, 1, poison_alpha)])
     with pytest.raises(SearchDivergedError, match=r"phase search, epoch 2, after \d steps") as caught:
         trainer.run()
-    assert re.search(r"alpha of layer 1, operation max_pool_3x3", str(caught.value))
+    assert re.search(r"alpha of layer 2, operation max_pool_3x3", str(caught.value))
     assert all_finite(tmp_path / "checkpoints" / "last.pt")
 
 
 def test_nan_in_the_last_step_of_an_epoch_does_not_replace_the_good_checkpoint(tmp_path):
     trainer = make_trainer(tmp_path, [at(1, 5, poison_operation)])
-    with pytest.raises(SearchDivergedError, match="layer 1, operation sep_conv_3x3"):
+    with pytest.raises(SearchDivergedError, match="layer 2, operation sep_conv_3x3"):
         trainer.run()
     assert checkpoint.load(tmp_path / "checkpoints" / "last.pt")["progress"]["epoch"] == 1
     assert all_finite(tmp_path / "checkpoints" / "last.pt")
@@ -89,7 +89,7 @@ def test_nan_in_a_gradient_is_named(tmp_path, clip, precision):
     with pytest.raises(SearchDivergedError, match=r"in phase \w+, epoch \d, after \d steps") as caught:
         trainer.run()
     gradient = "the gradient of blocks.1.mixed.ops.sep_conv_3x3.1.weight"
-    assert gradient in str(caught.value) or (not clip and "layer 1, operation sep_conv_3x3" in str(caught.value))
+    assert gradient in str(caught.value) or (not clip and "layer 2, operation sep_conv_3x3" in str(caught.value))
     if clip:  # in time
         assert all(p.isfinite().all() for p in trainer.state.network.parameters())
 
@@ -117,5 +117,5 @@ def test_the_command_ends_with_status_2(tmp_path, monkeypatch, capsys):
     status = train_module.main([*options, f"--candidates=[{','.join(FEW)}]", "--out", str(run)])
     assert status == 2
     error = capsys.readouterr().err
-    assert "layer 1, operation sep_conv_3x3" in error
+    assert "layer 2, operation sep_conv_3x3" in error
     assert f"The last good checkpoint is kept in {run / 'checkpoints'}" in error

@@ -95,6 +95,11 @@ class Selector:
         table = torch.stack(self.alpha)
         return table if self._log_openness is None else table + self._log_openness
 
+    def open_counts(self) -> list[int]:
+        """Returns how many candidates each layer has, without those that growth has not opened."""
+        counts: list[int] = (self.logits().detach() > CLOSED / 2).sum(1).tolist()
+        return counts
+
     def equal_logits(self) -> Tensor:
         """Those of uniformly random paths, (L, K)."""
         return torch.zeros_like(self.logits())

@@ -30,6 +30,8 @@ def nonfinite_gradient(named: Iterable[tuple[str, Tensor]]) -> str | None:
 def first_nonfinite(network: ImageNetwork, alpha: Tensor, x: Tensor, path: Sequence[int] | None) -> str:
     """Names the first part whose parameters or output on `x` are not finite, down to the layer and its operation.
 
+    Layers and cells are counted from 1.
+
     `path` leads through the network; of every layer all operations are looked at, since an alpha step uses them all.
     """
     if not x.isfinite().all():
@@ -42,14 +44,14 @@ def first_nonfinite(network: ImageNetwork, alpha: Tensor, x: Tensor, path: Seque
     for i, block in enumerate(network.evolvable_blocks()):
         for name, op in block.mixed.ops.items():
             if not _finite(op, op(x)):
-                return f"layer {i}, operation {name}"
+                return f"layer {i + 1}, operation {name}"
         x = block(x, index=None if path is None else path[i])
         if not _finite(block, x):
-            return f"layer {i}, gain or projection"
+            return f"layer {i + 1}, gain or projection"
     if not _finite(network.head, network.head(x)):
         return "the classifier"
     for i, k in (~alpha.isfinite()).nonzero().tolist():
-        return f"alpha of layer {i}, operation {network.evolvable_blocks()[i].spec.candidates[k]}"
+        return f"alpha of layer {i + 1}, operation {network.evolvable_blocks()[i].spec.candidates[k]}"
     return "the loss"
 
 
@@ -68,9 +70,9 @@ def _first_in_cells(network: CellNetwork, alpha: Tensor, x: Tensor) -> str:
     for i, cell in enumerate(network.mixed_cells()):
         for edge, mixed in zip(cell.edges, cell.ops, strict=True):
             for name, op in mixed.ops.items():  # type: ignore[union-attr, operator]
-                where = f"cell {i}, edge {edge.source} to {edge.target}, operation {name}"
+                where = f"cell {i + 1}, edge {edge.source} to {edge.target}, operation {name}"
                 handles.append(op.register_forward_hook(look(where)))
-        handles.append(cell.register_forward_hook(look(f"cell {i}")))
+        handles.append(cell.register_forward_hook(look(f"cell {i + 1}")))
     handles.append(network.head.register_forward_hook(look("the classifier")))
     rows, candidates = network.spec.rows, max(len(edge.candidates) for edge in network.spec.edges)
     network(x, x.new_full((rows, candidates), 1 / candidates))
@@ -79,7 +81,7 @@ def _first_in_cells(network: CellNetwork, alpha: Tensor, x: Tensor) -> str:
     if found:
         return found[0]
     for i, k in (~alpha.isfinite()).nonzero().tolist():
-        return f"alpha of row {i}, operation {k}"
+        return f"alpha of row {i + 1}, candidate {k + 1}"
     return "the loss"
 
 

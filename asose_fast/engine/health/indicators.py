@@ -33,8 +33,9 @@ def indicators(
     Args:
         config: the bounds.
         classes: number of classes; None: what is called accuracy has no bound.
-        record: the epoch's metrics (`batch_size_errors`, `max_weight`, `entropy`, `candidates`, `train_accuracy`,
-            `images_per_second`, `phase` and, where the blocks are judged, `weightless`, a share).
+        record: the epoch's metrics (`batch_size_errors`, `max_weight`, `entropy`, `candidates` of the layer that has
+            most, `train_accuracy`, `images_per_second`, `phase` and, where the blocks are judged, `weightless`, a
+            share).
         history: metrics of the epochs before it. Throughput is compared since the last growth, which makes a step
             costlier.
     """
