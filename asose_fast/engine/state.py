@@ -156,9 +156,8 @@ class SearchState:
     def regularizers(self) -> list[Regularizer]:
         """Alpha steps minimise these besides the validation loss."""
         found = [self.beta_decay] if self.config.beta_decay else []
-        return (
-            [*found, self.over_budget] if self.task.budget.binds(self.network) and self.config.budget_weight else found
-        )
+        bound = self.config.budget_weight and self.task.budget.binds(self.network)
+        return [*found, self.over_budget] if bound else found
 
     def beta_decay(self) -> Tensor:
         """Returns the regularizer of this name, whose weight rises over the first phase that searches."""

@@ -32,8 +32,9 @@ def _defaults(run: Run) -> dict[str, Any]:
     if run.kind == "training":
         return dataclasses.asdict(RetrainConfig())
     space = run.config.get("space", "chain")
-    begun = Config(**{**IMAGES, "space": space}) if run.kind == "search" else Config(space=space)
-    return {**begun.to_dict(), "space": begun.space if run.kind != "search" else IMAGES["space"]}
+    if run.kind == "search":  # begun by a command, whose defaults are not those of Config
+        return {**Config(**{**IMAGES, "space": space}).to_dict(), "space": IMAGES["space"]}
+    return Config(space=space).to_dict()
 
 
 def environment(run: Run) -> list[tuple[str, str]]:

@@ -54,9 +54,14 @@ class Bound(NamedTuple):
         """The cost of the dearest network."""
         return self.fixed + int(self.table.amax(1).sum())
 
-    def holds(self, cost: int) -> bool:
-        """Whether a network may cost so much."""
-        return (self.most is None or cost <= self.most) and (self.least is None or cost >= self.least)
+    def holds(self, costs: Tensor) -> Tensor:
+        """Which networks may cost so much: int64 of any shape -> bool of that shape."""
+        held = torch.ones_like(costs, dtype=torch.bool)
+        if self.most is not None:
+            held &= costs <= self.most
+        if self.least is not None:
+            held &= costs >= self.least
+        return held
 
 
 class Budget(NamedTuple):
@@ -122,8 +127,13 @@ class BudgetKeeper:
 
     def __init__(self, config: BudgetConfig, image_size: int, names: Sequence[str] = NAMES) -> None:
         """`names`: of the upper bounds on parameters and FLOPs, then of the lower ones, in errors."""
-        most, least = (config.derive_max_parameters, config.derive_max_flops), config.derive_min_flops
-        self.budget = Budget(*most, config.derive_min_parameters, least, config.derive_min_share)
+        self.budget = Budget(
+            config.derive_max_parameters,
+            config.derive_max_flops,
+            config.derive_min_parameters,
+            config.derive_min_flops,
+            config.derive_min_share,
+        )
         self._names = names
         self._image_size = image_size
         self._costs: tuple[Spec, Costs, Budget] | None = None
@@ -132,7 +142,7 @@ class BudgetKeeper:
         """The best architecture by `scores` (L, K) within the budget. Raises BudgetError where none is."""
         if not self.binds(network):
             return network.choose(scores)
-        costs, budget = self._of(network)
+        costs, budget = self.of(network)
         return best_path(scores, costs, budget, self._names)
 
     def binds(self, network: Supernet) -> bool:
@@ -141,17 +151,20 @@ class BudgetKeeper:
 
     def penalty(self, network: Supernet, logits: Tensor) -> Tensor:
         """See the function."""
-        return penalty(logits, *self._of(network))
+        return penalty(logits, *self.of(network))
 
     def costs(self, network: Supernet) -> Costs:
         """Of the candidates of a network for images.
 
         Raises BudgetError for another network, and ValueError where costs are no sums over rows of alpha.
         """
-        return self._of(network)[0]
+        return self.of(network)[0]
 
-    def _of(self, network: Supernet) -> tuple[Costs, Budget]:
-        """Computed when the spec is a new one."""
+    def of(self, network: Supernet) -> tuple[Costs, Budget]:
+        """The costs of the candidates, and the budget with the share as a number, computed when the spec is a new one.
+
+        Raises as `costs`.
+        """
         if not isinstance(network, ImageNetwork):
             raise BudgetError("bounds on the derived network are for the spaces chain, stages and nasbench201")
         spec = network.spec
@@ -245,7 +258,7 @@ def _nearest(bound: Bound) -> str:
         sums = {cost + price for cost in sums for price in set(row)}
         if len(sums) > MOST_SUMS:
             return ""
-    if any(map(bound.holds, sums)):
+    if bool(bound.holds(torch.tensor(list(sums))).any()):
         return ""
     below, above = (max(s for s in sums if s < bound.least), min(s for s in sums if s > bound.most))
     return f"; nothing lies between {bound.names[1]} and {bound.names[0]}: the nearest are {below:,} and {above:,}"

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from asose_fast.engine.alpha.budget import Bound
-from asose_fast.engine.alpha.random_paths import within
 from asose_fast.engine.alpha.selector import CLOSED
 
 
@@ -61,8 +60,8 @@ def mutation_within(bounds: Sequence[Bound], allowed: Tensor, path: Sequence[int
         for bound in bounds:
             taken = bound.table[rows, child]
             spent = bound.fixed + taken.sum()
-            holds &= bool(within(bound, spent))
-            mends &= within(bound, spent - taken[:, None] + bound.table)
+            holds &= bool(bound.holds(spent))
+            mends &= bound.holds(spent - taken[:, None] + bound.table)
         if holds:
             return child
         if found := mends.nonzero().tolist():

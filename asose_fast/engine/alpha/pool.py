@@ -42,12 +42,12 @@ class Pool(NamedTuple):
 
     def uniform(self, count: int) -> list[list[int]]:
         """Returns up to `count` different paths, all equally likely, whatever alpha is."""
-        if not self.keeper.budget.any:
+        if not self.keeper.binds(self.network):
             return uniform_paths(self.choose, self.scores, count, self.seed)
-        costs, generator = self.keeper.costs(self.network), torch.Generator().manual_seed(self.seed)
+        (costs, budget), generator = self.keeper.of(self.network), torch.Generator().manual_seed(self.seed)
         kept = self._allowed.all(0).nonzero().flatten()  # growth closes in all rows alike
         open_ = Costs(costs.parameters[:, kept], costs.flops[:, kept], costs.fixed)
-        paths = random_paths(open_, self.keeper.budget, count, generator)
+        paths = random_paths(open_, budget, count, generator)
         return [kept[path].tolist() for path in paths]
 
     def best(self, by: Measured, among: int, fitness: Callable[[list[int]], float]) -> list[int]:
@@ -64,9 +64,10 @@ class Pool(NamedTuple):
 
     def _mutation(self) -> Mutation:
         allowed = self._allowed
-        if not self.keeper.budget.any:
+        if not self.keeper.binds(self.network):
             return lambda path, draws: mutation(self.choose, allowed, path, draws)
-        bounds = self.keeper.budget.bounds(self.keeper.costs(self.network))
+        costs, budget = self.keeper.of(self.network)
+        bounds = budget.bounds(costs)
         return lambda path, draws: mutation_within(bounds, allowed, path, draws)
 
     @property

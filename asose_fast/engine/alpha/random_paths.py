@@ -7,7 +7,6 @@ import random
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
 
 from asose_fast.engine.alpha.budget import Band, Bound, Budget, BudgetError, Spent, unreachable
 from asose_fast.space.cost import Costs
@@ -62,18 +61,8 @@ def _uniform(bounds: list[Bound], rows: int, candidates: int, generator: torch.G
     kept = torch.ones(BATCH, dtype=torch.bool)
     for bound in bounds:
         spent = bound.fixed + bound.table.expand(BATCH, -1, -1).gather(2, paths[..., None]).sum((1, 2))
-        kept &= within(bound, spent)
+        kept &= bound.holds(spent)
     return map(tuple, paths[kept].tolist())
-
-
-def within(bound: Bound, costs: Tensor) -> Tensor:
-    """Which of the costs of whole networks, int64 of any shape, a bound allows: bool of that shape."""
-    kept = torch.ones_like(costs, dtype=torch.bool)
-    if bound.most is not None:
-        kept &= costs <= bound.most
-    if bound.least is not None:
-        kept &= costs >= bound.least
-    return kept
 
 
 class _Numbered:

@@ -10,7 +10,8 @@ from asose_fast.engine.alpha.budget import BudgetKeeper, path_cost
 from asose_fast.engine.alpha.evolution import evolved
 from asose_fast.engine.alpha.pool import Pool
 from asose_fast.engine.alpha.selector import CLOSED
-from tests.helpers import make_network
+from asose_fast.space.build import build, make_spec
+from tests.helpers import make_config, make_network
 
 CANDIDATES = ("skip_connect", "max_pool_3x3", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3")
 EQUAL = torch.zeros(6, 5)
@@ -98,6 +99,24 @@ def test_a_closed_candidate_is_in_no_path():
         pool(bounds=bounds, scores=scores).best("evolution", 50, asked)
         assert all(3 not in path for path in [*paths, *asked.asked])
         assert any(4 in path for path in paths)
+
+
+@pytest.mark.parametrize("by", ["random", "evolution"])
+def test_a_share_of_the_dearest_network_is_kept(by):
+    dearest = path_cost(COSTS.flops.argmax(1).tolist(), COSTS).flops
+    asked = Sum(0)
+    pool(bounds=BudgetConfig(derive_min_share=0.8)).best(by, 60, asked)
+    assert len(set(asked.asked)) >= 20
+    assert all(0.8 * dearest <= path_cost(list(path), COSTS).flops for path in asked.asked)
+
+
+@pytest.mark.parametrize("by", ["random", "evolution"])
+def test_a_share_is_none_where_costs_are_no_sums_over_rows(by):
+    cells = build(make_spec(make_config(space="darts", cells=1, candidates=CANDIDATES), 3, 5))
+    scores = torch.zeros(cells.spec.rows, len(CANDIDATES))
+    drawn = [Pool(cells, BudgetKeeper(BudgetConfig(derive_min_share=share), 9), scores, 0) for share in (0.8, 0.0)]
+    with_share, without = (one.best(by, 8, lambda path: float(sum(path))) for one in drawn)
+    assert with_share == without
 
 
 @pytest.mark.parametrize(("bounds", "most"), [(FREE, 1), (BAND, 2)], ids=["free", "band"])
