@@ -1,14 +1,15 @@
 """Does a search find better networks of the same size? `python -m benchmarks.evidence.equal_size_chain --data DATASET`
 
-Three arms, all in one band of parameters and FLOPs, in the space of plain networks that the commands for images begin
-with. A random network is drawn uniformly. Uniform finals train a uniform pool and keep the best. Alpha's finals train a
-pool that alpha has drawn. A block is one seed: one supernet, the finals of both arms from its weights, and random
-networks. All that they give is trained from scratch alike (`retrain`) and tested on images that nothing else has seen.
+Three arms, all in one band of parameters and FLOPs, in the space of ten candidates with which the search began. A
+random network is drawn uniformly. Uniform finals train a uniform pool and keep the best. Alpha's finals train a pool
+that alpha has drawn. A block is one seed: one supernet, the finals of both arms from fresh weights, and a random
+network. All that they give is trained from scratch alike (`retrain`) and tested on images that nothing else has seen.
 
 The primary question is what alpha adds to finals: alpha's minus uniform finals, paired by block. Finals minus random,
 and alpha's finals minus random, are secondary, and p values of the three are given as they are and as Holm's. Seeds,
 settings and number of blocks are fixed before the first block (`PROTOCOL`, `SEEDS`). A run that is ended by the clock
-counts the blocks that it has completed, whatever they say. `--power` simulates what the number of blocks can show.
+counts the blocks that it has completed, whatever they say. `--spread` measures how much networks of the band differ,
+and with that `--power` simulates what the number of blocks can show.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ import torch
 from scipy import stats
 
 from asose_fast.config import Config
-from asose_fast.data import load_data
+from asose_fast.data import Data, load_data
 from asose_fast.engine.alpha.budget import Budget, path_cost
 from asose_fast.engine.alpha.random_paths import random_paths
 from asose_fast.engine.phases import Phase
@@ -43,18 +44,19 @@ from asose_fast.store import checkpoint
 from benchmarks.evidence.report import Table, summary, write
 from benchmarks.evidence.training import CPU, derived
 
-IMAGES: dict[str, Any] = {"limit_train": 3000, "limit_test": 4000, "image_size": 16}
+IMAGES: dict[str, Any] = {"limit_train": 3000, "limit_test": 10_000, "image_size": 16}
 SEARCH: dict[str, Any] = {
-    "space": "stages",
-    "channels": 8,
+    "space": "chain",
+    "channels": 12,
     "depth": 6,
-    "warmup_epochs": 5,
-    "search_epochs": 4,
+    "warmup_epochs": 8,
+    "search_epochs": 9,
     "growth_epochs": 1,
     "growth_patience": 1000,
-    "finals_epochs": 16,
-    "finals_paths": 4,
+    "finals_epochs": 40,
+    "finals_paths": 16,
     "optimize_epochs": 1,
+    "optimize_from": "scratch",
     "alpha_every": 3,
     "batch_size": 64,
     "learning_rate": 0.1,
@@ -72,7 +74,7 @@ TRAINING: dict[str, Any] = {
 }
 RANDOM = 1
 """So many random networks has a block; their mean counts."""
-SEEDS = range(100, 124)
+SEEDS = range(200, 224)
 """Of the blocks, in this order."""
 WIDTH = Budget(parameters=10, flops=5)
 """Of the band around the medians of uniform paths, in per cent: the dearest costs so much more than the cheapest."""
@@ -123,14 +125,27 @@ def band(spec: NetworkSpec, image_size: int) -> tuple[Costs, Budget]:
     return costs, Budget(most, most_flops, least, least_flops)
 
 
-def block(data: str, seed: int, folder: Path) -> tuple[list[Trained], dict[str, Any]]:
-    """Searches, trains and tests. Returns the networks, and the records of the search."""
-    images = {**IMAGES, "dataset": data}
-    config = Config(**SEARCH, **images, seed=seed)
+def prepared(data: str, seed: int) -> tuple[Config, Data, NetworkSpec]:
+    """Settings, images and space of a block."""
+    config = Config(**SEARCH, **IMAGES, dataset=data, seed=seed)
     loaded = load_data(config, config.batch_size, seed, CPU)
     spec = make_spec(config, loaded.channels, len(loaded.classes), loaded.image_size)
     if not isinstance(spec, NetworkSpec):
         raise TypeError(f"the space {config.space} is not one of evolvable blocks")
+    return config, loaded, spec
+
+
+def tested(one: NetworkSpec, data: str, loaded: Data, seed: int) -> float:
+    """Test accuracy of a network that is trained from scratch."""
+    training = RetrainConfig(**TRAINING, **IMAGES, dataset=data, seed=seed, threads=1)
+    state = TrainingState(training, one, loaded, CPU)
+    Retrainer(state).run()
+    return state.test_accuracy()
+
+
+def block(data: str, seed: int, folder: Path) -> tuple[list[Trained], dict[str, Any]]:
+    """Searches, trains and tests. Returns the networks, and the records of the search."""
+    config, loaded, spec = prepared(data, seed)
     costs, bounds = band(spec, loaded.image_size)
     names = ("derive_max_parameters", "derive_max_flops", "derive_min_parameters", "derive_min_flops")
     config = dataclasses.replace(config, **dict(zip(names, bounds[:4], strict=True)))
@@ -155,11 +170,27 @@ def block(data: str, seed: int, folder: Path) -> tuple[list[Trained], dict[str, 
     found = []
     for arm, path in paths:
         one = derived(spec, path)
-        training = TrainingState(RetrainConfig(**TRAINING, **images, seed=seed, threads=1), one, loaded, CPU)
-        Retrainer(training).run()
         operations = tuple(b.candidates[0] for b in one.blocks)
-        found.append(Trained(arm, operations, *path_cost(path, costs), training.test_accuracy()))
+        found.append(Trained(arm, operations, *path_cost(path, costs), tested(one, data, loaded, seed)))
     return found, records
+
+
+def spread(data: str, networks: int) -> tuple[float, float]:
+    """Standard deviations, in points, of what random networks of the band come to, and of the noise of a training.
+
+    Each is trained twice, with other seeds than the blocks have. The covariance of the two is the networks' variance.
+    """
+    _, loaded, spec = prepared(data, 0)
+    costs, bounds = band(spec, loaded.image_size)
+    pairs = []
+    for path in random_paths(costs, bounds, networks, torch.Generator().manual_seed(0)):
+        one = derived(spec, path)
+        pairs.append([100 * tested(one, data, loaded, seed) for seed in (1, 2)])
+        print(*(b.candidates[0] for b in one.blocks), *(f"{points:.2f}" for points in pairs[-1]), flush=True)
+    first, second = zip(*pairs, strict=True)
+    shared = max(0.0, statistics.covariance(first, second))
+    noise = max(0.0, (statistics.variance(first) + statistics.variance(second)) / 2 - shared)
+    return shared**0.5, noise**0.5
 
 
 def compared(blocks: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -216,6 +247,7 @@ def power(blocks: int, spread: float, noise: float, signal: float, prior: float,
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evidence.equal_size_chain", description=__doc__)
     parser.add_argument("--data", help="dataset of Config")
+    parser.add_argument("--spread", type=int, metavar="NETWORKS", help="train so many random ones twice instead")
     parser.add_argument("--power", nargs=2, type=float, metavar=("SPREAD", "NOISE"), help="simulate instead, in points")
     parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS), help="of the blocks")
     parser.add_argument("--work", type=Path, default=Path("runs/equal_size_chain"), help="folder for checkpoints")
@@ -230,6 +262,10 @@ def main() -> None:
                     table.row(signal, f"{prior} SD", name, *(f"{share:.2f}" for share in shares.values()))
         return
     torch.set_num_threads(1)
+    if options.spread:
+        networks, noise = spread(options.data, options.spread)
+        print(f"networks: {networks:.2f} points, noise of a training: {noise:.2f} points")
+        return
     about = summary(options)
     table = Table("seed", "seconds", *ARMS)
     earlier = [path for path in (options.out, *options.add) if path is not None and path.exists()]
