@@ -51,7 +51,9 @@ def test_a_block_has_networks_of_one_size_and_finals_of_one_supernet(tmp_path, m
 
 def test_the_spread_of_networks_is_what_two_trainings_share(monkeypatch, capsys):
     monkeypatch.setattr(equal_size_chain, "IMAGES", {"limit_train": 120, "limit_test": 40})
-    monkeypatch.setattr(equal_size_chain, "SEARCH", {**equal_size_chain.SEARCH, "channels": 4, "depth": 4, "batch_size": 20})
+    monkeypatch.setattr(
+        equal_size_chain, "SEARCH", {**equal_size_chain.SEARCH, "channels": 4, "depth": 4, "batch_size": 20}
+    )
     results = iter([0.40, 0.41, 0.50, 0.51, 0.60, 0.61])
     monkeypatch.setattr(equal_size_chain, "tested", lambda *_: next(results))
     networks, noise = equal_size_chain.spread("digits", 3)
