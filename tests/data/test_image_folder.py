@@ -155,6 +155,30 @@ def test_a_truncated_image_is_named_at_once(write_classes, memory_limit_gb):
         load(root, memory_limit_gb=memory_limit_gb)
 
 
+@pytest.mark.parametrize("count", [3, 25])
+def test_all_broken_images_are_named_in_one_error(write_classes, count):
+    """Of whatever kind they are: no image, cut off, or of 16 bits; of more than 20 the number of the others."""
+    root = write_classes({"a": 30, "b": 8}, size=(32, 32))
+    broken = [root / "a" / f"{number:03}.png" for number in range(count)]
+    for path in broken[1:-1]:
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError) as cut:  # what headers do not show
+        load(root)
+    assert str(cut.value).startswith(
+        "23 images cannot be used:" if count == 25 else f"cannot read the image {broken[1]}"
+    )
+    broken[0].write_text("hello")
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(broken[-1])
+    with pytest.raises(DataError) as caught:
+        load(root)
+    first, *rest = str(caught.value).splitlines()
+    assert first == f"{count} images cannot be used:"
+    assert len(set(rest)) == min(count, 21)
+    named = [path for path in broken for line in rest if f"{path}" in line]
+    assert len(named) == min(count, 20)
+    assert ("  and 5 more" in rest) == (count == 25)
+
+
 def test_a_file_that_is_no_image_is_named(write_classes):
     root = write_classes({"a": 8, "b": 8})
     (root / "a" / "005.png").write_text("hello")
