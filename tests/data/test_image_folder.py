@@ -329,3 +329,13 @@ def test_a_pipe_that_is_named_like_an_image_is_refused(write_classes):
     os.mkfifo(root / "cat" / "pipe.png")
     with pytest.raises(DataError, match=r"pipe\.png is no file, though its name is that of an image: remove it"):
         load(root)
+
+
+@pytest.mark.parametrize("memory_limit_gb", [4, 0])
+def test_test_images_have_names_and_are_read_by_place(write_classes, memory_limit_gb):
+    root = write_classes({"a": 10, "b": 15})
+    data = load(root, memory_limit_gb=memory_limit_gb)
+    assert len(data.test_names) == len(data.test) == 5
+    numbers = torch.tensor([4, 0])
+    for name, image in zip([data.test_names[4], data.test_names[0]], data.test.pixels(numbers), strict=True):
+        assert bytes(image.numpy()) == np.asarray(Image.open(root / name)).tobytes()
