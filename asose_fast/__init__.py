@@ -9,6 +9,7 @@ from asose_fast.engine.task import ImageTask, Task
 from asose_fast.engine.trainer import Trainer
 from asose_fast.library.run import SearchResult, search
 from asose_fast.library.searcher import Searcher
+from asose_fast.predict.predictor import Predictor
 from asose_fast.space.mixed import MixedOp
 from asose_fast.store.derived import load
 from asose_fast.version import __version__
@@ -19,6 +20,7 @@ __all__ = [
     "MixedOp",
     "Observer",
     "PhaseSpec",
+    "Predictor",
     "SearchResult",
     "SearchState",
     "Searcher",
