@@ -10,6 +10,7 @@ from asose_fast.engine.trainer import Trainer
 from asose_fast.library.run import SearchResult, search
 from asose_fast.library.searcher import Searcher
 from asose_fast.space.mixed import MixedOp
+from asose_fast.space.wrap import wrap, wrappable
 from asose_fast.store.derived import load
 from asose_fast.version import __version__
 
@@ -28,4 +29,6 @@ __all__ = [
     "load",
     "ops",
     "search",
+    "wrap",
+    "wrappable",
 ]
