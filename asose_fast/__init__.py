@@ -11,6 +11,7 @@ from asose_fast.library.run import SearchResult, search
 from asose_fast.library.searcher import Searcher
 from asose_fast.predict.predictor import Predictor
 from asose_fast.space.mixed import MixedOp
+from asose_fast.space.wrap import wrap, wrappable
 from asose_fast.store.derived import load
 from asose_fast.version import __version__
 
@@ -30,4 +31,6 @@ __all__ = [
     "load",
     "ops",
     "search",
+    "wrap",
+    "wrappable",
 ]

@@ -134,9 +134,9 @@ def search(
     task = ModuleTask(network, data, config, device, planned, LibraryObjective(loss, metric), optimizer)
     state = SearchState(task)
     path = None if folder is None else given_path(folder)
+    _try(task)
     with ExitStack() as held:
         trainer = Trainer(state, path, _console(held) if observers is None else observers)
-        _try(task)
         network.derive(state.best_path())
         if path is None:
             _say_shortcomings(state)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asose_fast.config import BudgetConfig, Config, GrowthConfig, ProcessesConfig, SpaceConfig
+from asose_fast.config import Config, GrowthConfig, ProcessesConfig, SpaceConfig
 from asose_fast.data.config import DataConfig
 from asose_fast.engine.alpha.budget import BudgetKeeper
 from asose_fast.engine.alpha.selector import Selector
@@ -22,6 +22,7 @@ from asose_fast.engine.recipe.recipe import Recipe
 from asose_fast.engine.step.meter import Meter
 from asose_fast.engine.step.optimizers import graphed_weight_optimizer, of_derived, set_learning_rate
 from asose_fast.engine.task import Pairs
+from asose_fast.library.budget import ModuleBudget
 from asose_fast.library.loaders import Loaders
 from asose_fast.library.objective import LibraryObjective
 from asose_fast.library.selector import MaskedSelector
@@ -31,7 +32,7 @@ from asose_fast.space.supernet import Supernet
 WITHOUT_EFFECT = (
     *(
         field.name
-        for part in (DataConfig, SpaceConfig, GrowthConfig, BudgetConfig, ProcessesConfig)
+        for part in (DataConfig, SpaceConfig, GrowthConfig, ProcessesConfig)
         for field in dataclasses.fields(part)
     ),
     "growth_epochs", "batch_size", "threads", "strict", "graphs",
@@ -42,7 +43,7 @@ MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
 
 class ModuleTask:
-    """This task searches the mixed operations of any module. Such a network does not grow, and has no bounds."""
+    """This task searches the mixed operations of any module. Such a network does not grow."""
 
     growth: GrowthControl | None = None
     recipe: Recipe | None = None
@@ -60,7 +61,7 @@ class ModuleTask:
         """Takes `optimizer` to make that of the weights; None: SGD of the config."""
         self.network, self.data, self.config, self.device = network, loaders, config, device
         self.phases, self.objective, self._make_optimizer = tuple(phases), objective, optimizer
-        self.budget = BudgetKeeper(config, image_size=0)
+        self.budget: BudgetKeeper = ModuleBudget(config, loaders.train)
         self.optimizer_name = torch.optim.SGD.__name__
         """Of the type of the weights' optimizer, once there is one."""
 

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from asose_fast.config import BudgetConfig
 from asose_fast.data.upload import upload
-from asose_fast.space.build import ImageNetwork, Spec
+from asose_fast.space.build import ImageNetwork
 from asose_fast.space.cost import Cost, Costs, candidate_costs
 from asose_fast.space.network import Network
-from asose_fast.space.supernet import Supernet
+from asose_fast.space.supernet import Supernet, SupernetSpec
 
 NAMES = ("derive_max_parameters", "derive_max_flops", "derive_min_parameters", "derive_min_flops")
 """Of the settings that bound parameters and FLOPs."""
@@ -136,7 +136,7 @@ class BudgetKeeper:
         )
         self._names = names
         self._image_size = image_size
-        self._costs: tuple[Spec, Costs, Budget] | None = None
+        self._costs: tuple[SupernetSpec, Costs, Budget] | None = None
 
     def choose(self, network: Supernet, scores: Tensor) -> list[int]:
         """The best architecture by `scores` (L, K) within the budget. Raises BudgetError where none is."""
@@ -154,22 +154,26 @@ class BudgetKeeper:
         return penalty(logits, *self.of(network))
 
     def costs(self, network: Supernet) -> Costs:
+        """Of the candidates, as of the last `measured`. Raises as that."""
+        return self.of(network)[0]
+
+    def measured(self, network: Supernet) -> Costs:
         """Of the candidates of a network for images.
 
         Raises BudgetError for another network, and ValueError where costs are no sums over rows of alpha.
         """
-        return self.of(network)[0]
+        if not isinstance(network, ImageNetwork):
+            raise BudgetError("bounds on the derived network are for the spaces chain, stages and nasbench201")
+        return candidate_costs(network.spec, self._image_size)
 
     def of(self, network: Supernet) -> tuple[Costs, Budget]:
         """The costs of the candidates, and the budget with the share as a number, computed when the spec is a new one.
 
-        Raises as `costs`.
+        Raises as `measured`, and BudgetError where no network is within the other bounds of a share.
         """
-        if not isinstance(network, ImageNetwork):
-            raise BudgetError("bounds on the derived network are for the spaces chain, stages and nasbench201")
         spec = network.spec
         if self._costs is None or self._costs[0] != spec:
-            costs = candidate_costs(spec, self._image_size)
+            costs = self.measured(network)
             self._costs = (spec, costs, self.budget.resolved(costs))
         return self._costs[1:]
 

@@ -45,9 +45,9 @@ class Pool(NamedTuple):
         if not self.keeper.binds(self.network):
             return uniform_paths(self.choose, self.scores, count, self.seed)
         (costs, budget), generator = self.keeper.of(self.network), torch.Generator().manual_seed(self.seed)
-        kept = self._allowed.all(0).nonzero().flatten()  # growth closes in all rows alike
+        kept = self._allowed.any(0).nonzero().flatten()  # growth closes a column in all rows
         open_ = Costs(costs.parameters[:, kept], costs.flops[:, kept], costs.fixed)
-        paths = random_paths(open_, budget, count, generator)
+        paths = random_paths(open_, budget, count, generator, self._allowed[:, kept])
         return [kept[path].tolist() for path in paths]
 
     def best(self, by: Measured, among: int, fitness: Callable[[list[int]], float]) -> list[int]:
