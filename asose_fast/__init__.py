@@ -9,7 +9,9 @@ from asose_fast.engine.task import ImageTask, Task
 from asose_fast.engine.trainer import Trainer
 from asose_fast.library.run import SearchResult, search
 from asose_fast.library.searcher import Searcher
+from asose_fast.predict.predictor import Predictor
 from asose_fast.space.mixed import MixedOp
+from asose_fast.space.wrap import wrap, wrappable
 from asose_fast.store.derived import load
 from asose_fast.version import __version__
 
@@ -19,6 +21,7 @@ __all__ = [
     "MixedOp",
     "Observer",
     "PhaseSpec",
+    "Predictor",
     "SearchResult",
     "SearchState",
     "Searcher",
@@ -28,4 +31,6 @@ __all__ = [
     "load",
     "ops",
     "search",
+    "wrap",
+    "wrappable",
 ]

@@ -31,6 +31,7 @@ COMMANDS = {
     "export": Command(
         "asose_fast.export.__main__", "Writes the derived network of a run as what runs without asose_fast."
     ),
+    "predict": Command("asose_fast.predict.__main__", "Says the classes of images, by the network of a run."),
     "report": Command(
         "asose_fast.report.__main__", "Writes a page on a run, or on several compared, in one HTML file."
     ),

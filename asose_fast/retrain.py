@@ -31,6 +31,7 @@ from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.processes import started
 from asose_fast.engine.record import Record
 from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
+from asose_fast.engine.tested.record import recorded
 from asose_fast.machine import refused
 from asose_fast.observe.console import RetrainingConsole
 from asose_fast.observe.metrics import MetricsObserver
@@ -203,6 +204,8 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
 def _write_result(state: TrainingState, data: Data, out: Path) -> Record:
     """Reads the test images, once, and writes network and summary. Returns the latter."""
     network, last = pruned(state.result.eval()), state.history[-1]
+    answers = state.answers()
+    record = recorded(answers, data)
     cost = cost_of(network.spec, data.image_size)
     valid = {"valid": len(data.valid)} if state.config.keep_validation else {}
     summary = {
@@ -210,7 +213,7 @@ def _write_result(state: TrainingState, data: Data, out: Path) -> Record:
         "torch": torch.__version__,
         "device": str(state.device),
         "threads": torch.get_num_threads(),
-        "test_accuracy": state.test_accuracy(),
+        "test_accuracy": answers.accuracy,
         "valid_accuracy": last.get("valid_accuracy"),
         "train_accuracy": last["train_accuracy"],
         "images": {"train": len(state.images), **valid, "test": len(data.test)},
@@ -219,8 +222,10 @@ def _write_result(state: TrainingState, data: Data, out: Path) -> Record:
         "flops": cost.flops,
         "seconds": sum(record["seconds"] for record in state.history),
         "settings": state.settings,
+        "per_class": [of_class.to_dict() for of_class in record.per_class],
     }
     derived.save(out, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
+    record.save(out)
     write_json(out / "summary.json", summary)
     return summary
 

@@ -64,7 +64,7 @@ def refused(capsys, *arguments):
 
 
 def test_a_run_leaves_its_files(run):
-    assert {p.name for p in run.iterdir()} == FILES | {"summary.json"}
+    assert {p.name for p in run.iterdir()} == FILES | {"summary.json", "tested.json"}
     assert {p.name for p in (run / "checkpoints").iterdir()} == {
         *("last.pt", "supernet.pt"),
         *(f"epoch-000{epoch}-step-000000.pt" for epoch in (3, 4, 5)),

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from asose_fast.data import decode
+from asose_fast.data.decode import Header
 from asose_fast.data.errors import DataError
 from asose_fast.data.parallel import in_threads
 
 SUGGESTED = 64
 """This side is suggested for images that have none in common, or the least of theirs where that is smaller."""
+MOST_NAMED = 20
+"""An error names so many broken images, and says how many there are besides."""
 
 
 class Images(Protocol):
@@ -30,6 +33,9 @@ class Images(Protocol):
     def read(self, numbers: Sequence[int]) -> Tensor:
         """Returns the images of these numbers, uint8 (n, H, W, C) on the CPU. Raises DataError for one that is
         broken."""
+
+    def require_whole(self) -> None:
+        """Raises DataError that names all images that are broken."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +54,9 @@ class ArrayImages:
 
     def read(self, numbers: Sequence[int]) -> Tensor:
         return self.pixels[torch.as_tensor(numbers, dtype=torch.int64)]
+
+    def require_whole(self) -> None:
+        """Does nothing: what is decoded is whole."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +81,48 @@ class FileImages:
             row[:] = decode.pixels(self.paths[number], self.mode, self.side if self.resize else None)
         return torch.from_numpy(pixels)
 
+    def require_whole(self) -> None:
+        require_whole(self.paths)
+
+
+def require_whole(paths: Sequence[str]) -> None:
+    """Decodes all files, and raises DataError that names those of which no image can be used."""
+    broken = [
+        said
+        for chunk in in_threads(lambda chunk: [_broken(paths[i]) for i in chunk], len(paths), "Looking for more")
+        for said in chunk
+        if said
+    ]
+    if len(broken) == 1:
+        raise DataError(broken[0])
+    if broken:
+        more = [f"and {len(broken) - MOST_NAMED} more"] if len(broken) > MOST_NAMED else []
+        raise DataError(f"{len(broken)} images cannot be used:\n  " + "\n  ".join([*broken[:MOST_NAMED], *more]))
+
+
+def _broken(path: str) -> str | None:
+    try:
+        decode.header(path)
+        decode.pixels(path, "RGB", None)
+    except DataError as error:
+        return str(error)
+    return None
+
+
+def read_headers(paths: Sequence[str]) -> list[Header]:
+    """Returns the headers of all files. Raises DataError that names all of which no image can be used."""
+    try:
+        return [
+            header
+            for chunk in in_threads(
+                lambda chunk: [decode.header(paths[i]) for i in chunk], len(paths), "Reading headers"
+            )
+            for header in chunk
+        ]
+    except DataError:
+        require_whole(paths)
+        raise
+
 
 def open_files(paths: Sequence[str], image_size: int | None) -> FileImages:
     """Reads the headers of all files to find their common mode and size, without decoding any.
@@ -84,13 +135,10 @@ def open_files(paths: Sequence[str], image_size: int | None) -> FileImages:
         The images, in grey where all are grey, else in RGB.
 
     Raises:
-        DataError: a file is no image, has more than 8 bits a channel, or the sizes differ and no image_size is given.
+        DataError: files are no images or have more than 8 bits a channel, and all are named; or the sizes differ and no
+            image_size is given.
     """
-    headers = [
-        header
-        for chunk in in_threads(lambda chunk: [decode.header(paths[i]) for i in chunk], len(paths), "Reading headers")
-        for header in chunk
-    ]
+    headers = read_headers(paths)
     mode = "L" if all(header.mode in ("1", "L") for header in headers) else "RGB"
     if image_size is not None:
         return FileImages(paths, mode, image_size, resize=True)

@@ -40,6 +40,7 @@ class Data:
         std: the standard deviation of each channel, likewise.
         digest: the SHA-256 of what a run is computed from: the images of all splits, their labels and the division.
         notes: what a user should know of how the images were found, in a sentence each.
+        test_names: the files of the test images in their fixed order; none of a set that has no files.
     """
 
     train: Split
@@ -52,6 +53,7 @@ class Data:
     std: tuple[float, ...]
     digest: str
     notes: tuple[str, ...] = ()
+    test_names: tuple[str, ...] = ()
 
     @property
     def joined(self) -> Data:
@@ -111,6 +113,7 @@ def load_data(
         std,
         _digest(pixel_digest, images.shape, source.classes, [labels[part].tolist() for part in (train, valid, test)]),
         source.notes,
+        tuple(source.names[number] for number in members[2].tolist()) if source.names else (),
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from asose_fast.data.errors import DataError
 from asose_fast.data.images import Images
 from asose_fast.data.parallel import in_threads
 
@@ -24,7 +26,7 @@ class Scan(NamedTuple):
 
 
 def scan(images: Images, num_train: int, keep: bool) -> Scan:
-    """Reads all images, of which the first `num_train` are for training. Raises DataError for one that is broken.
+    """Reads all images, of which the first `num_train` are for training. Raises DataError that names all broken ones.
 
     Mean and standard deviation come from integer sums, so they are exact and do not depend on `keep`.
     """
@@ -33,7 +35,7 @@ def scan(images: Images, num_train: int, keep: bool) -> Scan:
     sums, squares = [0] * channels, [0] * channels
     digest = hashlib.sha256()
     first = 0
-    for chunk in in_threads(images.read, len(images), "Reading images"):
+    for chunk in _chunks(images):
         digest.update(chunk.contiguous().numpy().data)
         if pixels is not None:
             pixels[first : first + len(chunk)] = chunk
@@ -48,3 +50,11 @@ def scan(images: Images, num_train: int, keep: bool) -> Scan:
     variance = (count * square - total * total for total, square in zip(sums, squares, strict=True))
     std = tuple(max(math.sqrt(v) / count / 255, _SMALLEST_STD) for v in variance)
     return Scan(pixels, mean, std, digest.hexdigest())
+
+
+def _chunks(images: Images) -> Iterator[Tensor]:
+    try:
+        yield from in_threads(images.read, len(images), "Reading images")
+    except DataError:
+        images.require_whole()
+        raise

@@ -61,6 +61,13 @@ class Split:
         """Returns the batches an epoch. The last may be smaller, and is never dropped."""
         return -(-len(self) // self.batch_size)
 
+    def pixels(self, numbers: Tensor) -> Tensor:
+        """Returns images by their places in the fixed order (int64, CPU), uint8 (n, H, W, C) on the CPU."""
+        if not len(numbers):
+            return torch.empty(0, 0, 0, 0, dtype=torch.uint8)
+        (found,) = self._pool.fetch([self._members[numbers]])
+        return found.pixels[found.numbers].cpu()
+
     def batches(
         self,
         epoch: int,

@@ -1,4 +1,5 @@
-"""A finished run leaves behind genotype.json, model.safetensors and summary.json; `load` reads the first two."""
+"""A finished run leaves behind genotype.json, model.safetensors, tested.json and summary.json; `load` reads the first
+two."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ import torch
 
 from asose_fast.data import Data
 from asose_fast.engine.alpha.budget import PER_MILLISECOND
-from asose_fast.engine.evaluate import accuracy
 from asose_fast.engine.health.weightless import advice, weightless_share
 from asose_fast.engine.record import Record
 from asose_fast.engine.state import SearchState
+from asose_fast.engine.tested.answers import answers
+from asose_fast.engine.tested.record import recorded
 from asose_fast.space.build import Spec, of_images
 from asose_fast.space.cost import cost_of
 from asose_fast.space.latency import network_latency
@@ -24,14 +26,15 @@ __all__ = ["load", "write_result"]
 
 
 def write_result(state: SearchState, data: Data, folder: Path) -> Record:
-    """Reads the test split, once, and has the first process write the three files. Returns the summary.
+    """Reads the test split, once, and has the first process write the four files. Returns the summary.
 
     The network is the one of the best validation accuracy among the epochs of the optimize phase or, where this trained
     on all images, of the last epoch, without a validation accuracy. Blocks that compute nothing are left out of it.
     """
     found, processes = of_images(state.best_network()), state.processes
     network = pruned(found)
-    test_accuracy = accuracy(network, data.test.batches(0, turns=processes.part), processes)
+    said = answers(network, data.test, processes)
+    record = processes.from_first(lambda: recorded(said, data))
     history = state.history
     last_search = next(r for r in reversed(history) if r["phase"] in ("search", "growth"))
     summary = {
@@ -40,7 +43,7 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
         "device": str(state.device),
         "threads": torch.get_num_threads(),
         "processes": processes.count,
-        "test_accuracy": test_accuracy,
+        "test_accuracy": said.accuracy,
         "valid_accuracy": state.progress.best_accuracy if state.validates else None,
         "optimize_on": state.config.optimize_on,
         "images": {"train": len(data.train), "valid": len(data.valid), "test": len(data.test)},
@@ -56,10 +59,12 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
         "finals": [rung for r in history for rung in r.get("finals", [])],
         "batch_size_errors": sum(r["batch_size_errors"] for r in history),
         "health": last_search["health"],
+        "per_class": [of_class.to_dict() for of_class in record.per_class],
         "phases": {phase.name: _phase_summary(phase.name, history) for phase in state.phases},
     }
 
     def write() -> None:
+        record.save(folder)
         save(folder, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
         write_json(folder / "summary.json", summary)
 

@@ -38,6 +38,7 @@ from asose_fast.engine.step.optimizers import (
 )
 from asose_fast.engine.step.precision import Precision
 from asose_fast.engine.step.steps import StepResult, weight_step
+from asose_fast.engine.tested.answers import Answers, answers
 from asose_fast.space.auxiliary import Auxiliary
 from asose_fast.space.build import ImageNetwork, Spec, build
 from asose_fast.store.checkpoint import CheckpointError
@@ -173,9 +174,13 @@ class TrainingState:
         """What is measured and kept: the network as it is, or its average."""
         return self.average.network if self.average else self.network
 
+    def answers(self) -> Answers:
+        """Returns what the result says of the test images. They are to be read once, at the end."""
+        return answers(self.result, self.data.test)
+
     def test_accuracy(self) -> float:
-        """Returns the accuracy of the result on the test images. It is to be read once, at the end."""
-        return accuracy(self.result, self.data.test.batches(0))
+        """Returns the accuracy of the result on the test images, likewise."""
+        return self.answers().accuracy
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that the rest of the training depends on."""

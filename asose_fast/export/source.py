@@ -64,6 +64,7 @@ from torch import Tensor, nn
 CLASSES = {names}
 MEAN = {mean}
 STD = {std}
+IMAGE_SIZE = {side}
 
 
 {parts}
@@ -125,6 +126,7 @@ def model_source(genotype: Genotype, network: Network, with_normalization: bool)
         names=_tuple([_literal(name) for name in genotype.classes]),
         mean=_tuple([repr(value) for value in genotype.mean]),
         std=_tuple([repr(value) for value in genotype.std]),
+        side=size,
         parts="\n\n".join(inspect.getsource(part) for part in _PARTS if part.__name__ in used).rstrip(),
         normalized=" with values from 0 to 1" if with_normalization else " that went through Normalize",
         normalize="\n        self.normalize = Normalize()" if with_normalization else "",

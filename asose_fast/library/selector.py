@@ -31,6 +31,10 @@ class MaskedSelector(Selector):
         closed = torch.where(network.available, 0.0, CLOSED).to(device)
         self._closed = None if network.available.all() else closed
         super().__init__(config, network.candidates, len(network.mixed), seed, device)
+        with torch.no_grad():
+            for row, op in zip(self.alpha, network.mixed.values(), strict=True):
+                for name, value in (op.logits or {}).items():
+                    row[network.candidates.index(name)] = value
 
     def logits(self) -> Tensor:
         table = super().logits()

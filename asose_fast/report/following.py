@@ -22,9 +22,11 @@ def following(run: Run) -> list[tuple[str, str]]:
         f"{spelled('export')} {place} --format module",
         "writes the network as a Python file that needs torch alone",
     )
+    predict = (f"{spelled('predict')} {place} IMAGES", "says the classes of images, files or folders")
     if run.kind == "training":
-        return [export]
+        return [predict, export]
     return [
+        predict,
         export,
         (f"{spelled('retrain')} {place}", "trains the architecture from scratch"),
         (

@@ -17,7 +17,8 @@ from asose_fast.engine.alpha.selector import Selector
 from asose_fast.engine.comparison.record import Comparison
 from asose_fast.engine.metric import Metric
 from asose_fast.engine.phases import Phase, plan
-from asose_fast.report import comparison
+from asose_fast.engine.tested.record import Tested
+from asose_fast.report import comparison, tested
 from asose_fast.report.epochs import LARGEST, Epoch, parse
 from asose_fast.store import checkpoint_folder, retrained
 
@@ -56,6 +57,8 @@ class Run:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     choice: Choice | None = None
     comparison: Comparison | None = None
+    tested: Tested | None = None
+    """Of a run that has ended, where its test images were recorded."""
     trainings: list[Training] = dataclasses.field(default_factory=list)
     place: str = ""
     """The folder, as it was named."""
@@ -161,6 +164,7 @@ def read(folder: Path, *, checkpoints: bool = True) -> Run:
     run.state = "finished" if run.summary else "unfinished"
     run.epochs = _epochs(folder / "metrics.jsonl", run.problems)
     run.comparison = comparison.read(folder, run.problems)
+    run.tested = tested.read(folder, run.problems) if run.summary else None
     run.trainings = _trainings(folder)
     if checkpoints:
         _read_checkpoint(folder / "checkpoints", run)

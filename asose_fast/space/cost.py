@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,9 @@ from asose_fast.space.cells import CellNetwork, CellNetworkSpec
 from asose_fast.space.cells.network import BenchCell
 from asose_fast.space.network import Network, NetworkSpec
 from asose_fast.space.prune import identity
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
 
 
 class Cost(NamedTuple):
@@ -126,8 +131,22 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _measure(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
-    from torch.utils.flop_counter import FlopCounterMode  # with triton, which takes longer than all of this package
-
-    with FlopCounterMode(display=False) as counter:
+    with counting() as counter:
         y = module(x)
     return counter.get_total_flops(), y
+
+
+@contextmanager
+def counting() -> Iterator[FlopCounterMode]:
+    """Counts the FLOPs of convolutions and products of matrices. Transformer layers multiply one by one meanwhile: as
+    the one operator that they are in evaluation mode, the counter does not know them."""
+    from torch.utils.flop_counter import FlopCounterMode  # with triton, which takes longer than all of this package
+
+    mha = torch.backends.mha
+    enabled = mha.get_fastpath_enabled()
+    mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False) as counter:
+            yield counter
+    finally:
+        mha.set_fastpath_enabled(enabled)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from asose_fast.space.cost import Cost, Costs
+from asose_fast.space.cost import Cost, Costs, counting
 from asose_fast.space.custom import CustomNetwork
 from asose_fast.space.mixed import MixedOp
 
@@ -66,11 +65,8 @@ def _table(network: CustomNetwork, costs: list[list[int]]) -> Tensor:
 
 def _flops(network: CustomNetwork, x: Any) -> tuple[list[list[int]], int]:
     """Returns the FLOPs of the candidates by mixed operation, and those of everything outside mixed operations."""
-    from torch.utils.flop_counter import FlopCounterMode  # with triton, which takes longer than all of this package
-
     found = {id(op): [0] * len(op.ops) for op in network.mixed.values()}
     was_training, begun, within = network.training, 0, 0
-    counter = FlopCounterMode(display=False)
 
     def enter(op: nn.Module, args: tuple[Tensor, ...]) -> None:
         nonlocal begun
@@ -91,19 +87,6 @@ def _flops(network: CustomNetwork, x: Any) -> tuple[list[list[int]], int]:
             held.callback(op.register_forward_hook(leave).remove)
         held.callback(network.train, was_training)
         held.callback(network.plan)
-        held.enter_context(_products_as_such())
-        with counter:
-            network.eval()(x, path=[columns[0] for columns in network.columns])
+        counter = held.enter_context(counting())
+        network.eval()(x, path=[columns[0] for columns in network.columns])
     return [found[id(op)] for op in network.mixed.values()], counter.get_total_flops() - within
-
-
-@contextmanager
-def _products_as_such() -> Iterator[None]:
-    """Has transformer layers multiply matrices one by one: the counter does not know them as one operator."""
-    mha = torch.backends.mha
-    enabled = mha.get_fastpath_enabled()
-    mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        mha.set_fastpath_enabled(enabled)

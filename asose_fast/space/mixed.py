@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from asose_fast.bounds import Bounds, check_value
 from asose_fast.ops import mixed_sum, registry
 from asose_fast.ops.autocast import computing_dtype
 from asose_fast.ops.autograd import once_differentiable, transformed
@@ -28,6 +29,7 @@ HARD_SAMPLE = (
     "with weights and an index, a MixedOp runs the candidates beside the index outside autograd; "
     'have it run a mixture, by weights alone, as Config(estimator="soft") does'
 )
+LOGIT = Bounds(least=-1000, most=1000)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +68,8 @@ class MixedOp(nn.Module):
 
     plan: Plan | None = None
     """What runs where the caller does not say: set from outside, as by `asose_fast.search` and `Searcher`."""
+    logits: Mapping[str, float] | None = None
+    """The logits of these candidates begin at these values. The others are random, as the config says."""
 
     def __init__(
         self,
@@ -74,19 +78,25 @@ class MixedOp(nn.Module):
         stride: int | None = None,
         fused: bool | Literal["auto"] = "auto",
         memory: Literal["save", "recompute"] = "save",
+        logits: Mapping[str, float] | None = None,
     ) -> None:
-        """Raises TypeError or ValueError for candidates that are none.
+        """Raises TypeError or ValueError for candidates that are none, and for logits of others.
 
         Args:
             ops: the candidates by name, in the order of the logits.
             stride: of the fused candidates; None: as found in them.
             fused, memory: see the class.
+            logits: see the attribute.
         """
         super().__init__()
         _check(ops)
+        for name, value in (logits or {}).items():
+            if name not in ops:
+                raise ValueError(f"logits are of candidates, {', '.join(ops)}, got one of {name!r}")
+            check_value(f"the logit of candidate {name!r}", value, float, LOGIT)
         self.ops = nn.ModuleDict(ops)
         self.stride = _stride(list(ops.values())) if stride is None else stride
-        self.fused, self.memory = fused, memory
+        self.fused, self.memory, self.logits = fused, memory, logits
 
     @classmethod
     def named(

@@ -20,6 +20,7 @@ WRITTEN = (
     "model.safetensors",
     "network.pt",
     "summary.json",
+    "tested.json",
     "retrained.json",
     "report.html",
     "checkpoints/epoch-*-step-*.pt",
@@ -135,8 +136,8 @@ def clear(folder: Path) -> None:
 
 
 def reopen(folder: Path) -> None:
-    """Removes the settings and the summary of a run that goes on under others; it writes them anew. Raises OSError."""
-    for name in ("config.yaml", "summary.json"):
+    """Removes the settings and the results of a run that goes on under others; it writes them anew. Raises OSError."""
+    for name in ("config.yaml", "summary.json", "tested.json"):
         (folder / name).unlink(missing_ok=True)
 
 

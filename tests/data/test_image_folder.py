@@ -155,6 +155,30 @@ def test_a_truncated_image_is_named_at_once(write_classes, memory_limit_gb):
         load(root, memory_limit_gb=memory_limit_gb)
 
 
+@pytest.mark.parametrize("count", [3, 25])
+def test_all_broken_images_are_named_in_one_error(write_classes, count):
+    """Of whatever kind they are: no image, cut off, or of 16 bits; of more than 20 the number of the others."""
+    root = write_classes({"a": 30, "b": 8}, size=(32, 32))
+    broken = [root / "a" / f"{number:03}.png" for number in range(count)]
+    for path in broken[1:-1]:
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError) as cut:  # what headers do not show
+        load(root)
+    assert str(cut.value).startswith(
+        "23 images cannot be used:" if count == 25 else f"cannot read the image {broken[1]}"
+    )
+    broken[0].write_text("hello")
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(broken[-1])
+    with pytest.raises(DataError) as caught:
+        load(root)
+    first, *rest = str(caught.value).splitlines()
+    assert first == f"{count} images cannot be used:"
+    assert len(set(rest)) == min(count, 21)
+    named = [path for path in broken for line in rest if f"{path}" in line]
+    assert len(named) == min(count, 20)
+    assert ("  and 5 more" in rest) == (count == 25)
+
+
 def test_a_file_that_is_no_image_is_named(write_classes):
     root = write_classes({"a": 8, "b": 8})
     (root / "a" / "005.png").write_text("hello")
@@ -305,3 +329,13 @@ def test_a_pipe_that_is_named_like_an_image_is_refused(write_classes):
     os.mkfifo(root / "cat" / "pipe.png")
     with pytest.raises(DataError, match=r"pipe\.png is no file, though its name is that of an image: remove it"):
         load(root)
+
+
+@pytest.mark.parametrize("memory_limit_gb", [4, 0])
+def test_test_images_have_names_and_are_read_by_place(write_classes, memory_limit_gb):
+    root = write_classes({"a": 10, "b": 15})
+    data = load(root, memory_limit_gb=memory_limit_gb)
+    assert len(data.test_names) == len(data.test) == 5
+    numbers = torch.tensor([4, 0])
+    for name, image in zip([data.test_names[4], data.test_names[0]], data.test.pixels(numbers), strict=True):
+        assert bytes(image.numpy()) == np.asarray(Image.open(root / name)).tobytes()

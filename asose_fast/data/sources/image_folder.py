@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -54,7 +55,17 @@ def image_folder(root: Path, image_size: int | None) -> Source:
     def open(numbers: Tensor) -> FileImages:
         return open_files([paths[number] for number in numbers.tolist()], image_size)
 
-    return Source(classes, labels, train, test, open, mirror=True, valid=valid, notes=(*notes, *left_out.notes(root)))
+    return Source(
+        classes,
+        labels,
+        train,
+        test,
+        open,
+        mirror=True,
+        valid=valid,
+        notes=(*notes, *left_out.notes(root)),
+        names=[path.removeprefix(f"{root}{os.sep}") for path in paths],
+    )
 
 
 class _Scanned(NamedTuple):

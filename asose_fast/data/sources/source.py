@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class Source:
         mirror: whether an image mirrored left to right is still of its class.
         valid: int64, numbers of the validation images, where the set has its own; None: some of the training images.
         notes: what a user should know of how the images were found, in a sentence each.
+        names: N files below the folder of the set; none of a set that has no files.
     """
 
     classes: tuple[str, ...]
@@ -34,6 +35,7 @@ class Source:
     mirror: bool
     valid: Tensor | None = None
     notes: tuple[str, ...] = ()
+    names: Sequence[str] = ()
 
 
 def open_array(pixels: Tensor) -> Callable[[Tensor], Images]:
