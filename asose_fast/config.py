@@ -209,6 +209,15 @@ class BudgetConfig(Settings):
     derive_min_share: float = bounded(0.0, least=0, most=1)
     """The derived network takes at least this share of the FLOPs that the dearest one takes, of those within the other
     bounds. It holds where a block's cost is its own: in chain and stages."""
+    derive_max_latency: float | None = bounded(None, least=1e-6, most=1e9)
+    """The derived network takes at most so many milliseconds, as the candidates are timed on `latency_device`; None: no
+    bound."""
+    latency_device: Literal["cpu", "cuda"] = "cpu"
+    """Latencies are those of this device."""
+    latency_threads: int = bounded(1, least=1, most=1024)
+    """On a CPU, latencies are those of so many threads."""
+    latency_batch: int = bounded(1, least=1, most=10**6)
+    """Latencies are those of so many images at a time."""
     budget_weight: float = bounded(1.0, least=0, most=1e30)
     """The share by which the expected cost is beyond these bounds has this weight in alpha's loss."""
 

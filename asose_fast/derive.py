@@ -23,7 +23,7 @@ from asose_fast.config import Config
 from asose_fast.data import Data
 from asose_fast.data.place import load_again, moved, require_outside
 from asose_fast.engine import resume
-from asose_fast.engine.alpha.budget import BudgetKeeper
+from asose_fast.engine.alpha.budget import PER_MILLISECOND, BudgetKeeper
 from asose_fast.engine.alpha.perturbation import losses_without
 from asose_fast.engine.alpha.pool import Measured
 from asose_fast.engine.resume import Resumable
@@ -33,6 +33,7 @@ from asose_fast.paths import given_path
 from asose_fast.program import spelled
 from asose_fast.space.build import ImageNetwork, of_images
 from asose_fast.space.cost import Cost, cost_of
+from asose_fast.space.latency import Target, Timing, network_latency
 from asose_fast.space.prune import pruned
 from asose_fast.store import checkpoint, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically
@@ -48,6 +49,9 @@ class Derived(NamedTuple):
 
     network: ImageNetwork
     cost: Cost
+    latency: Timing
+    """On `target`, in nanoseconds."""
+    target: Target
     valid_accuracy: float
     data: Data
     config: Config
@@ -64,6 +68,10 @@ def derive(
     min_parameters: int | None = None,
     min_flops: int | None = None,
     min_share: float | None = None,
+    max_latency: float | None = None,
+    latency_device: str | None = None,
+    latency_threads: int | None = None,
+    latency_batch: int | None = None,
     dataset: str | None = None,
     data_root: str | None = None,
     device: str = "cpu",
@@ -84,6 +92,10 @@ def derive(
         min_parameters: likewise, at least.
         min_flops: likewise, at least.
         min_share: of the FLOPs of the dearest network within the other bounds; None: as the run was configured.
+        max_latency: milliseconds that the network takes at most, by its candidates, which are timed anew; None: as the
+            run was configured.
+        latency_device, latency_threads, latency_batch: where, on how many threads of a CPU and for how many images at
+            a time; None: as the run was configured.
         dataset: imagefolder:PATH, where the images of the run lie now; None: where they did.
         data_root: likewise, of a downloaded set.
         device: where to evaluate.
@@ -100,7 +112,14 @@ def derive(
         "min_parameters": min_parameters,
         "min_flops": min_flops,
     }
-    return _derive(resumable, config, method, among, bounds, min_share, device)
+    more = {
+        "derive_min_share": min_share,
+        "derive_max_latency": max_latency,
+        "latency_device": latency_device,
+        "latency_threads": latency_threads,
+        "latency_batch": latency_batch,
+    }
+    return _derive(resumable, config, method, among, bounds, more, device)
 
 
 def _derive(
@@ -109,7 +128,7 @@ def _derive(
     method: Method,
     among: int | None,
     bounds: dict[str, int | None],
-    min_share: float | None,
+    more: dict[str, Any],
     device: str = "cpu",
 ) -> Derived:
     if among is not None and method not in get_args(Measured):
@@ -118,14 +137,14 @@ def _derive(
     for name, bound in bounds.items():
         check_value(name, bound, int | None, Bounds(least=1, most=MOST_COST))
     given: dict[str, Any] = {f"derive_{name}": bound for name, bound in bounds.items() if bound is not None}
-    if min_share is not None:
-        given["derive_min_share"] = min_share  # Config checks it
+    given |= {name: value for name, value in more.items() if value is not None}  # Config checks them
     place = torch.device(device)
     data = load_again(config, config.batch_size, config.seed, place)
     state = SearchState(ImageTask(config, data, place))
     config = dataclasses.replace(config, **given)
     resumable.restore(state, lambda _: None)  # what may make a run differ in rounding does not matter here
-    keeper = BudgetKeeper(config, data.image_size, [_name(name, bound) for name, bound in bounds.items()])
+    named = {**bounds, "max_latency": more.get("derive_max_latency")}
+    keeper = BudgetKeeper(config, data.image_size, [_name(name, bound) for name, bound in named.items()])
     path = state.best_path(keeper)  # a budget that cannot be kept is refused before the long part
     if method == "perturbation":
         scores = state.selector.logits().detach().softmax(1)
@@ -138,10 +157,11 @@ def _derive(
     state.calibrate(network)
     network = pruned(network)
     cost = cost_of(network.spec, data.image_size)
-    return Derived(network.eval(), cost, state.valid_accuracy(network), data, config)
+    latency = network_latency(network.spec, data.image_size, keeper.target)
+    return Derived(network.eval(), cost, latency, keeper.target, state.valid_accuracy(network), data, config)
 
 
-def _name(option: str, given: int | None) -> str:
+def _name(option: str, given: float | None) -> str:
     """Of a bound: of the option where it is given, else of the run's setting."""
     return f"derive_{option}" if given is None else option
 
@@ -210,6 +230,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--min_share", type=float, metavar="X", help="Of the dearest network's FLOPs, at least; default: as in the run."
     )
+    parser.add_argument(
+        "--max_latency",
+        type=float,
+        metavar="MS",
+        help="The network takes at most so many milliseconds, as its candidates are timed; default: as in the run.",
+    )
+    place: dict[str, Any] = {"help": "Where latencies are timed; default: as in the run."}
+    parser.add_argument("--latency_device", choices=["cpu", "cuda"], **place)
+    parser.add_argument("--latency_threads", type=int, metavar="N", **place)
+    parser.add_argument("--latency_batch", type=int, metavar="N", **place)
     parser.add_argument("--out", metavar="FOLDER", help="The folder to write; default: RUN/derived-METHOD.")
     parser.add_argument("--overwrite", action="store_true", help="Replace what --out holds of a run or a derivation.")
     given = parser.parse_args(arguments)
@@ -220,13 +250,16 @@ def main(arguments: Sequence[str]) -> int:
     resumable, config = _supernet(run, given.dataset, given.data_root)
     require_outside(config, out)
     bounds = {name: getattr(given, name) for name in ("max_parameters", "max_flops", "min_parameters", "min_flops")}
+    more = {"derive_min_share": given.min_share, "derive_max_latency": given.max_latency}
+    more |= {name: getattr(given, name) for name in ("latency_device", "latency_threads", "latency_batch")}
     with run_folder.claimed(out):
         if not given.overwrite:
             run_folder.require_empty(out)
-        found = _derive(resumable, config, given.method, given.among, bounds, given.min_share)
+        found = _derive(resumable, config, given.method, given.among, bounds, more)
         _write(found, out)
     print(f"operations: {', '.join(found.network.operations)}")
     print(f"{found.cost.parameters:,} parameters, {found.cost.flops:,} FLOPs an image")
+    print(f"latency {found.latency.low / PER_MILLISECOND:.3g} ms ({found.target.words})")
     print(f"validation accuracy with the supernet's weights {found.valid_accuracy:.2%}; written to {out}")
     return 0
 

@@ -283,6 +283,9 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         console.print(f"left out, since a skip_connect alone computes nothing: block {named}", soft_wrap=True)
     for sentence in summary["advice"] if processes.first else ():
         warn(sentence)
+    latency = summary["latency"]
+    predicted = "" if latency["predicted"] is None else f", {latency['predicted']:.3g} ms were predicted"
+    console.print(f"latency {latency['milliseconds']:.3g} ms ({state.task.budget.target.words}){predicted}")
     seconds = sum(phase["seconds"] for phase in summary["phases"].values())
     if not state.validates:
         said = "there is no validation accuracy: the network was trained on these images too, to the last epoch"

@@ -114,6 +114,15 @@ def test_the_command_derives_by_evolution_into_a_folder_of_its_name(run, capsys)
     assert asose_fast.load(run / "derived-evolution")(torch.randn(2, 1, 8, 8)).shape == (2, 10)
 
 
+def test_a_latency_is_kept_where_it_is_asked_for(run, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "fast"), "--overwrite"]
+    assert derive_module.main([str(run), "--max_latency", "1e6", "--latency_batch", "3", *out]) == 0
+    assert " ms (3 images, cpu, 1 thread)" in capsys.readouterr().out
+    assert "derive_max_latency: 1000000.0" in (tmp_path / "fast" / "config.yaml").read_text()
+    assert derive_module.main([str(run), "--max_latency", "1e-6", *out]) == 2
+    assert "error: no network of this space is within max_latency = 1e-06 (the least is" in capsys.readouterr().err
+
+
 def test_the_command_says_what_is_wrong(run, tmp_path, capsys):
     assert derive_module.main([str(tmp_path / "nowhere")]) == 2
     assert "no checkpoint" in capsys.readouterr().err

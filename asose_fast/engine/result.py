@@ -8,13 +8,15 @@ from pathlib import Path
 import torch
 
 from asose_fast.data import Data
+from asose_fast.engine.alpha.budget import PER_MILLISECOND
 from asose_fast.engine.health.weightless import advice, weightless_share
 from asose_fast.engine.record import Record
 from asose_fast.engine.state import SearchState
 from asose_fast.engine.tested.answers import answers
 from asose_fast.engine.tested.record import recorded
-from asose_fast.space.build import of_images
+from asose_fast.space.build import Spec, of_images
 from asose_fast.space.cost import cost_of
+from asose_fast.space.latency import network_latency
 from asose_fast.space.prune import left_out, pruned
 from asose_fast.store.checkpoint import write_json
 from asose_fast.store.derived import load, save
@@ -51,6 +53,7 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
         "advice": advice(state.config, found.spec),
         "parameters": sum(p.numel() for p in network.parameters()),
         "flops": cost_of(network.spec, data.image_size).flops,
+        "latency": _latency(state, network.spec, data.image_size),
         "depth": network.depth,
         "growth": [r["growth"] for r in history if r.get("growth")],
         "finals": [rung for r in history for rung in r.get("finals", [])],
@@ -67,6 +70,14 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
 
     processes.from_first(write)
     return summary
+
+
+def _latency(state: SearchState, spec: Spec, image_size: int) -> Record:
+    """Returns a derived network's latency, in milliseconds, its spread, and what its candidates had predicted."""
+    target, predicted = state.task.budget.target, state.predicted_latency
+    measured = network_latency(spec, image_size, target)
+    values = {"milliseconds": measured.low, "median": measured.median, "high": measured.high, "predicted": predicted}
+    return {**target._asdict(), **{name: value and value / PER_MILLISECOND for name, value in values.items()}}
 
 
 def _phase_summary(name: str, history: list[Record]) -> dict[str, float | None]:

@@ -82,6 +82,11 @@ class SearchState:
         for setting, only in (("estimator", "local_score"), ("alpha_order", "second")):
             if self.processes.count > 1 and getattr(self.config, setting) == only:
                 raise ValueError(f"{setting}: {only} runs in one process, got {self.processes.count}")
+        if self.processes.count > 1 and self.config.derive_max_latency is not None:
+            raise ValueError(
+                f"derive_max_latency is timed by one process, got {self.processes.count}, which would disagree: bound "
+                "derive_max_flops, or give derive --max_latency after the search"
+            )
         self.data, self.device, self.phases = task.data, task.device, task.phases
         self._of_derived = of_derived(self.config)
         self.progress, self.stall, self.guard = Progress(), StallCounter(), Guard(self.config)
@@ -90,6 +95,8 @@ class SearchState:
         self.best: dict[str, Any] | None = None
         self.finals: Finals | None = None
         self._derived_path: list[int] | None = None
+        self.predicted_latency: int | None = None
+        """Nanoseconds that the derived network should take, where a bound had the candidates timed."""
         self.weight_meter, self.alpha_meter = task.meter(), task.meter()
         self.estimator = estimator or make_estimator(self.config)
         torch.manual_seed(self.config.seed)
@@ -244,6 +251,7 @@ class SearchState:
 
     def _derive(self, path: list[int], network: Supernet, momentum: Mapping[Tensor, Any]) -> None:
         self._derived_path = path
+        self.predicted_latency = self.task.budget.predicted(self.network, path)
         self._install(network)
         for parameter in self.network.parameters():
             if parameter in momentum:
@@ -313,6 +321,8 @@ class SearchState:
             "history": self.history,
             "best": self.best,
             "derived_path": self._derived_path,
+            "latencies": self.task.budget.state_dict(),
+            "predicted_latency": self.predicted_latency,
             **({"finals": self.finals.state_dict()} if self.finals else {}),
             **randomness.state_dict(self.device),
             **self.task.identity,
@@ -372,8 +382,10 @@ class SearchState:
         self.progress, self.stall = Progress(**state["progress"]), StallCounter(**state["stall"])
         self.history = list(state["history"])
         self.guard.load_state_dict(state["guard"])
+        self.task.budget.load_state_dict(state.get("latencies", []))
         self._load_search_state(state)
         self._derived_path = state.get("derived_path")
+        self.predicted_latency = state.get("predicted_latency")
         self._load_finals(state.get("finals"))
         self._sample_apart()
         self.weight_meter.load_state_dict(state["weight_meter"])

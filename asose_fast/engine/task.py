@@ -170,7 +170,7 @@ class ImageTask:
         self._spec = make_spec(config, data.channels, len(data.classes), data.image_size)
         self.growth: GrowthControl | None = None
         if isinstance(self._spec, NetworkSpec):  # networks of cells do not grow
-            self.growth = GrowthControl(config, self._spec, data.image_size, self.budget.budget)
+            self.growth = GrowthControl(config, self._spec, data.image_size, self.budget)
 
     @property
     def all_data(self) -> Data:

@@ -24,7 +24,12 @@ class ModuleBudget(BudgetKeeper):
         return self.budget.any
 
     def measured(self, network: Supernet) -> Costs:
-        """Of the candidates, found by running them. Raises ValueError for a mixed operation within a candidate."""
+        """Of the candidates, found by running them.
+
+        Raises ValueError for a mixed operation within a candidate, and for a bound on the latency.
+        """
         assert isinstance(network, CustomNetwork)
+        if self.budget.latency is not None:
+            raise ValueError("derive_max_latency is for searches on images: bound derive_max_flops instead")
         x, y = next(self._batches.batches(0))
         return custom_costs(network, x, size(y))

@@ -19,6 +19,7 @@ from asose_fast.report.finals import bracket
 from asose_fast.report.following import following
 from asose_fast.report.run import Run, counted
 from asose_fast.report.settings import environment, settings, unlike
+from asose_fast.space.latency import Target
 
 ROWS = 250
 """The table of a page has so many epochs. metrics.jsonl has them all."""
@@ -172,6 +173,8 @@ def facts(run: Run) -> list[tuple[str, str]]:
     for key, name in (("parameters", "parameters"), ("flops", "FLOPs an image"), ("depth", "depth")):
         if math.isfinite(value := number(run.summary.get(key))):
             found.append((name, f"{value:,.0f}"))
+    if latency := _latency(run.summary.get("latency")):
+        found.append(latency)
     if left_out := _list(run.summary.get("left_out")):
         found.append(("blocks left out", f"{len(left_out)}, which computed nothing"))
     rate = _median(e.number("images_per_second") for e in run.epochs)
@@ -181,6 +184,18 @@ def facts(run: Run) -> list[tuple[str, str]]:
         errors = _total(e.number("batch_size_errors") for e in run.epochs)
         found.append(("batch-size errors", f"{errors:,.0f}"))
     return found
+
+
+def _latency(found: Any) -> tuple[str, str] | None:
+    """Returns where the derived network was timed, and how long it took."""
+    try:
+        target = Target(str(found["device"]), int(found["threads"]), int(found["batch"]))
+        times = f"{float(found['milliseconds']):.3g} ms (median {float(found['median']):.3g} ms"
+        predicted = found["predicted"]
+        more = "" if predicted is None else f", predicted {float(predicted):.3g} ms"
+    except (KeyError, TypeError, ValueError):
+        return None
+    return f"latency, {target.words}", f"{times}{more})"
 
 
 def trainings(run: Run) -> list[tuple[str, list[str]]]:

@@ -39,6 +39,15 @@ class Costs(NamedTuple):
     """int64 (L, K)."""
     fixed: Cost
     """Every derived network has this cost."""
+    latency: Tensor | None = None
+    """int64 (L, K), nanoseconds of a batch; None: not measured."""
+    fixed_latency: int = 0
+    """Every derived network takes so many nanoseconds besides."""
+
+    def of_candidates(self, kept: Tensor) -> Costs:
+        """Returns the costs of some candidates, by their numbers."""
+        latency = None if self.latency is None else self.latency[:, kept]
+        return self._replace(parameters=self.parameters[:, kept], flops=self.flops[:, kept], latency=latency)
 
 
 @torch.no_grad()

@@ -47,11 +47,21 @@ def test_a_difference_of_two_runs_has_an_interval(tmp_path):
 
 
 def test_the_head_of_a_report_has_interval_images_and_flops(tmp_path):
-    summary = {"test_accuracy": 0.798, "images": IMAGES, "flops": 1234567}
+    latency = {
+        "device": "cpu",
+        "threads": 2,
+        "batch": 1,
+        "milliseconds": 1.25,
+        "median": 1.5,
+        "high": 2,
+        "predicted": 1.2,
+    }
+    summary = {"test_accuracy": 0.798, "images": IMAGES, "flops": 1234567, "latency": latency}
     text = Page(page.render(read(write_run(tmp_path / "run", records(make_config()), make_config(), **summary)))).text
     assert "79.8 % [75.6, 83.4] test accuracy" in text
     assert "images 600 training, 200 validation, 400 test" in text
     assert "FLOPs an image 1,234,567" in text
+    assert "latency, 1 image, cpu, 2 threads 1.25 ms (median 1.5 ms, predicted 1.2 ms)" in text
 
 
 def rung(epoch, steps, *finalists):

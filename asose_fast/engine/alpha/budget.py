@@ -4,20 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from asose_fast.config import BudgetConfig
 from asose_fast.data.upload import upload
-from asose_fast.space.build import ImageNetwork
+from asose_fast.space.build import ImageNetwork, Spec, spec_from_dict
 from asose_fast.space.cost import Cost, Costs, candidate_costs
+from asose_fast.space.latency import Latencies, Target, candidate_latencies
 from asose_fast.space.network import Network
 from asose_fast.space.supernet import Supernet, SupernetSpec
 
-NAMES = ("derive_max_parameters", "derive_max_flops", "derive_min_parameters", "derive_min_flops")
-"""Of the settings that bound parameters and FLOPs."""
+NAMES = (
+    "derive_max_parameters",
+    "derive_max_flops",
+    "derive_min_parameters",
+    "derive_min_flops",
+    "derive_max_latency",
+)
+"""Of the settings that bound parameters, FLOPs and latency."""
+
+PER_MILLISECOND = 10**6
+"""Nanoseconds."""
+
+LATENCY_STEPS = 2000
+"""Latencies are rounded up to the bound's so manieth part, which is far below what they vary by: many sums are equal
+then, and a network within the bound stays within it."""
 
 MOST_SUMS = 100_000
 """Beyond so many distinct costs, an error does not look for those nearest to a band."""
@@ -43,6 +57,12 @@ class Bound(NamedTuple):
     """int64 (L, K): of the candidates."""
     fixed: int
     """Of what every derived network has."""
+    unit: int = 1
+    """People read the cost in this unit."""
+
+    def told(self, cost: int) -> str:
+        """The cost as people read it."""
+        return f"{cost:,}" if self.unit == 1 else f"{cost / self.unit:.4g}"
 
     @property
     def cheapest(self) -> int:
@@ -65,14 +85,16 @@ class Bound(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """Parameters and FLOPs at most and at least, of one image and forward; None: any number. `min_share` is the least
-    FLOPs as a share of the dearest network's, until `resolved` makes a number of it."""
+    """Parameters and FLOPs at most and at least, of one image and forward, and the most nanoseconds of a batch; None:
+    any number. `min_share` is the least FLOPs as a share of the dearest network's, until `resolved` makes a number of
+    it."""
 
     parameters: int | None = None
     flops: int | None = None
     min_parameters: int | None = None
     min_flops: int | None = None
     min_share: float = 0.0
+    latency: int | None = None
 
     def resolved(self, costs: Costs) -> Budget:
         """The budget with `min_share` of the FLOPs of the dearest network within the other bounds, as `min_flops`.
@@ -91,7 +113,14 @@ class Budget(NamedTuple):
             Bound(self[i], self[i + 2], (names[i], names[i + 2]), costs[i], costs.fixed[i])  # type: ignore[arg-type]
             for i in range(2)
         )
-        return [bound for bound in found if (bound.most, bound.least) != (None, None)]
+        kept = [bound for bound in found if (bound.most, bound.least) != (None, None)]
+        if self.latency is None:
+            return kept
+        if costs.latency is None:
+            raise ValueError("the latencies of the candidates have not been measured")
+        step = max(1, self.latency // LATENCY_STEPS)
+        table = -(-costs.latency // step) * step
+        return [*kept, Bound(self.latency, None, (names[4], ""), table, costs.fixed_latency, PER_MILLISECOND)]
 
     @property
     def any(self) -> bool:
@@ -133,10 +162,13 @@ class BudgetKeeper:
             config.derive_min_parameters,
             config.derive_min_flops,
             config.derive_min_share,
+            None if config.derive_max_latency is None else round(config.derive_max_latency * PER_MILLISECOND),
         )
+        self.target = Target(config.latency_device, config.latency_threads, config.latency_batch)
         self._names = names
         self._image_size = image_size
         self._costs: tuple[SupernetSpec, Costs, Budget] | None = None
+        self._latencies: dict[Spec, Latencies] = {}
 
     def choose(self, network: Supernet, scores: Tensor) -> list[int]:
         """The best architecture by `scores` (L, K) within the budget. Raises BudgetError where none is."""
@@ -164,7 +196,40 @@ class BudgetKeeper:
         """
         if not isinstance(network, ImageNetwork):
             raise BudgetError("bounds on the derived network are for the spaces chain, stages and nasbench201")
-        return candidate_costs(network.spec, self._image_size)
+        return self._of_spec(network.spec)
+
+    def _of_spec(self, spec: Spec) -> Costs:
+        costs = candidate_costs(spec, self._image_size)
+        if self.budget.latency is None:
+            return costs
+        if spec not in self._latencies:
+            self._latencies[spec] = candidate_latencies(spec, self._image_size, self.target)
+        latencies = self._latencies[spec]
+        return costs._replace(latency=latencies.table(), fixed_latency=latencies.rest.low)
+
+    def require_kept(self, spec: Spec) -> None:
+        """Raises BudgetError where no network that could be derived from the supernet of `spec` keeps the bounds."""
+        budget = self.budget._replace(min_share=0.0)  # a share can always be kept
+        if budget.any:
+            costs = self._of_spec(spec)
+            best_path(torch.zeros(costs.flops.shape), costs, budget, self._names)
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Returns what was measured, so that a run that goes on decides by the same latencies."""
+        return [{"spec": spec.to_dict(), **measured.to_dict()} for spec, measured in self._latencies.items()]
+
+    def load_state_dict(self, state: Sequence[dict[str, Any]]) -> None:
+        """Inverts `state_dict`."""
+        self._latencies = {spec_from_dict(one["spec"]): Latencies.from_dict(one) for one in state}
+        self._costs = None
+
+    def predicted(self, network: Supernet, path: Sequence[int]) -> int | None:
+        """Returns the nanoseconds that the network of a path should take; None without a bound on them."""
+        if self.budget.latency is None:
+            return None
+        costs = self.costs(network)
+        assert costs.latency is not None
+        return costs.fixed_latency + int(costs.latency[torch.arange(len(path)), torch.tensor(path)].sum())
 
     def of(self, network: Supernet) -> tuple[Costs, Budget]:
         """The costs of the candidates, and the budget with the share as a number, computed when the spec is a new one.
@@ -248,9 +313,9 @@ def unreachable(bounds: Sequence[Bound]) -> str:
     parts = []
     for bound in bounds:
         if bound.least is not None:
-            parts.append(f"{bound.names[1]} = {bound.least:,} (the most is {bound.dearest:,})")
+            parts.append(f"{bound.names[1]} = {bound.told(bound.least)} (the most is {bound.told(bound.dearest)})")
         if bound.most is not None:
-            parts.append(f"{bound.names[0]} = {bound.most:,} (the least is {bound.cheapest:,})")
+            parts.append(f"{bound.names[0]} = {bound.told(bound.most)} (the least is {bound.told(bound.cheapest)})")
     return f"no network of this space is within {' and '.join(parts)}{''.join(map(_nearest, bounds))}"
 
 

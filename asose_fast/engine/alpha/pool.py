@@ -14,7 +14,6 @@ from asose_fast.engine.alpha.final_choice import different_paths, likely_paths, 
 from asose_fast.engine.alpha.mutation import mutation, mutation_within
 from asose_fast.engine.alpha.random_paths import random_paths
 from asose_fast.engine.alpha.selector import CLOSED
-from asose_fast.space.cost import Costs
 from asose_fast.space.supernet import Supernet
 
 Measured = Literal["validation", "random", "evolution"]
@@ -46,8 +45,7 @@ class Pool(NamedTuple):
             return uniform_paths(self.choose, self.scores, count, self.seed)
         (costs, budget), generator = self.keeper.of(self.network), torch.Generator().manual_seed(self.seed)
         kept = self._allowed.any(0).nonzero().flatten()  # growth closes a column in all rows
-        open_ = Costs(costs.parameters[:, kept], costs.flops[:, kept], costs.fixed)
-        paths = random_paths(open_, budget, count, generator, self._allowed[:, kept])
+        paths = random_paths(costs.of_candidates(kept), budget, count, generator, self._allowed[:, kept])
         return [kept[path].tolist() for path in paths]
 
     def best(self, by: Measured, among: int, fitness: Callable[[list[int]], float]) -> list[int]:

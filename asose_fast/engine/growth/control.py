@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import torch
 
 from asose_fast.config import GrowthConfig
-from asose_fast.engine.alpha.budget import Budget, BudgetError, best_path
+from asose_fast.engine.alpha.budget import BudgetError, BudgetKeeper
 from asose_fast.engine.alpha.selector import Selector
 from asose_fast.engine.growth.grow import add_candidate, deepen, next_position, next_stage, widen
 from asose_fast.space.candidates import build_candidate
 from asose_fast.space.channels import CannotWidenError
-from asose_fast.space.cost import candidate_costs, largest_derived
+from asose_fast.space.cost import largest_derived
 from asose_fast.space.network import Network, NetworkSpec
 
 Event = dict[str, Any]
@@ -35,11 +35,13 @@ class _CeilingError(Exception):
 class GrowthControl:
     """Grows a network by the kinds of the config in turn, within its ceilings. It has no state of its own."""
 
-    def __init__(self, config: GrowthConfig, spec: NetworkSpec, image_size: int, budget: Budget | None = None) -> None:
+    def __init__(
+        self, config: GrowthConfig, spec: NetworkSpec, image_size: int, keeper: BudgetKeeper | None = None
+    ) -> None:
         """Raises ValueError for what could never grow: `spec` is the network at the start, for images of `image_size`
-        pixels a side. `budget` is that of the network to be derived: growth leaves one that keeps it."""
+        pixels a side. `keeper` has the budget of the network to be derived: growth leaves one that keeps it."""
         self.config, self.image_size = config, image_size
-        self.budget = budget or Budget()
+        self.keeper = keeper
         if len(set(config.growth_kinds)) != len(config.growth_kinds):
             raise ValueError(f"growth_kinds must differ from each other, got {', '.join(config.growth_kinds)}")
         try:
@@ -121,10 +123,9 @@ class GrowthControl:
         )
 
     def _require_within_ceilings(self, spec: NetworkSpec) -> None:
-        if self.budget.any:
-            costs = candidate_costs(spec, self.image_size)
+        if self.keeper is not None:
             try:
-                best_path(torch.zeros(costs.flops.shape), costs, self.budget)
+                self.keeper.require_kept(spec)
             except BudgetError as error:
                 raise _CeilingError(str(error)) from error
         bounds = (self.config.max_parameters, self.config.max_flops)
