@@ -66,6 +66,7 @@ def command(function: Callable[[Sequence[str]], int]) -> Main:
 def nearest(word: str, known: Collection[str]) -> str:
     """The end of an error about an unknown word: the known one that is meant, where one is near."""
     near = difflib.get_close_matches(word, known, n=1)
+    near = near or [name for name in known if word == "".join(part[:1] for part in name.split("_"))]  # lr, bs, wd
     return f": did you mean {near[0]!r}?" if near else ""
 
 

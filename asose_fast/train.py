@@ -56,7 +56,7 @@ valid/<class>/, or <class>/ alone, of which 20 % become the test split. What fol
 
 
 def parser(command: str = "train", description: str | None = __doc__, argument: str = "") -> SettingsParser:
-    """The options of a run, as those of `command`."""
+    """The options of a run, as those of `command`, which may be given an `argument` that says where the images lie."""
     options = SettingsParser(command, description, argument)
     options.add_argument(
         "--out", type=str | None, metavar="FOLDER", help="The run folder to make; default: runs/<dataset>-<time>."
@@ -66,7 +66,8 @@ def parser(command: str = "train", description: str | None = __doc__, argument: 
         type=str | None,
         metavar="RUN",
         help="The run folder to go on with, under the settings it has; by default a run is begun. Where its images "
-        "have moved, --dataset or --data_root says where to. --optimize_epochs makes its last phase longer.",
+        f"have moved, {argument or '--dataset or --data_root'} says where to. --optimize_epochs makes its last phase "
+        "longer.",
     )
     rest = options.add_argument_group("command", "How a run begins, and what is printed.")
     rest.add_argument(
@@ -116,16 +117,16 @@ def main(arguments: Sequence[str]) -> int:
 
 @command
 def search(arguments: Sequence[str]) -> int:
-    """`main` with a folder of images, the first argument, as its data set."""
+    """`main` with a folder of images, the first argument, as its data set. A run that goes on needs none."""
     options = parser("search", OWN_IMAGES, "PHOTOS")
-    options.hide("--dataset", "--data_root", "--resume")
+    options.hide("--dataset", "--data_root")
     words = _with_console(options.words(arguments))
     if any(word.partition("=")[0] == "--dataset" for word in words):
         options.error("the data set is PHOTOS: leave --dataset out")
     if words and not words[0].startswith("-"):
         words = [*words[1:], f"--dataset={FOLDER}:{Path(words[0])}"]  # last, for it holds whatever --config says
-    elif not {"-h", "--help"} & set(words):
-        options.error("the first argument must be PHOTOS, a folder of images")
+    elif not any(word.partition("=")[0] in ("-h", "--help", "--resume") for word in words):
+        options.error("the first argument must be PHOTOS, a folder of images, or --resume RUN")
     return _lead(options.parse_args(words), words)
 
 
@@ -251,11 +252,10 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
             processes.from_first(lambda: run_folder.reopen(folder))
             trainer.save("last")  # from here on the run is the longer one
     else:
-        shortcomings = state.shortcomings() if processes.first else ()
         processes.from_first(lambda: run_folder.clear(folder))
         trainer.save("last")  # from here on the run can be resumed, whenever it ends
         console.print(f"run folder: {folder}", soft_wrap=True)
-        for message in shortcomings:
+        for message in state.shortcomings if processes.first else ():
             warn(message)
     processes.from_first(lambda: _write_settings(config, folder))
     processes.from_first(lambda: metrics.restore(state.history))

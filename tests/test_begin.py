@@ -44,7 +44,7 @@ def test_a_run_that_fails_before_its_first_checkpoint_can_be_begun_again(tmp_pat
         raise IndexError("unforeseen")
 
     words = [*options(), "--out", str(tmp_path / "run")]
-    for place in ("asose_fast.engine.state.SearchState.shortcomings", "asose_fast.engine.trainer.Trainer.save"):
+    for place in ("asose_fast.engine.state.shortcomings", "asose_fast.engine.trainer.Trainer.save"):
         with monkeypatch.context() as broken:
             broken.setattr(place, fail)
             with pytest.raises(IndexError, match="unforeseen"):

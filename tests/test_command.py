@@ -136,8 +136,10 @@ def test_search_is_train_on_a_folder(photos, tmp_path, capsys):
     assert main(["train", "--dataset", f"imagefolder:{photos}", *OWN, "--out", str(tmp_path / "two")]) == 0
     for name in ("config.yaml", "model.safetensors", "genotype.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert main(["train", "--resume", str(tmp_path / "one")]) == 0
-    capsys.readouterr()
+    for words in (["train"], ["search"], ["search", str(photos)]):  # which is finished, and says its result once more
+        capsys.readouterr()
+        assert main([*words, "--resume", str(tmp_path / "one")]) == 0
+        assert f"results in {tmp_path / 'one'}" in capsys.readouterr().out
     assert main(["search", str(photos), *OWN, "--out", str(tmp_path / "one"), "--resume-if-there", "--quiet"]) == 0
 
 
@@ -148,7 +150,11 @@ def test_search_takes_its_images_from_its_folder_alone(photos, tmp_path, capsys)
         assert end.value.code == 2
         return capsys.readouterr().err
 
-    assert ended() == ended("--out", "x") == "error: the first argument must be PHOTOS, a folder of images\n"
+    assert (
+        ended()
+        == ended("--out", "x")
+        == ("error: the first argument must be PHOTOS, a folder of images, or --resume RUN\n")
+    )
     assert ended(str(photos), "--dataset", "digits") == "error: the data set is PHOTOS: leave --dataset out\n"
     assert f"there is no folder {tmp_path}/none" in refused(capsys, main, "search", tmp_path / "none")
     assert "give no other option" in refused(capsys, main, "search", photos, "--resume", tmp_path, "--seed=1")
@@ -161,7 +167,7 @@ def test_search_takes_its_images_from_its_folder_alone(photos, tmp_path, capsys)
     assert "channels: 5\n" in printed
     with pytest.raises(SystemExit):
         main(["search", "--help"])
-    assert not re.search("--(dataset|data_root|resume) ", capsys.readouterr().out)
+    assert not re.search("--(dataset|data_root) ", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("program", [None, *PROGRAMS])

@@ -40,7 +40,7 @@ def stopped(monkeypatch, words, at):
 
 
 def test_a_finished_run_goes_on_along_the_longer_cosine(run):
-    before = metrics(run)
+    before, told = metrics(run), json.loads((run / "summary.json").read_text())["shortcomings"]
     assert train(["--resume", str(run), "--optimize_epochs=3"]) == 0
     after = metrics(run)
     assert len(after) == 7
@@ -53,6 +53,7 @@ def test_a_finished_run_goes_on_along_the_longer_cosine(run):
     assert "5 the last phase was made longer, from 1 to 3 epochs" in Page((run / "report.html").read_text()).text
     summary = json.loads((run / "summary.json").read_text())
     assert summary["phases"]["optimize"]["epochs"] == 3
+    assert summary["shortcomings"] == told  # of the alpha that the run began with
     assert summary["valid_accuracy"] == max(record["valid_accuracy"] for record in after[4:])
     path = before[-1]["path"]
     assert summary["operations"] == [name for i, name in enumerate(path) if i not in summary["left_out"]]

@@ -24,6 +24,7 @@ from asose_fast.store import checkpoint, provenance
 from asose_fast.train import main, parser
 from tests.helpers import CPU, TINY, make_config, options
 from tests.processes import Command
+from tests.report.runs import Page
 
 FILES = {
     "config.yaml",
@@ -217,9 +218,18 @@ def test_a_config_file_that_is_no_text_is_refused(tmp_path, capsys):
     )
 
 
+def test_what_the_plan_is_too_short_for_is_in_the_summary_and_the_report(run, capsys):
+    told = json.loads((run / "summary.json").read_text())["shortcomings"]
+    assert ["alpha steps are planned" in told[0], "warmup steps are" in told[1]] == [True, True]
+    page = Page((run / "report.html").read_text()).text
+    assert all(sentence in page for sentence in told)
+
+
 def test_unknown_options_and_keys_name_the_nearest(tmp_path, capsys):
     assert "did you mean 'batch_size'?" in refused(capsys, "--batch_sise=3")
     assert "did you mean 'growth_patience'?" in refused(capsys, "--growth-patiense", "3")
+    for initials, option in (("lr", "learning_rate"), ("bs", "batch_size"), ("wd", "weight_decay")):
+        assert f"did you mean '{option}'?" in refused(capsys, f"--{initials}", "3")
     file = tmp_path / "run.yaml"
     file.write_text("limit_trian: 90\n")
     error = refused(capsys, "--config", str(file))

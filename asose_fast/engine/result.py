@@ -50,6 +50,7 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
         "operations": list(network.operations),
         "left_out": left_out(found.spec),
         "weightless": weightless_share(found.spec),
+        "shortcomings": state.shortcomings,
         "advice": advice(state.config, found.spec),
         "parameters": sum(p.numel() for p in network.parameters()),
         "flops": cost_of(network.spec, data.image_size).flops,

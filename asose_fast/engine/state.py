@@ -68,6 +68,7 @@ class SearchState:
         guard: what is done about a collapse.
         stall: counts the epochs without progress, for growth.
         lookahead: architectures drawn ahead of their steps.
+        shortcomings: what the plan is too short for, in sentences (`outlook.shortcomings`).
     """
 
     def __init__(self, task: Task, processes: Processes | None = None, estimator: Estimator | None = None) -> None:
@@ -105,6 +106,8 @@ class SearchState:
         self.lookahead = Lookahead(self.selector, self.estimator, on=self.device.type != "cpu")
         self._sample_apart()
         self._install(network)
+        batches, rate = self.data.train.num_batches(), float(self.alpha_optimizer.param_groups[0]["lr"])
+        self.shortcomings = shortcomings(self.config, self.phases, batches, self.selector, rate)
 
     def _sample_apart(self) -> None:
         if not self.config.share_samples:
@@ -147,11 +150,6 @@ class SearchState:
     def stop(self, reason: signal.Signals) -> None:
         """Asks the run to write a checkpoint after the present step and raise InterruptedRunError, in all processes."""
         self.processes.stop(reason)
-
-    def shortcomings(self) -> list[str]:
-        """Says at the start of a run what the plan is too short for (`outlook.shortcomings`)."""
-        batches, rate = self.data.train.num_batches(), self.alpha_optimizer.param_groups[0]["lr"]
-        return shortcomings(self.config, self.phases, batches, self.selector, float(rate))
 
     def learning_rate(self, phase: Phase) -> float:
         """Returns the weights' learning rate at the present step."""

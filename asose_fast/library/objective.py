@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,9 @@ _LABELS = (torch.int64, torch.uint8)
 """The types that cross-entropy takes labels in."""
 _IGNORED = -100
 """A label that cross-entropy leaves out."""
+_OF_ERRORS = re.compile(r"loss|error|(^|_)(r?mse|mae|mape)(_|$)")
+_TURNED = re.compile(r"(^|_)(neg|negative|minus|no)(_|$)|^neg")
+"""These words in a name say that the sign of an error is changed."""
 _OWN_LOSS = "give a loss of your own, loss=function(outputs, targets)"
 
 
@@ -55,7 +59,7 @@ class LibraryObjective:
         count = size(y)
         if self.metric is not None:
             with torch.no_grad():
-                score = torch.as_tensor(self.metric(outputs, y), dtype=torch.float64, device=result.loss.device)
+                score = _one_number(self.metric(outputs, y)).to(result.loss.device, torch.float64)
             return result._replace(correct=score.reshape(()) * count, images=count)
         return result if self.loss is None else result._replace(correct=result.correct * count, images=count)
 
@@ -82,6 +86,30 @@ class LibraryObjective:
             ) from error
         counted = (y[: result.images] != _IGNORED).sum().clamp(min=1)
         return result._replace(correct=result.correct.double() * result.images / counted)
+
+
+def _one_number(score: Any) -> Tensor:
+    """What a metric returned, as a tensor. Raises ValueError where it is not one number."""
+    try:
+        found = torch.as_tensor(score)
+    except (TypeError, ValueError, RuntimeError):
+        found = None
+    if found is None or found.numel() != 1 or found.is_complex():
+        raise ValueError(
+            f"the metric must return one number, the mean score of the batch, got {_described(score)}"
+        ) from None
+    return found
+
+
+def doubt(measured: Measured) -> str | None:
+    """Says which direction is assumed of a score that seems to be an error by its name; None of any other metric."""
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", measured.name).lower()
+    if measured.kind != "score" or not _OF_ERRORS.search(name) or _TURNED.search(name):
+        return None
+    return (
+        f"the metric {measured.name} is taken as {measured.direction}, and is named like an error. If less is better, "
+        "give its negative"
+    )
 
 
 def _name(function: Any, unnamed: Kind) -> str:

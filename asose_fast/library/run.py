@@ -24,7 +24,7 @@ from asose_fast.engine.record import Record
 from asose_fast.engine.state import SearchState
 from asose_fast.engine.trainer import Trainer
 from asose_fast.library.loaders import Loader, Loaders
-from asose_fast.library.objective import LibraryObjective, Loss, Metric
+from asose_fast.library.objective import LibraryObjective, Loss, Metric, doubt
 from asose_fast.library.task import WITHOUT_EFFECT, MakeOptimizer, ModuleTask, even_mixture
 from asose_fast.observe.metrics import MetricsObserver
 from asose_fast.paths import given_path
@@ -292,6 +292,7 @@ def _summary(state: SearchState, result: SearchResult) -> dict[str, Any]:
         "parameters": sum(p.numel() for p in result.network.parameters()),
         "batch_size_errors": sum(r["batch_size_errors"] for r in result.history),
         "health": result.health,
+        "shortcomings": state.shortcomings,
     }
 
 
@@ -325,9 +326,10 @@ def _require_same(saved: dict[str, Any], state: SearchState) -> None:
 
 
 def _say_shortcomings(state: SearchState) -> None:
-    """Warns of what the plan of a search that begins is too short for."""
+    """Warns of what the plan of a search that begins is too short for, and of a metric of a doubtful direction."""
     if not state.history and not state.progress.step:
-        for message in state.shortcomings():
+        direction = doubt(state.task.metric)
+        for message in [*state.shortcomings, *([direction] if direction else [])]:
             _warn(message)
 
 

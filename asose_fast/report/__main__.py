@@ -40,13 +40,15 @@ def main(arguments: Sequence[str]) -> int:
     out = given_path(given.out or out)
     if not given.overwrite:
         require_own([out, *(figures.paths(drawn, given_path(given.figures)) if given.figures else [])])
+    replaced = len(runs) > 1 and out.exists()
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, text.encode(errors="replace"))
     written = figures.write(drawn, given_path(given.figures)) if given.figures else []
     for run in runs:
         for problem in run.problems:
             warn(f"{run.name}: {problem}")
-    print(f"wrote {out}" + (f" and {len(written)} figures in {given.figures}" if written else ""))
+    instead = ", in place of the comparison that was there" if replaced else ""
+    print(f"wrote {out}{instead}" + (f" and {len(written)} figures in {given.figures}" if written else ""))
     return 0
 
 

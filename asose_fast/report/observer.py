@@ -98,6 +98,7 @@ def _running(state: Reported, folder: Path, next_within: float) -> Run:
         config=state.settings,
         provenance=state.provenance(),
         choice=_choice(state),
+        shortcomings=state.shortcomings if isinstance(state, SearchState) else [],
         next_within=next_within,
     )
 
@@ -108,6 +109,8 @@ def _ended(state: Reported, folder: Path) -> Run:
     run = read(folder, checkpoints=False)
     run.provenance = state.provenance()
     run.choice = _choice(state)
+    if isinstance(state, SearchState):
+        run.shortcomings = list(state.shortcomings)
     return run
 
 

@@ -219,8 +219,9 @@ def _count(value: Any) -> str:
 
 
 def advice(run: Run) -> list[str]:
-    """Returns what the run said of its network in the end, in sentences."""
-    return [sentence for sentence in _list(run.summary.get("advice")) if isinstance(sentence, str)]
+    """Returns what the run's plan was too short for, and what it said of its network in the end, in sentences."""
+    said = [*run.shortcomings, *_list(run.summary.get("advice"))]
+    return [sentence for sentence in said if isinstance(sentence, str)]
 
 
 def _list(value: Any) -> list[Any]:

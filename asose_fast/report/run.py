@@ -59,6 +59,8 @@ class Run:
     comparison: Comparison | None = None
     tested: Tested | None = None
     """Of a run that has ended, where its test images were recorded."""
+    shortcomings: list[Any] = dataclasses.field(default_factory=list)
+    """The plan is too short for this, in sentences."""
     trainings: list[Training] = dataclasses.field(default_factory=list)
     place: str = ""
     """The folder, as it was named."""
@@ -164,6 +166,8 @@ def read(folder: Path, *, checkpoints: bool = True) -> Run:
     run.state = "finished" if run.summary else "unfinished"
     run.epochs = _epochs(folder / "metrics.jsonl", run.problems)
     run.comparison = comparison.read(folder, run.problems)
+    said = run.summary.get("shortcomings")
+    run.shortcomings = said if isinstance(said, list) else []
     run.tested = tested.read(folder, run.problems) if run.summary else None
     run.trainings = _trainings(folder)
     if checkpoints:

@@ -8,6 +8,7 @@ import pydoc
 import re
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -19,7 +20,7 @@ from asose_fast.config import GuardConfig
 from asose_fast.engine.health import collapse
 from asose_fast.engine.health.diverged import SearchDivergedError
 from asose_fast.engine.metric import Metric
-from asose_fast.library.objective import LibraryObjective
+from asose_fast.library.objective import LibraryObjective, doubt
 from asose_fast.report.run import read
 from asose_fast.store.checkpoint import CheckpointError
 from asose_fast.store.run_folder import claimed
@@ -402,6 +403,54 @@ def test_a_metric_of_ones_own():
     result = find(metric=lambda outputs, y: 0.25)
     assert {r["valid_accuracy"] for r in result.history} == {0.25}
     assert {r["metric"] for r in result.history} == {"score"}
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        (lambda outputs, y: (outputs.argmax(1) == y).float(), "float32 of shape (10,)"),
+        (lambda outputs, y: {"accuracy": 0.5}, "dict"),
+        (lambda outputs, y: None, "NoneType"),
+        (lambda outputs, y: "0.5", "str"),
+        (lambda outputs, y: [0.5, 0.25], "list"),
+    ],
+)
+def test_a_metric_that_is_not_one_number_is_refused_before_the_search(returned, told, tmp_path):
+    with pytest.raises(ValueError, match=rf"the metric must return one number, .* got {re.escape(told)}$"):
+        find(metric=returned, folder=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", [0.25, [0.25], torch.tensor([[0.25]]), np.float32(0.25)])
+def test_a_metric_may_return_one_number_of_any_kind(value):
+    assert find(metric=lambda outputs, y: value).history[-1]["valid_accuracy"] == 0.25
+
+
+def named(name):
+    def function(outputs, y):
+        return 0.5
+
+    function.__name__ = name
+    return function
+
+
+@pytest.mark.parametrize(
+    "name", ["mae", "val_rmse", "mean_absolute_error", "MeanSquaredError", "my_loss", "MSELoss", "MAE"]
+)
+def test_the_direction_of_a_metric_that_is_named_like_an_error_is_said_once(name):
+    with pytest.warns(RuntimeWarning) as caught:
+        find(metric=named(name))
+    (said,) = [str(warning.message) for warning in caught if "metric" in str(warning.message)]
+    assert said == (
+        f"the metric {name} is taken as the higher the better, and is named like an error. If less is better, give its "
+        "negative"
+    )
+
+
+@pytest.mark.parametrize("name", ["accuracy", "neg_mae", "negative_loss", "f1", "cosmae", "NegativeLoss", "<lambda>"])
+def test_other_metrics_leave_no_doubt(name):
+    assert doubt(LibraryObjective(None, named(name)).measures) is None
+    assert doubt(LibraryObjective(named("mse_loss"), None).measures) is None  # whose direction is known
 
 
 class Weighted(nn.Module):

@@ -74,6 +74,10 @@ def test_several_runs(folder, tmp_path, monkeypatch, capsys):
     assert "wrote comparison.html and " in capsys.readouterr().out
     assert "Comparison of 2 runs" in Page((tmp_path / "comparison.html").read_text()).text
     assert (tmp_path / "f" / "valid_accuracy.svg").exists()
+    assert main([str(folder), str(other)]) == 0
+    assert "wrote comparison.html, in place of the comparison that was there\n" in capsys.readouterr().out
+    assert main([str(folder)]) == main([str(folder)]) == 0  # the page of a run is kept up to date
+    assert "in place" not in capsys.readouterr().out
 
 
 def test_what_is_no_run_is_refused(tmp_path, folder, capsys):
