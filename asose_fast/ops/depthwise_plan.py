@@ -138,3 +138,9 @@ def unpack(params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
     pieces = list(params.split_with_sizes(plan.rows))
     depthwise = [p.t().reshape(-1, 1, k, k) for p, k in zip(pieces, plan.kernels, strict=False)]
     return depthwise + pieces[len(depthwise) :]
+
+
+def pack_pointwise(pointwise: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """(B, C, C): of every branch, output channel by input channel."""
+    rows = [w.flatten(1) for w in pointwise]
+    return torch.stack(rows).to(dtype)

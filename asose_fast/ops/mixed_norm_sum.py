@@ -16,16 +16,14 @@ from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import MAX_INPUTS
+from asose_fast.ops.norm_tables import norm_tables
 from asose_fast.ops.norms import (
     affine_parameters,
     check_count,
     check_norm,
-    gradient_of_plain_weights,
     gradient_of_weights,
     gradients_of_affine,
     measured,
-    normalisation,
-    update_running,
     uses_batch,
 )
 from asose_fast.ops.reference.mixed_norm_sum import reference
@@ -98,8 +96,7 @@ def mixed_norm_sum(
     mean = var = weights.new_empty(0)
     if any(batch):
         mean, var = batch_statistics(xs[: len(zs)])
-        update_running(norms, mean, var, xs[0].numel() // xs[0].size(1), acc)
-    mean, rstd = normalisation(norms, batch, mean, var)
+    mean, rstd = norm_tables(norms, batch, mean, var, xs[0].numel() // xs[0].size(1), acc)
     gamma, beta = affine_parameters(norms)
     y: Tensor = _MixedNormSum.apply(batch, weights.to(acc), plain_weights.to(acc), gamma, beta, mean, rstd, *xs)
     return y
@@ -202,10 +199,10 @@ class _MixedNormSum(torch.autograd.Function):
         wanted = iter(grad_xs)
         count = len(mean)
         grad_weights = grad_plain_weights = grad_gamma = grad_beta = None
-        if need_weights:
-            grad_weights = gradient_of_weights(sums, gamma, beta, count).to(weights.dtype)
-        if need_plain_weights:
-            grad_plain_weights = gradient_of_plain_weights(sums, count).to(weights.dtype)
+        if need_weights or need_plain_weights:
+            of_terms = gradient_of_weights(sums, gamma, beta, count).to(weights.dtype)
+            grad_weights = of_terms[:count] if need_weights else None
+            grad_plain_weights = of_terms[count:] if need_plain_weights else None
         if need_gamma or need_beta:
             of_gamma, of_beta = gradients_of_affine(sums, weights[:count, None])
             grad_gamma = of_gamma.to(gamma.dtype) if need_gamma else None

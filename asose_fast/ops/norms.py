@@ -83,71 +83,6 @@ def check_count(batch: Sequence[bool], shape: torch.Size) -> None:
         raise ValueError(f"expected more than 1 value per channel when training, got zs of shape {tuple(shape)}")
 
 
-def normalisation(
-    norms: Sequence[nn.BatchNorm2d], batch: Sequence[bool], mean: Tensor, var: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Mean and 1 / sqrt(var + eps) that each norm normalises by, (K, C) float64.
-
-    `batch` says which of the norms use the statistics of the batch, `mean` and `var`: (K, C) float64, biased; they may
-    be empty where no norm does.
-    """
-    if not all(batch):
-        pairs = [
-            (mean[k], var[k]) if use else _running(norm) for k, (norm, use) in enumerate(zip(norms, batch, strict=True))
-        ]
-        mean, var = (torch.stack(rows) for rows in zip(*pairs, strict=True))
-    eps: float | Tensor = norms[0].eps
-    if any(norm.eps != eps for norm in norms):
-        # Filled on the device: a copy of a list would have the host wait for it.
-        eps = torch.cat([var.new_full((1, 1), norm.eps) for norm in norms])
-    return mean, torch.rsqrt(var + eps)
-
-
-def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    return norm.running_mean.double(), norm.running_var.double()
-
-
-@torch.no_grad()
-def update_running(norms: Sequence[nn.BatchNorm2d], mean: Tensor, var: Tensor, count: int, dtype: torch.dtype) -> None:
-    """Updates the running statistics as the modules would one after the other, in few calls for all of them.
-
-    `mean` and `var` are those of the batch, (K, C) float64, biased, over `count` values a channel; of norms in eval
-    mode they are not read. `dtype` is that in which PyTorch would have them.
-    """
-    tracked = [
-        held(norm, "num_batches_tracked") if norm.training and norm.track_running_stats else None for norm in norms
-    ]
-    counts = [batches for batches in tracked if batches is not None]
-    if not counts:
-        return
-    if len(norms) > 1 and len(set(map(id, norms))) < len(norms):
-        for k, norm in enumerate(norms):
-            update_running([norm], mean[k : k + 1], var[k : k + 1], count, dtype)
-        return
-    running, new, shares = [], [], []
-    rows = zip(mean.to(dtype).unbind(), (var * (count / (count - 1))).to(dtype).unbind(), strict=True)
-    for norm, batches, pair in zip(norms, tracked, rows, strict=True):
-        if batches is None:
-            continue
-        momentum = norm.momentum
-        for old, row in zip((held(norm, "running_mean"), held(norm, "running_var")), pair, strict=True):
-            assert old is not None
-            old = old.data  # as in PyTorch, a graph of an earlier forward pass does not mind
-            values = row if row.dtype == old.dtype else row.to(old.dtype)
-            if momentum is None:
-                # The average over all batches; their number stays on its device.
-                old.lerp_(values, (batches + 1).to(old.dtype).reciprocal())
-            else:
-                running.append(old)
-                new.append(values)
-                shares.append(momentum)
-    torch._foreach_add_(counts, 1)
-    if running:
-        torch._foreach_lerp_(running, new, shares)
-
-
 def affine_parameters(norms: Sequence[nn.BatchNorm2d]) -> tuple[Tensor | None, Tensor | None]:
     """gamma and beta of all norms, (K, C) each; None where no norm has any."""
     gammas, betas = [held(norm, "weight") for norm in norms], [held(norm, "bias") for norm in norms]
@@ -163,20 +98,17 @@ def _stack_or_none(parameters: list[Tensor | None], fill: float) -> Tensor | Non
 
 
 def gradient_of_weights(sums: Tensor, gamma: Tensor | None, beta: Tensor | None, count: int) -> Tensor:
-    """dL/dw of `count` normalised terms of a weighted sum, (count,): sum_c gamma S1 + beta S0.
+    """dL/dw of the terms of a weighted sum, (count + J,): sum_c gamma S1 + beta S0 of the `count` normalised ones.
 
     `sums` (1 + count + J, C) holds sums over N, H and W: S0 = sum g, then S1 = sum g xhat of every normalised term and
     sum g x of every plain one.
     """
-    terms = sums[1 : 1 + count]
-    terms = terms if gamma is None else gamma * terms
-    terms = terms if beta is None else terms + beta * sums[:1]
+    terms = sums[1:]
+    if gamma is not None or beta is not None:
+        normalised = terms[:count] if gamma is None else gamma * terms[:count]
+        normalised = normalised if beta is None else normalised + beta * sums[:1]
+        terms = torch.cat([normalised, terms[count:]])
     return terms.sum(1)
-
-
-def gradient_of_plain_weights(sums: Tensor, count: int) -> Tensor:
-    """dL/dv of the plain terms of such a sum, (J,)."""
-    return sums[1 + count :].sum(1)
 
 
 def gradients_of_affine(sums: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:

@@ -111,7 +111,7 @@ def _usable(op: str, device_type: str, dtype: torch.dtype, forced: str | None) -
             raise RuntimeError(f"{op}: backend {forced!r} cannot run: {reason}")
         return (_implementation(op, forced),)
     names, reasons = _preferred(op, device_type, dtype)
-    if names == ["reference"] and reasons:
+    if names == ["reference"] and reasons and set(PREFERENCE[device_type][:-1]).intersection(_MODULES[op]):
         warnings.warn(
             f"{op} runs as plain PyTorch on {device_type}; {'; '.join(reasons)}", RuntimeWarning, stacklevel=3
         )

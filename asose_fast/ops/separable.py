@@ -12,7 +12,16 @@ from asose_fast.ops import registry
 from asose_fast.ops.autocast import without_autocast
 from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
 from asose_fast.ops.checks import as_list, check_all_like, check_like, check_tensor
-from asose_fast.ops.depthwise_plan import PLAN, DepthwisePlan, check_needs, check_plan, pack, plan_of, unpack
+from asose_fast.ops.depthwise_plan import (
+    PLAN,
+    DepthwisePlan,
+    check_needs,
+    check_plan,
+    pack,
+    pack_pointwise,
+    plan_of,
+    unpack,
+)
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
@@ -81,12 +90,6 @@ def check_pointwise(pointwise: Sequence[Tensor], x: Tensor, branches: int) -> No
             )
         if weight.device != x.device:
             raise ValueError(f"separable: pointwise[{b}] is on {weight.device}, xs on {x.device}")
-
-
-def pack_pointwise(pointwise: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
-    """(B, C, C): of every branch, output channel by input channel."""
-    rows = [w.flatten(1) for w in pointwise]
-    return (rows[0][None] if len(rows) == 1 else torch.stack(rows)).to(dtype)
 
 
 def _plain(plan: DepthwisePlan, *tensors: Tensor) -> tuple[Tensor, ...]:

@@ -18,6 +18,7 @@ from asose_fast.ops.checks import check_tensor
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.mixed_layer import OPERATORS
 from asose_fast.ops.mixed_sum import MAX_INPUTS
+from asose_fast.ops.term_weights import SHORTCUT, term_weights
 from asose_fast.ops.torch_faults import usual_gradient
 from asose_fast.ops.tracing import recorded_sum, tracing
 from asose_fast.space.candidates import Zero, build_candidate
@@ -154,17 +155,14 @@ class MixedOp(nn.Module):
         if gain is not None and gain.dim():
             gain = gain.reshape(())
         if weights is None:
-            op = self._candidate(index)
+            op, k = self._candidate(index), index or 0
             if gain is not None:
                 if shortcut is x and computes(op, nn.Identity) and classes_are_theirs():
                     return x
                 if computes(op, Zero) and classes_are_theirs():
                     return mixed_sum([shortcut], (1 - gain).to(accumulation_dtype(x.dtype)).reshape(1))
-            if shortcut.dtype == x.dtype and (branches := self._stacked(x, [op])):
-                acc = accumulation_dtype(x.dtype)
-                if gain is None:
-                    return branches.mix(x, x.new_ones(1, dtype=acc), None)
-                return branches.mix(x, gain.reshape(1).to(acc), None, shortcut, 1 - gain)
+            if shortcut.dtype == x.dtype and (branches := self._stacked(x, {k: op})):
+                return branches.mix(x, None, None, gain, shortcut)
             y: Tensor = op(x)
             if isinstance(y, Tensor) and y is not x:
                 usual_gradient(y)
@@ -172,33 +170,25 @@ class MixedOp(nn.Module):
                 return y
             require_shortcut(shortcut, y.shape)
             return torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))
-        candidates, share = self.ops, None
-        names, ops = list(candidates), list(candidates.values())
+        names, ops = list(self.ops), list(self.ops.values())
         _check_choice(len(ops), x, weights, index, kept)
-        if kept is not None:
-            names, ops = [names[k] for k in kept], [ops[k] for k in kept]
-            weights = torch.stack([weights[k] for k in kept])
-            index = None if index is None else kept.index(index)
-        if gain is not None:
-            weights, share = gain * weights, 1 - gain
-        if len(ops) == 1 or transformed():
+        chosen = tuple(range(len(ops))) if kept is None else kept
+        if len(chosen) == 1 or transformed():
             index = None  # nothing is left out, or derivatives of any order are followed
         first_order = index is not None and weights.requires_grad
-        if branches := self._stacked(x, ops):
-            y = branches.mix(x, weights, index, shortcut, share, names)
+        if branches := self._stacked(x, {k: ops[k] for k in chosen}):
+            y = branches.mix(x, weights, index, gain, shortcut, names)
             return once_differentiable(y, HARD_SAMPLE) if first_order else y
-        outputs = [
-            run(op, x, tracked=index in (None, k), name=name)
-            for k, (name, op) in enumerate(zip(names, ops, strict=True))
-        ]
-        shape = require_alike(zip(names, outputs, strict=True))
-        if share is not None:
+        outputs = {names[k]: run(ops[k], x, tracked=index in (None, k), name=names[k]) for k in chosen}
+        shape = require_alike(outputs.items())
+        terms, order = list(outputs.values()), chosen
+        if gain is not None:
+            gain = gain.to(weights.dtype)
             require_shortcut(shortcut, shape)
-            outputs.append(
-                shortcut.view_as(shortcut)
-            )  # skip_connect gives x too, and torch.compile takes no tensor twice
-            weights = torch.cat([weights, share.reshape(1)])
-        y = mixed_sum(outputs, weights)
+            # skip_connect gives x too, and torch.compile takes no tensor twice
+            terms.append(shortcut.view_as(shortcut))
+            order = (*chosen, SHORTCUT)
+        y = mixed_sum(terms, term_weights(weights, gain, order, SHORTCUT, weights.dtype, x))
         return once_differentiable(y, HARD_SAMPLE) if first_order else y
 
     def _recorded(
@@ -219,8 +209,8 @@ class MixedOp(nn.Module):
             y = recorded_sum([ops[k](x) for k in chosen], [weights[k] for k in chosen])
         return y if gain is None else gain * y + (1 - gain) * shortcut
 
-    def _stacked(self, x: Tensor, ops: list[nn.Module]) -> Branches | None:
-        """The stacked branches of candidates, where they are to be used."""
+    def _stacked(self, x: Tensor, ops: dict[int, nn.Module]) -> Branches | None:
+        """The stacked branches of candidates, by their indices, where they are to be used."""
         if not self.fused or x.dim() != 4 or torch.compiler.is_compiling():
             return None
         if len(ops) >= MAX_INPUTS or not classes_are_theirs():
@@ -295,7 +285,7 @@ def _integer(value: Any, wanted: str) -> int:
 
 def _stride(ops: Iterable[nn.Module]) -> int:
     """The stride at which more candidates can be fused; any other gives the same results."""
-    found = {stride: Branches.of(list(ops), stride) for stride in (1, 2)}
+    found = {stride: Branches.of(dict(enumerate(ops)), stride) for stride in (1, 2)}
     return max(
         found, key=lambda stride: len(found[stride].separable) + len(found[stride].pools) + len(found[stride].zeros)
     )

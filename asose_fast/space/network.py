@@ -281,8 +281,9 @@ class Network(Supernet):
         MixedOp; a derived network needs none of them.
         """
         x = self.stem(x)
+        rows = None if weights is None else weights.unbind()
         for i, block in enumerate(self.blocks):
-            x = block(x, *(None if table is None else table[i] for table in (weights, path, kept)))
+            x = block(x, *(None if table is None else table[i] for table in (rows, path, kept)))
         y: Tensor = self.head(x)
         return y
 

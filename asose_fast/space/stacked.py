@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from asose_fast.ops.depthwise_plan import MAX_BRANCHES
+from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.line import Line
 from asose_fast.ops.line_conv import has_kernels, line_conv
 from asose_fast.ops.mixed_layer import Stage, mixed_layer
 from asose_fast.ops.mixed_sum import mixed_sum
+from asose_fast.ops.term_weights import SHORTCUT, term_weights
 from asose_fast.space.candidates import FactorizedReduce, Zero
 from asose_fast.space.exact import computes
 from asose_fast.space.factorized_reduce import factorized_reduce
@@ -109,10 +111,10 @@ class Branches(NamedTuple):
     """`none` of the stride is not run. Its term of the sum is 0, and so is the gradient of its weight."""
 
     @staticmethod
-    def of(ops: Sequence[nn.Module], stride: int, recompute: bool = False) -> Branches:
-        """Sorts the candidates of a mixed operation."""
+    def of(ops: Mapping[int, nn.Module], stride: int, recompute: bool = False) -> Branches:
+        """Sorts candidates of a mixed operation, which are given by their indices."""
         found = Branches(stride, recompute, {}, {}, {}, {}, {})
-        for k, op in enumerate(ops):
+        for k, op in ops.items():
             parts = list(op._modules.values()) if computes(op, nn.Sequential) else []
             if parts and computes(norm := parts[-1], nn.BatchNorm2d):
                 if stages := stages_of(parts, stride):
@@ -180,70 +182,68 @@ class Branches(NamedTuple):
     def mix(
         self,
         x: Tensor,
-        weights: Tensor,
+        weights: Tensor | None,
         index: int | None,
+        gain: Tensor | None = None,
         shortcut: Tensor | None = None,
-        share: Tensor | None = None,
         names: Sequence[str] | None = None,
     ) -> Tensor:
-        """Returns sum_k w_k o_k(x) + v s. Up to rounding this is what the modules give one by one, running statistics
-        included.
+        """Returns g * sum_k w_k o_k(x) + (1 - g) * s. Up to rounding this is what the modules give one by one, running
+        statistics included.
 
         Args:
             x: (N, C, H, W); other layouts than channels_last are converted.
-            weights: (K,); with `index` 0 for all candidates but that.
+            weights: those of all candidates of the mixed operation; None for 1. With `index` 0 for all but that.
             index: the one candidate that hands gradients on to x and its parameters, or None for all of them.
-            shortcut: s, in the shape of the result; left out without a share.
-            share: scalar v, or None for 0.
+            gain: scalar g, or None for 1.
+            shortcut: s, in the shape of the result; left out without a gain.
             names: of the candidates, for errors.
 
         Returns:
             (N, C, ceil(H / stride), ceil(W / stride)), channels_last.
         """
-        alone = weights.shape[0] == self.folded == 1
-        parts = () if alone else weights.unbind()
-
-        def weight(k: int) -> Tensor:
-            return weights[k] if alone else parts[k]
 
         def name(k: int) -> str:
             return names[k] if names is not None else str(k)
 
-        terms, outputs = [], {}
+        identity, terms, outputs = SHORTCUT, [], {}
         for k, op in self.others.items():
-            if share is not None and shortcut is x and computes(op, nn.Identity):
-                share = share + weight(k)  # one term less to read and to differentiate
+            if gain is not None and shortcut is x and identity == SHORTCUT and computes(op, nn.Identity):
+                identity = k  # one term less to read and to differentiate
             else:
                 outputs[name(k)] = run(op, x, tracked=index in (None, k), name=name(k))
-                terms.append((outputs[name(k)], weight(k)))
-        if shortcut is not None and share is not None:
-            terms.append((shortcut, share))
+                terms.append((outputs[name(k)], k))
+        if shortcut is not None and gain is not None:
+            terms.append((shortcut, SHORTCUT))
         zs, norms = {}, []
         for k, z, norm in self._up_to_norms(x, index, name):
             outputs[name(k)] = z
             if norm is None:
-                terms.append((z, weight(k)))
+                terms.append((z, k))
             else:
                 zs[k] = z
                 norms.append(norm)
         shape = require_alike(outputs.items(), self._shape(x))
-        if shortcut is not None and share is not None:
+        if shortcut is not None and gain is not None:
             require_shortcut(shortcut, shape)
         chains = dict(sorted(self.separable.items(), key=lambda item: -len(item[1])))
         stacked = (*chains, *self.pools, *zs)
         if not stacked:
-            terms += [(run(zero, x, tracked=False, name=name(k)), weight(k)) for k, zero in self.zeros.items()]
-            return mixed_sum([term for term, _ in terms], _stacked([v for _, v in terms]))
+            terms += [(run(zero, x, tracked=False, name=name(k)), k) for k, zero in self.zeros.items()]
+        order, acc = (*stacked, *(k for _, k in terms)), accumulation_dtype(x.dtype)
+        wide = None if gain is None else gain.to(acc if weights is None else weights.dtype)
+        of_terms = term_weights(weights, wide, order, identity, acc, x)
+        if not stacked:
+            return mixed_sum([term for term, _ in terms], of_terms)
         return mixed_layer(
             x,
-            weights if alone else torch.stack([parts[k] for k in stacked]),
+            of_terms,
             list(chains.values()),
             stride=self.stride,
             pools=list(self.pools.values()),
             zs=list(zs.values()),
             norms=norms,
             plain=[term for term, _ in terms],
-            plain_weights=_stacked([v for _, v in terms]) if terms else None,
             tracked=[index in (None, k) for k in (*chains, *self.pools)],
             recompute=self.recompute,
             checked=True,
@@ -266,8 +266,3 @@ class Branches(NamedTuple):
                 yield k, z, branch.norm
             else:
                 yield k, run([branch.norm], z, tracked=tracked, name=name(k)), None
-
-
-def _stacked(scalars: list[Tensor]) -> Tensor:
-    """One after the other, (K,)."""
-    return scalars[0].reshape(1) if len(scalars) == 1 else torch.stack(scalars)

@@ -9,7 +9,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from asose_fast.ops import library, mixed_layer, registry
-from asose_fast.ops.norms import normalisation
+from asose_fast.ops.norm_tables import norm_tables
 from asose_fast.space import CANDIDATES, MixedOp
 from tests.helpers import make_network
 
@@ -37,7 +37,8 @@ def fake_gpu(monkeypatch):
     """
 
     def triton(op, *_):
-        return importlib.import_module(registry._MODULES[op]["triton"])
+        modules = registry._MODULES[op]
+        return importlib.import_module(modules.get("triton", modules["reference"]))
 
     monkeypatch.setattr(registry, "select", triton)
     # The bodies themselves, not what stands in for them.
@@ -107,6 +108,6 @@ def test_norms_of_several_eps(fake_gpu):
     norms = [torch.nn.BatchNorm2d(3, eps=eps) for eps in (1e-3, 1e-5)]
     fake_gpu.found.clear()
     mean, var = torch.zeros(2, 3, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
-    mean, rstd = normalisation(norms, [True, True], mean, var)
+    mean, rstd = norm_tables(norms, [True, True], mean, var, 4, torch.float32)
     assert mean.shape == rstd.shape == (2, 3)
     assert not fake_gpu.found

@@ -20,6 +20,9 @@ FITTING = {
     ("line_conv_fwd", "x"),
     ("mixed_sum_bwd", "xs"),
     ("pool_pair_fwd", "x"),
+    ("term_weights_bwd", "weights"),
+    ("term_weights_fwd", "order"),
+    ("term_weights_fwd", "weights"),
 }
 """What may be longer, or absent: it is taken, and then the results are right."""
 

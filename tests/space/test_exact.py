@@ -212,7 +212,7 @@ def test_hooks_on_states_do_no_harm():
         module.register_state_dict_pre_hook(lambda *_: None)
         module.register_load_state_dict_post_hook(lambda *_: None)
         module.register_load_state_dict_pre_hook(lambda *_: None)
-    assert Branches.of([op], 1).separable
+    assert Branches.of({0: op}, 1).separable
 
 
 def test_offloaded_parameters_are_fetched():

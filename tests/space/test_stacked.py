@@ -180,13 +180,13 @@ def test_lone_candidates_are_stacked_where_it_pays():
     sizes = {name: [] for name in NAMES}
     for name, batch in itertools.product(NAMES, (1, 32, 64)):
         x = torch.empty(batch, 16, 32, 32, device="meta")
-        branches = Branches.of([mixed.ops[name]], 1)
+        branches = Branches.of({0: mixed.ops[name]}, 1)
         if branches.folded and branches.worthwhile(x):
             sizes[name].append(batch)
     assert sizes["sep_conv_7x7"] == sizes["dil_conv_3x3"] == [1, 32, 64]
     assert sizes["sep_conv_3x3"] == sizes["conv_7x1_1x7"] == sizes["avg_pool_3x3"] == [32, 64]
     assert not sizes["skip_connect"] + sizes["none"]
-    reducing = Branches.of([MixedOp.named(NAMES, 16, 2).ops["skip_connect"]], 2)
+    reducing = Branches.of({0: MixedOp.named(NAMES, 16, 2).ops["skip_connect"]}, 2)
     assert [reducing.worthwhile(x), reducing.worthwhile(x[:31])] == [True, False]
 
 
@@ -237,7 +237,7 @@ def test_autocast():
 
 def sorted_names(mixed):
     names = list(mixed.ops)
-    found = Branches.of(list(mixed.ops.values()), mixed.stride)
+    found = Branches.of(dict(enumerate(mixed.ops.values())), mixed.stride)
     return [[names[k] for k in group] for group in (found.separable, found.pools, found.normed, found.others)]
 
 

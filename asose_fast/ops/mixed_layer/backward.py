@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from asose_fast.ops.depthwise_plan import DepthwisePlan, unpack
-from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.mixed_layer.forward import run_pools, run_stage
 from asose_fast.ops.mixed_layer.operators import Operators
 from asose_fast.ops.mixed_layer.plan import LayerPlan, Parts, Saved, rows
-from asose_fast.ops.norms import gradient_of_plain_weights, gradient_of_weights, gradients_of_affine
+from asose_fast.ops.norms import gradient_of_weights, gradients_of_affine
 
 Gradients = list[Tensor | None]
 Pair = tuple[Tensor | None, Tensor | None]
@@ -24,7 +23,6 @@ class Wanted(NamedTuple):
     """Which gradients are asked for."""
 
     weights: bool
-    plain_weights: bool
     x: bool
     parts: Parts
     """Which gradients of the node's other inputs are asked for."""
@@ -41,7 +39,7 @@ class Wanted(NamedTuple):
     @staticmethod
     def of(layer: LayerPlan, needs: Sequence[bool], weights: Tensor) -> Wanted:
         """Told from `ctx.needs_input_grad` and the weights of all terms."""
-        _, need_weights, need_plain_weights, need_x, *rest = needs
+        _, need_weights, need_x, *rest = needs
         need = layer.split(rest)
         seen = _seen(weights)
         counts = [True] * len(weights) if seen is None else seen
@@ -55,7 +53,6 @@ class Wanted(NamedTuple):
         ]  # fmt: skip
         return Wanted(
             need_weights,
-            need_plain_weights,
             need_x,
             need,
             counts,
@@ -70,7 +67,6 @@ class Ends(NamedTuple):
     """What the backward pass of the weighted sum gives."""
 
     weights: Tensor | None
-    plain_weights: Tensor | None
     affine: Pair
     """The gradients of gamma and beta of the last norms."""
     terms: Gradients
@@ -116,8 +112,8 @@ def backward(
     uses_batch: list[list[bool]],
     grad: Tensor,
     operators: Operators,
-) -> tuple[Tensor | None, Tensor | None, Tensor | None, Gradients]:
-    """The gradients of weights, plain weights and x, and of the node's other inputs, in their order.
+) -> tuple[Tensor | None, Tensor | None, Gradients]:
+    """The gradients of weights and x, and of the node's other inputs, in their order.
 
     `needs` is `ctx.needs_input_grad`, `uses_batch` that of the forward pass and `grad` dL/dy.
     """
@@ -131,7 +127,7 @@ def backward(
     grad_x = _input(layer, saved, wanted, pooled, ends.tables, uses, grad, of_chains, operators)
     affine = [*(step.affine for step in steps[1:]), ends.affine]
     parameters = itertools.chain(*affine, *(step.depthwise for step in steps), *(step.pointwise for step in steps))
-    return ends.weights, ends.plain_weights, grad_x, [*parameters, *ends.terms]
+    return ends.weights, grad_x, [*parameters, *ends.terms]
 
 
 def _outputs(layer: LayerPlan, saved: Saved, operators: Operators) -> tuple[list[list[Tensor]], list[Tensor]]:
@@ -159,22 +155,18 @@ def _ends(
     read = [
         wanted.weights or need_gamma or (in_batch and needed)
         for in_batch, needed in zip(uses, wanted.chains + wanted.pools + need.zs, strict=True)
-    ] + [wanted.plain_weights] * len(need.plain)
+    ] + [wanted.weights] * len(need.plain)
     own = need.zs + wanted.plain
     found, sums, tables = operators.mixed_norm_sum_bwd(
         grad, list(itertools.compress([*outputs, *saved.zs, *saved.plain], read)), saved.weights, gamma, saved.mean,
         saved.rstd, uses, read, [False] * len(outputs) + own, need_beta or any(read), True,
     )  # fmt: skip
-    grad_weights = grad_plain = None
-    if wanted.weights:
-        grad_weights = gradient_of_weights(sums, gamma, beta, count).to(saved.weights.dtype)
-    if wanted.plain_weights:
-        grad_plain = gradient_of_plain_weights(sums, count).to(saved.weights.dtype)
+    grad_weights = gradient_of_weights(sums, gamma, beta, count).to(saved.weights.dtype) if wanted.weights else None
     affine: Pair = None, None
     if need_gamma or need_beta:
         kept = _keep(saved.weights[:count, None].double(), [*layer.tracked, *[True] * layer.others])
         affine = gradients_of_affine(sums, kept)
-    return Ends(grad_weights, grad_plain, affine, _placed(found, own), tables)
+    return Ends(grad_weights, affine, _placed(found, own), tables)
 
 
 def _stages(
@@ -234,41 +226,23 @@ def _stage(
         inputs = [z if u else grad for z, u in zip(inputs, used, strict=False)]
     alive = wanted.alive
     alive_rows = None if alive is None else _rows_alive(alive, plan)
+    needs = [
+        [n and u for n, u in zip(group, used, strict=True)] for group in (need.depthwise[depth], need.pointwise[depth])
+    ]
     grad_inputs, grad_params, grad_matrices = operators.separable_bwd(
         back.grads, back.zs, back.tables, inputs, _only(alive_rows, stage.params), _only(alive, stage.pointwise),
-        *plan, used if depth else [wanted.x],
-        any(need.depthwise[depth]), any(need.pointwise[depth]), need_affine,
+        *plan, used if depth else [wanted.x], any(needs[0]), any(needs[1]), need_affine,
     )  # fmt: skip
-    grad_params, grad_matrices = _only(alive_rows, grad_params), _only(alive, grad_matrices)
-    pieces: list[Any] = unpack(grad_params, plan) if grad_params.shape[0] else [None] * len(plan.rows)
-    matrices = grad_matrices.unbind() if grad_matrices.shape[0] else [None] * len(used)
-    depthwise = [piece if u else None for piece, u in zip(pieces, used, strict=False)]
-    pointwise = [matrix if u else None for matrix, u in zip(matrices, used, strict=True)]
+    before = (*saved.stages[depth - 1].first(len(used)), saved.affine[depth - 1][0]) if depth else (None, None, None)
+    depthwise, pointwise, s0, s1, tables = operators.stage_weights_bwd(
+        grad_params, grad_matrices, saved.parameters.depthwise[depth], saved.parameters.pointwise[depth], *before,
+        None if alive is None else alive[: len(used)], used, *needs, need_affine, grad.numel() // grad.shape[1],
+    )  # fmt: skip
+    gradients = _placed(depthwise, needs[0]), _placed(pointwise, needs[1])
     if not depth:
-        return Step(depthwise, pointwise, (None, None), next(iter(grad_inputs), None), back)
-    sums: list[Any] | None = pieces[-2:] if need_affine else None
-    s0, s1, tables = _through_norms(saved, depth - 1, sums, used, alive, grad)
+        return Step(*gradients, (None, None), next(iter(grad_inputs), None), back)
     zs = [z if b else None for z, b in zip(inputs, uses, strict=True)]
-    return Step(depthwise, pointwise, (s1, s0), None, Back(_placed(grad_inputs, used), zs, tables))
-
-
-def _through_norms(
-    saved: Saved, depth: int, sums: Sequence[Tensor] | None, used: list[bool], alive: Tensor | None, grad: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """S0 and S1 of the norms after a depth, (K, C) each, and the tables of what they make of their gradients.
-
-    `sums` holds sum g z and sum g over N, H and W, (K, C) each; None counts as 0.
-    """
-    stage, (gamma, _), count = saved.stages[depth], saved.affine[depth], len(used)
-    scale = stage.scale(count, gamma)
-    mean, rstd = rows(stage.mean, 0, count), rows(stage.rstd, 0, count)
-    if sums is None:
-        s0 = s1 = torch.zeros_like(mean)
-    else:
-        of_z, s0 = (table.double() for table in sums)
-        s1 = rstd * (of_z - mean * s0)
-    s1 = _only(alive, _keep(s1, used))  # the statistics of others may not be finite
-    return s0, s1, _only(alive, _tables(scale, s0, s1, mean, rstd, grad))
+    return Step(*gradients, (s1, s0), None, Back(_placed(grad_inputs, used), zs, tables))
 
 
 def _input(
@@ -336,16 +310,3 @@ def _keep(rows: Tensor, kept: list[bool]) -> Tensor:
     if all(kept):
         return rows
     return torch.stack([row if keep else torch.zeros_like(row) for row, keep in zip(rows, kept, strict=True)])
-
-
-def _tables(scale: Tensor, s0: Tensor, s1: Tensor, mean: Tensor, rstd: Tensor, grad: Tensor) -> Tensor:
-    """The backward of norms as affine maps of their gradients, (K, 4, C).
-
-    dL/dz = g + slope * (z - center) + shift, where g is the gradient of the norm's input but for its statistics.
-    """
-    count = grad.numel() // grad.shape[1]
-    acc = accumulation_dtype(grad.dtype)
-    share = scale / -count
-    slope = share * rstd * s1
-    shift = share * s0 - slope * (mean - mean.to(acc))
-    return torch.stack([torch.ones_like(mean), mean, slope, shift], 1).to(acc)

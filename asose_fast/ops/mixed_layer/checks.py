@@ -78,7 +78,8 @@ def check_terms(
         if values is None:
             continue
         check_tensor(f"mixed_layer: {name}", values)
-        if values.shape != (size,):
+        of_all = plain_weights is None and values.shape == (count + len(plain),)
+        if values.shape != (size,) and not of_all:
             raise ValueError(f"mixed_layer: {name} must be ({size},), one a term, got {tuple(values.shape)}")
         if not values.is_floating_point():
             raise TypeError(f"mixed_layer: {name} must be floating, got {values.dtype}")

@@ -47,13 +47,14 @@ def mixed_layer(
 
     Args:
         x: (N, C, H, W) float32, float64, bfloat16 or float16; channels_last, or it is copied.
-        weights: (K,) architecture weights of chains, pools and zs, in this order.
+        weights: (K,) architecture weights of chains, pools and zs, in this order, or (K + J,) with those of plain after
+            them.
         chains: stages of every separable branch, the longest first. Convolutions have no bias: depthwise ones of `same`
             padding, the first of the stride and others of stride 1; (C, C) pointwise ones.
         stride: 1 or 2.
         pools: the norms of a 3x3 average pooling without padding in its count and of a 3x3 maximum, or nothing.
         zs, norms: inputs of other branches' last norms, and these norms; zs in the shape of y.
-        plain, plain_weights: further terms in the shape of y and their weights, (J,).
+        plain, plain_weights: further terms in the shape of y and their weights, (J,); None: as in weights, or 1.
         tracked: which of chains and pools hand gradients on to x and their parameters; None for all.
         recompute: whether backward computes the outputs of chains and pools again instead of keeping them.
         checked: whether the caller has seen to it that the modules of chains and pools are for x.
@@ -74,15 +75,15 @@ def mixed_layer(
     lengths = [len(chain) for chain in chains]
     given, x = x, x.to(computing_dtype(x))
     plain = [x if t is given else t for t in plain]
-    acc = accumulation_dtype(x.dtype)
-    if plain_weights is None:
-        plain_weights = weights.new_ones(len(plain))
+    weights = weights.to(accumulation_dtype(x.dtype))
+    if len(weights) < len(chains) + len(pools) + len(zs) + len(plain):
+        others = weights.new_ones(len(plain)) if plain_weights is None else plain_weights.to(weights.dtype)
+        weights = torch.cat([weights, others])
     if transformed():
         with without_autocast(x):
             return reference(
                 x, weights, chains,
-                stride=stride, pools=pools, zs=zs, norms=norms, plain=plain, plain_weights=plain_weights,
-                tracked=tracked,
+                stride=stride, pools=pools, zs=zs, norms=norms, plain=plain, tracked=tracked,
             ).to(given.dtype)  # fmt: skip
     stages = [[chain[d] for chain in chains if len(chain) > d] for d in range(max(lengths, default=0))]
     layer = LayerPlan(
@@ -100,7 +101,7 @@ def mixed_layer(
     )
     affine = [affine_parameters(row[: len(after)]) for row, after in zip(layer.norms, stages[1:], strict=False)]
     arguments = (
-        layer, weights.to(acc), plain_weights.to(acc), x.contiguous(memory_format=torch.channels_last),
+        layer, weights, x.contiguous(memory_format=torch.channels_last),
         *(t for pair in [*affine, affine_parameters(layer.last_norms)] for t in pair),
         *(held(stage.depthwise, "weight") for row in stages for stage in row),
         *(held(stage.pointwise, "weight") for row in stages for stage in row),

@@ -21,25 +21,23 @@ _kind = attrgetter("shape", "dtype")
 
 
 class MixedLayer(torch.autograd.Function):
-    """Its inputs: the layer's plan, weights, plain weights, x, and what `Parts` names, in that order."""
+    """Its inputs: the layer's plan, the weights of all terms, x, and what `Parts` names, in that order."""
 
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
-        ctx, layer, weights, plain_weights, x, *tensors = arguments
-        result = forward(layer, weights, plain_weights, x, tensors)
+        ctx, layer, weights, x, *tensors = arguments
+        result = forward(layer, weights, x, tensors)
         ctx.layer, ctx.uses_batch = layer, result.uses_batch
         ctx.like = [None if t is None else (t.dtype, t.shape) for t in tensors]
         parts = result.parts
-        parameters = tensors[: len(tensors) - len(parts.zs) - len(parts.plain)]
         saved = Saved(
-            x, result.weights, result.mean, result.rstd, parts.affine, result.stages,
-            parts.zs, parts.plain if ctx.needs_input_grad[2] else [],
+            x, weights, result.mean, result.rstd, parts.affine, result.stages,
+            parts.zs, parts.plain if ctx.needs_input_grad[1] else [],
             *([], []) if layer.recompute else (_kept(layer, result.outputs), result.pooled),
-            [weights, plain_weights, *parameters],
+            parts._replace(zs=[], plain=[]),
         )  # fmt: skip
         tensors = saved.tensors()
-        ctx.read = len(tensors) - len(saved.given)
-        ctx.kinds = _kinds([result.y, *tensors[: ctx.read]])
+        ctx.kinds = _kinds([result.y, *tensors])
         save(ctx, *tensors)
         return result.y
 
@@ -48,21 +46,20 @@ class MixedLayer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layer: LayerPlan = ctx.layer
         needs, tensors = ctx.needs_input_grad, ctx.saved_tensors
-        saved = Saved.of(layer, needs[2], tensors)
+        saved = Saved.of(layer, needs[1], tensors)
         # Hooks may exchange what was saved, and the operators say what is wrong with it.
-        read = [grad, *tensors[: ctx.read]]
+        read = [grad, *tensors]
         looked_at = layer.checked and _kinds(read) == ctx.kinds and not observed(read)
-        grad_weights, grad_plain_weights, grad_x, others = backward(
+        grad_weights, grad_x, others = backward(
             layer, saved, needs, ctx.uses_batch, grad, UNCHECKED if looked_at else CHECKED
         )
         return (
             None,
             grad_weights,
-            grad_plain_weights,
             grad_x,
             *(
                 _as(g, *like) if needed and g is not None else None
-                for g, needed, like in zip(others, needs[4:], ctx.like, strict=True)
+                for g, needed, like in zip(others, needs[3:], ctx.like, strict=True)
             ),
         )
 

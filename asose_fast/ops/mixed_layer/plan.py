@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
@@ -31,6 +32,11 @@ class Parts(NamedTuple):
     pointwise: list[list[Any]]
     zs: list[Any]
     plain: list[Any]
+
+    def flat(self) -> list[Any]:
+        """All of them in a row."""
+        rows = itertools.chain(self.affine, self.depthwise, self.pointwise)
+        return [*itertools.chain(*rows), *self.zs, *self.plain]
 
 
 class LayerPlan(NamedTuple):
@@ -60,6 +66,10 @@ class LayerPlan(NamedTuple):
         """The number of chains."""
         return len(self.lengths)
 
+    def out_shape(self, x: Tensor) -> torch.Size:
+        """The shape of what chains and pools make of x."""
+        return x.shape[:2] + torch.Size([(side - 1) // self.stride + 1 for side in x.shape[2:]])
+
     @property
     def depth(self) -> int:
         """The number of stages of the longest chain."""
@@ -78,7 +88,7 @@ class LayerPlan(NamedTuple):
         """The outputs of the chains, among those of all stages."""
         return [outputs[n - 1][k] for k, n in enumerate(self.lengths)]
 
-    def split(self, values: Sequence[Any]) -> Parts:
+    def split(self, values: Iterable[Any]) -> Parts:
         """Sorts what follows x among the node's inputs, or what belongs to it."""
         rest = iter(values)
 
@@ -98,10 +108,9 @@ class StageTables(NamedTuple):
     mean: Tensor
     rstd: Tensor
 
-    def scale(self, count: int, gamma: Tensor | None) -> Tensor:
-        """The scales of the first `count` norms as affine maps, (count, C)."""
-        rstd = rows(self.rstd, 0, count)
-        return rstd if gamma is None else gamma * rstd
+    def first(self, count: int) -> tuple[Tensor, Tensor]:
+        """mean and rstd of the first `count` norms."""
+        return rows(self.mean, 0, count), rows(self.rstd, 0, count)
 
 
 class Saved(NamedTuple):
@@ -122,15 +131,15 @@ class Saved(NamedTuple):
     outputs: list[list[Any]]
     """The outputs of the stages, by depth; these and `pooled` are empty where backward computes them again."""
     pooled: list[Tensor]
-    given: list[Any]
-    """The node's own inputs that second derivatives need besides: both weights and all parameters."""
+    parameters: Parts
+    """The node's own inputs: the gradients are in their shapes, and second derivatives need them. No zs and plain."""
 
     def tensors(self) -> list[Tensor | None]:
         """All of them in a row."""
         return [
             self.x, self.weights, self.mean, self.rstd, *(gamma for gamma, _ in self.affine), self.affine[-1][1],
             *itertools.chain(*self.stages), *self.zs, *self.plain, *itertools.chain(*self.outputs), *self.pooled,
-            *self.given,
+            *self.parameters.flat(),
         ]  # fmt: skip
 
     @staticmethod
@@ -148,7 +157,8 @@ class Saved(NamedTuple):
         kept = 0 if layer.recompute else layer.pools
         outputs = [] if layer.recompute else [take(len(plan.kernels)) for plan in layer.plans]
         affine = [*((g, None) for g in inner), (gamma, beta)]
-        return Saved(x, weights, mean, rstd, affine, stages, zs, plain, outputs, take(kept), list(rest))
+        pooled = take(kept)
+        return Saved(x, weights, mean, rstd, affine, stages, zs, plain, outputs, pooled, layer.split(rest))
 
 
 def rows(table: Tensor, low: int, high: int) -> Tensor:

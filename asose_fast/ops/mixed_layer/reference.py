@@ -6,7 +6,6 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,7 +30,6 @@ def reference(
     zs: Sequence[Tensor],
     norms: Sequence[Map],
     plain: Sequence[Tensor],
-    plain_weights: Tensor,
     tracked: Sequence[bool] | None,
 ) -> Tensor:
     """What `mixed_layer` computes, as PyTorch would; of what is given as modules there, any functions do."""
@@ -48,7 +46,7 @@ def reference(
     if tracked is not None:
         outputs = [o if track else o.detach() for o, track in zip(outputs, tracked, strict=True)]
     outputs += [norm(z.to(acc)) for norm, z in zip(norms, zs, strict=True)]
-    y = sum_reference([*outputs, *(t.to(acc) for t in plain)], torch.cat([weights.to(acc), plain_weights.to(acc)]))
+    y = sum_reference([*outputs, *(t.to(acc) for t in plain)], weights.to(acc))
     return channels_last(y.to(x.dtype))
 
 
@@ -56,11 +54,10 @@ def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]
     """The backward of a mixed layer that normalises by what its forward pass normalised by. Everything else is computed
     again, and of the tensors that were kept for the kernels only inputs are read."""
     layer: LayerPlan = ctx.layer
-    saved = Saved.of(layer, ctx.needs_input_grad[2], ctx.saved_tensors)
-    weights, plain_weights, *parameters = saved.given
+    saved = Saved.of(layer, ctx.needs_input_grad[1], ctx.saved_tensors)
     terms = saved.plain or [stand_in(grad) for _ in layer.plain_is_x]
 
-    def plain(_: object, weights: Tensor, plain_weights: Tensor, x: Tensor, *tensors: Any) -> Tensor:
+    def plain(_: object, weights: Tensor, x: Tensor, *tensors: Any) -> Tensor:
         parts = layer.split(tensors)
         *inner, (gamma, beta) = parts.affine
         last_norms = measured(saved.mean, saved.rstd, gamma, beta, ctx.uses_batch[-1])
@@ -83,11 +80,10 @@ def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]
         pools, others = last_norms[layer.chains :][: layer.pools], last_norms[layer.chains + layer.pools :]
         return reference(
             x, weights, chains,
-            stride=layer.stride, pools=pools, zs=parts.zs, norms=others, plain=parts.plain, plain_weights=plain_weights,
-            tracked=layer.tracked,
+            stride=layer.stride, pools=pools, zs=parts.zs, norms=others, plain=parts.plain, tracked=layer.tracked,
         )  # fmt: skip
 
-    return gradients(ctx, plain, (layer, weights, plain_weights, saved.x, *parameters, *saved.zs, *terms), [grad])
+    return gradients(ctx, plain, (layer, saved.weights, saved.x, *saved.parameters.flat(), *saved.zs, *terms), [grad])
 
 
 def _convolution(weight: Tensor, stride: int, padding: int, dilation: int, x: Tensor) -> Map:

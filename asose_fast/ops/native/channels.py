@@ -12,3 +12,8 @@ def channel_space(x: Tensor, format: torch.memory_format) -> tuple[int, int, int
     if format == torch.channels_last or h * w <= 1:
         return n * h * w, c, 1
     return n, c, h * w
+
+
+def wide(table: Tensor | None) -> Tensor | None:
+    """A table of channels in float64, dense."""
+    return None if table is None else table.double().contiguous()

@@ -8,7 +8,7 @@ from torch import Tensor
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
-from asose_fast.ops.native.channels import channel_space
+from asose_fast.ops.native.channels import channel_space, wide
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
@@ -21,7 +21,7 @@ def forward(
     format, acc = memory_format(xs[0]), accumulation_dtype(xs[0].dtype)
     dense = [x.contiguous(memory_format=format) for x in xs]
     y = memory.empty(xs[0].shape, xs[0], format)
-    weights, norms = weights.contiguous(), [_wide(t) for t in (gamma, beta, mean, rstd)]
+    weights, norms = weights.contiguous(), [wide(t) for t in (gamma, beta, mean, rstd)]
     tables = torch.empty(2 * len(xs) + 1, mean.shape[1], dtype=acc)
     kernels.mixed_norm_sum_forward(
         DTYPE_CODES[y.dtype], len(xs), *channel_space(y, format), [address(t) for t in (*dense, y)],
@@ -50,7 +50,7 @@ def backward(
     saved = iter([x.contiguous(memory_format=format) for x in xs])
     inputs = [next(saved) if is_read else None for is_read in read]
     space, channels = channel_space(grad, format), mean.shape[1]
-    weights, norms = weights.contiguous(), [_wide(t) for t in (gamma, mean, rstd)]
+    weights, norms = weights.contiguous(), [wide(t) for t in (gamma, mean, rstd)]
     sums = torch.empty(1 + len(read) if need_sums else 0, channels, dtype=torch.float64)
     partials = torch.empty(kernels.lane_groups(*space), *sums.shape, dtype=torch.float64) if need_sums else None
     tables = torch.empty(len(read), 4, channels, dtype=accumulation_dtype(grad.dtype))
@@ -61,7 +61,3 @@ def backward(
         address(partials), address(sums if need_sums else None), address(tables), threads,
     )  # fmt: skip
     return [t for t in grad_xs if t is not None], sums, tables
-
-
-def _wide(table: Tensor | None) -> Tensor | None:
-    return None if table is None else table.double().contiguous()

@@ -1,0 +1,36 @@
+"""`norm_tables` on the compiled kernels (csrc/norm_tables.h)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels
+from asose_fast.ops.norm_tables import Norms
+from asose_fast.ops.reference import norm_tables as reference
+
+DTYPES = reference.DTYPES
+
+
+def forward(call: Norms) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / sqrt(var + eps) that each norm normalises by, (K, C) float64."""
+    for tables in zip(call.running_mean, call.running_var, strict=True):
+        dtypes = {table.dtype for table in tables}
+        if len(dtypes) > 1 or torch.float16 in dtypes or not all([table.is_contiguous() for table in tables]):
+            return reference.forward(call)
+    kernels, threads = cpu_kernels()
+    norms, channels = len(call.of_batch), call.channels()
+    integers: list[int] = []
+    numbers: list[float] = []
+    rows = zip(call.rows(), call.of_batch, call.eps, call.momenta, strict=True)
+    for (mean, var, batches), of_batch, eps, momentum in rows:
+        dtype = 0 if mean is None else DTYPE_CODES[mean.dtype]
+        integers += (of_batch, dtype, address(mean), address(var), address(batches))
+        numbers += (eps, momentum)
+    means, variances = call.mean.contiguous(), call.var.contiguous()
+    out, rstd = (torch.empty(norms, channels, dtype=torch.float64) for _ in range(2))
+    kernels.norm_tables(
+        DTYPE_CODES[call.dtype], norms, channels, integers, numbers, address(means), address(variances),
+        call.values / max(1, call.values - 1), address(out), address(rstd), threads,
+    )  # fmt: skip
+    return out, rstd

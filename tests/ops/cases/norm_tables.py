@@ -1,0 +1,16 @@
+import torch
+
+from tests.ops.cases import Images, table
+
+
+def raw_calls(images: Images) -> dict[str, dict[str, object]]:
+    channels = images.channels
+    running = [images.table(channels), images.accumulated(channels)]
+    return {
+        "norm_tables": {
+            "mean": table(3, channels), "var": table(3, channels),
+            "running_mean": running, "running_var": [t.clone() for t in running], "counts": [torch.tensor(4)],
+            "has_running": [True, True, False], "of_batch": [True, False, True], "updates": [True, False, False],
+            "eps": [1e-5, 1e-3, 1e-5], "momenta": [0.1, 0.1, 0.1], "values": 30, "dtype": images.accumulation,
+        }
+    }  # fmt: skip
