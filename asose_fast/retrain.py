@@ -48,10 +48,21 @@ from asose_fast.stopping import stopping_on_signals
 from asose_fast.store import checkpoint_folder, derived, retrained, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
 from asose_fast.terminal import make_console
+from asose_fast.training_config import RecipeConfig
 from asose_fast.version import __version__
 
 EVALUATION: dict[Kind, tuple[int, int]] = {"darts": (36, 20), "nasbench201": (16, 5)}
 """Channels and cells of the networks that published architectures are trained in."""
+
+RECIPE = (
+    "batch_size",
+    "learning_rate",
+    "momentum",
+    "weight_decay",
+    "gradient_clip",
+    *(field.name for field in dataclasses.fields(RecipeConfig)),
+)
+"""These settings are those of the run whose network is trained."""
 
 
 @command
@@ -60,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser()
     words = options.words(arguments)
     folder, architecture = _architecture(options.parse_args(words).genotype)
-    options.set_defaults(_data_settings(folder))
+    options.set_defaults(_settings_of(folder))
     settings = options.parse_args(words)
     if not settings.dataset:
         raise ValueError(f"there is no {folder}/config.yaml that says which images it is of: give --dataset")
@@ -121,8 +132,9 @@ def _spec(architecture: Spec | str, config: RetrainConfig, data: Data) -> Spec:
     return from_text(architecture, in_channels=data.channels, classes=len(data.classes), channels=channels, cells=cells)
 
 
-def _data_settings(folder: Path | None) -> dict[str, Any]:
-    """Those of the run in `folder`, which hold where no option says otherwise; no dataset where it does not say."""
+def _settings_of(folder: Path | None) -> dict[str, Any]:
+    """The images of the run in `folder` and the recipe that its derived network had, which hold where no option says
+    otherwise; no dataset where it does not say."""
     if folder is None:
         return {}
     path, names = folder / "config.yaml", [field.name for field in dataclasses.fields(DataConfig)]
@@ -131,9 +143,13 @@ def _data_settings(folder: Path | None) -> dict[str, Any]:
     run = files.read_settings(path)
     if missing := [name for name in names if name not in run]:
         raise ValueError(f"{path} is damaged: {', '.join(missing)} of the images are missing")
-    values = {name: run[name] for name in names}
+    own = {name: run.get(f"optimize_{name}") for name in ("learning_rate", "weight_decay")}
+    run |= {name: value for name, value in own.items() if value is not None}
+    values = {name: run[name] for name in (*names, *RECIPE) if name in run}  # runs of old have less of a recipe
+    if values.get("batch_size") == 1:
+        values["batch_size"] = 2  # norms need more than one image
     try:
-        DataConfig(**values)
+        RetrainConfig(**values)
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     return values

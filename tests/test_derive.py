@@ -233,6 +233,18 @@ def test_what_was_derived_is_retrained_on_the_data_of_its_run(run, tmp_path):
     assert json.loads((out / "summary.json").read_text())["settings"]["limit_train"] == 120
 
 
+def test_a_run_is_retrained_by_the_recipe_of_its_last_phase_unless_options_say_otherwise(tmp_path):
+    recipe = {"learning_rate": 0.1, "optimize_weight_decay": 1e-3, "nesterov": True, "cutmix": 1.0, "ema_decay": 0.9}
+    assert train([*options(**recipe, optimize_learning_rate=0.05), "--out", str(tmp_path / "run")]) == 0
+    words = ["--epochs=1", "--momentum=0.8", "--out", str(tmp_path / "again")]
+    assert retrain_module.main([str(tmp_path / "run"), *words]) == 0
+    settings = yaml.safe_load((tmp_path / "again" / "config.yaml").read_text())
+    run = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert (settings["learning_rate"], settings["weight_decay"], settings["momentum"]) == (0.05, 1e-3, 0.8)
+    assert (settings["nesterov"], settings["cutmix"], settings["ema_decay"]) == (True, 1.0, 0.9)
+    assert settings["batch_size"] == run["batch_size"]
+
+
 def test_a_finished_retraining_goes_no_further_and_other_settings_are_refused(run, tmp_path, capsys):
     out = str(tmp_path / "out")
     assert retrain_module.main([str(run), "--out", out, *SMALL]) == 0
