@@ -92,6 +92,7 @@ def test_exported_networks_predict_the_same(found, photos, tmp_path, format, wit
     assert here.classes == there.classes == CLASSES
     got, expected = (predictor.predict(photos / "test") for predictor in (here, there))
     assert got.paths == expected.paths
+    assert {path.suffix for path in tmp_path.iterdir()} <= {suffix, ".pt"}  # and no cache
     torch.testing.assert_close(got.probabilities, expected.probabilities)
 
 
@@ -196,7 +197,7 @@ def test_colours_that_the_network_does_not_see_are_told(tmp_path, photos):
     ("name", "content", "told"),
     [
         ("net.txt", "x", "is no network: give a run folder, or what export wrote"),
-        ("net.py", "x = 1", "cannot be used as a network that export wrote"),
+        ("net.py", "x = 1", "cannot be used as a network that export wrote: 'load' is missing"),
         ("net.pt2", "x", "cannot be used as a network that export wrote: it is no zip archive"),
         ("net.onnx", "x", "cannot be used as a network that export wrote"),
         (None, "", "there is no "),
