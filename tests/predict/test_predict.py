@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -165,6 +167,19 @@ def test_a_csv_has_a_row_for_each_image(found, photos, tmp_path, capsys):
     assert list(rows[0]) == ["path", "class", "probability", "label", "class_2", "probability_2"]
     assert len(rows) == 7
     assert all(float(row["probability"]) >= float(row["probability_2"]) for row in rows)
+
+
+def test_a_name_that_is_no_text_is_written_as_it_is(found, photos, tmp_path, capsys):
+    name = b"caf\xe9.png"
+    image = (photos / "test" / "bee" / "000.png").read_bytes()
+    try:
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(image)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    for out in (tmp_path / "p.csv", tmp_path / "p.json"):
+        assert main([str(found), str(tmp_path), "--out", str(out)]) == 0
+    assert bytes(tmp_path) + b"/" + name in (tmp_path / "p.csv").read_bytes()
+    assert json.loads((tmp_path / "p.json").read_text())["images"][0]["path"].endswith(os.fsdecode(name))
 
 
 def test_json_has_the_probabilities_by_class(found, photos, tmp_path, capsys):
