@@ -54,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         console.print(said, soft_wrap=True)
     if out is not None:
         with run_folder.claimed_file(out):
-            write_atomically(out, ENCODE[out.suffix](found, given.top).encode())
+            write_atomically(out, ENCODE[out.suffix](found, given.top).encode(errors="surrogateescape"))
         console.print(f"wrote {out}, {len(found):,} images", soft_wrap=True)
     return 0
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import zipfile
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def load(place: str | Path) -> LoadedNetwork:
     except OSError:
         raise
     except Exception as error:  # what is in none of these formats raises many types
-        why = (str(error) or type(error).__name__).splitlines()[0]
+        why = (str(error) or type(error).__name__).splitlines()[0] + " is missing" * isinstance(error, KeyError)
         raise ValueError(f"{path} cannot be used as a network that export wrote: {why}") from error
 
 
@@ -93,16 +93,12 @@ def _of_run(run: Path) -> LoadedNetwork:
 
 
 def _of_module(path: Path) -> LoadedNetwork:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec
-    assert spec.loader
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    network = found.load()
+    found: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+    exec(compile(path.read_bytes(), path, "exec"), found)  # an import would leave a cache beside the file
+    network = found["load"]()
     built_in = hasattr(network, "normalize")
-    return LoadedNetwork(
-        network, _prepared(found.CLASSES, found.MEAN, found.STD, getattr(found, "IMAGE_SIZE", None), built_in)
-    )
+    prepared = _prepared(found["CLASSES"], found["MEAN"], found["STD"], found.get("IMAGE_SIZE"), built_in)
+    return LoadedNetwork(network, prepared)
 
 
 def _of_program(path: Path) -> LoadedNetwork:
@@ -114,7 +110,7 @@ def _of_program(path: Path) -> LoadedNetwork:
 
 
 def _of_onnx(path: Path) -> LoadedNetwork:
-    if importlib.util.find_spec("onnxruntime") is None:
+    if find_spec("onnxruntime") is None:
         raise ValueError("onnxruntime is missing: pip install onnxruntime")
     import onnxruntime  # type: ignore[import-untyped]
 

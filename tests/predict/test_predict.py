@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -92,6 +94,7 @@ def test_exported_networks_predict_the_same(found, photos, tmp_path, format, wit
     assert here.classes == there.classes == CLASSES
     got, expected = (predictor.predict(photos / "test") for predictor in (here, there))
     assert got.paths == expected.paths
+    assert {path.suffix for path in tmp_path.iterdir()} <= {suffix, ".pt"}  # and no cache
     torch.testing.assert_close(got.probabilities, expected.probabilities)
 
 
@@ -166,6 +169,19 @@ def test_a_csv_has_a_row_for_each_image(found, photos, tmp_path, capsys):
     assert all(float(row["probability"]) >= float(row["probability_2"]) for row in rows)
 
 
+def test_a_name_that_is_no_text_is_written_as_it_is(found, photos, tmp_path, capsys):
+    name = b"caf\xe9.png"
+    image = (photos / "test" / "bee" / "000.png").read_bytes()
+    try:
+        Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_bytes(image)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    for out in (tmp_path / "p.csv", tmp_path / "p.json"):
+        assert main([str(found), str(tmp_path), "--out", str(out)]) == 0
+    assert bytes(tmp_path) + b"/" + name in (tmp_path / "p.csv").read_bytes()
+    assert json.loads((tmp_path / "p.json").read_text())["images"][0]["path"].endswith(os.fsdecode(name))
+
+
 def test_json_has_the_probabilities_by_class(found, photos, tmp_path, capsys):
     out, flat = tmp_path / "p.json", tmp_path / "flat"
     flat.mkdir()
@@ -196,7 +212,7 @@ def test_colours_that_the_network_does_not_see_are_told(tmp_path, photos):
     ("name", "content", "told"),
     [
         ("net.txt", "x", "is no network: give a run folder, or what export wrote"),
-        ("net.py", "x = 1", "cannot be used as a network that export wrote"),
+        ("net.py", "x = 1", "cannot be used as a network that export wrote: 'load' is missing"),
         ("net.pt2", "x", "cannot be used as a network that export wrote: it is no zip archive"),
         ("net.onnx", "x", "cannot be used as a network that export wrote"),
         (None, "", "there is no "),

@@ -19,6 +19,8 @@ from asose_fast.store.checkpoint import write_json
 FILE = "tested.json"
 WORST = 12
 """So many mistakes are kept, those of the highest loss."""
+LARGEST = 1e12
+"""No loss of an image that says anything is beyond this."""
 _NUMBER = Bounds(least=0, most=10**12)
 
 
@@ -35,7 +37,7 @@ class Mistake:
     probability: float
     """The softmax gave the wrong class this."""
     loss: float | None
-    """The cross-entropy; None where it is not finite."""
+    """The cross-entropy; None where it is not finite, or beyond all reason."""
     picture: str
     """A data URI."""
 
@@ -44,7 +46,7 @@ class Mistake:
         for name in ("label", "predicted"):
             check_value(name, getattr(self, name), int, _NUMBER)
         check_value("probability", self.probability, float, Bounds(least=0, most=1))
-        check_value("loss", self.loss, float | None, Bounds(least=0, most=1e12))
+        check_value("loss", self.loss, float | None, Bounds(least=0, most=LARGEST))
         if not is_picture(self.picture):
             raise ValueError("a picture is none")
 
@@ -165,7 +167,7 @@ def _mistakes(found: Answers, data: Data) -> Sequence[Mistake]:
             int(found.labels[number]),
             int(found.predicted[number]),
             float(found.probabilities[number].nan_to_num(0).clamp(max=1)),
-            loss if math.isfinite(loss := float(found.losses[number])) else None,
+            loss if (loss := float(found.losses[number])) <= LARGEST else None,
             picture(pixels),
         )
         for number, pixels in zip(worst.tolist(), data.test.pixels(worst), strict=True)

@@ -64,12 +64,13 @@ def test_the_mistakes_of_the_highest_loss_are_kept_with_their_images(data):
     losses = found.losses.clone()
     losses[(found.labels == found.predicted)] = 9  # a right answer is no mistake, whatever its loss
     first = int((found.labels != found.predicted).nonzero()[7])
-    losses[first] = math.nan
+    second = int((found.labels != found.predicted).nonzero()[2])
+    losses[first], losses[second] = math.nan, 1e30
     record = recorded(found._replace(losses=losses), data)
-    wrong = [i for i in range(len(losses)) if found.labels[i] != found.predicted[i] and i != first]
-    expected = [first, *sorted(wrong, key=lambda i: -losses[i])][:WORST]
+    wrong = [i for i in range(len(losses)) if found.labels[i] != found.predicted[i] and i not in (first, second)]
+    expected = [first, second, *sorted(wrong, key=lambda i: -losses[i])][:WORST]
     assert [mistake.name for mistake in record.mistakes] == [f"image {i}" for i in expected]
-    assert [mistake.loss for mistake in record.mistakes] == [None, *losses[expected[1:]].tolist()]
+    assert [mistake.loss for mistake in record.mistakes] == [None, None, *losses[expected[2:]].tolist()]
     images = torch.cat([x for x, _ in data.test.batches(0)])
     for mistake, i in zip(record.mistakes, expected, strict=True):
         assert (mistake.label, mistake.predicted) == (found.labels[i], found.predicted[i])
