@@ -1,6 +1,7 @@
 """The examples run, and find what they are to find, with fewer steps than they take by themselves."""
 
 import importlib.util
+import re
 import runpy
 
 import pytest
@@ -42,6 +43,15 @@ def test_custom_space_divides_its_images_in_the_same_way_every_time(monkeypatch)
         with pytest.raises(KeyboardInterrupt):
             example("custom_space")()
     assert splits[0] == splits[1]
+
+
+def test_half_the_flops(capsys):
+    scores = example("half_the_flops")(epochs=5)
+    assert list(scores) == ["original", "searched", "not searched"]
+    assert min(scores.values()) > 0.25
+    shares = [int(share) for share in re.findall(r"(\d+)% of the FLOPs", capsys.readouterr().out)]
+    assert len(shares) == 2
+    assert max(shares) <= 50
 
 
 def test_sequence():
