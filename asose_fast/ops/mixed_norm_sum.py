@@ -191,7 +191,7 @@ class _MixedNormSum(torch.autograd.Function):
     @staticmethod
     @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        _, _, weights, gamma, beta, mean, rstd, *xs = ctx.saved_tensors
+        _, plain_weights, weights, gamma, beta, mean, rstd, *xs = ctx.saved_tensors
         _, need_weights, need_plain_weights, need_gamma, need_beta, *_ = ctx.needs_input_grad
         grad_xs, sums, _ = mixed_norm_sum_bwd(
             grad, xs, weights, gamma, mean, rstd, ctx.batch, ctx.read, ctx.need_x, ctx.need_sums, ctx.channels_last
@@ -199,7 +199,7 @@ class _MixedNormSum(torch.autograd.Function):
         wanted = iter(grad_xs)
         count = len(mean)
         grad_weights = grad_plain_weights = grad_gamma = grad_beta = None
-        if need_weights or need_plain_weights:
+        if need_weights or (need_plain_weights and len(plain_weights)):
             of_terms = gradient_of_weights(sums, gamma, beta, count).to(weights.dtype)
             grad_weights = of_terms[:count] if need_weights else None
             grad_plain_weights = of_terms[count:] if need_plain_weights else None
