@@ -71,7 +71,7 @@ def test_a_run_says_it_everywhere(tmp_path, capsys):
     assert f"warning: {sentence}\n" in said.err
     assert "weightless" in said.out
     run = read(tmp_path)
-    assert reported(run) == [sentence]
+    assert reported(run) == [*summary["shortcomings"], sentence]
     assert "4 of 6 blocks that the search chose have no weights" in render(run)
     assert main([*options(**changes, space="stages"), "--out", str(tmp_path / "stages")]) == 0
     summary = json.loads((tmp_path / "stages" / "summary.json").read_text())
