@@ -98,6 +98,9 @@ def wrap(
     Raises TypeError or ValueError for a model that cannot be wrapped, and for candidates or patterns that say nothing.
     """
     survey = _survey(model, example, candidates, only, skip, blocks)
+    if not survey.places:
+        first = "; ".join(f"{name}: {why}" for name, why in [*survey.left.items()][:3])
+        raise ValueError(f"nothing of the model can be wrapped ({first or 'it has no convolution'})")
     for name, ops in survey.places.items():
         original, *others = ops.values()
         for op in others:
@@ -116,7 +119,7 @@ def wrappable(
     skip: Patterns = (),
     blocks: Patterns = (),
 ) -> Wrappable:
-    """Says what `wrap` does with the same arguments. Raises as that."""
+    """Says what `wrap` does with the same arguments. Raises as that, but not where nothing can be wrapped."""
     survey = _survey(model, example, candidates, only, skip, blocks)
     places = {name: Place(_kind(ops[ORIGINAL]), tuple(ops)) for name, ops in survey.places.items()}
     return Wrappable(places, survey.left, _size(model), survey.flops)
@@ -173,7 +176,7 @@ def _survey(
     skip: Patterns,
     blocks: Patterns,
 ) -> _Survey:
-    """Raises as `wrap`."""
+    """Raises as `wrappable`."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a module, got {type(model).__name__}")
     if mixed := [name for name, module in model.named_modules() if isinstance(module, MixedOp)]:
@@ -206,9 +209,6 @@ def _survey(
             left[name] = f"{_kind(module)}: {why}"
         else:
             places[name] = ops
-    if not places:
-        first = "; ".join(f"{name}: {why}" for name, why in [*left.items()][:3])
-        raise ValueError(f"nothing of the model can be wrapped ({first or 'it has no convolution'})")
     return _Survey(copied, places, left, traced.flops)
 
 

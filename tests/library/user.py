@@ -24,3 +24,15 @@ def search(data: list[tuple[Tensor, Tensor]]) -> dict[str, str]:
     unknown = asose_fast.search(model)  # type: ignore[call-arg]
     print(wrong, unknown)
     return found.genotype
+
+
+def wider(conv: nn.Conv2d) -> nn.Module | None:
+    """Makes a candidate."""
+    return None if conv.groups > 1 else nn.Conv2d(conv.in_channels, conv.out_channels, 5, padding=2)
+
+
+def wrapped(model: nn.Module) -> nn.Module:
+    """Makes a space of a model."""
+    flops: int = asose_fast.wrappable(model, (1, 3, 8, 8), only="*").flops
+    print(flops)
+    return asose_fast.wrap(model, (1, 3, 8, 8), candidates=["grouped", wider], skip=["stem.*"])

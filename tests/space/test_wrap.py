@@ -244,8 +244,6 @@ def test_models_that_do_more_than_to_call_are_refused():
 @pytest.mark.parametrize(
     ("model", "example", "options", "error", "message"),
     [
-        (nn.ReLU, SHAPE, {}, ValueError, r"nothing of the model can be wrapped \(it has no convolution\)"),
-        (lambda: nn.Sequential(nn.Linear(8, 8)), SHAPE, {}, ValueError, r"wrapped \(0: Linear: no convolution\)"),
         (lambda: nn.Sequential(nn.LazyConv2d(3, 3)), SHAPE, {}, ValueError, "0.weight of the model has no shape"),
         (lambda: nn.Sequential(MixedOp({"a": nn.ReLU()})), SHAPE, {}, ValueError, "mixed operation already, '0'"),
         (ResNet, (2, 4, 8, 8), {}, ValueError, r"cannot run on the example \(\(2, 4, 8, 8\)\): .*channels"),
@@ -264,6 +262,16 @@ def test_errors(model, example, options, error, message):
     for function in (wrap, wrappable):
         with pytest.raises(error, match=message):
             function(model(), example, **options)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [(nn.ReLU(), "it has no convolution"), (nn.Sequential(nn.Linear(8, 8)), "0: Linear: no convolution")],
+)
+def test_a_model_without_a_choice(model, message):
+    assert str(wrappable(model, SHAPE)).startswith("0 choices in ")
+    with pytest.raises(ValueError, match=rf"nothing of the model can be wrapped \({message}\)"):
+        wrap(model, SHAPE)
 
 
 def itself(conv):
