@@ -23,7 +23,8 @@ from asose_fast.config import Config
 from asose_fast.data import Data
 from asose_fast.data.place import load_again, moved, require_outside
 from asose_fast.engine import resume
-from asose_fast.engine.alpha.budget import PER_MILLISECOND, BudgetKeeper
+from asose_fast.engine.alpha.budget import PER_MILLISECOND
+from asose_fast.engine.alpha.budget_keeper import BudgetKeeper
 from asose_fast.engine.alpha.perturbation import losses_without
 from asose_fast.engine.alpha.pool import Measured
 from asose_fast.engine.resume import Resumable

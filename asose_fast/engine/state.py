@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.engine import randomness
-from asose_fast.engine.alpha.budget import BudgetKeeper
+from asose_fast.engine.alpha.budget_keeper import BudgetKeeper
 from asose_fast.engine.alpha.estimators import Estimator, make_estimator
 from asose_fast.engine.alpha.lookahead import Lookahead
 from asose_fast.engine.alpha.pool import Measured, Pool

@@ -11,7 +11,7 @@ from torch import Tensor
 from asose_fast.config import Config
 from asose_fast.data import Data
 from asose_fast.data.part import Part
-from asose_fast.engine.alpha.budget import BudgetKeeper
+from asose_fast.engine.alpha.budget_keeper import BudgetKeeper
 from asose_fast.engine.alpha.selector import Selector
 from asose_fast.engine.evaluate import accuracy
 from asose_fast.engine.growth.control import GrowthControl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asose_fast.config import BudgetConfig
-from asose_fast.engine.alpha.budget import BudgetKeeper
+from asose_fast.engine.alpha.budget_keeper import BudgetKeeper
 from asose_fast.library.loaders import Passes
 from asose_fast.library.objective import size
 from asose_fast.space.cost import Costs

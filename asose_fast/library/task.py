@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from asose_fast.config import Config, GrowthConfig, ProcessesConfig, SpaceConfig
 from asose_fast.data.config import DataConfig
-from asose_fast.engine.alpha.budget import BudgetKeeper
+from asose_fast.engine.alpha.budget_keeper import BudgetKeeper
 from asose_fast.engine.alpha.selector import Selector
 from asose_fast.engine.evaluate import averaged
 from asose_fast.engine.growth.control import GrowthControl

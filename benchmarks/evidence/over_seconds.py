@@ -18,7 +18,7 @@ import torch
 
 from asose_fast.config import Config
 from asose_fast.data import Data, load_data
-from asose_fast.engine.alpha.budget import BudgetKeeper
+from asose_fast.engine.alpha.budget_keeper import BudgetKeeper
 from asose_fast.engine.alpha.random_paths import random_paths
 from asose_fast.engine.comparison.training import training_config
 from asose_fast.engine.evaluate import accuracy

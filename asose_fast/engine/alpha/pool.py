@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from asose_fast.engine.alpha.budget import BudgetKeeper
+from asose_fast.engine.alpha.budget_keeper import BudgetKeeper
 from asose_fast.engine.alpha.evolution import Mutation, evolved
 from asose_fast.engine.alpha.final_choice import different_paths, likely_paths, uniform_paths
 from asose_fast.engine.alpha.mutation import mutation, mutation_within

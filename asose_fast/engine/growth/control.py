@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 
 from asose_fast.config import GrowthConfig
-from asose_fast.engine.alpha.budget import BudgetError, BudgetKeeper
+from asose_fast.engine.alpha.budget import BudgetError
+from asose_fast.engine.alpha.budget_keeper import BudgetKeeper
 from asose_fast.engine.alpha.selector import Selector
 from asose_fast.engine.growth.grow import add_candidate, deepen, next_position, next_stage, widen
 from asose_fast.space.candidates import build_candidate

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from asose_fast.config import BudgetConfig
-from asose_fast.engine.alpha.budget import BudgetKeeper, path_cost
+from asose_fast.engine.alpha.budget import path_cost
+from asose_fast.engine.alpha.budget_keeper import BudgetKeeper
 from asose_fast.engine.alpha.evolution import evolved
 from asose_fast.engine.alpha.pool import Pool
 from asose_fast.engine.alpha.selector import CLOSED

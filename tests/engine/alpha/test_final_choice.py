@@ -7,7 +7,8 @@ import torch
 
 from asose_fast.config import BudgetConfig
 from asose_fast.derive import derive
-from asose_fast.engine.alpha.budget import BudgetKeeper, path_cost
+from asose_fast.engine.alpha.budget import path_cost
+from asose_fast.engine.alpha.budget_keeper import BudgetKeeper
 from asose_fast.engine.alpha.final_choice import different_paths, likely_paths
 from asose_fast.engine.alpha.selector import CLOSED
 from asose_fast.space.prune import pruned

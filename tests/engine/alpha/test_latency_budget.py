@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from asose_fast.data import load_data
-from asose_fast.engine.alpha import budget as budgets
-from asose_fast.engine.alpha.budget import Budget, best_path, penalty
+from asose_fast.engine.alpha import budget_keeper
+from asose_fast.engine.alpha.budget import LATENCY_STEPS, Budget, best_path, penalty
 from asose_fast.engine.processes import Processes
 from asose_fast.engine.result import write_result
 from asose_fast.engine.state import SearchState
@@ -36,7 +36,7 @@ def timed(monkeypatch):
         specs.append(spec)
         return told(spec, image_size, target)
 
-    monkeypatch.setattr(budgets, "candidate_latencies", time)
+    monkeypatch.setattr(budget_keeper, "candidate_latencies", time)
     return specs
 
 
@@ -67,7 +67,7 @@ def test_the_choice_is_the_best_within_the_latency():
 
 
 def test_rounding_keeps_the_bound():
-    step = 10**9 // budgets.LATENCY_STEPS
+    step = 10**9 // LATENCY_STEPS
     costs = Costs(torch.zeros(1, 2), torch.zeros(1, 2), Cost(0, 0), torch.tensor([[10**9 - step, 10**9 + 1]]))
     assert best_path(torch.tensor([[0.0, 1.0]]), costs, Budget(latency=10**9)) == [0]
 
