@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from asose_fast.config import BudgetConfig
 from asose_fast.engine.alpha.budget_keeper import BudgetKeeper
 from asose_fast.library.loaders import Passes
 from asose_fast.library.objective import size
 from asose_fast.space.cost import Costs
-from asose_fast.space.custom import CustomNetwork
+from asose_fast.space.custom import CustomNetwork, CustomSpec
 from asose_fast.space.custom_cost import custom_costs
+from asose_fast.space.custom_latency import custom_latencies
 from asose_fast.space.supernet import Supernet
 
 
@@ -26,10 +29,13 @@ class ModuleBudget(BudgetKeeper):
     def measured(self, network: Supernet) -> Costs:
         """Of the candidates, found by running them.
 
-        Raises ValueError for a mixed operation within a candidate, and for a bound on the latency.
+        Raises ValueError for a mixed operation within a candidate, and where a batch has too few examples to be timed.
         """
         assert isinstance(network, CustomNetwork)
-        if self.budget.latency is not None:
-            raise ValueError("derive_max_latency is for searches on images: bound derive_max_flops instead")
         x, y = next(self._batches.batches(0))
-        return custom_costs(network, x, size(y))
+        costs = custom_costs(network, x, size(y))
+        return self.timed(network.spec, costs, lambda: custom_latencies(network, x, self.target))
+
+    def spec_from_dict(self, values: dict[str, Any]) -> CustomSpec:
+        """Inverts `to_dict`."""
+        return CustomSpec(values["rows"])

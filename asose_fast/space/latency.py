@@ -82,8 +82,8 @@ def network_latency(spec: Spec, image_size: int, target: Target) -> Timing:
     On one thread of a CPU it is the time of that thread, so that other processes hardly show. Raises ValueError for a
     device that is not there.
     """
-    with _running(target):
-        return Timing.of([total for total, _ in _runs(build(spec), image_size, target, [])])
+    with running(target):
+        return Timing.of([total for total, _ in runs(*_prepared(build(spec), image_size, target), [], target)])
 
 
 def candidate_latencies(spec: Spec, image_size: int, target: Target) -> Latencies:
@@ -96,17 +96,29 @@ def candidate_latencies(spec: Spec, image_size: int, target: Target) -> Latencie
     """
     if isinstance(spec, CellNetworkSpec) and spec.kind != "nasbench201":
         raise ValueError(f"latencies of the space {spec.kind} are no sums over rows of alpha")
-    with _running(target):
+    with running(target):
         network = build(spec)
         columns, rests = [], []
         for k in range(len(_candidates(spec))):
             derived = network.derive([k] * spec.rows)
-            rows = _rows(derived)
-            runs = list(_runs(derived, image_size, target, rows))
-            columns.append([_block(derived, i, [parts[i] for _, parts in runs]) for i in range(len(rows))])
-            rests.append(Timing.of([total - sum(parts) for total, parts in runs]))
-    middle = Timing(*(round(statistics.median(values)) for values in zip(*rests, strict=True)))
-    return Latencies(tuple(zip(*columns, strict=True)), middle)
+            rows, rest = timings(*_prepared(derived, image_size, target), _rows(derived), target)
+            columns.append([_block(derived, i, timing) for i, timing in enumerate(rows)])
+            rests.append(rest)
+    return Latencies(tuple(zip(*columns, strict=True)), middle(rests))
+
+
+def middle(found: Sequence[Timing]) -> Timing:
+    """The medians."""
+    return Timing(*(round(statistics.median(values)) for values in zip(*found, strict=True)))
+
+
+def timings(
+    network: nn.Module, x: Any, rows: Sequence[Sequence[nn.Module]], target: Target
+) -> tuple[list[Timing], Timing]:
+    """What the modules of every row take in `network(x)`, and what the rest takes."""
+    found = list(runs(network, x, rows, target))
+    rests = [total - sum(parts) for total, parts in found]
+    return [Timing.of([parts[i] for _, parts in found]) for i in range(len(rows))], Timing.of(rests)
 
 
 def _candidates(spec: Spec) -> tuple[str, ...]:
@@ -121,14 +133,21 @@ def _rows(network: ImageNetwork) -> list[list[nn.Module]]:
     return [list(ops) for ops in edges]
 
 
-def _block(network: ImageNetwork, row: int, times: list[int]) -> Timing:
+def _block(network: ImageNetwork, row: int, timing: Timing) -> Timing:
     if isinstance(network, Network) and identity(network.evolvable_blocks()[row].spec):
         return Timing(0, 0, 0)
-    return Timing.of(times)
+    return timing
+
+
+def _prepared(network: ImageNetwork, image_size: int, target: Target) -> tuple[nn.Module, Tensor]:
+    """The network on the device, and a batch for it."""
+    placed = network.to(target.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.randn(target.batch, network.spec.in_channels, image_size, image_size)
+    return placed, x.to(target.device, memory_format=torch.channels_last)
 
 
 @contextmanager
-def _running(target: Target) -> Iterator[None]:
+def running(target: Target) -> Iterator[None]:
     """Evaluation without gradients, on so many threads, whose random numbers nobody else misses."""
     threads = torch.get_num_threads()
     try:
@@ -144,13 +163,11 @@ def _running(target: Target) -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def _runs(
-    network: ImageNetwork, image_size: int, target: Target, rows: list[list[nn.Module]]
+def runs(
+    network: nn.Module, x: Any, rows: Sequence[Sequence[nn.Module]], target: Target
 ) -> Iterator[tuple[int, list[int]]]:
-    """The nanoseconds of repeated forward passes, each with those of all rows."""
-    network = network.to(target.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-    shape = target.batch, network.spec.in_channels, image_size, image_size
-    x = torch.randn(shape).to(target.device, memory_format=torch.channels_last)
+    """The nanoseconds of repeated forward passes in evaluation mode, each with those of all rows."""
+    network.eval()
     clock, parts = _clock(target), [0] * len(rows)
     began = 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -34,7 +34,7 @@ class BudgetKeeper:
         self._names = names
         self._image_size = image_size
         self._costs: tuple[SupernetSpec, Costs, Budget] | None = None
-        self._latencies: dict[Spec, Latencies] = {}
+        self._latencies: dict[SupernetSpec, Latencies] = {}
 
     def choose(self, network: Supernet, scores: Tensor) -> list[int]:
         """The best architecture by `scores` (L, K) within the budget. Raises BudgetError where none is."""
@@ -66,10 +66,14 @@ class BudgetKeeper:
 
     def _of_spec(self, spec: Spec) -> Costs:
         costs = candidate_costs(spec, self._image_size)
+        return self.timed(spec, costs, lambda: candidate_latencies(spec, self._image_size, self.target))
+
+    def timed(self, spec: SupernetSpec, costs: Costs, measure: Callable[[], Latencies]) -> Costs:
+        """`costs` with the latencies of a supernet, measured where a bound asks for them and there are none yet."""
         if self.budget.latency is None:
             return costs
         if spec not in self._latencies:
-            self._latencies[spec] = candidate_latencies(spec, self._image_size, self.target)
+            self._latencies[spec] = measure()
         latencies = self._latencies[spec]
         return costs._replace(latency=latencies.table(), fixed_latency=latencies.rest.low)
 
@@ -86,8 +90,12 @@ class BudgetKeeper:
 
     def load_state_dict(self, state: Sequence[dict[str, Any]]) -> None:
         """Inverts `state_dict`."""
-        self._latencies = {spec_from_dict(one["spec"]): Latencies.from_dict(one) for one in state}
+        self._latencies = {self.spec_from_dict(one["spec"]): Latencies.from_dict(one) for one in state}
         self._costs = None
+
+    def spec_from_dict(self, values: dict[str, Any]) -> SupernetSpec:
+        """Inverts `to_dict` of the supernets' specs."""
+        return spec_from_dict(values)
 
     def predicted(self, network: Supernet, path: Sequence[int]) -> int | None:
         """Returns the nanoseconds that the network of a path should take; None without a bound on them."""
