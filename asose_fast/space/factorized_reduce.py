@@ -77,7 +77,7 @@ class _FactorizedReduce(torch.autograd.Function):
 
 
 def _active(x: Tensor, first: int) -> Tensor:
-    """Rectified pixels (2i + first, 2j + first), (N ceil(H / 2) ceil(W / 2), C), which are picked by being rectified."""
+    """Pixels (2i + first, 2j + first), (N ceil(H / 2) ceil(W / 2), C), rectified on the way."""
     picked = x[:, :, first::2, first::2].permute(0, 2, 3, 1).relu()
     down, across = (size % 2 * first for size in x.shape[2:])
     return F.pad(picked, (0, 0, 0, across, 0, down)).flatten(0, 2) if down or across else picked.flatten(0, 2)

@@ -7,7 +7,7 @@ import torch
 
 from asose_fast import ops
 from asose_fast.ops import registry
-from asose_fast.ops.norm_tables import norm_tables
+from asose_fast.ops.norm_tables import norm_tables, norm_tables_fwd
 from asose_fast.ops.norms import uses_batch
 from tests.ops.test_mixed_layer import KINDS, new_norm
 
@@ -34,3 +34,11 @@ def test_what_the_modules_do(dtype, backend):
         for name, buffer in twin.named_buffers():
             tolerance = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {}
             torch.testing.assert_close(norm.get_buffer(name), buffer, **tolerance)
+
+
+def test_a_count_of_another_dtype_is_left_to_pytorch():
+    norm = new_norm(3)
+    norm.num_batches_tracked = torch.tensor(4, dtype=torch.int32)
+    operator = norm_tables_fwd.body
+    norm_tables([norm], [True], torch.zeros(1, 3).double(), torch.ones(1, 3).double(), 8, torch.float32, operator)
+    assert norm.num_batches_tracked.item() == 5
