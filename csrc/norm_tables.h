@@ -10,11 +10,11 @@ namespace asose {
 
 struct RunningNorm {
   double eps;
-  bool of_batch;   // it normalises by the statistics of the batch
-  DType dtype;     // of its running statistics
-  void* mean;      // [channels]; may be null where it normalises by those of the batch
-  void* var;       // [channels]
-  int64_t* count;  // batches seen; null: nothing is updated
+  bool of_batch;    // it normalises by the statistics of the batch
+  DType dtype;      // of its running statistics
+  void* mean;       // [channels]; may be null where it normalises by those of the batch
+  void* var;        // [channels]
+  int64_t* count;   // batches seen; null: nothing is updated
   double momentum;  // the share of a batch; NaN: all batches have the same
 };
 

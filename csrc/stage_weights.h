@@ -1,5 +1,5 @@
-// The weights of the stages of one depth of a mixed layer as `separable` takes them, with the norms before the stages as
-// affine maps; and what their gradients are.
+// The weights of the stages of one depth of a mixed layer as `separable` takes them, with the norms
+// before the stages as affine maps; and what their gradients are.
 #pragma once
 
 #include <cstdint>
@@ -9,8 +9,8 @@
 
 namespace asose {
 
-// A weight of a convolution, (channels, columns / side, side): element (c, i, j) is at c * strides[0] + i * strides[1] +
-// j * strides[2]. Pointwise weights have side 1.
+// A weight of a convolution, (channels, columns / side, side): element (c, i, j) is at c *
+// strides[0] + i * strides[1] + j * strides[2]. Pointwise weights have side 1.
 struct StridedWeight {
   DType dtype;
   void* data;  // null: nothing is read or written
@@ -18,7 +18,8 @@ struct StridedWeight {
   int64_t strides[3];
 };
 
-// Norm k gives gamma * (z - mean) * rstd + beta. All tables are [count, channels]; gamma and beta may be null.
+// Norm k gives gamma * (z - mean) * rstd + beta. All tables are [count, channels]; gamma and beta
+// may be null.
 struct StageNorms {
   int count;  // 0: no norm comes before the stages
   const double* mean;
@@ -27,7 +28,8 @@ struct StageNorms {
   const double* beta;
 };
 
-// `params` are the taps of all branches, then, where there are norms, their scales and their shifts.
+// `params` are the taps of all branches, then, where there are norms, their scales and their
+// shifts.
 struct StageWeightsForward {
   DType dtype;  // of the results
   int branches;
@@ -39,20 +41,22 @@ struct StageWeightsForward {
   void* matrices;  // [branches, channels, channels]
 };
 
-// With the sums over pixels S0 = sum g and S1 = rstd (sum g z - mean S0) of a norm, M pixels and the norm's scale a, the
-// gradient of its input is g + slope * (z - center) + shift, slope = -a rstd S1 / M and shift = -a S0 / M; `tables` has
-// the rows 1, center, slope, shift, and center is the mean as the kernels' arithmetic can hold it.
+// With the sums over pixels S0 = sum g and S1 = rstd (sum g z - mean S0) of a norm, M pixels and
+// the norm's scale a, the gradient of its input is g + slope * (z - center) + shift, slope = -a
+// rstd S1 / M and shift = -a S0 / M; `tables` has the rows 1, center, slope, shift, and center is
+// the mean as the kernels' arithmetic can hold it.
 struct StageWeightsBackward {
   DType dtype;  // of the gradients that are given, and of the tables
   int branches;
   int64_t channels;
-  const void* grad_params;    // as params of the forward pass; null where no rows are read
-  const void* grad_matrices;  // null where they are not read
+  const void* grad_params;         // as params of the forward pass; null where no rows are read
+  const void* grad_matrices;       // null where they are not read
   const StridedWeight* depthwise;  // [branches], to be written
   const StridedWeight* pointwise;  // [branches], to be written
   StageNorms norms;
   const bool* used;  // [branches]; S1 of others is 0
-  bool has_sums;     // whether the last rows of grad_params are sum g z and sum g; else both count as 0
+  bool
+      has_sums;  // whether the last rows of grad_params are sum g z and sum g; else both count as 0
   double pixels;
   double* s0;    // [norms.count, channels]
   double* s1;    // [norms.count, channels]

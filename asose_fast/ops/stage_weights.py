@@ -22,7 +22,7 @@ WIDE = (torch.float32, torch.float64)
 
 
 def _rows(depthwise: Sequence[Tensor], mean: Tensor | None) -> int:
-    return sum(w.size(2) * w.size(3) for w in depthwise) + (0 if mean is None else 2 * mean.size(0))
+    return sum(w.size(2) * w.size(3) for w in depthwise) + (0 if mean is None else 2 * len(depthwise))
 
 
 def _fwd(depthwise: list[Tensor], *rest: Any) -> Any:
@@ -59,12 +59,14 @@ def _check_weights(where: str, depthwise: list[Tensor], pointwise: list[Tensor])
 
 
 def _check_norms(where: str, depthwise: list[Tensor], **tables: Tensor | None) -> None:
-    shape = len(depthwise), depthwise[0].size(0)
-    given = [name for name, table in tables.items() if table is not None]
+    branches, channels = len(depthwise), depthwise[0].size(0)
+    given = {name: table for name, table in tables.items() if table is not None}
     if given and not {"mean", "rstd"}.issubset(given):
-        raise ValueError(f"{where}: {given[0]} must come with mean and rstd")
-    for name in given:
-        check_like(f"{where}: {name}", tables[name], shape, *(WIDE[1:] if name in ("mean", "rstd") else FLOATS))
+        raise ValueError(f"{where}: {', '.join(given)} must come with mean and rstd")
+    for name, table in given.items():
+        wide = name in ("mean", "rstd")
+        rows = max(branches, table.shape[0] if wide and table.dim() else 0)
+        check_like(f"{where}: {name}", table, (rows, channels), *(WIDE[1:] if wide else FLOATS))
 
 
 def _fwd_fake(depthwise: list[Tensor], pointwise: list[Tensor], mean: Tensor | None, *rest: Any) -> Any:
@@ -117,7 +119,7 @@ def _check_bwd(*args: Any) -> None:
 
 def _bwd_fake(*args: Any) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
     call = _Backward(*args)
-    shape = (0, call.depthwise[0].size(0)) if call.mean is None else tuple(call.mean.shape)
+    shape = 0 if call.mean is None else len(call.used), call.depthwise[0].size(0)
     s0 = call.grad_params.new_empty(shape, dtype=torch.float64)
     return (
         [torch.empty_like(w) for w, need in zip(call.depthwise, call.need_depthwise, strict=True) if need],

@@ -54,7 +54,7 @@ class _FactorizedReduce(torch.autograd.Function):
         height, width = (-(-size // 2) for size in x.shape[2:])
         y = x.new_empty(len(x), height, width, len(even) + len(odd))
         for i, (weight, part) in enumerate(zip((even, odd), y.split([len(even), len(odd)], -1), strict=True)):
-            torch.mm(_pixels(x, i).relu(), _matrix(weight, x).T, out=part.flatten(0, 2))
+            torch.mm(_active(x, i), _matrix(weight, x).T, out=part.flatten(0, 2))
         return y.permute(0, 3, 1, 2)
 
     @staticmethod
@@ -66,8 +66,8 @@ class _FactorizedReduce(torch.autograd.Function):
         grad_x = torch.zeros_like(x) if need_x else None
         of_weights: list[Tensor | None] = []
         for i, (weight, g, need) in enumerate(zip((even, odd), grads, need_weights, strict=True)):
-            rows, pixels = g.flatten(0, 2), _pixels(x, i)
-            of_weights.append((rows.T @ pixels.relu()).view(weight.shape).to(weight.dtype) if need else None)
+            rows, pixels = g.flatten(0, 2), _active(x, i)
+            of_weights.append((rows.T @ pixels).view(weight.shape).to(weight.dtype) if need else None)
             if grad_x is not None:
                 of_pixels = torch.ops.aten.threshold_backward(rows @ _matrix(weight, x), pixels, 0)
                 target = grad_x[:, :, i::2, i::2]
@@ -76,9 +76,9 @@ class _FactorizedReduce(torch.autograd.Function):
         return grad_x, *of_weights
 
 
-def _pixels(x: Tensor, first: int) -> Tensor:
-    """Pixels (2i + first, 2j + first), (N ceil(H / 2) ceil(W / 2), C)."""
-    picked = x[:, :, first::2, first::2].permute(0, 2, 3, 1)
+def _active(x: Tensor, first: int) -> Tensor:
+    """Pixels (2i + first, 2j + first), (N ceil(H / 2) ceil(W / 2), C), rectified on the way."""
+    picked = x[:, :, first::2, first::2].permute(0, 2, 3, 1).relu()
     down, across = (size % 2 * first for size in x.shape[2:])
     return F.pad(picked, (0, 0, 0, across, 0, down)).flatten(0, 2) if down or across else picked.flatten(0, 2)
 

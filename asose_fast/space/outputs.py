@@ -24,7 +24,7 @@ def run(
         raise ValueError(f"candidate {name} returned a {type(y).__name__}; a candidate must return one tensor")
     if _version(x) != before:
         raise ValueError(f"candidate {name} changes its input in place, which the other candidates read too")
-    return y if tracked else y.detach()  # skip_connect gives x itself, gradient and all
+    return y if tracked or not y.requires_grad else y.detach()  # skip_connect gives x itself, gradient and all
 
 
 def _version(x: Tensor) -> int:

@@ -258,7 +258,9 @@ class Branches(NamedTuple):
             return
         fit = Fit.of(x)
         normed = {k: branch.on_kernels(x, fit) for k, branch in self.normed.items()}
-        active = x.relu() if any(branch.active for branch in normed.values()) else x
+        actives = [k for k, branch in normed.items() if branch.active]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and (index is None or index in actives)):
+            active = x.relu() if actives else x
         for k, branch in normed.items():
             tracked = index in (None, k)
             z = run(branch.body, active if branch.active else x, tracked=tracked, name=name(k))

@@ -10,12 +10,11 @@
 namespace asose {
 namespace {
 
-// Of each norm, integers: whether it is of the batch, dtype, addresses of mean, var and count; and numbers: eps,
-// momentum.
+// Of each norm, integers: whether it is of the batch, dtype, addresses of mean, var and count; and
+// numbers: eps, momentum.
 void norm_tables(int dtype, int norms, int64_t channels, const Integers& integers,
-                 const std::vector<double>& numbers, uintptr_t mean, uintptr_t var,
-                 double unbiased, uintptr_t out_mean, uintptr_t rstd,
-                 device::Execution execution) {
+                 const std::vector<double>& numbers, uintptr_t mean, uintptr_t var, double unbiased,
+                 uintptr_t out_mean, uintptr_t rstd, device::Execution execution) {
   constexpr int kIntegers = 5, kNumbers = 2;
   expect_at_least("norms", norms, 1);
   expect_at_least("channels", channels, 1);
@@ -36,8 +35,9 @@ void norm_tables(int dtype, int norms, int64_t channels, const Integers& integer
               execution);
 }
 
-const Binding norm_tables_binding(
-    [](py::module_& module) { module.def("norm_tables", &norm_tables); });
+const Binding norm_tables_binding([](py::module_& module) {
+  module.def("norm_tables", &norm_tables);
+});
 
 }  // namespace
 }  // namespace asose

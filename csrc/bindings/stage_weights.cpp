@@ -1,7 +1,9 @@
 #include "../stage_weights.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "arguments.h"
 #include "device.h"
@@ -32,8 +34,8 @@ std::vector<StridedWeight> strided_weights(const Integers& values, int branches)
 StageNorms stage_norms(int count, const Addresses& tables) {
   expect_at_least("norms", count, 0);
   expect_count("tables", tables.size(), 4);
-  return {count, address<double>(tables[0]), address<double>(tables[1]),
-          address<double>(tables[2]), address<double>(tables[3])};
+  return {count, address<double>(tables[0]), address<double>(tables[1]), address<double>(tables[2]),
+          address<double>(tables[3])};
 }
 
 // The tables are those of mean, rstd, gamma and beta.
@@ -46,8 +48,7 @@ void stage_weights_forward(int dtype, int branches, int64_t channels, const Inte
   const auto of_pointwise = strided_weights(pointwise, branches);
   device::run(device::stage_weights_forward,
               {static_cast<DType>(dtype), branches, channels, of_depthwise.data(),
-               of_pointwise.data(), stage_norms(norms, tables), address(params),
-               address(matrices)},
+               of_pointwise.data(), stage_norms(norms, tables), address(params), address(matrices)},
               execution);
 }
 
@@ -65,12 +66,12 @@ void stage_weights_backward(int dtype, int branches, int64_t channels, uintptr_t
   const auto of_pointwise = strided_weights(pointwise, branches);
   const auto flags = std::make_unique<bool[]>(branches);
   std::copy(used.begin(), used.end(), flags.get());
-  device::run(device::stage_weights_backward,
-              {static_cast<DType>(dtype), branches, channels, address(grad_params),
-               address(grad_matrices), of_depthwise.data(), of_pointwise.data(),
-               stage_norms(norms, tables), flags.get(), has_sums, static_cast<double>(pixels),
-               address<double>(s0), address<double>(s1), address(out)},
-              execution);
+  device::run(
+      device::stage_weights_backward,
+      {static_cast<DType>(dtype), branches, channels, address(grad_params), address(grad_matrices),
+       of_depthwise.data(), of_pointwise.data(), stage_norms(norms, tables), flags.get(), has_sums,
+       static_cast<double>(pixels), address<double>(s0), address<double>(s1), address(out)},
+      execution);
 }
 
 const Binding stage_weights_binding([](py::module_& module) {

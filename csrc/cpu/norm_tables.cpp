@@ -18,8 +18,9 @@ void update(T* running, const double* batch, double factor, double share, int64_
     const Batch value = static_cast<Batch>(batch[c] * factor);
     const Acc end = Element<T>::load(Element<T>::store(static_cast<Acc>(value)));
     const Acc start = Element<T>::load(running[c]);
-    running[c] = Element<T>::store(std::abs(weight) < Acc(0.5) ? start + weight * (end - start)
-                                                     : end - (end - start) * (1 - weight));
+    running[c] =
+        Element<T>::store(std::abs(weight) < Acc(0.5) ? start + weight * (end - start)
+                                                      : end - (end - start) * (1 - weight));
   }
 }
 

@@ -15,8 +15,8 @@ void for_elements(const StridedWeight& weight, int64_t channels, const Body& bod
     for (int64_t column = 0; column < weight.columns; ++column) {
       const int64_t i = column / weight.side, j = column % weight.side;
       body(c, column,
-           static_cast<T*>(weight.data)[c * weight.strides[0] + i * weight.strides[1] +
-                                        j * weight.strides[2]]);
+           static_cast<T*>(
+               weight.data)[c * weight.strides[0] + i * weight.strides[1] + j * weight.strides[2]]);
     }
 }
 
@@ -64,7 +64,8 @@ void backward(const StageWeightsBackward& args) {
       with_element(depthwise.dtype, [&](auto zero) {
         using T = decltype(zero);
         for_elements<T>(depthwise, channels, [&](int64_t c, int64_t tap, T& value) {
-          value = Element<T>::store(static_cast<typename Element<T>::Acc>(params[tap * channels + c]));
+          value =
+              Element<T>::store(static_cast<typename Element<T>::Acc>(params[tap * channels + c]));
         });
       });
     if (pointwise.data)

@@ -233,7 +233,8 @@ def _stage(
         back.grads, back.zs, back.tables, inputs, _only(alive_rows, stage.params), _only(alive, stage.pointwise),
         *plan, used if depth else [wanted.x], any(needs[0]), any(needs[1]), need_affine,
     )  # fmt: skip
-    before = (*saved.stages[depth - 1].first(len(used)), saved.affine[depth - 1][0]) if depth else (None, None, None)
+    stage_before = saved.stages[depth - 1]
+    before = (stage_before.mean, stage_before.rstd, saved.affine[depth - 1][0]) if depth else (None, None, None)
     depthwise, pointwise, s0, s1, tables = operators.stage_weights_bwd(
         grad_params, grad_matrices, saved.parameters.depthwise[depth], saved.parameters.pointwise[depth], *before,
         None if alive is None else alive[: len(used)], used, *needs, need_affine, grad.numel() // grad.shape[1],

@@ -55,7 +55,7 @@ def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]
     outputs: list[list[Tensor]] = []
     stages: list[StageTables] = []
     for depth, (plan, norms) in enumerate(zip(layer.plans, layer.norms, strict=True)):
-        before = (*stages[-1].first(len(norms)), *parts.affine[depth - 1]) if depth else (None,) * 4
+        before = (stages[-1].mean, stages[-1].rstd, *parts.affine[depth - 1]) if depth else (None,) * 4
         params, matrices = operators.stage_weights_fwd(parts.depthwise[depth], parts.pointwise[depth], *before, acc)
         zs, mean, var = run_stage(x, outputs, plan, params, matrices, any(uses[depth]), operators)
         outputs.append(zs)
@@ -67,8 +67,7 @@ def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]
     ends = [(rows(stage.mean, low, high), rows(stage.rstd, low, high)) for stage, low, high in layer.ends(stages)]
     last_uses = [use for row, low, high in layer.ends(uses[:-1]) for use in row[low:high]] + uses[-1]
     if rest:
-        none = weights.new_empty(0)
-        mean, var = operators.batch_statistics_fwd(rest) if any(uses[-1]) else (none, none)
+        mean, var = operators.batch_statistics_fwd(rest) if any(uses[-1]) else [weights.new_empty(0)] * 2
         ends.append(norm_tables(rest_norms, uses[-1], mean, var, values, acc, operators.norm_tables_fwd))
     mean, rstd = (_joined(tables) for tables in zip(*ends, strict=True))
     y = operators.mixed_norm_sum_fwd(

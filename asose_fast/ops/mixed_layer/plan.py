@@ -108,10 +108,6 @@ class StageTables(NamedTuple):
     mean: Tensor
     rstd: Tensor
 
-    def first(self, count: int) -> tuple[Tensor, Tensor]:
-        """mean and rstd of the first `count` norms."""
-        return rows(self.mean, 0, count), rows(self.rstd, 0, count)
-
 
 class Saved(NamedTuple):
     """What the node keeps for its backward pass."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.layout import memory_format
-from asose_fast.ops.native import DTYPE_CODES, address, kernels_of
+from asose_fast.ops.native import DTYPE_CODES, address, kernels_of, memory
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
@@ -15,7 +15,7 @@ def forward(xs: list[Tensor], weights: Tensor) -> Tensor:
     """y = sum_k w_k x_k."""
     kernels, execution = kernels_of(xs[0].device)
     format = memory_format(xs[0])
-    y = torch.empty_like(xs[0], memory_format=format)
+    y = memory.empty(xs[0].shape, xs[0], format) if xs[0].dim() == 4 else torch.empty_like(xs[0], memory_format=format)
     operands, weights = [*xs, y], weights.contiguous()
     sizes, strides = iteration_space(operands, format)
     kernels.mixed_sum_forward(

@@ -14,10 +14,8 @@ DTYPES = reference.DTYPES
 
 def forward(call: Norms) -> tuple[Tensor, Tensor]:
     """Mean and 1 / sqrt(var + eps) that each norm normalises by, (K, C) float64."""
-    for tables in zip(call.running_mean, call.running_var, strict=True):
-        dtypes = {table.dtype for table in tables}
-        if len(dtypes) > 1 or torch.float16 in dtypes or not all([table.is_contiguous() for table in tables]):
-            return reference.forward(call)
+    if not _known(call):
+        return reference.forward(call)
     kernels, threads = cpu_kernels()
     norms, channels = len(call.of_batch), call.channels()
     integers: list[int] = []
@@ -34,3 +32,13 @@ def forward(call: Norms) -> tuple[Tensor, Tensor]:
         call.values / max(1, call.values - 1), address(out), address(rstd), threads,
     )  # fmt: skip
     return out, rstd
+
+
+def _known(call: Norms) -> bool:
+    """Whether the kernel takes these running statistics, to which anything may have been done before."""
+    for mean, var in zip(call.running_mean, call.running_var, strict=True):
+        if mean.dtype is not var.dtype or mean.dtype not in DTYPE_CODES or mean.dtype is torch.float16:
+            return False
+        if not (mean.is_cpu and var.is_cpu and mean.is_contiguous() and var.is_contiguous()):
+            return False
+    return all([count.dtype is torch.int64 and count.is_cpu for count in call.counts])

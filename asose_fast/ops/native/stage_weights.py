@@ -84,7 +84,7 @@ def backward(
 
 def _known(dtype: torch.dtype) -> torch.dtype:
     """The dtype, or for one that the kernels do not know a wider one that they do."""
-    return torch.float32 if dtype is torch.float16 else dtype
+    return dtype if dtype in DTYPE_CODES and dtype is not torch.float16 else torch.float32
 
 
 def _strided(weights: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> list[int]:

@@ -22,9 +22,10 @@ def forward(
     beta: Tensor | None,
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
-    """params and pointwise of `separable`; with the norms before, whose tables are (B, C), as its affine map."""
+    """params and pointwise of `separable`. The norms before, in the first B rows of tables, are its affine map."""
     affine: list[Tensor] = []
     if mean is not None and rstd is not None:
+        mean, rstd = mean[: len(depthwise)], rstd[: len(depthwise)]
         scale = rstd if gamma is None else gamma * rstd
         shift = -mean * scale
         affine = [scale, shift if beta is None else beta + shift]
@@ -72,6 +73,7 @@ def backward(
     if mean is None or rstd is None:
         none = grad_params.new_empty(0, depthwise[0].shape[0], dtype=torch.float64)
         return grads_depthwise, grads_pointwise, none, none.clone(), grad_params.new_empty(0, 4, none.shape[1])
+    mean, rstd = mean[: len(used)], rstd[: len(used)]
     s0 = s1 = torch.zeros_like(mean)
     if has_sums:
         of_z, s0 = (table.double() for table in pieces[-2:])
