@@ -141,6 +141,14 @@ class Band:
         """Whether each cost by itself can still come to lie within its bounds."""
         return all(limits[rows][0] <= s <= limits[rows][3] for limits, s in zip(self._limits, spent, strict=True))
 
+    def box(self, rows: int, spent: Spent) -> Tensor:
+        """The least and the most that others have spent which such a path replaces, int64 (2, bounds): as much, more
+        where it is assured of the lower bound, and less where it is assured of the upper one."""
+        least, most = torch.iinfo(torch.int64).min, torch.iinfo(torch.int64).max
+        sides = zip(spent, self.assured(rows, spent), strict=True)
+        corners = [(least if upper else s, most if lower else s) for s, (lower, upper) in sides]
+        return torch.tensor(corners, dtype=torch.int64).reshape(-1, 2).T
+
     def assured(self, rows: int, spent: Spent) -> list[tuple[bool, bool]]:
         """Whether each cost ends above its lower and below its upper bound, whatever the rows to come take."""
         return [(s >= limits[rows][1], s <= limits[rows][2]) for limits, s in zip(self._limits, spent, strict=True)]
@@ -185,30 +193,31 @@ def best_path(scores: Tensor, costs: Costs, budget: Budget, names: Sequence[str]
     return list(max(front, key=lambda state: state[0])[2])
 
 
+_TOGETHER = 256
+"""So many partial paths are compared with the others at once."""
+
+
 def _irreplaceable(states: list[_State], band: Band, rows: int) -> list[_State]:
-    kept: list[_State] = []
-    # What is assured of no bound of a cost replaces equals alone, and is found by them. The first key says which costs.
-    groups: dict[tuple[bool, ...], dict[Spent, list[tuple[Spent, list[tuple[bool, bool]]]]]] = {}
-    for state in sorted(states, key=lambda s: (-s[0], s[1])):
-        spent = state[1]
-        if any(_replaced(spent, better.get(_of(equal, spent), ())) for equal, better in groups.items()):
-            continue
-        kept.append(state)
-        assured = band.assured(rows, spent)
-        equal = tuple(not any(sides) for sides in assured)
-        groups.setdefault(equal, {}).setdefault(_of(equal, spent), []).append((spent, assured))
-    return kept
+    """Those that no other one replaces. A path replaces others, of no larger score, whose costs lie in its box."""
+    if not states:
+        return []
+    states = sorted(states, key=lambda s: (-s[0], s[1]))
+    spent = torch.tensor([s[1] for s in states], dtype=torch.int64)
+    boxes = spent.new_empty((0, 2, *spent.shape[1:]))
+    kept: list[int] = []
+    for part in torch.arange(len(states)).split(_TOGETHER):
+        left, found = part[~_within(spent[part], boxes)], []
+        while len(left):
+            kept.append(int(left[0]))
+            found.append(band.box(rows, states[kept[-1]][1]))
+            left = left[1:][~_within(spent[left[1:]], found[-1][None])]
+        boxes = torch.cat([boxes, *(box[None] for box in found)])
+    return [states[i] for i in kept]
 
 
-def _of(which: tuple[bool, ...], spent: Spent) -> Spent:
-    return tuple(s for s, yes in zip(spent, which, strict=True) if yes)
-
-
-def _replaced(spent: Spent, better: Sequence[tuple[Spent, list[tuple[bool, bool]]]]) -> bool:
-    return any(
-        all(a == b or (sides[0] if a < b else sides[1]) for a, b, sides in zip(other, spent, assured, strict=True))
-        for other, assured in better
-    )
+def _within(costs: Tensor, boxes: Tensor) -> Tensor:
+    """Which costs (N, B) lie in one of the boxes (M, 2, B), between its corners: bool (N,)."""
+    return ((boxes[:, 0] <= costs[:, None]) & (costs[:, None] <= boxes[:, 1])).all(2).any(1)
 
 
 def unreachable(bounds: Sequence[Bound]) -> str:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from asose_fast.config import Config
+from asose_fast.engine.alpha import budget as budget_module
 from asose_fast.engine.alpha.budget import Budget, BudgetError, best_path, path_cost, penalty
 from asose_fast.space import Network, NetworkSpec
 from asose_fast.space.cost import Cost, Costs, candidate_costs, largest_derived
@@ -218,3 +219,22 @@ def test_growth_leaves_a_network_that_keeps_the_budget(tmp_path):
     skipped = [r["growth"]["skipped"] for r in trainer.state.history if r.get("growth")]
     assert skipped
     assert all("no network of this space is within" in entry["wider"] for entry in skipped)
+
+
+def test_many_partial_paths_are_compared_in_parts(monkeypatch):
+    """The best path within two bounds is the same however many are compared at once."""
+    generator = torch.Generator().manual_seed(0)
+    tables = [torch.randint(0, 1000, (9, 4), generator=generator) for _ in range(2)]
+    costs, scores = Costs(*tables, Cost(3, 5)), torch.randn(9, 4, generator=generator)
+    budget = Budget(parameters=2800, flops=3000, min_flops=2500)
+    found = best_path(scores, costs, budget)
+    for together in (1, 7, 10**6):
+        monkeypatch.setattr(budget_module, "_TOGETHER", together)
+        assert best_path(scores, costs, budget) == found
+    every = [list(path) for path in itertools.product(range(4), repeat=9)]
+    rows = torch.arange(9)
+    spent = [fixed + table[rows, torch.tensor(every)].sum(1) for table, fixed in zip(tables, (3, 5), strict=True)]
+    within = (spent[0] <= 2800) & (spent[1] <= 3000) & (spent[1] >= 2500)
+    total = scores[rows, torch.tensor(every)].sum(1).masked_fill(~within, -math.inf)
+    assert 0 < int(within.sum()) < len(every)
+    assert every[int(total.argmax())] == found
