@@ -54,7 +54,7 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
         "advice": advice(state.config, found.spec),
         "parameters": sum(p.numel() for p in network.parameters()),
         "flops": cost_of(network.spec, data.image_size).flops,
-        "latency": _latency(state, network.spec, data.image_size),
+        "latency": processes.from_first(lambda: _latency(state, network.spec, data.image_size)),
         "depth": network.depth,
         "growth": [r["growth"] for r in history if r.get("growth")],
         "finals": [rung for r in history for rung in r.get("finals", [])],
