@@ -140,7 +140,7 @@ class MixedOp(nn.Module):
             x: (N, C, H, W), or in any other shape that the candidates take.
             weights: (K,) architecture weights, float32 or float64; with `index`, a one-hot straight-through sample.
             index: the sampled candidate; may be left out where there is only one.
-            kept: the candidates to run, with `weights`; None: all. Has `index` in it where there is one.
+            kept: the candidates to run, each once, with `weights`; None: all. Has `index` in it where there is one.
             gain: scalar g, or None for g = 1.
             shortcut: s, in the shape of y; x itself where it is left out.
         """
@@ -172,7 +172,7 @@ class MixedOp(nn.Module):
             return torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))
         names, ops = list(self.ops), list(self.ops.values())
         _check_choice(len(ops), x, weights, index, kept)
-        chosen = tuple(range(len(ops))) if kept is None else kept
+        chosen = tuple(range(len(ops))) if kept is None else tuple(dict.fromkeys(kept))
         if len(chosen) == 1 or transformed():
             index = None  # nothing is left out, or derivatives of any order are followed
         first_order = index is not None and weights.requires_grad
@@ -205,7 +205,7 @@ class MixedOp(nn.Module):
             y: Tensor = self._candidate(index)(x)
         else:
             ops = list(self.ops.values())
-            chosen = range(len(ops)) if kept is None else kept
+            chosen = range(len(ops)) if kept is None else dict.fromkeys(kept)
             y = recorded_sum([ops[k](x) for k in chosen], [weights[k] for k in chosen])
         return y if gain is None else gain * y + (1 - gain) * shortcut
 

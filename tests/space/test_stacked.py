@@ -316,3 +316,10 @@ def test_without_kernels_the_plan_is_plain(monkeypatch):
     monkeypatch.setattr(ops.registry, "why_not", lambda *_: "no kernels here")
     monkeypatch.setattr(Branches, "mix", None)
     MixedOp.named(NAMES, 4, 1)(torch.randn(2, 4, 6, 6), torch.rand(10))
+
+
+@pytest.mark.parametrize("first", [nn.Conv2d(3, 3, 1), nn.Linear(4, 4)])
+def test_a_candidate_that_is_kept_twice_runs_once(first):
+    op, x = MixedOp({"first": first, "skip": nn.Identity()}), torch.randn(2, 3, 4, 4)
+    weights, gain = torch.tensor([0.3, 0.7]), torch.tensor(0.5)
+    assert torch.equal(op(x, weights, kept=(0, 0), gain=gain), op(x, weights, kept=(0,), gain=gain))
