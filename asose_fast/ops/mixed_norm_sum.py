@@ -203,6 +203,8 @@ class _MixedNormSum(torch.autograd.Function):
             of_terms = gradient_of_weights(sums, gamma, beta, count).to(weights.dtype)
             grad_weights = of_terms[:count] if need_weights else None
             grad_plain_weights = of_terms[count:] if need_plain_weights else None
+        elif need_plain_weights:
+            grad_plain_weights = torch.empty_like(plain_weights)  # of no terms, for which there are no sums
         if need_gamma or need_beta:
             of_gamma, of_beta = gradients_of_affine(sums, weights[:count, None])
             grad_gamma = of_gamma.to(gamma.dtype) if need_gamma else None
