@@ -18,6 +18,7 @@ from asose_fast.ops.norms import held
 registry.register(
     "norm_tables",
     {"reference": "asose_fast.ops.reference.norm_tables", "cpu": "asose_fast.ops.native.norm_tables"},
+    small=True,
 )
 
 

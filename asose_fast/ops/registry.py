@@ -22,6 +22,7 @@ from asose_fast import _native
 BACKENDS = ("reference", "cpu", "cuda", "triton")
 PREFERENCE = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
 _MODULES: dict[str, dict[str, str]] = {}
+_SMALL: set[str] = set()
 _forced: str | None = None
 
 
@@ -35,9 +36,15 @@ class Implementation(Protocol):
     def backward(self, *args: object) -> Any: ...
 
 
-def register(op: str, modules: dict[str, str]) -> None:
-    """Names, for every backend of `op`, the module that implements it (imported on first use)."""
+def register(op: str, modules: dict[str, str], small: bool = False) -> None:
+    """Names, for every backend of `op`, the module that implements it (imported on first use).
+
+    A `small` operator is arithmetic on tables and weights between the kernels. A backend need not have it: where one
+    without it is forced, plain PyTorch runs it.
+    """
     _MODULES[op] = modules
+    if small:
+        _SMALL.add(op)
 
 
 def operators() -> tuple[str, ...]:
@@ -105,6 +112,8 @@ def _implementation(op: str, name: str) -> Implementation:
 @functools.cache
 def _usable(op: str, device_type: str, dtype: torch.dtype, forced: str | None) -> tuple[Implementation, ...]:
     """What can run, by preference; plain PyTorch is the last unless another backend is forced."""
+    if forced and op in _SMALL and forced not in _MODULES[op]:
+        forced = "reference"
     if forced:
         reason = why_not(op, forced, device_type, dtype)
         if reason:

@@ -18,6 +18,7 @@ from asose_fast.ops.reference.term_weights import reference
 registry.register(
     "term_weights",
     {"reference": "asose_fast.ops.reference.term_weights", "cpu": "asose_fast.ops.native.term_weights"},
+    small=True,
 )
 SHORTCUT = -1
 """In an order, the term of the shortcut; as `identity`, no candidate."""

@@ -9,6 +9,7 @@ import torch
 from asose_fast import info, ops
 from asose_fast.ops import registry
 from asose_fast.ops.depthwise_plan import DepthwisePlan
+from asose_fast.ops.reference import norm_tables as reference_tables
 from tests.helpers import ROOT
 
 
@@ -102,3 +103,11 @@ def test_the_tables_of_the_docs_are_those_of_the_registry():
             for op in re.findall(r"`(\w+)`", names):
                 told[op] = {name for name, cell in zip(columns, cells, strict=True) if cell != "-"}
         assert told == {op: set(registry._MODULES[op]) & set(columns) for op in registry.operators()}
+
+
+def test_a_small_operator_runs_as_plain_pytorch_where_a_forced_backend_has_none_of_it():
+    x = torch.zeros(2, dtype=torch.float64)
+    with ops.backend("cuda"):
+        assert registry.select("norm_tables", x) is reference_tables
+        with pytest.raises(RuntimeError, match="line_conv: backend 'cuda' cannot run"):
+            registry.select("line_conv", x)
