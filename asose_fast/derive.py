@@ -23,7 +23,7 @@ from asose_fast.config import Config
 from asose_fast.data import Data
 from asose_fast.data.place import load_again, moved, require_outside
 from asose_fast.engine import resume
-from asose_fast.engine.alpha.budget import PER_MILLISECOND
+from asose_fast.engine.alpha.budget import NAMES, PER_MILLISECOND
 from asose_fast.engine.alpha.budget_keeper import BudgetKeeper
 from asose_fast.engine.alpha.perturbation import losses_without
 from asose_fast.engine.alpha.pool import Measured
@@ -43,6 +43,14 @@ from asose_fast.store.derived import save
 Method = Literal["argmax", "perturbation", "validation", "random", "evolution"]
 AMONG = 32
 """Architectures that are measured where the run has no number of its own."""
+
+
+COUNTS = ("max_parameters", "max_flops", "min_parameters", "min_flops")
+"""Options that bound a number."""
+SETTINGS = {name: f"derive_{name}" for name in (*COUNTS, "min_share", "max_latency")} | {
+    name: name for name in ("latency_device", "latency_threads", "latency_batch")
+}
+"""The settings that options take the place of, where they are given."""
 
 
 class Derived(NamedTuple):
@@ -107,20 +115,18 @@ def derive(
             upper one.
     """
     resumable, config = _supernet(given_path(run), dataset, data_root)
-    bounds = {
+    given = {
         "max_parameters": max_parameters,
         "max_flops": max_flops,
         "min_parameters": min_parameters,
         "min_flops": min_flops,
-    }
-    more = {
-        "derive_min_share": min_share,
-        "derive_max_latency": max_latency,
+        "min_share": min_share,
+        "max_latency": max_latency,
         "latency_device": latency_device,
         "latency_threads": latency_threads,
         "latency_batch": latency_batch,
     }
-    return _derive(resumable, config, method, among, bounds, more, device)
+    return _derive(resumable, config, method, among, given, device)
 
 
 def _derive(
@@ -128,24 +134,22 @@ def _derive(
     config: Config,
     method: Method,
     among: int | None,
-    bounds: dict[str, int | None],
-    more: dict[str, Any],
+    options: dict[str, Any],
     device: str = "cpu",
 ) -> Derived:
     if among is not None and method not in get_args(Measured):
         raise ValueError(f"among is a number of the methods {', '.join(get_args(Measured))}, got {among} for {method}")
     check_value("among", among, int | None, Bounds(least=1, most=10**5))
-    for name, bound in bounds.items():
-        check_value(name, bound, int | None, Bounds(least=1, most=MOST_COST))
-    given: dict[str, Any] = {f"derive_{name}": bound for name, bound in bounds.items() if bound is not None}
-    given |= {name: value for name, value in more.items() if value is not None}  # Config checks them
+    for name in COUNTS:
+        check_value(name, options[name], int | None, Bounds(least=1, most=MOST_COST))
+    given = {name: value for name, value in options.items() if value is not None}
     place = torch.device(device)
     data = load_again(config, config.batch_size, config.seed, place)
     state = SearchState(ImageTask(config, data, place))
-    config = dataclasses.replace(config, **given)
+    config = dataclasses.replace(config, **{SETTINGS[name]: value for name, value in given.items()})
     resumable.restore(state, lambda _: None)  # what may make a run differ in rounding does not matter here
-    named = {**bounds, "max_latency": more.get("derive_max_latency")}
-    keeper = BudgetKeeper(config, data.image_size, [_name(name, bound) for name, bound in named.items()])
+    said = {SETTINGS[name]: name for name in given}
+    keeper = BudgetKeeper(config, data.image_size, [said.get(setting, setting) for setting in NAMES])
     path = state.best_path(keeper)  # a budget that cannot be kept is refused before the long part
     if method == "perturbation":
         scores = state.selector.logits().detach().softmax(1)
@@ -160,11 +164,6 @@ def _derive(
     cost = cost_of(network.spec, data.image_size)
     latency = network_latency(network.spec, data.image_size, keeper.target)
     return Derived(network.eval(), cost, latency, keeper.target, state.valid_accuracy(network), data, config)
-
-
-def _name(option: str, given: float | None) -> str:
-    """Of a bound: of the option where it is given, else of the run's setting."""
-    return f"derive_{option}" if given is None else option
 
 
 def _supernet(run: Path, dataset: str | None, data_root: str | None) -> tuple[Resumable, Config]:
@@ -250,13 +249,11 @@ def main(arguments: Sequence[str]) -> int:
         raise ValueError(f"--out {out} is the run itself, whose trained network would be lost: give another folder")
     resumable, config = _supernet(run, given.dataset, given.data_root)
     require_outside(config, out)
-    bounds = {name: getattr(given, name) for name in ("max_parameters", "max_flops", "min_parameters", "min_flops")}
-    more = {"derive_min_share": given.min_share, "derive_max_latency": given.max_latency}
-    more |= {name: getattr(given, name) for name in ("latency_device", "latency_threads", "latency_batch")}
+    options = {name: getattr(given, name) for name in SETTINGS}
     with run_folder.claimed(out):
         if not given.overwrite:
             run_folder.require_empty(out)
-        found = _derive(resumable, config, given.method, given.among, bounds, more)
+        found = _derive(resumable, config, given.method, given.among, options)
         _write(found, out)
     print(f"operations: {', '.join(found.network.operations)}")
     print(f"{found.cost.parameters:,} parameters, {found.cost.flops:,} FLOPs an image")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from asose_fast.space.copying import deepcopy
 from asose_fast.space.mixed import MixedOp, Plan
 from asose_fast.space.supernet import Supernet
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +67,15 @@ class CustomNetwork(Supernet):
         table = torch.zeros(len(self.columns), len(self.candidates), dtype=torch.bool)
         for row, columns in zip(table, self.columns, strict=True):
             row[columns] = True
+        return table
+
+    def by_column(self, own: Sequence[Sequence[T]]) -> list[list[T]]:
+        """Returns a table of L rows and K columns from what each row has for its own candidates. Where a row does not
+        have a candidate, what its first one has stands, so that it gains nothing there."""
+        table = [[values[0]] * len(self.candidates) for values in own]
+        for row, columns, values in zip(table, self.columns, own, strict=True):
+            for column, value in zip(columns, values, strict=True):
+                row[column] = value
         return table
 
     def choose(self, scores: Tensor) -> list[int]:

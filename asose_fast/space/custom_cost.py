@@ -41,7 +41,8 @@ def custom_costs(network: CustomNetwork, x: Any, examples: int) -> Costs:
     rows = network.mixed.values()
     parameters = [[_count(set(candidate.parameters()) - outside) for candidate in op.ops.values()] for op in rows]
     flops = [[cost // examples for cost in row] for row in flops]
-    return Costs(_table(network, parameters), _table(network, flops), Cost(_count(outside), rest // examples))
+    of_parameters, of_flops = (torch.tensor(network.by_column(own)) for own in (parameters, flops))
+    return Costs(of_parameters, of_flops, Cost(_count(outside), rest // examples))
 
 
 def _outside(network: CustomNetwork) -> set[nn.Parameter]:
@@ -53,14 +54,6 @@ def _outside(network: CustomNetwork) -> set[nn.Parameter]:
 
 def _count(parameters: set[nn.Parameter]) -> int:
     return sum(parameter.numel() for parameter in parameters)
-
-
-def _table(network: CustomNetwork, costs: list[list[int]]) -> Tensor:
-    """Returns an int64 (L, K) table of rows that have the costs of their own candidates."""
-    table = torch.tensor([row[:1] for row in costs]).repeat(1, len(network.candidates))
-    for row, columns, own in zip(table, network.columns, costs, strict=True):
-        row[columns] = torch.tensor(own)
-    return table
 
 
 def _flops(network: CustomNetwork, x: Any) -> tuple[list[list[int]], int]:

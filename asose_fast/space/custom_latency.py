@@ -35,13 +35,8 @@ def custom_latencies(network: CustomNetwork, x: Any, target: Target) -> Latencie
             for found, timing in zip(own, rows, strict=True):
                 found.append(timing)
             rests.append(rest)
-    table = []
-    for columns, found in zip(network.columns, own, strict=True):
-        row = [found[0]] * len(network.candidates)
-        for column, timing in zip(columns, found, strict=False):
-            row[column] = timing
-        table.append(tuple(row))
-    return Latencies(tuple(table), middle(rests))
+    table = network.by_column([found[: len(columns)] for found, columns in zip(own, network.columns, strict=True)])
+    return Latencies(tuple(map(tuple, table)), middle(rests))
 
 
 def _examples(x: Any, target: Target) -> Any:

@@ -25,8 +25,8 @@ PER_MILLISECOND = 10**6
 """Nanoseconds."""
 
 LATENCY_STEPS = 2000
-"""Latencies are rounded up to the bound's so manieth part, which is far below what they vary by: many sums are equal
-then, and a network within the bound stays within it."""
+"""Latencies are rounded up to multiples of the bound divided by this, which is far below what they vary by. Many sums
+are equal then, and none that leaves the bound seems to keep it."""
 
 MOST_SUMS = 100_000
 """Beyond so many distinct costs, an error does not look for those nearest to a band."""

@@ -21,7 +21,7 @@ class BudgetKeeper:
     """The budget of a run, for whatever supernet it has at the time."""
 
     def __init__(self, config: BudgetConfig, image_size: int, names: Sequence[str] = NAMES) -> None:
-        """`names`: of the upper bounds on parameters and FLOPs, then of the lower ones, in errors."""
+        """`names`: of the bounds in errors, in the order of `NAMES`."""
         self.budget = Budget(
             config.derive_max_parameters,
             config.derive_max_flops,
