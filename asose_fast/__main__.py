@@ -28,6 +28,9 @@ COMMANDS = {
     "compare": Command(
         "asose_fast.compare", "Says whether a search was worth it, beside random networks and a plain one of its size."
     ),
+    "front": Command(
+        "asose_fast.front", "Gives several networks of one search, from small ones to the found one, each trained."
+    ),
     "export": Command(
         "asose_fast.export.__main__", "Writes the derived network of a run as what runs without asose_fast."
     ),

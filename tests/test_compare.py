@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from asose_fast import compare
+from asose_fast import alike, compare
 from asose_fast.engine.comparison import record
 from asose_fast.engine.retrainer import Retrainer
 from asose_fast.export.__main__ import main as export
@@ -58,7 +58,7 @@ def weights(folder):
 
 def begins_anew(run, monkeypatch, *words):
     """With --overwrite, nothing is left of the earlier comparison when the first training begins."""
-    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("Training!"))
+    monkeypatch.setattr(alike, "train", lambda *_: pytest.fail("Training!"))
     with pytest.raises(pytest.fail.Exception, match="Training!"):
         compare.main([str(run), *words, "--overwrite"])
     assert [*contents(run / "compare")] == [Path("compare.json")]
@@ -157,8 +157,8 @@ def test_an_interrupted_comparison_ends_as_an_undisturbed_one(run, compared, mon
 
 
 def test_the_time_is_said_before_it_is_spent(run, capsys, monkeypatch):
-    monkeypatch.setattr(compare, "seconds_per_epoch", lambda *_: 30.0)
-    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("Training!"))
+    monkeypatch.setattr(alike, "seconds_per_epoch", lambda *_: 30.0)
+    monkeypatch.setattr(alike, "train", lambda *_: pytest.fail("Training!"))
     with pytest.raises(pytest.fail.Exception, match="Training!"):
         compare.main([str(run), "--random", "3"])
     said = capsys.readouterr().out
@@ -168,14 +168,14 @@ def test_the_time_is_said_before_it_is_spent(run, capsys, monkeypatch):
 
 def test_epochs_fit_into_the_seconds_and_stay_what_they_were(run, monkeypatch):
     monkeypatch.setattr(compare, "plain_network", lambda *_: load_genotype(run).network)
-    monkeypatch.setattr(compare, "train", lambda *_: pytest.fail("Training!"))
+    monkeypatch.setattr(alike, "train", lambda *_: pytest.fail("Training!"))
     for given, seconds, epochs in (
         (["--seconds", "1"], 30, 1),
         (["--seconds", "1e6", "--overwrite"], 30, 6),  # those of the run at most
         (["--seconds", "250", "--overwrite"], 30, 2),  # of 4 networks
         (["--seconds", "250"], 10, 2),
     ):
-        monkeypatch.setattr(compare, "seconds_per_epoch", lambda *_, seconds=seconds: seconds)
+        monkeypatch.setattr(alike, "seconds_per_epoch", lambda *_, seconds=seconds: seconds)
         with pytest.raises(pytest.fail.Exception, match="Training!"):
             compare.main([str(run), "--random", "2", *given])
         assert record.load(run / "compare").epochs == epochs

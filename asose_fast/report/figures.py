@@ -14,7 +14,7 @@ from markupsafe import Markup
 from asose_fast.config import CELL_CANDIDATES
 from asose_fast.engine.growth.control import describe
 from asose_fast.engine.health import guard
-from asose_fast.report import charts, drawing, palette, svg, tested
+from asose_fast.report import charts, drawing, front, palette, svg, tested
 from asose_fast.report.charts import Figure, Line, Time
 from asose_fast.report.lineage import rows
 from asose_fast.report.run import Kind, Run, counted
@@ -193,7 +193,14 @@ def strip(run: Run) -> list[Figure]:
 
 def all_of(run: Run) -> list[Figure]:
     """Returns every figure of a run."""
-    return [*tested.figures(run.tested), *strip(run), *network(run), *course(run), *architecture(run)]
+    return [
+        *front.figures(run.front),
+        *tested.figures(run.tested),
+        *strip(run),
+        *network(run),
+        *course(run),
+        *architecture(run),
+    ]
 
 
 def compared(runs: Sequence[tuple[str, Run]]) -> list[Figure]:

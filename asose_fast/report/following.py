@@ -33,5 +33,6 @@ def following(run: Run) -> list[tuple[str, str]]:
             f"{spelled('derive')} {place} --max_parameters N",
             "chooses another network of the same search, within a bound",
         ),
+        (f"{spelled('front')} {place}", "trains several networks of the same search, smaller and faster ones"),
         (f"{spelled('report')} {place} OTHER", "compares the run with another"),
     ]

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from asose_fast.engine.metric import Metric
-from asose_fast.report import charts, comparison, figures, palette, results, svg, tested
+from asose_fast.report import charts, comparison, figures, front, palette, results, svg, tested
 from asose_fast.report.charts import Figure
 from asose_fast.report.epochs import Epoch, number
 from asose_fast.report.finals import bracket
@@ -48,6 +48,8 @@ def render(run: Run) -> str:
             advice=advice(run),
             comparison=comparison.shown(run.comparison, run.genotype),
             compare=comparison.command(run.name, run.genotype) if run.state == "finished" else None,
+            front=front.shown(run.front),
+            front_chart=_drawn(front.figures(run.front)),
             tested=tested.shown(run.tested),
             confusion=_drawn(tested.figures(run.tested)),
             network=_drawn(figures.network(run)),

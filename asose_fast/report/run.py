@@ -15,10 +15,11 @@ from asose_fast import files
 from asose_fast.config import Config, PhaseConfig
 from asose_fast.engine.alpha.selector import Selector
 from asose_fast.engine.comparison.record import Comparison
+from asose_fast.engine.front.record import Front
 from asose_fast.engine.metric import Metric
 from asose_fast.engine.phases import Phase, plan
 from asose_fast.engine.tested.record import Tested
-from asose_fast.report import comparison, tested
+from asose_fast.report import comparison, front, tested
 from asose_fast.report.epochs import LARGEST, Epoch, parse
 from asose_fast.store import checkpoint_folder, retrained
 
@@ -57,6 +58,7 @@ class Run:
     provenance: dict[str, Any] = dataclasses.field(default_factory=dict)
     choice: Choice | None = None
     comparison: Comparison | None = None
+    front: Front | None = None
     tested: Tested | None = None
     """Of a run that has ended, where its test images were recorded."""
     shortcomings: list[Any] = dataclasses.field(default_factory=list)
@@ -166,6 +168,7 @@ def read(folder: Path, *, checkpoints: bool = True) -> Run:
     run.state = "finished" if run.summary else "unfinished"
     run.epochs = _epochs(folder / "metrics.jsonl", run.problems)
     run.comparison = comparison.read(folder, run.problems)
+    run.front = front.read(folder, run.problems)
     said = run.summary.get("shortcomings")
     run.shortcomings = said if isinstance(said, list) else []
     run.tested = tested.read(folder, run.problems) if run.summary else None

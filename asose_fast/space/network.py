@@ -122,6 +122,12 @@ class NetworkSpec:
         """Returns the candidate of every block of a derived network."""
         return tuple(block.candidates[0] for block in self.blocks)
 
+    def derive(self, path: Sequence[int]) -> NetworkSpec:
+        """Returns the derived network with candidate path[i] in block i."""
+        blocks = zip(self.blocks, path, strict=True)
+        chosen = tuple(dataclasses.replace(block, candidates=(block.candidates[k],)) for block, k in blocks)
+        return dataclasses.replace(self, blocks=chosen)
+
     def scaled(self, channels: int | None) -> NetworkSpec:
         """Returns the spec with `channels` channels in the stem and the other widths in proportion, at least 1. With
         None it is as it is."""

@@ -31,6 +31,10 @@ WRITTEN = (
     "compare/*/genotype.json",
     "compare/*/model.safetensors",
     "compare/*/checkpoints/*.pt",
+    "front/front.json",
+    "front/*/genotype.json",
+    "front/*/model.safetensors",
+    "front/*/checkpoints/*.pt",
 )
 """The commands write these files into a run folder."""
 ADVICE = "give another --out, or --overwrite to replace it"

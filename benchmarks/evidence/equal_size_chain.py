@@ -42,7 +42,7 @@ from asose_fast.space.cost import Costs, candidate_costs
 from asose_fast.space.network import NetworkSpec
 from asose_fast.store import checkpoint
 from benchmarks.evidence.report import Table, summary, write
-from benchmarks.evidence.training import CPU, derived
+from benchmarks.evidence.training import CPU
 
 IMAGES: dict[str, Any] = {"limit_train": 3000, "limit_test": 10_000, "image_size": 16}
 SEARCH: dict[str, Any] = {
@@ -169,7 +169,7 @@ def block(data: str, seed: int, folder: Path) -> tuple[list[Trained], dict[str, 
     paths += [("random", path) for path in random_paths(costs, bounds, RANDOM, generator)]
     found = []
     for arm, path in paths:
-        one = derived(spec, path)
+        one = spec.derive(path)
         operations = tuple(b.candidates[0] for b in one.blocks)
         found.append(Trained(arm, operations, *path_cost(path, costs), tested(one, data, loaded, seed)))
     return found, records
@@ -184,7 +184,7 @@ def spread(data: str, networks: int) -> tuple[float, float]:
     costs, bounds = band(spec, loaded.image_size)
     pairs = []
     for path in random_paths(costs, bounds, networks, torch.Generator().manual_seed(0)):
-        one = derived(spec, path)
+        one = spec.derive(path)
         pairs.append([100 * tested(one, data, loaded, seed) for seed in (1, 2)])
         print(*(b.candidates[0] for b in one.blocks), *(f"{points:.2f}" for points in pairs[-1]), flush=True)
     first, second = zip(*pairs, strict=True)

@@ -17,7 +17,7 @@ from asose_fast.config import Config
 from asose_fast.space import NetworkSpec
 from benchmarks.evidence.planted import CLASSES, SEARCH, make_task
 from benchmarks.evidence.report import Table, summary, write
-from benchmarks.evidence.training import derived, train
+from benchmarks.evidence.training import train
 
 
 def trained(seed: int, layer: int, candidate: int, epochs: int) -> float:
@@ -27,7 +27,7 @@ def trained(seed: int, layer: int, candidate: int, epochs: int) -> float:
     task = make_task(config, seed)
     path = list(task.path)
     path[layer] = candidate
-    spec = derived(NetworkSpec.chain(config, 3, CLASSES), path)
+    spec = NetworkSpec.chain(config, 3, CLASSES).derive(path)
     return train(spec, task.data, config, epochs=epochs, seed=seed).valid_accuracy
 
 

@@ -32,7 +32,7 @@ from asose_fast.space.network import Network, NetworkSpec
 from asose_fast.space.prune import pruned_spec
 from benchmarks.evidence.plain import networks, train
 from benchmarks.evidence.report import Table, changes, summary, write
-from benchmarks.evidence.training import CPU, derived
+from benchmarks.evidence.training import CPU
 
 PHASES = ("warmup_epochs", "search_epochs", "growth_epochs", "optimize_epochs")
 ARMS = {"search": "#1f6f8b", "random": "#b5482a", "plain": "#777777"}
@@ -79,7 +79,7 @@ def random_network(config: Config, data: Data) -> NetworkSpec:
         raise TypeError(f"the space {config.space} is not one of evolvable blocks")
     costs, budget = BudgetKeeper(config, data.image_size).of(Network(spec))
     generator = torch.Generator().manual_seed(config.seed + 10_000)
-    return pruned_spec(derived(spec, random_paths(costs, budget, 1, generator)[0]))
+    return pruned_spec(spec.derive(random_paths(costs, budget, 1, generator)[0]))
 
 
 def trained(config: Config, data: Data, share: float, seconds: float) -> Point:

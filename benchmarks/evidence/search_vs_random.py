@@ -26,7 +26,7 @@ from asose_fast.engine.trainer import Trainer
 from asose_fast.space import NetworkSpec
 from asose_fast.space.cost import largest_derived
 from benchmarks.evidence.report import Table, changes, summary, write
-from benchmarks.evidence.training import CPU, derived, train
+from benchmarks.evidence.training import CPU, train
 
 SEARCH = {
     "limit_train": 6000,
@@ -77,7 +77,7 @@ def evaluate(origin: str, seed: int, path: list[int], data: str, epochs: int, se
     torch.set_num_threads(1)
     config = Config(**{**SEARCH, "dataset": data, "seed": 0, **settings})
     images = load_data(config, config.batch_size, config.seed, CPU)
-    spec = derived(NetworkSpec.chain(config, images.channels, len(images.classes)), path)
+    spec = NetworkSpec.chain(config, images.channels, len(images.classes)).derive(path)
     cost = largest_derived(spec, images.image_size)
     accuracy = train(spec, images, config, epochs=epochs, seed=seed).test_accuracy
     operations = tuple(block.candidates[0] for block in spec.blocks)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -25,12 +23,6 @@ class Outcome(NamedTuple):
     train_accuracy: float
     valid_accuracy: float
     test_accuracy: float
-
-
-def derived(spec: NetworkSpec, path: Sequence[int]) -> NetworkSpec:
-    """The spec with candidate path[i] alone in block i."""
-    blocks = [dataclasses.replace(b, candidates=(b.candidates[k],)) for b, k in zip(spec.blocks, path, strict=True)]
-    return dataclasses.replace(spec, blocks=tuple(blocks))
 
 
 def train(spec: NetworkSpec, data: Data, config: Config, *, epochs: int, seed: int) -> Outcome:

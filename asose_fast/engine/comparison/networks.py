@@ -92,7 +92,7 @@ def random_networks(
     costs, own = candidate_costs(space, image_size), cost_of(found, image_size)
     for band in BANDS:
         paths = random_paths(costs, band.around(own), SPARE * count, torch.Generator().manual_seed(seed))
-        different = dict.fromkeys(_derived(space, path) for path in paths)
+        different = dict.fromkeys(pruned_blocks(space.derive(path)) for path in paths)
         networks = [network for network in different if network != found][:count]
         if len(networks) == count:
             return networks, band
@@ -105,12 +105,6 @@ def pruned_blocks(network: NetworkSpec) -> NetworkSpec:
     pruned = pruned_spec(network)
     assert isinstance(pruned, NetworkSpec)
     return pruned
-
-
-def _derived(space: NetworkSpec, path: list[int]) -> NetworkSpec:
-    blocks = zip(space.blocks, path, strict=True)
-    derived = tuple(dataclasses.replace(block, candidates=(block.candidates[k],)) for block, k in blocks)
-    return pruned_blocks(dataclasses.replace(space, blocks=derived))
 
 
 def plain_network(own: Cost, in_channels: int, classes: int, image_size: int) -> NetworkSpec:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asose_fast import files
-from asose_fast.bounds import MOST_COST, MOST_EPOCHS, Bounds, check_value
+from asose_fast.bounds import MOST_EPOCHS, Bounds, check_value
 from asose_fast.engine.comparison import networks
 from asose_fast.engine.comparison.networks import Band
+from asose_fast.engine.comparison.trained import Trained, percent
 from asose_fast.engine.comparison.verdict import Difference, conclusion, difference
 from asose_fast.store.checkpoint import write_json
 
@@ -24,38 +25,6 @@ FOUND, RANDOM, PLAIN = "found", "random", "plain"
 def names_of(random: int) -> list[str]:
     """Returns the names of the networks of a comparison, in the order in which they are trained."""
     return [FOUND, PLAIN, *(f"{RANDOM}-{i + 1}" for i in range(random))]
-
-
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A network of a comparison, trained. Raises ValueError for what is none."""
-
-    name: str
-    network: dict[str, Any]
-    """It has this spec."""
-    parameters: int
-    flops: int
-    seconds: float
-    """Its training took so long."""
-    test_accuracy: float
-
-    def __post_init__(self) -> None:
-        for name, kind, bounds in (
-            ("name", str, None),
-            ("network", dict, None),
-            ("parameters", int, Bounds(least=1, most=MOST_COST)),
-            ("flops", int, Bounds(least=1, most=MOST_COST)),
-            ("seconds", float, Bounds(least=0, most=1e12)),
-            ("test_accuracy", float, Bounds(least=0, most=1)),
-        ):
-            check_value(name, getattr(self, name), kind, bounds)
-        if not all(isinstance(operation, str) for operation in self.operations):
-            raise ValueError("operations must be text")
-
-    @property
-    def operations(self) -> list[str]:
-        """Returns the operation of every block."""
-        return [block["candidates"][0] for block in self.network["blocks"]]
 
 
 class Outcome(NamedTuple):
@@ -161,8 +130,3 @@ def _parsed(values: dict[str, Any]) -> Comparison:
     if names != names_of(found.random)[: len(names)]:
         raise ValueError(f"the networks are {', '.join(names)}")
     return found
-
-
-def percent(share: float) -> str:
-    """Words an accuracy."""
-    return f"{100 * share:.1f} %"

@@ -14,7 +14,7 @@ import torch
 
 from asose_fast.config import Config
 from asose_fast.data import Data
-from asose_fast.engine.comparison.record import Trained
+from asose_fast.engine.comparison.trained import Trained
 from asose_fast.engine.observer import Observer
 from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.engine.state import SearchState
