@@ -22,7 +22,7 @@ from rich.console import Console
 
 from asose_fast.command import EXIT_BREACH, command, failed, reason, warn
 from asose_fast.config import Config
-from asose_fast.data import load_data
+from asose_fast.data import load_data, settled
 from asose_fast.data.config import FOLDER
 from asose_fast.data.place import PLACES, absolute, load_again, moved, require_outside
 from asose_fast.engine import resume
@@ -202,6 +202,7 @@ def _begin(settings: Namespace, words: Sequence[str], held: ExitStack) -> tuple[
         if settings.resume_if_there:
             resumable = resume.read(folder, warn)
             resume.check_settings(folder, resumable.config)
+            config = resume.as_begun(resumable.config, config)
             _check_same_settings(folder, resumable.config, config)
             return folder, config, resumable
         if not settings.overwrite:
@@ -234,6 +235,7 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     device = device_named(config.device, processes)
     load = load_data if resumable is None else load_again
     data = processes.one_first(lambda: load(config, config.batch_size, config.seed, device))
+    config = settled(config, data)
     processes.open(device, config.process_timeout)
     processes.check_same({"data": data.digest}, "all must read the same images, of the same classes")
     for note in data.notes if processes.first else ():
@@ -265,6 +267,8 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         f"{len(data.classes)} classes; {device}, {several}{torch.get_num_threads()} threads",
         soft_wrap=True,
     )
+    if data.resizing:
+        console.print(data.resizing, soft_wrap=True)
     try:
         if processes.first:
             trainer.observers += tensorboard(folder / "tensorboard", state.progress.epoch, warn)

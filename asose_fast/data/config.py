@@ -35,8 +35,9 @@ class DataConfig(Settings):
     limit_test: int | None = bounded(None, least=1, most=10**9)
     """Use at most this many test images, of each class alike."""
     image_size: int | None = bounded(None, least=1, most=MOST_SIDE)
-    """Images of an imagefolder are resized and centre-cropped to squares of this side. None is needed where all have
-    one square size already."""
+    """Images of an imagefolder are resized and centre-cropped to squares of this side. By default, those of one square
+    size up to 256 stay as they are. Others get the median of their shorter sides, or 128 where that is less, rounded
+    down to a multiple of 32."""
     augment: bool = True
     """Shift and mirror the training images at random."""
     mirror: bool | None = None

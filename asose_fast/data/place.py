@@ -5,18 +5,17 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from asose_fast.data.config import FOLDER, DataConfig
 from asose_fast.data.errors import DataError, DataNotFoundError
-from asose_fast.data.load import Data, Trained, load_data
+from asose_fast.data.load import AnyConfig, Data, Trained, load_data
 from asose_fast.paths import given_path
 
 PLACES = ("dataset", "data_root")
 """These settings say where the images lie. The former says which set they are, too."""
-AnyConfig = TypeVar("AnyConfig", bound=DataConfig)
 
 
 def absolute(config: AnyConfig) -> AnyConfig:

@@ -93,6 +93,11 @@ def placed(run: Path, config: Config) -> Config:
     return moved(config, **there)
 
 
+def as_begun(there: Config, here: Config) -> Config:
+    """Returns settings with the side of the images that a run has chosen for itself, where they leave it open."""
+    return dataclasses.replace(here, image_size=there.image_size) if here.image_size is None and here.folder else here
+
+
 def lengthened(config: Config, optimize_epochs: int) -> Config:
     """Returns the settings with a longer last phase. The other phases keep the epochs that were planned for them.
 

@@ -1,0 +1,63 @@
+"""From one command to a network on a user's own images, whatever their sizes: it is resumed, compared and applied."""
+
+import random
+
+import pytest
+import yaml
+from PIL import Image
+
+from asose_fast import Predictor
+from asose_fast.retrain import main as retrain
+from asose_fast.store import checkpoint_folder
+from asose_fast.train import main as train
+from tests.helpers import options
+
+OWN = options(batch_size=8, limit_train=None, limit_test=None, candidates=("skip_connect", "max_pool_3x3"))
+SIZES = ((20, 10), (9, 12), (8, 40), (17, 17))
+
+
+def draw(folder, count=20):
+    """Images of two classes, in four sizes. The median of their shorter sides is 9."""
+    drawn = random.Random(0)
+    for shade, kind in enumerate(("cat", "dog")):
+        (folder / kind).mkdir(parents=True)
+        for number in range(count):
+            image = Image.new("L", SIZES[number % 4], 60 * shade + drawn.randrange(100))
+            image.save(folder / kind / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """A folder with images of several sizes, and a run on them."""
+    root = tmp_path_factory.mktemp("own")
+    photos = draw(root / "photos")
+    assert train([*OWN, f"--dataset=imagefolder:{photos}", f"--out={root / 'run'}"]) == 0
+    return root
+
+
+def image_size(folder):
+    return yaml.safe_load((folder / "config.yaml").read_text())["image_size"]
+
+
+def test_a_run_keeps_the_side_that_it_has_chosen(found, tmp_path, capsys):
+    assert image_size(found / "run") == 8
+    assert checkpoint_folder.load_newest(found / "run" / "checkpoints", print)[1]["config"]["image_size"] == 8
+    same = [*OWN, f"--dataset=imagefolder:{found / 'photos'}"]
+    assert train([*same, f"--out={found / 'run'}", "--resume_if_there"]) == 0
+    assert "are resized" not in capsys.readouterr().out
+    small = ["--epochs=1", "--batch_size=8", "--limit_train=8", f"--out={tmp_path / 'again'}"]
+    assert retrain([str(found / "run"), *small]) == 0
+    assert image_size(tmp_path / "again") == 8
+    assert len(Predictor(found / "run").predict(found / "photos")) == 40
+
+
+def test_the_side_that_is_chosen_is_said_before_the_first_epoch(found, tmp_path, capsys):
+    words = [*OWN, f"--dataset=imagefolder:{found / 'photos'}", "--epochs=4", f"--out={tmp_path / 'run'}"]
+    assert train(words) == 0
+    said = capsys.readouterr().out
+    line = "images of 8 to 17 pixels at the shorter side, with a median of 9, are resized to 8x8"
+    assert 0 < said.index(line) < said.index("epoch ")
+    assert train([*words[:-1], "--image_size=12", f"--out={tmp_path / 'other'}"]) == 0
+    assert "are resized" not in capsys.readouterr().out
+    assert image_size(tmp_path / "other") == 12
