@@ -23,7 +23,7 @@ from rich.console import Console
 from asose_fast.command import EXIT_BREACH, command, failed, reason, warn
 from asose_fast.config import Config
 from asose_fast.data import load_data, settled
-from asose_fast.data.config import FOLDER
+from asose_fast.data.config import own_images
 from asose_fast.data.place import PLACES, absolute, load_again, moved, require_outside
 from asose_fast.engine import resume
 from asose_fast.engine.device import device_named
@@ -51,8 +51,9 @@ from asose_fast.store import checkpoint_folder, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically
 from asose_fast.terminal import ConsoleMode, make_console
 
-OWN_IMAGES = """Searches a network on a folder of your own images. PHOTOS holds train/<class>/, test/<class>/ and maybe
-valid/<class>/, or <class>/ alone, of which 20 % become the test split. What follows is as in train."""
+OWN_IMAGES = """Searches a network on your own images. PHOTOS is a folder that holds train/<class>/, test/<class>/ and
+maybe valid/<class>/, or <class>/ alone, of which 20 % become the test split. Or it is a .csv with the columns file,
+label and maybe split. What follows is as in train."""
 
 
 def parser(command: str = "train", description: str | None = __doc__, argument: str = "") -> SettingsParser:
@@ -124,9 +125,10 @@ def search(arguments: Sequence[str]) -> int:
     if any(word.partition("=")[0] == "--dataset" for word in words):
         options.error("the data set is PHOTOS: leave --dataset out")
     if words and not words[0].startswith("-"):
-        words = [*words[1:], f"--dataset={FOLDER}:{Path(words[0])}"]  # last, for it holds whatever --config says
+        dataset = own_images(str(Path(words[0])))
+        words = [*words[1:], f"--dataset={dataset}"]  # last, for it holds whatever --config says
     elif not any(word.partition("=")[0] in ("-h", "--help", "--resume") for word in words):
-        options.error("the first argument must be PHOTOS, a folder of images, or --resume RUN")
+        options.error("the first argument must be PHOTOS, a folder of images or a .csv of them, or --resume RUN")
     return _lead(options.parse_args(words), words)
 
 

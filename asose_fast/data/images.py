@@ -12,12 +12,9 @@ from torch import Tensor
 
 from asose_fast.data import decode
 from asose_fast.data.decode import Header
-from asose_fast.data.errors import DataError
+from asose_fast.data.errors import DataError, listed
 from asose_fast.data.parallel import in_threads
 from asose_fast.data.size import chosen_side, resizing
-
-MOST_NAMED = 20
-"""An error names so many broken images, and says how many there are besides."""
 
 
 class Images(Protocol):
@@ -106,8 +103,7 @@ def require_whole(paths: Sequence[str]) -> None:
     if len(broken) == 1:
         raise DataError(broken[0])
     if broken:
-        more = [f"and {len(broken) - MOST_NAMED} more"] if len(broken) > MOST_NAMED else []
-        raise DataError(f"{len(broken)} images cannot be used:\n  " + "\n  ".join([*broken[:MOST_NAMED], *more]))
+        raise DataError(listed("images cannot be used", broken))
 
 
 def _broken(path: str) -> str | None:

@@ -265,12 +265,13 @@ def test_a_single_class_is_refused(write_classes):
         load(write_classes({"a": 8}))
 
 
-def test_labels_in_a_table_are_not_read_and_that_is_said(write_classes):
-    root = write_classes({"images": 8})
+@pytest.mark.parametrize(
+    ("counts", "said"), [({"images": 8}, "one class only, 'images': .*"), ({}, "no folders in it.*")]
+)
+def test_a_table_of_labels_is_pointed_to(write_classes, counts, said):
+    root = write_classes(counts)
     (root / "labels.csv").write_text("file,label\n000.png,cat\n")
-    with pytest.raises(
-        DataError, match=r"'images': .* Labels in a table are not read \(labels\.csv\): sort the images"
-    ):
+    with pytest.raises(DataError, match=rf"{said}\. To read labels from a table, give csv:{root}/labels\.csv$"):
         load(root)
 
 
