@@ -21,7 +21,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "search": Command("asose_fast.train", "Searches a network on a folder of your own images.", "search"),
+    "search": Command("asose_fast.train", "Searches a network on your own images.", "search"),
     "train": Command("asose_fast.train", "Searches, grows, derives and trains a network on images."),
     "derive": Command("asose_fast.derive", "Chooses a network from the supernet of a run, anew and in other ways."),
     "retrain": Command("asose_fast.retrain", "Trains a derived architecture from scratch."),

@@ -72,7 +72,7 @@ def add_options(parser: Parser, folder: str) -> None:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="Of drawing and training; default: that of the run.")
     parser.add_argument("--device", metavar="TEXT", help="cpu, cuda, cuda:N or auto; default: as in the run.")
-    parser.add_argument("--dataset", metavar="TEXT", help="imagefolder:PATH; default: where the run's images lay.")
+    parser.add_argument("--dataset", metavar="TEXT", help="imagefolder:PATH or csv:PATH; default: as in the run.")
     parser.add_argument("--data_root", metavar="FOLDER", help="Where downloaded sets are kept; default: as in the run.")
     parser.add_argument("--out", metavar="FOLDER", help=f"The folder to write; default: RUN/{folder}.")
     parser.add_argument("--overwrite", action="store_true", help="Begin anew what --out holds.")

@@ -105,7 +105,7 @@ def derive(
             run was configured.
         latency_device, latency_threads, latency_batch: where, on how many threads of a CPU and for how many images at
             a time; None: as the run was configured.
-        dataset: imagefolder:PATH, where the images of the run lie now; None: where they did.
+        dataset: imagefolder:PATH or csv:PATH, where the images of the run lie now; None: where they did.
         data_root: likewise, of a downloaded set.
         device: where to evaluate.
 
@@ -223,7 +223,7 @@ def main(arguments: Sequence[str]) -> int:
     bound: dict[str, Any] = {"type": int, "metavar": "N"}
     parser.add_argument("--max_parameters", help="The network has at most so many; default: as in the run.", **bound)
     parser.add_argument("--max_flops", help="An image takes at most so many; default: as in the run.", **bound)
-    parser.add_argument("--dataset", metavar="TEXT", help="imagefolder:PATH; default: where the run's images lay.")
+    parser.add_argument("--dataset", metavar="TEXT", help="imagefolder:PATH or csv:PATH; default: as in the run.")
     parser.add_argument("--data_root", metavar="FOLDER", help="Where downloaded sets are kept; default: as in the run.")
     parser.add_argument("--min_parameters", help="The network has at least so many; default: as in the run.", **bound)
     parser.add_argument("--min_flops", help="An image takes at least so many; default: as in the run.", **bound)

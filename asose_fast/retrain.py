@@ -23,7 +23,7 @@ from rich.console import Console
 
 from asose_fast import files
 from asose_fast.command import command, warn
-from asose_fast.data import Data
+from asose_fast.data import Data, settled
 from asose_fast.data.config import DataConfig
 from asose_fast.data.place import absolute, load_again, require_outside
 from asose_fast.engine.device import device_named
@@ -172,6 +172,7 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
     data = load_again(
         config, config.batch_size, config.seed, device, trained="train" if config.keep_validation else "joined"
     )
+    config = settled(config, data)
     for note in data.notes:
         warn(note)
     spec = _spec(architecture, config, data)
@@ -193,6 +194,8 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
     operations = ", ".join(state.network.operations)
     joined = "" if config.keep_validation else ", the validation images among them (--keep_validation keeps them apart)"
     console.print(f"{out}: {len(state.images)} training images{joined}; {operations}", soft_wrap=True)
+    if data.resizing:
+        console.print(data.resizing, soft_wrap=True)
     screen, metrics = RetrainingConsole(console), MetricsObserver(out / "metrics.jsonl")
     report = ReportObserver(out, warn)
     retrainer = Retrainer(state, out, [screen, metrics, report])

@@ -22,8 +22,8 @@ from rich.console import Console
 
 from asose_fast.command import EXIT_BREACH, command, failed, reason, warn
 from asose_fast.config import Config
-from asose_fast.data import load_data
-from asose_fast.data.config import FOLDER
+from asose_fast.data import load_data, settled
+from asose_fast.data.config import own_images
 from asose_fast.data.place import PLACES, absolute, load_again, moved, require_outside
 from asose_fast.engine import resume
 from asose_fast.engine.device import device_named
@@ -51,8 +51,9 @@ from asose_fast.store import checkpoint_folder, run_folder
 from asose_fast.store.checkpoint import CheckpointError, write_atomically
 from asose_fast.terminal import ConsoleMode, make_console
 
-OWN_IMAGES = """Searches a network on a folder of your own images. PHOTOS holds train/<class>/, test/<class>/ and maybe
-valid/<class>/, or <class>/ alone, of which 20 % become the test split. What follows is as in train."""
+OWN_IMAGES = """Searches a network on your own images. PHOTOS is a folder that holds train/<class>/, test/<class>/ and
+maybe valid/<class>/, or <class>/ alone, of which 20 % become the test split. Or it is a .csv with the columns file,
+label and maybe split. What follows is as in train."""
 
 
 def parser(command: str = "train", description: str | None = __doc__, argument: str = "") -> SettingsParser:
@@ -124,9 +125,10 @@ def search(arguments: Sequence[str]) -> int:
     if any(word.partition("=")[0] == "--dataset" for word in words):
         options.error("the data set is PHOTOS: leave --dataset out")
     if words and not words[0].startswith("-"):
-        words = [*words[1:], f"--dataset={FOLDER}:{Path(words[0])}"]  # last, for it holds whatever --config says
+        dataset = own_images(str(Path(words[0])))
+        words = [*words[1:], f"--dataset={dataset}"]  # last, for it holds whatever --config says
     elif not any(word.partition("=")[0] in ("-h", "--help", "--resume") for word in words):
-        options.error("the first argument must be PHOTOS, a folder of images, or --resume RUN")
+        options.error("the first argument must be PHOTOS, a folder of images or a .csv of them, or --resume RUN")
     return _lead(options.parse_args(words), words)
 
 
@@ -202,6 +204,7 @@ def _begin(settings: Namespace, words: Sequence[str], held: ExitStack) -> tuple[
         if settings.resume_if_there:
             resumable = resume.read(folder, warn)
             resume.check_settings(folder, resumable.config)
+            config = resume.as_begun(resumable.config, config)
             _check_same_settings(folder, resumable.config, config)
             return folder, config, resumable
         if not settings.overwrite:
@@ -234,6 +237,7 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     device = device_named(config.device, processes)
     load = load_data if resumable is None else load_again
     data = processes.one_first(lambda: load(config, config.batch_size, config.seed, device))
+    config = settled(config, data)
     processes.open(device, config.process_timeout)
     processes.check_same({"data": data.digest}, "all must read the same images, of the same classes")
     for note in data.notes if processes.first else ():
@@ -265,6 +269,8 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         f"{len(data.classes)} classes; {device}, {several}{torch.get_num_threads()} threads",
         soft_wrap=True,
     )
+    if data.resizing:
+        console.print(data.resizing, soft_wrap=True)
     try:
         if processes.first:
             trainer.observers += tensorboard(folder / "tensorboard", state.progress.epoch, warn)

@@ -153,7 +153,7 @@ def test_search_takes_its_images_from_its_folder_alone(photos, tmp_path, capsys)
     assert (
         ended()
         == ended("--out", "x")
-        == ("error: the first argument must be PHOTOS, a folder of images, or --resume RUN\n")
+        == ("error: the first argument must be PHOTOS, a folder of images or a .csv of them, or --resume RUN\n")
     )
     assert ended(str(photos), "--dataset", "digits") == "error: the data set is PHOTOS: leave --dataset out\n"
     assert f"there is no folder {tmp_path}/none" in refused(capsys, main, "search", tmp_path / "none")

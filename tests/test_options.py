@@ -84,7 +84,7 @@ def test_defaults_and_choices_are_written_as_on_the_command_line():
     assert shown("space").endswith("(one of chain, stages, darts, nasbench201; default: stages)")
     assert shown("growth_kinds").startswith("[A,B,...] ")
     assert shown("growth_kinds").endswith("(default: [deeper,wider,branch])")
-    assert shown("image_size").endswith("(default: null)")
+    assert shown("limit_train").endswith("(default: null)")
     assert shown("out").endswith("default: runs/<dataset>-<time>.")
     assert shown("warmup_epochs") == ("N The warmup trains weights alone, on paths as `warmup` says. (default: 8)")
 

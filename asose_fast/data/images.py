@@ -12,13 +12,9 @@ from torch import Tensor
 
 from asose_fast.data import decode
 from asose_fast.data.decode import Header
-from asose_fast.data.errors import DataError
+from asose_fast.data.errors import DataError, listed
 from asose_fast.data.parallel import in_threads
-
-SUGGESTED = 64
-"""This side is suggested for images that have none in common, or the least of theirs where that is smaller."""
-MOST_NAMED = 20
-"""An error names so many broken images, and says how many there are besides."""
+from asose_fast.data.size import chosen_side, resizing
 
 
 class Images(Protocol):
@@ -27,6 +23,10 @@ class Images(Protocol):
     @property
     def shape(self) -> tuple[int, int, int]:
         """Returns (H, W, C), the shape of each image."""
+
+    @property
+    def resizing(self) -> str:
+        """Says why the images are resized to a side that nobody asked for; empty where they are not."""
 
     def __len__(self) -> int: ...
 
@@ -43,6 +43,11 @@ class ArrayImages:
     """The images are decoded already, uint8 (N, H, W, C)."""
 
     pixels: Tensor
+
+    @property
+    def resizing(self) -> str:
+        """Returns nothing: they are as they are."""
+        return ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -67,6 +72,8 @@ class FileImages:
     mode: str
     side: int
     resize: bool
+    resizing: str = ""
+    """Says why the images are resized to this side, where nobody asked for it."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -96,8 +103,7 @@ def require_whole(paths: Sequence[str]) -> None:
     if len(broken) == 1:
         raise DataError(broken[0])
     if broken:
-        more = [f"and {len(broken) - MOST_NAMED} more"] if len(broken) > MOST_NAMED else []
-        raise DataError(f"{len(broken)} images cannot be used:\n  " + "\n  ".join([*broken[:MOST_NAMED], *more]))
+        raise DataError(listed("images cannot be used", broken))
 
 
 def _broken(path: str) -> str | None:
@@ -129,29 +135,20 @@ def open_files(paths: Sequence[str], image_size: int | None) -> FileImages:
 
     Args:
         paths: at least one image file.
-        image_size: side to resize to; None: the images' own.
+        image_size: side to resize to; None: as `size.chosen_side` of the images' own sizes.
 
     Returns:
         The images, in grey where all are grey, else in RGB.
 
     Raises:
-        DataError: files are no images or have more than 8 bits a channel, and all are named; or the sizes differ and no
-            image_size is given.
+        DataError: files are no images or have more than 8 bits a channel, and all are named.
     """
     headers = read_headers(paths)
     mode = "L" if all(header.mode in ("1", "L") for header in headers) else "RGB"
     if image_size is not None:
         return FileImages(paths, mode, image_size, resize=True)
-    width, height = headers[0].size
-    side = min(SUGGESTED, *(min(header.size) for header in headers))
-    for path, header in zip(paths, headers, strict=True):
-        if header.size != (width, height):
-            raise DataError(
-                f"images differ in size: {paths[0]} is {width}x{height}, {path} is {header.size[0]}x{header.size[1]}. "
-                f"Set image_size to have all resized, as image_size {side}"
-            )
-    if width != height:
-        raise DataError(
-            f"images are {width}x{height}, not square: set image_size to have them resized, as image_size {side}"
-        )
-    return FileImages(paths, mode, height, resize=False)
+    sizes = [header.size for header in headers]
+    side = chosen_side(sizes)
+    if side is None:
+        return FileImages(paths, mode, sizes[0][0], resize=False)
+    return FileImages(paths, mode, side, resize=True, resizing=resizing(sizes, side))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from asose_fast.data.sources import Source, find_source
 from asose_fast.data.split import Split
 from asose_fast.data.transform import Transform
 
+AnyConfig = TypeVar("AnyConfig", bound=DataConfig)
 Trained = Literal["each", "train", "joined"]
 """Steps take batches of the training and of the validation split, of the former alone, or of the two joined."""
 
@@ -40,6 +41,7 @@ class Data:
         std: the standard deviation of each channel, likewise.
         digest: the SHA-256 of what a run is computed from: the images of all splits, their labels and the division.
         notes: what a user should know of how the images were found, in a sentence each.
+        resizing: why the images are resized to a side that the config does not say; empty where they are not.
         test_names: the files of the test images in their fixed order; none of a set that has no files.
     """
 
@@ -53,6 +55,7 @@ class Data:
     std: tuple[float, ...]
     digest: str
     notes: tuple[str, ...] = ()
+    resizing: str = ""
     test_names: tuple[str, ...] = ()
 
     @property
@@ -113,8 +116,14 @@ def load_data(
         std,
         _digest(pixel_digest, images.shape, source.classes, [labels[part].tolist() for part in (train, valid, test)]),
         source.notes,
+        images.resizing,
         tuple(source.names[number] for number in members[2].tolist()) if source.names else (),
     )
+
+
+def settled(config: AnyConfig, data: Data) -> AnyConfig:
+    """Returns the settings with the side that the images were resized to, so that whoever goes on takes the same."""
+    return dataclasses.replace(config, image_size=data.image_size) if data.resizing else config
 
 
 def _digest(*parts: object) -> str:

@@ -5,24 +5,23 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
-from asose_fast.data.config import FOLDER, DataConfig
+from asose_fast.data.config import FILES, DataConfig, kind_of
 from asose_fast.data.errors import DataError, DataNotFoundError
-from asose_fast.data.load import Data, Trained, load_data
+from asose_fast.data.load import AnyConfig, Data, Trained, load_data
 from asose_fast.paths import given_path
 
 PLACES = ("dataset", "data_root")
 """These settings say where the images lie. The former says which set they are, too."""
-AnyConfig = TypeVar("AnyConfig", bound=DataConfig)
 
 
 def absolute(config: AnyConfig) -> AnyConfig:
     """Returns the settings with the place of the images as it is from any working folder."""
-    if config.folder is not None:
-        return dataclasses.replace(config, dataset=f"{FOLDER}:{os.path.abspath(config.folder)}")
+    if (path := config.folder or config.table) is not None:
+        return dataclasses.replace(config, dataset=f"{config.kind}:{os.path.abspath(path)}")
     if config.downloaded:
         return dataclasses.replace(config, data_root=os.path.abspath(given_path(config.data_root)))
     return config
@@ -38,7 +37,7 @@ def moved(config: AnyConfig, dataset: str | None = None, data_root: str | None =
         dataset=config.dataset if dataset is None else dataset,
         data_root=config.data_root if data_root is None else data_root,
     )
-    if _kind(new.dataset) != _kind(config.dataset):
+    if new.kind != config.kind:
         raise DataError(
             f"the run is of {config.dataset}, and {new.dataset} are other images: dataset may only say where the same "
             "images lie now"
@@ -53,7 +52,7 @@ def moved(config: AnyConfig, dataset: str | None = None, data_root: str | None =
 def without_place(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns settings, as plain values, without the place of the images, in which runs of one kind may differ."""
     values = {name: value for name, value in settings.items() if name != "data_root"}
-    return {**values, "dataset": _kind(values["dataset"])} if isinstance(values.get("dataset"), str) else values
+    return {**values, "dataset": kind_of(values["dataset"])} if isinstance(values.get("dataset"), str) else values
 
 
 def load_again(
@@ -64,7 +63,7 @@ def load_again(
     try:
         return load_data(config, batch_size, seed, device, trained=trained)
     except DataNotFoundError as error:
-        option = f"--dataset {FOLDER}:PATH" if config.folder is not None else "--data_root FOLDER"
+        option = f"--dataset {config.kind}:PATH" if config.kind in FILES else "--data_root FOLDER"
         raise DataNotFoundError(f"{error}. If the images have moved, give {option}, where they lie now") from error
 
 
@@ -75,7 +74,3 @@ def require_outside(config: DataConfig, out: Path) -> None:
             f"{out} lies in {config.folder}, the folder of the images, where the next run would take it for a class or "
             "a split: give an --out outside of it"
         )
-
-
-def _kind(dataset: str) -> str:
-    return dataset.partition(":")[0]

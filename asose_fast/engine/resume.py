@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from asose_fast import files
 from asose_fast.bounds import shown
 from asose_fast.config import Config
+from asose_fast.data.config import FILES
 from asose_fast.data.place import PLACES, moved, without_place
 from asose_fast.engine.phases import plan
 from asose_fast.engine.state import SearchState
@@ -91,6 +92,12 @@ def placed(run: Path, config: Config) -> Config:
     written = files.read_settings(path) if os.path.lexists(path) else {}
     there = {name: written[name] for name in PLACES if name in written and written[name] != getattr(config, name)}
     return moved(config, **there)
+
+
+def as_begun(there: Config, here: Config) -> Config:
+    """Returns settings with the side of the images that a run has chosen for itself, where they leave it open."""
+    left_open = here.image_size is None and here.kind in FILES
+    return dataclasses.replace(here, image_size=there.image_size) if left_open else here
 
 
 def lengthened(config: Config, optimize_epochs: int) -> Config:

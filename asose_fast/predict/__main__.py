@@ -29,7 +29,9 @@ def main(arguments: Sequence[str]) -> int:
     """Predicts, writes and prints. Returns the exit status: 0, or 2 after an error."""
     parser = Parser("predict", __doc__)
     parser.add_argument("network", metavar="NETWORK", help="A run folder, or a .py, .pt2 or .onnx of export.")
-    parser.add_argument("images", metavar="IMAGES", nargs="+", help="Image files, or folders, searched to any depth.")
+    parser.add_argument(
+        "images", metavar="IMAGES", nargs="+", help="Image files, folders (searched to any depth) or csv:PATH."
+    )
     parser.add_argument("--out", metavar="FILE", help="A .csv or .json to write; default: the console alone.")
     parser.add_argument(
         "--top", type=int, metavar="K", help="The file has the K most probable classes; default: the values of all."
@@ -68,7 +70,7 @@ def _measured(found: Predictions) -> str | None:
     which = "" if count == len(found) else f" {count:,} of the"
     return (
         f"accuracy {svg.percent(accuracy)} [{100 * low:.1f}, {100 * high:.1f}] of{which} {len(found):,} images, by the "
-        "class folders that they lie in"
+        "class folders or tables that they are in"
     )
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import re
 
@@ -6,7 +7,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from asose_fast.data import DataConfig, DataError, DataNotFoundError, load_data
+from asose_fast.data import DataConfig, DataError, DataNotFoundError, load_data, settled
+from asose_fast.data.decode import header
+from asose_fast.data.size import chosen_side
 
 CPU = torch.device("cpu")
 
@@ -117,13 +120,11 @@ def test_a_jpeg_that_is_decoded_at_a_fraction_is_turned_upright(write_classes):
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".tif"])
-def test_sizes_are_those_of_the_upright_image(write_classes, extension):
-    root = write_classes({"a": 8, "b": 8})
+def test_sizes_are_those_of_the_upright_image(tmp_path, extension):
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (20, 10)).save(root / "b" / f"tall{extension}", exif=exif)
-    with pytest.raises(DataError, match=rf"tall\{extension} is 10x20"):
-        load(root)
+    Image.new("RGB", (20, 10)).save(tmp_path / f"tall{extension}", exif=exif)
+    assert header(str(tmp_path / f"tall{extension}")).size == (10, 20)
 
 
 def test_damaged_exif_leaves_the_image_as_it_is(write_classes):
@@ -193,20 +194,46 @@ def test_16_bit_images_are_not_clipped_silently(write_classes):
         load(root)
 
 
-def test_sizes_that_differ_ask_for_image_size(write_classes):
-    root = write_classes({"a": 8, "b": 8})
+@pytest.mark.parametrize(
+    ("sizes", "side"),
+    [
+        ([(32, 32)], None),
+        ([(256, 256)] * 3, None),
+        ([(257, 257)] * 3, 128),
+        ([(12, 8)], 8),
+        ([(8, 8), (9, 8)], 8),
+        ([(7, 9)], 7),
+        ([(31, 40)], 24),
+        ([(63, 99), (500, 400), (40, 40)], 32),
+        ([(99, 100), (100, 400), (2000, 3000), (20, 20)], 96),
+        ([(4000, 3000), (640, 480)], 128),
+    ],
+)
+def test_the_side_is_chosen_from_the_sizes(sizes, side):
+    assert chosen_side(sizes) == side
+
+
+def test_images_of_several_sizes_are_resized_to_the_side_of_their_median(write_classes):
+    root = write_classes({"a": 8, "b": 8}, size=(80, 40))
     Image.new("RGB", (9, 8)).save(root / "b" / "001.png")
-    with pytest.raises(DataError, match=r"images differ in size: .* Set image_size .*, as image_size 8$") as error:
-        load(root)
-    assert "9x8" in str(error.value)
-    assert "8x8" in str(error.value)
+    config = DataConfig(f"imagefolder:{root}")
+    data = load_data(config, 2, 0, CPU)
+    assert data.image_size == 32
+    assert data.resizing == (
+        "images of 8 to 40 pixels at the shorter side, with a median of 40, are resized to 32x32 (image_size takes "
+        "another size)"
+    )
+    again = settled(config, data)
+    assert again.image_size == 32
+    assert (load_data(again, 2, 0, CPU).digest, load_data(again, 2, 0, CPU).resizing) == (data.digest, "")
 
 
-def test_oblong_images_ask_for_image_size(write_classes):
-    root = write_classes({"a": 8, "b": 8}, size=(12, 8))
-    with pytest.raises(DataError, match="images are 12x8, not square: set image_size"):
-        load(root)
-    assert load(root, image_size=8).image_size == 8
+def test_images_of_one_square_size_and_those_of_a_size_that_is_given_need_no_choice(write_classes):
+    config = DataConfig(f"imagefolder:{write_classes({'a': 8, 'b': 8}, size=(80, 80))}")
+    for image_size, side in ((None, 80), (20, 20)):
+        given = dataclasses.replace(config, image_size=image_size)
+        data = load_data(given, 2, 0, CPU)
+        assert (data.image_size, data.resizing, settled(given, data)) == (side, "", given)
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -238,12 +265,13 @@ def test_a_single_class_is_refused(write_classes):
         load(write_classes({"a": 8}))
 
 
-def test_labels_in_a_table_are_not_read_and_that_is_said(write_classes):
-    root = write_classes({"images": 8})
+@pytest.mark.parametrize(
+    ("counts", "said"), [({"images": 8}, "one class only, 'images': .*"), ({}, "no folders in it.*")]
+)
+def test_a_table_of_labels_is_pointed_to(write_classes, counts, said):
+    root = write_classes(counts)
     (root / "labels.csv").write_text("file,label\n000.png,cat\n")
-    with pytest.raises(
-        DataError, match=r"'images': .* Labels in a table are not read \(labels\.csv\): sort the images"
-    ):
+    with pytest.raises(DataError, match=rf"{said}\. To read labels from a table, give csv:{root}/labels\.csv$"):
         load(root)
 
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from asose_fast.data import stratify
-from asose_fast.data.seeds import generator
-from asose_fast.data.sources.source import Source, open_array
-
-_TEST_FRACTION = 0.2
+from asose_fast.data.sources.source import Source, apart_for_test, open_array
 
 
 def digits() -> Source:
@@ -19,6 +15,6 @@ def digits() -> Source:
     grey = torch.from_numpy(bunch.images) * (255 / 16)  # values are 0 to 16
     labels = torch.from_numpy(bunch.target).long()
     classes = tuple(str(name) for name in bunch.target_names)
-    train, test = stratify.divided(labels, classes, _TEST_FRACTION, generator(0, "test"), "training and test")
+    train, test = apart_for_test(labels, classes)
     # A mirrored 2 or 7 is no digit.
     return Source(classes, labels, train, test, open_array(grey.round().byte()[..., None]), mirror=False)

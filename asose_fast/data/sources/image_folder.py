@@ -11,15 +11,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from asose_fast.data import decode, stratify
+from asose_fast.data import decode
 from asose_fast.data.errors import DataError, DataNotFoundError
 from asose_fast.data.images import FileImages, open_files
-from asose_fast.data.seeds import generator
 from asose_fast.data.sources.layout import split_folders
-from asose_fast.data.sources.source import Source
+from asose_fast.data.sources.source import Source, apart_for_test
 from asose_fast.data.sources.walk import LeftOut, by_extension, folders_in, images_below
-
-_TEST_FRACTION = 0.2
 
 
 def image_folder(root: Path, image_size: int | None) -> Source:
@@ -50,7 +47,7 @@ def image_folder(root: Path, image_size: int | None) -> Source:
         valid = rest[0] if rest else None
     else:
         classes, paths, labels = _scan(root, left_out)
-        train, test = stratify.divided(labels, classes, _TEST_FRACTION, generator(0, "test"), "training and test")
+        train, test = apart_for_test(labels, classes)
 
     def open(numbers: Tensor) -> FileImages:
         return open_files([paths[number] for number in numbers.tolist()], image_size)
@@ -77,13 +74,13 @@ class _Scanned(NamedTuple):
 def _scan(folder: Path, left_out: LeftOut) -> _Scanned:
     """Returns classes, images and labels below `folder`, in the order of torchvision's ImageFolder."""
     classes = folders_in(folder, left_out)
+    tables = sorted(folder.glob("*.csv"))
+    instead = f". To read labels from a table, give csv:{tables[0]}" if tables else ""
     if not classes:
-        raise DataNotFoundError(f"{folder} has no folders in it: it must hold one folder a class")
-    tables = sorted(path.name for pattern in ("*.csv", "*.tsv") for path in folder.glob(pattern))[:3]
+        raise DataNotFoundError(f"{folder} has no folders in it: it must hold one folder a class{instead}")
     if len(classes) == 1:
         raise DataError(
-            f"{folder} has one class only, {classes[0]!r}: a classifier needs at least two class folders"
-            + (f". Labels in a table are not read ({', '.join(tables)}): sort the images by them" if tables else "")
+            f"{folder} has one class only, {classes[0]!r}: a classifier needs at least two class folders{instead}"
         )
     paths, counts, empty, unread = list[str](), list[int](), list[str](), Counter[str]()
     for name in classes:

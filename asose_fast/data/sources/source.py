@@ -8,7 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from asose_fast.data import stratify
 from asose_fast.data.images import ArrayImages, Images
+from asose_fast.data.seeds import generator
+
+_TEST_FRACTION = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,3 +51,9 @@ def numbered(train: int, test: int) -> tuple[Tensor, Tensor]:
     """Returns the numbers of training and test images where the test follows the training images."""
     first, second = torch.arange(train + test).split([train, test])
     return first, second
+
+
+def apart_for_test(labels: Tensor, classes: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """Returns the numbers of training and test images of a set without test images: 20 % of each class, the same in
+    every run."""
+    return stratify.divided(labels, classes, _TEST_FRACTION, generator(0, "test"), "training and test")
