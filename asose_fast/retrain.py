@@ -29,6 +29,7 @@ from asose_fast.data.place import absolute, load_again, require_outside
 from asose_fast.engine.device import device_named
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.processes import started
+from asose_fast.engine.recipe import class_weights
 from asose_fast.engine.record import Record
 from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.engine.tested.record import recorded
@@ -172,7 +173,7 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
     data = load_again(
         config, config.batch_size, config.seed, device, trained="train" if config.keep_validation else "joined"
     )
-    for note in data.notes:
+    for note in (*data.notes, *class_weights.hints(config, data)):
         warn(note)
     spec = _spec(architecture, config, data)
     try:

@@ -31,6 +31,7 @@ from asose_fast.engine.health.diverged import SearchDivergedError
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.observer import Observer
 from asose_fast.engine.processes import Processes, ProcessesDifferError, ProcessLostError, digest, together
+from asose_fast.engine.recipe import class_weights
 from asose_fast.engine.result import write_result
 from asose_fast.engine.resume import Resumable
 from asose_fast.engine.state import SearchState
@@ -236,7 +237,7 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     data = processes.one_first(lambda: load(config, config.batch_size, config.seed, device))
     processes.open(device, config.process_timeout)
     processes.check_same({"data": data.digest}, "all must read the same images, of the same classes")
-    for note in data.notes if processes.first else ():
+    for note in (*data.notes, *class_weights.hints(config, data)) if processes.first else ():
         warn(note)
     set_threads(config, data.image_size, processes)
     screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")

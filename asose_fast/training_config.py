@@ -46,6 +46,9 @@ class RecipeConfig(Settings):
     (1 + t) / (10 + t) after t steps where that is less; 0: the weights themselves."""
     label_smoothing: float = bounded(0.0, least=0, below=1)
     """This share of the target goes to all classes alike."""
+    class_weights: Literal["balanced"] | None = None
+    """Every class counts as much as any other, however many images it has: in the search's losses too, which choose
+    what this training is of. None: every image counts the same."""
     auto_augment: Literal["none", "trivial", "rand"] = "none"
     """Each training image is changed by torchvision's TrivialAugmentWide or RandAugment, or by neither."""
     cutout: int = bounded(0, least=0, most=10**4)

@@ -127,7 +127,7 @@ class TrainingState:
         torch.manual_seed(config.seed)
         self.config, self.device, self.processes = config, device, Processes()
         self.data = data if config.keep_validation else data.joined
-        self.recipe = Recipe.make(config, config.seed, data)
+        self.recipe = Recipe.make(config, config.seed, self.data, device)
         self.phases = schedule([PhaseSpec("retrain", config.epochs, updates="weights", architecture="derived")])
         network = build(spec.scaled(config.channels))
         self.network: ImageNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

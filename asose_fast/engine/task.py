@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +21,7 @@ from asose_fast.engine.metric import ACCURACY, Metric
 from asose_fast.engine.one_value import require_more
 from asose_fast.engine.phases import Phase, plan
 from asose_fast.engine.processes import Processes
+from asose_fast.engine.recipe.class_weights import weights_of
 from asose_fast.engine.recipe.recipe import Recipe
 from asose_fast.engine.step.meter import Meter
 from asose_fast.engine.step.optimizers import graphed_weight_optimizer, of_derived, set_learning_rate
@@ -156,7 +158,6 @@ def fresh(task: Task, network: Supernet) -> Supernet:
 class ImageTask:
     """This task searches chains or cells on images."""
 
-    objective: Objective = staticmethod(classification)
     metric: Metric = ACCURACY
 
     def __init__(self, config: Config, data: Data, device: torch.device) -> None:
@@ -166,7 +167,9 @@ class ImageTask:
         self.config, self.data, self.device = config, data, device
         self.phases = plan(config)
         self.budget = BudgetKeeper(config, data.image_size)
-        self.recipe: Recipe | None = Recipe.make(config, config.seed, data)
+        last = data.joined if config.optimize_on == "all" else data
+        self.recipe: Recipe | None = Recipe.make(config, config.seed, last, device)
+        self.objective: Objective = partial(classification, class_weights=weights_of(config, data, device))
         self._spec = make_spec(config, data.channels, len(data.classes), data.image_size)
         self.growth: GrowthControl | None = None
         if isinstance(self._spec, NetworkSpec):  # networks of cells do not grow

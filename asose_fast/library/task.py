@@ -36,7 +36,8 @@ WITHOUT_EFFECT = (
         for field in dataclasses.fields(part)
     ),
     "growth_epochs", "batch_size", "threads", "strict", "graphs",
-    "label_smoothing", "auto_augment", "cutout", "mixup", "cutmix", "mix_share", "optimize_from", "optimize_on",
+    "label_smoothing", "class_weights", "auto_augment", "cutout", "mixup", "cutmix", "mix_share",
+    "optimize_from", "optimize_on",
 )  # fmt: skip
 """These settings of Config say nothing to a search in a network and data of the user's own."""
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]

@@ -11,6 +11,7 @@ from asose_fast.data import Data
 from asose_fast.data.cutout import cut_out
 from asose_fast.data.seeds import generator
 from asose_fast.engine.recipe.auto_augment import AutoAugment
+from asose_fast.engine.recipe.class_weights import weights_of
 from asose_fast.engine.recipe.mixing import mixed
 from asose_fast.engine.step.steps import StepResult, classification
 from asose_fast.training_config import RecipeConfig
@@ -24,13 +25,16 @@ class Recipe:
     seed: int
     classes: int
     auto_augment: AutoAugment | None
+    class_weights: Tensor | None
+    """Float32 (classes,), on the device; None: every image counts the same."""
 
     @classmethod
-    def make(cls, config: RecipeConfig, seed: int, data: Data) -> Recipe:
-        """Returns the recipe for images of `data`. Raises ValueError where torchvision is needed and missing."""
+    def make(cls, config: RecipeConfig, seed: int, data: Data, device: torch.device) -> Recipe:
+        """Returns the recipe for a training on `data.train`, on `device`. Raises ValueError where torchvision is needed
+        and missing."""
         policy = config.auto_augment
         augment = None if policy == "none" else AutoAugment.make(policy, data.mean, data.std)
-        return cls(config, seed, len(data.classes), augment)
+        return cls(config, seed, len(data.classes), augment, weights_of(config, data, device))
 
     def batch(self, x: Tensor, y: Tensor, epoch: int, step: int, rank: int = 0) -> tuple[Tensor, Tensor]:
         """Returns the batch as it is trained on: changed by the policy, cut out, and mixed, in this order.
@@ -65,6 +69,6 @@ class Recipe:
         return x, y
 
     def objective(self, scores: Tensor, y: Tensor) -> StepResult:
-        """Returns the cross-entropy for smoothed targets, and the right predictions. Of mixed images a prediction is
-        right that names the larger part."""
-        return classification(scores, y, self.config.label_smoothing)
+        """Returns the cross-entropy for smoothed targets, by the weights of the classes, and the right predictions. Of
+        mixed images a prediction is right that names the larger part."""
+        return classification(scores, y, self.config.label_smoothing, self.class_weights)
