@@ -30,6 +30,7 @@ from asose_fast.engine.device import device_named
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.processes import started
 from asose_fast.engine.recipe import class_weights
+from asose_fast.engine.recipe.teacher import located
 from asose_fast.engine.record import Record
 from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.engine.tested.record import recorded
@@ -76,9 +77,8 @@ def main(arguments: Sequence[str]) -> int:
     settings = options.parse_args(words)
     if not settings.dataset:
         raise ValueError(f"there is no {folder}/config.yaml that says which images it is of: give --dataset")
-    config = absolute(
-        RetrainConfig(**{field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)})
-    )
+    values = {field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)}
+    config = located(absolute(RetrainConfig(**values)))
     name = f"retrain-{time.strftime('%Y%m%d-%H%M%S')}"
     place = given_path(settings.out or (folder or Path("runs")) / name)
     require_outside(config, place)

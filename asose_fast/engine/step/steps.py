@@ -84,7 +84,7 @@ def weight_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     x: Tensor,
-    y: Tensor,
+    y: Any,
     path: list[int] | None,
     *,
     mixture: Tensor | None = None,
