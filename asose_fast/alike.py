@@ -28,6 +28,7 @@ from asose_fast.engine.comparison.training import seconds_per_epoch, train, trai
 from asose_fast.engine.device import device_named
 from asose_fast.engine.phases import plan
 from asose_fast.engine.processes import started
+from asose_fast.engine.recipe.teacher import located
 from asose_fast.engine.resume import differences
 from asose_fast.engine.retrainer import RetrainConfig
 from asose_fast.engine.threads import set_threads
@@ -74,6 +75,7 @@ def add_options(parser: Parser, folder: str) -> None:
     parser.add_argument("--device", metavar="TEXT", help="cpu, cuda, cuda:N or auto; default: as in the run.")
     parser.add_argument("--dataset", metavar="TEXT", help="imagefolder:PATH or csv:PATH; default: as in the run.")
     parser.add_argument("--data_root", metavar="FOLDER", help="Where downloaded sets are kept; default: as in the run.")
+    parser.add_argument("--teacher", metavar="PATH", help="Where the run's teacher lies; default: where it lay.")
     parser.add_argument("--out", metavar="FOLDER", help=f"The folder to write; default: RUN/{folder}.")
     parser.add_argument("--overwrite", action="store_true", help="Begin anew what --out holds.")
 
@@ -112,6 +114,8 @@ def searched(run: Path, out: Path, given: argparse.Namespace, command: str) -> S
     except ValueError as error:
         raise ValueError(f"{path} is not that of a search: {error}") from error
     config = dataclasses.replace(config, device=given.device or config.device)
+    if given.teacher is not None:
+        config = located(dataclasses.replace(config, teacher=given.teacher))
     config = moved(config, given.dataset, given.data_root)
     require_outside(config, out)
     device = device_named(config.device)

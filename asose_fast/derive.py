@@ -147,7 +147,9 @@ def _derive(
     data = load_again(config, config.batch_size, config.seed, place)
     state = SearchState(ImageTask(config, data, place))
     config = dataclasses.replace(config, **{SETTINGS[name]: value for name, value in given.items()})
-    resumable.restore(state, lambda _: None)  # what may make a run differ in rounding does not matter here
+    resumable.restore(
+        state, lambda _: None, to_train=False
+    )  # what may make a run differ in rounding does not matter here
     said = {SETTINGS[name]: name for name in given}
     keeper = BudgetKeeper(config, data.image_size, [said.get(setting, setting) for setting in NAMES])
     path = state.best_path(keeper)  # a budget that cannot be kept is refused before the long part

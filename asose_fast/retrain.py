@@ -29,6 +29,8 @@ from asose_fast.data.place import absolute, load_again, require_outside
 from asose_fast.engine.device import device_named
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.processes import started
+from asose_fast.engine.recipe import class_weights
+from asose_fast.engine.recipe.teacher import located
 from asose_fast.engine.record import Record
 from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.engine.tested.record import recorded
@@ -75,9 +77,8 @@ def main(arguments: Sequence[str]) -> int:
     settings = options.parse_args(words)
     if not settings.dataset:
         raise ValueError(f"there is no {folder}/config.yaml that says which images it is of: give --dataset")
-    config = absolute(
-        RetrainConfig(**{field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)})
-    )
+    values = {field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)}
+    config = located(absolute(RetrainConfig(**values)))
     name = f"retrain-{time.strftime('%Y%m%d-%H%M%S')}"
     place = given_path(settings.out or (folder or Path("runs")) / name)
     require_outside(config, place)
@@ -173,7 +174,7 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
         config, config.batch_size, config.seed, device, trained="train" if config.keep_validation else "joined"
     )
     config = settled(config, data)
-    for note in data.notes:
+    for note in (*data.notes, *class_weights.hints(config, data)):
         warn(note)
     spec = _spec(architecture, config, data)
     try:

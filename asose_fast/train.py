@@ -31,6 +31,8 @@ from asose_fast.engine.health.diverged import SearchDivergedError
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.observer import Observer
 from asose_fast.engine.processes import Processes, ProcessesDifferError, ProcessLostError, digest, together
+from asose_fast.engine.recipe import class_weights
+from asose_fast.engine.recipe.teacher import located
 from asose_fast.engine.result import write_result
 from asose_fast.engine.resume import Resumable
 from asose_fast.engine.state import SearchState
@@ -67,8 +69,8 @@ def parser(command: str = "train", description: str | None = __doc__, argument: 
         type=str | None,
         metavar="RUN",
         help="The run folder to go on with, under the settings it has; by default a run is begun. Where its images "
-        f"have moved, {argument or '--dataset or --data_root'} says where to. --optimize_epochs makes its last phase "
-        "longer.",
+        f"have moved, {argument or '--dataset or --data_root'} says where to, and --teacher of its teacher. "
+        "--optimize_epochs makes its last phase longer.",
     )
     rest = options.add_argument_group("command", "How a run begins, and what is printed.")
     rest.add_argument(
@@ -176,17 +178,17 @@ def _begin(settings: Namespace, words: Sequence[str], held: ExitStack) -> tuple[
     """The run folder, which `held` claims, the settings and, of a run that goes on, what it goes on from."""
     if settings.resume is not None:
         given = {word.partition("=")[0][2:] for word in words if word.startswith("--")}
-        if settings.config or given - {"resume", "console", "optimize_epochs", *PLACES}:
+        if settings.config or given - {"resume", "console", "optimize_epochs", "teacher", *PLACES}:
             raise ValueError(
-                "--resume takes its settings from the run: give no other option, except --dataset or --data_root where "
-                "the images have moved, and --optimize_epochs for a longer last phase"
+                "--resume takes its settings from the run: give no other option, except --dataset, --data_root or "
+                "--teacher where the images or the teacher have moved, and --optimize_epochs for a longer last phase"
             )
         folder = resume.folder_of(given_path(settings.resume))
         if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
             held.enter_context(run_folder.claimed(folder))
         return _resumed(folder, {name: settings[name] for name in given})
     values: dict[str, Any] = {f.name: settings[f.name] for f in dataclasses.fields(Config)}
-    config = absolute(Config.from_dict(values))
+    config = located(absolute(Config.from_dict(values)))
     if settings.resume_if_there and settings.out is None:
         raise ValueError("--resume_if_there needs --out FOLDER, the run to look for")
     if not settings.resume_if_there and int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", 0)):
@@ -221,6 +223,12 @@ def _resumed(folder: Path, given: dict[str, Any]) -> tuple[Path, Config, Resumab
     resumable = resume.read(folder, warn)
     resume.check_settings(folder, resumable.config)
     config = moved(resume.placed(folder, resumable.config), given.get("dataset"), given.get("data_root"))
+    if given.get("teacher") and config.teacher:
+        config = located(dataclasses.replace(config, teacher=given["teacher"]))
+    elif "teacher" in given:
+        raise ValueError(
+            "the run has no teacher: leave --teacher out" if not config.teacher else "--teacher must be a path"
+        )
     if "optimize_epochs" in given:
         config = resume.lengthened(config, given["optimize_epochs"])
     return folder, config, resumable
@@ -240,7 +248,7 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     config = settled(config, data)
     processes.open(device, config.process_timeout)
     processes.check_same({"data": data.digest}, "all must read the same images, of the same classes")
-    for note in data.notes if processes.first else ():
+    for note in (*data.notes, *class_weights.hints(config, data)) if processes.first else ():
         warn(note)
     set_threads(config, data.image_size, processes)
     screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")

@@ -46,6 +46,9 @@ class RecipeConfig(Settings):
     (1 + t) / (10 + t) after t steps where that is less; 0: the weights themselves."""
     label_smoothing: float = bounded(0.0, least=0, below=1)
     """This share of the target goes to all classes alike."""
+    class_weights: Literal["balanced"] | None = None
+    """Every class counts as much as any other, however many images it has: in the search's losses too, which choose
+    what this training is of. None: every image counts the same."""
     auto_augment: Literal["none", "trivial", "rand"] = "none"
     """Each training image is changed by torchvision's TrivialAugmentWide or RandAugment, or by neither."""
     cutout: int = bounded(0, least=0, most=10**4)
@@ -57,6 +60,14 @@ class RecipeConfig(Settings):
     `mixup` too, each batch gets one of the two; 0: none."""
     mix_share: float = bounded(1.0, least=0, most=1)
     """Mixup and cutmix take this share of the batches; the others stay as they are."""
+    teacher: str | None = None
+    """The training learns from the scores of this network too: a run folder, or a file that export wrote; None: from
+    labels alone."""
+    teacher_weight: float = bounded(0.5, least=0, most=1)
+    """The loss against the teacher has this weight, and that of the labels the rest."""
+    teacher_temperature: float = bounded(4.0, above=0, most=1e3)
+    """Scores of both networks are divided by this before they are compared; the higher, the more the teacher's small
+    probabilities tell."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,6 +33,10 @@ class Batch(NamedTuple):
 
 
 class Pool(Protocol):
+    @property
+    def labels(self) -> Tensor:
+        """Returns the labels of all images, int64 (N,)."""
+
     def fetch(self, batches: Sequence[Tensor]) -> Iterator[Batch]:
         """Yields batches of images by their numbers (int64, CPU). A batch may be empty."""
 

@@ -57,6 +57,11 @@ class Split:
         """Returns the number of images."""
         return len(self._members)
 
+    @property
+    def labels(self) -> Tensor:
+        """Returns the labels in the fixed order, int64 (n,) on the CPU."""
+        return self._pool.labels.cpu()[self._members]
+
     def num_batches(self) -> int:
         """Returns the batches an epoch. The last may be smaller, and is never dropped."""
         return -(-len(self) // self.batch_size)

@@ -14,6 +14,7 @@ from asose_fast.config import Config
 from asose_fast.data.config import FILES
 from asose_fast.data.place import PLACES, moved, without_place
 from asose_fast.engine.phases import plan
+from asose_fast.engine.recipe.teacher import require_same, without_path
 from asose_fast.engine.state import SearchState
 from asose_fast.store import checkpoint_folder, library_search, provenance
 from asose_fast.store.checkpoint import CheckpointError
@@ -26,13 +27,16 @@ class Resumable(NamedTuple):
     config: Config
     saved: dict[str, Any]
 
-    def restore(self, state: SearchState, warn: Callable[[str], None]) -> None:
-        """Puts a state of this config where the run stood. `warn` is told what may make the result differ.
+    def restore(self, state: SearchState, warn: Callable[[str], None], *, to_train: bool = True) -> None:
+        """Puts a state of this config where the run stood. `warn` is told what may make the result differ. Not
+        `to_train`, it needs no teacher.
 
-        Raises CheckpointError where data or release have changed, or the checkpoint does not fit.
+        Raises CheckpointError where data, teacher or release have changed, or the checkpoint does not fit.
         """
         try:
             provenance.check(self.saved["provenance"], state.provenance(), warn)
+            if to_train:
+                require_same(self.saved.get("teacher"), state.task.identity.get("teacher"))
             state.load_state_dict(self.saved)
             planned = plan(self.config)[-1]
             if state.history and state.epochs > planned.end:
@@ -119,8 +123,9 @@ def lengthened(config: Config, optimize_epochs: int) -> Config:
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:
-    """Says where the settings of a run and those that it is to have differ, except for the place of the images."""
-    there, here = without_place(there), without_place(here)
+    """Says where the settings of a run and those that it is to have differ, except for the places of the images and of
+    the teacher."""
+    there, here = (without_path(without_place(settings)) for settings in (there, here))
     return [
         f"{name} {_said(there, name)} there, {_said(here, name)} here"
         for name in {**there, **here}

@@ -27,6 +27,7 @@ from asose_fast.engine.processes import Processes
 from asose_fast.engine.progress import Progress
 from asose_fast.engine.recipe.average import WeightAverage
 from asose_fast.engine.recipe.recipe import Recipe
+from asose_fast.engine.recipe.teacher import Taught, without_path
 from asose_fast.engine.record import Record
 from asose_fast.engine.step.meter import Meter
 from asose_fast.engine.step.optimizers import (
@@ -115,8 +116,14 @@ class TrainingState:
         restored: whether it stands where a checkpoint did.
     """
 
-    def __init__(self, config: RetrainConfig, spec: Spec, data: Data, device: torch.device) -> None:
-        """Raises ValueError for an architecture with a choice left, or one that does not fit the data."""
+    def __init__(
+        self, config: RetrainConfig, spec: Spec, data: Data, device: torch.device, teacher: nn.Module | None = None
+    ) -> None:
+        """Takes a module to learn from as `ImageTask` does, in place of a path in the settings.
+
+        Raises ValueError for an architecture with a choice left, or one that does not fit the data, and as
+        `Recipe.make` does.
+        """
         if not spec.derived:
             raise ValueError("only an architecture with no choice left can be trained from scratch")
         if (spec.in_channels, spec.classes) != (data.channels, len(data.classes)):
@@ -127,7 +134,7 @@ class TrainingState:
         torch.manual_seed(config.seed)
         self.config, self.device, self.processes = config, device, Processes()
         self.data = data if config.keep_validation else data.joined
-        self.recipe = Recipe.make(config, config.seed, data)
+        self.recipe = Recipe.make(config, config.seed, self.data, device, teacher)
         self.phases = schedule([PhaseSpec("retrain", config.epochs, updates="weights", architecture="derived")])
         network = build(spec.scaled(config.channels))
         self.network: ImageNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -187,6 +194,7 @@ class TrainingState:
         return {
             "retrain": dataclasses.asdict(self.config),
             "digest": self.data.digest,
+            **self.recipe.identity,
             "provenance": self.provenance(),
             "spec": self.network.spec.to_dict(),
             "trained": self.trained.state_dict(),
@@ -200,17 +208,16 @@ class TrainingState:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverts `state_dict`. Raises CheckpointError where settings, architecture or data are others."""
-        for name, here in (
-            ("retrain", without_place(dataclasses.asdict(self.config))),
-            ("digest", self.data.digest),
-            ("spec", self.network.spec.to_dict()),
+        settings, there = dataclasses.asdict(self.config), state.get("retrain", {})
+        known = Config.completed(there).items()  # an older release knew fewer settings
+        there = {key: value for key, value in known if key in settings or key in there}
+        for same, what in (
+            (without_path(without_place(there)) == without_path(without_place(settings)), "other settings"),
+            (state.get("teacher") == self.recipe.identity.get("teacher"), "another teacher"),
+            (state.get("digest") == self.data.digest, "other images"),
+            (state.get("spec") == self.network.spec.to_dict(), "another architecture"),
         ):
-            there = state.get(name)
-            if name == "retrain" and isinstance(there, dict):  # an older release knew fewer settings
-                known = Config.completed(there).items()
-                there = without_place({key: value for key, value in known if key in here or key in there})
-            if there != here:
-                what = {"retrain": "other settings", "digest": "other images", "spec": "another architecture"}[name]
+            if not same:
                 raise CheckpointError(f"it was begun with {what}: give another --out")
         self.restored = True
         self.trained.load_state_dict(state["trained"])
@@ -243,12 +250,12 @@ class Retrainer(Loop[TrainingState]):
     def _step(self, phase: Phase, x: Tensor, y: Tensor) -> None:
         state, config, progress = self.state, self.state.config, self.state.progress
         set_learning_rate(state.optimizer, state.learning_rate(phase))
-        x, y = state.recipe.batch(x, y, progress.epoch, progress.step)
+        images, targets = state.recipe.batch(x, y, progress.epoch, progress.step)
         result = weight_step(
             state.trained,
             state.optimizer,
-            x,
-            y,
+            images,
+            targets,
             None,
             clip=config.gradient_clip,
             objective=self._objective,
@@ -259,7 +266,7 @@ class Retrainer(Loop[TrainingState]):
         state.weight_meter.add(result)
         progress.step += 1
 
-    def _objective(self, outputs: tuple[Tensor, Tensor | None], y: Tensor) -> StepResult:
+    def _objective(self, outputs: tuple[Tensor, Tensor | None], y: Tensor | Taught) -> StepResult:
         """Returns the cross-entropy of the network's scores and, weighted, of those of the auxiliary classifier."""
         (scores, second), objective = outputs, self.state.recipe.objective
         result = objective(scores.float(), y)

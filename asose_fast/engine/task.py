@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from asose_fast.config import Config
 from asose_fast.data import Data
@@ -20,10 +21,11 @@ from asose_fast.engine.metric import ACCURACY, Metric
 from asose_fast.engine.one_value import require_more
 from asose_fast.engine.phases import Phase, plan
 from asose_fast.engine.processes import Processes
+from asose_fast.engine.recipe.class_weights import weights_of
 from asose_fast.engine.recipe.recipe import Recipe
 from asose_fast.engine.step.meter import Meter
 from asose_fast.engine.step.optimizers import graphed_weight_optimizer, of_derived, set_learning_rate
-from asose_fast.engine.step.steps import Objective, classification
+from asose_fast.engine.step.steps import Objective, StepResult, classification
 from asose_fast.space.build import ImageNetwork, build, make_spec, of_images, spec_from_dict
 from asose_fast.space.network import NetworkSpec
 from asose_fast.space.supernet import Supernet
@@ -67,6 +69,16 @@ class Splits(Protocol):
         """A resumed run recognises its data by this."""
 
 
+class TrainingRecipe(Protocol):
+    """This changes what a derived network is trained on, and what it minimises."""
+
+    def batch(self, x: Any, y: Any, epoch: int, step: int, rank: int = 0) -> tuple[Any, Any]:
+        """Returns the batch as it is trained on (`Recipe.batch`)."""
+
+    def objective(self, outputs: Any, y: Any) -> StepResult:
+        """Returns what a step minimises and counts, of such a batch."""
+
+
 class Task(Protocol):
     """A kind of search decides everything that the state and the loop of a search do not decide themselves.
 
@@ -81,8 +93,6 @@ class Task(Protocol):
     """It keeps the bounds on what is derived."""
     growth: GrowthControl | None
     """It lets the network grow; None: the network never grows."""
-    recipe: Recipe | None
-    """It changes batches and loss in the training of the derived network; None: nothing is changed."""
 
     @property
     def data(self) -> Splits:
@@ -91,6 +101,10 @@ class Task(Protocol):
     @property
     def all_data(self) -> Splits:
         """The same with the validation batches among the training ones, for a last training."""
+
+    @property
+    def recipe(self) -> TrainingRecipe | None:
+        """It changes batches and loss in the training of the derived network; None: nothing is changed."""
 
     @property
     def objective(self) -> Objective:
@@ -156,21 +170,35 @@ def fresh(task: Task, network: Supernet) -> Supernet:
 class ImageTask:
     """This task searches chains or cells on images."""
 
-    objective: Objective = staticmethod(classification)
     metric: Metric = ACCURACY
 
-    def __init__(self, config: Config, data: Data, device: torch.device) -> None:
-        """Raises ValueError for a space or a growth that cannot be. `data` is on `device`."""
+    def __init__(self, config: Config, data: Data, device: torch.device, teacher: nn.Module | None = None) -> None:
+        """Raises ValueError for a space or a growth that cannot be.
+
+        Args:
+            config: all settings.
+            data: the images, on `device`.
+            device: where to compute.
+            teacher: a module that the derived network learns from, in place of a path in the settings. It takes the
+                images as the network does, and gives scores (N, classes).
+        """
         if config.candidates == ("none",):
             raise ValueError("candidates must have another operation than none, got none alone")
-        self.config, self.data, self.device = config, data, device
+        self.config, self.data, self.device, self._teacher = config, data, device, teacher
         self.phases = plan(config)
         self.budget = BudgetKeeper(config, data.image_size)
-        self.recipe: Recipe | None = Recipe.make(config, config.seed, data)
+        self.objective: Objective = partial(classification, class_weights=weights_of(config, data, device))
         self._spec = make_spec(config, data.channels, len(data.classes), data.image_size)
         self.growth: GrowthControl | None = None
         if isinstance(self._spec, NetworkSpec):  # networks of cells do not grow
             self.growth = GrowthControl(config, self._spec, data.image_size, self.budget)
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The recipe of the settings. What never trains a derived network needs no teacher for it. Raises as
+        `Recipe.make`."""
+        data = self.all_data if self.config.optimize_on == "all" else self.data
+        return Recipe.make(self.config, self.config.seed, data, self.device, self._teacher)
 
     @property
     def all_data(self) -> Data:
@@ -189,8 +217,8 @@ class ImageTask:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """The config says it all."""
-        return {}
+        """The config says it all, but for the teacher."""
+        return self.recipe.identity
 
     def supernet(self) -> ImageNetwork:
         """Builds the supernet of the configured space, with fresh weights."""
@@ -205,7 +233,8 @@ class ImageTask:
         return network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
     def check(self, network: Supernet, processes: Processes) -> None:
-        """Raises ValueError for a batch on which batch norm has no variance."""
+        """Raises ValueError for a batch on which batch norm has no variance, and as `recipe` does."""
+        _ = self.recipe
         joined = [self.data.joined.train] if self.config.optimize_on == "all" else []
         splits = (self.data.train, self.data.valid, *joined)
         apart = 1 if self.config.sync_batch_norm else processes.count

@@ -13,8 +13,9 @@ from torch import nn
 from asose_fast.export.source import model_source
 from asose_fast.space.genotype import Genotype
 from asose_fast.space.network import Network
+from asose_fast.store.networks import MODULE
 
-CODE, WEIGHTS = ".py", ".pt"
+CODE, WEIGHTS = MODULE, ".pt"
 
 
 def encode(genotype: Genotype, network: Network, with_normalization: bool) -> dict[str, bytes]:

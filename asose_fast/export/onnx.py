@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.export import pt2
+from asose_fast.store.networks import INPUT, ONNX, OUTPUT
 
-SUFFIX = ".onnx"
+SUFFIX = ONNX
 NEEDS = ("onnx", "onnxscript", "onnxruntime")
 """The export needs these packages, beyond those of asose_fast."""
-INPUT, OUTPUT = "images", "scores"
 
 
 def encode(plain: nn.Module, images: Tensor, metadata: dict[str, Any]) -> dict[str, bytes]:

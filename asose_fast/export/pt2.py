@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-SUFFIX = ".pt2"
+from asose_fast.store.networks import METADATA, PROGRAM
+
+SUFFIX = PROGRAM
 NEEDS = ()
-METADATA = "metadata.json"
 
 
 def encode(plain: nn.Module, images: Tensor, metadata: dict[str, Any]) -> dict[str, bytes]:

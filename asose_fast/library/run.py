@@ -79,6 +79,7 @@ def search(
     metric: Metric | None = None,
     optimizer: MakeOptimizer | None = None,
     phases: Sequence[PhaseSpec] | None = None,
+    teacher: nn.Module | None = None,
     observers: Sequence[Observer] | None = None,
     folder: str | Path | None = None,
 ) -> SearchResult:
@@ -100,6 +101,9 @@ def search(
             `lambda p: torch.optim.AdamW(p, 1e-3)`, in groups if need be; its learning rates fall along the cosine of
             the config. None: SGD as in the config.
         phases: another schedule than that of the config.
+        teacher: any module that takes x and gives class scores of the shape of the model's. The derived model learns
+            from these too, as `teacher_weight` and `teacher_temperature` of the config say
+            (`engine.recipe.teacher.Distillation`). It is copied, and in no checkpoint. None: there is none.
         observers: are told of everything that happens (`asose_fast.Observer`). None: on a terminal, a
             `asose_fast.observe.console.ConsoleObserver` shows the progress; (): nothing is shown.
         folder: for checkpoints, metrics.jsonl, report.html and the network, which `asose_fast.load(folder, model)`
@@ -131,7 +135,7 @@ def search(
         _require_defaults(config, _OF_SGD, "is of the SGD that optimizer takes the place of: leave one of them out")
     device = device_named(config.device)
     network, data = CustomNetwork(model), Loaders(loaders, device, config.seed)
-    task = ModuleTask(network, data, config, device, planned, LibraryObjective(loss, metric), optimizer)
+    task = ModuleTask(network, data, config, device, planned, LibraryObjective(loss, metric), optimizer, teacher)
     state = SearchState(task)
     path = None if folder is None else given_path(folder)
     _try(task)
@@ -216,6 +220,8 @@ def _try(task: ModuleTask) -> None:
         raise ValueError(f"{where} cannot run on the first training batch: {error}") from error
     else:
         task.objective(outputs, y)
+        if task.recipe:
+            task.recipe.objective(outputs, task.recipe.batch(x, y, 0, 0)[1])
         x, y = next(task.data.valid.batches(0))
         task.objective(network(x, weights), y)
     finally:
@@ -321,6 +327,8 @@ def _require_same(saved: dict[str, Any], state: SearchState) -> None:
         unlike.append("the phases")
     if saved["mixed"] != now["mixed"]:
         unlike.append("the model's mixed operations")
+    if saved.get("teacher") != now.get("teacher"):
+        unlike.append("the teacher")
     if unlike:
         raise ValueError(f"it is of a search with other settings: {'; '.join(unlike)}")
 

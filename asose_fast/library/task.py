@@ -18,13 +18,13 @@ from asose_fast.engine.growth.control import GrowthControl
 from asose_fast.engine.metric import Metric
 from asose_fast.engine.phases import Phase
 from asose_fast.engine.processes import Processes
-from asose_fast.engine.recipe.recipe import Recipe
 from asose_fast.engine.step.meter import Meter
 from asose_fast.engine.step.optimizers import graphed_weight_optimizer, of_derived, set_learning_rate
 from asose_fast.engine.task import Pairs
 from asose_fast.library.budget import ModuleBudget
 from asose_fast.library.loaders import Loaders
 from asose_fast.library.objective import LibraryObjective
+from asose_fast.library.recipe import TaughtRecipe
 from asose_fast.library.selector import MaskedSelector
 from asose_fast.space.custom import CustomNetwork
 from asose_fast.space.supernet import Supernet
@@ -36,7 +36,8 @@ WITHOUT_EFFECT = (
         for field in dataclasses.fields(part)
     ),
     "growth_epochs", "batch_size", "threads", "strict", "graphs",
-    "label_smoothing", "auto_augment", "cutout", "mixup", "cutmix", "mix_share", "optimize_from", "optimize_on",
+    "label_smoothing", "class_weights", "auto_augment", "cutout", "mixup", "cutmix", "mix_share", "teacher",
+    "optimize_from", "optimize_on",
 )  # fmt: skip
 """These settings of Config say nothing to a search in a network and data of the user's own."""
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -46,7 +47,6 @@ class ModuleTask:
     """This task searches the mixed operations of any module. Such a network does not grow."""
 
     growth: GrowthControl | None = None
-    recipe: Recipe | None = None
 
     def __init__(
         self,
@@ -57,10 +57,13 @@ class ModuleTask:
         phases: Sequence[Phase],
         objective: LibraryObjective,
         optimizer: MakeOptimizer | None = None,
+        teacher: nn.Module | None = None,
     ) -> None:
-        """Takes `optimizer` to make that of the weights; None: SGD of the config."""
+        """Takes `optimizer` to make that of the weights; None: SGD of the config. The derived network learns from
+        `teacher` too; None: there is none."""
         self.network, self.data, self.config, self.device = network, loaders, config, device
         self.phases, self.objective, self._make_optimizer = tuple(phases), objective, optimizer
+        self.recipe = TaughtRecipe.make(config, objective, teacher, device)
         self.budget: BudgetKeeper = ModuleBudget(config, loaders.train)
         self.optimizer_name = torch.optim.SGD.__name__
         """Of the type of the weights' optimizer, once there is one."""
@@ -95,6 +98,7 @@ class ModuleTask:
             "schedule": [dataclasses.asdict(phase) for phase in self.phases],
             "mixed": mixed,
             "functions": functions,
+            **({"teacher": self.recipe.distillation.teacher.digest} if self.recipe else {}),
         }
 
     def supernet(self) -> Supernet:

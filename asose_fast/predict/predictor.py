@@ -12,8 +12,8 @@ from asose_fast.data.errors import DataError
 from asose_fast.data.images import FileImages, read_headers
 from asose_fast.data.transform import Transform
 from asose_fast.predict.files import find
-from asose_fast.predict.networks import load
 from asose_fast.predict.predictions import Predictions
+from asose_fast.store.networks import load
 
 
 class Predictor:

@@ -103,7 +103,7 @@ class GraphedSteps:
             self._give_up(reason)
         self._of: tuple[object, ...] | None = None
         self._recorder: Recorder | None = None
-        self._whole: dict[str, _Whole[Any]] = {}
+        self._whole: dict[tuple[object, ...], _Whole[Any]] = {}
         self._segments: Segments | None = None
 
     def begin(self, network: Supernet, phase: str) -> None:
@@ -121,14 +121,14 @@ class GraphedSteps:
         network: Supernet,
         optimizer: torch.optim.Optimizer,
         x: Tensor,
-        y: Tensor,
+        y: Any,
         path: list[int] | None,
         *,
         mixture: Tensor | None = None,
         precision: Precision = "fp32",
         **options: Any,
     ) -> StepResult:
-        """See `steps.weight_step`."""
+        """See `steps.weight_step`. y is a tensor, or a named tuple of some."""
 
         def plain(model: nn.Module = network) -> StepResult:
             return weight_step(model, optimizer, x, y, path, mixture=mixture, precision=precision, **options)
@@ -138,12 +138,14 @@ class GraphedSteps:
         if mixture is None and path is not None:
             segments = self._segments_of(network, x, precision)
             return plain() if segments is None else plain(segments)
-        inputs = [x, y] if mixture is None else [x, y, mixture]
+        inputs = [x, *([] if mixture is None else [mixture]), *(y if isinstance(y, tuple) else [y])]
         clip, objective = options.get("clip", 0.0), options.get("objective", classification)
 
-        def step(x: Tensor, y: Tensor, mixture: Tensor | None = None) -> StepResult:
+        def step(x: Tensor, *rest: Tensor) -> StepResult:
+            mixed, parts = (None, rest) if mixture is None else (rest[0], rest[1:])
+            targets = type(y)(*parts) if isinstance(y, tuple) else parts[0]
             return weight_step(
-                network, optimizer, x, y, None, mixture=mixture, clip=clip, objective=objective, precision=precision
+                network, optimizer, x, targets, None, mixture=mixed, clip=clip, objective=objective, precision=precision
             )
 
         return self._replayed("weight", step, inputs, plain)
@@ -181,7 +183,8 @@ class GraphedSteps:
     def _replayed(
         self, name: str, step: Callable[..., Result], inputs: Sequence[Tensor], plain: Callable[[], Result]
     ) -> Result:
-        whole = self._whole.setdefault(name, _Whole())
+        kind = (name, *((tensor.shape, tensor.dtype) for tensor in inputs))  # some batches are mixed, and others not
+        whole = self._whole.setdefault(kind, _Whole())
         if not whole.warm:
             whole.warm_ups += 1
             return self._recording().warm_up(plain)

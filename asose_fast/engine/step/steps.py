@@ -40,11 +40,21 @@ class StepResult(NamedTuple):
     """Outputs and targets disagreed in length and were trimmed."""
 
 
-def classification(scores: Tensor, y: Tensor, smoothing: float = 0.0) -> StepResult:
+def classification(
+    scores: Tensor, y: Tensor, smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> StepResult:
     """Cross-entropy and right predictions of class scores (N, classes) for labels (N,).
 
     y may also be targets (N, classes) that add up to 1, of which the largest counts as the label. All classes alike
     get the share `smoothing` of the target.
+
+    With `class_weights` w (classes,) an image of class c counts w_c times, with its smoothed target, and a mixed one
+    counts as its shares t_c of such images:
+
+        loss = 1/N sum_i sum_c t_ic w_c H((1 - smoothing) onehot(c) + smoothing / classes, softmax(scores_i))
+
+    H is the cross-entropy. The mean is over the images, whatever their weights, so that it does not depend on how they
+    are put into batches; those of w over all images should have the mean 1 (`recipe.class_weights.balanced`).
     """
     size_error = len(scores) != len(y)
     if size_error:
@@ -55,16 +65,26 @@ def classification(scores: Tensor, y: Tensor, smoothing: float = 0.0) -> StepRes
         )
         images = min(len(scores), len(y))
         scores, y = scores[:images], y[:images]
-    loss = F.cross_entropy(scores, y, reduction="mean" if len(y) else "sum", label_smoothing=smoothing)
+    targets = y
+    if class_weights is not None and len(y):
+        targets, smoothing = _weighted_targets(y, smoothing, class_weights), 0.0
+    loss = F.cross_entropy(scores, targets, reduction="mean" if len(y) else "sum", label_smoothing=smoothing)
     labels = y.argmax(1) if y.is_floating_point() else y
     return StepResult(loss, (scores.argmax(1) == labels).sum(), len(y), size_error)
+
+
+def _weighted_targets(y: Tensor, smoothing: float, class_weights: Tensor) -> Tensor:
+    """Returns the targets (N, classes) of labels or targets y, weighted and smoothed. A row adds up to the weight of
+    its image."""
+    weighted = y * class_weights if y.is_floating_point() else class_weights.diag()[y]
+    return weighted.lerp(weighted.mean(1, keepdim=True), smoothing)
 
 
 def weight_step(
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
     x: Tensor,
-    y: Tensor,
+    y: Any,
     path: list[int] | None,
     *,
     mixture: Tensor | None = None,

@@ -6,9 +6,13 @@ from typing import ClassVar
 import pytest
 import torch
 
+from asose_fast.data import load_data
 from asose_fast.engine.processes import ALONE, Processes
+from asose_fast.engine.state import SearchState
 from asose_fast.engine.step import graphs
 from asose_fast.engine.step.graphs import GraphedSteps, OnePath, Segments
+from asose_fast.engine.task import ImageTask
+from asose_fast.engine.trainer import Trainer
 from tests.helpers import CPU, FEW, OF_BLOCKS, make_batch, make_config, make_network, make_trainer
 
 TIMINGS = ("seconds", "images_per_second", "health")
@@ -84,6 +88,21 @@ def test_a_run_is_the_same_with_graphs_and_without(tmp_path, recording, estimato
     assert torch.equal(plain.selector.logits(), graphed.selector.logits())
     for a, b in zip(plain.history, graphed.history, strict=True):
         assert {k: v for k, v in a.items() if k not in TIMINGS} == {k: v for k, v in b.items() if k not in TIMINGS}
+
+
+def test_mixed_batches_and_those_that_a_teacher_has_seen_are_recorded_apart(tmp_path, recording):
+    config = {"optimize_epochs": 4, "mixup": 1.0, "mix_share": 0.5, "search_epochs": 1}
+    results = []
+    for graphs_of in ("off", "auto"):
+        config_of = make_config(**config, graphs=graphs_of)
+        data = load_data(config_of, config_of.batch_size, config_of.seed, CPU)
+        torch.manual_seed(0)
+        teacher = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+        trainer = Trainer(SearchState(ImageTask(config_of, data, CPU, teacher)))
+        trainer.run()
+        results.append([record["train_loss"] for record in trainer.state.history])
+    assert results[0] == results[1]
+    assert len([whole for whole in trainer.graphs._whole.values() if whole.replay]) == 2
 
 
 def steps_of(config, network):

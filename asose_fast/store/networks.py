@@ -14,9 +14,15 @@ import torch
 from torch import Tensor
 
 from asose_fast.bounds import MOST_SIDE
-from asose_fast.export import module, onnx, pt2
 from asose_fast.paths import given_path
 from asose_fast.store.derived import GENOTYPE, load_genotype, load_weights
+
+MODULE, PROGRAM, ONNX = ".py", ".pt2", ".onnx"
+"""The names of exported files end so, one for each format."""
+METADATA = "metadata.json"
+"""A program has what it says of itself in this extra file."""
+INPUT, OUTPUT = "images", "scores"
+"""An ONNX model has these names for what it takes and gives."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +75,7 @@ def load(place: str | Path) -> LoadedNetwork:
     path = given_path(place)
     if path.is_dir() or path.name == GENOTYPE:
         return _of_run(path if path.is_dir() else path.parent)
-    read = {module.CODE: _of_module, pt2.SUFFIX: _of_program, onnx.SUFFIX: _of_onnx}.get(path.suffix)
+    read = {MODULE: _of_module, PROGRAM: _of_program, ONNX: _of_onnx}.get(path.suffix)
     if not path.exists():
         raise FileNotFoundError(f"there is no {path}: give a run folder, or a file that export wrote")
     if read is None:
@@ -104,9 +110,9 @@ def _of_module(path: Path) -> LoadedNetwork:
 def _of_program(path: Path) -> LoadedNetwork:
     if not zipfile.is_zipfile(path):  # torch would print a traceback before it raises
         raise ValueError("it is no zip archive")
-    extra: dict[str, Any] = {pt2.METADATA: ""}
+    extra: dict[str, Any] = {METADATA: ""}
     network = torch.export.load(path, extra_files=extra).module()
-    return LoadedNetwork(network, _of_metadata(json.loads(extra[pt2.METADATA])))
+    return LoadedNetwork(network, _of_metadata(json.loads(extra[METADATA])))
 
 
 def _of_onnx(path: Path) -> LoadedNetwork:
@@ -118,7 +124,7 @@ def _of_onnx(path: Path) -> LoadedNetwork:
     metadata = {name: json.loads(value) for name, value in session.get_modelmeta().custom_metadata_map.items()}
 
     def scores(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run([onnx.OUTPUT], {onnx.INPUT: images.contiguous().numpy()})[0])
+        return torch.from_numpy(session.run([OUTPUT], {INPUT: images.contiguous().numpy()})[0])
 
     return LoadedNetwork(scores, _of_metadata(metadata))
 
