@@ -107,7 +107,7 @@ def searched(run: Path, out: Path, given: argparse.Namespace, command: str) -> S
     """Raises OSError and ValueError for what is no finished run of blocks, or where its images are gone."""
     network = derived.load_genotype(run).network
     if not isinstance(network, NetworkSpec):
-        raise ValueError(f"{run} holds a network of cells, and {command} is for the spaces chain and stages")
+        raise ValueError(f"{run} holds a network of cells, and {command} is for the spaces chain, stages and mobile")
     path = run / "config.yaml"
     try:
         config = Config.from_dict(files.read_settings(path))

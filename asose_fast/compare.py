@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
 def _given(arguments: Sequence[str]) -> argparse.Namespace:
     """Raises ValueError for options out of bounds."""
     parser = Parser("compare", __doc__)
-    parser.add_argument("run", metavar="RUN", help="The folder of a finished run in the space chain or stages.")
+    parser.add_argument("run", metavar="RUN", help="The folder of a finished run in the space chain, stages or mobile.")
     parser.add_argument("--random", type=int, default=5, metavar="K", help="Random networks; default: %(default)s.")
     alike.add_options(parser, record.FOLDER)
     given = parser.parse_args(arguments)

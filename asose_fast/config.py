@@ -49,6 +49,15 @@ SPACE_CANDIDATES = {
         "nor_conv_3x3",
         "res_conv_3x3",
     ),
+    "mobile": (
+        "skip_connect",
+        "mbconv_3x3_e3",
+        "mbconv_3x3_e6",
+        "mbconv_5x5_e3",
+        "mbconv_5x5_e6",
+        "mbconv_3x3_e3_se",
+        "mbconv_5x5_e6_se",
+    ),
     **CELL_CANDIDATES,
 }
 """All spaces have these candidate operations where none are given, in the order of their logits."""
@@ -60,9 +69,10 @@ TEMPERATURE = Bounds(above=0, most=1e6)
 class SpaceConfig(Settings):
     """The space holds all networks that a search can find (docs/spaces.md)."""
 
-    space: Literal["chain", "stages", "darts", "nasbench201"] = "chain"
+    space: Literal["chain", "stages", "mobile", "darts", "nasbench201"] = "chain"
     """The space chain has chains of evolvable blocks. The space stages has a plain convolutional network with such
-    blocks before its 3x3 convolutions. The others have networks of cells, whose edges are mixed operations."""
+    blocks before its 3x3 convolutions, and mobile a chain of inverted bottlenecks. The others have networks of cells,
+    whose edges are mixed operations."""
 
     channels: int = bounded(16, least=1, most=65536)
     """The stem has so many channels. They double at blocks 1 and 3 of a chain, and between the stages of stages."""
@@ -371,14 +381,14 @@ class Config(
         for name in ("max_parameters", "max_flops"):
             if getattr(self, name) is not None:
                 raise ValueError(
-                    f"{name} bounds networks that grow, of the space chain or stages; the space is {self.space}"
+                    f"{name} bounds networks that grow, of the space chain, stages or mobile; the space is {self.space}"
                 )
         derived = (f"derive_{end}_{cost}" for end in ("max", "min") for cost in ("parameters", "flops"))
         given = [name for name in derived if getattr(self, name) is not None]
         if given and self.space == "darts":
             raise ValueError(
-                f"{given[0]} needs costs that are sums over rows of alpha, as in chain, stages and nasbench201; in "
-                "darts a node keeps two of its edges, and which two depends on all of its rows"
+                f"{given[0]} needs costs that are sums over rows of alpha, as in chain, stages, mobile and "
+                "nasbench201; in darts a node keeps two of its edges, and which two depends on all of its rows"
             )
 
     def to_dict(self) -> dict[str, Any]:

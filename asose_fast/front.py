@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
 def _given(arguments: Sequence[str]) -> argparse.Namespace:
     """Raises ValueError for options out of bounds."""
     parser = Parser("front", __doc__)
-    parser.add_argument("run", metavar="RUN", help="The folder of a finished run in the space chain or stages.")
+    parser.add_argument("run", metavar="RUN", help="The folder of a finished run in the space chain, stages or mobile.")
     parser.add_argument("--by", choices=get_args(By), default="flops", help="What is bounded; default: %(default)s.")
     parser.add_argument(
         "--widths",

@@ -239,6 +239,6 @@ def test_a_run_that_is_replaced_takes_its_comparison_with_it(compared, tmp_path)
 def test_cells_are_refused(tmp_path, capsys):
     words = options(space="nasbench201", cells=1, candidates=(), threads=1)
     assert train([*words, "--out", str(tmp_path / "run")]) == 0
-    assert "holds a network of cells, and compare is for the spaces chain and stages" in refused(
+    assert "holds a network of cells, and compare is for the spaces chain, stages and mobile" in refused(
         capsys, compare.main, tmp_path / "run"
     )

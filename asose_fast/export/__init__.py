@@ -104,7 +104,7 @@ def _export(
     if isinstance(network, CellNetwork):
         if traced is None:
             raise ExportError(
-                "format module writes networks of the space chain or stages: take pt2 or onnx for one of cells"
+                "format module writes networks of the space chain, stages or mobile: take pt2 or onnx for one of cells"
             )
         plain: nn.Module = Normalized(network, genotype.mean, genotype.std) if with_normalization else network
     else:

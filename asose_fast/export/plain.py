@@ -126,6 +126,50 @@ class SepConv(nn.Sequential):
         super().__init__(*layers)
 
 
+class SqueezeExcite(nn.Module):
+    """Channels times a sigmoid of what their means say."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        squeezed = max(1, channels // 16)
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean((2, 3), keepdim=True)
+        y: Tensor = x * self.expand(self.reduce(mean).relu()).sigmoid()
+        return y
+
+
+class MBConv(nn.Sequential):
+    """1x1 convolution to more channels, BN, ReLU, depthwise convolution, BN, ReLU, perhaps
+    squeeze-and-excite, 1x1 convolution back, BN.
+    """
+
+    def __init__(self, channels: int, kernel: int, expansion: int, stride: int = 1, squeeze: bool = False) -> None:
+        hidden = channels * expansion
+        depthwise = nn.Conv2d(
+            hidden,
+            hidden,
+            kernel,
+            stride,
+            padding=kernel // 2,
+            groups=hidden,
+            bias=False,
+        )
+        super().__init__(
+            nn.Conv2d(channels, hidden, 1, bias=False),
+            nn.BatchNorm2d(hidden, affine=False),
+            nn.ReLU(),
+            depthwise,
+            nn.BatchNorm2d(hidden, affine=False),
+            nn.ReLU(),
+            *([SqueezeExcite(hidden)] if squeeze else []),
+            nn.Conv2d(hidden, channels, 1, bias=False),
+            nn.BatchNorm2d(channels, affine=False),
+        )
+
+
 class Conv7x1(nn.Sequential):
     """ReLU, 1x7 convolution, 7x1 convolution, BN."""
 

@@ -25,6 +25,12 @@ _OPERATIONS: dict[str, str] = {
     "nor_conv_1x1": "NorConv({channels}, 1, stride={stride})",
     "nor_conv_3x3": "NorConv({channels}, 3, stride={stride})",
     "res_conv_3x3": "ResConv({channels}, 3, stride={stride})",
+    "mbconv_3x3_e3": "MBConv({channels}, 3, expansion=3, stride={stride})",
+    "mbconv_3x3_e6": "MBConv({channels}, 3, expansion=6, stride={stride})",
+    "mbconv_5x5_e3": "MBConv({channels}, 5, expansion=3, stride={stride})",
+    "mbconv_5x5_e6": "MBConv({channels}, 5, expansion=6, stride={stride})",
+    "mbconv_3x3_e3_se": "MBConv({channels}, 3, expansion=3, stride={stride}, squeeze=True)",
+    "mbconv_5x5_e6_se": "MBConv({channels}, 5, expansion=6, stride={stride}, squeeze=True)",
 }
 _PARTS = (
     plain.Normalize,
@@ -35,6 +41,8 @@ _PARTS = (
     plain.SepConv,
     plain.DilConv,
     plain.Conv7x1,
+    plain.SqueezeExcite,
+    plain.MBConv,
     plain.NorConv,
     plain.ResConv,
     plain.Block,
@@ -115,7 +123,7 @@ def model_source(genotype: Genotype, network: Network, with_normalization: bool)
     stages = spec.skeleton == "stages"
     operations = [_operation(block) for block in blocks]
     used = {call.partition("(")[0] for call in operations} | {"Normalize", "Block"}
-    used |= {_kind(block.spec) for block in blocks}
+    used |= {_kind(block.spec) for block in blocks} | ({"SqueezeExcite"} if "MBConv" in used else set())
     return _TEMPLATE.format(
         classes=spec.classes,
         depth=len(blocks),

@@ -54,6 +54,12 @@ _OPERATIONS = {
     "nor_conv_1x1": ("#eda27c", "#96451c"),
     "nor_conv_3x3": ("#b84a17", "#ef9a6f"),
     "res_conv_3x3": ("#7d2d08", "#fbd3bd"),
+    "mbconv_3x3_e3": ("#c9bfe8", "#5a4c96"),
+    "mbconv_3x3_e6": ("#9c8ad0", "#8673c4"),
+    "mbconv_5x5_e3": ("#7059b3", "#ab9ae0"),
+    "mbconv_5x5_e6": ("#45308a", "#cfc4f2"),
+    "mbconv_3x3_e3_se": ("#8fd0c9", "#2c6f68"),
+    "mbconv_5x5_e6_se": ("#1f7a70", "#7fd0c6"),
 }
 _OTHERS = (("#7d74ab", "#a79fd6"), ("#4d7d2c", "#94c46f"), ("#7a5230", "#c59a72"), ("#2f8f9d", "#67c2cf"))
 _RAMPS = (("#d9e6f0", "#8fbddb", "#2f7db1", "#0a2f4e"), ("#26394a", "#2f678f", "#6fb1dc", "#e2f2fd"))

@@ -17,8 +17,9 @@ ImageNetwork = Network | CellNetwork
 def make_spec(config: SpaceConfig, in_channels: int, classes: int, image_size: int | None = None) -> Spec:
     """Returns the spec of the configured space's supernet, for images of `image_size` pixels a side where that is
     known. Raises ValueError for what is none."""
-    if config.space == "stages":
-        return NetworkSpec.stages(config, in_channels, classes, image_size)
+    if config.space in ("stages", "mobile"):
+        make = NetworkSpec.stages if config.space == "stages" else NetworkSpec.mobile
+        return make(config, in_channels, classes, image_size)
     kind = NetworkSpec.chain if config.space == "chain" else CellNetworkSpec.supernet
     return kind(config, in_channels, classes)
 

@@ -14,6 +14,9 @@ from asose_fast.ops.layout import memory_format
 from asose_fast.ops.tracing import tracing
 from asose_fast.space.convolution import Conv2d
 
+SQUEEZED = 16
+"""`SqueezeExcite` squeezes so many channels into one."""
+
 
 class Zero(nn.Module):
     """`none`: zeros of the strided shape, in the memory format of the input."""
@@ -57,6 +60,27 @@ class FactorizedReduce(nn.Module):
             pixels = [part.contiguous(memory_format=memory_format(active)) for part in pixels]
         even, odd = pixels
         return torch.cat([self.even(even), self.odd(odd)] if self.even.out_channels else [self.odd(odd)], 1)
+
+
+class SqueezeExcite(nn.Module):
+    """y = x * sigmoid(W2 relu(W1 m + b1) + b2), with m the mean of x over its pixels (arXiv 1709.01507)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        squeezed = self.squeezed(channels)
+        self.reduce = nn.Conv2d(channels, squeezed, 1)
+        self.expand = nn.Conv2d(squeezed, channels, 1)
+
+    @staticmethod
+    def squeezed(channels: int) -> int:
+        """Returns how many channels W1 gives."""
+        return max(1, channels // SQUEEZED)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gives (N, C, H, W) for `x` (N, C, H, W)."""
+        mean = x.mean((2, 3), keepdim=True)
+        y: Tensor = x * self.expand(self.reduce(mean).relu()).sigmoid()
+        return y
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
@@ -127,6 +151,27 @@ def _res_conv(kernel: int) -> Callable[[int, int], nn.Module]:
     return build
 
 
+def _mbconv(kernel: int, expansion: int, squeeze: bool = False) -> Callable[[int, int], nn.Module]:
+    """An inverted bottleneck without its shortcut, which the block has (MobileNetV2, arXiv 1801.04381). With `squeeze`,
+    channels are weighted before the projection (MnasNet, arXiv 1807.11626)."""
+
+    def build(channels: int, stride: int) -> nn.Module:
+        hidden = channels * expansion
+        return nn.Sequential(
+            nn.Conv2d(channels, hidden, 1, bias=False),
+            _norm(hidden),
+            nn.ReLU(),
+            Conv2d(hidden, hidden, kernel, stride, groups=hidden),
+            _norm(hidden),
+            nn.ReLU(),
+            *([SqueezeExcite(hidden)] if squeeze else []),
+            nn.Conv2d(hidden, channels, 1, bias=False),
+            _norm(channels),
+        )
+
+    return build
+
+
 CANDIDATES: dict[str, Callable[[int, int], nn.Module]] = {
     "none": lambda channels, stride: Zero(stride),
     "avg_pool_3x3": _avg_pool,
@@ -146,9 +191,15 @@ KNOWN: dict[str, Callable[[int, int], nn.Module]] = {
     "nor_conv_1x1": _nor_conv(1),
     "nor_conv_3x3": _nor_conv(3),
     "res_conv_3x3": _res_conv(3),
+    "mbconv_3x3_e3": _mbconv(3, 3),
+    "mbconv_3x3_e6": _mbconv(3, 6),
+    "mbconv_5x5_e3": _mbconv(5, 3),
+    "mbconv_5x5_e6": _mbconv(5, 6),
+    "mbconv_3x3_e3_se": _mbconv(3, 3, squeeze=True),
+    "mbconv_5x5_e6_se": _mbconv(5, 6, squeeze=True),
 }
-"""The builders of all spaces. The default space has not the last three: those of NAS-Bench-201, and what a residual
-block adds to its input, twice ReLU, 3x3 convolution and norm."""
+"""The builders of all spaces. Beside those of the default space there are those of NAS-Bench-201, what a residual block
+adds to its input (twice ReLU, 3x3 convolution and norm), and inverted bottlenecks of a kernel and an expansion."""
 
 
 def build_candidate(name: str, channels: int, stride: int) -> nn.Module:

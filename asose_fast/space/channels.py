@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asose_fast.space.candidates import FactorizedReduce, Zero
+from asose_fast.space.candidates import FactorizedReduce, SqueezeExcite, Zero
 from asose_fast.space.convolution import Conv2d
 
 
@@ -46,6 +46,11 @@ class ChannelMap:
     def replicas(self) -> Tensor:
         """Returns, for each new channel, how many repeat its source, (new,)."""
         return torch.bincount(self.source)[self.source]
+
+    def times(self, factor: int) -> ChannelMap:
+        """Returns the map of `factor` as many channels, those of each copy repeated as these are."""
+        copies = [self.source + self.old * copy for copy in range(factor)]
+        return ChannelMap(torch.cat(copies), self.old * factor)
 
     def part(self, old: slice, new: slice) -> ChannelMap:
         """Returns the map from some old channels to some new ones. Raises CannotWidenError where the new ones repeat
@@ -108,6 +113,8 @@ def _unchanged(module: nn.Module, entering: Channels, wanted: Channels) -> tuple
 def _convolution(conv: nn.Conv2d, entering: Channels, wanted: Channels) -> tuple[list[Carrier], Channels]:
     """Handles convolutions. Dense ones mix channels, and depthwise ones keep each apart."""
     if conv.groups == 1:
+        if wanted is not None and conv.out_channels > wanted.old and conv.out_channels % wanted.old == 0:
+            wanted = wanted.times(conv.out_channels // wanted.old)  # of an inverted bottleneck
         tensors = {"weight": (wanted, entering), "bias": (wanted, None)}
         return [Carrier(conv, tensors, {"in_channels": entering, "out_channels": wanted})], wanted
     if not conv.groups == conv.in_channels == conv.out_channels:
@@ -136,6 +143,13 @@ def _factorized_reduce(op: FactorizedReduce, entering: Channels, wanted: Channel
     return [carrier for found, _ in parts for carrier in found], wanted
 
 
+def _squeeze_excite(op: SqueezeExcite, entering: Channels, wanted: Channels) -> tuple[list[Carrier], Channels]:
+    squeezed = None
+    if entering is not None:
+        squeezed = ChannelMap.halves(op.squeezed(entering.old), op.squeezed(entering.new))
+    return _convolution(op.reduce, entering, squeezed)[0] + _convolution(op.expand, squeezed, entering)[0], entering
+
+
 RULES: dict[type[nn.Module], Rule] = {
     nn.Sequential: _sequence,
     nn.Conv2d: _convolution,
@@ -143,6 +157,7 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.BatchNorm2d: _norm,
     nn.Linear: _linear,
     FactorizedReduce: _factorized_reduce,
+    SqueezeExcite: _squeeze_excite,
     Zero: _unchanged,
     nn.Identity: _unchanged,
     nn.ReLU: _unchanged,

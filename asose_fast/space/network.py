@@ -21,8 +21,10 @@ REDUCTIONS = (1, 3)
 """In the space chain these blocks halve the resolution and double the channels."""
 STAGES = 3
 """The space stages has so many stages, or one for each block where there are fewer."""
+MOBILE_STAGES = 4
+"""The space mobile has so many stages, or one for each block where there are fewer."""
 LEAST_SIDE = 4
-"""The space stages has no pooling that would leave fewer pixels a side."""
+"""The spaces stages and mobile halve no image to fewer pixels a side."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +72,25 @@ class NetworkSpec:
                 channels *= 2
                 blocks[-1] = dataclasses.replace(block, out_channels=channels, kernel=3, pool=stage + 1 < pools)
         return NetworkSpec(in_channels, classes, config.channels, tuple(blocks), "stages", pools > 0)
+
+    @staticmethod
+    def mobile(config: SpaceConfig, in_channels: int, classes: int, image_size: int | None = None) -> NetworkSpec:
+        """Returns the supernet of the space mobile: a chain in `MOBILE_STAGES` stages (docs/spaces.md).
+
+        The first block of every stage but the first doubles the channels and halves the resolution, the latter only
+        where `LEAST_SIDE` pixels of `image_size` are left, as in `stages`. Raises ValueError as `chain`.
+        """
+        _require_different(config.candidates)
+        count = min(MOBILE_STAGES, config.depth)
+        halvings = _poolings(image_size, count - 1)
+        blocks, channels = [], config.channels
+        for stage in range(count):
+            width = channels if stage == 0 else 2 * channels
+            first = BlockSpec(config.candidates, channels, width, stride=2 if 0 < stage <= halvings else 1)
+            rest = BlockSpec(config.candidates, width, width)
+            blocks += [first, *[rest] * ((config.depth + stage) // count - 1)]
+            channels = width
+        return NetworkSpec(in_channels, classes, config.channels, tuple(blocks))
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> NetworkSpec:

@@ -57,6 +57,11 @@ def _unbiased(conv: nn.Conv2d) -> bool:
     return conv._parameters.get("bias", conv) is None
 
 
+def is_any_depthwise(conv: object) -> TypeGuard[nn.Conv2d]:
+    """Says whether `multi_depthwise` computes a convolution: square and depthwise, of stride 1 or 2, without a bias."""
+    return computes(conv, nn.Conv2d) and conv.stride[0] in (1, 2) and _is_depthwise(conv, conv.stride[0])
+
+
 def is_line(conv: object) -> TypeGuard[nn.Conv2d]:
     """Says whether `line_conv` computes a convolution: k taps of one axis, and `same` padding."""
     if not computes(conv, nn.Conv2d):
@@ -76,7 +81,7 @@ def is_line(conv: object) -> TypeGuard[nn.Conv2d]:
     )
 
 
-def is_relu(module: nn.Module) -> bool:
+def is_relu(module: object) -> TypeGuard[nn.ReLU]:
     return computes(module, nn.ReLU) and not module.inplace
 
 

@@ -22,12 +22,21 @@ from asose_fast.ops.line_conv import has_kernels, line_conv
 from asose_fast.ops.mixed_layer import Stage, mixed_layer
 from asose_fast.ops.mixed_sum import mixed_sum
 from asose_fast.ops.term_weights import SHORTCUT, term_weights
+from asose_fast.space.active_depthwise import paired
 from asose_fast.space.candidates import FactorizedReduce, Zero
 from asose_fast.space.exact import computes
 from asose_fast.space.factorized_reduce import factorized_reduce
 from asose_fast.space.fit import Fit
 from asose_fast.space.outputs import require_alike, require_shortcut, run
-from asose_fast.space.recognise import is_average_pool, is_line, is_max_pool, is_reduction, is_relu, stages_of
+from asose_fast.space.recognise import (
+    is_any_depthwise,
+    is_average_pool,
+    is_line,
+    is_max_pool,
+    is_reduction,
+    is_relu,
+    stages_of,
+)
 
 LARGE = 1 << 19
 """A tensor of so many elements is large."""
@@ -44,13 +53,14 @@ class Normed(NamedTuple):
 
     def on_kernels(self, x: Tensor, fit: Fit) -> Normed:
         """Returns the same branch on kernels, where x is one for them. A factorized reduction runs on
-        `factorized_reduce`, and convolutions along one axis run on `line_conv`, the ReLU in the first of them."""
+        `factorized_reduce`, convolutions along one axis run on `line_conv`, the ReLU in the first of them, and a ReLU
+        with a depthwise convolution after it on `multi_depthwise`."""
         for part in self.body:
             if isinstance(part, Halves) and part.fits(x, fit):
                 return self._replace(body=[part.on_kernels])
         convs = [part for part in self.body if is_line(part)]
         if not convs or len(convs) != len(self.body):
-            return self
+            return self._replace(body=paired(self.body))
         widths = [x.shape[1], *(conv.out_channels for conv in convs)]
         if not all(
             fit.conv(conv, *pair[::-1], *conv.kernel_size)
@@ -150,8 +160,9 @@ class Branches(NamedTuple):
         """
         if self.folded > 1 or x.is_cuda:
             return self.folded > 1
-        stages = [stage for chain in self.separable.values() for stage in chain]
-        simple = all(s.depthwise.kernel_size[0] == 3 and s.depthwise.dilation[0] == 1 for s in stages)
+        stages = [stage.depthwise for chain in self.separable.values() for stage in chain]
+        stages += [part for branch in self.normed.values() for part in branch.body if is_any_depthwise(part)]
+        simple = all(depthwise.kernel_size[0] == 3 and depthwise.dilation[0] == 1 for depthwise in stages)
         return not simple or x.numel() >= LARGE
 
     def fits(self, x: Tensor) -> bool:

@@ -102,7 +102,7 @@ def test_a_number_that_is_none_is_traced_to_its_edge(tmp_path):
 
 
 def test_bounds_of_the_chain_are_refused_for_cells():
-    with pytest.raises(ValueError, match="max_flops bounds networks that grow, of the space chain or stages"):
+    with pytest.raises(ValueError, match="max_flops bounds networks that grow, of the space chain, stages or mobile"):
         Config(space="nasbench201", max_flops=10)
     with pytest.raises(ValueError, match=r"derive_min_parameters needs .* a node keeps two of its edges"):
         Config(space="darts", derive_min_parameters=10)

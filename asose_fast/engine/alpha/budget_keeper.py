@@ -61,7 +61,7 @@ class BudgetKeeper:
         Raises BudgetError for another network, and ValueError where costs are no sums over rows of alpha.
         """
         if not isinstance(network, ImageNetwork):
-            raise BudgetError("bounds on the derived network are for the spaces chain, stages and nasbench201")
+            raise BudgetError("bounds on the derived network are for the spaces chain, stages, mobile and nasbench201")
         return self._of_spec(network.spec)
 
     def _of_spec(self, spec: Spec) -> Costs:

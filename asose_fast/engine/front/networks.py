@@ -36,7 +36,7 @@ def supernet(run: Path, config: Config) -> Supernet:
     saved = checkpoint.load(run / "checkpoints" / "supernet.pt")
     spec = spec_from_dict(saved["spec"])
     if not isinstance(spec, NetworkSpec):
-        raise ValueError(f"{run} has a supernet of cells, and front is for the spaces chain and stages")
+        raise ValueError(f"{run} has a supernet of cells, and front is for the spaces chain, stages and mobile")
     selector = Selector(config, saved["selector"]["candidates"], 1, config.seed, torch.device("cpu"))
     selector.load_state_dict(saved["selector"])
     return Supernet(spec, selector.logits().detach().log_softmax(1))

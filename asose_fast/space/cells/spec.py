@@ -59,7 +59,7 @@ class CellNetworkSpec:
         candidates."""
         if len(set(config.candidates)) != len(config.candidates):
             raise ValueError(f"candidates must differ from each other, got {', '.join(config.candidates)}")
-        if config.space == "chain" or config.space == "stages":
+        if config.space not in ("darts", "nasbench201"):
             raise ValueError(f"the space {config.space} has no cells")
         edges = complete(config.space, config.candidates)
         reduction = edges if config.space == "darts" else ()
