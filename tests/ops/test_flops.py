@@ -34,14 +34,16 @@ def count(module: nn.Module, x: Tensor, *plan: object, backward: bool) -> int:
 
 
 def depthwise(module: nn.Module, x: Tensor, *plan: object) -> int:
-    """FLOPs of a forward pass in depthwise convolutions alone, run as modules."""
+    """FLOPs of a forward pass in depthwise convolutions of separable ones alone, run as modules."""
     total = 0
 
     def add(conv: nn.Conv2d, _: object, y: Tensor) -> None:
         nonlocal total
         total += 2 * y.numel() * conv.kernel_size[0] ** 2
 
-    convs = [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.groups > 1]
+    bottlenecks = (op for name, op in module.named_modules() if name.rpartition(".")[2].startswith("mbconv"))
+    kept = {part for bottleneck in bottlenecks for part in bottleneck.modules()}
+    convs = [m for m in module.modules() if isinstance(m, nn.Conv2d) and m.groups > 1 and m not in kept]
     hooks = [conv.register_forward_hook(add) for conv in convs]
     module(x, *plan)
     for hook in hooks:
