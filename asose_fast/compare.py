@@ -176,7 +176,7 @@ def _begin(
     seed = config.seed if given.seed is None else given.seed
     count, own = max(given.random, kept.random if kept else 0), cost_of(found, data.image_size)
     drawn, band = random_networks(space, found, data.image_size, count, seed)
-    specs = [found, plain_network(own, data.channels, len(data.classes), data.image_size), *drawn]
+    specs = [found, plain_network(own, data.channels, len(data.classes), data.image_size, found.stem_stride), *drawn]
 
     left = len(specs) - (len(kept.networks) if kept else 0)
     settings, longest = training_config(config, 1, seed), plan(config)[-1].epochs

@@ -10,8 +10,8 @@ import torch
 from asose_fast.data import Split
 from asose_fast.space.build import ImageNetwork
 
-_LARGEST = 8
-"""The side of images that become one pixel: no space halves more than three times."""
+_LARGEST = 32
+"""The side of images that become one pixel: no space halves more than three times, after a stem of stride 4."""
 
 
 @torch.no_grad()

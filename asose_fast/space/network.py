@@ -1,4 +1,4 @@
-"""The network has a 3x3 stem, a chain of evolvable blocks, global pooling and a classifier (docs/concepts.md)."""
+"""The network has a stem, a chain of evolvable blocks, global pooling and a classifier (docs/concepts.md)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ REDUCTIONS = (1, 3)
 """In the space chain these blocks halve the resolution and double the channels."""
 STAGES = 3
 """The space stages has so many stages, or one for each block where there are fewer."""
+LEAST_GRID = 48
+"""A stem of stride 2 or 4 leaves at least so many pixels a side, where nobody says its stride."""
 LEAST_SIDE = 4
 """The space stages has no pooling that would leave fewer pixels a side."""
 
@@ -38,17 +40,21 @@ class NetworkSpec:
     have, and the head has no norm."""
     stem_pool: bool = False
     """2x2 max pooling ends the stem."""
+    stem_stride: Literal[1, 2, 4] = 1
+    """The convolution of the stem has this stride, and a kernel that sees every pixel."""
 
     @staticmethod
-    def chain(config: SpaceConfig, in_channels: int, classes: int) -> NetworkSpec:
-        """Returns the supernet of `config` for images of `in_channels` channels. Raises ValueError for a bad size."""
+    def chain(config: SpaceConfig, in_channels: int, classes: int, image_size: int | None = None) -> NetworkSpec:
+        """Returns the supernet of `config` for images of `in_channels` channels and `image_size` pixels a side. The
+        stem has the stride of `config`, or `stem_stride` of the size. Raises ValueError for equal candidates."""
         _require_different(config.candidates)
         blocks, channels = [], config.channels
         for i in range(config.depth):
             grow = 2 if i in REDUCTIONS else 1
             blocks.append(BlockSpec(config.candidates, channels, channels * grow, stride=grow))
             channels *= grow
-        return NetworkSpec(in_channels, classes, config.channels, tuple(blocks))
+        stride = config.stem_stride or stem_stride(image_size)
+        return NetworkSpec(in_channels, classes, config.channels, tuple(blocks), stem_stride=stride)
 
     @staticmethod
     def stages(config: SpaceConfig, in_channels: int, classes: int, image_size: int | None = None) -> NetworkSpec:
@@ -56,11 +62,13 @@ class NetworkSpec:
 
         The last block of every stage but the last ends in a 3x3 convolution that doubles the channels. The stem and
         these stages end in a pooling, the first of them alone where images are small: each must leave `LEAST_SIDE`
-        pixels of `image_size`, which is large where it is left out. Raises ValueError as `chain`.
+        pixels of `image_size`, which is large where it is left out. The stride of the stem, and errors, are as in
+        `chain`.
         """
         _require_different(config.candidates)
         count = min(STAGES, config.depth)
-        pools = _poolings(image_size, count)
+        stride = config.stem_stride or stem_stride(image_size)
+        pools = _poolings(-(-image_size // stride) if image_size else None, count)
         blocks, channels = [], config.channels
         for stage in range(count):
             block = BlockSpec(config.candidates, channels, channels)
@@ -69,7 +77,7 @@ class NetworkSpec:
             if stage < count - 1:
                 channels *= 2
                 blocks[-1] = dataclasses.replace(block, out_channels=channels, kernel=3, pool=stage + 1 < pools)
-        return NetworkSpec(in_channels, classes, config.channels, tuple(blocks), "stages", pools > 0)
+        return NetworkSpec(in_channels, classes, config.channels, tuple(blocks), "stages", pools > 0, stride)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> NetworkSpec:
@@ -86,6 +94,7 @@ class NetworkSpec:
             check_value(name, getattr(self, name), int, sizes)
         check_value("skeleton", self.skeleton, Literal["chain", "stages"])
         check_value("stem_pool", self.stem_pool, bool)
+        check_value("stem_stride", self.stem_stride, Literal[1, 2, 4])
         if not 1 <= len(self.blocks) <= MOST_LAYERS:
             raise ValueError(f"there must be 1 to {MOST_LAYERS} blocks, got {len(self.blocks)}")
         channels = self.stem_channels
@@ -106,6 +115,11 @@ class NetworkSpec:
         """Returns plain dicts, lists, strings and numbers."""
         blocks = [{**_told(b), "candidates": list(b.candidates)} for b in self.blocks]
         return {**_told(self), "blocks": blocks}
+
+    @property
+    def stem_kernel(self) -> int:
+        """Returns the side of the stem's kernel: 3, or 7 at stride 4, whose windows else would leave pixels out."""
+        return max(3, 2 * self.stem_stride - 1)
 
     @property
     def rows(self) -> int:
@@ -182,6 +196,19 @@ def _require_different(candidates: Sequence[str]) -> None:
         raise ValueError(f"candidates must differ from each other, got {', '.join(candidates)}")
 
 
+def stem_stride(image_size: int | None) -> Literal[1, 2, 4]:
+    """Returns the largest stride that leaves `LEAST_GRID` pixels a side, so that blocks work on maps like those of
+    small images, whatever the size; 1 where that is smaller or not known."""
+    strides: tuple[Literal[1, 2, 4], ...] = (4, 2)
+    return next((stride for stride in strides if (image_size or 0) >= stride * LEAST_GRID), 1)
+
+
+def _stem_convolution(spec: NetworkSpec) -> nn.Module:
+    """Makes the sides ceil(side / stride)."""
+    kernel = spec.stem_kernel
+    return nn.Conv2d(spec.in_channels, spec.stem_channels, kernel, spec.stem_stride, padding=kernel // 2, bias=False)
+
+
 def _poolings(image_size: int | None, most: int) -> int:
     """Returns how many poolings leave `LEAST_SIDE` pixels a side, `most` of them at most."""
     if not image_size:
@@ -192,7 +219,7 @@ def _poolings(image_size: int | None, most: int) -> int:
     return found
 
 
-_OPTIONAL = {"kernel": 1, "pool": False, "skeleton": "chain", "stem_pool": False}
+_OPTIONAL = {"kernel": 1, "pool": False, "skeleton": "chain", "stem_pool": False, "stem_stride": 1}
 """These fields are written only where they have other values: files of chains say what they always said."""
 
 
@@ -210,7 +237,7 @@ class Network(Supernet):
         self._spec = spec
         stages = spec.skeleton == "stages"
         self.stem = nn.Sequential(
-            nn.Conv2d(spec.in_channels, spec.stem_channels, 3, padding=1, bias=False),
+            _stem_convolution(spec),
             nn.BatchNorm2d(spec.stem_channels, affine=stages),
             *([halving()] if spec.stem_pool else []),
         )
