@@ -414,6 +414,7 @@ class Config(
 
 _LATER = {
     **{field.name: field.default for part in (RecipeConfig, OptimizeConfig) for field in dataclasses.fields(part)},
+    "cache_root": DataConfig.cache_root,
     "stem_stride": 1,
     "weightless_most": HealthConfig.weightless_most,
     "derive_min_parameters": None,
