@@ -84,7 +84,7 @@ def _begin(
     seed = config.seed if given.seed is None else given.seed
     count, own = max(given.random, kept.random if kept else 0), cost_of(found, data.image_size)
     drawn, band = random_networks(space, found, data.image_size, count, seed)
-    specs = [found, plain_network(own, data.channels, len(data.classes), data.image_size), *drawn]
+    specs = [found, plain_network(own, data.channels, len(data.classes), data.image_size, found.stem_stride), *drawn]
     trained, epochs = (len(kept.networks), kept.epochs) if kept else (0, None)
     left = len(specs) - trained
     settings = alike.training(searched, given, len(specs), left, epochs, [found], console)

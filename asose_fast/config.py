@@ -83,11 +83,16 @@ class SpaceConfig(Settings):
     candidates: tuple[str, ...] = ()
     """These are the candidate operations, in the order of the logits. Where none is given, they are those of the
     space."""
+    stem_stride: Literal[1, 2, 4] | None = None
+    """The stem of chain and stages makes the sides of an image so many times smaller. None: 1 below 96 pixels, 2 below
+    192, and 4 from there on."""
 
     def __post_init__(self) -> None:
         if self.candidates is not None and not self.candidates:
             object.__setattr__(self, "candidates", SPACE_CANDIDATES.get(self.space, CANDIDATES))
         super().__post_init__()
+        if self.space in CELL_CANDIDATES and self.stem_stride not in (None, 1):
+            raise ValueError(f"stem_stride is for the spaces chain and stages, got {self.stem_stride} for {self.space}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -419,6 +424,8 @@ class Config(
 
 _LATER = {
     **{field.name: field.default for part in (RecipeConfig, OptimizeConfig) for field in dataclasses.fields(part)},
+    "cache_root": DataConfig.cache_root,
+    "stem_stride": 1,
     "weightless_most": HealthConfig.weightless_most,
     "derive_min_parameters": None,
     "derive_min_flops": None,

@@ -23,6 +23,7 @@ from rich.console import Console
 
 from asose_fast import files
 from asose_fast.command import command, warn
+from asose_fast.config import Config
 from asose_fast.data import Data, settled
 from asose_fast.data.config import DataConfig
 from asose_fast.data.place import absolute, load_again, require_outside
@@ -141,7 +142,7 @@ def _settings_of(folder: Path | None) -> dict[str, Any]:
     path, names = folder / "config.yaml", [field.name for field in dataclasses.fields(DataConfig)]
     if not os.path.lexists(path):
         return {"dataset": ""}
-    run = files.read_settings(path)
+    run = Config.completed(files.read_settings(path))
     if missing := [name for name in names if name not in run]:
         raise ValueError(f"{path} is damaged: {', '.join(missing)} of the images are missing")
     own = {name: run.get(f"optimize_{name}") for name in ("learning_rate", "weight_decay")}
@@ -195,8 +196,8 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
     operations = ", ".join(state.network.operations)
     joined = "" if config.keep_validation else ", the validation images among them (--keep_validation keeps them apart)"
     console.print(f"{out}: {len(state.images)} training images{joined}; {operations}", soft_wrap=True)
-    if data.resizing:
-        console.print(data.resizing, soft_wrap=True)
+    for sentence in filter(None, (data.resizing, data.storage)):
+        console.print(sentence, soft_wrap=True)
     screen, metrics = RetrainingConsole(console), MetricsObserver(out / "metrics.jsonl")
     report = ReportObserver(out, warn)
     retrainer = Retrainer(state, out, [screen, metrics, report])

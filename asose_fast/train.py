@@ -277,8 +277,8 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
         f"{len(data.classes)} classes; {device}, {several}{torch.get_num_threads()} threads",
         soft_wrap=True,
     )
-    if data.resizing:
-        console.print(data.resizing, soft_wrap=True)
+    for sentence in filter(None, (data.resizing, data.storage)):
+        console.print(sentence, soft_wrap=True)
     try:
         if processes.first:
             trainer.observers += tensorboard(folder / "tensorboard", state.progress.epoch, warn)

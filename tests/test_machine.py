@@ -84,7 +84,13 @@ def test_a_killed_worker_ends_a_run_that_can_go_on(tmp_path, capsys):
         for number in range(20):
             Image.new("L", (8, 8), number).save(folder / f"{number}.png")
     run = tmp_path / "run"
-    data = {"dataset": f"imagefolder:{tmp_path / 'images'}", "memory_limit_gb": 0, "workers": 1, "batch_size": 4}
+    data = {
+        "dataset": f"imagefolder:{tmp_path / 'images'}",
+        "memory_limit_gb": 0,
+        "cache_root": None,
+        "workers": 1,
+        "batch_size": 4,
+    }
     with interfering(kill_workers):
         words = options(**data, limit_train="null", limit_test="null")
         assert train.main([*words, "--out", str(run)]) == 2

@@ -58,6 +58,33 @@ def test_a_run_keeps_the_side_that_it_has_chosen(found, tmp_path, capsys):
     assert len(Predictor(found / "run").predict(found / "photos")) == 40
 
 
+def test_a_run_of_before_there_was_a_cache_is_trained_again(found, tmp_path):
+    run = Path(shutil.copytree(found / "run", tmp_path / "run"))
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    del settings["cache_root"], settings["stem_stride"]
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert retrain([str(run), "--epochs=1", "--batch_size=8", f"--out={tmp_path / 'again'}"]) == 0
+
+
+def test_a_run_that_reads_its_images_from_a_cache_goes_on_to_the_bit(found, tmp_path, capsys):
+    """Also where it is resumed without the cache, which is made anew, and from another folder."""
+    cache = tmp_path / "cache"
+    same = [*OWN, f"--dataset=imagefolder:{found / 'photos'}", "--memory_limit_gb=0", f"--cache_root={cache}"]
+    assert train([*same, f"--out={tmp_path / 'run'}"]) == 0
+    (kept,) = cache.iterdir()
+    assert f"they are read from {kept}" in capsys.readouterr().out
+    model = (tmp_path / "run" / "model.safetensors").read_bytes()
+    assert model == (found / "run" / "model.safetensors").read_bytes()
+    again = Path(shutil.copytree(tmp_path / "run", tmp_path / "again"))
+    checkpoints = sorted((again / "checkpoints").glob("epoch-*"))
+    assert len(checkpoints) > 1
+    for path in [*checkpoints[1:], again / "checkpoints" / "last.pt"]:
+        path.unlink(missing_ok=True)
+    kept.unlink()
+    assert train(["--resume", str(again)]) == 0
+    assert (again / "model.safetensors").read_bytes() == model
+
+
 def test_the_side_that_is_chosen_is_said_before_the_first_epoch(found, tmp_path, capsys):
     words = [*OWN, f"--dataset=imagefolder:{found / 'photos'}", "--epochs=4", f"--out={tmp_path / 'run'}"]
     assert train(words) == 0

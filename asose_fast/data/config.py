@@ -46,9 +46,12 @@ class DataConfig(Settings):
     mirror: bool | None = None
     """Say whether a mirrored image is still of its class. By default it is, except for digits."""
     memory_limit_gb: float = bounded(4.0, least=0, most=1e9)
-    """Decoded sets (uint8) up to this size are kept on the device. Larger ones are decoded anew in every epoch."""
+    """Decoded sets (uint8) up to this size are kept on the device. Larger ones are read from `cache_root`."""
+    cache_root: str | None = "auto"
+    """Own images above the memory limit are decoded once, into a file in this folder, where the disk has room. By
+    default, auto, it is asose_fast in $XDG_CACHE_HOME or ~/.cache. With null they are decoded anew in every epoch."""
     workers: int = bounded(0, least=0, most=1024)
-    """So many processes decode a set above the memory limit. With 0 the training process decodes it."""
+    """So many processes read a set above the memory limit. With 0 the training process reads it."""
 
     def __post_init__(self) -> None:
         check(self, DataConfig, DataError)

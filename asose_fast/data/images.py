@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -90,6 +90,16 @@ class FileImages:
 
     def require_whole(self) -> None:
         require_whole(self.paths)
+
+
+def chunks(images: Images, title: str) -> Iterator[Tensor]:
+    """Reads all images, in order, some at a time; `title` is what the progress bar says. Raises DataError that names
+    all that are broken."""
+    try:
+        yield from in_threads(images.read, len(images), title)
+    except DataError:
+        images.require_whole()
+        raise
 
 
 def require_whole(paths: Sequence[str]) -> None:

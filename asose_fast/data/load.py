@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from asose_fast.data import stratify
+from asose_fast.data.cache import NoRoomError, cached
 from asose_fast.data.config import DataConfig
 from asose_fast.data.errors import DataError
+from asose_fast.data.images import FileImages, Images
 from asose_fast.data.pool import MemoryPool, Pool, StreamPool
 from asose_fast.data.scan import scan
 from asose_fast.data.seeds import generator
@@ -42,6 +44,7 @@ class Data:
         digest: the SHA-256 of what a run is computed from: the images of all splits, their labels and the division.
         notes: what a user should know of how the images were found, in a sentence each.
         resizing: why the images are resized to a side that the config does not say; empty where they are not.
+        storage: how much the decoded images are, and where they lie.
         test_names: the files of the test images in their fixed order; none of a set that has no files.
     """
 
@@ -56,6 +59,7 @@ class Data:
     digest: str
     notes: tuple[str, ...] = ()
     resizing: str = ""
+    storage: str = ""
     test_names: tuple[str, ...] = ()
 
     @property
@@ -88,7 +92,14 @@ def load_data(
 
     images = source.open(torch.cat(members))
     labels = source.labels[torch.cat(members)]
-    in_memory = len(images) * math.prod(images.shape) <= config.memory_limit_gb * 1e9
+    size = len(images) * math.prod(images.shape)
+    in_memory = size <= config.memory_limit_gb * 1e9
+    storage = f"decoded images take {_gigabytes(size)}"
+    if in_memory:
+        storage += " of memory"
+    else:
+        images, where = _on_disk(images, config)
+        storage += f", above memory_limit_gb {config.memory_limit_gb:g}: {where}"
     pixels, mean, std, pixel_digest = scan(images, len(members[0]), keep=in_memory)
     pool: Pool
     if pixels is not None:
@@ -117,8 +128,26 @@ def load_data(
         _digest(pixel_digest, images.shape, source.classes, [labels[part].tolist() for part in (train, valid, test)]),
         source.notes,
         images.resizing,
+        storage,
         tuple(source.names[number] for number in members[2].tolist()) if source.names else (),
     )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
+def _on_disk(images: Images, config: DataConfig) -> tuple[Images, str]:
+    """Returns images too large for the memory as they are read best, and how that is."""
+    if not isinstance(images, FileImages):
+        return images, "they stay in the memory of the host"
+    if config.cache_root is None:
+        return images, "they are decoded anew in every epoch"
+    try:
+        found = cached(images, config.cache_root)
+    except NoRoomError as error:
+        return images, f"they are decoded anew in every epoch, since {error}"
+    return found, f"they are read from {found.path}"
 
 
 def settled(config: AnyConfig, data: Data) -> AnyConfig:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from asose_fast.data.cache import AUTO, folder_of
 from asose_fast.data.config import FILES, DataConfig, kind_of
 from asose_fast.data.errors import DataError, DataNotFoundError
 from asose_fast.data.load import AnyConfig, Data, Trained, load_data
@@ -19,7 +20,9 @@ PLACES = ("dataset", "data_root")
 
 
 def absolute(config: AnyConfig) -> AnyConfig:
-    """Returns the settings with the place of the images as it is from any working folder."""
+    """Returns the settings with the place of the images, and of their cache, as it is from any working folder."""
+    if config.cache_root not in (None, AUTO):
+        config = dataclasses.replace(config, cache_root=os.path.abspath(folder_of(config.cache_root)))
     if (path := config.folder or config.table) is not None:
         return dataclasses.replace(config, dataset=f"{config.kind}:{os.path.abspath(path)}")
     if config.downloaded:
@@ -51,7 +54,7 @@ def moved(config: AnyConfig, dataset: str | None = None, data_root: str | None =
 
 def without_place(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns settings, as plain values, without the place of the images, in which runs of one kind may differ."""
-    values = {name: value for name, value in settings.items() if name != "data_root"}
+    values = {name: value for name, value in settings.items() if name not in ("data_root", "cache_root")}
     return {**values, "dataset": kind_of(values["dataset"])} if isinstance(values.get("dataset"), str) else values
 
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from asose_fast.data.errors import DataError
-from asose_fast.data.images import Images
-from asose_fast.data.parallel import in_threads
+from asose_fast.data.images import Images, chunks
 
 # A channel that never changes would be divided by zero.
 _SMALLEST_STD = 1 / 255
@@ -35,7 +32,7 @@ def scan(images: Images, num_train: int, keep: bool) -> Scan:
     sums, squares = [0] * channels, [0] * channels
     digest = hashlib.sha256()
     first = 0
-    for chunk in _chunks(images):
+    for chunk in chunks(images, "Reading images"):
         digest.update(chunk.contiguous().numpy().data)
         if pixels is not None:
             pixels[first : first + len(chunk)] = chunk
@@ -50,11 +47,3 @@ def scan(images: Images, num_train: int, keep: bool) -> Scan:
     variance = (count * square - total * total for total, square in zip(sums, squares, strict=True))
     std = tuple(max(math.sqrt(v) / count / 255, _SMALLEST_STD) for v in variance)
     return Scan(pixels, mean, std, digest.hexdigest())
-
-
-def _chunks(images: Images) -> Iterator[Tensor]:
-    try:
-        yield from in_threads(images.read, len(images), "Reading images")
-    except DataError:
-        images.require_whole()
-        raise

@@ -10,16 +10,17 @@ import torch
 from asose_fast.data import Split
 from asose_fast.space.build import ImageNetwork
 
-_LARGEST = 8
-"""The side of images that become one pixel: no space halves more than three times."""
+_LARGEST = 32
+"""Larger images never become one pixel: no space halves more than three times, after a stem of stride 4."""
 
 
 @torch.no_grad()
 def require_more(
     network: ImageNetwork, candidates: int, splits: Sequence[Split], image_size: int, processes: int = 1
 ) -> None:
-    """Raises ValueError where a step would come to that, as it might late in an epoch: `splits` are those that steps
-    take batches of, each divided among `processes` that have statistics of their own; `candidates`: of a layer."""
+    """Raises ValueError where a step would come to that, as it might late in an epoch. `splits` are those that steps
+    take batches of, each divided among `processes` that have statistics of their own. A layer has so many
+    `candidates`."""
     if not 0 < image_size <= _LARGEST:
         return
     for split in splits:

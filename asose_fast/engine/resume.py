@@ -99,9 +99,10 @@ def placed(run: Path, config: Config) -> Config:
 
 
 def as_begun(there: Config, here: Config) -> Config:
-    """Returns settings with the side of the images that a run has chosen for itself, where they leave it open."""
-    left_open = here.image_size is None and here.kind in FILES
-    return dataclasses.replace(here, image_size=there.image_size) if left_open else here
+    """Returns settings with what a run has chosen for itself, or was begun with before it was a setting, where they
+    leave it open."""
+    names = ["stem_stride", *(["image_size"] if here.kind in FILES else [])]
+    return dataclasses.replace(here, **{n: getattr(there, n) for n in names if getattr(here, n) is None})
 
 
 def lengthened(config: Config, optimize_epochs: int) -> Config:

@@ -84,7 +84,7 @@ class Network(nn.Module):
     def __init__(self) -> None:
         super().__init__(){normalize}
         self.stem = nn.Sequential(
-            nn.Conv2d({channels}, {stem}, 3, padding=1, bias=False),
+            nn.Conv2d({channels}, {stem}, {stem_window}, bias=False),
             nn.BatchNorm2d({stem}{unscaled}),{stem_pool}
         )
         self.blocks = nn.Sequential(
@@ -139,6 +139,7 @@ def model_source(genotype: Genotype, network: Network, with_normalization: bool)
         normalized=" with values from 0 to 1" if with_normalization else " that went through Normalize",
         normalize="\n        self.normalize = Normalize()" if with_normalization else "",
         stem=spec.stem_channels,
+        stem_window=_window(spec.stem_kernel, spec.stem_stride),
         unscaled="" if stages else ", affine=False",
         stem_pool=f"\n{_INDENT}nn.MaxPool2d(2, ceil_mode=True)," if spec.stem_pool else "",
         head_norm="" if stages else f"{_INDENT}nn.BatchNorm2d({spec.blocks[-1].out_channels}),\n",
@@ -146,6 +147,11 @@ def model_source(genotype: Genotype, network: Network, with_normalization: bool)
         features=spec.blocks[-1].out_channels,
         first="self.normalize(images)" if with_normalization else "images",
     )
+
+
+def _window(kernel: int, stride: int) -> str:
+    """Returns the arguments of a convolution of this kernel that keeps the image's side, divided by the stride."""
+    return f"{kernel}, {f'{stride}, ' if stride > 1 else ''}padding={kernel // 2}"
 
 
 def _kind(spec: BlockSpec) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from asose_fast.config import SpaceConfig
+from asose_fast.config import CELL_CANDIDATES, SpaceConfig
 from asose_fast.space.cells import CellNetwork, CellNetworkSpec
 from asose_fast.space.network import Network, NetworkSpec
 from asose_fast.space.supernet import Supernet
@@ -17,11 +17,10 @@ ImageNetwork = Network | CellNetwork
 def make_spec(config: SpaceConfig, in_channels: int, classes: int, image_size: int | None = None) -> Spec:
     """Returns the spec of the configured space's supernet, for images of `image_size` pixels a side where that is
     known. Raises ValueError for what is none."""
-    if config.space in ("stages", "mobile"):
-        make = NetworkSpec.stages if config.space == "stages" else NetworkSpec.mobile
-        return make(config, in_channels, classes, image_size)
-    kind = NetworkSpec.chain if config.space == "chain" else CellNetworkSpec.supernet
-    return kind(config, in_channels, classes)
+    if config.space in CELL_CANDIDATES:
+        return CellNetworkSpec.supernet(config, in_channels, classes)
+    kinds = {"chain": NetworkSpec.chain, "stages": NetworkSpec.stages, "mobile": NetworkSpec.mobile}
+    return kinds[config.space](config, in_channels, classes, image_size)
 
 
 def build(spec: Spec) -> ImageNetwork:

@@ -1,4 +1,4 @@
-"""The network has a 3x3 stem, a chain of evolvable blocks, global pooling and a classifier (docs/concepts.md)."""
+"""The network has a stem, a chain of evolvable blocks, global pooling and a classifier (docs/concepts.md)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ STAGES = 3
 """The space stages has so many stages, or one for each block where there are fewer."""
 MOBILE_STAGES = 4
 """The space mobile has so many stages, or one for each block where there are fewer."""
+LEAST_GRID = 48
+"""A stem of stride 2 or 4 leaves at least so many pixels a side, where nobody says its stride."""
 LEAST_SIDE = 4
 """The spaces stages and mobile halve no image to fewer pixels a side."""
 
@@ -40,17 +42,21 @@ class NetworkSpec:
     have, and the head has no norm."""
     stem_pool: bool = False
     """2x2 max pooling ends the stem."""
+    stem_stride: Literal[1, 2, 4] = 1
+    """The convolution of the stem has this stride, and a kernel that sees every pixel."""
 
     @staticmethod
-    def chain(config: SpaceConfig, in_channels: int, classes: int) -> NetworkSpec:
-        """Returns the supernet of `config` for images of `in_channels` channels. Raises ValueError for a bad size."""
+    def chain(config: SpaceConfig, in_channels: int, classes: int, image_size: int | None = None) -> NetworkSpec:
+        """Returns the supernet of `config` for images of `in_channels` channels and `image_size` pixels a side. The
+        stem has the stride of `config`, or `stem_stride` of the size. Raises ValueError for equal candidates."""
         _require_different(config.candidates)
         blocks, channels = [], config.channels
         for i in range(config.depth):
             grow = 2 if i in REDUCTIONS else 1
             blocks.append(BlockSpec(config.candidates, channels, channels * grow, stride=grow))
             channels *= grow
-        return NetworkSpec(in_channels, classes, config.channels, tuple(blocks))
+        stride = config.stem_stride or stem_stride(image_size)
+        return NetworkSpec(in_channels, classes, config.channels, tuple(blocks), stem_stride=stride)
 
     @staticmethod
     def stages(config: SpaceConfig, in_channels: int, classes: int, image_size: int | None = None) -> NetworkSpec:
@@ -58,11 +64,13 @@ class NetworkSpec:
 
         The last block of every stage but the last ends in a 3x3 convolution that doubles the channels. The stem and
         these stages end in a pooling, the first of them alone where images are small: each must leave `LEAST_SIDE`
-        pixels of `image_size`, which is large where it is left out. Raises ValueError as `chain`.
+        pixels of `image_size`, which is large where it is left out. The stride of the stem, and errors, are as in
+        `chain`.
         """
         _require_different(config.candidates)
         count = min(STAGES, config.depth)
-        pools = _poolings(image_size, count)
+        stride = config.stem_stride or stem_stride(image_size)
+        pools = _poolings(_after(stride, image_size), count)
         blocks, channels = [], config.channels
         for stage in range(count):
             block = BlockSpec(config.candidates, channels, channels)
@@ -71,18 +79,19 @@ class NetworkSpec:
             if stage < count - 1:
                 channels *= 2
                 blocks[-1] = dataclasses.replace(block, out_channels=channels, kernel=3, pool=stage + 1 < pools)
-        return NetworkSpec(in_channels, classes, config.channels, tuple(blocks), "stages", pools > 0)
+        return NetworkSpec(in_channels, classes, config.channels, tuple(blocks), "stages", pools > 0, stride)
 
     @staticmethod
     def mobile(config: SpaceConfig, in_channels: int, classes: int, image_size: int | None = None) -> NetworkSpec:
         """Returns the supernet of the space mobile: a chain in `MOBILE_STAGES` stages (docs/spaces.md).
 
         The first block of every stage but the first doubles the channels and halves the resolution, the latter only
-        where `LEAST_SIDE` pixels of `image_size` are left, as in `stages`. Raises ValueError as `chain`.
+        where `LEAST_SIDE` pixels of `image_size` are left, as in `stages`. The stem and errors are as in `chain`.
         """
         _require_different(config.candidates)
         count = min(MOBILE_STAGES, config.depth)
-        halvings = _poolings(image_size, count - 1)
+        stride = config.stem_stride or stem_stride(image_size)
+        halvings = _poolings(_after(stride, image_size), count - 1)
         blocks, channels = [], config.channels
         for stage in range(count):
             width = channels if stage == 0 else 2 * channels
@@ -90,7 +99,7 @@ class NetworkSpec:
             rest = BlockSpec(config.candidates, width, width)
             blocks += [first, *[rest] * ((config.depth + stage) // count - 1)]
             channels = width
-        return NetworkSpec(in_channels, classes, config.channels, tuple(blocks))
+        return NetworkSpec(in_channels, classes, config.channels, tuple(blocks), stem_stride=stride)
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> NetworkSpec:
@@ -107,6 +116,7 @@ class NetworkSpec:
             check_value(name, getattr(self, name), int, sizes)
         check_value("skeleton", self.skeleton, Literal["chain", "stages"])
         check_value("stem_pool", self.stem_pool, bool)
+        check_value("stem_stride", self.stem_stride, Literal[1, 2, 4])
         if not 1 <= len(self.blocks) <= MOST_LAYERS:
             raise ValueError(f"there must be 1 to {MOST_LAYERS} blocks, got {len(self.blocks)}")
         channels = self.stem_channels
@@ -127,6 +137,11 @@ class NetworkSpec:
         """Returns plain dicts, lists, strings and numbers."""
         blocks = [{**_told(b), "candidates": list(b.candidates)} for b in self.blocks]
         return {**_told(self), "blocks": blocks}
+
+    @property
+    def stem_kernel(self) -> int:
+        """Returns the side of the stem's kernel: 3, or 7 at stride 4, whose windows else would leave pixels out."""
+        return max(3, 2 * self.stem_stride - 1)
 
     @property
     def rows(self) -> int:
@@ -209,6 +224,24 @@ def _require_different(candidates: Sequence[str]) -> None:
         raise ValueError(f"candidates must differ from each other, got {', '.join(candidates)}")
 
 
+def stem_stride(image_size: int | None) -> Literal[1, 2, 4]:
+    """Returns the largest stride that leaves `LEAST_GRID` pixels a side, so that blocks work on maps like those of
+    small images, whatever the size; 1 where that is smaller or not known."""
+    strides: tuple[Literal[1, 2, 4], ...] = (4, 2)
+    return next((stride for stride in strides if (image_size or 0) >= stride * LEAST_GRID), 1)
+
+
+def _stem_convolution(spec: NetworkSpec) -> nn.Module:
+    """Makes the sides ceil(side / stride)."""
+    kernel = spec.stem_kernel
+    return nn.Conv2d(spec.in_channels, spec.stem_channels, kernel, spec.stem_stride, padding=kernel // 2, bias=False)
+
+
+def _after(stride: int, image_size: int | None) -> int | None:
+    """Returns the pixels a side after a stem of a stride."""
+    return -(-image_size // stride) if image_size else None
+
+
 def _poolings(image_size: int | None, most: int) -> int:
     """Returns how many poolings leave `LEAST_SIDE` pixels a side, `most` of them at most."""
     if not image_size:
@@ -219,7 +252,7 @@ def _poolings(image_size: int | None, most: int) -> int:
     return found
 
 
-_OPTIONAL = {"kernel": 1, "pool": False, "skeleton": "chain", "stem_pool": False}
+_OPTIONAL = {"kernel": 1, "pool": False, "skeleton": "chain", "stem_pool": False, "stem_stride": 1}
 """These fields are written only where they have other values: files of chains say what they always said."""
 
 
@@ -237,7 +270,7 @@ class Network(Supernet):
         self._spec = spec
         stages = spec.skeleton == "stages"
         self.stem = nn.Sequential(
-            nn.Conv2d(spec.in_channels, spec.stem_channels, 3, padding=1, bias=False),
+            _stem_convolution(spec),
             nn.BatchNorm2d(spec.stem_channels, affine=stages),
             *([halving()] if spec.stem_pool else []),
         )

@@ -23,3 +23,11 @@ def write_classes(tmp_path: Path) -> WriteClasses:
         return tmp_path
 
     return write
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Decoded images are kept in a folder of the test's own, which is returned and not there yet."""
+    root = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root))
+    return root / "asose_fast"

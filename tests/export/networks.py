@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -16,10 +17,10 @@ HALVES = (tuple(CANDIDATES)[::2], tuple(CANDIDATES)[1::2])
 
 
 def make_derived(
-    blocks: Sequence[BlockSpec], in_channels: int = 3, classes: int = 5, space: str = "chain", stem_pool: bool = False
+    blocks: Sequence[BlockSpec], in_channels: int = 3, classes: int = 5, space: str = "chain", **stem: Any
 ) -> Network:
     """In evaluation mode, with parameters, statistics and gains that all matter."""
-    network = Network(NetworkSpec(in_channels, classes, blocks[0].in_channels, tuple(blocks), space, stem_pool))
+    network = Network(NetworkSpec(in_channels, classes, blocks[0].in_channels, tuple(blocks), space, **stem))
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.normal_(std=0.5)
@@ -50,11 +51,12 @@ def half_of_all(half: int) -> Network:
 
 
 def stages_of_all() -> Network:
-    """The candidates of the space stages that the chain has not, with and without what may follow a block."""
+    """The candidates of the space stages that the chain has not, with and without what may follow a block, after a stem
+    that strides."""
     widths = ((5, 6, True, 3, True), (6, 6, False, 1, False), (6, 4, True, 3, False), (4, 4, True, 3, True))
     names = ("res_conv_3x3", "nor_conv_3x3", "skip_connect", "res_conv_3x3")
     blocks = [BlockSpec((name,), i, o, 1, *rest) for name, (i, o, *rest) in zip(names, widths, strict=True)]
-    return make_derived(blocks, space="stages", stem_pool=True)
+    return make_derived(blocks, space="stages", stem_pool=True, stem_stride=4)
 
 
 NETWORKS = {"half": lambda: half_of_all(0), "other half": lambda: half_of_all(1), "stages": stages_of_all}

@@ -77,6 +77,71 @@ def test_a_pooling_leaves_four_pixels(size, stem, pools, left):
         assert features.shape == (2, 8, left, left)
 
 
+@pytest.mark.parametrize("space", ["chain", "stages"])
+@pytest.mark.parametrize(
+    ("size", "stride", "grid"),
+    [(8, 1, 8), (32, 1, 32), (64, 1, 64), (95, 1, 95), (96, 2, 48), (129, 2, 65), (191, 2, 96), (192, 4, 48),
+     (224, 4, 56), (227, 4, 57), (2000, 4, 500)],
+)  # fmt: skip
+def test_the_stem_strides_as_images_are_large(space, size, stride, grid):
+    config = Config(space=space, channels=2, depth=3)
+    spec = make_spec(config, 3, 10, size)
+    assert spec.stem_stride == stride
+    stem = Network(spec).stem
+    assert stem[0](torch.zeros(1, 3, size, size)).shape == (1, 2, grid, grid)
+    for given in (1, 2, 4):
+        assert make_spec(dataclasses.replace(config, stem_stride=given), 3, 10, size).stem_stride == given
+
+
+@pytest.mark.parametrize(("size", "stride"), [(32, 2), (32, 4), (33, 4), (128, 2), (224, 4)])
+def test_every_pixel_counts_in_a_stem_that_strides(size, stride):
+    stem = Network(make_stages(size, channels=2, depth=3, stem_stride=stride)).stem
+    x = torch.randn(2, 3, size, size, requires_grad=True)
+    stem[0](x).sum().backward()
+    assert (x.grad != 0).all()
+
+
+def test_images_of_32_and_64_pixels_have_the_network_that_they_had():
+    for size in (32, 64):
+        spec = make_stages(size, channels=4, depth=3)
+        assert "stem_stride" not in spec.to_dict()
+        stem = Network(spec).stem[0]
+        assert (stem.kernel_size, stem.stride, stem.padding) == ((3, 3), (1, 1), (1, 1))
+
+
+def test_a_large_image_costs_about_what_one_of_64_pixels_does():
+    def flops(size):
+        spec = path_of(Network(make_stages(size, channels=24, depth=3)), "nor_conv_3x3").spec
+        return cost_of(spec, size).flops
+
+    small = flops(64)
+    assert small == pytest.approx(4 * flops(32), rel=0.001)
+    assert flops(128) == pytest.approx(small, rel=0.001)
+    assert small < flops(256) < 1.3 * small  # the kernel of the stem is larger
+    assert flops(224) < small
+
+
+def test_a_stem_that_strides_leaves_its_poolings_four_pixels():
+    spec = make_stages(32, depth=3, channels=2, stem_stride=4)
+    assert (spec.stem_pool, [block.pool for block in spec.blocks]) == (True, [False, False, False])
+    assert spec_from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+def test_strides_of_the_stem_that_are_none_are_refused():
+    with pytest.raises(ValueError, match="stem_stride must be one of 1, 2, 4, or None, got 3"):
+        Config(stem_stride=3)
+    with pytest.raises(ValueError, match="stem_stride is for the spaces chain and stages, got 2 for darts"):
+        Config(space="darts", stem_stride=2)
+    assert Config(space="darts", stem_stride=1).stem_stride == 1
+
+
+def test_runs_of_before_have_a_stem_that_does_not_stride():
+    values = Config(space="stages").to_dict()
+    del values["stem_stride"]
+    old = Config.from_dict(values)
+    assert make_spec(old, 3, 10, 224).stem_stride == 1
+
+
 class PlainNetwork(nn.Module):
     """Four times 3x3 convolution, norm and ReLU, with 2x2 max pooling after the first three; means, linear. The last
     norm has neither scale nor shift."""
@@ -181,6 +246,7 @@ def test_a_block_that_is_none_is_refused(changes, message):
     [
         ({"skeleton": "tree"}, "skeleton must be one of chain, stages, got 'tree'"),
         ({"stem_pool": "yes"}, "stem_pool must be true or false, got 'yes'"),
+        ({"stem_stride": 3}, "stem_stride must be one of 1, 2, 4, got 3"),
     ],
 )
 def test_a_skeleton_that_is_none_is_refused(changes, message):

@@ -8,7 +8,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -107,12 +107,17 @@ def pruned_blocks(network: NetworkSpec) -> NetworkSpec:
     return pruned
 
 
-def plain_network(own: Cost, in_channels: int, classes: int, image_size: int) -> NetworkSpec:
+def plain_network(
+    own: Cost, in_channels: int, classes: int, image_size: int, stem_stride: Literal[1, 2, 4] = 1
+) -> NetworkSpec:
     """Returns the plain network whose cost is nearest to `own`: one operation everywhere, of the width that fits."""
+    plain = functools.partial(
+        _plain, in_channels=in_channels, classes=classes, image_size=image_size, stem_stride=stem_stride
+    )
 
     @functools.cache
     def cost(operation: str, channels: int) -> Cost:
-        return cost_of(_plain(operation, channels, in_channels, classes, image_size), image_size)
+        return cost_of(plain(operation, channels), image_size)
 
     def widths(operation: str) -> Iterator[int]:
         """Those between the width of as many parameters and that of as many FLOPs."""
@@ -122,9 +127,11 @@ def plain_network(own: Cost, in_channels: int, classes: int, image_size: int) ->
 
     sizes = [(operation, channels) for operation in PLAIN for channels in widths(operation)]
     operation, channels = min(sizes, key=lambda size: BANDS[0].distance(cost(*size), own))
-    return _plain(operation, channels, in_channels, classes, image_size)
+    return plain(operation, channels)
 
 
-def _plain(operation: str, channels: int, in_channels: int, classes: int, image_size: int) -> NetworkSpec:
-    config = SpaceConfig(space="stages", channels=channels, depth=STAGES, candidates=(operation,))
+def _plain(
+    operation: str, channels: int, in_channels: int, classes: int, image_size: int, stem_stride: Literal[1, 2, 4]
+) -> NetworkSpec:
+    config = SpaceConfig("stages", channels, depth=STAGES, candidates=(operation,), stem_stride=stem_stride)
     return NetworkSpec.stages(config, in_channels, classes, image_size)

@@ -102,14 +102,18 @@ def build(root: Path, entries: list[tuple[str, str, str, bytes]]) -> None:
 def load_folder(plan: tuple[int | None, list[tuple[str, str, str, bytes]]]) -> bool:
     """`load_data` of the folder, in memory or decoded as needed."""
     size, entries = plan
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, tempfile.TemporaryDirectory() as kept:
         root = Path(temporary)
         build(root, entries)
 
         def load() -> None:
-            for limit in (4.0, 0.0):
+            for limit, cache in ((4.0, None), (0.0, None), (0.0, kept)):
                 config = DataConfig(
-                    dataset=f"imagefolder:{root}", image_size=size, valid_fraction=0.5, memory_limit_gb=limit
+                    dataset=f"imagefolder:{root}",
+                    image_size=size,
+                    valid_fraction=0.5,
+                    memory_limit_gb=limit,
+                    cache_root=cache,
                 )
                 data = load_data(config, 1, 0, torch.device("cpu"))
                 for split in (data.train, data.valid, data.test):

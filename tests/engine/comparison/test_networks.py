@@ -93,6 +93,13 @@ def test_a_plain_network_is_found_again_by_its_size(operation, channels):
     assert plain_network(cost_of(plain, SIZE), 1, 10, SIZE) == plain
 
 
+def test_the_stem_of_a_plain_network_strides_as_that_of_the_found_one():
+    config = make_config(space="stages", candidates=("nor_conv_3x3",), depth=3, channels=7, stem_stride=2)
+    plain = NetworkSpec.stages(config, 1, 10, 32)
+    assert plain.stem_stride == 2
+    assert plain_network(cost_of(plain, 32), 1, 10, 32, stem_stride=2) == plain
+
+
 @pytest.mark.parametrize("cost", [Cost(50, 10_000), Cost(20_000, 400_000), Cost(30_000, 10**8), Cost(10**6, 10**7)])
 def test_no_other_plain_network_is_nearer_in_size(cost):
     distance = BANDS[0].distance(cost_of(plain_network(cost, 1, 10, SIZE), SIZE), cost)
