@@ -1,5 +1,5 @@
-"""`python -m benchmarks.gpu [--device cuda] [--out FILE] [--only SECTION ...] [--seconds N] [--compile MODE ...]
-[--variants WORD ...] [--tf32]`
+"""`python -m benchmarks.gpu [--device cuda] [--out FILE [--add]] [--only SECTION ...] [--seconds N]
+[--within N] [--compile MODE ...] [--variants WORD ...] [--tf32]`
 
 Everything that is claimed of a GPU, measured in one process: times are medians of CUDA events, variants in turn, after
 a warm-up, on random data and rotated buffers, beside the copy bandwidth and the matrix products of the same run. What
@@ -12,8 +12,9 @@ compute fp32 as fp32, or with `--tf32` both in TF32.
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import torch
 
 from asose_fast import info
 from benchmarks.gpu import kernels, operators, training, waiting
+from benchmarks.gpu.rows import Rows
 from benchmarks.gpu.table import Table, failed
 
 SECTIONS = {
@@ -43,7 +45,6 @@ def hardware(device: torch.device) -> dict[str, Any]:
     """GPU, driver, versions and commit."""
     found: dict[str, Any] = {
         "info": info.collect(),
-        "tf32": torch.backends.cuda.matmul.allow_tf32,
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),
     }
@@ -89,7 +90,9 @@ def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", default="gpu.json")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--add", action="store_true", help="to the rows of that file")
+    parser.add_argument("--within", type=float, default=math.inf, metavar="N", help="seconds for everything")
+    parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--seconds", type=float, help="for each section, in place of its own")
     parser.add_argument("--compile", nargs="*", choices=MODES, help="modes of torch.compile; a dry run has none")
     parser.add_argument(
@@ -97,20 +100,23 @@ def main(words: list[str] | None = None) -> None:
     )
     parser.add_argument("--tf32", action="store_true", help="TF32 in convolutions and products of fp32")
     arguments = parser.parse_args(words)
-    device = torch.device(arguments.device)
+    began, device = time.monotonic(), torch.device(arguments.device)
     dry = device.type == "cpu"
     compiling = arguments.compile if arguments.compile is not None else [] if dry else list(MODES)
     if dry:
         torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = arguments.tf32
     table = Table(device, dry, 2 if dry else 30, tuple(compiling))
-    figures = {"hardware": hardware(device), "rows": table.rows}
-    table.keep = lambda: Path(arguments.out).write_text(json.dumps(figures, indent=2, default=str))
-    table.run("ceilings", ceilings, 30)
+    rows = Rows(Path(arguments.out), hardware(device), table.rows, arguments.add)
+    table.keep = rows.keep
+    table.bandwidth = rows.bandwidth()
+    if table.bandwidth is None:
+        table.run("ceilings", ceilings, 30)
     table.only = tuple(arguments.variants)
     for name in arguments.only:
         work, seconds = SECTIONS[name]
-        table.run(name, work, arguments.seconds or seconds)
+        left = arguments.within + began - time.monotonic()
+        table.run(name + ", TF32" * arguments.tf32, work, min(arguments.seconds or seconds, left))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ KINDS = ("mixture", "cadence")
 
 def sizes(table: Table) -> list[tuple[int, int]]:
     """(batch, channels)"""
-    return [(2, 8)] if table.dry else [(128, 16), (128, 64)]
+    return [(2, 8)] if table.dry else [(128, 64), (128, 16)]
 
 
 def forms(table: Table, batch: int, channels: int) -> dict[str, Callable[[], Steps]]:

@@ -18,9 +18,9 @@ DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64}
 
 _ELEMENTS = 1024
 """Of a tile. With more, the loads that the compiler has in flight take too many registers."""
-_ELEMENTS_OF_ROWS = 1024
+_ELEMENTS_OF_ROWS = 512
 """Of a tile of weight gradients, which keeps a value a tap of a kernel's row."""
-_TILES = 16
+_TILES = 32
 """Tiles, at least, that a program of weight gradients passes by: each leaves partial sums as large as the weights."""
 _TASKS = 256
 """Tasks of weight gradients, at most: with the rows of kernels and the groups of channels enough programs for any GPU.
