@@ -1,27 +1,51 @@
 #!/usr/bin/env bash
 # CIFAR-10 from the first batch to a test accuracy on one GPU, for one call of ten minutes a seed:
 #   bash benchmarks/cifar_session.sh cifar10|imagefolder:PATH [OUT] [SEED]
-# Searches with configs/cifar10.yaml, derives, trains the architecture from scratch, reports. SEARCH_EPOCHS and EPOCHS are
-# to be set so that the time is used up; OPTIONS adds options to both commands (--precision bf16, say), SEARCH_OPTIONS to
-# the search alone (--graphs auto).
-set -euo pipefail
+# Builds, searches with configs/cifar10.yaml, trains the network found from scratch: OUT/cifar.json and OUT/logs.tar.gz.
+# A search that has not ended after SEARCH_SECONDS is stopped, and the network taken from its last checkpoint. EPOCHS of
+# both are to be set so that the time is used up. OPTIONS adds options to both commands (--precision bf16, say),
+# SEARCH_OPTIONS to the search alone (--graphs auto). DEVICE=cpu BUILD=true: to see the script run.
+set -uo pipefail
 cd "$(dirname "$0")/.."
-data=$1 out=${2:-cifar_session} seed=${3:-0}
+data=$1 seed=${3:-0}
+out=$(mkdir -p "${2:-cifar_session}" && cd "${2:-cifar_session}" && pwd)
+result=$out/cifar.json total=${TOTAL_SECONDS:-570}
+search=$out/search-$seed derived=$out/derived-$seed final=$out/final-$seed
 options=(--dataset "$data" --seed "$seed" ${OPTIONS:-})
+rm -f "$result"
+source benchmarks/stages.sh
+prepare 150
 
-SECONDS=0
-python3 -m asose_fast.train --config configs/cifar10.yaml "${options[@]}" ${SEARCH_OPTIONS:-} \
-  --epochs "${SEARCH_EPOCHS:-40}" --out "$out/search-$seed"
-echo "searched after $SECONDS s"
-python3 -m asose_fast.retrain "$out/search-$seed" "${options[@]}" --epochs "${EPOCHS:-40}" --batch_size 128 \
-  --learning_rate 0.1 --cutout 16 --label_smoothing 0.1 --out "$out/final-$seed"
-echo "trained after $SECONDS s"
-python3 - "$out/search-$seed/summary.json" "$out/final-$seed/summary.json" <<'PYTHON'
-import json, sys
+network=$search
+stage search "${SEARCH_SECONDS:-200}" python3 -m asose_fast.train --config "${CONFIG:-configs/cifar10.yaml}" \
+  "${options[@]}" ${SEARCH_OPTIONS:-} --epochs "${SEARCH_EPOCHS:-40}" --out "$search"
+if [ ! -f "$search/genotype.json" ]; then
+  stage derive 60 python3 -m asose_fast.derive "$search" --out "$derived" && network=$derived
+fi
+stage final "$total" python3 -m asose_fast.retrain "$network" "${options[@]}" --epochs "${EPOCHS:-40}" --batch_size 128 \
+  --learning_rate 0.1 --cutout 16 --label_smoothing 0.1 --out "$final"
+status=$?
 
-search, final = (json.load(open(path)) for path in sys.argv[1:])
-for item in search["health"]:
+python3 - "$result" "$search" "$final" "$work" <<'PYTHON'
+import json, pathlib, shutil, sys
+
+result, *folders, logs = map(pathlib.Path, sys.argv[1:])
+figures = {}
+for name, folder in zip(("search", "final"), folders):
+    for file in ("summary.json", "metrics.jsonl", "genotype.json", "config.yaml"):
+        if (folder / file).exists():
+            shutil.copy(folder / file, logs / f"{name}-{file}")
+    epochs = (folder / "metrics.jsonl").read_text().splitlines() if (folder / "metrics.jsonl").exists() else []
+    summary = json.loads((folder / "summary.json").read_text()) if (folder / "summary.json").exists() else None
+    figures[name] = {"summary": summary, "last epoch": json.loads(epochs[-1]) if epochs else None}
+result.write_text(json.dumps(figures, indent=2) + "\n")
+search, final = (figures[name]["summary"] or {} for name in ("search", "final"))
+for item in search.get("health", []):
     print(f"{item['name']}: {item['value']:.4g} ({item['bound']}, {'ok' if item['ok'] else 'BREACHED'})")
-print(f"operations: {', '.join(final['operations'])}")
-print(f"test accuracy {final['test_accuracy']:.2%} with {final['parameters']:,} parameters")
+if final:
+    print(f"operations: {', '.join(final['operations'])}")
+    print(f"test accuracy {final['test_accuracy']:.2%} with {final['parameters']:,} parameters")
+else:
+    print("no test accuracy: the training did not end")
 PYTHON
+exit $status

@@ -175,14 +175,25 @@ def eager(
 
 
 def compiled(
-    network: Network, x: Tensor, y: Tensor, *, whole: bool = False, skipping: bool = False, **options: Any
+    network: Network,
+    x: Tensor,
+    y: Tensor,
+    *,
+    whole: bool = False,
+    skipping: bool = False,
+    autocast: bool = False,
+    **options: Any,
 ) -> Steps:
-    """Steps of a copy of the network, its candidates compiled one by one, or the `whole` of it at once."""
+    """Steps of a copy of the network, its candidates compiled one by one, or the `whole` of it at once.
+
+    Its convolutions are in bfloat16 with `autocast`.
+    """
     network, x = in_layout("nhwc", network, x)
     mixture = EagerMixture(network)
-    steps = Steps(network, x, y, mixture, skipping=skipping)
+    model = Autocast(mixture) if autocast else mixture
+    steps = Steps(network, x, y, model, skipping=skipping)
     if whole:
-        steps.model = compile_one(mixture, **options)
+        steps.model = compile_one(model, **options)
     else:
         for block in network.evolvable_blocks():
             block.mixed.ops = nn.ModuleDict({name: compile_one(op, **options) for name, op in block.mixed.ops.items()})

@@ -18,6 +18,10 @@ def pytest_configure(config):
         import_torchvision()
 
 
+# With it alone cuBLAS repeats itself to the bit, which the tests below ask of everything.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+
 @pytest.fixture(autouse=True)
 def poisoned_memory():
     torch.use_deterministic_algorithms(True)

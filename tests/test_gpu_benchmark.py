@@ -25,7 +25,7 @@ def run(folder, *sections):
 def test_every_section_leaves_rows(tmp_path, capsys):
     found = run(tmp_path, *SECTIONS)
     printed = capsys.readouterr().out
-    assert {row["section"] for row in found["rows"]} == {"copy", *SECTIONS}
+    assert {row["section"] for row in found["rows"]} == {"ceilings", *SECTIONS}
     assert found["hardware"]["info"]["versions"]["torch"] == torch.__version__
     for row in found["rows"]:
         assert row["name"] in printed
@@ -33,7 +33,7 @@ def test_every_section_leaves_rows(tmp_path, capsys):
         if "seconds" not in row:
             continue
         timed = {name: s for name, s in row["seconds"].items() if isinstance(s, dict)}
-        assert "copy" in timed or {"cpu", "eager nhwc", "eager", "ours fp32"} & timed.keys(), row
+        assert {"copy", "product", "cpu", "eager nhwc", "eager", "ours fp32"} & timed.keys(), row
         assert all(s["median"] > 0 for s in timed.values())
     graphs = [row["value"] for row in found["rows"] if row["section"] == "graphs"]
     assert graphs == 3 * ["failed: RuntimeError: the device is cpu, and graphs are of CUDA"]
@@ -59,6 +59,37 @@ def test_a_failure_is_a_row_and_the_rest_goes_on(capsys):
     assert first["seconds"]["broken"] == "failed: ValueError: no such kernel"
     assert first["seconds"]["runs"]["median"] > 0
     assert (value["value"], rest["value"], still["value"]) == (3, "failed: RuntimeError: later", "here")
+
+
+def test_a_variant_without_time_costs_its_own_cell():
+    measured = table()
+    slow = {"ours": lambda: lambda: sum(range(1000)), "compile": lambda: time.sleep(60), "late": lambda: lambda: None}
+    measured.run("one", lambda t: t.compare("ops", slow), 0.5)
+    (row,) = measured.rows
+    assert row["seconds"]["ours"]["median"] > 0
+    assert row["seconds"]["compile"].startswith("failed: OutOfTime")
+    assert row["seconds"]["late"] == "skipped: no time is left"
+
+
+def test_a_variant_that_fails_when_it_is_timed_costs_its_own_cell():
+    calls = iter(range(3))
+
+    def tires():
+        next(calls)
+
+    measured = Table(CPU, dry=True, rounds=4, compiling=())
+    measured.run("one", lambda t: t.compare("ops", {"tires": lambda: tires, "ours": lambda: lambda: 1}), 60)
+    (row,) = measured.rows
+    assert row["seconds"]["tires"].startswith("failed: StopIteration")
+    assert row["seconds"]["ours"]["rounds"] == 4
+
+
+def test_variants_can_be_chosen():
+    measured = table()
+    measured.only = ("ours", "compile")
+    variants = {name: lambda: lambda: 1 for name in ("ours fp32", "eager", "compile default")}
+    measured.run("one", lambda t: t.compare("ops", variants), 60)
+    assert measured.rows[0]["seconds"].keys() == {"ours fp32", "compile default"}
 
 
 def test_what_takes_too_long_is_ended():

@@ -14,10 +14,12 @@ import torch
 from benchmarks.gpu.operators import every_operator
 from benchmarks.gpu.table import Table
 
+_METRICS = ("gpu__time_duration.sum", "dram__throughput.avg.pct_of_peak_sustained_elapsed")
 NCU = [
     "--csv",
     "--print-units=base",
-    "--metrics=gpu__time_duration.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed",
+    "--clock-control=none",  # ncu would set the clocks of a GPU that others use too
+    f"--metrics={','.join(_METRICS)}",
     "--kernel-name=regex:(?i).*(asose|mixed|arch_weights|depthwise|separable|pool_pair|batch_statistics).*",
 ]
 
@@ -93,7 +95,7 @@ def _by_ncu(table: Table) -> str:
     for row in csv.DictReader(io.StringIO("\n".join(lines[start:]))):
         values.setdefault((row["ID"], row["Kernel Name"]), {})[row["Metric Name"]] = row["Metric Value"]
     for (_, kernel), metrics in values.items():
-        duration, share = metrics.get(NCU[2].split("=")[1].split(",")[0]), metrics.get(NCU[2].split(",")[1])
+        duration, share = metrics.get(_METRICS[0]), metrics.get(_METRICS[1])
         table.note(f"ncu {kernel[:50]}", f"{duration} ns, {share} % of the peak DRAM bandwidth")
     return f"{len(values)} kernels"
 

@@ -14,6 +14,8 @@ import torch
 
 Run = Callable[[], object]
 WARM_UP = 3
+TIMING = 5.0
+"""Seconds that a round of one variant may take at least, whatever is left."""
 MAKING = 60.0
 """Seconds that making and warming up one variant may take: torch.compile knows no end."""
 BASELINES = ("eager", "compile")
@@ -49,6 +51,8 @@ class Table:
     rounds: int
     compiling: tuple[str, ...]
     """Modes of torch.compile to measure beside."""
+    only: tuple[str, ...] = ()
+    """How the names of the variants begin that are compared; all of them where there are none."""
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     keep: Callable[[], object] = lambda: None
     """Called after every row, so that what was measured stays, whatever follows."""
@@ -92,9 +96,39 @@ class Table:
             calls: a round times so many together, as for steps; 1: as for kernels, behind a wait of the GPU during
                 which the host gets ahead, so that launching takes no part.
         """
-        ready, found = {}, {}
+        self._check_time()
+        found: dict[str, Any] = {}
+        ready = self._made(variants, found)
+        times: dict[str, list[float]] = {variant: [] for variant in ready}
+        for _ in range(self.rounds):
+            if self._left() < 0 and all(len(values) > 3 for values in times.values()):
+                break
+            for variant in list(times):
+                try:
+                    with limited(max(TIMING, self._left())):
+                        times[variant].append(self._timed(ready[variant], calls))
+                except Exception as error:
+                    found[variant] = failed(error)
+                    del times[variant]
+        row: dict[str, Any] = {"section": self.section, "name": name, "bytes": moved, "seconds": found}
+        for variant, values in times.items():
+            low, median, high = statistics.quantiles(values, n=4)
+            found[variant] = {"median": median, "low": low, "high": high, "rounds": len(values)}
+        self._add(row)
+        self._show(row)
+
+    def _made(self, variants: dict[str, Callable[[], Run]], found: dict[str, Any]) -> dict[str, Run]:
+        """The variants that could be made and warmed up; why the others could not goes into `found`.
+
+        One that fails, or takes all of the section's time, costs its own cell: those before it are timed.
+        """
+        ready = {}
         for variant, make in variants.items():
-            self._check_time()
+            if self.only and not variant.startswith(self.only):
+                continue
+            if self._left() < 0:
+                found[variant] = "skipped: no time is left"
+                continue
             try:
                 with limited(min(MAKING, self._left())):
                     run = make()
@@ -104,18 +138,7 @@ class Table:
                 ready[variant] = run
             except Exception as error:
                 found[variant] = failed(error)
-        times: dict[str, list[float]] = {variant: [] for variant in ready}
-        for _ in range(self.rounds):
-            if self._left() < 0 and all(len(values) > 3 for values in times.values()):
-                break
-            for variant, run in ready.items():
-                times[variant].append(self._timed(run, calls))
-        row: dict[str, Any] = {"section": self.section, "name": name, "bytes": moved, "seconds": found}
-        for variant, values in times.items():
-            low, median, high = statistics.quantiles(values, n=4)
-            found[variant] = {"median": median, "low": low, "high": high, "rounds": len(values)}
-        self._add(row)
-        self._show(row)
+        return ready
 
     def _add(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
@@ -151,7 +174,7 @@ class Table:
             return (time.perf_counter() - start) / calls
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         if calls == 1:
-            torch.cuda._sleep(2_000_000)  # cycles: about a millisecond
+            torch.cuda._sleep(20_000_000)  # cycles: some 10 ms, in which the host launches what is timed
         begin.record()
         for _ in range(calls):
             run()

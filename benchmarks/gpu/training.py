@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Callable
 
@@ -21,7 +22,7 @@ KINDS = ("mixture", "cadence")
 
 def sizes(table: Table) -> list[tuple[int, int]]:
     """(batch, channels)"""
-    return [(2, 8)] if table.dry else [(128, 16), (128, 64)]
+    return [(2, 8)] if table.dry else [(128, 64), (128, 16)]
 
 
 def forms(table: Table, batch: int, channels: int) -> dict[str, Callable[[], Steps]]:
@@ -36,9 +37,9 @@ def forms(table: Table, batch: int, channels: int) -> dict[str, Callable[[], Ste
                 name = f"eager {layout} {precision}" + ", skipping" * skipping
                 options = {"autocast": precision == "bf16", "skipping": skipping}
                 found[name] = lambda layout=layout, options=options: steps.eager(layout, *parts, **options)
-    for mode in table.compiling:
+    for mode, precision in itertools.product(table.compiling, ("fp32", "bf16")):
         options = {} if mode == "default" else {"mode": mode}
-        found[f"compile {mode}"] = lambda options=options: _compiled(parts, options)
+        found[f"compile {mode} {precision}"] = lambda o=options, p=precision: _compiled(parts, p == "bf16", o)
     return found
 
 
@@ -47,9 +48,9 @@ def _parts(table: Table, batch: int, channels: int) -> tuple:
     return steps.make(batch, channels, candidates, device=table.device)
 
 
-def _compiled(parts: tuple, options: dict[str, str]) -> Steps:
+def _compiled(parts: tuple, autocast: bool, options: dict[str, str]) -> Steps:
     torch.compiler.reset()
-    return steps.compiled(*parts, whole=True, **options)
+    return steps.compiled(*parts, whole=True, autocast=autocast, **options)
 
 
 def _with_graphs(table: Table, parts: tuple, precision: str) -> Steps:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from asose_fast.ops import library, mixed_layer, registry
 from asose_fast.ops.norm_tables import norm_tables
 from asose_fast.space import CANDIDATES, MixedOp
 from tests.helpers import make_network
 
-jit = pytest.importorskip("triton.runtime.jit")
+pytest.importorskip("triton")
+
+from triton.runtime import jit
+
+from benchmarks.without_gpu.fake import fake_gpu
 
 
 class Copies(TorchFunctionMode):
@@ -29,24 +30,14 @@ class Copies(TorchFunctionMode):
         return function(*arguments, **(keywords or {}))
 
 
-@pytest.fixture
-def fake_gpu(monkeypatch):
+@pytest.fixture(name="fake_gpu")
+def copies_to_a_fake_gpu(monkeypatch):
     """Tensors without values, launchers whose kernels do nothing, and the copies from the host.
 
     Whatever reads a value of a meta tensor raises.
     """
-
-    def triton(op, *_):
-        modules = registry._MODULES[op]
-        return importlib.import_module(modules.get("triton", modules["reference"]))
-
-    monkeypatch.setattr(registry, "select", triton)
-    # The bodies themselves, not what stands in for them.
-    for module in (library, mixed_layer.forward, mixed_layer.node):
-        monkeypatch.setattr(module, "observed", lambda _: False)
-    monkeypatch.setattr("asose_fast.ops.triton.tiles.address", lambda _: 1)  # meta tensors have none
     monkeypatch.setattr(jit.KernelInterface, "__getitem__", lambda *_: lambda *_, **__: None)
-    with torch.device("meta"), Copies() as copies:
+    with fake_gpu(), Copies() as copies:
         yield copies
 
 

@@ -9,12 +9,12 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.layout import memory_format
-from asose_fast.ops.triton.tiles import accumulator, grid, launched, place, rows_and_channels, tile
+from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, place, rows_and_channels, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 _ELEMENTS = 4096
-_MERGED = 64
+_MERGED = 32
 """Tiles that are merged at a time."""
 
 
@@ -25,16 +25,18 @@ def _batch_statistics_kernel(
     partials: tl.tensor,  # (tasks, K, 2, C)
     rows: tl.int64,
     channels: tl.int64,
-    inner: tl.int64,
+    INNER: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
 ) -> None:
-    at, inside, channel, present = place(rows, channels, inner, BLOCK_P, BLOCK_C)
+    channels = aligned(channels, ALIGN)
+    at, inside, channel, present = place(rows, channels, INNER, BLOCK_P, BLOCK_C)
     task = tl.program_id(0).to(tl.int64)
     first = task * BLOCK_P
     count = tl.minimum(rows - first, BLOCK_P).to(ACC)
-    of_first = first // inner * inner * channels + first % inner + channel * inner
+    of_first = first // INNER * INNER * channels + first % INNER + channel * INNER
     for k in tl.static_range(len(zs)):
         z = tl.load(zs[k] + at, mask=inside, other=0.0).to(ACC)
         # About a value of the data, so that a large mean costs no digits.
@@ -97,11 +99,9 @@ def forward(zs: list[Tensor]) -> tuple[Tensor, Tensor]:
     if rows == 0 or channels == 0:
         return mean, var
     dense = tuple(z.contiguous(memory_format=format) for z in zs)
-    block_p, block_c = tile(rows, channels, _ELEMENTS)
-    tasks, groups = grid(rows, channels, (block_p, block_c))
+    blocks = block_p, block_c, _ = tile(rows, channels, _ELEMENTS)
+    tasks, groups = grid(rows, channels, blocks)
     partials = mean.new_empty(tasks, len(zs), 2, channels)
-    _batch_statistics_kernel[(tasks, groups)](
-        dense, partials, rows, channels, inner, accumulator(zs[0].dtype), block_p, block_c
-    )
+    _batch_statistics_kernel[(tasks, groups)](dense, partials, rows, channels, inner, accumulator(zs[0].dtype), *blocks)
     _merge_kernel[(len(zs), groups)](partials, mean, var, rows, tasks, channels, block_p, _MERGED, block_c)
     return mean, var

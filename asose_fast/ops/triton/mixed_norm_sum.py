@@ -10,13 +10,11 @@ from torch import Tensor
 
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import all_dense, dense, memory_format
-from asose_fast.ops.triton.tiles import accumulator, grid, launched, place, rows_and_channels, tile
+from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, place, rows_and_channels, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
-_ELEMENTS = 4096
-_ELEMENTS_OF_SUM = 8192
-"""More, so that a thread that reads two tables for each of its channels has rows enough to use them on."""
+_ELEMENTS = 2048
 
 
 @triton.jit
@@ -69,13 +67,15 @@ def _mixed_norm_sum_fwd_kernel(
     y: tl.tensor,
     rows: tl.int64,
     channels: tl.int64,
-    inner: tl.int64,
+    INNER: tl.constexpr,
     BRANCHES: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
 ) -> None:
-    at, inside, channel, present = place(rows, channels, inner, BLOCK_P, BLOCK_C)
+    channels = aligned(channels, ALIGN)
+    at, inside, channel, present = place(rows, channels, INNER, BLOCK_P, BLOCK_C)
     offset = tl.load(tables + 2 * BRANCHES * channels + channel, mask=present, other=0.0)
     total = tl.zeros([BLOCK_P, BLOCK_C], ACC) + offset[None, :]
     for k in tl.static_range(len(xs)):
@@ -100,14 +100,16 @@ def _sums_kernel(
     partials: tl.tensor,  # (tasks, 1 + K + J, C)
     rows: tl.int64,
     channels: tl.int64,
-    inner: tl.int64,
+    INNER: tl.constexpr,
     READ: tl.constexpr,
     BRANCHES: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
 ) -> None:
-    at, inside, channel, present = place(rows, channels, inner, BLOCK_P, BLOCK_C)
+    channels = aligned(channels, ALIGN)
+    at, inside, channel, present = place(rows, channels, INNER, BLOCK_P, BLOCK_C)
     g = tl.load(grad + at, mask=inside, other=0.0).to(ACC)
     to = partials + tl.program_id(0).to(tl.int64) * (1 + len(READ)) * channels + channel
     tl.store(to, tl.sum(g, axis=0), mask=present)
@@ -184,14 +186,16 @@ def _grads_kernel(
     weights: tl.tensor,
     rows: tl.int64,
     channels: tl.int64,
-    inner: tl.int64,
+    INNER: tl.constexpr,
     BATCH: tl.constexpr,
     NEED: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
 ) -> None:
-    at, inside, channel, present = place(rows, channels, inner, BLOCK_P, BLOCK_C)
+    channels = aligned(channels, ALIGN)
+    at, inside, channel, present = place(rows, channels, INNER, BLOCK_P, BLOCK_C)
     g = tl.load(grad + at, mask=inside, other=0.0).to(ACC)
     for k in tl.static_range(len(NEED)):
         if NEED[k]:
@@ -219,7 +223,7 @@ def forward(
         return y
     space, branches = rows_and_channels(y, format), len(mean)
     rows, channels, _ = space
-    blocks = tile(rows, channels, _ELEMENTS_OF_SUM)
+    blocks = tile(rows, channels, _ELEMENTS)
     programs, weights = grid(rows, channels, blocks), weights.contiguous()
     tables = y.new_empty(2 * branches + 1, channels, dtype=accumulation_dtype(y.dtype))
     _terms_kernel[(programs[1],)](

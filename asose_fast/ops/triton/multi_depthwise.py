@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
-"""`multi_depthwise` in Triton: an element of the input is read once for all branches whose taps meet at it."""
+"""`multi_depthwise` in Triton: one branch after the other, over a tile of the input that the caches hold."""
 
 from __future__ import annotations
 
@@ -12,52 +12,22 @@ from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.layout import all_dense, dense, empty_channels_last
-from asose_fast.ops.triton.tiles import accumulator, grid, launched, pixel_tile, pixels
+from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, pixel_tile, pixels
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
-_ELEMENTS = 2048
-"""Of a tile: five branches then keep 80 registers a thread. Not measured."""
-_ELEMENTS_OF_ROWS = 1024
+_ELEMENTS = 1024
+"""Of a tile. With more, the loads that the compiler has in flight take too many registers."""
+_ELEMENTS_OF_ROWS = 512
 """Of a tile of weight gradients, which keeps a value a tap of a kernel's row."""
-_TILES = 16
+_TILES = 32
 """Tiles, at least, that a program of weight gradients passes by: each leaves partial sums as large as the weights."""
 _TASKS = 256
 """Tasks of weight gradients, at most: with the rows of kernels and the groups of channels enough programs for any GPU.
 """
 
 _MOST_TAPS = 400
-"""Taps of all branches that a kernel is unrolled over, at most; the five branches of the supernet have 117."""
-
-Taps = tuple[tuple[int, int, tuple[tuple[int, int], ...]], ...]
-"""Of an input: offsets (rows, columns), and for each which of its branches meet there, and their rows of params."""
-
-
-def _taps(plan: DepthwisePlan, branches: tuple[int, ...]) -> Taps:
-    """The offsets of branches that share an input."""
-    first = [sum(plan.taps[:b]) for b in range(len(plan.kernels))]
-    found: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for m, b in enumerate(branches):
-        kernel, dilation, pad = plan.kernels[b], plan.dilations[b], plan.pad(b)
-        for tap in range(kernel * kernel):
-            offset = tap // kernel * dilation - pad, tap % kernel * dilation - pad
-            found.setdefault(offset, []).append((m, first[b] + tap))
-    return tuple((*offset, tuple(met)) for offset, met in sorted(found.items()))
-
-
-@triton.constexpr_function
-def _pick(tree: tl.constexpr, *path: tl.constexpr) -> tl.constexpr:
-    # Of tuples in tuples in tuples the compiler itself can give neither elements nor lengths.
-    for i in path:
-        tree = tree[i]
-    return tree
-
-
-@triton.constexpr_function
-def _size(tree: tl.constexpr, *path: tl.constexpr) -> tl.constexpr:
-    for i in path:
-        tree = tree[i]
-    return len(tree)
+"""Taps of all branches, at most; the five branches of the supernet have 117."""
 
 
 @triton.jit
@@ -88,7 +58,7 @@ def _active(
 
 @triton.jit
 def _affine(
-    params: tl.tensor,
+    parameters: tl.tensor,
     i: tl.constexpr,
     INPUTS: tl.constexpr,
     WEIGHTS: tl.constexpr,
@@ -97,21 +67,95 @@ def _affine(
     present: tl.tensor,
     AFFINE: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor]:
-    # scale and shift of input i, the rows of params behind those of weights.
+    # scale and shift of input i, the rows of parameters behind those of weights.
     if AFFINE:
-        scale = tl.load(params + (WEIGHTS + i) * channels + channel, mask=present, other=0.0)
-        shift = tl.load(params + (WEIGHTS + INPUTS + i) * channels + channel, mask=present, other=0.0)
+        scale = tl.load(parameters + (WEIGHTS + i) * channels + channel, mask=present, other=0.0)
+        shift = tl.load(parameters + (WEIGHTS + INPUTS + i) * channels + channel, mask=present, other=0.0)
     else:
         scale = channel
         shift = channel
     return scale, shift
 
 
+@triton.jit
+def _convolved(
+    x: tl.tensor,
+    weights: tl.tensor,
+    scale: tl.tensor,
+    shift: tl.tensor,
+    image: tl.tensor,
+    row: tl.tensor,
+    column: tl.tensor,
+    exists: tl.tensor,
+    channels: tl.int64,
+    height: tl.int32,
+    width: tl.int32,
+    channel: tl.tensor,
+    present: tl.tensor,
+    KERNEL: tl.constexpr,
+    DILATION: tl.constexpr,
+    STRIDE: tl.constexpr,
+    RELU: tl.constexpr,
+    AFFINE: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> tl.tensor:
+    # The outputs of a branch. Unrolled over a kernel's columns alone: over all taps, the compiler spills and is slow.
+    total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
+    for i in range(KERNEL):
+        r = row * STRIDE + (i - KERNEL // 2) * DILATION
+        line = exists & (r >= 0) & (r < height)
+        for j in tl.static_range(KERNEL):
+            c = column * STRIDE + (j - KERNEL // 2) * DILATION
+            valid = (line & (c >= 0) & (c < width))[:, None] & present[None, :]
+            at = (((image * height + r) * width + c) * channels)[:, None] + channel[None, :]
+            w = tl.load(weights + (i * KERNEL + j) * channels + channel, mask=present, other=0.0)
+            total += w[None, :] * _active(x, at, valid, scale, shift, RELU, AFFINE, ACC)
+    return total
+
+
+@triton.jit
+def _handed_back(
+    grad: tl.tensor,
+    weights: tl.tensor,
+    image: tl.tensor,
+    row: tl.tensor,
+    column: tl.tensor,
+    exists: tl.tensor,
+    channels: tl.int64,
+    out_height: tl.int32,
+    out_width: tl.int32,
+    channel: tl.tensor,
+    present: tl.tensor,
+    KERNEL: tl.constexpr,
+    DILATION: tl.constexpr,
+    STRIDE: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> tl.tensor:
+    # The gradients of a branch's inputs, of the outputs to which they are inputs by one tap or another.
+    total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
+    for i in range(KERNEL):
+        top = row - (i - KERNEL // 2) * DILATION
+        r = top // STRIDE
+        line = exists & (top >= 0) & (r < out_height) & (top % STRIDE == 0)
+        for j in tl.static_range(KERNEL):
+            left = column - (j - KERNEL // 2) * DILATION
+            c = left // STRIDE
+            valid = (line & (left >= 0) & (c < out_width) & (left % STRIDE == 0))[:, None] & present[None, :]
+            at = (((image * out_height + r) * out_width + c) * channels)[:, None] + channel[None, :]
+            w = tl.load(weights + (i * KERNEL + j) * channels + channel, mask=present, other=0.0)
+            total += w[None, :] * tl.load(grad + at, mask=valid, other=0.0).to(ACC)
+    return total
+
+
 @launched
 @triton.jit
 def _multi_depthwise_fwd_kernel(
     xs: tl.tuple,
-    params: tl.tensor,
+    parameters: tl.tensor,
     ys: tl.tuple,
     images: tl.int32,
     channels: tl.int64,
@@ -119,8 +163,9 @@ def _multi_depthwise_fwd_kernel(
     width: tl.int32,
     out_height: tl.int32,
     out_width: tl.int32,
-    TAPS: tl.constexpr,  # of every input
-    BRANCHES: tl.constexpr,  # of every input
+    KERNELS: tl.constexpr,
+    DILATIONS: tl.constexpr,
+    FIRST: tl.constexpr,  # row of parameters of every branch
     WEIGHTS: tl.constexpr,
     STRIDE: tl.constexpr,
     RELU: tl.constexpr,
@@ -128,27 +173,21 @@ def _multi_depthwise_fwd_kernel(
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
 ) -> None:
+    channels = aligned(channels, ALIGN)
     pixel, image, row, column, exists = pixels(images, out_height, out_width, tl.program_id(0), BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     present = channel < channels
     to = (pixel * channels)[:, None] + channel[None, :]
-    for i in tl.static_range(len(TAPS)):
-        scale, shift = _affine(params, i, len(TAPS), WEIGHTS, channels, channel, present, AFFINE)
-        totals: tl.tuple = ()
-        for _ in tl.static_range(_size(BRANCHES, i)):
-            totals = totals + (tl.zeros([BLOCK_P, BLOCK_C], ACC),)  # noqa: RUF005
-        for o in tl.static_range(_size(TAPS, i)):
-            r, c = row * STRIDE + _pick(TAPS, i, o, 0), column * STRIDE + _pick(TAPS, i, o, 1)
-            valid = (exists & (r >= 0) & (r < height) & (c >= 0) & (c < width))[:, None] & present[None, :]
-            at = (((image * height + r) * width + c) * channels)[:, None] + channel[None, :]
-            v = _active(xs[i], at, valid, scale, shift, RELU, AFFINE, ACC)
-            for m in tl.static_range(_size(TAPS, i, o, 2)):
-                w = tl.load(params + _pick(TAPS, i, o, 2, m, 1) * channels + channel, mask=present, other=0.0)
-                totals = _add(totals, _pick(TAPS, i, o, 2, m, 0), w[None, :] * v)
-        for m in tl.static_range(_size(BRANCHES, i)):
-            y = ys[_pick(BRANCHES, i, m)]
-            tl.store(y + to, totals[m].to(y.dtype.element_ty), mask=exists[:, None] & present[None, :])
+    for b in tl.static_range(len(KERNELS)):
+        scale, shift = _affine(parameters, b % len(xs), len(xs), WEIGHTS, channels, channel, present, AFFINE)
+        y = _convolved(
+            xs[b % len(xs)], parameters + FIRST[b] * channels, scale, shift, image, row, column, exists,
+            channels, height, width, channel, present,
+            KERNELS[b], DILATIONS[b], STRIDE, RELU, AFFINE, ACC, BLOCK_P, BLOCK_C,
+        )  # fmt: skip
+        tl.store(ys[b] + to, y.to(ys[b].dtype.element_ty), mask=exists[:, None] & present[None, :])
 
 
 @launched
@@ -156,7 +195,7 @@ def _multi_depthwise_fwd_kernel(
 def _inputs_bwd_kernel(
     grads: tl.tuple,
     xs: tl.tuple,
-    params: tl.tensor,
+    parameters: tl.tensor,
     grad_xs: tl.tuple,
     partials: tl.tensor,  # (tasks, 2, inputs, C), or None
     images: tl.int32,
@@ -165,9 +204,11 @@ def _inputs_bwd_kernel(
     width: tl.int32,
     out_height: tl.int32,
     out_width: tl.int32,
-    TAPS: tl.constexpr,
-    BRANCHES: tl.constexpr,
+    KERNELS: tl.constexpr,
+    DILATIONS: tl.constexpr,
+    USED: tl.constexpr,
     NEED: tl.constexpr,
+    FIRST: tl.constexpr,
     WEIGHTS: tl.constexpr,
     STRIDE: tl.constexpr,
     RELU: tl.constexpr,
@@ -175,29 +216,25 @@ def _inputs_bwd_kernel(
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
 ) -> None:
+    channels = aligned(channels, ALIGN)
     pixel, image, row, column, exists = pixels(images, height, width, tl.program_id(0), BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     present = channel < channels
     to = (pixel * channels)[:, None] + channel[None, :]
     inside = exists[:, None] & present[None, :]
-    for i in tl.static_range(len(TAPS)):
+    for i in tl.static_range(len(xs)):
         if NEED[i] or partials is not None:
             total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
-            for o in tl.static_range(_size(TAPS, i)):
-                # The outputs to which the pixel is an input by this offset.
-                top, left = row - _pick(TAPS, i, o, 0), column - _pick(TAPS, i, o, 1)
-                r, c = top // STRIDE, left // STRIDE
-                valid = exists & (top >= 0) & (left >= 0) & (r < out_height) & (c < out_width)
-                if STRIDE > 1:
-                    valid = valid & (top % STRIDE == 0) & (left % STRIDE == 0)
-                at = (((image * out_height + r) * out_width + c) * channels)[:, None] + channel[None, :]
-                for m in tl.static_range(_size(TAPS, i, o, 2)):
-                    w = tl.load(params + _pick(TAPS, i, o, 2, m, 1) * channels + channel, mask=present, other=0.0)
-                    grad = grads[_pick(BRANCHES, i, _pick(TAPS, i, o, 2, m, 0))]
-                    g = tl.load(grad + at, mask=valid[:, None] & present[None, :], other=0.0)
-                    total += w[None, :] * g.to(ACC)
-            scale, shift = _affine(params, i, len(TAPS), WEIGHTS, channels, channel, present, AFFINE)
+            for b in tl.static_range(i, len(KERNELS), len(xs)):
+                if USED[b]:
+                    total += _handed_back(
+                        grads[b], parameters + FIRST[b] * channels, image, row, column, exists,
+                        channels, out_height, out_width, channel, present,
+                        KERNELS[b], DILATIONS[b], STRIDE, ACC, BLOCK_P, BLOCK_C,
+                    )  # fmt: skip
+            scale, shift = _affine(parameters, i, len(xs), WEIGHTS, channels, channel, present, AFFINE)
             x = tl.load(xs[i] + to, mask=inside, other=0.0).to(ACC)
             u = x
             if AFFINE:
@@ -205,11 +242,11 @@ def _inputs_bwd_kernel(
             if RELU:
                 total = tl.where(u <= 0, 0.0, total)
             if partials is not None:
-                of_task = partials + tl.program_id(0).to(tl.int64) * 2 * len(TAPS) * channels + channel
+                of_task = partials + tl.program_id(0).to(tl.int64) * 2 * len(xs) * channels + channel
                 of_scale = tl.sum(tl.where(inside, total * x, 0.0), axis=0)
                 tl.store(of_task + i * channels, of_scale, mask=present)
                 of_shift = tl.sum(tl.where(inside, total, 0.0), axis=0)
-                tl.store(of_task + (len(TAPS) + i) * channels, of_shift, mask=present)
+                tl.store(of_task + (len(xs) + i) * channels, of_shift, mask=present)
             if NEED[i]:
                 if AFFINE:
                     total *= scale[None, :]
@@ -268,7 +305,7 @@ def _kernel_row(
 def _weights_bwd_kernel(
     grads: tl.tuple,
     xs: tl.tuple,
-    params: tl.tensor,
+    parameters: tl.tensor,
     partials: tl.tensor,  # (tasks, taps of all branches, C)
     images: tl.int32,
     channels: tl.int64,
@@ -280,7 +317,7 @@ def _weights_bwd_kernel(
     KERNELS: tl.constexpr,
     DILATIONS: tl.constexpr,
     USED: tl.constexpr,
-    FIRST: tl.constexpr,  # row of params of every branch
+    FIRST: tl.constexpr,  # row of parameters of every branch
     WEIGHTS: tl.constexpr,
     STRIDE: tl.constexpr,
     RELU: tl.constexpr,
@@ -288,14 +325,16 @@ def _weights_bwd_kernel(
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
 ) -> None:
+    channels = aligned(channels, ALIGN)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     present = channel < channels
     of_task = partials + tl.program_id(0).to(tl.int64) * WEIGHTS * channels
     line = tl.program_id(2)
     for b in tl.static_range(len(KERNELS)):
         if USED[b]:
-            scale, shift = _affine(params, b % len(xs), len(xs), WEIGHTS, channels, channel, present, AFFINE)
+            scale, shift = _affine(parameters, b % len(xs), len(xs), WEIGHTS, channels, channel, present, AFFINE)
             if (line >= 0) & (line < KERNELS[b]):
                 _kernel_row(
                     grads[b], xs[b % len(xs)], scale, shift, of_task + (FIRST[b] + line * KERNELS[b]) * channels,
@@ -307,7 +346,7 @@ def _weights_bwd_kernel(
 
 
 def unfit(shape: Sequence[int], plan: DepthwisePlan) -> str | None:
-    """Plans of more than 400 taps are left to another backend: the kernels are unrolled over taps, and must compile."""
+    """Plans of more than 400 taps are left to another backend: kernels are unrolled over columns, and must compile."""
     taps = sum(plan.taps)
     return f"{taps} taps, more than {_MOST_TAPS}, are too many to unroll a kernel over" if taps > _MOST_TAPS else None
 
@@ -320,10 +359,8 @@ def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> list[Tenso
     if x.numel() == 0:
         return list(ys)
     blocks = pixel_tile(shape, _ELEMENTS)
-    branches = _branches(plan, [True] * len(ys))
     _multi_depthwise_fwd_kernel[grid(n * out[0] * out[1], c, blocks)](
-        tuple(all_dense(xs)), params.contiguous(), ys, *_sizes(x, out),
-        tuple(_taps(plan, some) for some in branches), branches,
+        tuple(all_dense(xs)), params.contiguous(), ys, *_sizes(x, out), plan.kernels, plan.dilations, _first(plan),
         sum(plan.taps), plan.stride, plan.relu, plan.affine, accumulator(x.dtype), *blocks,
     )  # fmt: skip
     return list(ys)
@@ -354,10 +391,9 @@ def backward(
         blocks = pixel_tile(x.shape, _ELEMENTS)
         programs = grid(n * h * w, c, blocks)
         partials = params.new_empty(programs[0], 2 * plan.inputs, c) if need_affine else None
-        branches = _branches(plan, used)
         _inputs_bwd_kernel[programs](
-            given, inputs, params, grad_xs, partials, *_sizes(x, out), tuple(_taps(plan, some) for some in branches),
-            branches, tuple(need_x), weights, plan.stride, plan.relu, plan.affine, acc, *blocks,
+            given, inputs, params, grad_xs, partials, *_sizes(x, out), plan.kernels, plan.dilations, tuple(used),
+            tuple(need_x), _first(plan), weights, plan.stride, plan.relu, plan.affine, acc, *blocks,
         )  # fmt: skip
         if partials is not None:
             torch.sum(partials, 0, out=grad_params[weights:])
@@ -368,19 +404,17 @@ def backward(
         tasks = triton.cdiv(count, tiles)
         partials = params.new_empty(tasks, weights, c) if all(used) else params.new_zeros(tasks, weights, c)
         lines = sum(kernel for kernel, is_used in zip(plan.kernels, used, strict=True) if is_used)
-        first = tuple(sum(plan.taps[:b]) for b in range(len(grads)))
         _weights_bwd_kernel[(tasks, channel_groups, lines)](
-            given, inputs, params, partials, *_sizes(x, out), tiles, plan.kernels, plan.dilations, tuple(used), first,
-            weights, plan.stride, plan.relu, plan.affine, acc, *blocks,
+            given, inputs, params, partials, *_sizes(x, out), tiles, plan.kernels, plan.dilations, tuple(used),
+            _first(plan), weights, plan.stride, plan.relu, plan.affine, acc, *blocks,
         )  # fmt: skip
         torch.sum(partials, 0, out=grad_params[:weights])
     return [t for t, need in zip(grad_xs, need_x, strict=True) if need], grad_params
 
 
-def _branches(plan: DepthwisePlan, used: list[bool]) -> tuple[tuple[int, ...], ...]:
-    """The used branches of every input."""
-    branches = tuple(b for b, is_used in enumerate(used) if is_used)
-    return (branches,) if plan.inputs == 1 else tuple((b,) if is_used else () for b, is_used in enumerate(used))
+def _first(plan: DepthwisePlan) -> tuple[int, ...]:
+    """The row of params at which the weights of every branch begin."""
+    return tuple(sum(plan.taps[:b]) for b in range(len(plan.kernels)))
 
 
 def _sizes(x: Tensor, out: list[int]) -> tuple[int, ...]:

@@ -11,11 +11,13 @@ from torch import Tensor
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
 from asose_fast.ops.pool_pair import out_shape
-from asose_fast.ops.triton.tiles import accumulator, grid, launched, pixel_tile, pixels
+from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, pixel_tile, pixels
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 _ELEMENTS = 2048
+_ELEMENTS_OF_GRADIENTS = 512
+"""Fewer, because a thread keeps eight tables for each of its channels."""
 
 
 @launched
@@ -35,7 +37,9 @@ def _pool_pair_fwd_kernel(
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
 ) -> None:
+    channels = aligned(channels, ALIGN)
     pixel, image, row, column, exists = pixels(images, out_height, out_width, tl.program_id(0), BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     present = channel < channels
@@ -117,7 +121,9 @@ def _pool_pair_bwd_kernel(
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
 ) -> None:
+    channels = aligned(channels, ALIGN)
     pixel, image, row, column, exists = pixels(images, height, width, tl.program_id(0), BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     present = channel < channels
@@ -175,7 +181,7 @@ def backward(
         places = torch.empty(out, dtype=torch.uint8, device=x.device, memory_format=torch.channels_last)
         _over_windows(x, None, None, places, stride)
     n, c, h, w = x.shape
-    blocks = pixel_tile(x.shape, _ELEMENTS)
+    blocks = pixel_tile(x.shape, _ELEMENTS_OF_GRADIENTS)
     table = tables.to(accumulation_dtype(x.dtype)).contiguous() if len(tables) else None
     _pool_pair_bwd_kernel[grid(n * h * w, c, blocks)](
         *(None if t is None else dense(t) for t in (*grads, *zs)), table,

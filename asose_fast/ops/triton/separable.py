@@ -18,7 +18,7 @@ from asose_fast.ops import registry
 from asose_fast.ops.autocast import without_autocast
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.layout import empty_channels_last
-from asose_fast.ops.triton.tiles import accumulator, grid, launched, place, tile
+from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, place, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
@@ -40,7 +40,9 @@ def _grad_z_kernel(
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
 ) -> None:
+    channels = aligned(channels, ALIGN)
     at, inside, channel, present = place(rows, channels, 1, BLOCK_P, BLOCK_C)
     for b in tl.static_range(len(grads)):
         table = tables + b * 4 * channels + channel

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,15 +34,19 @@ class launched:
         return run
 
 
-def tile(rows: int, channels: int, elements: int) -> tuple[int, int]:
-    """Rows and channels of a tile of at most `elements`, powers of two.
+Blocks = tuple[int, int, int]
+"""BLOCK_P, BLOCK_C and ALIGN of the kernels: rows and channels of a tile, and what divides the number of channels."""
+
+
+def tile(rows: int, channels: int, elements: int) -> Blocks:
+    """Rows and channels of a tile of at most `elements`, powers of two, and the power of 2 that divides all channels.
 
     Channels lie side by side in channels_last, so that 64 of them are whole cache lines in every dtype. With 4 warps,
-    4096 elements are 32 registers a thread for every value kept of them: enough loads in flight where one or two are
-    kept, and too many registers where more are. Not measured.
+    2048 elements are 16 registers a thread for every value kept of them: two loads of 128 bits in 16-bit dtypes. What
+    more elements cost in registers, docs/gpu.md tells.
     """
     block_c = min(triton.next_power_of_2(channels), 64)
-    return min(triton.next_power_of_2(max(rows, 1)), max(elements // block_c, 1)), block_c
+    return min(triton.next_power_of_2(max(rows, 1)), max(elements // block_c, 1)), block_c, math.gcd(channels, 16)
 
 
 def accumulator(dtype: torch.dtype) -> tl.dtype:
@@ -50,21 +55,31 @@ def accumulator(dtype: torch.dtype) -> tl.dtype:
 
 
 def rows_and_channels(x: Tensor, format: torch.memory_format) -> tuple[int, int, int]:
-    """Rows, channels and the distance of two channels in the memory of `x`, which is dense in `format`."""
+    """Rows, channels and the distance of two channels in the memory of `x`, which is dense in `format`.
+
+    The kernels take the distance as a constant: a 1 that they learn when they run would not tell the compiler that a
+    thread may load several channels at once.
+    """
     n, c, h, w = x.shape
     return n * h * w, c, 1 if format == torch.channels_last else h * w
 
 
 @triton.jit
+def aligned(channels: tl.int64, ALIGN: tl.constexpr) -> tl.int64:
+    """The same number, of which the compiler sees that `ALIGN` divides it: the JIT itself looks for 16 alone."""
+    return channels // ALIGN * ALIGN
+
+
+@triton.jit
 def place(
-    rows: tl.int64, channels: tl.int64, inner: tl.int64, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
+    rows: tl.int64, channels: tl.int64, INNER: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
     """Of program (task, group of channels): where its elements lie, which exist, its channels, and which exist."""
     row = tl.program_id(0).to(tl.int64) * BLOCK_P + tl.arange(0, BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     present = channel < channels
-    start = row // inner * inner * channels + row % inner
-    return start[:, None] + channel[None, :] * inner, (row < rows)[:, None] & present[None, :], channel, present
+    start = row // INNER * INNER * channels + row % INNER
+    return start[:, None] + channel[None, :] * INNER, (row < rows)[:, None] & present[None, :], channel, present
 
 
 @triton.jit
@@ -79,7 +94,7 @@ def pixels(
     return pixel.to(tl.int64), image.to(tl.int64), line % height, pixel % width, image < images
 
 
-def pixel_tile(shape: Sequence[int], elements: int) -> tuple[int, int]:
+def pixel_tile(shape: Sequence[int], elements: int) -> Blocks:
     """`tile` for the pixels of (N, C, H, W)."""
     n, c, h, w = shape
     if n * h * w >= 2**31 - elements:
@@ -87,6 +102,6 @@ def pixel_tile(shape: Sequence[int], elements: int) -> tuple[int, int]:
     return tile(n * h * w, c, elements)
 
 
-def grid(rows: int, channels: int, blocks: tuple[int, int]) -> tuple[int, int]:
+def grid(rows: int, channels: int, blocks: Blocks) -> tuple[int, int]:
     """Tasks and groups of channels."""
     return triton.cdiv(rows, blocks[0]), triton.cdiv(channels, blocks[1])

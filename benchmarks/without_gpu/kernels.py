@@ -1,0 +1,122 @@
+"""Every Triton kernel as the operators launch it, and what is asked of its code."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from asose_fast import ops
+from asose_fast.space import CANDIDATES, MixedOp
+from benchmarks.without_gpu.code import read
+from benchmarks.without_gpu.fake import fake_gpu
+from benchmarks.without_gpu.recording import recorded
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+CHANNELS = (16, 24, 36, 48, 64, 128)
+"""Those of a search, and of networks that were widened by half."""
+BATCH, SIDE = 128, 32
+
+LEAST_WARPS, LEAST_BITS = 16, 64
+"""That a multiprocessor holds at once, of 64, and of half of the loads at least."""
+ON_TABLES = {
+    "_arch_weights_fwd_kernel",
+    "_arch_weights_bwd_kernel",
+    "_merge_kernel",
+    "_tables_kernel",
+    "_terms_kernel",
+}
+"""Kernels of few programs that read no images: neither width nor warps make them faster."""
+FEW_WARPS = {
+    "_mixed_norm_sum_fwd_kernel": "all loads of its terms and tables are in flight at once: 18 of images a thread",
+    "_inputs_bwd_kernel": "the loads of a row of taps are in flight at once, and CUDA's kernel runs where it is built",
+    "_weights_bwd_kernel": "a sum for each tap of a row is kept, and CUDA's kernel runs where it is built",
+    "_pool_pair_bwd_kernel": "nine windows of two gradients, two inputs and a place are in flight at once",
+}
+"""Why these may have fewer resident warps, though not fewer than 8."""
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Row:
+    """The worst of a kernel's variants in a dtype, with so many channels."""
+
+    kernel: str
+    dtype: str
+    channels: int
+    registers: int
+    spills: int
+    width: int
+    """Bits of at least half of the loads."""
+    warps: int
+    """Resident on a multiprocessor, of 64."""
+
+    def faults(self) -> list[str]:
+        """What is not as it should be, a line each."""
+        where = f"{self.kernel}, {self.dtype}, {self.channels} channels"
+        found = [f"{where}: {self.spills} accesses to spilled registers"] if self.spills else []
+        if self.kernel in ON_TABLES:
+            return found
+        if self.width < LEAST_BITS:
+            found.append(f"{where}: half of the loads have at most {self.width} bits, must have {LEAST_BITS}")
+        least = 8 if self.kernel in FEW_WARPS else LEAST_WARPS
+        if self.warps < least:
+            found.append(f"{where}: {self.warps} resident warps with {self.registers} registers, must be {least}")
+        return found
+
+
+def rows(arch: int, dtype: str, channels: int, strides: Iterable[int] = (1, 2)) -> list[Row]:
+    """Compiles the kernels of all operators, forward and backward, for sm_80 or sm_90, and reads their code."""
+    with fake_gpu(), recorded(arch) as launches:
+        for stride in strides:
+            _layer(DTYPES[dtype], channels, stride)
+        _sums_and_samples(DTYPES[dtype], channels)
+    found: dict[str, Row] = {}
+    for name, warps, cubin in {(launch.name, launch.warps, launch.cubin) for launch in launches}:
+        code, other = read(cubin), found.get(name)
+        row = Row(name, dtype, channels, code.registers, code.spills, code.width(), code.resident(warps))
+        found[name] = row if other is None else _worst(row, other)
+    return sorted(found.values())
+
+
+def _worst(row: Row, other: Row) -> Row:
+    return dataclasses.replace(
+        row,
+        registers=max(row.registers, other.registers),
+        spills=max(row.spills, other.spills),
+        width=min(row.width, other.width),
+        warps=min(row.warps, other.warps),
+    )
+
+
+def _images(dtype: torch.dtype, channels: int, side: int = SIDE) -> torch.Tensor:
+    shape = (BATCH, channels, side, side)
+    return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last).requires_grad_()
+
+
+def _layer(dtype: torch.dtype, channels: int, stride: int) -> None:
+    mixed = MixedOp.named(tuple(CANDIDATES), channels, stride, fused=True).to(memory_format=torch.channels_last)
+    weights = torch.empty(len(CANDIDATES), requires_grad=True)
+    gain = torch.ones((), requires_grad=True)
+    x = _images(dtype, channels)
+    shortcut = x if stride == 1 else _images(dtype, channels, SIDE // stride)
+    mixed.to(dtype)(x, weights, gain=gain, shortcut=shortcut).float().sum().backward()
+
+
+def _sums_and_samples(dtype: torch.dtype, channels: int) -> None:
+    weights = torch.empty(len(CANDIDATES), requires_grad=True)
+    ops.mixed_sum([_images(dtype, channels) for _ in CANDIDATES], weights).float().sum().backward()
+    logits = torch.empty(6, len(CANDIDATES), requires_grad=True)
+    rng = torch.empty(2, dtype=torch.int64)
+    ops.arch_weights(logits, 1.0, boost=ops.Boost(), rng=rng).weights.sum().backward()
+
+
+def table(rows: Iterable[Row]) -> Iterator[list[str]]:
+    """The rows as those of a page: a line for a kernel and dtype, a column for a number of channels."""
+    yield ["kernel", "dtype", *(f"C={channels}" for channels in CHANNELS)]
+    cells: dict[tuple[str, str], dict[int, str]] = {}
+    for row in sorted(rows):
+        cell = f"{row.registers}, {row.width} bits, {row.warps}" + (f", {row.spills} spills" if row.spills else "")
+        cells.setdefault((row.kernel, row.dtype), {})[row.channels] = cell
+    for (kernel, dtype), found in cells.items():
+        yield [f"`{kernel.strip('_')}`", dtype, *(found.get(channels, "") for channels in CHANNELS)]
