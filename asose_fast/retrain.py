@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +36,10 @@ from asose_fast.engine.record import Record
 from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.engine.tested.record import recorded
 from asose_fast.machine import refused
+from asose_fast.observe import tracking
 from asose_fast.observe.console import RetrainingConsole
 from asose_fast.observe.metrics import MetricsObserver
+from asose_fast.observe.tracking import TRACK, Service
 from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
 from asose_fast.report.observer import ReportObserver
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
     require_outside(config, place)
     with run_folder.claimed(place, new=settings.out is None) as out:
         _check_out(out, folder, settings.overwrite)
-        status = _run(config, architecture, out, make_console(), settings.overwrite)
+        status = _run(config, architecture, out, make_console(), settings.overwrite, settings.track)
         if not status and folder is not None:
             _tell(folder, out)
         return status
@@ -106,6 +108,7 @@ def parser() -> SettingsParser:
         default=False,
         help="Begin anew though --out is not empty, and replace what a run or a training has left there.",
     )
+    options.add_argument("--track", type=Service | None, default=None, help=TRACK)
     options.add_settings(RetrainConfig)
     return options
 
@@ -165,7 +168,14 @@ def _check_out(out: Path, run: Path | None, overwrite: bool) -> None:
         run_folder.require_empty(out)
 
 
-def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Console, overwrite: bool) -> int:
+def _run(
+    config: RetrainConfig,
+    architecture: Spec | str,
+    out: Path,
+    console: Console,
+    overwrite: bool,
+    track: Service | None,
+) -> int:
     if started() > 1:
         raise ValueError(f"retraining runs in one process, and torchrun has started {started()}: start it with python")
     if config.threads is not None:
@@ -185,7 +195,8 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
     checkpoints = out / "checkpoints"
     if overwrite:
         run_folder.clear(out)
-    if checkpoint_folder.holds_checkpoints(checkpoints):
+    goes_on = checkpoint_folder.holds_checkpoints(checkpoints)
+    if goes_on:
         path, saved = checkpoint_folder.load_newest(checkpoints, warn)
         try:
             state.load_state_dict(saved)
@@ -201,15 +212,21 @@ def _run(config: RetrainConfig, architecture: Spec | str, out: Path, console: Co
     screen, metrics = RetrainingConsole(console), MetricsObserver(out / "metrics.jsonl")
     report = ReportObserver(out, warn)
     retrainer = Retrainer(state, out, [screen, metrics, report])
+    if tracker := tracking.begin(track, out, state.settings, goes_on=goes_on):
+        tracking.remember(tracker, out)
+        retrainer.observers.append(tracker)
+        console.print(f"{tracker.service}: {tracker.place}", soft_wrap=True)
     same = f"the same command with --out {out}"
     try:
         retrainer.save("last")  # from here on the training can go on, whenever it ends
         write_atomically(out / "config.yaml", yaml.safe_dump(state.settings, sort_keys=False).encode())
         metrics.restore(state.history)
-        with report.to_the_end(state):
+        with report.to_the_end(state), closing(tracker) if tracker else nullcontext():
             with stopping_on_signals(state.stop, same), closing(screen):
                 retrainer.run()
             summary = _write_result(state, data, out)
+            if tracker:
+                tracker.result(summary)
     except InterruptedRunError as interruption:
         console.print(f"{interruption}; {same} goes on from there", soft_wrap=True)
         return 128 + interruption.signal

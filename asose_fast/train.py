@@ -40,9 +40,11 @@ from asose_fast.engine.task import ImageTask
 from asose_fast.engine.threads import set_threads
 from asose_fast.engine.trainer import Trainer
 from asose_fast.machine import refused
+from asose_fast.observe import tracking
 from asose_fast.observe.console import ConsoleObserver, health_table
 from asose_fast.observe.metrics import MetricsObserver
 from asose_fast.observe.tensorboard import tensorboard
+from asose_fast.observe.tracking import TRACK, Service
 from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
 from asose_fast.presets import IMAGES
@@ -92,6 +94,7 @@ def parser(command: str = "train", description: str | None = __doc__, argument: 
         help="auto: colours and a progress bar on a terminal; plain (or --plain): neither; quiet (or --quiet): only "
         "errors and warnings.",
     )
+    rest.add_argument("--track", type=Service | None, default=None, help=TRACK)
     options.add_settings(Config)
     options.set_defaults(IMAGES)
     return options
@@ -147,7 +150,7 @@ def _lead(settings: Namespace, words: Sequence[str]) -> int:
             folder, config, resumable = processes.from_first(lambda: _begin(settings, words, held))
             checkpoints = folder / "checkpoints"
             try:
-                status = _run(config, folder, resumable, console, processes)
+                status = _run(config, folder, resumable, settings.track, console, processes)
             except InterruptedRunError as interruption:
                 console.print(f"{interruption}. To go on: {_command_to_resume(folder, processes)}", soft_wrap=True)
                 status = 128 + interruption.signal
@@ -178,7 +181,7 @@ def _begin(settings: Namespace, words: Sequence[str], held: ExitStack) -> tuple[
     """The run folder, which `held` claims, the settings and, of a run that goes on, what it goes on from."""
     if settings.resume is not None:
         given = {word.partition("=")[0][2:] for word in words if word.startswith("--")}
-        if settings.config or given - {"resume", "console", "optimize_epochs", "teacher", *PLACES}:
+        if settings.config or given - {"resume", "console", "track", "optimize_epochs", "teacher", *PLACES}:
             raise ValueError(
                 "--resume takes its settings from the run: give no other option, except --dataset, --data_root or "
                 "--teacher where the images or the teacher have moved, and --optimize_epochs for a longer last phase"
@@ -239,7 +242,14 @@ def _check_same_settings(folder: Path, there: Config, here: Config) -> None:
         raise ValueError(f"{folder} holds a run of other settings: {'; '.join(unlike)}. Give another --out")
 
 
-def _run(config: Config, folder: Path, resumable: Resumable | None, console: Console, processes: Processes) -> int:
+def _run(
+    config: Config,
+    folder: Path,
+    resumable: Resumable | None,
+    track: Service | None,
+    console: Console,
+    processes: Processes,
+) -> int:
     if config.batch_size < processes.count:
         raise ValueError(f"batch_size {config.batch_size} leaves some of the {processes.count} processes without work")
     device = device_named(config.device, processes)
@@ -255,7 +265,9 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     report = ReportObserver(folder, warn)
     observers: list[Observer] = [screen, metrics, report] if processes.first else []
     state = SearchState(ImageTask(config, data, device), processes)
-    trainer = Trainer(state, folder, observers)
+    trainer, tracker = Trainer(state, folder, observers), None
+    if processes.first:
+        tracker = tracking.begin(track, folder, config.to_dict(), goes_on=resumable is not None)
     if resumable is not None:
         resumable.restore(state, warn if processes.first else lambda _: None)
         done = f"{state.progress.epoch} of {state.epochs} epochs"
@@ -271,6 +283,10 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
             warn(message)
     processes.from_first(lambda: _write_settings(config, folder))
     processes.from_first(lambda: metrics.restore(state.history))
+    if tracker:
+        tracking.remember(tracker, folder)
+        trainer.observers.append(tracker)
+        console.print(f"{tracker.service}: {tracker.place}", soft_wrap=True)
     several = f"{processes.count} processes of " if processes.count > 1 else ""
     console.print(
         f"{config.dataset}: {len(data.train)} training, {len(data.valid)} validation, {len(data.test)} test images of "
@@ -282,10 +298,15 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     try:
         if processes.first:
             trainer.observers += tensorboard(folder / "tensorboard", state.progress.epoch, warn)
-        with report.to_the_end(state) if processes.first else nullcontext():
+        with (
+            report.to_the_end(state) if processes.first else nullcontext(),
+            closing(tracker) if tracker else nullcontext(),
+        ):
             with stopping_on_signals(state.stop, _command_to_resume(folder, processes)), closing(screen):
                 trainer.run()
             summary = write_result(state, data, folder)
+            if tracker:
+                tracker.result(summary)
     except Exception as error:
         if (what := refused(error)) is None:
             raise

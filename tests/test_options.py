@@ -34,7 +34,7 @@ def test_every_setting_is_in_one_group_once(command):
     build, settings = PARSERS[command]
     found = [option for options in groups(build().format_help()).values() for option in options]
     assert sorted(found) == sorted(set(found))
-    assert set(found) - names(settings) == OF_THE_COMMAND | (
+    assert set(found) - names(settings) == OF_THE_COMMAND | {"track"} | (
         {"resume", "resume_if_there", "console"} if command == "train" else set()
     )
     assert names(settings) <= set(found)

@@ -13,6 +13,8 @@ from pathlib import Path
 from asose_fast.store.checkpoint import CheckpointError
 
 LOCK = ".lock"
+TRACKED = "tracked.json"
+"""A run that a service for experiments follows remembers here which one does, and under what name."""
 WRITTEN = (
     "config.yaml",
     "metrics.jsonl",
@@ -23,6 +25,7 @@ WRITTEN = (
     "tested.json",
     "retrained.json",
     "report.html",
+    TRACKED,
     "checkpoints/epoch-*-step-*.pt",
     "checkpoints/last.pt",
     "checkpoints/supernet.pt",
