@@ -17,7 +17,11 @@ from asose_fast.ops.norms import held
 
 registry.register(
     "norm_tables",
-    {"reference": "asose_fast.ops.reference.norm_tables", "cpu": "asose_fast.ops.native.norm_tables"},
+    {
+        "reference": "asose_fast.ops.reference.norm_tables",
+        "cpu": "asose_fast.ops.native.norm_tables",
+        "triton": "asose_fast.ops.triton.norm_tables",
+    },
     small=True,
 )
 

@@ -16,7 +16,11 @@ from asose_fast.ops.library import define
 
 registry.register(
     "stage_weights",
-    {"reference": "asose_fast.ops.reference.stage_weights", "cpu": "asose_fast.ops.native.stage_weights"},
+    {
+        "reference": "asose_fast.ops.reference.stage_weights",
+        "cpu": "asose_fast.ops.native.stage_weights",
+        "triton": "asose_fast.ops.triton.stage_weights",
+    },
     small=True,
 )
 WIDE = (torch.float32, torch.float64)

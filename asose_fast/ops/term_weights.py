@@ -17,7 +17,11 @@ from asose_fast.ops.reference.term_weights import reference
 
 registry.register(
     "term_weights",
-    {"reference": "asose_fast.ops.reference.term_weights", "cpu": "asose_fast.ops.native.term_weights"},
+    {
+        "reference": "asose_fast.ops.reference.term_weights",
+        "cpu": "asose_fast.ops.native.term_weights",
+        "triton": "asose_fast.ops.triton.term_weights",
+    },
     small=True,
 )
 SHORTCUT = -1

@@ -11,14 +11,15 @@ from asose_fast.ops.norm_tables import norm_tables, norm_tables_fwd
 from asose_fast.ops.norms import uses_batch
 from tests.ops.test_mixed_layer import KINDS, new_norm
 
-BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("norm_tables", b, "cpu")]
+BACKENDS = [b for b in ("reference", "cpu", "triton") if not registry.why_not("norm_tables", b, "cpu")]
 
 
+@pytest.mark.parametrize("twice", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
-def test_what_the_modules_do(dtype, backend):
+def test_what_the_modules_do(dtype, backend, twice):
     norms = [new_norm(5, eps=10.0 ** -(3 + k), **kind).to(dtype) for k, kind in enumerate(KINDS.values())]
-    norms.append(norms[1])  # its running statistics move twice
+    norms += [norms[1]] * twice  # its running statistics move twice
     zs = [torch.randn(4, 5, 3, 3).double() + k for k in range(len(norms))]
     twins = copy.deepcopy(norms)
     mean = torch.stack([z.mean((0, 2, 3)) for z in zs])

@@ -8,7 +8,7 @@ from asose_fast.ops import registry
 from asose_fast.ops.term_weights import SHORTCUT, term_weights
 from tests.ops.raw_calls import OPERATORS
 
-BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("term_weights", b, "cpu")]
+BACKENDS = [b for b in ("reference", "cpu", "triton") if not registry.why_not("term_weights", b, "cpu")]
 ORDER = (2, 0, SHORTCUT)
 
 

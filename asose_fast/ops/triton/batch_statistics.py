@@ -94,10 +94,9 @@ def forward(zs: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and biased variance, (K, C) float64."""
     format = memory_format(zs[0])
     rows, channels, inner = rows_and_channels(zs[0], format)
-    mean = zs[0].new_full((len(zs), channels), torch.nan, dtype=torch.float64)
-    var = mean.clone()
+    mean, var = (zs[0].new_empty((len(zs), channels), dtype=torch.float64) for _ in range(2))
     if rows == 0 or channels == 0:
-        return mean, var
+        return mean.fill_(torch.nan), var.fill_(torch.nan)
     dense = tuple(z.contiguous(memory_format=format) for z in zs)
     blocks = block_p, block_c, _ = tile(rows, channels, _ELEMENTS)
     tasks, groups = grid(rows, channels, blocks)

@@ -88,7 +88,9 @@ def backward(
     """The gradients of the inputs that need it, of params and of pointwise (else empty tensors)."""
     depthwise = registry.select("multi_depthwise", xs[0], plan)
     used = [g is not None for g in grads]
-    grad_pointwise = torch.zeros_like(pointwise) if need_pointwise else params.new_empty(0)
+    grad_pointwise = torch.empty_like(pointwise) if need_pointwise else params.new_empty(0)
+    if need_pointwise and not all(used):
+        grad_pointwise.zero_()
     grad_ys: list[Tensor | None] = [None] * len(grads)
     if any(used):
         branches = list(compress(range(len(grads)), used))
@@ -100,7 +102,7 @@ def backward(
             if need_pointwise:
                 ys = depthwise.forward(*_of_branches(branches, xs, params, plan))
                 for b, grad_z, y in zip(branches, grad_zs, ys, strict=True):
-                    grad_pointwise[b] = _over_pixels(_pixels(grad_z), _pixels(y), pointwise.dtype)
+                    _over_pixels(_pixels(grad_z), _pixels(y), grad_pointwise[b])
     grad_xs, grad_params = depthwise.backward(grad_ys, xs, params, plan, need_x, need_depthwise, need_affine)
     return grad_xs, grad_params, grad_pointwise
 
@@ -152,13 +154,16 @@ def _like_image(pixels: Tensor, image: Tensor) -> Tensor:
     return pixels.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
-def _over_pixels(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
-    """a^T b in `dtype`, as products over chunks that are added up in a fixed order."""
+def _over_pixels(a: Tensor, b: Tensor, out: Tensor) -> None:
+    """out = a^T b, as products over chunks that are added up in a fixed order."""
     whole = len(a) // _CHUNK * _CHUNK
     chunks = (t[:whole].view(-1, _CHUNK, t.shape[1]) for t in (a, b))
     left, right = (t[whole:][None] for t in (a, b))
-    parts = [_product(x, y, dtype) for x, y in (tuple(chunks), (left, right)) if x.numel()]
-    return torch.cat(parts).sum(0) if parts else a.new_zeros(a.shape[1], b.shape[1], dtype=dtype)
+    parts = [_product(x, y, out.dtype) for x, y in (tuple(chunks), (left, right)) if x.numel()]
+    if parts:
+        torch.sum(parts[0] if len(parts) == 1 else torch.cat(parts), 0, out=out)
+    else:
+        out.zero_()
 
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:

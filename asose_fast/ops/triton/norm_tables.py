@@ -1,0 +1,110 @@
+# mypy: disable-error-code="import-untyped, untyped-decorator"
+"""`norm_tables` in Triton: one program a norm, which goes over its channels and then counts the batch."""
+
+from __future__ import annotations
+
+from math import isnan
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from asose_fast.ops.norm_tables import Norms
+from asose_fast.ops.reference import norm_tables as reference
+from asose_fast.ops.triton.tiles import launched
+
+DTYPES = reference.DTYPES
+
+_BLOCK = 128
+
+
+@launched
+@triton.jit
+def _norm_tables_kernel(
+    batch_means: tl.tensor,
+    batch_variances: tl.tensor,
+    running_means: tl.tuple,  # of norms without, anything
+    running_variances: tl.tuple,
+    counts: tl.tuple,  # of norms that are not updated, anything
+    means: tl.tensor,
+    rstds: tl.tensor,
+    unbiased: tl.float64,
+    channels: tl.int64,
+    OF_BATCH: tl.constexpr,
+    UPDATES: tl.constexpr,
+    EPS: tl.constexpr,
+    MOMENTA: tl.constexpr,  # -1 where all batches have the same share
+    TYPE: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> None:
+    for k in tl.static_range(len(OF_BATCH)):
+        if tl.program_id(0) == k:
+            for start in range(0, channels, BLOCK):
+                channel = start + tl.arange(0, BLOCK)
+                present = channel < channels
+                at = k * channels + channel
+                if OF_BATCH[k]:
+                    mean = tl.load(batch_means + at, mask=present, other=0.0)
+                    var = tl.load(batch_variances + at, mask=present, other=0.0)
+                else:
+                    mean = _wide(running_means[k] + channel, present)
+                    var = _wide(running_variances[k] + channel, present)
+                tl.store(means + at, mean, mask=present)
+                tl.store(rstds + at, 1 / tl.sqrt(var + EPS[k]), mask=present)
+                if UPDATES[k]:
+                    if MOMENTA[k] < 0:
+                        share = 1 / (tl.load(counts[k]) + 1).to(tl.float64)
+                    else:
+                        share = tl.full([], MOMENTA[k], tl.float64)
+                    _average(running_means[k] + channel, mean.to(TYPE), share, present)
+                    _average(running_variances[k] + channel, (var * unbiased).to(TYPE), share, present)
+            if UPDATES[k]:
+                # Every channel has read the count.
+                tl.debug_barrier()
+                tl.store(counts[k], tl.load(counts[k]) + 1)
+
+
+@triton.jit
+def _average(running: tl.tensor, row: tl.tensor, share: tl.tensor, present: tl.tensor) -> None:
+    old = _wide(running, present)
+    new = old + share * (row.to(tl.float64) - old)
+    if running.dtype.element_ty.primitive_bitwidth == 16:
+        new = new.to(tl.float32)
+    tl.store(running, new.to(running.dtype.element_ty), mask=present)
+
+
+@triton.jit
+def _wide(running: tl.tensor, present: tl.tensor) -> tl.tensor:
+    value = tl.load(running, mask=present, other=0.0)
+    if value.dtype.primitive_bitwidth == 16:  # the interpreter knows no other way from and to bfloat16
+        value = value.to(tl.float32)
+    return value.to(tl.float64)
+
+
+def forward(call: Norms) -> tuple[Tensor, Tensor]:
+    """Mean and 1 / sqrt(var + eps) that each norm normalises by, (K, C) float64."""
+    if not _known(call):
+        return reference.forward(call)
+    norms, channels = len(call.of_batch), call.channels()
+    device = (call.mean if any(call.of_batch) else call.running_mean[0]).device
+    means, rstds = (torch.empty(norms, channels, dtype=torch.float64, device=device) for _ in range(2))
+    # What is not there is never touched: another tensor stands in for it.
+    running_means, running_variances, counts = (
+        tuple(means if table is None else table for table in tables) for tables in zip(*call.rows(), strict=True)
+    )
+    _norm_tables_kernel[(norms,)](
+        call.mean.contiguous(), call.var.contiguous(), running_means, running_variances, counts, means, rstds,
+        call.values / max(1, call.values - 1), channels, tuple(call.of_batch), tuple(call.updates), tuple(call.eps),
+        tuple(-1.0 if isnan(momentum) else momentum for momentum in call.momenta),
+        tl.float64 if call.dtype == torch.float64 else tl.float32, _BLOCK,
+    )  # fmt: skip
+    return means, rstds
+
+
+def _known(call: Norms) -> bool:
+    """Whether the kernel takes these running statistics: on their device, dense, and of no norm that is there twice."""
+    tables = [*call.running_mean, *call.running_var, *call.counts]
+    on_device = call.mean.device if any(call.of_batch) else call.running_mean[0].device
+    once = len({id(table) for table in tables}) == len(tables)
+    return once and all(table.device == on_device and table.is_contiguous() for table in tables)
