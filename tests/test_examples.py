@@ -1,6 +1,7 @@
 """The examples run, and find what they are to find, with fewer steps than they take by themselves."""
 
 import importlib.util
+import json
 import re
 import runpy
 
@@ -58,6 +59,45 @@ def test_sequence():
     result = example("sequence")(epochs=8)
     assert "convolution" in result.genotype.values()
     assert result.test_score > 0.8
+
+
+def test_regression():
+    result = example("regression")(epochs=12)
+    assert set(result.genotype) == {"layers.0", "layers.1", "layers.2"}
+    assert result.test_score > -0.75
+
+
+def test_series():
+    assert example("series")(epochs=6).test_score > 0.8
+
+
+def test_segmentation():
+    result = example("segmentation")(epochs=8)
+    assert set(result.genotype) == {"down", "across", "up"}
+    assert result.test_score > 0.4
+
+
+def test_multi_label():
+    assert example("multi_label")(epochs=5).test_score > 0.5
+
+
+def test_fine_tune(capsys):
+    scores = example("fine_tune")(epochs=15)
+    assert scores["pretrained"] > max(0.5, scores["from scratch"])
+    shares = [int(share) for share in re.findall(r"(\d+)% of the FLOPs", capsys.readouterr().out)]
+    assert len(shares) == 2
+    assert max(shares) <= 60
+
+
+def test_first_search(capsys):
+    """The cells of the notebook, in order. It is kept without outputs, which would be those of another machine."""
+    notebook = json.loads((ROOT / "examples" / "first_search.ipynb").read_text())
+    cells, names = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"], {"__name__": "__main__"}
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    for cell in cells:
+        exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    assert names["found"].test_score > 0.7
+    assert "label" in capsys.readouterr().out
 
 
 def test_plain_loop():

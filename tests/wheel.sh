@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The source distribution and the wheel: what they hold, that the one builds from itself (`python -m build` makes the
 # wheel from it), and that the other installs and runs where there is neither a compiler nor a source tree.
-# TORCH=2.14.1 tests beside that version instead of the pinned one; DIST=FOLDER takes what was built there before.
+# TORCH=2.14.1 tests beside that version instead of the pinned one; DIST=FOLDER takes what was built there before, of
+# several wheels that of this Python.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -16,7 +17,7 @@ if [ ! -d "$dist" ]; then
   "$work/build/bin/python" -m build --outdir "$dist" .
 fi
 sdist=$(ls "$dist"/asose_fast-*.tar.gz)
-wheel=$(ls "$dist"/asose_fast-*.whl)
+wheel=$(ls "$dist"/asose_fast-*-"$(python3 -c 'import sys; print("cp%d%d" % sys.version_info[:2])')"-*.whl)
 ls -l "$sdist" "$wheel"
 
 tar -tzf "$sdist" >"$work/sources"
