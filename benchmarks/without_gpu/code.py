@@ -1,4 +1,4 @@
-"""What ptxas made of a kernel: its registers, and how wide it loads."""
+"""What a kernel was compiled to: its registers, and how wide it loads."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import triton
 
-TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
+CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 REGISTERS, WARPS = 65_536, 64
 """Of a multiprocessor, from sm_80 to sm_90 (sm_86 and sm_89 have 48 warps)."""
-_INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,6}\*/\s+(?:@!?U?P\w+\s+)?(LDG|LDL|STL)((?:\.\w+)*)")
+_LOAD = re.compile(r"\bld\.global(?:\.[a-zA-Z:]\w*)*?(?:\.v(\d))?\.[busf](\d+)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Code:
     registers: int
     """Of a thread."""
     spills: int
-    """Accesses in the code to registers that were spilled."""
+    """Bytes of a thread's stack, where registers are spilled to."""
     loads: Counter[int]
     """Loads from global memory in the code, by their bits."""
 
@@ -43,32 +43,19 @@ class Code:
         return 0
 
 
-def read(cubin: bytes) -> Code:
-    """Lists and reads the code of one kernel."""
+def read(cubin: bytes, ptx: str) -> Code:
+    """Reads the code of one kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        usage = _run("cuobjdump", "--dump-resource-usage", file.name)
-        listing = _run("nvdisasm", "-c", file.name)
-    found = re.search(r"REG:(\d+)", usage)
+        usage = subprocess.run(
+            [CUOBJDUMP, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     if found is None:
         raise ValueError(f"cuobjdump lists no kernel: {usage}")
+    registers, stack = map(int, found.groups())
     loads: Counter[int] = Counter()
-    spills = 0
-    for kind, suffixes in _INSTRUCTION.findall(listing):
-        if kind == "LDG":
-            loads[_bits(suffixes.split("."))] += 1
-        else:
-            spills += 1
-    return Code(int(found[1]), spills, loads)
-
-
-def _bits(suffixes: list[str]) -> int:
-    for suffix in suffixes:
-        if found := re.fullmatch(r"[US]?(8|16|64|128)", suffix):
-            return int(found[1])
-    return 32
-
-
-def _run(tool: str, *arguments: str) -> str:
-    return subprocess.run([TOOLS / tool, *arguments], capture_output=True, text=True, check=True).stdout
+    for vector, bits in _LOAD.findall(ptx):
+        loads[int(vector or 1) * int(bits)] += 1
+    return Code(registers, stack, loads)

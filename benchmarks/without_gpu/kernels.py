@@ -20,12 +20,20 @@ BATCH, SIDE = 128, 32
 
 LEAST_WARPS, LEAST_BITS = 16, 64
 """That a multiprocessor holds at once, of 64, and of half of the loads at least."""
+MOST_SPILLS = 8
+"""Bytes of a thread's stack: ptxas may give up a register or two so that a program more is resident."""
 ON_TABLES = {
     "_arch_weights_fwd_kernel",
     "_arch_weights_bwd_kernel",
+    "_matrices_bwd_kernel",
     "_merge_kernel",
+    "_norm_tables_kernel",
+    "_pack_kernel",
     "_tables_kernel",
+    "_term_weights_bwd_kernel",
+    "_term_weights_fwd_kernel",
     "_terms_kernel",
+    "_unpack_kernel",
 }
 """Kernels of few programs that read no images: neither width nor warps make them faster."""
 FEW_WARPS = {
@@ -54,7 +62,7 @@ class Row:
     def faults(self) -> list[str]:
         """What is not as it should be, a line each."""
         where = f"{self.kernel}, {self.dtype}, {self.channels} channels"
-        found = [f"{where}: {self.spills} accesses to spilled registers"] if self.spills else []
+        found = [f"{where}: {self.spills} bytes of spilled registers"] if self.spills > MOST_SPILLS else []
         if self.kernel in ON_TABLES:
             return found
         if self.width < LEAST_BITS:
@@ -72,9 +80,10 @@ def rows(arch: int, dtype: str, channels: int, strides: Iterable[int] = (1, 2)) 
             _layer(DTYPES[dtype], channels, stride)
         _sums_and_samples(DTYPES[dtype], channels)
     found: dict[str, Row] = {}
-    for name, warps, cubin in {(launch.name, launch.warps, launch.cubin) for launch in launches}:
-        code, other = read(cubin), found.get(name)
-        row = Row(name, dtype, channels, code.registers, code.spills, code.width(), code.resident(warps))
+    for launch in {launch.cubin: launch for launch in launches}.values():
+        name, code = launch.name, read(launch.cubin, launch.ptx)
+        other = found.get(name)
+        row = Row(name, dtype, channels, code.registers, code.spills, code.width(), code.resident(launch.warps))
         found[name] = row if other is None else _worst(row, other)
     return sorted(found.values())
 
@@ -116,7 +125,9 @@ def table(rows: Iterable[Row]) -> Iterator[list[str]]:
     yield ["kernel", "dtype", *(f"C={channels}" for channels in CHANNELS)]
     cells: dict[tuple[str, str], dict[int, str]] = {}
     for row in sorted(rows):
-        cell = f"{row.registers}, {row.width} bits, {row.warps}" + (f", {row.spills} spills" if row.spills else "")
+        cell = f"{row.registers}, {row.width} bits, {row.warps}" + (
+            f", {row.spills} bytes spilled" if row.spills else ""
+        )
         cells.setdefault((row.kernel, row.dtype), {})[row.channels] = cell
     for (kernel, dtype), found in cells.items():
         yield [f"`{kernel.strip('_')}`", dtype, *(found.get(channels, "") for channels in CHANNELS)]

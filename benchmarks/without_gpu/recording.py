@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+from triton import knobs
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.driver import driver
@@ -25,6 +27,7 @@ class Launch:
     shared: int
     """Bytes of shared memory."""
     cubin: bytes
+    ptx: str
 
 
 class _Recorder:
@@ -34,6 +37,7 @@ class _Recorder:
         self.arch = arch
         self.launches: list[Launch] = []
         self.utils = self
+        self._ptx = ""
 
     # The device's number is its architecture, because the JIT keeps what it compiled by device.
     def get_current_device(self) -> int:
@@ -48,15 +52,18 @@ class _Recorder:
     def get_device_properties(self, device: int) -> dict[str, int]:
         return {"max_shared_mem": SHARED_MEMORY[self.arch]}
 
+    def before_loading(self, module: Any, function: Any, name: str, files: dict[str, str], hash: str) -> None:
+        self._ptx = next(Path(path).read_text() for path in files.values() if str(path).endswith(".ptx"))
+
     def load_binary(self, name: str, cubin: bytes, shared: int, device: int) -> tuple[object, Any, int, int, int]:
         # Handle of the module, the function as the launcher gets it, registers, spills, threads at most.
-        return object(), (name, cubin), 0, 0, 1024
+        return object(), (name, cubin, self._ptx), 0, 0, 1024
 
     def launcher_cls(self, source: ASTSource, metadata: Any) -> Any:
-        def launch(x: int, y: int, z: int, stream: int, function: tuple[str, bytes], *_: Any) -> None:
-            name, cubin = function
+        def launch(x: int, y: int, z: int, stream: int, function: tuple[str, bytes, str], *_: Any) -> None:
+            name, cubin, ptx = function
             # The driver that is active now: a compiled kernel is kept longer than the recorder that compiled it.
-            driver.active.launches.append(Launch(name, (x, y, z), metadata.num_warps, metadata.shared, cubin))
+            driver.active.launches.append(Launch(name, (x, y, z), metadata.num_warps, metadata.shared, cubin, ptx))
 
         return launch
 
@@ -66,7 +73,9 @@ def recorded(arch: int) -> Iterator[list[Launch]]:
     """A block in which every launch of a Triton kernel is compiled for `arch` (80, 90), and put into the list."""
     before, recorder = driver._active, _Recorder(arch)
     driver.set_active(recorder)
+    knobs.runtime.kernel_load_start_hook.add(recorder.before_loading)
     try:
         yield recorder.launches
     finally:
+        knobs.runtime.kernel_load_start_hook.remove(recorder.before_loading)
         driver._active = before

@@ -71,7 +71,7 @@ def code(kernel, *arguments):
         kernel[(3, 2)](x, x, *arguments)
     (launch,) = launches
     assert launch.programs == (3, 2, 1)
-    return read(launch.cubin), launch
+    return read(launch.cubin, launch.ptx), launch
 
 
 def test_what_is_wrong_is_seen():

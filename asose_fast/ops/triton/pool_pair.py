@@ -15,7 +15,7 @@ from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, pi
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
-_ELEMENTS = 2048
+_ELEMENTS = 1024
 _ELEMENTS_OF_GRADIENTS = 512
 """Fewer, because a thread keeps eight tables for each of its channels."""
 

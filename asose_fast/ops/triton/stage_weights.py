@@ -204,7 +204,8 @@ def backward(
 
 
 def _block(channels: int) -> int:
-    return min(triton.next_power_of_2(channels), 128)
+    block: int = min(triton.next_power_of_2(channels), 128)
+    return block
 
 
 def _dense(table: Tensor | None) -> Tensor | None:
