@@ -31,6 +31,7 @@ from asose_fast.engine.health.diverged import SearchDivergedError
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.observer import Observer
 from asose_fast.engine.processes import Processes, ProcessesDifferError, ProcessLostError, digest, together
+from asose_fast.engine.rehearsal import about
 from asose_fast.engine.result import write_result
 from asose_fast.engine.resume import Resumable
 from asose_fast.engine.state import SearchState
@@ -39,6 +40,7 @@ from asose_fast.engine.threads import set_threads
 from asose_fast.engine.trainer import Trainer
 from asose_fast.machine import refused
 from asose_fast.observe.console import ConsoleObserver, health_table
+from asose_fast.observe.forecast import clock
 from asose_fast.observe.metrics import MetricsObserver
 from asose_fast.observe.tensorboard import tensorboard
 from asose_fast.options import SettingsParser
@@ -246,7 +248,8 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")
     report = ReportObserver(folder, warn)
     observers: list[Observer] = [screen, metrics, report] if processes.first else []
-    state = SearchState(ImageTask(config, data, device), processes)
+    task = ImageTask(config, data, device)
+    state = SearchState(task, processes)
     trainer = Trainer(state, folder, observers)
     if resumable is not None:
         resumable.restore(state, warn if processes.first else lambda _: None)
@@ -271,6 +274,8 @@ def _run(config: Config, folder: Path, resumable: Resumable | None, console: Con
     )
     for sentence in filter(None, (data.resizing, data.storage)):
         console.print(sentence, soft_wrap=True)
+    if resumable is None and processes.count == 1 and (seconds := about(task)) is not None:
+        console.print(f"the run takes about {clock(seconds)}, by a few steps of each kind", soft_wrap=True)
     try:
         if processes.first:
             trainer.observers += tensorboard(folder / "tensorboard", state.progress.epoch, warn)
