@@ -21,7 +21,7 @@ from asose_fast.engine.trainer import Trainer
 STEPS = 4
 """So many steps of each kind are timed, after one that is not."""
 SHORT = 10**9
-"""A run of fewer values (images x pixels x channels, in all epochs) ends within minutes, and is not rehearsed."""
+"""A run of fewer values (images x pixels x channels, in all epochs) ends in a minute or so, and is not rehearsed."""
 FORWARD = 1 / 3
 """An evaluation takes this share of a step, which has a backward pass too."""
 Kind = Literal["uniform", "searching", "derived"]
