@@ -33,6 +33,7 @@ from asose_fast.engine.observer import Observer
 from asose_fast.engine.processes import Processes, ProcessesDifferError, ProcessLostError, digest, together
 from asose_fast.engine.recipe import class_weights
 from asose_fast.engine.recipe.teacher import located
+from asose_fast.engine.rehearsal import about
 from asose_fast.engine.result import write_result
 from asose_fast.engine.resume import Resumable
 from asose_fast.engine.state import SearchState
@@ -42,6 +43,7 @@ from asose_fast.engine.trainer import Trainer
 from asose_fast.machine import refused
 from asose_fast.observe import tracking
 from asose_fast.observe.console import ConsoleObserver, health_table
+from asose_fast.observe.forecast import clock
 from asose_fast.observe.metrics import MetricsObserver
 from asose_fast.observe.tensorboard import tensorboard
 from asose_fast.observe.tracking import TRACK, Service
@@ -264,7 +266,8 @@ def _run(
     screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")
     report = ReportObserver(folder, warn)
     observers: list[Observer] = [screen, metrics, report] if processes.first else []
-    state = SearchState(ImageTask(config, data, device), processes)
+    task = ImageTask(config, data, device)
+    state = SearchState(task, processes)
     trainer, tracker = Trainer(state, folder, observers), None
     if processes.first:
         tracker = tracking.begin(track, folder, config.to_dict(), goes_on=resumable is not None)
@@ -295,6 +298,8 @@ def _run(
     )
     for sentence in filter(None, (data.resizing, data.storage)):
         console.print(sentence, soft_wrap=True)
+    if resumable is None and processes.count == 1 and (seconds := about(task)) is not None:
+        console.print(f"the run takes about {clock(seconds)}, by a few steps of each kind", soft_wrap=True)
     try:
         if processes.first:
             trainer.observers += tensorboard(folder / "tensorboard", state.progress.epoch, warn)

@@ -13,6 +13,7 @@ from asose_fast.bounds import MOST_CHANNELS, MOST_LAYERS, Bounds, check_value
 from asose_fast.config import SpaceConfig
 from asose_fast.space.block import BlockSpec, EvolvableBlock, halving
 from asose_fast.space.candidates import build_candidate
+from asose_fast.space.geometry import StemStride, after_stem, poolings, stem_stride
 from asose_fast.space.supernet import Supernet
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -23,10 +24,6 @@ STAGES = 3
 """The space stages has so many stages, or one for each block where there are fewer."""
 MOBILE_STAGES = 4
 """The space mobile has so many stages, or one for each block where there are fewer."""
-LEAST_GRID = 48
-"""A stem of stride 2 or 4 leaves at least so many pixels a side, where nobody says its stride."""
-LEAST_SIDE = 4
-"""The spaces stages and mobile halve no image to fewer pixels a side."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +39,14 @@ class NetworkSpec:
     have, and the head has no norm."""
     stem_pool: bool = False
     """2x2 max pooling ends the stem."""
-    stem_stride: Literal[1, 2, 4] = 1
+    stem_stride: StemStride = 1
     """The convolution of the stem has this stride, and a kernel that sees every pixel."""
 
     @staticmethod
     def chain(config: SpaceConfig, in_channels: int, classes: int, image_size: int | None = None) -> NetworkSpec:
         """Returns the supernet of `config` for images of `in_channels` channels and `image_size` pixels a side. The
-        stem has the stride of `config`, or `stem_stride` of the size. Raises ValueError for equal candidates."""
+        stem has the stride of `config`, or `geometry.stem_stride` of the size. Raises ValueError for equal candidates.
+        """
         _require_different(config.candidates)
         blocks, channels = [], config.channels
         for i in range(config.depth):
@@ -63,14 +61,13 @@ class NetworkSpec:
         """Returns the supernet of the space stages: a plain convolutional network is a path in it (docs/spaces.md).
 
         The last block of every stage but the last ends in a 3x3 convolution that doubles the channels. The stem and
-        these stages end in a pooling, the first of them alone where images are small: each must leave `LEAST_SIDE`
-        pixels of `image_size`, which is large where it is left out. The stride of the stem, and errors, are as in
-        `chain`.
+        these stages end in a pooling, the first of them alone where images are small (`geometry.poolings`). An
+        `image_size` that is left out is large. The stride of the stem, and errors, are as in `chain`.
         """
         _require_different(config.candidates)
         count = min(STAGES, config.depth)
         stride = config.stem_stride or stem_stride(image_size)
-        pools = _poolings(_after(stride, image_size), count)
+        pools = poolings(after_stem(stride, image_size), count)
         blocks, channels = [], config.channels
         for stage in range(count):
             block = BlockSpec(config.candidates, channels, channels)
@@ -86,12 +83,12 @@ class NetworkSpec:
         """Returns the supernet of the space mobile: a chain in `MOBILE_STAGES` stages (docs/spaces.md).
 
         The first block of every stage but the first doubles the channels and halves the resolution, the latter only
-        where `LEAST_SIDE` pixels of `image_size` are left, as in `stages`. The stem and errors are as in `chain`.
+        where enough pixels are left (`geometry.poolings`). The stem, and errors, are as in `chain`.
         """
         _require_different(config.candidates)
         count = min(MOBILE_STAGES, config.depth)
         stride = config.stem_stride or stem_stride(image_size)
-        halvings = _poolings(_after(stride, image_size), count - 1)
+        halvings = poolings(after_stem(stride, image_size), count - 1)
         blocks, channels = [], config.channels
         for stage in range(count):
             width = channels if stage == 0 else 2 * channels
@@ -116,7 +113,7 @@ class NetworkSpec:
             check_value(name, getattr(self, name), int, sizes)
         check_value("skeleton", self.skeleton, Literal["chain", "stages"])
         check_value("stem_pool", self.stem_pool, bool)
-        check_value("stem_stride", self.stem_stride, Literal[1, 2, 4])
+        check_value("stem_stride", self.stem_stride, StemStride)
         if not 1 <= len(self.blocks) <= MOST_LAYERS:
             raise ValueError(f"there must be 1 to {MOST_LAYERS} blocks, got {len(self.blocks)}")
         channels = self.stem_channels
@@ -224,32 +221,10 @@ def _require_different(candidates: Sequence[str]) -> None:
         raise ValueError(f"candidates must differ from each other, got {', '.join(candidates)}")
 
 
-def stem_stride(image_size: int | None) -> Literal[1, 2, 4]:
-    """Returns the largest stride that leaves `LEAST_GRID` pixels a side, so that blocks work on maps like those of
-    small images, whatever the size; 1 where that is smaller or not known."""
-    strides: tuple[Literal[1, 2, 4], ...] = (4, 2)
-    return next((stride for stride in strides if (image_size or 0) >= stride * LEAST_GRID), 1)
-
-
 def _stem_convolution(spec: NetworkSpec) -> nn.Module:
     """Makes the sides ceil(side / stride)."""
     kernel = spec.stem_kernel
     return nn.Conv2d(spec.in_channels, spec.stem_channels, kernel, spec.stem_stride, padding=kernel // 2, bias=False)
-
-
-def _after(stride: int, image_size: int | None) -> int | None:
-    """Returns the pixels a side after a stem of a stride."""
-    return -(-image_size // stride) if image_size else None
-
-
-def _poolings(image_size: int | None, most: int) -> int:
-    """Returns how many poolings leave `LEAST_SIDE` pixels a side, `most` of them at most."""
-    if not image_size:
-        return most
-    found = 0
-    while found < most and -(-image_size // 2) >= LEAST_SIDE:
-        image_size, found = -(-image_size // 2), found + 1
-    return found
 
 
 _OPTIONAL = {"kernel": 1, "pool": False, "skeleton": "chain", "stem_pool": False, "stem_stride": 1}

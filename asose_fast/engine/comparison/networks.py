@@ -8,7 +8,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -17,6 +17,7 @@ from asose_fast.engine.alpha.budget import Budget
 from asose_fast.engine.alpha.random_paths import random_paths
 from asose_fast.space.build import spec_from_dict
 from asose_fast.space.cost import Cost, candidate_costs, cost_of
+from asose_fast.space.geometry import StemStride
 from asose_fast.space.network import STAGES, NetworkSpec
 from asose_fast.space.prune import pruned_spec
 from asose_fast.store import checkpoint
@@ -108,7 +109,7 @@ def pruned_blocks(network: NetworkSpec) -> NetworkSpec:
 
 
 def plain_network(
-    own: Cost, in_channels: int, classes: int, image_size: int, stem_stride: Literal[1, 2, 4] = 1
+    own: Cost, in_channels: int, classes: int, image_size: int, stem_stride: StemStride = 1
 ) -> NetworkSpec:
     """Returns the plain network whose cost is nearest to `own`: one operation everywhere, of the width that fits."""
     plain = functools.partial(
@@ -131,7 +132,7 @@ def plain_network(
 
 
 def _plain(
-    operation: str, channels: int, in_channels: int, classes: int, image_size: int, stem_stride: Literal[1, 2, 4]
+    operation: str, channels: int, in_channels: int, classes: int, image_size: int, stem_stride: StemStride
 ) -> NetworkSpec:
     config = SpaceConfig("stages", channels, depth=STAGES, candidates=(operation,), stem_stride=stem_stride)
     return NetworkSpec.stages(config, in_channels, classes, image_size)

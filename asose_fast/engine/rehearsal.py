@@ -1,0 +1,102 @@
+"""A few steps of every kind, in a search that is thrown away, say about how long the real one will take."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import statistics
+import time
+from itertools import islice
+from typing import Literal, NamedTuple
+
+import torch
+
+from asose_fast.engine.health.diverged import SearchDivergedError
+from asose_fast.engine.phases import Phase
+from asose_fast.engine.state import SearchState
+from asose_fast.engine.step.steps import Ahead
+from asose_fast.engine.task import ImageTask
+from asose_fast.engine.trainer import Trainer
+
+STEPS = 4
+"""So many steps of each kind are timed, after one that is not."""
+SHORT = 10**9
+"""A run of fewer values (images x pixels x channels, in all epochs) ends in a minute or so, and is not rehearsed."""
+FORWARD = 1 / 3
+"""An evaluation takes this share of a step, which has a backward pass too."""
+Kind = Literal["uniform", "searching", "derived"]
+
+
+class Seconds(NamedTuple):
+    """Steps of one kind take so long."""
+
+    weight: float
+    """A weight step, with the batch that it is given."""
+    alpha: float
+    """An alpha step; 0 where there are none."""
+
+
+class _Rehearsal(Trainer):
+    def seconds(self, phase: Phase) -> Seconds:
+        """Enters a phase, and times its steps."""
+        self._enter(phase)
+        weight, alpha = [], [0.0]
+        began = time.perf_counter()
+        for x, y in islice(self._batches(phase), STEPS + 1):
+            self._weight_step(phase, x, y)
+            weight.append(self._now() - began)
+            if phase.searching:
+                began = self._now()
+                self._alpha_step(phase, *next(self._held_out), Ahead(self.state.weight_optimizer, x, y))
+                alpha.append(self._now() - began)
+            began = time.perf_counter()
+        return Seconds(statistics.mean(weight[-STEPS:]), statistics.mean(alpha[-STEPS:]))
+
+    def _now(self) -> float:
+        self.state.weight_meter.read()  # waits for a GPU
+        return time.perf_counter()
+
+
+def about(task: ImageTask) -> float | None:
+    """Returns about how many seconds the run of a task will take here, in one process, or None where it is short or
+    diverges.
+
+    Every kind of step is timed, and multiplied by its number. Growth is taken for the network of the start, and the
+    derived network for a likely one. Random states and the task stay as they are.
+    """
+    config, data = task.config, task.data
+    values = len(data.train) * data.image_size**2 * config.channels * task.phases[-1].end
+    if values < SHORT:
+        return None
+    first = {_kind(phase): phase for phase in reversed(task.phases) if not phase.finals}
+    wanted = [phase for phase in task.phases if phase in first.values()]
+    trial = copy.copy(task)
+    trial.phases = tuple(dataclasses.replace(phase, first=i, epochs=1) for i, phase in enumerate(wanted))
+    trial.config = dataclasses.replace(
+        config, derive_among=0, derive_by="validation", finals_epochs=0, graphs="off", guard="off"
+    )
+    devices = [task.device] if task.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            rehearsal = _Rehearsal(SearchState(trial))
+            seconds = {_kind(phase): rehearsal.seconds(phase) for phase in trial.phases}
+    except SearchDivergedError:  # the run itself will tell
+        return None
+    return sum(phase.epochs * _epoch(task, phase, seconds[_kind(phase)]) for phase in task.phases)
+
+
+def _epoch(task: ImageTask, phase: Phase, seconds: Seconds) -> float:
+    config = task.config
+    unseen = not (phase.derives and config.optimize_on == "all")
+    batches = (task.data if unseen else task.all_data).train.num_batches()
+    steps = batches * seconds.weight
+    if phase.searching:
+        steps += batches / (config.alpha_every - 1) * seconds.alpha
+    evaluated = task.data.valid.num_batches() + (0 if phase.derives else config.recalibration_batches)
+    return steps + (evaluated * FORWARD * seconds.weight if unseen else 0.0)
+
+
+def _kind(phase: Phase) -> Kind:
+    if phase.searching:
+        return "searching"
+    return "derived" if phase.derives or phase.finals else "uniform"
