@@ -213,13 +213,14 @@ def _run(
     report = ReportObserver(out, warn)
     retrainer = Retrainer(state, out, [screen, metrics, report])
     if tracker := tracking.begin(track, out, state.settings, goes_on=goes_on):
-        tracking.remember(tracker, out)
         retrainer.observers.append(tracker)
         console.print(f"{tracker.service}: {tracker.place}", soft_wrap=True)
     same = f"the same command with --out {out}"
     try:
         retrainer.save("last")  # from here on the training can go on, whenever it ends
         write_atomically(out / "config.yaml", yaml.safe_dump(state.settings, sort_keys=False).encode())
+        if tracker:
+            tracking.remember(tracker, out)
         metrics.restore(state.history)
         with report.to_the_end(state), closing(tracker) if tracker else nullcontext():
             with stopping_on_signals(state.stop, same), closing(screen):

@@ -1,5 +1,7 @@
 """Fault 3: the host waited for every layer (.item(), bool(tensor)); a step may copy the L indices once, no more."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from asose_fast.data.cutout import cut_out
 from asose_fast.engine.alpha import budget, selector
 from asose_fast.engine.alpha.estimators import ESTIMATORS, Draw
 from asose_fast.engine.host_copy import HostCopy
+from asose_fast.engine.recipe.teacher import Distillation, Teacher
 from asose_fast.engine.step.meter import Meter
 from asose_fast.engine.step.optimizers import alpha_optimizer, weight_optimizer
 from asose_fast.engine.step.steps import Ahead, alpha_step, weight_step
@@ -136,6 +139,21 @@ def test_an_epoch_under_a_recipe_waits_for_nothing(tmp_path, far_away, mixing):
     trainer = make_trainer(tmp_path, **recipe)
     trainer._enter(trainer.state.phases[-1])
     trainer = moved(trainer)
+    with HostWaits("meta") as waits:
+        trainer._train_epoch(trainer.state.phases[-1])
+    assert (waits.found, far_away) == ([], [])
+
+
+@pytest.mark.parametrize("mixup", [0.0, 1.0])
+def test_class_weights_and_a_teacher_wait_for_nothing(tmp_path, far_away, mixup):
+    trainer = make_trainer(tmp_path, class_weights="balanced", label_smoothing=0.1, mixup=mixup)
+    trainer._enter(trainer.state.phases[-1])
+    trainer = moved(trainer)
+    recipe, teacher = trainer.state.task.recipe, torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    taught = Distillation(Teacher(teacher, META), 0.5, 4.0)
+    trainer.state.task.recipe = dataclasses.replace(
+        recipe, class_weights=recipe.class_weights.to(META), distillation=taught
+    )
     with HostWaits("meta") as waits:
         trainer._train_epoch(trainer.state.phases[-1])
     assert (waits.found, far_away) == ([], [])

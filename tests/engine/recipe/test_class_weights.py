@@ -2,9 +2,11 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
 from asose_fast.data import load_data
@@ -16,6 +18,7 @@ from asose_fast.engine.step.steps import classification
 from asose_fast.engine.task import ImageTask
 from asose_fast.retrain import main as retrain
 from asose_fast.train import main
+from tests.engine.test_retrainer import make_retrainer, make_spec
 from tests.helpers import CPU, make_config, make_trainer, options
 
 LABELS = torch.tensor([0] * 6 + [1] * 2 + [2] * 4)
@@ -108,6 +111,26 @@ def test_the_weights_hold_in_every_phase_and_are_off_by_default(uneven, tmp_path
         histories.append(trainer.state.history)
     losses = [[record["train_loss"] for record in history] for history in histories]
     assert all(one != other for one, other in zip(*losses, strict=True))
+
+
+def test_the_rare_class_is_found_more_often(tmp_path):
+    """Noisy threes and, a sixth as many, noisy eights."""
+    digits, noise = load_digits(), np.random.default_rng(0)
+    for digit, count in ((3, 120), (8, 20)):
+        images = digits.images[digits.target == digit]
+        for part, chosen in (("train", images[:count]), ("test", images[120:170])):
+            (tmp_path / part / str(digit)).mkdir(parents=True)
+            for number, image in enumerate(chosen):
+                pixels = (15 * image + noise.normal(0, 75, (8, 8))).clip(0, 255).astype("uint8")
+                Image.fromarray(pixels).save(tmp_path / part / str(digit) / f"{number}.png")
+    found = {}
+    for weights in (None, "balanced"):
+        changes = {"limit_train": None, "limit_test": None, "epochs": 12, "class_weights": weights}
+        retrainer = make_retrainer(make_spec(classes=2), dataset=f"imagefolder:{tmp_path}", **changes)
+        retrainer.run()
+        said = retrainer.state.answers()
+        found[weights] = float((said.predicted == said.labels)[said.labels == 1].float().mean())
+    assert found["balanced"] > found[None] + 0.25
 
 
 def test_the_hint_comes_where_a_class_is_three_times_as_large(uneven, tmp_path):

@@ -1,6 +1,7 @@
 """Distillation: the loss, who may teach, what is checked before the first epoch, and going on with the same teacher."""
 
 import dataclasses
+import json
 import shutil
 import signal
 
@@ -10,7 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from asose_fast import Config, search
+from asose_fast.compare import main as compare
 from asose_fast.data import load_data
+from asose_fast.derive import main as derive
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.recipe.teacher import Distillation, Taught, Teacher, distillation
 from asose_fast.engine.retrainer import RetrainConfig, TrainingState
@@ -19,8 +22,9 @@ from asose_fast.engine.step.steps import classification
 from asose_fast.engine.task import ImageTask
 from asose_fast.engine.trainer import Trainer
 from asose_fast.retrain import main as retrain
-from asose_fast.store import checkpoint, derived
+from asose_fast.store import checkpoint
 from asose_fast.store.checkpoint import CheckpointError
+from asose_fast.store.derived import load
 from asose_fast.train import main as train
 from tests.engine.test_retrainer import make_retrainer, make_spec
 from tests.helpers import CPU, OnStep, make_config, make_trainer, options, refused
@@ -170,12 +174,24 @@ def test_a_run_goes_on_with_the_same_teacher_wherever_it_lies(tmp_path, file, ca
     assert train(["--resume", str(run), "--optimize_epochs=4"]) == 0  # it remembers the place
 
 
+def test_a_comparison_needs_the_teacher_and_a_derivation_does_not(tmp_path, file, capsys):
+    run, moved = tmp_path / "run", tmp_path / "elsewhere.py"
+    assert train([*options(**SHORT, teacher=file), f"--out={run}"]) == 0
+    shutil.move(file, moved)
+    assert derive([str(run), f"--out={tmp_path / 'derived'}"]) == 0
+    words = [str(run), "--random=2", "--epochs=1"]
+    assert f"If the teacher {file} has moved, give --teacher PATH" in refused(capsys, compare, *words)
+    assert compare([*words, f"--teacher={moved}"]) == 0
+    settings = json.loads((run / "compare" / "compare.json").read_text())["settings"]
+    assert (settings["teacher"], settings["teacher_weight"]) == (str(moved), 0.5)
+
+
 def test_a_derived_network_teaches_the_next_one(tmp_path, capsys):
     run, again = tmp_path / "run", tmp_path / "again"
     assert train([*options(**SHORT), f"--out={run}"]) == 0
     words = [str(run), "--epochs=2", f"--out={again}", "--teacher_weight=0.9"]
     assert retrain([*words, f"--teacher={run}"]) == 0
-    digest = Teacher(derived.load(run), CPU).digest
+    digest = Teacher(load(run), CPU).digest
     assert checkpoint.load(again / "checkpoints" / "last.pt")["teacher"] == digest
     assert "begun with another teacher" in refused(capsys, retrain, *words, f"--teacher={again}")
     assert "begun with other settings" in refused(capsys, retrain, *words)

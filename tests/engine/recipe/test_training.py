@@ -350,7 +350,8 @@ def team():
 @pytest.mark.parametrize("on", ["train", "all"])
 def test_several_processes_keep_the_same_average(tmp_path, team, on, sync):
     shared = {name: value for name, value in SHARED.items() if name != "auto_augment"}
-    settings = {**PHASES, **shared, **OWN, "optimize_on": on, "sync_batch_norm": sync, "batch_size": 17}
+    settings = {**PHASES, **shared, **OWN, "class_weights": "balanced", "optimize_on": on}
+    settings |= {"sync_batch_norm": sync, "batch_size": 17}
     (ours, history, summary), (theirs, other_history, other_summary) = team.run(2, optimized, tmp_path, settings)
     assert_equal(ours, theirs)
     assert history == other_history
