@@ -1,8 +1,8 @@
 """A folder of photographs of mixed sizes, made of small images: `python -m benchmarks.evidence.photographs FROM TO`
 
-A photograph has an image of CIFAR-10 in its middle, enlarged to between 150 and 600 pixels a side, or to `--sides`. Its border is the
-mirrored image, as wide or as high as one of the aspect ratios 1, 4:3, 3:4, 3:2 and 16:9 takes. `TO` has the splits and
-classes of `FROM`, with `--images` of every class and split, and is the same for the same arguments.
+A photograph has an image of CIFAR-10 in its middle, enlarged to between 150 and 600 pixels a side, or to `--sides`. Its
+border is the mirrored image, as wide or as high as one of the aspect ratios 1, 4:3, 3:4, 3:2 and 16:9 takes. `TO` has
+the splits and classes of `FROM`, with `--images` of every class and split, and is the same for the same arguments.
 """
 
 from __future__ import annotations
