@@ -168,6 +168,6 @@ def _over_pixels(a: Tensor, b: Tensor, out: Tensor) -> None:
 
 def _product(a: Tensor, b: Tensor, dtype: torch.dtype) -> Tensor:
     """a^T b of every chunk, added up and returned in `dtype`."""
-    if a.is_cuda and a.dtype != dtype:
+    if not a.is_cpu and a.dtype != dtype:
         return torch.bmm(a.mT, b, out_dtype=dtype)
     return torch.bmm(a.to(dtype).mT, b.to(dtype))

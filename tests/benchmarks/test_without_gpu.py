@@ -1,0 +1,75 @@
+"""What is told of the GPU engine without a GPU: counted as stored, no worse than asked, and so on the pages."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytest.importorskip("triton")
+
+import torch
+import triton
+
+from benchmarks.without_gpu import __main__ as pages
+from benchmarks.without_gpu import launches
+from benchmarks.without_gpu.fake import fake_gpu
+from benchmarks.without_gpu.kernels import CHANNELS, DTYPES, Row, rows
+
+pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled for a GPU")
+MOST_LAUNCHES = 125
+"""Of a layer, forward and backward."""
+
+
+def same_versions():
+    return pages.stored()["versions"] == {"torch": torch.__version__.split("+")[0], "triton": triton.__version__}
+
+
+def test_a_layer_and_a_step_launch_and_move_no_more_than_is_stored():
+    found, stored = launches.collect(), pages.stored()["counts"]
+    assert found.keys() == stored.keys()
+    for name, counts in found.items():
+        if "layer" in name:
+            assert counts["launches"] <= MOST_LAUNCHES
+        if same_versions():
+            assert counts == stored[name], "`python -m benchmarks.without_gpu --measure` stores what was meant"
+    assert found["ours, soft, fp32"]["launches"] < found["eager, soft, fp32"]["launches"]
+    assert found["ours, soft, fp32"]["gigabytes"] < 0.6 * found["eager, soft, fp32"]["gigabytes"]
+
+
+def test_what_is_launched_and_moved_is_counted():
+    with fake_gpu():
+        x = torch.empty(1000, requires_grad=True)
+        found = launches.count(lambda: (x.view(10, 100).t() * 2).relu())
+    assert found.names == {"mul": 2, "relu": 1, "threshold_backward": 1}
+    assert found.own == 0
+    # A product reads and writes 1000 floats, so does relu; backward of relu reads two tensors.
+    assert found.moved == 4 * 1000 * (2 + 2 + 3 + 2)
+
+
+def test_the_stored_kernels_are_as_they_should_be():
+    kernels = [Row(*row) for row in pages.stored()["kernels"]]
+    assert {(row.dtype, row.channels) for row in kernels} == {(d, c) for d in DTYPES for c in CHANNELS}
+    assert not [fault for row in kernels for fault in row.faults()]
+
+
+@pytest.mark.long
+def test_the_stored_kernels_are_those_of_these_sources():
+    if not same_versions():
+        pytest.skip("another compiler makes other code")
+    stored = {row for row in map(tuple, pages.stored()["kernels"]) if row[1:3] == ("bf16", 24)}
+    assert stored == {
+        (r.kernel, r.dtype, r.channels, r.registers, r.spills, r.width, r.warps) for r in rows(90, "bf16", 24)
+    }
+
+
+def test_the_pages_hold_the_stored_figures(tmp_path, monkeypatch, capsys):
+    if not pages.PAGES[0].exists():
+        pytest.skip("needs the documents")
+    assert pages.main(["--check"]) == 0, capsys.readouterr().out
+    page = tmp_path / "page.md"
+    page.write_text("<!-- without_gpu: predictions -->\n<!-- /without_gpu -->\n")
+    monkeypatch.setattr(pages, "PAGES", [page])
+    assert pages.main(["--check"]) == 1
+    assert pages.main([]) == 0
+    assert "| ours, soft, bf16 |" in page.read_text()
