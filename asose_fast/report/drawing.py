@@ -40,15 +40,15 @@ def _chain(spec: NetworkSpec, size: int | None) -> Callable[[float], Markup]:
     def shape(channels: int) -> str:
         return f"{channels} channel{'s' * (channels > 1)}" + (f", {size} {svg.TIMES} {size}" if size else "")
 
-    def convolution(pool: bool, kernel: int = 3, stride: int = 1) -> str:
-        strided = f", stride {stride}" if stride > 1 else ""
-        return f"convolution {kernel} {svg.TIMES} {kernel}{strided}" + ", max pooling" * pool
+    def convolution(pool: bool, kernel: int = 3) -> str:
+        return f"convolution {kernel} {svg.TIMES} {kernel}" + ", max pooling" * pool
 
     colours = operation_colours(block.candidates[0] for block in spec.blocks)
     boxes = [_Box("images", shape(spec.in_channels), None)]
     size = -(-size // (spec.stem_stride * (1 + spec.stem_pool))) if size else size
-    stem = convolution(spec.stem_pool, spec.stem_kernel, spec.stem_stride)
-    boxes.append(_Box(f"stem, {stem}", shape(spec.stem_channels), None))
+    strided = f"stride {spec.stem_stride}, " if spec.stem_stride > 1 else ""
+    stem = f"stem, {convolution(spec.stem_pool, spec.stem_kernel)}"
+    boxes.append(_Box(stem, f"{strided}{shape(spec.stem_channels)}", None))
     for i, block in enumerate(spec.blocks):
         size = -(-size // block.stride) if size else None
         name, dense = block.candidates[0], block.kernel == 3
