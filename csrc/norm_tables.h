@@ -16,6 +16,8 @@ struct RunningNorm {
   void* var;        // [channels]
   int64_t* count;   // batches seen; null: nothing is updated
   double momentum;  // the share of a batch; NaN: all batches have the same
+  const double* batch_mean;  // [channels], of the batch; read where they are used
+  const double* batch_var;   // biased
 };
 
 struct NormTables {
@@ -23,8 +25,6 @@ struct NormTables {
   int norms;
   int64_t channels;
   const RunningNorm* norm;  // [norms], updated in this order
-  const double* mean;       // [norms, channels], of the batch; row k is read where it is used
-  const double* var;        // biased
   double unbiased;          // what var is multiplied by for the running statistics
   double* out_mean;         // [norms, channels]
   double* rstd;             // [norms, channels]: 1 / sqrt(var + eps)

@@ -50,7 +50,8 @@ struct StageWeightsBackward {
   int branches;
   int64_t channels;
   const void* grad_params;         // as params of the forward pass; null where no rows are read
-  const void* grad_matrices;       // null where they are not read
+  const void* grad_matrices;       // [branches, channels, pitch]; null where they are not read
+  int64_t pitch;
   const StridedWeight* depthwise;  // [branches], to be written
   const StridedWeight* pointwise;  // [branches], to be written
   StageNorms norms;

@@ -4,6 +4,7 @@
 """
 
 from asose_fast.ops import flops
+from asose_fast.ops import stage as stage
 from asose_fast.ops.arch_sample import ArchWeights as ArchWeights
 from asose_fast.ops.arch_sample import Boost as Boost
 from asose_fast.ops.arch_weights import arch_weights as arch_weights
@@ -13,6 +14,8 @@ from asose_fast.ops.mixed_sum import mixed_sum as mixed_sum
 from asose_fast.ops.multi_depthwise import multi_depthwise as multi_depthwise
 from asose_fast.ops.native.memory import release_memory as release_memory
 from asose_fast.ops.noise import gumbel_noise as gumbel_noise
+from asose_fast.ops.norm_lerp import norm_lerp as norm_lerp
+from asose_fast.ops.pointwise import pointwise as pointwise
 from asose_fast.ops.pool_pair import pool_pair as pool_pair
 from asose_fast.ops.registry import backend as backend
 from asose_fast.ops.separable import separable as separable

@@ -85,6 +85,14 @@ def check_branch(b: int, kernel: int, dilation: int) -> None:
 
 def check_plan(where: str, xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> None:
     """Raises TypeError or ValueError unless xs and params are those of a plan that can be."""
+    shape = check_inputs(where, xs, plan), xs[0].shape[1]
+    acc = accumulation_dtype(xs[0].dtype)
+    if params.shape != shape or params.dtype is not acc:
+        check_like(f"{where}: params", params, shape, acc)
+
+
+def check_inputs(where: str, xs: list[Tensor], plan: DepthwisePlan) -> int:
+    """Raises TypeError or ValueError unless xs are those of a plan that can be; the rows of its params."""
     try:
         rows = _rows(where, plan)
     except TypeError:  # what stands for an integer in a graph cannot be looked up, and what is none is told here
@@ -97,9 +105,7 @@ def check_plan(where: str, xs: list[Tensor], params: Tensor, plan: DepthwisePlan
         check_images(f"{where}: xs[0]", x)
     if len(xs) > 1:
         check_all_like(f"{where}: xs", xs, len(xs), shape, dtype)
-    acc = accumulation_dtype(dtype)
-    if params.shape != (rows, shape[1]) or params.dtype is not acc:
-        check_like(f"{where}: params", params, (rows, shape[1]), acc)
+    return rows
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,7 +1,7 @@
 """What the operators count in `torch.utils.flop_counter.FlopCounterMode`: the convolutions that they stand for.
 
 Those are counted as PyTorch counts its own, so that a fused layer counts what its modules do. One thing is more:
-backward of `separable` computes the depthwise outputs again that PyTorch keeps.
+backward of `separable` and `stage` computes the depthwise outputs again that PyTorch keeps.
 """
 
 from __future__ import annotations
@@ -99,6 +99,32 @@ def separable_bwd(
     return count
 
 
+def stage_fwd(xs: list[Shape], depthwise: list[Shape], pointwise: list[Shape], *rest: Any, out_shape: Any) -> int:
+    """The operations of the forward pass, those of `separable`."""
+    mean, *_, dilations, stride, statistics = rest
+    plan = DepthwisePlan(tuple([w[-1] for w in depthwise]), dilations, len(xs), stride, True, mean is not None)
+    return separable_fwd(xs, (), (), *plan, statistics, out_shape=out_shape)
+
+
+def stage_bwd(
+    grads: list[Shape | None],
+    zs: list[Shape | None],
+    tables: Shape,
+    xs: list[Shape],
+    params: Shape,
+    matrices: Shape,
+    depthwise: list[Shape],
+    pointwise: list[Shape],
+    *rest: Any,
+    out_shape: Any,
+) -> int:
+    """The operations of the gradients, those of `separable`."""
+    mean, *_, dilations, stride, need_x, need_depthwise, need_pointwise, need_sums = rest
+    plan = DepthwisePlan(tuple([w[-1] for w in depthwise]), dilations, len(xs), stride, True, mean is not None)
+    needs = need_x, any(need_depthwise), any(need_pointwise), need_sums
+    return separable_bwd(grads, zs, tables, xs, params, matrices, *plan, *needs, out_shape=out_shape)
+
+
 def _pointwise(x: Shape) -> Shape:
     return x[1], x[1], 1, 1
 
@@ -114,18 +140,34 @@ def line_conv_bwd(grad: Shape, x: Shape, weight: Shape, *rest: Any, out_shape: A
     return _backward(grad, x, weight, (need_x, need_weight))
 
 
+def pointwise_fwd(x: Shape, weights: list[Shape], stride: int, *, out_shape: Shape) -> int:
+    """The operations of the forward pass."""
+    n, _, height, width = out_shape
+    return sum(_forward((n, w[1], height, width), w, (n, w[0], height, width)) for w in weights)
+
+
+def pointwise_bwd(
+    grad: Shape, x: Shape, weights: list[Shape], stride: int, need_x: bool, need_weights: bool, *, out_shape: Any
+) -> int:
+    """The operations of the gradients that are needed."""
+    n, _, height, width = grad
+    needs = need_x, need_weights
+    return sum(_backward((n, w[0], height, width), (n, w[1], height, width), w, needs) for w in weights)
+
+
 FORMULAS = (
     multi_depthwise_fwd,
     multi_depthwise_bwd,
     separable_fwd,
     separable_bwd,
+    stage_fwd,
+    stage_bwd,
     line_conv_fwd,
     line_conv_bwd,
+    pointwise_fwd,
+    pointwise_bwd,
 )
-"""The formulas, named as their operators are; all others count nothing, like the sums, pools and norms of PyTorch.
-
-The convolutions of `factorized_reduce` are matrix products of PyTorch, which counts them itself.
-"""
+"""The formulas, named as their operators are; all others count nothing, like the sums, pools and norms of PyTorch."""
 
 
 def register(counter: types.ModuleType) -> None:

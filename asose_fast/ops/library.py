@@ -32,6 +32,8 @@ class Operator(Protocol):
 
     body: Call
     """What runs where the arguments have been checked and nobody listens to the dispatcher."""
+    unchecked: Call
+    """The operator without its checks where nobody listens: for arguments that have been checked."""
 
     def __call__(self, *args: Any) -> Any: ...
 
@@ -66,17 +68,23 @@ def define(schema: str, body: Call, fake: Call, check: Callable[..., None]) -> O
     _library.impl(name, checked(_on_their_device(body), True), "CUDA")
     torch.library.register_fake(f"asose_fast::{name}", checked(fake, False), lib=_library)
 
-    def call(*args: Any) -> Any:
+    def listened_to(args: Sequence[Any]) -> bool:
         tensors = [args[i] for i in singles]
         for i in lists:
             tensors += args[i]
-        if observed(tensors):
+        return observed(tensors)
+
+    def call(*args: Any) -> Any:
+        if listened_to(args):
             return registered(*args)
         check(*args)
         return body(*args)
 
+    def unchecked(*args: Any) -> Any:
+        return registered(*args) if listened_to(args) else body(*args)
+
     function = cast(Operator, call)
-    function.body = body
+    function.body, function.unchecked = body, unchecked
     return function
 
 

@@ -93,10 +93,8 @@ def mixed_norm_sum(
     acc = accumulation_dtype(xs[0].dtype)
     batch = [uses_batch(norm) for norm in norms]
     check_count(batch, xs[0].shape)
-    mean = var = weights.new_empty(0)
-    if any(batch):
-        mean, var = batch_statistics(xs[: len(zs)])
-    mean, rstd = norm_tables(norms, batch, mean, var, xs[0].numel() // xs[0].size(1), acc)
+    means, variances = ([table] for table in batch_statistics(xs[: len(zs)])) if any(batch) else ([], [])
+    mean, rstd = norm_tables(norms, batch, means, variances, xs[0].numel() // xs[0].size(1), acc)
     gamma, beta = affine_parameters(norms)
     y: Tensor = _MixedNormSum.apply(batch, weights.to(acc), plain_weights.to(acc), gamma, beta, mean, rstd, *xs)
     return y

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import registry
-from asose_fast.ops.checks import check_length, check_like, check_tensor
+from asose_fast.ops.checks import check_integer, check_length, check_like, check_tensor
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.library import Call, define
 from asose_fast.ops.norms import held
@@ -29,10 +29,11 @@ registry.register(
 def norm_tables(
     norms: Sequence[nn.BatchNorm2d],
     of_batch: Sequence[bool],
-    mean: Tensor,
-    var: Tensor,
+    means: Sequence[Tensor],
+    variances: Sequence[Tensor],
     count: int,
     dtype: torch.dtype,
+    rows: Sequence[int] | None = None,
     operator: Call | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mean and 1 / sqrt(var + eps) that each norm normalises by, (K, C) float64; updates the running statistics.
@@ -42,9 +43,11 @@ def norm_tables(
     Args:
         norms: K of them.
         of_batch: which of them use the statistics of the batch (`norms.uses_batch`).
-        mean, var: these statistics, (K, C) float64, biased; both may be empty where no norm uses them.
+        means, variances: tables of these statistics, (K_i, C) float64, biased; none where no norm uses them.
         count: the values a channel that they are of.
         dtype: that in which PyTorch would have them.
+        rows: the row of every norm in the tables, counted through all of them; it is not read where the norm does not
+            use the batch. None: the rows are in the order of the norms.
         operator: the registered operator, or its body alone.
     """
     running_mean, running_var, counts = (
@@ -56,7 +59,8 @@ def norm_tables(
     ]
     momenta = [nan if norm.momentum is None else norm.momentum for norm in norms]
     found: tuple[Tensor, Tensor] = (operator or norm_tables_fwd)(
-        mean, var, [m for m in running_mean if m is not None], [v for v in running_var if v is not None],
+        means, variances, range(len(norms)) if rows is None else rows,
+        [m for m in running_mean if m is not None], [v for v in running_var if v is not None],
         [c for c, update in zip(counts, updates, strict=True) if update and c is not None],
         [m is not None for m in running_mean], of_batch, updates, [norm.eps for norm in norms], momenta, count, dtype,
     )  # fmt: skip
@@ -66,8 +70,10 @@ def norm_tables(
 class Norms(NamedTuple):
     """The arguments of the registered operator."""
 
-    mean: Tensor
-    var: Tensor
+    means: list[Tensor]
+    variances: list[Tensor]
+    rows: list[int]
+    """The row of every norm in these tables, counted through all of them."""
     running_mean: list[Tensor]
     running_var: list[Tensor]
     counts: list[Tensor]
@@ -82,11 +88,11 @@ class Norms(NamedTuple):
     """The values a channel that the statistics of the batch are of."""
     dtype: torch.dtype
 
-    def channels(self) -> int:
-        """The channels of every norm."""
-        return (self.mean if self.mean.dim() == 2 else self.running_mean[0]).size(-1)
+    def any_table(self) -> Tensor:
+        """A tensor of the device, whose last size is the channels of every norm."""
+        return self.means[0] if self.means else self.running_mean[0]
 
-    def rows(self) -> list[tuple[Tensor | None, Tensor | None, Tensor | None]]:
+    def running(self) -> list[tuple[Tensor | None, Tensor | None, Tensor | None]]:
         """Running mean and variance and the count of batches of each norm, where it has them."""
         means, variances, counts = iter(self.running_mean), iter(self.running_var), iter(self.counts)
         return [
@@ -97,29 +103,35 @@ class Norms(NamedTuple):
 
 def _run(*args: Any) -> Any:
     call = Norms(*args)
-    return registry.select("norm_tables", call.mean).forward(call)
+    return registry.select("norm_tables", call.any_table()).forward(call)
 
 
 def _check(*args: Any) -> None:
     where, call = "norm_tables", Norms(*args)
     check_length(f"{where}: of_batch", call.of_batch, 1, len(call.of_batch))
     norms = len(call.of_batch)
-    for name in ("has_running", "updates", "eps", "momenta"):
+    for name in ("rows", "has_running", "updates", "eps", "momenta"):
         check_length(f"{where}: {name}", getattr(call, name), norms, norms)
     tracked, updated = sum(call.has_running), sum(call.updates)
     for name, wanted in (("running_mean", tracked), ("running_var", tracked), ("counts", updated)):
         check_length(f"{where}: {name}", getattr(call, name), wanted, wanted)
-    if not any(call.of_batch) and call.mean.dim() == 1 and call.mean.shape == (0,) == call.var.shape and tracked:
-        check_tensor(f"{where}: running_mean[0]", call.running_mean[0])
-        shape: tuple[int, ...] = (0,)
-        channels = call.running_mean[0].numel()
-    else:
-        channels = call.mean.size(1) if call.mean.dim() == 2 else 0
-        shape = norms, channels
+    check_length(f"{where}: variances", call.variances, len(call.means), len(call.means))
+    if not call.means and not tracked:
+        raise ValueError(f"{where}: means and running_mean are both missing")
+    first = call.any_table()
+    check_tensor(f"{where}: means[0]", first)
+    channels = first.shape[-1] if first.dim() else 0
     if not channels:
-        raise ValueError(f"{where}: mean must be (K, C) with C > 0, got {tuple(call.mean.shape)}")
-    check_like(f"{where}: mean", call.mean, shape, *((torch.float64,) if len(shape) == 2 else FLOATS))
-    check_like(f"{where}: var", call.var, shape, call.mean.dtype)
+        raise ValueError(f"{where}: means must be (K, C) with C > 0, got {tuple(first.shape)}")
+    for i, (mean, var) in enumerate(zip(call.means, call.variances, strict=True)):
+        shape = (mean.shape[0] if mean.dim() else 0, channels)
+        check_like(f"{where}: means[{i}]", mean, shape, torch.float64)
+        check_like(f"{where}: variances[{i}]", var, shape, torch.float64)
+    total = sum([mean.shape[0] for mean in call.means])
+    for row, of_batch in zip(call.rows, call.of_batch, strict=True):
+        check_integer(f"{where}: rows", row)
+        if of_batch and not 0 <= row < total:
+            raise ValueError(f"{where}: rows must be below {total}, the rows of means, got {row}")
     for name in ("running_mean", "running_var"):
         for k, table in enumerate(getattr(call, name)):
             check_like(f"{where}: {name}[{k}]", table, (channels,), *FLOATS)
@@ -134,14 +146,15 @@ def _check(*args: Any) -> None:
 
 def _fake(*args: Any) -> tuple[Tensor, Tensor]:
     call = Norms(*args)
-    mean = call.mean.new_empty(len(call.of_batch), call.channels(), dtype=torch.float64)
+    table = call.any_table()
+    mean = table.new_empty(len(call.of_batch), table.size(-1), dtype=torch.float64)
     return mean, torch.empty_like(mean)
 
 
 norm_tables_fwd = define(
-    "norm_tables(Tensor mean, Tensor var, Tensor(a!)[] running_mean, Tensor(b!)[] running_var, Tensor(c!)[] counts, "
-    "bool[] has_running, bool[] of_batch, bool[] updates, float[] eps, float[] momenta, int values, ScalarType dtype) "
-    "-> (Tensor, Tensor)",
+    "norm_tables(Tensor[] means, Tensor[] variances, int[] rows, Tensor(a!)[] running_mean, Tensor(b!)[] running_var, "
+    "Tensor(c!)[] counts, bool[] has_running, bool[] of_batch, bool[] updates, float[] eps, float[] momenta, "
+    "int values, ScalarType dtype) -> (Tensor, Tensor)",
     _run,
     _fake,
     _check,

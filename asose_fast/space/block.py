@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asose_fast.space.mixed import MixedOp
+from asose_fast.space.project import projected
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,9 +86,9 @@ class EvolvableBlock(nn.Module):
         if self.training and self.drop_path:
             mixed = self.mixed(x, weights, index, kept)
             y: Tensor = shortcut + self._kept_paths(x) * self.gain * (mixed - shortcut)
-            return y if self.project is None else self.project(y)
-        y = self.mixed(x, weights, index, kept, gain=self.gain, shortcut=shortcut)
-        return y if self.project is None else self.project(y)
+        else:
+            y = self.mixed(x, weights, index, kept, gain=self.gain, shortcut=shortcut)
+        return y if self.project is None else projected(self.project, y)
 
     def _kept_paths(self, x: Tensor) -> Tensor:
         """Draws a factor for each image, (N, 1, 1, 1): 0 with probability `drop_path`, else 1 / (1 - drop_path)."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from asose_fast.space.candidates import FactorizedReduce, SqueezeExcite, Zero
 from asose_fast.space.convolution import Conv2d
+from asose_fast.space.global_average import GlobalAverage
 
 
 class CannotWidenError(ValueError):
@@ -164,6 +165,7 @@ RULES: dict[type[nn.Module], Rule] = {
     nn.AvgPool2d: _unchanged,
     nn.MaxPool2d: _unchanged,
     nn.AdaptiveAvgPool2d: _unchanged,
+    GlobalAverage: _unchanged,
     nn.Flatten: _unchanged,
 }
 """Modules are told by their exact type. A subclass, or a module with parametrizations, may use its tensors in another

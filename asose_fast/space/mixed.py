@@ -23,6 +23,7 @@ from asose_fast.ops.torch_faults import usual_gradient
 from asose_fast.ops.tracing import recorded_sum, tracing
 from asose_fast.space.candidates import Zero, build_candidate
 from asose_fast.space.exact import classes_are_theirs, computes
+from asose_fast.space.lone import blended
 from asose_fast.space.outputs import require_alike, require_shortcut, run
 from asose_fast.space.stacked import Branches
 
@@ -163,13 +164,12 @@ class MixedOp(nn.Module):
                     return mixed_sum([shortcut], (1 - gain).to(accumulation_dtype(x.dtype)).reshape(1))
             if shortcut.dtype == x.dtype and (branches := self._stacked(x, {k: op})):
                 return branches.mix(x, None, None, gain, shortcut)
+            if gain is not None:
+                return blended(op, x, gain, shortcut, bool(self.fused))
             y: Tensor = op(x)
             if isinstance(y, Tensor) and y is not x:
                 usual_gradient(y)
-            if gain is None:
-                return y
-            require_shortcut(shortcut, y.shape)
-            return torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))
+            return y
         names, ops = list(self.ops), list(self.ops.values())
         _check_choice(len(ops), x, weights, index, kept)
         chosen = tuple(range(len(ops))) if kept is None else tuple(dict.fromkeys(kept))

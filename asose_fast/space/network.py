@@ -14,6 +14,7 @@ from asose_fast.config import SpaceConfig
 from asose_fast.space.block import BlockSpec, EvolvableBlock, halving
 from asose_fast.space.candidates import build_candidate
 from asose_fast.space.geometry import StemStride, after_stem, poolings, stem_stride
+from asose_fast.space.global_average import GlobalAverage
 from asose_fast.space.supernet import Supernet
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -254,7 +255,7 @@ class Network(Supernet):
         self.head = nn.Sequential(
             *([] if stages else [nn.BatchNorm2d(features)]),
             nn.ReLU(),
-            nn.AdaptiveAvgPool2d(1),
+            GlobalAverage(),
             nn.Flatten(),
             nn.Linear(features, spec.classes),
         )

@@ -21,7 +21,7 @@ def stages_of(chain: list[nn.Module], stride: int) -> list[Stage]:
         if not (
             is_relu(relu)
             and (computes(depthwise, nn.Conv2d) and _is_depthwise(depthwise, 1 if stages else stride))
-            and (computes(pointwise, nn.Conv2d) and _is_pointwise(pointwise))
+            and (computes(pointwise, nn.Conv2d) and is_pointwise(pointwise))
             and depthwise.in_channels == pointwise.in_channels == pointwise.out_channels
             and computes(norm, nn.BatchNorm2d)
         ):
@@ -44,7 +44,8 @@ def _is_depthwise(conv: nn.Conv2d, stride: int) -> bool:
     )
 
 
-def _is_pointwise(conv: nn.Conv2d) -> bool:
+def is_pointwise(conv: nn.Conv2d) -> bool:
+    """Says whether a convolution is one of 1x1, without bias."""
     return (
         (conv.kernel_size, conv.stride, conv.padding) == ((1, 1), (1, 1), (0, 0))
         and conv.groups == 1
@@ -87,8 +88,8 @@ def is_relu(module: object) -> TypeGuard[nn.ReLU]:
 
 def is_reduction(op: nn.Module) -> TypeGuard[FactorizedReduce]:
     return computes(op, FactorizedReduce) and (
-        (computes(op.even, nn.Conv2d) and _is_pointwise(op.even))
-        and (computes(op.odd, nn.Conv2d) and _is_pointwise(op.odd))
+        (computes(op.even, nn.Conv2d) and is_pointwise(op.even))
+        and (computes(op.odd, nn.Conv2d) and is_pointwise(op.odd))
         and computes(op.norm, nn.BatchNorm2d)
     )
 

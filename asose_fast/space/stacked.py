@@ -21,11 +21,11 @@ from asose_fast.ops.line import Line
 from asose_fast.ops.line_conv import has_kernels, line_conv
 from asose_fast.ops.mixed_layer import Stage, mixed_layer
 from asose_fast.ops.mixed_sum import mixed_sum
+from asose_fast.ops.pointwise import pointwise
 from asose_fast.ops.term_weights import SHORTCUT, term_weights
 from asose_fast.space.active_depthwise import paired
 from asose_fast.space.candidates import FactorizedReduce, Zero
 from asose_fast.space.exact import computes
-from asose_fast.space.factorized_reduce import factorized_reduce
 from asose_fast.space.fit import Fit
 from asose_fast.space.outputs import require_alike, require_shortcut, run
 from asose_fast.space.recognise import (
@@ -53,7 +53,7 @@ class Normed(NamedTuple):
 
     def on_kernels(self, x: Tensor, fit: Fit) -> Normed:
         """Returns the same branch on kernels, where x is one for them. A factorized reduction runs on
-        `factorized_reduce`, convolutions along one axis run on `line_conv`, the ReLU in the first of them, and a ReLU
+        `pointwise`, convolutions along one axis run on `line_conv`, the ReLU in the first of them, and a ReLU
         with a depthwise convolution after it on `multi_depthwise`."""
         for part in self.body:
             if isinstance(part, Halves) and part.fits(x, fit):
@@ -94,7 +94,7 @@ class Halves:
 
     def on_kernels(self, x: Tensor) -> Tensor:
         """Runs as one node of autograd."""
-        return factorized_reduce(x, self.module.even.weight, self.module.odd.weight)
+        return pointwise(x, [self.module.even.weight, self.module.odd.weight], stride=2)
 
 
 class Branches(NamedTuple):
@@ -171,10 +171,9 @@ class Branches(NamedTuple):
         if not fit.takes(x) or self.stride not in (1, 2) or len(self.separable) > MAX_BRANCHES:
             return False
         norms = list(self.pools.values())
-        for depthwise, pointwise, norm in itertools.chain(*self.separable.values()):
+        for depthwise, matrix, norm in itertools.chain(*self.separable.values()):
             if not (
-                fit.conv(depthwise, channels, 1, *depthwise.kernel_size)
-                and fit.conv(pointwise, channels, channels, 1, 1)
+                fit.conv(depthwise, channels, 1, *depthwise.kernel_size) and fit.conv(matrix, channels, channels, 1, 1)
             ):
                 return False
             norms.append(norm)

@@ -10,12 +10,12 @@
 namespace asose {
 namespace {
 
-// Of each norm, integers: whether it is of the batch, dtype, addresses of mean, var and count; and
-// numbers: eps, momentum.
+// Of each norm, integers: whether it is of the batch, dtype, addresses of mean, var and count, and of
+// mean and var of the batch; and numbers: eps, momentum.
 void norm_tables(int dtype, int norms, int64_t channels, const Integers& integers,
-                 const std::vector<double>& numbers, uintptr_t mean, uintptr_t var, double unbiased,
-                 uintptr_t out_mean, uintptr_t rstd, device::Execution execution) {
-  constexpr int kIntegers = 5, kNumbers = 2;
+                 const std::vector<double>& numbers, double unbiased, uintptr_t out_mean,
+                 uintptr_t rstd, device::Execution execution) {
+  constexpr int kIntegers = 7, kNumbers = 2;
   expect_at_least("norms", norms, 1);
   expect_at_least("channels", channels, 1);
   expect_count("integers", integers.size(), int64_t{kIntegers} * norms);
@@ -27,11 +27,13 @@ void norm_tables(int dtype, int norms, int64_t channels, const Integers& integer
     const double* number = numbers.data() + kNumbers * k;
     all.push_back({number[0], of[0] != 0, static_cast<DType>(of[1]),
                    address(static_cast<uintptr_t>(of[2])), address(static_cast<uintptr_t>(of[3])),
-                   address<int64_t>(static_cast<uintptr_t>(of[4])), number[1]});
+                   address<int64_t>(static_cast<uintptr_t>(of[4])), number[1],
+                   address<double>(static_cast<uintptr_t>(of[5])),
+                   address<double>(static_cast<uintptr_t>(of[6]))});
   }
   device::run(device::norm_tables,
-              {static_cast<DType>(dtype), norms, channels, all.data(), address<double>(mean),
-               address<double>(var), unbiased, address<double>(out_mean), address<double>(rstd)},
+              {static_cast<DType>(dtype), norms, channels, all.data(), unbiased,
+               address<double>(out_mean), address<double>(rstd)},
               execution);
 }
 

@@ -29,8 +29,7 @@ void tables(const NormTables& args) {
   const int64_t channels = args.channels;
   for (int k = 0; k < args.norms; ++k) {
     const RunningNorm& norm = args.norm[k];
-    const double* mean = args.mean + k * channels;
-    const double* var = args.var + k * channels;
+    const double *mean = norm.batch_mean, *var = norm.batch_var;
     double* out = args.out_mean + k * channels;
     double* rstd = args.rstd + k * channels;
     with_element(norm.dtype, [&](auto zero) {

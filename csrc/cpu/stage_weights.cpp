@@ -73,7 +73,7 @@ void backward(const StageWeightsBackward& args) {
         using T = decltype(zero);
         for_elements<T>(pointwise, channels, [&](int64_t c, int64_t in, T& value) {
           value = Element<T>::store(
-              static_cast<typename Element<T>::Acc>(matrices[(b * channels + c) * channels + in]));
+              static_cast<typename Element<T>::Acc>(matrices[(b * channels + c) * args.pitch + in]));
         });
       });
     if (params) params += depthwise.columns * channels;

@@ -99,6 +99,6 @@ def test_norms_of_several_eps(fake_gpu):
     norms = [torch.nn.BatchNorm2d(3, eps=eps) for eps in (1e-3, 1e-5)]
     fake_gpu.found.clear()
     mean, var = torch.zeros(2, 3, dtype=torch.float64), torch.ones(2, 3, dtype=torch.float64)
-    mean, rstd = norm_tables(norms, [True, True], mean, var, 4, torch.float32)
+    mean, rstd = norm_tables(norms, [True, True], [mean], [var], 4, torch.float32)
     assert mean.shape == rstd.shape == (2, 3)
     assert not fake_gpu.found

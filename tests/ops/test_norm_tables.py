@@ -26,7 +26,7 @@ def test_what_the_modules_do(dtype, backend, twice):
     var = torch.stack([z.var((0, 2, 3), correction=0) for z in zs])
     with ops.backend(backend):
         of_batch = [uses_batch(norm) for norm in norms]
-        got_mean, rstd = norm_tables(norms, of_batch, mean, var, 36, torch.float64)
+        got_mean, rstd = norm_tables(norms, of_batch, [mean[:2], mean[2:]], [var[:2], var[2:]], 36, torch.float64)
     for k, (norm, twin, z) in enumerate(zip(norms, twins, zs, strict=True)):
         used = (mean[k], var[k]) if of_batch[k] else (twin.running_mean.double(), twin.running_var.double())
         torch.testing.assert_close((got_mean[k], rstd[k]), (used[0], (used[1] + norm.eps).rsqrt()))
@@ -41,5 +41,6 @@ def test_a_count_of_another_dtype_is_left_to_pytorch():
     norm = new_norm(3)
     norm.num_batches_tracked = torch.tensor(4, dtype=torch.int32)
     operator = norm_tables_fwd.body
-    norm_tables([norm], [True], torch.zeros(1, 3).double(), torch.ones(1, 3).double(), 8, torch.float32, operator)
+    zeros, ones = torch.zeros(2, 3).double(), torch.ones(2, 3).double()
+    norm_tables([norm], [True], [zeros], [ones], 8, torch.float32, [1], operator)
     assert norm.num_batches_tracked.item() == 5

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
-from asose_fast.ops.mixed_layer.forward import run_pools, run_stage
+from asose_fast.ops.mixed_layer.forward import NO_NORMS, run_pools, run_stage
 from asose_fast.ops.mixed_layer.operators import Operators
-from asose_fast.ops.mixed_layer.plan import LayerPlan, Parts, Saved, rows
+from asose_fast.ops.mixed_layer.plan import LayerPlan, Parts, Saved
 from asose_fast.ops.norms import gradient_of_weights, gradients_of_affine
 
 Gradients = list[Tensor | None]
@@ -28,6 +28,8 @@ class Wanted(NamedTuple):
     """Which gradients of the node's other inputs are asked for."""
     counts: list[bool]
     """Which terms may have a weight that is not 0."""
+    seen: list[float] | None
+    """The weights of all terms, where the host knows them."""
     alive: Tensor | None
     """Which chains have a weight that is not 0, where the host does not know; None where it does."""
     chains: list[bool]
@@ -41,8 +43,8 @@ class Wanted(NamedTuple):
         """Told from `ctx.needs_input_grad` and the weights of all terms."""
         _, need_weights, need_x, *rest = needs
         need = layer.split(rest)
-        seen = _seen(weights)
-        counts = [True] * len(weights) if seen is None else seen
+        seen = weights.tolist() if weights.is_cpu else None  # else the host would have to wait to know
+        counts = [True] * len(weights) if seen is None else [w != 0 for w in seen]
         chains = [
             tracked and counts[k] and (
                 need_x
@@ -56,6 +58,7 @@ class Wanted(NamedTuple):
             need_x,
             need,
             counts,
+            seen,
             weights[: layer.chains] != 0 if seen is None else None,
             chains,
             [need_x and tracked for tracked in layer.tracked[layer.chains :]],
@@ -76,7 +79,7 @@ class Ends(NamedTuple):
 
 
 class Back(NamedTuple):
-    """What comes back to the stages of one depth, by chain: dL/dz of their outputs, as `separable`'s backward reads it.
+    """What comes back to the stages of one depth, by chain: dL/dz of their outputs, as `stage_bwd` reads it.
 
     dL/dz = tables[0] * grad + tables[2] * (z - tables[1]) + tables[3]
     """
@@ -86,11 +89,7 @@ class Back(NamedTuple):
     zs: Gradients
     """The outputs of the stages whose norms use the statistics of the batch."""
     tables: Tensor
-    """The coefficients of that map, (B, 4, C)."""
-
-    def joined(self, ending: Back) -> Back:
-        """The same with the chains that end at this depth."""
-        return Back(self.grads + ending.grads, self.zs + ending.zs, torch.cat([self.tables, ending.tables]))
+    """The coefficients of that map, (B or more, 4, C); further rows are those of the sum, of chains that end before."""
 
 
 class Step(NamedTuple):
@@ -135,8 +134,10 @@ def _outputs(layer: LayerPlan, saved: Saved, operators: Operators) -> tuple[list
     if not layer.recompute:
         return saved.outputs, saved.pooled
     outputs: list[list[Tensor]] = []
-    for plan, stage in zip(layer.plans, saved.stages, strict=True):
-        outputs.append(run_stage(saved.x, outputs, plan, stage.params, stage.pointwise, False, operators)[0])
+    for depth in range(layer.depth):
+        stage = saved.stages[depth - 1]
+        before = (stage.mean, stage.rstd, *saved.parameters.affine[depth - 1]) if depth else NO_NORMS
+        outputs.append(run_stage(saved.x, outputs, layer, saved.parameters, before, False, operators)[0])
     return outputs, run_pools(saved.x, layer, operators)
 
 
@@ -187,20 +188,19 @@ def _stages(
     back = Back([], [], tables)
     for depth in reversed(range(layer.depth)):
         low, high = len(back.grads), len(layer.plans[depth].kernels)
-        if low < high:
-            ending = Back(
-                [grad if used else None for used in wanted.chains[low:high]],
-                [z if b else None for z, b in zip(outputs[depth][low:], uses_batch[-1][low:high], strict=True)],
-                rows(tables, low, high),
-            )
-            back = back.joined(ending) if low else ending
+        ending = zip(outputs[depth][low:], uses_batch[-1][low:high], strict=True)
+        back = Back(
+            back.grads + [grad if used else None for used in wanted.chains[low:high]],
+            back.zs + [z if in_batch else None for z, in_batch in ending],
+            back.tables,
+        )
         if any(g is not None for g in back.grads):
             inputs = outputs[depth - 1] if depth else [saved.x]
-            step = _stage(layer.plans[depth], saved, wanted, depth, back, inputs, uses_batch, grad, operators)
+            step = _stage(layer.plans[depth], saved, wanted, depth, back, inputs, uses_batch, operators)
             outputs[depth].clear()
         else:
             none: Gradients = [None] * high
-            step = Step(none, none, (None, None), None, back._replace(tables=rows(tables, 0, high)))
+            step = Step(none, none, (None, None), None, back)
         steps.insert(0, step)
         back = step.back
     return steps
@@ -214,7 +214,6 @@ def _stage(
     back: Back,
     inputs: list[Tensor],
     uses_batch: list[list[bool]],
-    grad: Tensor,
     operators: Operators,
 ) -> Step:
     """The backward pass of the stages of one depth, and of the norms before them."""
@@ -222,22 +221,18 @@ def _stage(
     uses = uses_batch[depth - 1][: len(used)] if depth else []
     need_affine = depth > 0 and (any(need.affine[depth - 1]) or any(map(all, zip(uses, used, strict=True))))
     if depth:
-        # What is not used is not read: the gradient stands in for it.
-        inputs = [z if u else grad for z, u in zip(inputs, used, strict=False)]
-    alive = wanted.alive
-    alive_rows = None if alive is None else _rows_alive(alive, plan)
+        # What is not used is not read: another stands in for it.
+        stand_in = next(z for z, u in zip(inputs, used, strict=False) if u)
+        inputs = [z if u else stand_in for z, u in zip(inputs, used, strict=False)]
     needs = [
         [n and u for n, u in zip(group, used, strict=True)] for group in (need.depthwise[depth], need.pointwise[depth])
     ]
-    grad_inputs, grad_params, grad_matrices = operators.separable_bwd(
-        back.grads, back.zs, back.tables, inputs, _only(alive_rows, stage.params), _only(alive, stage.pointwise),
-        *plan, used if depth else [wanted.x], any(needs[0]), any(needs[1]), need_affine,
-    )  # fmt: skip
     stage_before = saved.stages[depth - 1]
     before = (stage_before.mean, stage_before.rstd, saved.affine[depth - 1][0]) if depth else (None, None, None)
-    depthwise, pointwise, s0, s1, tables = operators.stage_weights_bwd(
-        grad_params, grad_matrices, saved.parameters.depthwise[depth], saved.parameters.pointwise[depth], *before,
-        None if alive is None else alive[: len(used)], used, *needs, need_affine, grad.numel() // grad.shape[1],
+    grad_inputs, depthwise, pointwise, s0, s1, tables = operators.stage_bwd(
+        back.grads, back.zs, back.tables, inputs, stage.params, stage.pointwise, saved.parameters.depthwise[depth],
+        saved.parameters.pointwise[depth], *before, None if wanted.alive is None else wanted.alive[: len(used)],
+        plan.dilations, plan.stride, used if depth else [wanted.x], *needs, need_affine,
     )  # fmt: skip
     gradients = _placed(depthwise, needs[0]), _placed(pointwise, needs[1])
     if not depth:
@@ -261,6 +256,11 @@ def _input(
     terms: list[Tensor] = []
     factors: list[Tensor] = []
     weights, chains = saved.weights, layer.chains
+    if wanted.seen is not None and of_chains is not None and not any(wanted.pools):
+        for share, is_x in zip(wanted.seen[saved.mean.shape[0] :], layer.plain_is_x, strict=True):
+            if wanted.x and is_x and share:
+                of_chains.add_(grad, alpha=share)
+        return of_chains
     if wanted.x and any(layer.plain_is_x):
         of_plain = weights[saved.mean.shape[0] :].unbind()
         factors = list(itertools.compress(of_plain, layer.plain_is_x))
@@ -279,31 +279,10 @@ def _input(
     return operators.mixed_sum_fwd(terms, torch.stack(factors)) if terms else of_chains
 
 
-def _seen(weights: Tensor) -> list[bool] | None:
-    """Which weights are not 0; None where the host would have to wait to know it, and the device is left to see."""
-    return [w != 0 for w in weights.tolist()] if weights.is_cpu else None
-
-
 def _placed(found: Sequence[Tensor], wanted: Sequence[bool]) -> Gradients:
     """What was found at the places where it is wanted, and None elsewhere."""
     rest = iter(found)
     return [next(rest) if want else None for want in wanted]
-
-
-def _only(alive: Tensor | None, rows: Tensor) -> Tensor:
-    """`rows` with those of dead branches (weight 0) set to 0, so that their NaNs do not spread.
-
-    They are unchanged where `alive` is None.
-    """
-    if alive is None or not rows.shape[0]:
-        return rows
-    return torch.where(alive[: rows.shape[0]].view(-1, *[1] * (rows.dim() - 1)), rows, 0)
-
-
-def _rows_alive(alive: Tensor, plan: DepthwisePlan) -> Tensor:
-    """Which rows of params belong to branches that are alive."""
-    taps = [is_alive.expand(count) for is_alive, count in zip(alive.unbind(), plan.taps, strict=False)]
-    return torch.cat([*taps, *[alive[: plan.inputs]] * 2] if plan.affine else taps)
 
 
 def _keep(rows: Tensor, kept: list[bool]) -> Tensor:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.library import observed
 from asose_fast.ops.mixed_layer.operators import CHECKED, UNCHECKED, Operators
-from asose_fast.ops.mixed_layer.plan import LayerPlan, Parts, StageTables, rows
+from asose_fast.ops.mixed_layer.plan import LayerPlan, Parts, StageTables
 from asose_fast.ops.norm_tables import norm_tables
 from asose_fast.ops.norms import check_count, held, uses_batch
 
+NO_NORMS = (None, None, None, None)
 CHANGED = "mixed_layer: a candidate's modules changed while another candidate ran"
 
 
@@ -47,29 +47,32 @@ def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]
     acc = accumulation_dtype(x.dtype)
     shape = layer.out_shape(x) if layer.tracked else parts.zs[0].shape
     values = shape.numel() // shape[1]
-    rest_norms = layer.last_norms[layer.chains :]
-    uses = [[uses_batch(norm) for norm in norms] for norms in (*layer.norms, rest_norms)]
+    uses = [[uses_batch(norm) for norm in norms] for norms in (*layer.norms, layer.last_norms[layer.chains :])]
     check_count(list(chain(*uses)), shape)
     _check_unchanged(layer, parts, shape[1])
 
     outputs: list[list[Tensor]] = []
     stages: list[StageTables] = []
-    for depth, (plan, norms) in enumerate(zip(layer.plans, layer.norms, strict=True)):
-        before = (stages[-1].mean, stages[-1].rstd, *parts.affine[depth - 1]) if depth else (None,) * 4
-        params, matrices = operators.stage_weights_fwd(parts.depthwise[depth], parts.pointwise[depth], *before, acc)
-        zs, mean, var = run_stage(x, outputs, plan, params, matrices, any(uses[depth]), operators)
+    statistics: list[tuple[Tensor, Tensor]] = []
+    for depth, norms in enumerate(layer.norms):
+        before = (stages[-1].mean, stages[-1].rstd, *parts.affine[depth - 1]) if depth else NO_NORMS
+        zs, params, matrices, *found = run_stage(x, outputs, layer, parts, before, any(uses[depth]), operators)
         outputs.append(zs)
-        normalised = norm_tables(norms, uses[depth], mean, var, values, acc, operators.norm_tables_fwd)
+        statistics.append((found[0], found[1]))
+        inner = layer.inputs(depth + 1)
+        normalised: tuple[Tensor | None, Tensor | None] = None, None
+        if inner:
+            means, variances = ([table] if any(uses[depth]) else [] for table in found)
+            normalised = norm_tables(
+                norms[:inner], uses[depth][:inner], means, variances, values, acc, None, operators.norm_tables_fwd
+            )
         stages.append(StageTables(params, matrices, *normalised))
 
     pooled = run_pools(x, layer, operators)
     rest = pooled + parts.zs
-    ends = [(rows(stage.mean, low, high), rows(stage.rstd, low, high)) for stage, low, high in layer.ends(stages)]
-    last_uses = [use for row, low, high in layer.ends(uses[:-1]) for use in row[low:high]] + uses[-1]
-    if rest:
-        mean, var = operators.batch_statistics_fwd(rest) if any(uses[-1]) else [weights.new_empty(0)] * 2
-        ends.append(norm_tables(rest_norms, uses[-1], mean, var, values, acc, operators.norm_tables_fwd))
-    mean, rstd = (_joined(tables) for tables in zip(*ends, strict=True))
+    if rest and any(uses[-1]):
+        statistics.append(operators.batch_statistics_fwd(rest))
+    mean, rstd, last_uses = _last_tables(layer, uses, statistics, values, acc, operators)
     y = operators.mixed_norm_sum_fwd(
         layer.last(outputs) + rest + parts.plain, weights, *parts.affine[-1], mean, rstd
     )  # fmt: skip
@@ -79,16 +82,47 @@ def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]
 def run_stage(
     x: Tensor,
     outputs: list[list[Tensor]],
-    plan: DepthwisePlan,
-    params: Tensor,
-    pointwise: Tensor,
+    layer: LayerPlan,
+    parts: Parts,
+    before: Sequence[Tensor | None],
     statistics: bool,
     operators: Operators,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    """The outputs of the stages of one depth and, if wanted, their statistics; `outputs` are those before."""
+) -> Any:
+    """What `stage_fwd` gives for the next depth.
+
+    `outputs` are those of the depths before, and `before` are the mean, rstd, gamma and beta of the norms before.
+    """
+    depth = len(outputs)
+    plan = layer.plans[depth]
     inputs = outputs[-1][: plan.inputs] if outputs else [x]
-    zs, mean, var = operators.separable_fwd(inputs, params, pointwise, *plan, statistics)
-    return zs, mean, var
+    return operators.stage_fwd(
+        inputs, parts.depthwise[depth], parts.pointwise[depth], *before, plan.dilations, plan.stride, statistics
+    )
+
+
+def _last_tables(
+    layer: LayerPlan,
+    uses: list[list[bool]],
+    statistics: Sequence[tuple[Tensor, Tensor]],
+    values: int,
+    dtype: torch.dtype,
+    operators: Operators,
+) -> tuple[Tensor, Tensor, list[bool]]:
+    """Mean and rstd of the last norms, and which of these norms use the batch.
+
+    `uses` says so for all norms, and `statistics` are those of the depths, then of pools and others.
+    """
+    # Where the rows of a depth begin among those of all that have statistics.
+    first = list(accumulate((len(row) if any(row) else 0 for row in uses), initial=0))
+    places = [(depth, k) for depth, low, high in layer.ends(range(layer.depth)) for k in range(low, high)]
+    places += [(layer.depth, k) for k in range(len(uses[-1]))]
+    last_uses = [uses[depth][k] for depth, k in places]
+    there = [pair for pair in statistics if pair[0].dim() == 2]
+    mean, rstd = norm_tables(
+        layer.last_norms, last_uses, [mean for mean, _ in there], [var for _, var in there], values, dtype,
+        [first[depth] + k for depth, k in places], operators.norm_tables_fwd,
+    )  # fmt: skip
+    return mean, rstd, last_uses
 
 
 def run_pools(x: Tensor, layer: LayerPlan, operators: Operators) -> list[Tensor]:
@@ -111,8 +145,3 @@ def _check_unchanged(layer: LayerPlan, parts: Parts, channels: int) -> None:
     for gamma, beta in parts.affine:
         if any(t is not None and t.shape[1:] != table for t in (gamma, beta)):
             raise ValueError(CHANGED)
-
-
-def _joined(tables: Sequence[Tensor]) -> Tensor:
-    """One after the other; a lone tensor as it is."""
-    return tables[0] if len(tables) == 1 else torch.cat(list(tables))

@@ -10,8 +10,7 @@ from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
 from asose_fast.ops.mixed_sum import mixed_sum_fwd
 from asose_fast.ops.norm_tables import norm_tables_fwd
 from asose_fast.ops.pool_pair import pool_pair_bwd, pool_pair_fwd
-from asose_fast.ops.separable import separable_bwd, separable_fwd
-from asose_fast.ops.stage_weights import stage_weights_bwd, stage_weights_fwd
+from asose_fast.ops.stage import stage_bwd, stage_fwd
 
 NAMES = ("separable", "pool_pair", "batch_statistics", "mixed_norm_sum")
 """What a mixed layer needs kernels of, to be faster than its modules."""
@@ -20,10 +19,8 @@ NAMES = ("separable", "pool_pair", "batch_statistics", "mixed_norm_sum")
 class Operators(NamedTuple):
     """Functions of the arguments of the registered operators of these names."""
 
-    stage_weights_fwd: Call
-    stage_weights_bwd: Call
-    separable_fwd: Call
-    separable_bwd: Call
+    stage_fwd: Call
+    stage_bwd: Call
     pool_pair_fwd: Call
     pool_pair_bwd: Call
     batch_statistics_fwd: Call
@@ -34,10 +31,8 @@ class Operators(NamedTuple):
 
 
 _OPERATORS = (
-    stage_weights_fwd,
-    stage_weights_bwd,
-    separable_fwd,
-    separable_bwd,
+    stage_fwd,
+    stage_bwd,
     pool_pair_fwd,
     pool_pair_bwd,
     batch_statistics_fwd,

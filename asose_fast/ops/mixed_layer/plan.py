@@ -75,6 +75,10 @@ class LayerPlan(NamedTuple):
         """The number of stages of the longest chain."""
         return len(self.plans)
 
+    def inputs(self, depth: int) -> int:
+        """The number of chains that go on to a depth."""
+        return len(self.plans[depth].kernels) if depth < self.depth else 0
+
     def ends(self, stages: Sequence[T]) -> Iterator[tuple[T, int, int]]:
         """What holds the last rows of chains, and from where to where, in the order of the chains."""
         low = 0
@@ -101,12 +105,13 @@ class LayerPlan(NamedTuple):
 
 
 class StageTables(NamedTuple):
-    """What the stages of one depth are run with, and what the norms that follow them normalise by."""
+    """What the stages of one depth are run with, and what the norms between them and the next normalise by."""
 
     params: Tensor
     pointwise: Tensor
-    mean: Tensor
-    rstd: Tensor
+    mean: Tensor | None
+    """None at the last depth, and so is rstd."""
+    rstd: Tensor | None
 
 
 class Saved(NamedTuple):
@@ -155,8 +160,3 @@ class Saved(NamedTuple):
         affine = [*((g, None) for g in inner), (gamma, beta)]
         pooled = take(kept)
         return Saved(x, weights, mean, rstd, affine, stages, zs, plain, outputs, pooled, layer.split(rest))
-
-
-def rows(table: Tensor, low: int, high: int) -> Tensor:
-    """Rows `low` to `high`; the table itself where these are all, which takes no call of PyTorch."""
-    return table if low == 0 and high == table.shape[0] else table[low:high]

@@ -67,6 +67,8 @@ def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]
             norms = last_norms[: len(plan.kernels)]
             if count:
                 stage = saved.stages[depth]
+                assert stage.mean is not None
+                assert stage.rstd is not None
                 gamma, beta = inner[depth]
                 norms[:count] = measured(
                     stage.mean[:count], stage.rstd[:count], gamma, beta, ctx.uses_batch[depth][:count]

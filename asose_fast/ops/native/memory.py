@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from asose_fast.ops.native import DTYPE_CODES
 
 POOLED_BYTES = 1 << 18
 """Smaller tensors are not worth it."""
+LINE = 64
+"""Bytes of a cache line."""
 
 _off = os.environ.get("ASOSE_POOL") == "0"
 
@@ -35,6 +38,17 @@ def empty(shape: Sequence[int], like: Tensor, format: torch.memory_format = torc
     capsule = _native.kernels("cpu").pool_empty(DTYPE_CODES[like.dtype], (n, c, h, w), strides)
     tensor: Tensor = dlpack.from_dlpack(capsule)
     return tensor
+
+
+def workspace(*sizes: int) -> tuple[Tensor, list[int]]:
+    """One allocation on the CPU for several arrays of so many bytes, and their addresses.
+
+    Each begins at a cache line; an array of 0 bytes is absent and has the address 0. The tensor is to outlive the use.
+    """
+    starts = list(itertools.accumulate((-(-size // LINE) * LINE for size in sizes), initial=0))
+    space = torch.empty(starts[-1] + LINE, dtype=torch.uint8)
+    base = -(-space.data_ptr() // LINE) * LINE
+    return space, [base + start if size else 0 for start, size in zip(starts, sizes, strict=False)]
 
 
 def release_memory() -> None:

@@ -17,28 +17,44 @@ def forward(call: Norms) -> tuple[Tensor, Tensor]:
     if not _known(call):
         return reference.forward(call)
     kernels, threads = cpu_kernels()
-    norms, channels = len(call.of_batch), call.channels()
+    norms, channels = len(call.of_batch), call.any_table().size(-1)
+    means, variances = ([t.contiguous() for t in tables] for tables in (call.means, call.variances))
+    of_means, of_variances = _rows(means), _rows(variances)
     integers: list[int] = []
     numbers: list[float] = []
-    rows = zip(call.rows(), call.of_batch, call.eps, call.momenta, strict=True)
-    for (mean, var, batches), of_batch, eps, momentum in rows:
+    rows = zip(call.running(), call.of_batch, call.rows, call.eps, call.momenta, strict=True)
+    for (mean, var, batches), of_batch, row, eps, momentum in rows:
         dtype = 0 if mean is None else DTYPE_CODES[mean.dtype]
-        integers += (of_batch, dtype, address(mean), address(var), address(batches))
+        of_row = (of_means[row], of_variances[row]) if of_batch else (0, 0)
+        integers += (of_batch, dtype, address(mean), address(var), address(batches), *of_row)
         numbers += (eps, momentum)
-    means, variances = call.mean.contiguous(), call.var.contiguous()
     out, rstd = (torch.empty(norms, channels, dtype=torch.float64) for _ in range(2))
     kernels.norm_tables(
-        DTYPE_CODES[call.dtype], norms, channels, integers, numbers, address(means), address(variances),
-        call.values / max(1, call.values - 1), address(out), address(rstd), threads,
+        DTYPE_CODES[call.dtype], norms, channels, integers, numbers, call.values / max(1, call.values - 1),
+        address(out), address(rstd), threads,
     )  # fmt: skip
     return out, rstd
 
 
+def _rows(tables: list[Tensor]) -> list[int]:
+    """The addresses of all rows."""
+    return [
+        base + row * table.shape[1] * table.element_size()
+        for table in tables
+        for base in (address(table),)
+        for row in range(len(table))
+    ]
+
+
 def _known(call: Norms) -> bool:
-    """Whether the kernel takes these running statistics, to which anything may have been done before."""
-    for mean, var in zip(call.running_mean, call.running_var, strict=True):
-        if mean.dtype is not var.dtype or mean.dtype not in DTYPE_CODES or mean.dtype is torch.float16:
-            return False
-        if not (mean.is_cpu and var.is_cpu and mean.is_contiguous() and var.is_contiguous()):
-            return False
+    """Whether the kernel takes these running statistics."""
+    if not all(map(known, call.running_mean, call.running_var)):
+        return False
     return all([count.dtype is torch.int64 and count.is_cpu for count in call.counts])
+
+
+def known(mean: Tensor, var: Tensor) -> bool:
+    """Whether kernels take these running statistics, to which anything may have been done before."""
+    if mean.dtype is not var.dtype or mean.dtype not in DTYPE_CODES or mean.dtype is torch.float16:
+        return False
+    return mean.is_cpu and var.is_cpu and mean.is_contiguous() and var.is_contiguous()

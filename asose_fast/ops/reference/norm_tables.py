@@ -16,34 +16,37 @@ DTYPES = FLOATS
 @torch.no_grad()
 def forward(call: Norms) -> tuple[Tensor, Tensor]:
     """Mean and 1 / sqrt(var + eps) that each norm normalises by, (K, C) float64."""
-    mean, var = call.mean, call.var
-    if not all(call.of_batch):
-        pairs = [
-            (mean[k], var[k]) if of_batch else _wide(running_mean, running_var)
-            for k, ((running_mean, running_var, _), of_batch) in enumerate(zip(call.rows(), call.of_batch, strict=True))
-        ]
-        mean, var = (torch.stack(rows) for rows in zip(*pairs, strict=True))
+    batch = list(zip(_rows(call.means), _rows(call.variances), strict=True))
+    pairs = [
+        batch[row] if of_batch else _wide(running_mean, running_var)
+        for (running_mean, running_var, _), of_batch, row in zip(call.running(), call.of_batch, call.rows, strict=True)
+    ]
+    mean, var = (torch.stack(rows) for rows in zip(*pairs, strict=True))
     eps: float | Tensor = call.eps[0]
     if any(e != eps for e in call.eps):
         # Filled on the device: a copy of a list would have the host wait for it.
         eps = torch.cat([var.new_full((1, 1), e) for e in call.eps])
     rstd = torch.rsqrt(var + eps)
     if call.counts:
-        _update(call)
-    return mean.clone() if mean is call.mean else mean, rstd
+        _update(call, mean, var)
+    return mean, rstd
+
+
+def _rows(tables: list[Tensor]) -> list[Tensor]:
+    return [row for table in tables for row in table.unbind()]
 
 
 def _wide(*tables: Tensor | None) -> tuple[Tensor, ...]:
     return tuple(table.double() for table in tables if table is not None)
 
 
-def _update(call: Norms) -> None:
+def _update(call: Norms, mean: Tensor, var: Tensor) -> None:
     """Updates the running statistics, in few calls where no norm is there twice."""
     running, new, shares = [], [], []
-    unbiased = call.var * (call.values / (call.values - 1))
-    batches = zip(call.mean.to(call.dtype).unbind(), unbiased.to(call.dtype).unbind(), strict=True)
+    unbiased = var * (call.values / (call.values - 1))
+    batches = zip(mean.to(call.dtype).unbind(), unbiased.to(call.dtype).unbind(), strict=True)
     at_once = len({id(count) for count in call.counts}) == len(call.counts)
-    for rows, pair, momentum in zip(call.rows(), batches, call.momenta, strict=True):
+    for rows, pair, momentum in zip(call.running(), batches, call.momenta, strict=True):
         count = rows[2]
         if count is None:
             continue

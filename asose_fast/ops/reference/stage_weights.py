@@ -1,4 +1,4 @@
-"""`stage_weights` in plain PyTorch."""
+"""The weights of `stage` as `separable` takes them, and their gradients as the parameters have them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import pack, pack_pointwise
-from asose_fast.ops.dtypes import FLOATS
-
-DTYPES = FLOATS
 
 
 def forward(

@@ -22,8 +22,8 @@ _BLOCK = 128
 @launched
 @triton.jit
 def _norm_tables_kernel(
-    batch_means: tl.tensor,
-    batch_variances: tl.tensor,
+    batch_means: tl.tuple,
+    batch_variances: tl.tuple,
     running_means: tl.tuple,  # of norms without, anything
     running_variances: tl.tuple,
     counts: tl.tuple,  # of norms that are not updated, anything
@@ -31,22 +31,24 @@ def _norm_tables_kernel(
     rstds: tl.tensor,
     unbiased: tl.float64,
     channels: tl.int64,
-    OF_BATCH: tl.constexpr,
+    TABLES: tl.constexpr,  # of each norm: which of batch_means has its row, -1 where it does not use the batch
+    ROWS: tl.constexpr,
     UPDATES: tl.constexpr,
     EPS: tl.constexpr,
     MOMENTA: tl.constexpr,  # -1 where all batches have the same share
     TYPE: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    for k in tl.static_range(len(OF_BATCH)):
+    for k in tl.static_range(len(TABLES)):
         if tl.program_id(0) == k:
             for start in range(0, channels, BLOCK):
                 channel = start + tl.arange(0, BLOCK)
                 present = channel < channels
                 at = k * channels + channel
-                if OF_BATCH[k]:
-                    mean = tl.load(batch_means + at, mask=present, other=0.0)
-                    var = tl.load(batch_variances + at, mask=present, other=0.0)
+                if TABLES[k] >= 0:
+                    row = ROWS[k] * channels + channel
+                    mean = tl.load(batch_means[TABLES[k]] + row, mask=present, other=0.0)
+                    var = tl.load(batch_variances[TABLES[k]] + row, mask=present, other=0.0)
                 else:
                     mean = _wide(running_means[k] + channel, present)
                     var = _wide(running_variances[k] + channel, present)
@@ -86,17 +88,19 @@ def forward(call: Norms) -> tuple[Tensor, Tensor]:
     """Mean and 1 / sqrt(var + eps) that each norm normalises by, (K, C) float64."""
     if not _known(call):
         return reference.forward(call)
-    norms, channels = len(call.of_batch), call.channels()
-    device = (call.mean if any(call.of_batch) else call.running_mean[0]).device
+    norms, channels, device = len(call.of_batch), call.any_table().size(-1), call.any_table().device
     means, rstds = (torch.empty(norms, channels, dtype=torch.float64, device=device) for _ in range(2))
     # What is not there is never touched: another tensor stands in for it.
     running_means, running_variances, counts = (
-        tuple(means if table is None else table for table in tables) for tables in zip(*call.rows(), strict=True)
+        tuple(means if table is None else table for table in tables) for tables in zip(*call.running(), strict=True)
     )
+    rows = [(i, row) for i, table in enumerate(call.means) for row in range(len(table))]
+    places = [rows[row] if of_batch else (-1, 0) for of_batch, row in zip(call.of_batch, call.rows, strict=True)]
+    batch = (tuple(t.contiguous() for t in tables) or (means,) for tables in (call.means, call.variances))
     _norm_tables_kernel[(norms,)](
-        call.mean.contiguous(), call.var.contiguous(), running_means, running_variances, counts, means, rstds,
-        call.values / max(1, call.values - 1), channels, tuple(call.of_batch), tuple(call.updates), tuple(call.eps),
-        tuple(-1.0 if isnan(momentum) else momentum for momentum in call.momenta),
+        *batch, running_means, running_variances, counts, means, rstds,
+        call.values / max(1, call.values - 1), channels, *zip(*places, strict=True), tuple(call.updates),
+        tuple(call.eps), tuple(-1.0 if isnan(momentum) else momentum for momentum in call.momenta),
         tl.float64 if call.dtype == torch.float64 else tl.float32, _BLOCK,
     )  # fmt: skip
     return means, rstds
@@ -105,6 +109,6 @@ def forward(call: Norms) -> tuple[Tensor, Tensor]:
 def _known(call: Norms) -> bool:
     """Whether the kernel takes these running statistics: on their device, dense, and of no norm that is there twice."""
     tables = [*call.running_mean, *call.running_var, *call.counts]
-    on_device = call.mean.device if any(call.of_batch) else call.running_mean[0].device
+    on_device = call.any_table().device
     once = len({id(table) for table in tables}) == len(tables)
     return once and all(table.device == on_device and table.is_contiguous() for table in tables)

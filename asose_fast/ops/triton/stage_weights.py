@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
-"""`stage_weights` in Triton: a program for each row of params, or of their gradients, of all branches."""
+"""The weights of `stage` in Triton: a program for each row of params, or of their gradients, of all branches."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from asose_fast.space.candidates import FactorizedReduce
 from asose_fast.space.cells.spec import INPUTS, STEPS, CellNetworkSpec, Edge
 from asose_fast.space.convolution import Conv2d
+from asose_fast.space.global_average import GlobalAverage
 from asose_fast.space.mixed import MixedOp
 from asose_fast.space.supernet import Supernet
 
@@ -141,7 +142,7 @@ class CellNetwork(Supernet):
         self.cells = nn.ModuleList()
         features = self._darts() if spec.kind == "darts" else self._nasbench201()
         last = [nn.BatchNorm2d(features), nn.ReLU()] if spec.kind == "nasbench201" else []
-        self.head = nn.Sequential(*last, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, spec.classes))
+        self.head = nn.Sequential(*last, GlobalAverage(), nn.Flatten(), nn.Linear(features, spec.classes))
         if spec.affine:
             _make_affine(self)
 

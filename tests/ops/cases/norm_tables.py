@@ -8,7 +8,8 @@ def raw_calls(images: Images) -> dict[str, dict[str, object]]:
     running = [images.table(channels), images.accumulated(channels)]
     return {
         "norm_tables": {
-            "mean": table(3, channels), "var": table(3, channels),
+            "means": [table(2, channels), table(1, channels)], "variances": [table(2, channels), table(1, channels)],
+            "rows": [0, -1, 2],
             "running_mean": running, "running_var": [t.clone() for t in running], "counts": [torch.tensor(4)],
             "has_running": [True, True, False], "of_batch": [True, False, True], "updates": [True, False, False],
             "eps": [1e-5, 1e-3, 1e-5], "momenta": [0.1, 0.1, 0.1], "values": 30, "dtype": images.accumulation,

@@ -1,0 +1,105 @@
+"""`norm_lerp` on the compiled kernels (csrc/norm_lerp.h)."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from asose_fast.ops.layout import dense, memory_format
+from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
+from asose_fast.ops.native.channels import channel_space, wide
+from asose_fast.ops.native.norm_tables import known
+from asose_fast.ops.reference import norm_lerp as reference
+
+DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
+
+
+def forward(
+    z: Tensor,
+    shortcut: Tensor,
+    gain: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    batches: Tensor | None,
+    of_batch: bool,
+    eps: float,
+    momentum: float,
+) -> tuple[Tensor, Tensor]:
+    """y, and mean and rstd that the norm normalises by, (2, C) float64."""
+    if running_mean is not None and running_var is not None and not known(running_mean, running_var):
+        return reference.forward(
+            z, shortcut, gain, gamma, beta, running_mean, running_var, batches, of_batch, eps, momentum
+        )  # fmt: skip
+    kernels, threads = cpu_kernels()
+    format, channels = memory_format(z), z.shape[1]
+    z, shortcut = dense(z, format), dense(shortcut, format)
+    y, space = memory.empty(z.shape, z, format), channel_space(z, format)
+    tables = torch.empty(2, channels, dtype=torch.float64)
+    row, mean = 8 * channels, address(tables)
+    # Partial sums, statistics of the batch, and tables of the sum.
+    held, scratch = memory.workspace(2 * row * _groups(space), 2 * row, 5 * row)
+    values, wide_gamma, wide_beta = z.numel() // channels, wide(gamma), wide(beta)
+    tensors = z, shortcut, gain, running_mean, running_var, batches, wide_gamma, wide_beta
+    kernels.norm_lerp_forward(
+        DTYPE_CODES[z.dtype], *space,
+        [*(address(t) for t in tensors), scratch[0], scratch[1], mean, mean + row, scratch[2], address(y)],
+        of_batch, 0 if running_mean is None else DTYPE_CODES[running_mean.dtype], eps, momentum,
+        values / max(1, values - 1), threads,
+    )  # fmt: skip
+    del held
+    return y, tables
+
+
+def backward(
+    grad: Tensor,
+    z: Tensor,
+    shortcut: Tensor,
+    gain: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    tables: Tensor,
+    of_batch: bool,
+    need_z: bool,
+    need_shortcut: bool,
+    need_gain: bool,
+    need_affine: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients (`asose_fast.ops.reference.norm_lerp.backward`)."""
+    kernels, threads = cpu_kernels()
+    format, channels = memory_format(z), z.shape[1]
+    grad, z, shortcut, tables = dense(grad, format), dense(z, format), dense(shortcut, format), tables.contiguous()
+    space = channel_space(z, format)
+    need_sums = need_gain or need_affine or (of_batch and need_z)
+    row, mean = 8 * channels, address(tables)
+    # Partial sums, sums, and tables of what the gradients are.
+    held, scratch = memory.workspace(3 * row * _groups(space) * need_sums, 3 * row * need_sums, 8 * row)
+    grad_z, grad_shortcut = (memory.empty(z.shape, z, format) if need else None for need in (need_z, need_shortcut))
+    grad_gain = torch.empty_like(gain) if need_gain else None
+    affine = [
+        torch.empty(channels, dtype=torch.float64) if need_affine and t is not None else None for t in (gamma, beta)
+    ]
+    wide_gamma, wide_beta = wide(gamma), wide(beta)
+    tensors = z if need_sums else None, shortcut if need_gain else None, grad, gain, wide_gamma, wide_beta
+    kernels.norm_lerp_backward(
+        DTYPE_CODES[z.dtype], *space,
+        [*(address(t) for t in tensors), mean, mean + row, *scratch,
+         *(address(t) for t in (grad_z, grad_shortcut, grad_gain, *affine))],
+        of_batch, threads,
+    )  # fmt: skip
+    del held
+    of_gamma, of_beta = (
+        z.new_empty(0) if t is None or like is None else t.to(like.dtype)
+        for t, like in zip(affine, (gamma, beta), strict=True)
+    )
+    of_z, of_shortcut = (z.new_empty(0) if t is None else t for t in (grad_z, grad_shortcut))
+    return of_z, of_shortcut, gain.new_empty(0) if grad_gain is None else grad_gain, of_gamma, of_beta
+
+
+@functools.lru_cache(maxsize=1024)
+def _groups(space: tuple[int, int, int]) -> int:
+    """The number of partial sums."""
+    return int(cpu_kernels()[0].lane_groups(*space))

@@ -1,0 +1,77 @@
+"""`pointwise` on the compiled kernels (csrc/pointwise.h)."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+from torch import Tensor
+
+from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.layout import dense
+from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
+from asose_fast.ops.pointwise import out_shape
+from asose_fast.ops.reference import pointwise as reference
+
+DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
+
+
+def forward(x: Tensor, weights: list[Tensor], stride: int) -> Tensor:
+    """The outputs side by side."""
+    if x.numel() == 0:
+        return reference.forward(x, weights, stride)
+    kernels, threads = cpu_kernels()
+    x, z = dense(x), memory.empty(out_shape(x, weights, stride), x)
+    matrix = _matrix(weights, x)
+    held, (transposed,) = memory.workspace(matrix.numel() * matrix.element_size())
+    kernels.pointwise_forward(
+        DTYPE_CODES[x.dtype], x.shape, [len(w) for w in weights], stride, address(x), address(matrix),
+        transposed, address(z), threads,
+    )  # fmt: skip
+    del held
+    return z
+
+
+def backward(
+    grad: Tensor, x: Tensor, weights: list[Tensor], stride: int, need_x: bool, need_weights: bool
+) -> tuple[Tensor, list[Tensor]]:
+    """The gradients of x, empty where it is not needed, and of the weights, none where they are not."""
+    if x.numel() == 0:
+        return reference.backward(grad, x, weights, stride, need_x, need_weights)
+    kernels, threads = cpu_kernels()
+    x, grad, matrix = dense(x), dense(grad), _matrix(weights, x)
+    grad_x = memory.empty(x.shape, x) if need_x else None
+    of_matrix = torch.empty_like(matrix) if need_weights else None
+    size = _slices(x.shape, stride) * matrix.numel() * matrix.element_size() if need_weights else 0
+    held, (partials,) = memory.workspace(size)
+    sizes = [len(w) for w in weights]
+    kernels.pointwise_backward(
+        DTYPE_CODES[x.dtype], x.shape, sizes, stride, address(x), address(matrix), address(grad), address(grad_x),
+        partials, address(of_matrix), threads,
+    )  # fmt: skip
+    del held
+    parts = [] if of_matrix is None else [of_matrix] if len(sizes) == 1 else of_matrix.split(sizes)
+    return (
+        x.new_empty(0) if grad_x is None else grad_x,
+        [_like(rows, w) for rows, w in zip(parts, weights, strict=False)],
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _slices(shape: torch.Size, stride: int) -> int:
+    """The number of partial sums."""
+    return int(cpu_kernels()[0].pointwise_slices(shape, stride))
+
+
+def _like(rows: Tensor, weight: Tensor) -> Tensor:
+    """The gradient in the dtype, shape and strides of the weight, in memory of its own."""
+    usual = weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
+    if usual and rows.dtype is weight.dtype and rows.untyped_storage().nbytes() == rows.nbytes:
+        return rows.as_strided(weight.shape, weight.stride())
+    return torch.empty_like(weight).copy_(rows.view(weight.shape))
+
+
+def _matrix(weights: list[Tensor], x: Tensor) -> Tensor:
+    """The weights below each other, in the accumulation dtype of x."""
+    rows = [w.detach().flatten(1).to(accumulation_dtype(x.dtype)) for w in weights]
+    return rows[0].contiguous() if len(rows) == 1 else torch.cat(rows)

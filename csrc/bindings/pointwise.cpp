@@ -1,0 +1,57 @@
+#include "../pointwise.h"
+
+#include <cstdint>
+
+#include "arguments.h"
+#include "device.h"
+#include "module.h"
+
+namespace asose {
+namespace {
+
+Pointwise pointwise(int dtype, const Integers& shape, const Integers& outputs, int stride) {
+  expect_images(shape);
+  expect_between("stride", stride, 1, kMaxPointwise);
+  expect_between("outputs", static_cast<int64_t>(outputs.size()), 1, stride);
+  Pointwise op{};
+  op.dtype = static_cast<DType>(dtype);
+  op.images = shape[0], op.channels = shape[1], op.height = shape[2], op.width = shape[3];
+  op.stride = stride, op.count = static_cast<int>(outputs.size());
+  for (size_t g = 0; g < outputs.size(); ++g) {
+    expect_at_least("channels of an output", outputs[g], 0);
+    op.outputs[g] = outputs[g];
+  }
+  return op;
+}
+
+int64_t pointwise_slices(const Integers& shape, int stride) {
+  return pointwise(0, shape, {1}, stride).slices();
+}
+
+void pointwise_forward(int dtype, const Integers& shape, const Integers& outputs, int stride,
+                       uintptr_t x, uintptr_t weights, uintptr_t transposed, uintptr_t z,
+                       device::Execution execution) {
+  Pointwise op = pointwise(dtype, shape, outputs, stride);
+  op.x = address(x), op.weights = address(weights);
+  device::run_unlocked(device::pointwise_forward, {op, address(transposed), address(z)},
+                       execution);
+}
+
+void pointwise_backward(int dtype, const Integers& shape, const Integers& outputs, int stride,
+                        uintptr_t x, uintptr_t weights, uintptr_t grad, uintptr_t grad_x,
+                        uintptr_t partials, uintptr_t grad_weights, device::Execution execution) {
+  Pointwise op = pointwise(dtype, shape, outputs, stride);
+  op.x = address(x), op.weights = address(weights);
+  device::run_unlocked(
+      device::pointwise_backward,
+      {op, address(grad), address(grad_x), address(partials), address(grad_weights)}, execution);
+}
+
+const Binding pointwise_binding([](py::module_& module) {
+  module.def("pointwise_slices", &pointwise_slices);
+  module.def("pointwise_forward", &pointwise_forward);
+  module.def("pointwise_backward", &pointwise_backward);
+});
+
+}  // namespace
+}  // namespace asose

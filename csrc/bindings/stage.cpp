@@ -1,0 +1,119 @@
+#include "../stage.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "depthwise.h"
+#include "device.h"
+#include "module.h"
+
+namespace asose {
+namespace {
+
+// Of each weight: dtype, address, columns, side, and three strides.
+std::vector<StridedWeight> strided_weights(const Integers& values, int branches) {
+  constexpr int kValues = 7;
+  expect_count("weights", values.size(), kValues * branches);
+  std::vector<StridedWeight> weights;
+  weights.reserve(branches);
+  for (int b = 0; b < branches; ++b) {
+    const int64_t* of = values.data() + kValues * b;
+    expect_at_least("columns", of[2], 1);
+    expect_at_least("side", of[3], 1);
+    weights.push_back({static_cast<DType>(of[0]),
+                       address(static_cast<uintptr_t>(of[1])),
+                       of[2],
+                       of[3],
+                       {of[4], of[5], of[6]}});
+  }
+  return weights;
+}
+
+StageNorms stage_norms(int count, const Addresses& tables) {
+  expect_at_least("norms", count, 0);
+  expect_count("tables", tables.size(), 4);
+  return {count, address<double>(tables[0]), address<double>(tables[1]), address<double>(tables[2]),
+          address<double>(tables[3])};
+}
+
+// The kernels of the branches, whose sides the weights have.
+Integers sides(const std::vector<StridedWeight>& weights) {
+  Integers found;
+  for (const StridedWeight& weight : weights) found.push_back(weight.side);
+  return found;
+}
+
+// The addresses are those of x[0..inputs), z[0..branches); the tables are those of mean, rstd, gamma
+// and beta.
+void stage_forward(int dtype, int wide, const Integers& shape, const Integers& dilations,
+                   int stride, int inputs, const Integers& depthwise_weights,
+                   const Integers& pointwise_weights, int norms, const Addresses& tables,
+                   const Addresses& addresses, uintptr_t params, uintptr_t matrices,
+                   uintptr_t blocked, uintptr_t partials, uintptr_t mean, uintptr_t var,
+                   uintptr_t scratch, device::Execution execution) {
+  const int branches = static_cast<int>(dilations.size());
+  const auto of_depthwise = strided_weights(depthwise_weights, branches);
+  const auto of_pointwise = strided_weights(pointwise_weights, branches);
+  const Integers kernels = sides(of_depthwise);
+  MultiDepthwise op =
+      depthwise(dtype, shape, kernels, dilations, stride, true, norms > 0, inputs);
+  expect_count("addresses", addresses.size(), op.inputs + op.branches);
+  const auto all = pointers(addresses);
+  op.x = all.data(), op.params = address(params), op.scratch = address(scratch);
+  device::run_unlocked(
+      device::stage_forward,
+      {{static_cast<DType>(wide), branches, op.channels, of_depthwise.data(), of_pointwise.data(),
+        stage_norms(norms, tables), address(params), address(matrices)},
+       {{op, address(matrices), address(blocked)},
+        all.data() + inputs,
+        address<double>(partials),
+        address<double>(mean),
+        address<double>(var)}},
+      execution);
+}
+
+// The addresses are those of x[0..inputs), grad[0..branches), z[0..branches), grad_x[0..inputs).
+void stage_backward(int dtype, int wide, const Integers& shape, const Integers& dilations,
+                    int stride, int inputs, const Integers& depthwise_weights,
+                    const Integers& pointwise_weights, int norms, const Addresses& tables,
+                    const Addresses& addresses, uintptr_t params, uintptr_t matrices,
+                    uintptr_t blocked, uintptr_t of_outputs, bool need_depthwise,
+                    bool need_pointwise, bool need_sums, uintptr_t partials,
+                    uintptr_t partials_pointwise, uintptr_t grad_params, uintptr_t grad_matrices,
+                    uintptr_t s0, uintptr_t s1, uintptr_t of_inputs, uintptr_t scratch,
+                    device::Execution execution) {
+  const int branches = static_cast<int>(dilations.size());
+  const auto of_depthwise = strided_weights(depthwise_weights, branches);
+  const auto of_pointwise = strided_weights(pointwise_weights, branches);
+  const Integers kernels = sides(of_depthwise);
+  MultiDepthwise op =
+      depthwise(dtype, shape, kernels, dilations, stride, true, norms > 0, inputs);
+  expect_count("addresses", addresses.size(), 2 * (op.inputs + op.branches));
+  const auto all = pointers(addresses);
+  op.x = all.data(), op.params = address(params), op.scratch = address(scratch);
+  void* const* grad = all.data() + inputs;
+  const auto used = std::make_unique<bool[]>(branches);
+  std::transform(grad, grad + branches, used.get(), [](void* given) { return given != nullptr; });
+  const Separable separable{op, address(matrices), address(blocked)};
+  device::run_unlocked(
+      device::stage_backward,
+      {{separable, grad, grad + branches, address(of_outputs), grad + 2 * branches, need_depthwise,
+        need_pointwise, need_sums, address(partials), address(partials_pointwise),
+        address(grad_params), address(grad_matrices)},
+       {static_cast<DType>(wide), branches, op.channels, address(grad_params),
+        address(grad_matrices), SeparableTiling(separable).padded_channels, of_depthwise.data(),
+        of_pointwise.data(), stage_norms(norms, tables), used.get(), need_sums,
+        static_cast<double>(op.images * op.height * op.width), address<double>(s0),
+        address<double>(s1), address(of_inputs)}},
+      execution);
+}
+
+const Binding stage_binding([](py::module_& module) {
+  module.def("stage_forward", &stage_forward);
+  module.def("stage_backward", &stage_backward);
+});
+
+}  // namespace
+}  // namespace asose
