@@ -38,6 +38,7 @@ ON_TABLES = {
 """Kernels of few programs that read no images: neither width nor warps make them faster."""
 FEW_WARPS = {
     "_mixed_norm_sum_fwd_kernel": "all loads of its terms and tables are in flight at once: 18 of images a thread",
+    "_multi_depthwise_fwd_kernel": "as the next one, on sm_80",
     "_inputs_bwd_kernel": "the loads of a row of taps are in flight at once, and CUDA's kernel runs where it is built",
     "_weights_bwd_kernel": "a sum for each tap of a row is kept, and CUDA's kernel runs where it is built",
     "_pool_pair_bwd_kernel": "nine windows of two gradients, two inputs and a place are in flight at once",
