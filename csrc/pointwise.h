@@ -18,7 +18,7 @@ struct Pointwise {
   int stride, count;
   int64_t outputs[kMaxPointwise];  // channels of each convolution
   const void* x;                   // channels_last, and so are z and its gradient
-  const void* weights;  // [sum of outputs, channels], of the accumulation type
+  const void* weights;             // [sum of outputs, channels], of the accumulation type
 
   int64_t out_height() const { return (height + stride - 1) / stride; }
   int64_t out_width() const { return (width + stride - 1) / stride; }
