@@ -15,8 +15,8 @@ struct NormLerpForward {
   ChannelSpace space;
   const void* z;
   const void* shortcut;
-  const void* gain;  // one value of the accumulation type; z is not added where it is 0
-  RunningNorm norm;  // but for the statistics of the batch, which are computed
+  const void* gain;            // one value of the accumulation type; z is not added where it is 0
+  RunningNorm norm;            // but for the statistics of the batch, which are computed
   const double *gamma, *beta;  // [channels]; null: 1 and 0
   double unbiased;             // as in NormTables
   double* partials;            // [LaneGrid(space, kSumRows).groups(), 2, channels]
@@ -39,9 +39,9 @@ struct NormLerpBackward {
   double* partials;  // [LaneGrid(space, kSumRows).groups(), 3, channels]
   double* sums;      // [3, channels], as in MixedNormSumBackward; null where none is wanted
   void* tables;      // workspace, [2, 4, channels]
-  void *grad_z, *grad_shortcut;     // null where they are not wanted
-  void* grad_gain;                  // one value
-  double *grad_gamma, *grad_beta;   // [channels]
+  void *grad_z, *grad_shortcut;    // null where they are not wanted
+  void* grad_gain;                 // one value
+  double *grad_gamma, *grad_beta;  // [channels]
 };
 
 ASOSE_KERNEL(norm_lerp_forward, NormLerpForward);

@@ -10,12 +10,12 @@ namespace asose {
 
 struct RunningNorm {
   double eps;
-  bool of_batch;    // it normalises by the statistics of the batch
-  DType dtype;      // of its running statistics
-  void* mean;       // [channels]; may be null where it normalises by those of the batch
-  void* var;        // [channels]
-  int64_t* count;   // batches seen; null: nothing is updated
-  double momentum;  // the share of a batch; NaN: all batches have the same
+  bool of_batch;             // it normalises by the statistics of the batch
+  DType dtype;               // of its running statistics
+  void* mean;                // [channels]; may be null where it normalises by those of the batch
+  void* var;                 // [channels]
+  int64_t* count;            // batches seen; null: nothing is updated
+  double momentum;           // the share of a batch; NaN: all batches have the same
   const double* batch_mean;  // [channels], of the batch; read where they are used
   const double* batch_var;   // biased
 };

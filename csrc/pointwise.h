@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "always_inline.h"
 #include "dtype.h"
 #include "kernel.h"
 
@@ -18,18 +19,18 @@ struct Pointwise {
   int stride, count;
   int64_t outputs[kMaxPointwise];  // channels of each convolution
   const void* x;                   // channels_last, and so are z and its gradient
-  const void* weights;  // [sum of outputs, channels], of the accumulation type
+  const void* weights;             // [sum of outputs, channels], of the accumulation type
 
-  int64_t out_height() const { return (height + stride - 1) / stride; }
-  int64_t out_width() const { return (width + stride - 1) / stride; }
-  int64_t pixels() const { return images * out_height() * out_width(); }
-  int64_t out_channels() const {
+  ASOSE_INLINE int64_t out_height() const { return (height + stride - 1) / stride; }
+  ASOSE_INLINE int64_t out_width() const { return (width + stride - 1) / stride; }
+  ASOSE_INLINE int64_t pixels() const { return images * out_height() * out_width(); }
+  ASOSE_INLINE int64_t out_channels() const {
     int64_t sum = 0;
     for (int g = 0; g < count; ++g) sum += outputs[g];
     return sum;
   }
   // The gradient of the weights is summed up in so many pieces, however many threads there are.
-  int64_t slices() const { return std::clamp<int64_t>(pixels() / 256, 1, 64); }
+  ASOSE_INLINE int64_t slices() const { return std::clamp<int64_t>(pixels() / 256, 1, 64); }
 };
 
 struct PointwiseForward {

@@ -49,8 +49,8 @@ struct StageWeightsBackward {
   DType dtype;  // of the gradients that are given, and of the tables
   int branches;
   int64_t channels;
-  const void* grad_params;         // as params of the forward pass; null where no rows are read
-  const void* grad_matrices;       // [branches, channels, pitch]; null where they are not read
+  const void* grad_params;    // as params of the forward pass; null where no rows are read
+  const void* grad_matrices;  // [branches, channels, pitch]; null where they are not read
   int64_t pitch;
   const StridedWeight* depthwise;  // [branches], to be written
   const StridedWeight* pointwise;  // [branches], to be written

@@ -12,10 +12,13 @@ from asose_fast.space.exact import classes_are_theirs, computes
 from asose_fast.space.fit import Fit
 from asose_fast.space.recognise import is_pointwise, is_relu
 
+SMALL = 1 << 15
+"""Elements of a tensor that `pointwise` projects as fast as oneDNN; it takes twice as long for a large one."""
+
 
 def projected(project: nn.Module, x: Tensor) -> Tensor:
-    """Returns project(x). A ReLU and a 1x1 convolution at its beginning run as one operator, where that computes the
-    same."""
+    """Returns project(x). A ReLU and a 1x1 convolution at its beginning run as one operator on a small x, where that
+    computes the same."""
     parts = _parts(project, x)
     if parts is None:
         y: Tensor = project(x)
@@ -29,7 +32,9 @@ def projected(project: nn.Module, x: Tensor) -> Tensor:
 
 def _parts(project: nn.Module, x: Tensor) -> tuple[nn.Conv2d, list[nn.Module]] | None:
     """Returns the convolution and what follows it; None where the projection is left as it is."""
-    if torch.compiler.is_compiling() or tracing() or not classes_are_theirs() or not computes(project, nn.Sequential):
+    if torch.compiler.is_compiling() or tracing() or x.numel() > SMALL:
+        return None
+    if not classes_are_theirs() or not computes(project, nn.Sequential):
         return None
     relu, conv, *rest = project.children()
     if not is_relu(relu) or not computes(conv, nn.Conv2d) or not is_pointwise(conv):

@@ -10,8 +10,8 @@
 namespace asose {
 namespace {
 
-// Of each norm, integers: whether it is of the batch, dtype, addresses of mean, var and count, and of
-// mean and var of the batch; and numbers: eps, momentum.
+// Of each norm, integers: whether it is of the batch, dtype, addresses of mean, var and count, and
+// of mean and var of the batch; and numbers: eps, momentum.
 void norm_tables(int dtype, int norms, int64_t channels, const Integers& integers,
                  const std::vector<double>& numbers, double unbiased, uintptr_t out_mean,
                  uintptr_t rstd, device::Execution execution) {

@@ -33,8 +33,7 @@ void pointwise_forward(int dtype, const Integers& shape, const Integers& outputs
                        device::Execution execution) {
   Pointwise op = pointwise(dtype, shape, outputs, stride);
   op.x = address(x), op.weights = address(weights);
-  device::run_unlocked(device::pointwise_forward, {op, address(transposed), address(z)},
-                       execution);
+  device::run_unlocked(device::pointwise_forward, {op, address(transposed), address(z)}, execution);
 }
 
 void pointwise_backward(int dtype, const Integers& shape, const Integers& outputs, int stride,

@@ -45,8 +45,8 @@ Integers sides(const std::vector<StridedWeight>& weights) {
   return found;
 }
 
-// The addresses are those of x[0..inputs), z[0..branches); the tables are those of mean, rstd, gamma
-// and beta.
+// The addresses are those of x[0..inputs), z[0..branches); the tables are those of mean, rstd,
+// gamma and beta.
 void stage_forward(int dtype, int wide, const Integers& shape, const Integers& dilations,
                    int stride, int inputs, const Integers& depthwise_weights,
                    const Integers& pointwise_weights, int norms, const Addresses& tables,
@@ -57,8 +57,7 @@ void stage_forward(int dtype, int wide, const Integers& shape, const Integers& d
   const auto of_depthwise = strided_weights(depthwise_weights, branches);
   const auto of_pointwise = strided_weights(pointwise_weights, branches);
   const Integers kernels = sides(of_depthwise);
-  MultiDepthwise op =
-      depthwise(dtype, shape, kernels, dilations, stride, true, norms > 0, inputs);
+  MultiDepthwise op = depthwise(dtype, shape, kernels, dilations, stride, true, norms > 0, inputs);
   expect_count("addresses", addresses.size(), op.inputs + op.branches);
   const auto all = pointers(addresses);
   op.x = all.data(), op.params = address(params), op.scratch = address(scratch);
@@ -88,8 +87,7 @@ void stage_backward(int dtype, int wide, const Integers& shape, const Integers& 
   const auto of_depthwise = strided_weights(depthwise_weights, branches);
   const auto of_pointwise = strided_weights(pointwise_weights, branches);
   const Integers kernels = sides(of_depthwise);
-  MultiDepthwise op =
-      depthwise(dtype, shape, kernels, dilations, stride, true, norms > 0, inputs);
+  MultiDepthwise op = depthwise(dtype, shape, kernels, dilations, stride, true, norms > 0, inputs);
   expect_count("addresses", addresses.size(), 2 * (op.inputs + op.branches));
   const auto all = pointers(addresses);
   op.x = all.data(), op.params = address(params), op.scratch = address(scratch);

@@ -23,8 +23,14 @@ void forward(const NormLerpForward& args, int threads) {
     norm.batch_mean = args.statistics, norm.batch_var = var;
   }
   norm_tables({kWide, 1, args.space.channels, &norm, args.unbiased, args.mean, args.rstd}, threads);
-  mixed_norm_sum_forward({args.dtype, args.space, 2, inputs, weights,
-                          {1, args.gamma, args.beta, args.mean, args.rstd}, args.tables, args.y},
+  mixed_norm_sum_forward({args.dtype,
+                          args.space,
+                          2,
+                          inputs,
+                          weights,
+                          {1, args.gamma, args.beta, args.mean, args.rstd},
+                          args.tables,
+                          args.y},
                          threads);
 }
 
@@ -36,11 +42,19 @@ void backward(const NormLerpBackward& args, int threads) {
   const void* const inputs[] = {args.z, args.shortcut};
   void* const grads[] = {args.grad_z, args.grad_shortcut};
   const int of_batch = args.of_batch;
-  mixed_norm_sum_backward(
-      {args.dtype, args.space, 2, inputs, args.grad, weights,
-       {1, args.gamma, args.beta, args.mean, args.rstd}, &of_batch, args.partials, args.sums,
-       args.tables, grads},
-      threads);
+  mixed_norm_sum_backward({args.dtype,
+                           args.space,
+                           2,
+                           inputs,
+                           args.grad,
+                           weights,
+                           {1, args.gamma, args.beta, args.mean, args.rstd},
+                           &of_batch,
+                           args.partials,
+                           args.sums,
+                           args.tables,
+                           grads},
+                          threads);
   if (!args.sums) return;
   const double *s0 = args.sums, *s1 = s0 + channels, *of_shortcut = s1 + channels;
   if (args.grad_gain) {

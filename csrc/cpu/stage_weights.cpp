@@ -72,8 +72,8 @@ void backward(const StageWeightsBackward& args) {
       with_element(pointwise.dtype, [&](auto zero) {
         using T = decltype(zero);
         for_elements<T>(pointwise, channels, [&](int64_t c, int64_t in, T& value) {
-          value = Element<T>::store(
-              static_cast<typename Element<T>::Acc>(matrices[(b * channels + c) * args.pitch + in]));
+          value = Element<T>::store(static_cast<typename Element<T>::Acc>(
+              matrices[(b * channels + c) * args.pitch + in]));
         });
       });
     if (params) params += depthwise.columns * channels;

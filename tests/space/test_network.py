@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from asose_fast.space import BlockSpec, EvolvableBlock, Network, NetworkSpec
+from asose_fast.space.project import SMALL, projected
 from tests.helpers import FEW, OF_BLOCKS, make_batch, make_config, make_network, plain_forward
 
 
@@ -114,3 +115,27 @@ def test_the_shortcut_of_a_strided_block_is_the_mean_of_what_is_there():
 def test_bad_settings_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         Network(NetworkSpec.chain(make_config(**changes), 3, 10))
+
+
+@pytest.mark.parametrize("side", [4, 40])
+def test_a_projection_is_that_of_its_modules(side):
+    block = EvolvableBlock(BlockSpec(("skip_connect",), 8, 12))
+    block.to(memory_format=torch.channels_last)
+    x = torch.randn(4, 8, side, side).requires_grad_()
+    assert (x.numel() > SMALL) == (side == 40)
+    y, expected = projected(block.project, x), block.project(x)
+    weight = block.project[1].weight
+    grad = torch.randn_like(y)
+    for got, exact in zip(
+        (y, *torch.autograd.grad(y, [x, weight], grad)),
+        (expected, *torch.autograd.grad(expected, [x, weight], grad)),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, exact, rtol=1e-4, atol=1e-4)
+
+
+def test_a_projection_with_a_hook_runs_its_modules():
+    block, seen = EvolvableBlock(BlockSpec(("skip_connect",), 4, 6)), []
+    block.project[1].register_forward_hook(lambda *_: seen.append(1))
+    block(torch.randn(2, 4, 5, 5), None, 0)
+    assert seen
