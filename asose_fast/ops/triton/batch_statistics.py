@@ -13,7 +13,7 @@ from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, pl
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
-_ELEMENTS = 4096
+_ELEMENTS = 2048
 _MERGED = 32
 """Tiles that are merged at a time."""
 
