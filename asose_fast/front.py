@@ -1,8 +1,8 @@
-"""Gives several networks of one search, from small ones to the found one, with accuracy, size and latency of each.
+"""Gives several networks of one search, from small ones to the found one, each trained.
 
 The supernet of RUN chooses a network under each of several bounds, in several widths. All are trained from scratch,
-alike: as RUN trains what it finds, and on its images. Killed and called again with the same options, it goes on where
-it was. Each network has a folder, which export, predict and retrain take.
+alike: as RUN trains what it finds, and on its images. Accuracy, size and latency of each are said. Killed and called
+again with the same options, it goes on where it was. Each network has a folder, which export, predict and retrain take.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ def test_defaults_and_choices_are_written_as_on_the_command_line():
     assert shown("strict").startswith("true|false ")
     assert shown("strict").endswith("(default: false)")
     assert shown("space").startswith("NAME ")
-    assert shown("space").endswith("(one of chain, stages, darts, nasbench201; default: stages)")
+    assert shown("space").endswith("(one of chain, stages, mobile, darts, nasbench201; default: stages)")
     assert shown("growth_kinds").startswith("[A,B,...] ")
     assert shown("growth_kinds").endswith("(default: [deeper,wider,branch])")
     assert shown("limit_train").endswith("(default: null)")

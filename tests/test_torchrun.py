@@ -12,6 +12,7 @@ import pytest
 
 from asose_fast.engine.processes import Processes
 from asose_fast.store import checkpoint, checkpoint_folder
+from asose_fast.terminal import make_console
 from asose_fast.train import _run, main
 from tests.helpers import ROOT, make_config, options
 
@@ -116,5 +117,5 @@ def test_restarts_that_would_begin_anew_are_refused(tmp_path, capsys, monkeypatc
 
 def test_more_processes_than_images_of_a_batch_are_refused(tmp_path):
     with pytest.raises(ValueError, match="batch_size 20 leaves some of the 21 processes without work"):
-        _run(make_config(), tmp_path / "run", None, None, Processes(0, 21))
+        _run(make_config(), tmp_path / "run", None, None, make_console(), Processes(0, 21))
     assert not (tmp_path / "run").exists()

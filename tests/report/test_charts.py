@@ -129,7 +129,7 @@ def test_operations_of_ones_own_share_no_colour_while_there_are_others():
     assert list(colours) == ["mine", "sep_conv_3x3", *map(str, range(13))]
     assert len(set(colours.values())) == len(colours)
     assert {colour[len("var(--") : -1] for colour in colours.values()} <= palette.THEMES["light"].keys()
-    assert len(set(palette.operation_colours(map(str, range(99))).values())) == 17
+    assert len(set(palette.operation_colours(map(str, range(99))).values())) == 23
 
 
 def test_a_heat_map_rises_in_lightness_alone():

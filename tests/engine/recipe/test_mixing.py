@@ -94,7 +94,8 @@ def test_the_loss_of_mixed_targets(smoothing):
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_so_many_batches_are_mixed_and_the_others_stay(share):
     x, y = make_batch()[0], torch.arange(5)
-    recipe = Recipe(RecipeConfig(mixup=1.0, cutmix=1.0, mix_share=share), seed=0, classes=7, auto_augment=None)
+    config = RecipeConfig(mixup=1.0, cutmix=1.0, mix_share=share)
+    recipe = Recipe(config, seed=0, classes=7, auto_augment=None, class_weights=None, distillation=None)
     batches = [recipe.batch(x, y, epoch=0, step=step) for step in range(400)]
     unmixed = [images is x and labels is y for images, labels in batches]
     assert statistics.mean(unmixed) == pytest.approx(1 - share, abs=0.07)
