@@ -107,7 +107,8 @@ def _begin(
         specs = networks(chosen, searched.found, size, given.by, given.widths, given.points, target)
     done = len(kept.networks) if kept else 0
     epochs = kept.epochs if kept else None
-    settings = alike.training(searched, given, len(specs), len(specs) - done, epochs, specs[done:], console)
+    left = specs[done:]
+    settings = alike.training(searched, given, len(specs), len(left), epochs, left, console)
     values, digest = dataclasses.asdict(settings), searched.data.digest
     told = [spec.to_dict() for spec in specs]
     return Front(values, digest, given.by, target, drawn, told, *searched.images), settings

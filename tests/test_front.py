@@ -135,7 +135,7 @@ def test_no_network_of_the_front_is_beaten():
     points = [point("a", 9, 0.9), point("b", 5, 0.7), point("c", 5, 0.8), point("d", 4, 0.8), point("e", 1, 0.2)]
     whole = record.Front({}, "", "flops", Target(), {}, [{}] * 5, 1, 1, points)
     assert [one.name for one in whole.best] == ["e", "d", "a"]
-    assert "are 3: e 20.0 % at" in whole.sentences[0]
+    assert whole.sentences[0].startswith("3 networks are on the front of test accuracy and MFLOPs: e 20.0 % at")
 
 
 def test_report_and_summary_say_what_came_out(fronted):
@@ -179,6 +179,7 @@ def test_the_same_command_trains_nothing_again(run, capsys, monkeypatch):
     ("more", "said"),
     [
         (["--points", "3"], "its networks are others"),
+        (["--widths", "0.5"], "its networks are others"),
         (["--by", "parameters"], "its networks are others"),
         (["--epochs", "2"], "epochs"),
     ],

@@ -89,7 +89,8 @@ class Front:
         if len(self.networks) < len(self.specs):
             return []
         front = [f"{one.name} {percent(one.test_accuracy)} at {self.cost(one)}" for one in self.best]
-        return [f"on the front of test accuracy and {UNITS[self.by][1]} are {len(front)}: {', '.join(front)}"]
+        many = "1 network is" if len(front) == 1 else f"{len(front)} networks are"
+        return [f"{many} on the front of test accuracy and {UNITS[self.by][1]}: {', '.join(front)}"]
 
     def save(self, folder: Path) -> None:
         """Writes front.json. Raises CheckpointError."""
