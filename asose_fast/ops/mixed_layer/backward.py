@@ -43,7 +43,7 @@ class Wanted(NamedTuple):
         """Told from `ctx.needs_input_grad` and the weights of all terms."""
         _, need_weights, need_x, *rest = needs
         need = layer.split(rest)
-        seen = weights.tolist() if weights.is_cpu else None  # else the host would have to wait to know
+        seen = _seen(weights)
         counts = [True] * len(weights) if seen is None else [w != 0 for w in seen]
         chains = [
             tracked and counts[k] and (
@@ -277,6 +277,11 @@ def _input(
         )  # fmt: skip
         return grad_x
     return operators.mixed_sum_fwd(terms, torch.stack(factors)) if terms else of_chains
+
+
+def _seen(weights: Tensor) -> list[float] | None:
+    """The weights; None where the host would have to wait to know them, and the device is left to see."""
+    return weights.tolist() if weights.is_cpu else None
 
 
 def _placed(found: Sequence[Tensor], wanted: Sequence[bool]) -> Gradients:
