@@ -19,7 +19,9 @@ from asose_fast.ops.norms import check_count, check_norm, held, measured, uses_b
 from asose_fast.ops.reference.norm_lerp import reference
 
 registry.register(
-    "norm_lerp", {"reference": "asose_fast.ops.reference.norm_lerp", "cpu": "asose_fast.ops.native.norm_lerp"}
+    "norm_lerp",
+    {"reference": "asose_fast.ops.reference.norm_lerp", "cpu": "asose_fast.ops.native.norm_lerp"},
+    small=True,
 )
 
 

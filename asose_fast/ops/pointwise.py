@@ -18,7 +18,9 @@ from asose_fast.ops.library import define
 from asose_fast.ops.reference.pointwise import reference
 
 registry.register(
-    "pointwise", {"reference": "asose_fast.ops.reference.pointwise", "cpu": "asose_fast.ops.native.pointwise"}
+    "pointwise",
+    {"reference": "asose_fast.ops.reference.pointwise", "cpu": "asose_fast.ops.native.pointwise"},
+    small=True,
 )
 
 

@@ -39,8 +39,8 @@ class Implementation(Protocol):
 def register(op: str, modules: dict[str, str], small: bool = False) -> None:
     """Names, for every backend of `op`, the module that implements it (imported on first use).
 
-    A `small` operator is arithmetic on tables and weights between the kernels. A backend need not have it: where one
-    without it is forced, plain PyTorch runs it.
+    A `small` operator is arithmetic on tables and weights between the kernels, or what PyTorch does nearly as well. A
+    backend need not have it: where one without it is forced, plain PyTorch runs it.
     """
     _MODULES[op] = modules
     if small:
