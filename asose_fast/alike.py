@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from rich.console import Console
@@ -42,6 +42,7 @@ from asose_fast.space.network import NetworkSpec
 from asose_fast.store import derived, run_folder
 from asose_fast.store.checkpoint import write_atomically, write_json
 
+T = TypeVar("T")
 PART = 3
 """By default a training has one epoch for so many with which the run trains what it finds."""
 
@@ -125,6 +126,14 @@ def searched(run: Path, out: Path, given: argparse.Namespace, command: str) -> S
     set_threads(config, data.image_size)
     found = pruned_blocks(network)
     return Searched(config, found, searched_space(run, found, config.candidates), data, device)
+
+
+def kept(out: Path, file: str, load: Callable[[Path], T], overwrite: bool) -> T | None:
+    """Returns what an earlier call has left, unless that is to go. Raises FileExistsError for a folder of others."""
+    if not (out / file).exists():
+        run_folder.require_empty(out, "give another --out")
+        return None
+    return None if overwrite else load(out)
 
 
 def clear(out: Path, file: str, names: Sequence[str]) -> None:

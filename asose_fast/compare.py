@@ -38,7 +38,7 @@ def main(arguments: Sequence[str]) -> int:
     searched = alike.searched(run, out, given, "compare")
     console = make_console()
     with run_folder.claimed(out):
-        kept = _kept(out, given.overwrite)
+        kept = alike.kept(out, record.FILE, record.load, given.overwrite)
         comparison, settings, specs = _begin(searched, given, kept, console)
         if kept is None:
             alike.clear(out, record.FILE, [record.FOUND, record.PLAIN, f"{record.RANDOM}-*"])
@@ -66,14 +66,6 @@ def _given(arguments: Sequence[str]) -> argparse.Namespace:
     check_value("--random", given.random, int, Bounds(least=2, most=MOST_RANDOM))
     alike.check_options(given, "compare")
     return given
-
-
-def _kept(out: Path, overwrite: bool) -> Comparison | None:
-    """Returns what an earlier call has left, unless that is to go. Raises FileExistsError for a folder of others."""
-    if not (out / record.FILE).exists():
-        run_folder.require_empty(out, "give another --out")
-        return None
-    return None if overwrite else record.load(out)
 
 
 def _begin(

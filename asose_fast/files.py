@@ -7,10 +7,13 @@ import errno
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+
+T = TypeVar("T")
 
 MOST_SETTINGS, MOST_RESULT, MOST_METRICS, MOST_TENSORS = 1 << 16, 1 << 24, 1 << 26, 1 << 36
 """Files have at most so many bytes: config.yaml or a genotype's text; genotype.json or summary.json; metrics.jsonl; a
@@ -50,6 +53,15 @@ def read_json(path: Path, most: int = MOST_RESULT) -> Any:
         return json.loads(read(path, most))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged or no JSON ({error})") from error
+
+
+def parsed_json(path: Path, parse: Callable[[Any], T]) -> T:
+    """Returns what `parse` makes of a JSON file. Raises OSError and ValueError, which name the file."""
+    values = read_json(path)
+    try:
+        return parse(values)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{path} is damaged: {str(error) or type(error).__name__}") from error
 
 
 def read_settings(path: Path) -> dict[str, Any]:

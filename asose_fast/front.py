@@ -41,7 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     searched = alike.searched(run, out, given, "front")
     console = make_console()
     with run_folder.claimed(out):
-        kept = _kept(out, given.overwrite)
+        kept = alike.kept(out, record.FILE, record.load, given.overwrite)
         front, settings = _begin(run, searched, given, kept, console)
         if kept is None:
             alike.clear(out, record.FILE, [f"{record.NAME}-*"])
@@ -80,14 +80,6 @@ def _given(arguments: Sequence[str]) -> argparse.Namespace:
     check_value("--points", given.points, int, Bounds(least=2, most=100))
     alike.check_options(given, "front")
     return given
-
-
-def _kept(out: Path, overwrite: bool) -> Front | None:
-    """Returns what an earlier call has left, unless that is to go. Raises FileExistsError for a folder of others."""
-    if not (out / record.FILE).exists():
-        run_folder.require_empty(out, "give another --out")
-        return None
-    return None if overwrite else record.load(out)
 
 
 def _begin(

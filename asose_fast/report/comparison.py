@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path
 from typing import Any
 
-from asose_fast.engine.comparison import record
 from asose_fast.engine.comparison.networks import pruned_blocks
 from asose_fast.engine.comparison.record import Comparison
 from asose_fast.report import charts, svg
 from asose_fast.space.build import spec_from_dict
 from asose_fast.space.network import NetworkSpec
-
-
-def read(run: Path, problems: list[str]) -> Comparison | None:
-    """Reads the comparison in a run's folder. `problems` is told of one that cannot be read."""
-    try:
-        return record.load(run / record.FOLDER)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        problems.append(f"the comparison cannot be read: {str(error).splitlines()[0]}")
-        return None
 
 
 def shown(comparison: Comparison | None, genotype: dict[str, Any]) -> dict[str, Any] | None:

@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from asose_fast.engine.alpha.budget import PER_MILLISECOND
-from asose_fast.engine.front import record
 from asose_fast.engine.front.record import UNITS, Front, Point
 from asose_fast.report import charts, intervals, svg
 from asose_fast.report.charts import AXIS, LEFT, RIGHT, Figure
 
 HEIGHT, TOP = 220.0, 12.0
-
-
-def read(run: Path, problems: list[str]) -> Front | None:
-    """Reads the front in a run's folder. `problems` is told of one that cannot be read."""
-    try:
-        return record.load(run / record.FOLDER)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        problems.append(f"the front cannot be read: {str(error).splitlines()[0]}")
-        return None
 
 
 def figures(front: Front | None) -> list[Figure]:

@@ -7,25 +7,28 @@ import datetime
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 
 from asose_fast import files
 from asose_fast.config import Config, PhaseConfig
 from asose_fast.engine.alpha.selector import Selector
+from asose_fast.engine.comparison import record as comparison
 from asose_fast.engine.comparison.record import Comparison
+from asose_fast.engine.front import record as front
 from asose_fast.engine.front.record import Front
 from asose_fast.engine.metric import Metric
 from asose_fast.engine.phases import Phase, plan
+from asose_fast.engine.tested import record as tested
 from asose_fast.engine.tested.record import Tested
-from asose_fast.report import comparison, front, tested
 from asose_fast.report.epochs import LARGEST, Epoch, parse
 from asose_fast.store import checkpoint_folder, retrained
 
 Kind = Literal["search", "library", "training"]
 """A search on images, one of `asose_fast.search` in a user's own network, or a training from scratch."""
 FILES = ("metrics.jsonl", "config.yaml", "summary.json", "genotype.json")
+T = TypeVar("T")
 _TIME = "%Y-%m-%d %H:%M:%S %Z"
 State = Literal["finished", "running", "unfinished"]
 
@@ -167,15 +170,30 @@ def read(folder: Path, *, checkpoints: bool = True) -> Run:
     run.genotype = _read(folder / "genotype.json", json.loads, files.MOST_RESULT, run.problems, needed=derived) or {}
     run.state = "finished" if run.summary else "unfinished"
     run.epochs = _epochs(folder / "metrics.jsonl", run.problems)
-    run.comparison = comparison.read(folder, run.problems)
-    run.front = front.read(folder, run.problems)
+    run.comparison = _recorded(
+        comparison.load, folder / comparison.FOLDER, run.problems, "the comparison cannot be read: "
+    )
+    run.front = _recorded(front.load, folder / front.FOLDER, run.problems, "front")
     said = run.summary.get("shortcomings")
     run.shortcomings = said if isinstance(said, list) else []
-    run.tested = tested.read(folder, run.problems) if run.summary else None
+    run.tested = _recorded(tested.load, folder, run.problems) if run.summary else None
     run.trainings = _trainings(folder)
     if checkpoints:
         _read_checkpoint(folder / "checkpoints", run)
     return run
+
+
+def _recorded(load: Callable[[Path], T], folder: Path, problems: list[str], what: str = "") -> T | None:
+    """Returns what `load` finds in a folder; None where there is nothing. `problems` is told of what cannot be read, by
+    the name `what` where the error does not say it."""
+    try:
+        return load(folder)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        problems.append(f"the {what} cannot be read: {reason}" if what else reason)
+        return None
 
 
 def _read(

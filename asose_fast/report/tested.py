@@ -4,27 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from asose_fast.engine.tested import record
 from asose_fast.engine.tested.record import OfClass, Tested
 from asose_fast.report import confusion, intervals, svg
 from asose_fast.report.charts import Figure
 
 OPEN, ROWS, PAIRS = 20, 250, 10
 """The table of the classes shows so many at once, and has so many in all; this many confused pairs are named."""
-
-
-def read(folder: Path, problems: list[str]) -> Tested | None:
-    """Reads what a run or training recorded, where it did. `problems` is told of a record that cannot be read."""
-    try:
-        return record.load(folder)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        problems.append(str(error).splitlines()[0])
-        return None
 
 
 def figures(tested: Tested | None) -> list[Figure]:

@@ -103,14 +103,11 @@ class Comparison:
 
 def load(folder: Path) -> Comparison:
     """Reads compare.json of a folder. Raises OSError and ValueError, which name the file."""
-    values = files.read_json(folder / FILE)
-    try:
-        return _parsed({name: value for name, value in values.items() if name != "says"})
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{folder / FILE} is damaged: {str(error) or type(error).__name__}") from error
+    return files.parsed_json(folder / FILE, _parsed)
 
 
 def _parsed(values: dict[str, Any]) -> Comparison:
+    values = {name: value for name, value in values.items() if name != "says"}
     trained = [Trained(**network) for network in values.pop("networks")]
     found = Comparison(**{**values, "band": Band(**values["band"])}, networks=trained)
     many = Bounds(least=2, most=MOST_RANDOM)

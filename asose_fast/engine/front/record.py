@@ -105,14 +105,11 @@ def names_of(specs: Sequence[Any]) -> list[str]:
 
 def load(folder: Path) -> Front:
     """Reads front.json of a folder. Raises OSError and ValueError, which name the file."""
-    values = files.read_json(folder / FILE)
-    try:
-        return _parsed({name: value for name, value in values.items() if name != "says"})
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{folder / FILE} is damaged: {str(error) or type(error).__name__}") from error
+    return files.parsed_json(folder / FILE, _parsed)
 
 
 def _parsed(values: dict[str, Any]) -> Front:
+    values = {name: value for name, value in values.items() if name != "says"}
     trained = [Point(**network) for network in values.pop("networks")]
     found = Front(**{**values, "target": Target(**values["target"])}, networks=trained)
     for name, kind in (("settings", dict), ("data", str), ("by", By), ("drawn", dict), ("specs", list)):

@@ -137,15 +137,15 @@ class Tested:
 
 def load(folder: Path) -> Tested:
     """Reads tested.json of a folder. Raises OSError and ValueError, which name the file."""
-    values = files.read_json(folder / FILE)
-    try:
-        return Tested(
-            tuple(values["classes"]),
-            tuple((label, predicted, count) for label, predicted, count in values["confusion"]),
-            tuple(Mistake(**mistake) for mistake in values["mistakes"]),
-        )
-    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"{folder / FILE} is damaged: {str(error) or type(error).__name__}") from error
+    return files.parsed_json(folder / FILE, _parsed)
+
+
+def _parsed(values: dict[str, Any]) -> Tested:
+    return Tested(
+        tuple(values["classes"]),
+        tuple((label, predicted, count) for label, predicted, count in values["confusion"]),
+        tuple(Mistake(**mistake) for mistake in values["mistakes"]),
+    )
 
 
 def recorded(found: Answers, data: Data) -> Tested:
