@@ -140,6 +140,17 @@ def line_conv_bwd(grad: Shape, x: Shape, weight: Shape, *rest: Any, out_shape: A
     return _backward(grad, x, weight, (need_x, need_weight))
 
 
+def dense_conv_fwd(x: Shape, weight: Shape, *conv: Any, out_shape: Shape) -> int:
+    """The operations of the forward pass."""
+    return _forward(x, weight, out_shape)
+
+
+def dense_conv_bwd(grad: Shape, x: Shape, weight: Shape, *rest: Any, out_shape: Any) -> int:
+    """The operations of the gradients that are needed."""
+    *_, need_x, need_weight = rest
+    return _backward(grad, x, weight, (need_x, need_weight))
+
+
 def pointwise_fwd(x: Shape, weights: list[Shape], stride: int, *, out_shape: Shape) -> int:
     """The operations of the forward pass."""
     n, _, height, width = out_shape
@@ -164,6 +175,8 @@ FORMULAS = (
     stage_bwd,
     line_conv_fwd,
     line_conv_bwd,
+    dense_conv_fwd,
+    dense_conv_bwd,
     pointwise_fwd,
     pointwise_bwd,
 )

@@ -33,9 +33,9 @@ VERSION = "2.13"
 
 FAULTS = {
     "weight gradient, one pixel wide": Fault(
-        "bfloat16 weight gradients of a convolution of stride 2 along a width of 1, kernels of width 1 excepted: "
+        "bfloat16 weight gradients of a convolution along a width below its stride, kernels of width 1 excepted: "
         "uninitialised memory",
-        "stride 1 along an axis of one pixel, which gives the same",
+        "a stride no larger than the axis, which gives the same",
         "torch_faults._steps",
         "avx512",
     ),
@@ -125,7 +125,17 @@ def convolution_backward(
     need_x: bool,
     need_weight: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of `conv2d`, kernels of 1x1 excepted, that are needed."""
+    """The gradients of `conv2d` that are needed."""
+    picked, steps = _picked(x, weight, stride)
+    if steps != stride:
+        of_picked, grad_weight = convolution_backward(
+            grad, picked, weight, steps, padding, dilation, groups, need_x=need_x, need_weight=need_weight
+        )
+        if of_picked is None:
+            return None, grad_weight
+        grad_x = torch.zeros_like(x)
+        grad_x[:, :, :: stride[0], :: stride[1]] = of_picked
+        return grad_x, grad_weight
     grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
         grad, usual_strides(x), _usual_weight(weight, groups), None, _steps(x, stride), padding, dilation, False,
         [0, 0], groups, [need_x, need_weight, False],
@@ -142,9 +152,9 @@ def _usual_weight(weight: Tensor, groups: int) -> Tensor:
 
 
 def _steps(x: Tensor, stride: tuple[int, int]) -> tuple[int, int]:
-    """The stride, and 1 along an axis of one pixel."""
-    down, across = stride
-    return 1 if x.shape[2] == 1 else down, 1 if x.shape[3] == 1 else across
+    """The stride, no larger than an axis is long."""
+    down, across = (max(1, min(step, size)) for step, size in zip(stride, x.shape[2:], strict=True))
+    return down, across
 
 
 def _picked(x: Tensor, weight: Tensor, stride: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from asose_fast.ops import registry
 from asose_fast.ops.norm_lerp import norm_lerp
 from asose_fast.ops.torch_faults import usual_gradient
+from asose_fast.space.active import on_kernels
 from asose_fast.space.exact import classes_are_theirs, computes
 from asose_fast.space.fit import Fit
 from asose_fast.space.outputs import require_shortcut
@@ -50,7 +51,7 @@ def _up_to_norm(op: nn.Module, x: Tensor) -> tuple[Body, nn.BatchNorm2d | None]:
     """Returns what comes before the last norm of a candidate, and the norm; None where it ends in something else."""
     parts = list(op._modules.values()) if computes(op, nn.Sequential) else []
     if parts and computes(norm := parts[-1], nn.BatchNorm2d):
-        return parts[:-1], norm
+        return on_kernels(parts[:-1]), norm
     if is_reduction(op):
         halves = Halves(op)
         return [halves.on_kernels if halves.fits(x, Fit.of(x)) else halves], op.norm

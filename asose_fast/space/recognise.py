@@ -63,6 +63,21 @@ def is_any_depthwise(conv: object) -> TypeGuard[nn.Conv2d]:
     return computes(conv, nn.Conv2d) and conv.stride[0] in (1, 2) and _is_depthwise(conv, conv.stride[0])
 
 
+def is_dense(conv: object) -> TypeGuard[nn.Conv2d]:
+    """Says whether `dense_conv` computes a convolution: any odd kernel and stride, `same` padding, without a bias."""
+    if not computes(conv, nn.Conv2d):
+        return False
+    height, width = conv.kernel_size
+    return (
+        height * width % 2 == 1
+        and conv.padding == (height // 2, width // 2)
+        and conv.dilation == (1, 1)
+        and conv.groups == 1
+        and _unbiased(conv)
+        and conv.padding_mode == "zeros"
+    )
+
+
 def is_line(conv: object) -> TypeGuard[nn.Conv2d]:
     """Says whether `line_conv` computes a convolution: k taps of one axis, and `same` padding."""
     if not computes(conv, nn.Conv2d):

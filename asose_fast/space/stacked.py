@@ -23,7 +23,7 @@ from asose_fast.ops.mixed_layer import Stage, mixed_layer
 from asose_fast.ops.mixed_sum import mixed_sum
 from asose_fast.ops.pointwise import pointwise
 from asose_fast.ops.term_weights import SHORTCUT, term_weights
-from asose_fast.space.active_depthwise import paired
+from asose_fast.space.active import ActiveDense, on_kernels
 from asose_fast.space.candidates import FactorizedReduce, Zero
 from asose_fast.space.exact import computes
 from asose_fast.space.fit import Fit
@@ -53,25 +53,35 @@ class Normed(NamedTuple):
 
     def on_kernels(self, x: Tensor, fit: Fit) -> Normed:
         """Returns the same branch on kernels, where x is one for them. A factorized reduction runs on
-        `pointwise`, convolutions along one axis run on `line_conv`, the ReLU in the first of them, and a ReLU
-        with a depthwise convolution after it on `multi_depthwise`."""
+        `pointwise`, convolutions along one axis run on `line_conv` where it pays, the ReLU in the first of them, and
+        other convolutions as `active.on_kernels` says."""
         for part in self.body:
             if isinstance(part, Halves) and part.fits(x, fit):
                 return self._replace(body=[part.on_kernels])
+        return self._on_lines(x, fit) or self._on_others()
+
+    def _on_others(self) -> Normed:
+        body = on_kernels(self.body)
+        if self.active and body and isinstance(first := body[0], ActiveDense):
+            return Normed(False, [ActiveDense(first.conv, True), *body[1:]], self.norm)
+        return self._replace(body=body)
+
+    def _on_lines(self, x: Tensor, fit: Fit) -> Normed | None:
+        """Returns the branch on `line_conv`; None where it has another convolution, or where that does not pay."""
         convs = [part for part in self.body if is_line(part)]
         if not convs or len(convs) != len(self.body):
-            return self._replace(body=paired(self.body))
+            return None
         widths = [x.shape[1], *(conv.out_channels for conv in convs)]
         if not all(
             fit.conv(conv, *pair[::-1], *conv.kernel_size)
             for conv, pair in zip(convs, itertools.pairwise(widths), strict=True)
         ):
-            return self
+            return None
         lines = [
             Line(max(conv.stride), conv.kernel_size[0] > 1, self.active and i == 0) for i, conv in enumerate(convs)
         ]
         if not all(has_kernels(x, line) for line in lines):
-            return self
+            return None
         body = [
             functools.partial(line_conv, weight=conv.weight, stride=line.stride, relu=line.relu)
             for conv, line in zip(convs, lines, strict=True)

@@ -5,6 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
+#ifdef __AVX2__
+#include <immintrin.h>
+#endif
+
 #include "../dtype.h"
 
 namespace asose::cpu::ASOSE_ISA {
@@ -62,24 +66,85 @@ inline void store(bfloat16* to, Vector<float> value) {
   std::memcpy(to, &bits, sizeof bits);
 }
 
+// Fewer elements than a vector has lanes, one by one where no instruction takes them at once.
+template <class T>
+inline Vector<typename Element<T>::Acc> load_first(const T* from, int lanes) {
+  T buffer[kLanes<typename Element<T>::Acc>] = {};
+  for (int lane = 0; lane < lanes; ++lane) buffer[lane] = from[lane];
+  return load(buffer);
+}
+
+template <class T>
+inline void store_first(T* to, Vector<typename Element<T>::Acc> value, int lanes) {
+  T buffer[kLanes<typename Element<T>::Acc>];
+  store(buffer, value);
+  for (int lane = 0; lane < lanes; ++lane) to[lane] = buffer[lane];
+}
+
+#if defined(__AVX512F__)
+
+template <class Mask>
+constexpr Mask first_of(int lanes) {
+  return static_cast<Mask>((1u << lanes) - 1u);
+}
+
+inline Vector<float> load_first(const float* from, int lanes) {
+  return _mm512_maskz_loadu_ps(first_of<__mmask16>(lanes), from);
+}
+
+inline Vector<double> load_first(const double* from, int lanes) {
+  return _mm512_maskz_loadu_pd(first_of<__mmask8>(lanes), from);
+}
+
+inline void store_first(float* to, Vector<float> value, int lanes) {
+  _mm512_mask_storeu_ps(to, first_of<__mmask16>(lanes), value);
+}
+
+inline void store_first(double* to, Vector<double> value, int lanes) {
+  _mm512_mask_storeu_pd(to, first_of<__mmask8>(lanes), value);
+}
+
+#elif defined(__AVX2__)
+
+// Lane i of a mask counts where its highest bit is set.
+inline __m256i first_of_8(int lanes) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(lanes), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+inline __m256i first_of_4(int lanes) {
+  return _mm256_cmpgt_epi64(_mm256_set1_epi64x(lanes), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+
+inline Vector<float> load_first(const float* from, int lanes) {
+  return _mm256_maskload_ps(from, first_of_8(lanes));
+}
+
+inline Vector<double> load_first(const double* from, int lanes) {
+  return _mm256_maskload_pd(from, first_of_4(lanes));
+}
+
+inline void store_first(float* to, Vector<float> value, int lanes) {
+  _mm256_maskstore_ps(to, first_of_8(lanes), value);
+}
+
+inline void store_first(double* to, Vector<double> value, int lanes) {
+  _mm256_maskstore_pd(to, first_of_4(lanes), value);
+}
+
+#endif
+
 // The first `lanes` elements; the other lanes are 0.
 template <class T>
 inline Vector<typename Element<T>::Acc> load(const T* from, int lanes) {
-  constexpr int kAll = kLanes<typename Element<T>::Acc>;
-  if (__builtin_expect(lanes == kAll, true)) return load(from);
-  T buffer[kAll] = {};
-  for (int lane = 0; lane < lanes; ++lane) buffer[lane] = from[lane];
-  return load(buffer);
+  if (__builtin_expect(lanes == kLanes<typename Element<T>::Acc>, true)) return load(from);
+  return load_first(from, lanes);
 }
 
 // Writes the first `lanes` elements only.
 template <class T>
 inline void store(T* to, Vector<typename Element<T>::Acc> value, int lanes) {
-  constexpr int kAll = kLanes<typename Element<T>::Acc>;
-  if (__builtin_expect(lanes == kAll, true)) return store(to, value);
-  T buffer[kAll];
-  store(buffer, value);
-  for (int lane = 0; lane < lanes; ++lane) to[lane] = buffer[lane];
+  if (__builtin_expect(lanes == kLanes<typename Element<T>::Acc>, true)) return store(to, value);
+  store_first(to, value, lanes);
 }
 
 }  // namespace

@@ -16,6 +16,8 @@ REFUSALS = (TypeError, ValueError, NotImplementedError)
 FITTING = {
     ("arch_weights_fwd", "logits"),
     ("batch_statistics", "zs"),
+    ("dense_conv_fwd", "weight"),
+    ("dense_conv_fwd", "x"),
     ("line_conv_fwd", "weight"),
     ("line_conv_fwd", "x"),
     ("mixed_sum_bwd", "xs"),
@@ -152,6 +154,7 @@ def test_a_norm_of_too_few_statistics_is_refused():
 FREED = {
     "mixed_sum": lambda x: ops.mixed_sum([x, x], torch.ones(2)),
     "pool_pair": ops.pool_pair,
+    "dense_conv": lambda x: ops.dense_conv(x, torch.ones(3, 3, 3, 3)),
     "line_conv": lambda x: ops.line_conv(x, torch.ones(3, 3, 1, 3)),
     "multi_depthwise": lambda x: ops.multi_depthwise(x, [torch.ones(3, 1, 3, 3)], dilations=[1]),
 }
@@ -236,6 +239,10 @@ def test_scratch_is_bounded_by_the_image():
         ("pool_pair_forward", (0, [1, 2, 3, 3], 0, 0, 0, 0, 1)),
         ("pool_pair_forward", (3, [0, 2, 3, 3], 1, 0, 0, 0, 1)),
         ("pool_pair_backward", (0, [1, 2, 3, 3], 1, 0, [0] * 4, 0, [1.0], 0, 0, 1)),
+        ("dense_conv_plan", (0, [1, 2, 3, 3], [4, 2, 3], 1, 1, False)),
+        ("dense_conv_plan", (0, [1, 2, 3, 3], [4, 2, 3, 2], 1, 1, False)),
+        ("dense_conv_plan", (0, [1, 2, 3, 3], [4, 3, 3, 3], 1, 1, False)),
+        ("dense_conv_plan", (0, [1, 2, 3, 3], [4, 2, 3, 3], 1, 0, False)),
         ("line_conv_plan", (0, [1, 2, 3, 3], [4, 2], 1, True, False)),
         ("line_conv_plan", (0, [1, 2, 3, 3], [4, 3, 3], 1, True, False)),
         ("lane_groups", (4, 0, 1)),

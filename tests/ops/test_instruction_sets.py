@@ -5,7 +5,7 @@ import pytest
 from asose_fast import _native
 from tests.helpers import INSTRUCTION_SETS, ROOT, python, skip_without
 
-OPERATORS = ("line_conv", "multi_depthwise", "pool_pair", "separable")
+OPERATORS = ("dense_conv", "line_conv", "multi_depthwise", "pool_pair", "separable")
 TESTS = [f"{ROOT}/tests/ops/test_{operator}.py::test_matches_the_float64_reference" for operator in OPERATORS]
 
 

@@ -15,6 +15,7 @@ CALLS = {
     "mixed_norm_sum": lambda x: ops.mixed_norm_sum([x], WEIGHTS[1:], [NORM], plain=[x.tanh()]),
     "multi_depthwise": lambda x: ops.multi_depthwise(x, [DEPTHWISE], dilations=[2], stride=2)[0],
     "separable": lambda x: ops.separable(x, [DEPTHWISE], [POINTWISE], dilations=[1])[0],
+    "dense_conv": lambda x: ops.dense_conv(x, LINE, stride=2, relu=True),
     "line_conv": lambda x: ops.line_conv(x, LINE, relu=True),
     "pool_pair": lambda x: torch.cat(ops.pool_pair(x, stride=2)),
 }

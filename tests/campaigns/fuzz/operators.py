@@ -154,6 +154,17 @@ def for_line_conv(draw: Draw) -> dict[str, Any]:
 
 
 @st.composite
+def for_dense_conv(draw: Draw) -> dict[str, Any]:
+    shape, dtype, taps = shapes(draw), draw(st.sampled_from(FLOATS)), st.sampled_from((1, 3, 5))
+    return {
+        "x": draw(tensors(shape, dtype)),
+        "weight": draw(tensors((draw(st.integers(1, 5)), shape[1], draw(taps), draw(taps)), dtype)),
+        "stride": draw(st.sampled_from((1, 2, 4, (2, 1)))),
+        "relu": draw(st.booleans()),
+    }
+
+
+@st.composite
 def for_arch_weights(draw: Draw) -> dict[str, Any]:
     shape = draw(st.tuples(st.integers(0, 4), st.integers(1, 12)))
     dtype = draw(st.sampled_from((torch.float32, torch.float64, torch.bfloat16)))
@@ -209,6 +220,7 @@ def targets() -> list[Target]:
         _target(ops.separable, for_depthwise(pointwise=True)),
         _target(ops.pool_pair, for_pool_pair()),
         _target(ops.line_conv, for_line_conv()),
+        _target(ops.dense_conv, for_dense_conv()),
         _target(ops.arch_weights, for_arch_weights()),
         _target(ops.gumbel_noise, for_gumbel_noise()),
     ]

@@ -1,0 +1,31 @@
+"""What `dense_conv` computes, apart from its tensors."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Dense(NamedTuple):
+    """What the convolution does, apart from its tensors."""
+
+    down: int
+    """The step from row to row; `across` is that from column to column."""
+    across: int
+    relu: bool
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Both steps."""
+        return self.down, self.across
+
+    def out_shape(self, x: Tensor, weight: Tensor) -> tuple[int, int, int, int]:
+        """The shape of the output."""
+        n, _, height, width = x.shape
+        return n, weight.shape[0], (height - 1) // self.down + 1, (width - 1) // self.across + 1
+
+
+def padding(weight: Tensor) -> tuple[int, int]:
+    """The zeros around x that keep its size at stride 1."""
+    return weight.shape[2] // 2, weight.shape[3] // 2

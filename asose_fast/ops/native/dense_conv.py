@@ -1,0 +1,82 @@
+"""`dense_conv` on the compiled kernels (csrc/dense_conv.h)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from asose_fast import _native
+from asose_fast.ops.dense import Dense
+from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.layout import dense
+from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
+from asose_fast.ops.reference import dense_conv as reference
+
+DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
+
+
+def unfit(shape: Sequence[int], weight: Sequence[int], conv: Dense, result: str) -> str | None:
+    """With AVX2 all is left to oneDNN; else 1x1 kernels, 64 channels or more that fill its registers, and the gradients
+    of the inputs of strided convolutions."""
+    if _native.kernels("cpu").isa() == "avx2":
+        return "oneDNN is as fast with AVX2"
+    outputs, inputs, *taps = weight
+    if max(taps) == 1:
+        return "oneDNN is faster at 1x1"
+    if inputs >= 64 and inputs % 16 == outputs % 16 == 0:
+        return "oneDNN is faster with 64 channels or more that fill its registers"
+    if result == "x" and conv.stride != (1, 1):
+        return "oneDNN has the gradient of a strided convolution's input"
+    return None
+
+
+def forward(x: Tensor, weight: Tensor, conv: Dense) -> Tensor:
+    """The convolution."""
+    kernels, threads = cpu_kernels()
+    y = memory.empty(conv.out_shape(x, weight), x)
+    if not y.numel():
+        return y
+    x, taps = dense(x), weight.to(accumulation_dtype(x.dtype))
+    call = (DTYPE_CODES[x.dtype], x.shape, taps.shape, *conv)
+    packed, _, scratch = _plan(*call)
+    held, room = memory.workspace(packed * taps.itemsize, threads * scratch)
+    kernels.dense_conv_forward(
+        *call, address(x), address(taps), taps.stride(), room[0], address(y), room[1], threads
+    )  # fmt: skip
+    del held
+    return y
+
+
+def backward(
+    grad: Tensor, x: Tensor, weight: Tensor, conv: Dense, need_x: bool, need_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """dL/dx and dL/dweight where they are needed."""
+    if need_x and conv.stride != (1, 1):
+        grad_x, _ = reference.backward(grad, x, weight, conv, True, False)
+        return grad_x, backward(grad, x, weight, conv, False, True)[1] if need_weight else None
+    kernels, threads = cpu_kernels()
+    grad_x = memory.empty(x.shape, x) if need_x else None
+    if not x.numel():
+        return grad_x, torch.zeros_like(weight) if need_weight else None
+    grad, x, taps = dense(grad), dense(x), weight.to(accumulation_dtype(x.dtype))
+    grad_taps = torch.empty_like(taps) if need_weight else None
+    call = (DTYPE_CODES[x.dtype], x.shape, taps.shape, *conv)
+    packed, partials, scratch = _plan(*call)
+    sizes = packed * need_x, partials * need_weight, scratch * threads // taps.itemsize
+    held, room = memory.workspace(*(size * taps.itemsize for size in sizes))
+    kernels.dense_conv_backward(
+        *call, address(grad), address(x), address(taps), taps.stride(), room[0], address(grad_x), room[1],
+        address(grad_taps), (taps if grad_taps is None else grad_taps).stride(), room[2], threads,
+    )  # fmt: skip
+    del held
+    return grad_x, None if grad_taps is None else grad_taps.to(weight.dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(*call: object) -> tuple[int, int, int]:
+    """The values of packed weights and of all partial sums, and the bytes of scratch a thread."""
+    packed, slices, partial, scratch = cpu_kernels()[0].dense_conv_plan(*call)
+    return packed, slices * partial, scratch

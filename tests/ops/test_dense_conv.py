@@ -1,0 +1,242 @@
+"""dense_conv: every backend and instruction set of this machine against PyTorch's convolution, and refusals."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asose_fast import _native, ops
+from asose_fast.ops import registry
+from asose_fast.ops.dense import Dense
+from asose_fast.ops.dense_conv import RESULTS
+from asose_fast.ops.native.dense_conv import unfit
+from asose_fast.ops.reference import dense_conv as plain
+from tests.helpers import with_thread_counts
+
+BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("dense_conv", b, "cpu")]
+DTYPES = [torch.float32, torch.float64, torch.bfloat16]
+TOLERANCE = {torch.float32: 2e-6, torch.float64: 1e-14, torch.bfloat16: 1e-2}
+
+
+def reference(x, weight, *, stride=1, relu=False):
+    steps = stride if isinstance(stride, tuple) else (stride, stride)
+    return plain.reference(x, weight, Dense(*steps, relu))
+
+
+@st.composite
+def cases(draw, dtype):
+    """x, weight, the gradient of y, stride, relu."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
+    channels = st.sampled_from([1, 2, 3, 5, 8, 16, 17, 20, 24, 33, 40, 50, 64])
+    size = st.one_of(st.integers(1, 12), st.sampled_from([16, 17, 33, 70]))
+    kernel = draw(st.tuples(*[st.sampled_from([1, 3, 5, 7])] * 2))
+    stride = draw(st.sampled_from([1, 1, 2, 4, (2, 1), (1, 3)]))
+    x = torch.randn(draw(st.integers(1, 9)), draw(channels), draw(size), draw(size), generator=generator)
+    scale = (kernel[0] * kernel[1] * x.shape[1]) ** 0.5
+    weight = torch.randn(draw(channels), x.shape[1], *kernel, generator=generator) / scale
+    x, weight, relu = x.to(dtype), weight.to(dtype), draw(st.booleans())
+    if draw(st.booleans()):
+        x = x.contiguous(memory_format=torch.channels_last)
+    if draw(st.booleans()):
+        weight = weight.contiguous(memory_format=torch.channels_last)
+    y = reference(x.double(), weight.double(), stride=stride)
+    return x, weight, torch.randn(y.shape, generator=generator).to(dtype), stride, relu
+
+
+def run(function, x, weight, grad, stride, relu):
+    leaves = x.detach().requires_grad_(), weight.detach().requires_grad_()
+    y = function(*leaves, stride=stride, relu=relu)
+    return y.detach(), *torch.autograd.grad(y, leaves, grad)
+
+
+def assert_close(got, expected, tolerance):
+    """Within `tolerance` of the largest value: every value is a sum of many."""
+    for a, b in zip(got, expected, strict=True):
+        assert (a.double() - b).abs().max() <= tolerance * b.abs().max().clamp_min(1e-3)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_matches_the_float64_reference(backend, dtype, data):
+    x, weight, grad, stride, relu = data.draw(cases(dtype))
+    with ops.backend(backend):
+        got = run(ops.dense_conv, x, weight, grad, stride, relu)
+    assert [t.dtype for t in got] == [dtype] * 3
+    assert all(t.is_contiguous(memory_format=torch.channels_last) for t in got[:2])
+    expected = run(reference, x.double(), weight.double(), grad.double(), stride, relu)
+    # A gradient of the weights is a sum over all pixels.
+    assert_close(got[:2], expected[:2], TOLERANCE[dtype])
+    assert_close(got[2:], expected[2:], 4 * TOLERANCE[dtype])
+
+
+@pytest.mark.parametrize(
+    ("isa", "weight", "stride", "on_kernels"),
+    [
+        ("avx512", (24, 24, 3, 3), 1, "y x weight"),
+        ("avx512", (24, 24, 3, 3), 2, "y weight"),
+        ("avx512", (24, 24, 1, 1), 1, ""),
+        ("avx512", (64, 64, 3, 3), 1, ""),
+        ("avx512", (64, 68, 3, 3), 1, "y x weight"),
+        ("avx2", (24, 24, 3, 3), 1, ""),
+        ("generic", (24, 24, 3, 3), 1, "y x weight"),
+    ],
+)
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="no kernels")
+def test_onednn_keeps_what_it_is_faster_at(monkeypatch, isa, weight, stride, on_kernels):
+    monkeypatch.setattr(_native.kernels("cpu"), "isa", lambda: isa)
+    conv = Dense(stride, stride, False)
+    chosen = [r for r in RESULTS if unfit((64, weight[1], 16, 16), weight, conv, r) is None]
+    assert chosen == on_kernels.split()
+
+
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (7, 1)])
+@pytest.mark.parametrize("shape", [(64, 24, 16, 16), (64, 16, 4, 4), (3, 70, 40, 9)])
+def test_float32_is_as_exact_as_its_sums(kernel, shape):
+    """Of the sizes of a search, where tiles and slices are many: within 1e-6 of float64, relative to the largest."""
+    x, weight = torch.randn(shape), torch.randn(shape[1], shape[1], *kernel) / (9 * shape[1]) ** 0.5
+    grad = torch.randn(shape)
+    with ops.backend(BACKENDS[-1]):
+        got = run(ops.dense_conv, x, weight, grad, 1, True)
+    assert_close(got, run(reference, x.double(), weight.double(), grad.double(), 1, True), 1e-6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel", [(3, 3), (5, 1)])
+def test_gradcheck(backend, stride, kernel):
+    x = torch.randperm(120).sub(60.5).double().div(50).view(2, 3, 4, 5).requires_grad_()  # none within a step of 0
+    weight = torch.randn(4, 3, *kernel, dtype=torch.float64, requires_grad=True)
+    with ops.backend(backend):
+        assert torch.autograd.gradcheck(lambda *leaves: ops.dense_conv(*leaves, stride=stride, relu=True), (x, weight))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kernel", [(3, 3), (1, 5)])
+def test_only_what_is_needed_is_computed(backend, kernel):
+    x, weight = torch.randn(2, 5, 6, 7), torch.randn(4, 5, *kernel)
+    with ops.backend(backend):
+        both = run(ops.dense_conv, x, weight, torch.ones(2, 4, 6, 7), 1, True)
+        for i, leaf in enumerate((x, weight)):
+            leaf.requires_grad_()
+            y = ops.dense_conv(x, weight, relu=True)
+            (grad,) = torch.autograd.grad(y.sum(), [leaf])
+            leaf.requires_grad_(False)
+            assert torch.equal(grad, both[1 + i])
+    assert not ops.dense_conv(x, weight).requires_grad
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_is_not_finite_stays_where_it_is_seen(backend):
+    """A NaN passes the ReLU both ways; -inf gives 0 and takes no gradient; other lines see nothing."""
+    x = torch.ones(1, 2, 4, 5)
+    x[0, 0, 1, 2], x[0, 1, 3, 0] = torch.nan, -torch.inf
+    with ops.backend(backend):
+        y, grad_x, _ = run(ops.dense_conv, x, torch.ones(3, 2, 1, 3), torch.ones(1, 3, 4, 5), 1, True)
+    assert y[0, 0].isnan().nonzero().tolist() == [[1, 1], [1, 2], [1, 3]]
+    assert y[0, 0, 3].tolist() == [3, 5, 6, 6, 4]
+    assert grad_x[0, 1, 3, 0] == 0
+    assert grad_x[0, 0, 1, 2] == 9
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_empty_batch(backend):
+    x, weight = torch.ones(0, 3, 4, 5, requires_grad=True), torch.ones(2, 3, 1, 7, requires_grad=True)
+    with ops.backend(backend):
+        y = ops.dense_conv(x, weight, stride=2)
+        y.sum().backward()
+    assert y.shape == (0, 2, 2, 3)
+    assert x.grad.shape == x.shape
+    assert torch.equal(weight.grad, torch.zeros_like(weight))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_opcheck(backend, dtype, stride):
+    x = torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=torch.channels_last)
+    weight = torch.randn(4, 3, 3, 5)
+    weight = weight.double() if dtype is torch.float64 else weight.contiguous(memory_format=torch.channels_last)
+    conv = stride, stride, True
+    with ops.backend(backend):
+        torch.library.opcheck(torch.ops.asose_fast.dense_conv_fwd, (x, weight, *conv))
+        grad = torch.ops.asose_fast.dense_conv_fwd(x, weight, *conv)
+        for needs in [(True, True), (True, False), (False, True)]:
+            torch.library.opcheck(torch.ops.asose_fast.dense_conv_bwd, (grad, x, weight, *conv, *needs))
+
+
+def test_compiles_without_a_graph_break():
+    x, weight = torch.randn(2, 3, 8, 9, requires_grad=True), torch.randn(4, 3, 7, 1, requires_grad=True)
+
+    def layer(x, weight):
+        return ops.dense_conv(x.tanh(), weight, stride=2, relu=True).square().sum()
+
+    expected = torch.autograd.grad(layer(x, weight), (x, weight))
+    got = torch.autograd.grad(torch.compile(layer, fullgraph=True)(x, weight), (x, weight))
+    torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="no kernels")
+@pytest.mark.parametrize("kernel", [(3, 3), (7, 1)])
+def test_results_do_not_depend_on_the_thread_count_or_on_what_memory_holds(kernel):
+    x = torch.linspace(-1, 1, 5 * 20 * 35 * 37).sin().view(5, 20, 35, 37)
+    weight = torch.linspace(-1, 1, 36 * 20 * kernel[0] * kernel[1]).view(36, 20, *kernel)
+    torch.use_deterministic_algorithms(True)  # uninitialised memory is NaN
+    with ops.backend("cpu"):
+        first, *others = with_thread_counts(lambda: run(ops.dense_conv, x, weight, torch.ones(5, 36, 35, 37), 1, True))
+    torch.use_deterministic_algorithms(False)
+    for result in others:
+        for a, b in zip(result, first, strict=True):
+            assert torch.equal(a, b)
+
+
+def test_autocast_chooses_the_dtype():
+    x, weight = torch.randn(2, 3, 4, 5, requires_grad=True), torch.randn(4, 3, 1, 7, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = ops.dense_conv(x, weight)
+    y.float().sum().backward()
+    assert y.dtype == torch.bfloat16
+    assert x.grad.dtype == weight.grad.dtype == torch.float32
+
+
+X = torch.ones(1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "options", "message"),
+    [
+        ([1.0], torch.ones(2, 2, 1, 3), {}, "x must be a tensor, got list"),
+        (X.long(), torch.ones(2, 2, 1, 3), {}, "x must be float16, bfloat16, float32 or float64, got torch.int64"),
+        (X[0], torch.ones(2, 2, 1, 3), {}, r"x must be \(N, C, H, W\) with C, H, W > 0, got \(2, 3, 4\)"),
+        (X, torch.ones(2, 2, 1, 3).int(), {}, "weight must be a floating tensor, got torch.int32"),
+        (X, torch.ones(2, 3, 1, 3), {}, r"weight must be .* with C_in = 2, got \(2, 3, 1, 3\)"),
+        (X, torch.ones(2, 2, 1, 4), {}, r"the kernel of weight must be odd, got \(1, 4\)"),
+        (X, torch.ones(2, 2, 0, 3), {}, r"weight must be \(C_out, C_in, k_h, k_w\) .* got \(2, 2, 0, 3\)"),
+        (X, torch.ones(2, 2, 1, 3, device="meta"), {}, "weight is on meta, x on cpu"),
+        (X, torch.ones(2, 2, 1, 3), {"stride": 0}, "stride must be 1 or more, got 0"),
+        (X, torch.ones(2, 2, 1, 3), {"stride": (1, 2, 1)}, "stride must hold 2 values, got 3"),
+        (X, torch.ones(2, 2, 1, 3), {"stride": 1.5}, "stride must be an integer"),
+        (X, torch.ones(2, 2, 1, 3), {"relu": 1}, "relu must be True or False, got int 1"),
+    ],
+)
+def test_bad_input_is_refused(x, weight, options, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        ops.dense_conv(x, weight, **options)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_weights_of_any_strides(backend, dtype):
+    if registry.why_not("dense_conv", backend, "cpu", dtype):
+        pytest.skip("no kernels for the dtype")
+    x, weight = torch.randn(1, 2, 1, 2).to(dtype), torch.randn(1, 2, 1, 3).to(dtype)
+    back = (3, 2, 1, 0)
+    grads = []
+    for laid_out in (weight, weight.permute(back).contiguous().permute(back), torch.stack([weight] * 2, -1)[..., 0]):
+        leaf = laid_out.detach().requires_grad_()
+        with ops.backend(backend):
+            ops.dense_conv(x, leaf).float().square().sum().backward()
+        grads.append(leaf.grad)
+    assert torch.equal(grads[0], grads[1])
+    assert torch.equal(grads[0], grads[2])
