@@ -41,5 +41,13 @@ inline void fold(double* table, double* lanes, const LaneRun& run) {
   }
 }
 
+// table = the sum over groups of their rows, each `pitch` after the last
+inline void add_up(double* table, const double* rows, int64_t groups, int64_t pitch,
+                   int64_t channels) {
+  std::fill_n(table, channels, 0.0);
+  for (int64_t group = 0; group < groups; ++group)
+    for (int64_t c = 0; c < channels; ++c) table[c] += rows[group * pitch + c];
+}
+
 }  // namespace
 }  // namespace asose::cpu::ASOSE_ISA

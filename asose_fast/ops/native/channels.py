@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
+
+from asose_fast.ops.native import cpu_kernels
 
 
 def channel_space(x: Tensor, format: torch.memory_format) -> tuple[int, int, int]:
@@ -17,3 +21,9 @@ def channel_space(x: Tensor, format: torch.memory_format) -> tuple[int, int, int
 def wide(table: Tensor | None) -> Tensor | None:
     """A table of channels in float64, dense."""
     return None if table is None else table.double().contiguous()
+
+
+@functools.lru_cache(maxsize=1024)
+def lane_groups(space: tuple[int, int, int]) -> int:
+    """The number of partial sums."""
+    return int(cpu_kernels()[0].lane_groups(*space))
