@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import nan
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +14,15 @@ from asose_fast.ops.checks import check_images, check_integer, check_like
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
-from asose_fast.ops.norms import check_count, check_norm, held, measured, uses_batch
+from asose_fast.ops.norms import (
+    check_count,
+    check_norm,
+    check_running,
+    held,
+    measured,
+    running_statistics,
+    uses_batch,
+)
 from asose_fast.ops.reference.norm_pool import out_shape, reference
 
 registry.register(
@@ -25,7 +32,7 @@ registry.register(
 )
 
 
-def norm_pool(z: Tensor, norm: nn.BatchNorm2d, pool: int = 1) -> Tensor:
+def norm_pool(z: Tensor, norm: nn.BatchNorm2d, pool: int = 1, *, checked: bool = False) -> Tensor:
     """Normalises over the batch and pools, forward and backward in two passes over memory each.
 
         y = BN(z)                                      pool = 1
@@ -42,6 +49,7 @@ def norm_pool(z: Tensor, norm: nn.BatchNorm2d, pool: int = 1) -> Tensor:
             converted, and the result is converted back.
         norm: for C channels.
         pool: 1 or 2.
+        checked: whether the caller has seen to it that the norm is for z.
 
     Returns:
         y, (N, C, ceil(H / pool), ceil(W / pool)), in the dtype and memory format of z.
@@ -50,8 +58,9 @@ def norm_pool(z: Tensor, norm: nn.BatchNorm2d, pool: int = 1) -> Tensor:
         TypeError, ValueError: an argument of the wrong type, dtype, shape or device, or fewer than two values a channel
             where the norm needs the statistics of the batch.
     """
-    _check_z("norm_pool", z, pool)
-    check_norm("norm_pool: norm", norm, z, "z has")
+    if not checked:
+        _check_z("norm_pool", z, pool)
+        check_norm("norm_pool: norm", norm, z, "z has")
     if transformed():
         return reference(z, norm, pool)
     of_batch = uses_batch(norm)
@@ -73,9 +82,7 @@ def _check_z(where: str, z: Tensor, pool: int) -> None:
 def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     z, gamma, beta, found = ctx.saved_tensors
 
-    def plain(
-        _: object, of_batch: bool, pool: int, z: Tensor, gamma: Tensor | None, beta: Tensor | None
-    ) -> Tensor:
+    def plain(_: object, of_batch: bool, pool: int, z: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
         rows = [None if t is None else t[None] for t in (gamma, beta)]
         (norm,) = measured(found[:1], found[1:], rows[0], rows[1], [of_batch])
         return reference(z, norm, pool)
@@ -95,10 +102,7 @@ class _NormPool(torch.autograd.Function):
         beta: Tensor | None,
     ) -> Tensor:
         ctx.of_batch, ctx.pool = of_batch, pool
-        running = [held(norm, name) for name in ("running_mean", "running_var", "num_batches_tracked")]
-        if not (norm.training and norm.track_running_stats):
-            running[2] = None
-        momentum = nan if norm.momentum is None else norm.momentum
+        *running, momentum = running_statistics(norm)
         found = norm_pool_fwd.unchecked(z, gamma, beta, *running, of_batch, norm.eps, momentum, pool)
         y: Tensor = found[0]
         save(ctx, z, gamma, beta, found[1])
@@ -108,7 +112,9 @@ class _NormPool(torch.autograd.Function):
     @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *_, need_z, need_gamma, need_beta = ctx.needs_input_grad
-        found = norm_pool_bwd(grad, *ctx.saved_tensors, ctx.of_batch, ctx.pool, need_z, need_gamma or need_beta)
+        found = norm_pool_bwd.unchecked(
+            grad, *ctx.saved_tensors, ctx.of_batch, ctx.pool, need_z, need_gamma or need_beta
+        )
         needs = need_z, need_gamma, need_beta
         return None, None, None, *(g if need else None for g, need in zip(found, needs, strict=True))
 
@@ -142,10 +148,7 @@ def _check_tables(where: str, z: Tensor, pool: int, **tables: Tensor | None) -> 
 def _check_fwd(*args: Any) -> None:
     where, call = "norm_pool_fwd", _Forward(*args)
     _check_tables(where, call.z, call.pool, **dict(list(call._asdict().items())[1:5]))
-    check_like(f"{where}: batches", call.batches, (), torch.int64)
-    has_both = call.running_mean is not None and call.running_var is not None
-    if not (has_both or call.of_batch) or (call.batches is not None and not (has_both and call.of_batch)):
-        raise ValueError(f"{where}: the norm must have the statistics that it uses, and that it updates")
+    check_running(where, call.running_mean, call.running_var, call.batches, call.of_batch)
 
 
 def _fwd_fake(*args: Any) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@
 
 #include "channel_tables.h"
 #include "element.h"
-#include "folded_norms.h"
+#include "norm_gradient.h"
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
@@ -21,6 +21,19 @@ struct Lanes {
   }
   Acc operator[](int64_t i) const { return values[i]; }
 };
+
+// w_k gamma_kc rstd_kc, or w_k where nothing is folded in.
+double scale_of(const FoldedNorms& norms, double weight, int k, int64_t at) {
+  if (weight == 0 || k >= norms.count) return weight;
+  return weight * norms.rstd[at] * (norms.gamma ? norms.gamma[at] : 1);
+}
+
+// The mean as the kernels' arithmetic can hold it. What it lacks is small, but not beside the
+// standard deviation where the mean is large.
+template <class Acc>
+Acc center_of(const FoldedNorms& norms, int k, int64_t at) {
+  return k < norms.count ? static_cast<Acc>(norms.mean[at]) : Acc{0};
+}
 
 template <class T>
 void forward(const MixedNormSumForward& args, int threads) {

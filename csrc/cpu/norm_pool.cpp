@@ -10,7 +10,6 @@
 #include "../mixed_norm_sum.h"
 #include "channel_tables.h"
 #include "element.h"
-#include "folded_norms.h"
 #include "norm_gradient.h"
 #include "simd.h"
 
@@ -62,6 +61,8 @@ struct Offsets {
   Offsets(int64_t channels, int64_t width)
       : of{0, channels, width * channels, (width + 1) * channels} {}
   int64_t operator[](int i) const { return of[i]; }
+  // From a pixel to that of the next windows below, which is fetched in time.
+  int64_t ahead() const { return 2 * of[2]; }
 };
 
 // BN(z) of a vector of channels as an element holds it, which is what is compared.
@@ -90,12 +91,16 @@ inline Mask<A> beats(Vector<A> later, Vector<A> earlier) {
   return (later > earlier) | (later != later);
 }
 
+double scale_of(const FoldedNorms& norms, int64_t channel) {
+  return norms.rstd[channel] * (norms.gamma ? norms.gamma[channel] : 1);
+}
+
 // What the tables of a pooled norm hold, in this order.
 template <class Acc>
 void norm_rows(const FoldedNorms& norms, int64_t channels, Acc* table) {
   for (int64_t c = 0; c < channels; ++c) {
-    const double scale = scale_of(norms, 1, 0, c), beta = norms.beta ? norms.beta[c] : 0;
-    const Acc center = center_of<Acc>(norms, 0, c);
+    const double scale = scale_of(norms, c), beta = norms.beta ? norms.beta[c] : 0;
+    const Acc center = static_cast<Acc>(norms.mean[c]);
     table[c] = static_cast<Acc>(scale), table[channels + c] = center;
     table[2 * channels + c] = static_cast<Acc>(beta - scale * (norms.mean[c] - center));
   }
@@ -139,11 +144,13 @@ struct Chosen {
   inline __attribute__((always_inline)) Chosen(const T* from, const Offsets& pixel, Lanes lanes,
                                                const Norm<T>& norm, const Inside& inside) {
     pixels[0] = z = load(from, lanes);
+    __builtin_prefetch(from + pixel.ahead());
     Vector<A> most = norm(z);
 #pragma GCC unroll 3
     for (int i = 1; i < 4; ++i) {
       if (!inside(i)) continue;
       pixels[i] = load(from + pixel[i], lanes);
+      __builtin_prefetch(from + pixel[i] + pixel.ahead());
       const Vector<A> value = norm(pixels[i]);
       const Mask<A> better = beats<A>(value, most);
       most = better ? value : most;
@@ -207,9 +214,10 @@ void unpool(const NormPoolBackward& args, const A* norms, const A* gradients, in
 #pragma GCC unroll 4
         for (int i = 0; i < 4; ++i) {
           if (!inside(i)) continue;
+          T* to = grad_z + window.from + pixel[i];
+          __builtin_prefetch(to + pixel.ahead(), 1);
           const Vector<A> of_pixel = chosen.position == i ? g : Vector<A>{};
-          store(grad_z + window.from + pixel[i],
-                kOfBatch ? gradient(of_pixel, chosen.pixels[i]) : gradient(of_pixel), lanes);
+          store(to, kOfBatch ? gradient(of_pixel, chosen.pixels[i]) : gradient(of_pixel), lanes);
         }
       });
     });
@@ -231,8 +239,7 @@ void pool_backward(const NormPoolBackward& args, const FoldedNorms& norms, int t
       const double rest = norms.mean[c] - table[channels + c], rstd = norms.rstd[c];
       s1 = (s1 - rest * s0) * rstd;
       if (!args.of_batch) continue;
-      const auto [slope, shift] =
-          ThroughBatch::of(scale_of(norms, 1, 0, c), rstd, rest, s0, s1, count);
+      const auto [slope, shift] = ThroughBatch::of(scale_of(norms, c), rstd, rest, s0, s1, count);
       gradients[2 * channels + c] = static_cast<A>(slope);
       gradients[3 * channels + c] = static_cast<A>(shift);
     }

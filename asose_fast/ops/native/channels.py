@@ -18,12 +18,12 @@ def channel_space(x: Tensor, format: torch.memory_format) -> tuple[int, int, int
     return n, c, h * w
 
 
+@functools.lru_cache(maxsize=1024)
+def groups(space: tuple[int, int, int]) -> int:
+    """The number of partial sums of a space."""
+    return int(cpu_kernels()[0].lane_groups(*space))
+
+
 def wide(table: Tensor | None) -> Tensor | None:
     """A table of channels in float64, dense."""
     return None if table is None else table.double().contiguous()
-
-
-@functools.lru_cache(maxsize=1024)
-def lane_groups(space: tuple[int, int, int]) -> int:
-    """The number of partial sums."""
-    return int(cpu_kernels()[0].lane_groups(*space))

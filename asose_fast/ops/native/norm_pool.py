@@ -9,7 +9,7 @@ from torch import Tensor
 
 from asose_fast.ops.layout import dense, memory_format
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
-from asose_fast.ops.native.channels import channel_space, lane_groups, wide
+from asose_fast.ops.native.channels import channel_space, groups, wide
 from asose_fast.ops.native.norm_tables import known
 from asose_fast.ops.reference import norm_pool as reference
 
@@ -39,7 +39,7 @@ def forward(
     tables = torch.empty(2, channels, dtype=torch.float64)
     row, mean = 8 * channels, address(tables)
     # Partial sums, statistics of the batch, and tables of the kernel.
-    held, scratch = memory.workspace(2 * row * lane_groups(space) * of_batch, 2 * row * of_batch, 3 * row)
+    held, scratch = memory.workspace(2 * row * groups(space) * of_batch, 2 * row * of_batch, 3 * row)
     values, wide_gamma, wide_beta = z.numel() // channels, wide(gamma), wide(beta)
     tensors = z, running_mean, running_var, batches, wide_gamma, wide_beta
     kernels.norm_pool_forward(
@@ -73,7 +73,7 @@ def backward(
     row, mean = 8 * channels, address(tables)
     sums = torch.empty(2, channels, dtype=torch.float64) if need_sums else None
     # Partial sums, and tables of what the gradient of z is.
-    held, scratch = memory.workspace(2 * row * _groups(space, pooling) * need_sums, 7 * row)
+    held, scratch = memory.workspace(2 * row * _sums(space, pooling) * need_sums, 7 * row)
     grad_z = memory.empty(z.shape, z, format) if need_z else None
     wide_gamma, wide_beta = wide(gamma), wide(beta)
     tensors = z, grad, wide_gamma, wide_beta
@@ -100,6 +100,6 @@ def _pooling(z: Tensor, pool: int) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _groups(space: tuple[int, int, int], pooling: tuple[int, int]) -> int:
-    """The number of partial sums."""
+def _sums(space: tuple[int, int, int], pooling: tuple[int, int]) -> int:
+    """The number of partial sums backward."""
     return int(cpu_kernels()[0].norm_pool_groups(*space, *pooling))
