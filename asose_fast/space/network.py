@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from asose_fast.bounds import MOST_CHANNELS, MOST_LAYERS, Bounds, check_value
 from asose_fast.config import SpaceConfig
+from asose_fast.space.batch_norm import normed
 from asose_fast.space.block import BlockSpec, EvolvableBlock, halving
 from asose_fast.space.candidates import build_candidate
 from asose_fast.space.geometry import StemStride, after_stem, poolings, stem_stride
@@ -316,7 +317,7 @@ class Network(Supernet):
         `weights` (L, K), `path` (L indices) and `kept` (L tuples of indices) choose the plan of every block as in
         MixedOp; a derived network needs none of them.
         """
-        x = self.stem(x)
+        x = normed(self.stem, x)
         rows = None if weights is None else weights.unbind()
         for i, block in enumerate(self.blocks):
             x = block(x, *(None if table is None else table[i] for table in (rows, path, kept)))

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from asose_fast.ops import registry
 from asose_fast.ops.pointwise import pointwise
 from asose_fast.ops.tracing import tracing
+from asose_fast.space.batch_norm import in_order, normed
 from asose_fast.space.exact import classes_are_theirs, computes
 from asose_fast.space.fit import Fit
 from asose_fast.space.recognise import is_pointwise, is_relu
@@ -21,13 +22,9 @@ def projected(project: nn.Module, x: Tensor) -> Tensor:
     computes the same."""
     parts = _parts(project, x)
     if parts is None:
-        y: Tensor = project(x)
-        return y
+        return normed(project, x)
     conv, rest = parts
-    y = pointwise(x, [conv.weight])
-    for part in rest:
-        y = part(y)
-    return y
+    return in_order(rest, pointwise(x, [conv.weight]), Fit.of(x))
 
 
 def _parts(project: nn.Module, x: Tensor) -> tuple[nn.Conv2d, list[nn.Module]] | None:

@@ -125,3 +125,12 @@ def is_max_pool(pool: object, stride: int) -> bool:
         and pool.dilation == 1
         and not pool.return_indices
     )
+
+
+def is_halving(pool: object) -> bool:
+    """Says whether a module is max pooling of 2x2, with windows that are cut short where a side is odd."""
+    return (
+        computes(pool, nn.MaxPool2d)
+        and (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode) == (2, 2, 0, 1, True)
+        and not pool.return_indices
+    )

@@ -6,6 +6,7 @@
 
 #include "channel_tables.h"
 #include "element.h"
+#include "norm_gradient.h"
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
@@ -137,12 +138,9 @@ void reduce(const MixedNormSumBackward& args, int threads) {
 #pragma omp for schedule(static)
     for (int column = 0; column < columns; ++column) {
       double* sums = args.sums + column * channels;
-      std::fill_n(sums, channels, 0.0);
-      if (column && !z(column)) continue;
-      for (int64_t group = 0; group < groups; ++group) {
-        const double* partial = args.partials + (group * columns + column) * channels;
-        for (int64_t c = 0; c < channels; ++c) sums[c] += partial[c];
-      }
+      const bool read = !column || z(column);
+      add_up(sums, args.partials + column * channels, read ? groups : 0, columns * channels,
+             channels);
     }
   }
 }
@@ -161,10 +159,11 @@ void finish_tables(const MixedNormSumBackward& args) {
       const double rest = args.norms.mean[at] - table[kCenter * channels + c];
       if (args.z[k]) s1[c] = (s1[c] - rest * args.sums[c]) * args.norms.rstd[at];
       if (weight == 0 || !args.of_batch[k]) continue;
-      const double share = scale_of(args.norms, weight, k, at) / count;
-      const double slope = -share * args.norms.rstd[at] * s1[c];
+      const auto [slope, shift] =
+          ThroughBatch::of(scale_of(args.norms, weight, k, at), args.norms.rstd[at], rest,
+                           args.sums[c], s1[c], count);
       table[kSlope * channels + c] = static_cast<Acc>(slope);
-      table[kShift * channels + c] = static_cast<Acc>(-share * args.sums[c] - slope * rest);
+      table[kShift * channels + c] = static_cast<Acc>(shift);
     }
   }
 }

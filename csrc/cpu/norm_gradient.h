@@ -25,5 +25,17 @@ struct NormGradient {
   }
 };
 
+// What the statistics of the batch add to dL/dz = scale g: slope (z - center) + shift.
+struct ThroughBatch {
+  double slope, shift;
+
+  // s0 = sum g and s1 = sum g xhat over `count` values; `rest` is mean - center.
+  static inline ThroughBatch of(double scale, double rstd, double rest, double s0, double s1,
+                                double count) {
+    const double share = scale / count, slope = -share * rstd * s1;
+    return {slope, -share * s0 - slope * rest};
+  }
+};
+
 }  // namespace
 }  // namespace asose::cpu::ASOSE_ISA

@@ -21,6 +21,7 @@ FITTING = {
     ("line_conv_fwd", "weight"),
     ("line_conv_fwd", "x"),
     ("mixed_sum_bwd", "xs"),
+    ("norm_pool_fwd", "z"),
     ("pointwise_fwd", "weights"),
     ("pointwise_fwd", "x"),
     ("pool_pair_fwd", "x"),

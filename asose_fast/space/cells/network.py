@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from asose_fast.space.batch_norm import normed
 from asose_fast.space.candidates import FactorizedReduce
 from asose_fast.space.cells.spec import INPUTS, STEPS, CellNetworkSpec, Edge
 from asose_fast.space.convolution import Conv2d
@@ -95,7 +96,7 @@ class DartsCell(Cell):
         self.last = _relu_conv_norm(last, channels)
 
     def forward(self, before: Tensor, last: Tensor, plan: CellPlan) -> Tensor:
-        return torch.cat(self.nodes([self.before(before), self.last(last)], plan), 1)
+        return torch.cat(self.nodes([normed(self.before, before), normed(self.last, last)], plan), 1)
 
 
 class BenchCell(Cell):
@@ -121,7 +122,7 @@ class Reduction(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.last(self.first(x)) + self.shortcut(x)
+        y: Tensor = normed(self.last, normed(self.first, x)) + self.shortcut(x)
         return y
 
 
@@ -222,7 +223,7 @@ class CellNetwork(Supernet):
         """
         count = len(self.spec.normal)
         normal, reduction = (CellPlan(weights, path, kept, rows) for rows in (slice(count), slice(count, None)))
-        x = self.stem(x)
+        x = normed(self.stem, x)
         before = x
         for cell in self.cells:
             if isinstance(cell, DartsCell):

@@ -1,0 +1,292 @@
+// A batch norm with 2x2 max pooling: every pixel is normalised where it is read, so that nothing of
+// its size lies between the two. Without pooling these are the kernels of a sum of one term.
+#include "../norm_pool.h"
+
+#include <algorithm>
+#include <cstdint>
+#include <type_traits>
+
+#include "../batch_statistics.h"
+#include "../mixed_norm_sum.h"
+#include "channel_tables.h"
+#include "element.h"
+#include "norm_gradient.h"
+#include "simd.h"
+
+namespace asose::cpu::ASOSE_ISA {
+namespace {
+
+template <class A>
+using Mask = decltype(Vector<A>{} < Vector<A>{});
+
+// Calls body(first, lanes) for vectors that hold all channels. The last of several ends with the
+// last channel, and so repeats some of those before.
+template <class A, class Body>
+void for_vectors(int64_t channels, const Body& body) {
+  constexpr int64_t kAll = kLanes<A>;
+  if (channels < kAll) return body(int64_t{0}, static_cast<int>(channels));
+  for (int64_t c = 0; c < channels; c += kAll)
+    body(std::min(c, channels - kAll), std::integral_constant<int, kAll>{});
+}
+
+// A window: the first channel of its upper left pixel in z, and of what it gives.
+struct Window {
+  int64_t from, to;
+};
+
+// Calls body(window, whole) for the windows of a block; `whole` is known to the compiler where it
+// holds. inside(i, ...) says which of its pixels a window has, in row-major order.
+template <class Body>
+inline __attribute__((always_inline)) void for_windows(const WindowBlock& block,
+                                                       const ChannelSpace& space,
+                                                       const Pooling& pooling, const Body& body) {
+  const int64_t channels = space.channels;
+  for (int64_t y = block.top; y < block.bottom; ++y) {
+    const int64_t row = (block.image * pooling.height + 2 * y) * pooling.width;
+    const int64_t out = (block.image * pooling.out_height() + y) * pooling.out_width();
+    for (int64_t x = block.left; x < block.right; ++x) {
+      const Window window{(row + 2 * x) * channels, (out + x) * channels};
+      const bool right = 2 * x + 1 < pooling.width, below = 2 * y + 1 < pooling.height;
+      if (__builtin_expect(right && below, true))
+        body(window, [](int) { return true; });
+      else
+        body(window, [=](int i) { return (right || i % 2 == 0) && (below || i < 2); });
+    }
+  }
+}
+
+// Where the pixels of a window lie behind the first.
+struct Offsets {
+  int64_t of[4];
+  Offsets(int64_t channels, int64_t width)
+      : of{0, channels, width * channels, (width + 1) * channels} {}
+  int64_t operator[](int i) const { return of[i]; }
+  // From a pixel to that of the next windows below, which is fetched in time.
+  int64_t ahead() const { return 2 * of[2]; }
+};
+
+// BN(z) of a vector of channels as an element holds it, which is what is compared.
+template <class T, class A = typename Element<T>::Acc>
+struct Norm {
+  Vector<A> scale, center, shift;
+
+  // Rows [0, 3) of `table`, [3, channels], from channel `first` on.
+  static Norm from(const A* table, int64_t channels, int64_t first, int lanes) {
+    const auto row = [&](int i) { return load(table + i * channels + first, lanes); };
+    return {row(0), row(1), row(2)};
+  }
+
+  Vector<A> operator()(Vector<A> z) const {
+    const Vector<A> y = scale * (z - center) + shift;
+    if constexpr (std::is_same_v<T, A>) return y;
+    T rounded[kLanes<A>];
+    store(rounded, y);
+    return load(rounded);
+  }
+};
+
+// As in PyTorch the first of equal maxima is chosen, and the last NaN before all others.
+template <class A>
+inline Mask<A> beats(Vector<A> later, Vector<A> earlier) {
+  return (later > earlier) | (later != later);
+}
+
+double scale_of(const FoldedNorms& norms, int64_t channel) {
+  return norms.rstd[channel] * (norms.gamma ? norms.gamma[channel] : 1);
+}
+
+// What the tables of a pooled norm hold, in this order.
+template <class Acc>
+void norm_rows(const FoldedNorms& norms, int64_t channels, Acc* table) {
+  for (int64_t c = 0; c < channels; ++c) {
+    const double scale = scale_of(norms, c), beta = norms.beta ? norms.beta[c] : 0;
+    const Acc center = static_cast<Acc>(norms.mean[c]);
+    table[c] = static_cast<Acc>(scale), table[channels + c] = center;
+    table[2 * channels + c] = static_cast<Acc>(beta - scale * (norms.mean[c] - center));
+  }
+}
+
+template <class T, class A = typename Element<T>::Acc>
+void pool(const NormPoolForward& args, const FoldedNorms& norms, int threads) {
+  const WindowGrid grid(args.space, args.pooling);
+  const int64_t blocks = grid.blocks(), channels = args.space.channels;
+  const Offsets pixel(channels, args.pooling.width);
+  A* table = static_cast<A*>(args.tables);
+  norm_rows(norms, channels, table);
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t index = 0; index < blocks; ++index) {
+    const WindowBlock block = grid.block(index);
+    for_vectors<A>(channels, [&](int64_t first, auto lanes) {
+      const auto norm = Norm<T>::from(table, channels, first, lanes);
+      const T* z = static_cast<const T*>(args.z) + first;
+      T* y = static_cast<T*>(args.y) + first;
+      for_windows(block, args.space, args.pooling, [&](const Window& window, auto inside) {
+        Vector<A> most = norm(load(z + window.from, lanes));
+#pragma GCC unroll 3
+        for (int i = 1; i < 4; ++i) {
+          if (!inside(i)) continue;
+          const Vector<A> value = norm(load(z + window.from + pixel[i], lanes));
+          most = beats<A>(value, most) ? value : most;
+        }
+        store(y + window.to, most, lanes);
+      });
+    });
+  }
+}
+
+// The pixels of a window, and which of them was chosen.
+template <class T, class A = typename Element<T>::Acc>
+struct Chosen {
+  Vector<A> pixels[4] = {}, z;
+  Mask<A> position = {};
+
+  template <class Lanes, class Inside>
+  inline __attribute__((always_inline)) Chosen(const T* from, const Offsets& pixel, Lanes lanes,
+                                               const Norm<T>& norm, const Inside& inside) {
+    pixels[0] = z = load(from, lanes);
+    __builtin_prefetch(from + pixel.ahead());
+    Vector<A> most = norm(z);
+#pragma GCC unroll 3
+    for (int i = 1; i < 4; ++i) {
+      if (!inside(i)) continue;
+      pixels[i] = load(from + pixel[i], lanes);
+      __builtin_prefetch(from + pixel[i] + pixel.ahead());
+      const Vector<A> value = norm(pixels[i]);
+      const Mask<A> better = beats<A>(value, most);
+      most = better ? value : most;
+      z = better ? pixels[i] : z;
+      position = better ? Mask<A>{} + i : position;
+    }
+  }
+};
+
+// sums[0] = sum g, sums[1] = sum g (z - center)
+template <class T, class A = typename Element<T>::Acc>
+void pooled_sums(const NormPoolBackward& args, const A* norms, int threads) {
+  const WindowGrid grid(args.space, args.pooling);
+  const int64_t blocks = grid.blocks(), channels = args.space.channels;
+  const Offsets pixel(channels, args.pooling.width);
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(static)
+    for (int64_t index = 0; index < blocks; ++index) {
+      const WindowBlock block = grid.block(index);
+      for_vectors<A>(channels, [&](int64_t first, auto lanes) {
+        const auto norm = Norm<T>::from(norms, channels, first, lanes);
+        const T* z = static_cast<const T*>(args.z) + first;
+        const T* grad = static_cast<const T*>(args.grad) + first;
+        Vector<A> sums[2] = {};
+        for_windows(block, args.space, args.pooling, [&](const Window& window, auto inside) {
+          const Chosen<T> chosen(z + window.from, pixel, lanes, norm, inside);
+          const Vector<A> g = load(grad + window.to, lanes);
+          sums[0] += g;
+          sums[1] += g * (chosen.z - norm.center);
+        });
+        double* partial = args.partials + index * 2 * channels + first;
+        for (int row = 0; row < 2; ++row)
+          for (int i = 0; i < lanes; ++i) partial[row * channels + i] = sums[row][i];
+      });
+    }
+#pragma omp for schedule(static)
+    for (int row = 0; row < 2; ++row)
+      add_up(args.sums + row * channels, args.partials + row * channels, blocks, 2 * channels,
+             channels);
+  }
+}
+
+template <class T, bool kOfBatch, class A = typename Element<T>::Acc>
+void unpool(const NormPoolBackward& args, const A* norms, const A* gradients, int threads) {
+  const WindowGrid grid(args.space, args.pooling);
+  const int64_t blocks = grid.blocks(), channels = args.space.channels;
+  const Offsets pixel(channels, args.pooling.width);
+#pragma omp parallel for schedule(static) num_threads(threads)
+  for (int64_t index = 0; index < blocks; ++index) {
+    const WindowBlock block = grid.block(index);
+    for_vectors<A>(channels, [&](int64_t first, auto lanes) {
+      const auto norm = Norm<T>::from(norms, channels, first, lanes);
+      const auto gradient = NormGradient<A>::from(gradients, channels, first, lanes);
+      const T* z = static_cast<const T*>(args.z) + first;
+      const T* grad = static_cast<const T*>(args.grad) + first;
+      T* grad_z = static_cast<T*>(args.grad_z) + first;
+      for_windows(block, args.space, args.pooling, [&](const Window& window, auto inside) {
+        const Chosen<T> chosen(z + window.from, pixel, lanes, norm, inside);
+        const Vector<A> g = load(grad + window.to, lanes);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; ++i) {
+          if (!inside(i)) continue;
+          T* to = grad_z + window.from + pixel[i];
+          __builtin_prefetch(to + pixel.ahead(), 1);
+          const Vector<A> of_pixel = chosen.position == i ? g : Vector<A>{};
+          store(to, kOfBatch ? gradient(of_pixel, chosen.pixels[i]) : gradient(of_pixel), lanes);
+        }
+      });
+    });
+  }
+}
+
+template <class T, class A = typename Element<T>::Acc>
+void pool_backward(const NormPoolBackward& args, const FoldedNorms& norms, int threads) {
+  const int64_t channels = args.space.channels;
+  const double count = static_cast<double>(args.space.outer);
+  A *table = static_cast<A*>(args.tables), *gradients = table + 3 * channels;
+  norm_rows(norms, channels, table);
+  std::copy_n(table, 2 * channels, gradients);
+  std::fill_n(gradients + 2 * channels, 2 * channels, A{0});
+  if (args.sums) {
+    pooled_sums<T>(args, table, threads);
+    for (int64_t c = 0; c < channels; ++c) {
+      double &s0 = args.sums[c], &s1 = args.sums[channels + c];
+      const double rest = norms.mean[c] - table[channels + c], rstd = norms.rstd[c];
+      s1 = (s1 - rest * s0) * rstd;
+      if (!args.of_batch) continue;
+      const auto [slope, shift] = ThroughBatch::of(scale_of(norms, c), rstd, rest, s0, s1, count);
+      gradients[2 * channels + c] = static_cast<A>(slope);
+      gradients[3 * channels + c] = static_cast<A>(shift);
+    }
+  }
+  if (!args.grad_z) return;
+  args.of_batch ? unpool<T, true>(args, table, gradients, threads)
+                : unpool<T, false>(args, table, gradients, threads);
+}
+
+template <class T>
+void forward(const NormPoolForward& args, int threads) {
+  using Acc = typename Element<T>::Acc;
+  constexpr DType kWide = sizeof(Acc) == 8 ? DType::f64 : DType::f32;
+  RunningNorm norm = args.norm;
+  if (norm.of_batch) {
+    double* var = args.statistics + args.space.channels;
+    batch_statistics({args.dtype, args.space, 1, &args.z, args.partials, args.statistics, var},
+                     threads);
+    norm.batch_mean = args.statistics, norm.batch_var = var;
+  }
+  norm_tables({kWide, 1, args.space.channels, &norm, args.unbiased, args.mean, args.rstd}, threads);
+  const FoldedNorms norms{1, args.gamma, args.beta, args.mean, args.rstd};
+  if (args.pooling.wanted()) return pool<T>(args, norms, threads);
+  const Acc weight = 1;
+  mixed_norm_sum_forward({args.dtype, args.space, 1, &args.z, &weight, norms, args.tables, args.y},
+                         threads);
+}
+
+template <class T>
+void backward(const NormPoolBackward& args, int threads) {
+  const FoldedNorms norms{1, args.gamma, args.beta, args.mean, args.rstd};
+  if (args.pooling.wanted()) return pool_backward<T>(args, norms, threads);
+  const typename Element<T>::Acc weight = 1;
+  const int of_batch = args.of_batch;
+  mixed_norm_sum_backward({args.dtype, args.space, 1, &args.z, args.grad, &weight, norms, &of_batch,
+                           args.partials, args.sums, args.tables, &args.grad_z},
+                          threads);
+}
+
+}  // namespace
+
+void norm_pool_forward(const NormPoolForward& args, int threads) {
+  with_element(args.dtype, [&](auto zero) { forward<decltype(zero)>(args, threads); });
+}
+
+void norm_pool_backward(const NormPoolBackward& args, int threads) {
+  with_element(args.dtype, [&](auto zero) { backward<decltype(zero)>(args, threads); });
+}
+
+}  // namespace asose::cpu::ASOSE_ISA
