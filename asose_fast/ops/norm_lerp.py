@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import nan
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +14,15 @@ from asose_fast.ops.checks import check_like, check_tensor
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
-from asose_fast.ops.norms import check_count, check_norm, held, measured, uses_batch
+from asose_fast.ops.norms import (
+    check_count,
+    check_norm,
+    check_running,
+    held,
+    measured,
+    running_statistics,
+    uses_batch,
+)
 from asose_fast.ops.reference.norm_lerp import reference
 
 registry.register(
@@ -97,10 +104,7 @@ class _NormLerp(torch.autograd.Function):
         beta: Tensor | None,
     ) -> Tensor:
         ctx.of_batch = of_batch
-        running = [held(norm, name) for name in ("running_mean", "running_var", "num_batches_tracked")]
-        if not (norm.training and norm.track_running_stats):
-            running[2] = None
-        momentum = nan if norm.momentum is None else norm.momentum
+        *running, momentum = running_statistics(norm)
         found = norm_lerp_fwd.unchecked(z, shortcut, gain, gamma, beta, *running, of_batch, norm.eps, momentum)
         y: Tensor = found[0]
         save(ctx, z, shortcut, gain, gamma, beta, found[1])
@@ -147,10 +151,7 @@ def _check_tables(where: str, z: Tensor, shortcut: Tensor, gain: Tensor, **table
 def _check_fwd(*args: Any) -> None:
     where, call = "norm_lerp_fwd", _Forward(*args)
     _check_tables(where, call.z, call.shortcut, call.gain, **dict(list(call._asdict().items())[3:7]))
-    check_like(f"{where}: batches", call.batches, (), torch.int64)
-    has_both = call.running_mean is not None and call.running_var is not None
-    if not (has_both or call.of_batch) or (call.batches is not None and not (has_both and call.of_batch)):
-        raise ValueError(f"{where}: the norm must have the statistics that it uses, and that it updates")
+    check_running(where, call.running_mean, call.running_var, call.batches, call.of_batch)
 
 
 def _fwd_fake(*args: Any) -> tuple[Tensor, Tensor]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from math import nan
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from asose_fast.ops.checks import check_like
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,6 +51,18 @@ def uses_batch(norm: nn.BatchNorm2d) -> bool:
     return norm.training or (held(norm, "running_mean") is None and held(norm, "running_var") is None)
 
 
+def running_statistics(norm: nn.BatchNorm2d) -> tuple[Tensor | None, Tensor | None, Tensor | None, float]:
+    """Mean, variance and count of a norm, the last of these None where they are not updated, and its momentum, NaN
+    where all batches count alike."""
+    updated = norm.training and norm.track_running_stats
+    return (
+        held(norm, "running_mean"),
+        held(norm, "running_var"),
+        held(norm, "num_batches_tracked") if updated else None,
+        nan if norm.momentum is None else norm.momentum,
+    )
+
+
 def held(module: nn.Module, name: str) -> Tensor | None:
     """A parameter or buffer of a module: as its attribute of that name, which takes ten times as long to read."""
     kind: dict[str, Any] = module._parameters if name in ("weight", "bias") else module._buffers
@@ -75,6 +90,18 @@ def check_norm(where: str, norm: nn.BatchNorm2d, x: Tensor, given: str) -> None:
             raise ValueError(f"{where} has its {name} on {value.device}, must have it on {x.device}")
         if not value.is_floating_point():
             raise TypeError(f"{where} must have a floating {name}, got {value.dtype}")
+
+
+def check_running(
+    where: str, mean: Tensor | None, var: Tensor | None, batches: Tensor | None, of_batch: bool, optional: bool = False
+) -> None:
+    """Raises ValueError unless a norm has the statistics that it uses and updates; it is `optional` where one without
+    any is no norm."""
+    check_like(f"{where}: batches", batches, (), torch.int64)
+    has = mean is not None
+    lacks = has != (var is not None) or not (has or of_batch or optional)
+    if lacks or (batches is not None and not (has and of_batch)):
+        raise ValueError(f"{where}: the norm must have the statistics that it uses, and that it updates")
 
 
 def check_count(batch: Sequence[bool], shape: torch.Size) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
+
+from asose_fast.ops.native import cpu_kernels
 
 
 def channel_space(x: Tensor, format: torch.memory_format) -> tuple[int, int, int]:
@@ -12,6 +16,12 @@ def channel_space(x: Tensor, format: torch.memory_format) -> tuple[int, int, int
     if format == torch.channels_last or h * w <= 1:
         return n * h * w, c, 1
     return n, c, h * w
+
+
+@functools.lru_cache(maxsize=1024)
+def groups(space: tuple[int, int, int]) -> int:
+    """The number of partial sums of a space."""
+    return int(cpu_kernels()[0].lane_groups(*space))
 
 
 def wide(table: Tensor | None) -> Tensor | None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 from torch import Tensor
 
 from asose_fast.ops.layout import dense, memory_format
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
-from asose_fast.ops.native.channels import channel_space, wide
+from asose_fast.ops.native.channels import channel_space, groups, wide
 from asose_fast.ops.native.norm_tables import known
 from asose_fast.ops.reference import norm_lerp as reference
 
@@ -41,7 +39,7 @@ def forward(
     tables = torch.empty(2, channels, dtype=torch.float64)
     row, mean = 8 * channels, address(tables)
     # Partial sums, statistics of the batch, and tables of the sum.
-    held, scratch = memory.workspace(2 * row * _groups(space), 2 * row, 5 * row)
+    held, scratch = memory.workspace(2 * row * groups(space), 2 * row, 5 * row)
     values, wide_gamma, wide_beta = z.numel() // channels, wide(gamma), wide(beta)
     tensors = z, shortcut, gain, running_mean, running_var, batches, wide_gamma, wide_beta
     kernels.norm_lerp_forward(
@@ -76,7 +74,7 @@ def backward(
     need_sums = need_gain or need_affine or (of_batch and need_z)
     row, mean = 8 * channels, address(tables)
     # Partial sums, sums, and tables of what the gradients are.
-    held, scratch = memory.workspace(3 * row * _groups(space) * need_sums, 3 * row * need_sums, 8 * row)
+    held, scratch = memory.workspace(3 * row * groups(space) * need_sums, 3 * row * need_sums, 8 * row)
     grad_z, grad_shortcut = (memory.empty(z.shape, z, format) if need else None for need in (need_z, need_shortcut))
     grad_gain = torch.empty_like(gain) if need_gain else None
     affine = [
@@ -97,9 +95,3 @@ def backward(
     )
     of_z, of_shortcut = (z.new_empty(0) if t is None else t for t in (grad_z, grad_shortcut))
     return of_z, of_shortcut, gain.new_empty(0) if grad_gain is None else grad_gain, of_gamma, of_beta
-
-
-@functools.lru_cache(maxsize=1024)
-def _groups(space: tuple[int, int, int]) -> int:
-    """The number of partial sums."""
-    return int(cpu_kernels()[0].lane_groups(*space))
