@@ -17,6 +17,7 @@ from asose_fast.ops.native.memory import release_memory as release_memory
 from asose_fast.ops.noise import gumbel_noise as gumbel_noise
 from asose_fast.ops.norm_lerp import norm_lerp as norm_lerp
 from asose_fast.ops.norm_pool import norm_pool as norm_pool
+from asose_fast.ops.norm_relu_mean import norm_relu_mean as norm_relu_mean
 from asose_fast.ops.pointwise import pointwise as pointwise
 from asose_fast.ops.pool_pair import pool_pair as pool_pair
 from asose_fast.ops.registry import backend as backend

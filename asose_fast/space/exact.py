@@ -11,6 +11,7 @@ from torch.nn.modules import module as modules
 
 from asose_fast.space.candidates import FactorizedReduce, Zero
 from asose_fast.space.convolution import Conv2d
+from asose_fast.space.global_average import GlobalAverage
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -27,11 +28,13 @@ _CALLED: dict[type[nn.Module], attrgetter[object]] = {
     nn.BatchNorm2d: attrgetter("__call__", "forward", "_check_input_dim"),
     nn.Conv2d: attrgetter("__call__", "forward", "_conv_forward"),
     Conv2d: attrgetter("__call__", "forward", "_conv_forward"),
+    nn.Flatten: attrgetter("__call__", "forward"),
     nn.Identity: attrgetter("__call__", "forward"),
     nn.MaxPool2d: attrgetter("__call__", "forward"),
     nn.ReLU: attrgetter("__call__", "forward"),
     nn.Sequential: attrgetter("__call__", "forward"),
     FactorizedReduce: attrgetter("__call__", "forward"),
+    GlobalAverage: attrgetter("__call__", "forward"),
     Zero: attrgetter("__call__", "forward"),
 }
 """A call also goes through these methods of the classes that are told."""

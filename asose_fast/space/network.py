@@ -16,6 +16,7 @@ from asose_fast.space.block import BlockSpec, EvolvableBlock, halving
 from asose_fast.space.candidates import build_candidate
 from asose_fast.space.geometry import StemStride, after_stem, poolings, stem_stride
 from asose_fast.space.global_average import GlobalAverage
+from asose_fast.space.head import scored
 from asose_fast.space.supernet import Supernet
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -321,8 +322,7 @@ class Network(Supernet):
         rows = None if weights is None else weights.unbind()
         for i, block in enumerate(self.blocks):
             x = block(x, *(None if table is None else table[i] for table in (rows, path, kept)))
-        y: Tensor = self.head(x)
-        return y
+        return scored(self.head, x)
 
     def derive(self, path: Sequence[int]) -> Network:
         """Returns the network with one candidate a block. Its modules, and so its parameters, are this network's

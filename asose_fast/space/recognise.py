@@ -101,6 +101,11 @@ def is_relu(module: object) -> TypeGuard[nn.ReLU]:
     return computes(module, nn.ReLU) and not module.inplace
 
 
+def is_flattening(module: object) -> bool:
+    """Says whether a module makes vectors of the images of a batch."""
+    return computes(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1)
+
+
 def is_reduction(op: nn.Module) -> TypeGuard[FactorizedReduce]:
     return computes(op, FactorizedReduce) and (
         (computes(op.even, nn.Conv2d) and is_pointwise(op.even))

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "../always_inline.h"
 #include "../lane_grid.h"
 
 namespace asose::cpu::ASOSE_ISA {
@@ -29,6 +30,18 @@ void expand(T* lanes, const T* table, const LaneRun& run) {
     std::copy_n(lanes, std::min(filled, run.lanes - filled), lanes + filled);
 }
 
+// Row `row` of tables [.., channels], spread over the lanes of a run.
+template <class Acc>
+struct Lanes {
+  alignas(64) Acc values[kMaxLanes];
+
+  ASOSE_INLINE Lanes(const void* tables, int64_t row, const ChannelSpace& space,
+                     const LaneRun& run) {
+    expand(values, static_cast<const Acc*>(tables) + row * space.channels, run);
+  }
+  ASOSE_INLINE Acc operator[](int64_t i) const { return values[i]; }
+};
+
 // table[channel] = sum of its lanes, which are used up
 inline void fold(double* table, double* lanes, const LaneRun& run) {
   const int64_t image = run.channels * run.width;
@@ -47,6 +60,17 @@ inline void fold(double* table, double* lanes, const LaneRun& run) {
     for (int64_t i = 0; i < run.width; ++i) sum += lanes[c * run.width + i];
     table[run.first + c] = sum;
   }
+}
+
+// table[channel] += sum of its lanes
+template <class Acc>
+void add_folded(double* table, const Acc* lanes, const LaneRun& run) {
+  alignas(64) double wide[kMaxLanes], sums[kMaxLanes];
+  std::copy_n(lanes, run.lanes, wide);
+  LaneRun here = run;
+  here.first = 0;
+  fold(sums, wide, here);
+  for (int64_t c = 0; c < run.channels; ++c) table[run.first + c] += sums[c];
 }
 
 }  // namespace

@@ -11,17 +11,6 @@
 namespace asose::cpu::ASOSE_ISA {
 namespace {
 
-// One channel table of a run, spread over the lanes.
-template <class Acc>
-struct Lanes {
-  alignas(64) Acc values[kMaxLanes];
-
-  Lanes(const void* table, int64_t row, const ChannelSpace& space, const LaneRun& run) {
-    expand(values, static_cast<const Acc*>(table) + row * space.channels, run);
-  }
-  Acc operator[](int64_t i) const { return values[i]; }
-};
-
 // w_k gamma_kc rstd_kc, or w_k where nothing is folded in.
 double scale_of(const FoldedNorms& norms, double weight, int k, int64_t at) {
   if (weight == 0 || k >= norms.count) return weight;

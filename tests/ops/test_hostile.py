@@ -22,6 +22,7 @@ FITTING = {
     ("line_conv_fwd", "x"),
     ("mixed_sum_bwd", "xs"),
     ("norm_pool_fwd", "z"),
+    ("norm_relu_mean_fwd", "x"),
     ("pointwise_fwd", "weights"),
     ("pointwise_fwd", "x"),
     ("pool_pair_fwd", "x"),

@@ -13,6 +13,7 @@ from asose_fast.space.candidates import FactorizedReduce
 from asose_fast.space.cells.spec import INPUTS, STEPS, CellNetworkSpec, Edge
 from asose_fast.space.convolution import Conv2d
 from asose_fast.space.global_average import GlobalAverage
+from asose_fast.space.head import scored
 from asose_fast.space.mixed import MixedOp
 from asose_fast.space.supernet import Supernet
 
@@ -231,8 +232,7 @@ class CellNetwork(Supernet):
                 before, x = x, cell(before, x, mine)
             else:
                 x = cell(x, normal) if isinstance(cell, BenchCell) else cell(x)
-        y: Tensor = self.head(x)
-        return y
+        return scored(self.head, x)
 
     def choose(self, scores: Tensor) -> list[int]:
         """Returns the path of the best architecture by `scores` (rows, K). On every edge it takes the candidate of

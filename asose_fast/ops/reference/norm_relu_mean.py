@@ -1,0 +1,91 @@
+"""`norm_relu_mean` in plain PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
+from asose_fast.ops.layout import memory_format
+from asose_fast.ops.library import present
+from asose_fast.ops.norm_tables import Norms
+from asose_fast.ops.reference import batch_statistics, norm_tables
+
+DTYPES = FLOATS
+
+
+def reference(x: Tensor, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """What `norm_relu_mean` computes, as PyTorch would."""
+    return (x if norm is None else norm(x)).relu().mean((2, 3))
+
+
+def forward(
+    x: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    batches: Tensor | None,
+    of_batch: bool,
+    eps: float,
+    momentum: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """y; mean and rstd that the norm normalises by, (2, C) float64; and how many pixels the ReLU lets through with the
+    sum of x - mean over these, (2, N, C) float64; as a backend."""
+    tables = x.new_empty(2, x.shape[1], dtype=torch.float64)
+    if of_batch or running_mean is not None:
+        means, variances = ([table] for table in batch_statistics.forward([x])) if of_batch else ([], [])
+        norm = Norms(
+            means, variances, [0], present([running_mean]), present([running_var]), present([batches]),
+            [running_mean is not None], [of_batch], [batches is not None], [eps], [momentum],
+            x.numel() // x.shape[1], accumulation_dtype(x.dtype),
+        )  # fmt: skip
+        torch.cat(norm_tables.forward(norm), out=tables)
+    else:
+        tables[0], tables[1] = 0, 1
+    distance, normal = _normalised(x, gamma, beta, tables)
+    active = torch.stack([(normal > 0) | normal.isnan(), torch.where(normal <= 0, 0, distance)]).sum((3, 4))
+    return normal.relu().mean((2, 3)).to(x.dtype), tables, active
+
+
+def backward(
+    grad: Tensor,
+    x: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    tables: Tensor,
+    active: Tensor,
+    of_batch: bool,
+    need_x: bool,
+    need_affine: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, gamma and beta, empty where they are not needed; as a backend."""
+    pixels, rstd = x.shape[2] * x.shape[3], tables[1]
+    of_pixel, (count, distances) = grad.double() / pixels, active
+    of_pixel = torch.where(count == 0, 0, of_pixel)
+    s0, s1 = (of_pixel * count).sum(0), (of_pixel * distances).sum(0) * rstd
+    none = grad.new_empty(0)
+    grad_x = none.clone()
+    if need_x:
+        distance, normal = _normalised(x, gamma, beta, tables)
+        scale = (rstd if gamma is None else rstd * gamma)[:, None, None]
+        wide = torch.where(normal <= 0, 0, scale * of_pixel[:, :, None, None])
+        if of_batch:
+            values = x.numel() // x.shape[1]
+            wide = wide - scale / values * (s0[:, None, None] + distance * (rstd * s1)[:, None, None])
+        grad_x = wide.to(x.dtype).contiguous(memory_format=memory_format(x))
+    return (
+        grad_x,
+        s1.to(gamma.dtype) if need_affine and gamma is not None else none.clone(),
+        s0.to(beta.dtype) if need_affine and beta is not None else none.clone(),
+    )
+
+
+def _normalised(x: Tensor, gamma: Tensor | None, beta: Tensor | None, tables: Tensor) -> tuple[Tensor, Tensor]:
+    """x - mean and BN(x) in float64."""
+    mean, rstd = tables[:, :, None, None]
+    distance = x.double() - mean
+    normal = distance * (rstd if gamma is None else rstd * gamma[:, None, None])
+    return distance, normal if beta is None else normal + beta[:, None, None]
