@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from asose_fast.ops import registry
 from asose_fast.ops.norm_pool import norm_pool
 from asose_fast.ops.tracing import tracing
+from asose_fast.space.active import Part, on_kernels
 from asose_fast.space.exact import classes_are_theirs, computes
 from asose_fast.space.fit import Fit
 from asose_fast.space.recognise import is_halving
@@ -25,10 +26,10 @@ def normed(module: nn.Module, x: Tensor) -> Tensor:
     if followed or not classes_are_theirs() or not computes(module, nn.Sequential):
         y: Tensor = module(x)
         return y
-    return in_order(list(module._modules.values()), x, Fit.of(x))
+    return in_order(on_kernels(list(module._modules.values())), x, Fit.of(x))
 
 
-def in_order(parts: Sequence[nn.Module], x: Tensor, fit: Fit) -> Tensor:
+def in_order(parts: Sequence[Part], x: Tensor, fit: Fit) -> Tensor:
     """Runs the modules of a sequence one after the other, the norms among them as `normed` does. `fit` is that of the
     tensor that the sequence was given."""
     done = 0
