@@ -38,9 +38,9 @@ struct DenseConvForward {
   DenseConv op;
   const void* x;
   DenseWeights weights;
-  void* packed;  // DenseTiling::packed_values, of the accumulation type, 64-byte aligned
+  void* packed;  // DenseRoom::packed_values, of the accumulation type, 64-byte aligned
   void* y;
-  void* scratch;  // [threads, DenseTiling::scratch_bytes], 64-byte aligned
+  void* scratch;  // [threads, DenseRoom::scratch_bytes], 64-byte aligned
 };
 
 // Either gradient may be null; that of x is for stride 1 alone.
@@ -62,10 +62,20 @@ ASOSE_KERNEL(dense_conv_backward, DenseConvBackward);
 // These are in an unnamed namespace, so that every instruction set has its own copy.
 namespace {
 
+// What the kernels need room for.
+struct DenseRoom {
+  int64_t packed_values;   // of the accumulation type, and so are those of a slice
+  int64_t slices;          // of tiles, whose weight gradients are summed up by themselves
+  int64_t partial_values;  // of a slice
+  int64_t scratch_bytes;   // a thread
+
+  static constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+};
+
 // A strip is some rows of an image's output; the rows of the input that it reads lie in the scratch
 // with their margin, activated. Channels of outputs are padded to whole vectors, of 64 bytes at
 // most.
-struct DenseTiling {
+struct DenseTiling : DenseRoom {
   static constexpr int64_t kVectorBytes = 64;
   static constexpr int64_t kStripRows = 8, kTilePixels = 64;
   static constexpr int64_t kStripBytes = 256 << 10;  // of scratch, if rows are not longer
@@ -75,10 +85,7 @@ struct DenseTiling {
   int64_t in_padded, out_padded;  // channels
   int64_t rows, strips, units;    // rows of a strip, strips of an image and of all images
   int64_t together, tiles;        // strips of so many images are a tile of the weight gradient
-  int64_t slices;                 // of tiles, which are summed up by themselves
-  int64_t packed_values, partial_values;
   int64_t source_values, gradient_values;  // of a strip
-  int64_t scratch_bytes;                   // a thread
 
   explicit DenseTiling(const DenseConv& op) {
     const int64_t size = accumulation_bytes(op.dtype);
@@ -108,8 +115,60 @@ struct DenseTiling {
     gradient_values = gradient(rows);
     scratch_bytes = together * bytes(rows);
   }
-  static constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 };
+
+// 3x3 convolutions of stride 1 by the minimal filtering F(2x2, 3x3) of Winograd (Lavin and Gray,
+// CVPR 2016): 16 products instead of 36 for 2x2 outputs. A tile is 2x2 outputs, a strip the tiles
+// of some rows, and a block the strips of some images, whose tiles are worked on so many at once.
+struct WinogradTiling : DenseRoom {
+  static constexpr int64_t kPoints = 16, kLanes = 16;  // at most so many lanes
+  static constexpr int64_t kMostTiles = 64, kLeastTiles = 8;
+  static constexpr int64_t kTileBytes = 256 << 10, kStripBytes = 256 << 10;
+  static constexpr int64_t kPartialBytes = 4 << 20;             // as in DenseTiling
+  static constexpr int64_t kMaxSlices = 32, kSliceTiles = 128;  // at least so many a slice
+
+  static bool fits(const DenseConv& op) {
+    return op.down == 3 && op.across == 3 && op.stride_down == 1 && op.stride_across == 1 &&
+           op.dtype != DType::f64 && std::min(op.in_channels, op.out_channels) >= kLanes &&
+           std::min(op.height, op.width) >= 2;
+  }
+
+  int64_t across;            // tiles of a row
+  int64_t rows, strips;      // rows of tiles of a strip, strips of an image
+  int64_t together, blocks;  // images of a block
+  int64_t tiles;             // at once
+  int64_t source_values;     // of a strip's input or gradient with its margin
+  int64_t point_values;      // of the tiles at one of the points
+
+  explicit WinogradTiling(const DenseConv& op) {
+    const int64_t size = sizeof(float), most = std::max(op.in_channels, op.out_channels);
+    const int64_t padded = ceil_div(most, kLanes) * kLanes;
+    const int64_t down = ceil_div(op.height, 2);
+    across = ceil_div(op.width, 2);
+    tiles = std::clamp(kTileBytes / (kPoints * 2 * padded * size) / 8 * 8, kLeastTiles, kMostTiles);
+    const auto source = [&](int64_t strip) { return (2 * strip + 2) * (2 * across + 2) * most; };
+    rows = std::min(ceil_div(tiles, across), down);
+    while (rows > 1 && source(rows) * size > kStripBytes) --rows;
+    strips = ceil_div(down, rows);
+    source_values = ceil_div(source(rows) + kLanes, kLanes) * kLanes;
+    const int64_t images = std::min(tiles / (rows * across), kStripBytes / (source_values * size));
+    together = strips > 1 ? 1 : std::clamp<int64_t>(images, 1, op.images);
+    blocks = ceil_div(op.images, together) * strips;
+    packed_values = kPoints * padded * most;
+    partial_values = kPoints * op.in_channels * ceil_div(op.out_channels, kLanes) * kLanes;
+    const int64_t enough = blocks * together * rows * across / kSliceTiles;
+    slices = std::min({kPartialBytes / (partial_values * size), kMaxSlices, enough, blocks});
+    slices = std::max<int64_t>(slices, 1);
+    // Not a multiple of a page, so that points do not compete for the same lines of the cache.
+    point_values = tiles * padded + kLanes;
+    scratch_bytes = (together * source_values + 2 * kPoints * point_values) * size;
+  }
+};
+
+inline DenseRoom dense_room(const DenseConv& op) {
+  if (WinogradTiling::fits(op)) return WinogradTiling(op);
+  return DenseTiling(op);
+}
 
 }  // namespace
 

@@ -44,9 +44,9 @@ DenseWeights dense_weights(uintptr_t data, const Integers& strides) {
 // the bytes of scratch a thread.
 py::tuple dense_conv_plan(int dtype, const Integers& shape, const Integers& weights,
                           int64_t stride_down, int64_t stride_across, bool relu) {
-  const DenseTiling tiling(dense_conv(dtype, shape, weights, stride_down, stride_across, relu));
-  return py::make_tuple(tiling.packed_values, tiling.slices, tiling.partial_values,
-                        tiling.scratch_bytes);
+  const DenseRoom room =
+      dense_room(dense_conv(dtype, shape, weights, stride_down, stride_across, relu));
+  return py::make_tuple(room.packed_values, room.slices, room.partial_values, room.scratch_bytes);
 }
 
 void dense_conv_forward(int dtype, const Integers& shape, const Integers& weights_shape,

@@ -19,11 +19,13 @@ DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 
 def unfit(shape: Sequence[int], weight: Sequence[int], conv: Dense, result: str) -> str | None:
-    """With AVX2 all is left to oneDNN; else 1x1 kernels, 64 channels or more that fill its registers, and the gradients
-    of the inputs of strided convolutions."""
+    """But for 3x3 of stride 1 with 16 channels or more, all is left to oneDNN with AVX2; else 1x1 kernels, 64 channels
+    or more that fill its registers, and the gradients of the inputs of strided convolutions."""
+    outputs, inputs, *taps = weight
+    if taps == [3, 3] and conv.stride == (1, 1) and min(inputs, outputs) >= 16:
+        return None
     if _native.kernels("cpu").isa() == "avx2":
         return "oneDNN is as fast with AVX2"
-    outputs, inputs, *taps = weight
     if max(taps) == 1:
         return "oneDNN is faster at 1x1"
     if inputs >= 64 and inputs % 16 == outputs % 16 == 0:
