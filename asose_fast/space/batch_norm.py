@@ -15,7 +15,7 @@ from asose_fast.space.exact import classes_are_theirs, computes
 from asose_fast.space.fit import Fit
 from asose_fast.space.recognise import is_halving
 
-LARGE = {1: 1 << 19, 2: 1 << 16}
+LARGE = {1: 1 << 18, 2: 1 << 17}
 """Elements of a tensor from which on the kernels are faster, without pooling and with it."""
 
 

@@ -19,41 +19,53 @@ namespace {
 template <class A>
 using Mask = decltype(Vector<A>{} < Vector<A>{});
 
-// Calls body(first, lanes) for vectors that hold all channels. The last of several ends with the
-// last channel, and so repeats some of those before.
+// Calls body(first, lanes) for the vectors of channels; lanes are known to the compiler where they
+// are all of a vector's.
 template <class A, class Body>
-void for_vectors(int64_t channels, const Body& body) {
+inline __attribute__((always_inline)) void for_vectors(int64_t channels, const Body& body) {
   constexpr int64_t kAll = kLanes<A>;
-  if (channels < kAll) return body(int64_t{0}, static_cast<int>(channels));
-  for (int64_t c = 0; c < channels; c += kAll)
-    body(std::min(c, channels - kAll), std::integral_constant<int, kAll>{});
+  int64_t c = 0;
+  for (; c + kAll <= channels; c += kAll) body(c, std::integral_constant<int, kAll>{});
+  if (c < channels) body(c, static_cast<int>(channels - c));
 }
 
-// A window: the first channel of its upper left pixel in z, and of what it gives.
+// A window: where its upper left pixel begins in z, and where in y what it gives.
 struct Window {
   int64_t from, to;
 };
 
-// Calls body(window, whole) for the windows of a block; `whole` is known to the compiler where it
-// holds. inside(i, ...) says which of its pixels a window has, in row-major order.
-template <class Body>
-inline __attribute__((always_inline)) void for_windows(const WindowBlock& block,
-                                                       const ChannelSpace& space,
-                                                       const Pooling& pooling, const Body& body) {
-  const int64_t channels = space.channels;
-  for (int64_t y = block.top; y < block.bottom; ++y) {
-    const int64_t row = (block.image * pooling.height + 2 * y) * pooling.width;
-    const int64_t out = (block.image * pooling.out_height() + y) * pooling.out_width();
-    for (int64_t x = block.left; x < block.right; ++x) {
-      const Window window{(row + 2 * x) * channels, (out + x) * channels};
-      const bool right = 2 * x + 1 < pooling.width, below = 2 * y + 1 < pooling.height;
-      if (__builtin_expect(right && below, true))
-        body(window, [](int) { return true; });
-      else
-        body(window, [=](int i) { return (right || i % 2 == 0) && (below || i < 2); });
+// Some windows of a row side by side.
+struct WindowRow {
+  Window first;
+  int64_t windows, channels;
+  bool below, right;  // whether the windows, and the last one of them, have all their pixels
+
+  WindowRow(const WindowBlock& block, int64_t y, int64_t channels, const Pooling& pooling)
+      : windows(block.right - block.left),
+        channels(channels),
+        below(2 * y + 1 < pooling.height),
+        right(2 * block.right <= pooling.width) {
+    const int64_t row = block.image * pooling.height + 2 * y;
+    const int64_t out = block.image * pooling.out_height() + y;
+    first = {(row * pooling.width + 2 * block.left) * channels,
+             (out * pooling.out_width() + block.left) * channels};
+  }
+
+  // Calls body(window, inside), where inside(i) says whether a window has its pixel i, in row-major
+  // order; the compiler knows it of whole windows.
+  template <class Body>
+  inline __attribute__((always_inline)) void each(const Body& body) const {
+    Window window = first;
+    const int64_t whole = below ? windows - !right : 0;
+    for (int64_t x = 0; x < whole; ++x, window.from += 2 * channels, window.to += channels)
+      body(window, [](int) { return true; });
+    for (int64_t x = whole; x < windows; ++x, window.from += 2 * channels, window.to += channels) {
+      const bool beside = right || x + 1 < windows;
+      body(window,
+           [beside, down = below](int i) { return (beside || i % 2 == 0) && (down || i < 2); });
     }
   }
-}
+};
 
 // Where the pixels of a window lie behind the first.
 struct Offsets {
@@ -116,21 +128,25 @@ void pool(const NormPoolForward& args, const FoldedNorms& norms, int threads) {
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t index = 0; index < blocks; ++index) {
     const WindowBlock block = grid.block(index);
-    for_vectors<A>(channels, [&](int64_t first, auto lanes) {
-      const auto norm = Norm<T>::from(table, channels, first, lanes);
-      const T* z = static_cast<const T*>(args.z) + first;
-      T* y = static_cast<T*>(args.y) + first;
-      for_windows(block, args.space, args.pooling, [&](const Window& window, auto inside) {
-        Vector<A> most = norm(load(z + window.from, lanes));
+    for (int64_t y = block.top; y < block.bottom; ++y) {
+      const WindowRow row(block, y, channels, args.pooling);
+      for_vectors<A>(channels, [&](int64_t first, auto lanes) {
+        const auto norm = Norm<T>::from(table, channels, first, lanes);
+        const T* z = static_cast<const T*>(args.z) + first;
+        T* to = static_cast<T*>(args.y) + first;
+        row.each([&](const Window& window, auto inside) {
+          const T* from = z + window.from;
+          Vector<A> most = norm(load(from, lanes));
 #pragma GCC unroll 3
-        for (int i = 1; i < 4; ++i) {
-          if (!inside(i)) continue;
-          const Vector<A> value = norm(load(z + window.from + pixel[i], lanes));
-          most = beats<A>(value, most) ? value : most;
-        }
-        store(y + window.to, most, lanes);
+          for (int i = 1; i < 4; ++i) {
+            if (!inside(i)) continue;
+            const Vector<A> value = norm(load(from + pixel[i], lanes));
+            most = beats<A>(value, most) ? value : most;
+          }
+          store(to + window.to, most, lanes);
+        });
       });
-    });
+    }
   }
 }
 
@@ -171,21 +187,25 @@ void pooled_sums(const NormPoolBackward& args, const A* norms, int threads) {
 #pragma omp for schedule(static)
     for (int64_t index = 0; index < blocks; ++index) {
       const WindowBlock block = grid.block(index);
-      for_vectors<A>(channels, [&](int64_t first, auto lanes) {
-        const auto norm = Norm<T>::from(norms, channels, first, lanes);
-        const T* z = static_cast<const T*>(args.z) + first;
-        const T* grad = static_cast<const T*>(args.grad) + first;
-        Vector<A> sums[2] = {};
-        for_windows(block, args.space, args.pooling, [&](const Window& window, auto inside) {
-          const Chosen<T> chosen(z + window.from, pixel, lanes, norm, inside);
-          const Vector<A> g = load(grad + window.to, lanes);
-          sums[0] += g;
-          sums[1] += g * (chosen.z - norm.center);
+      double* partial = args.partials + index * 2 * channels;
+      std::fill_n(partial, 2 * channels, 0.0);
+      for (int64_t y = block.top; y < block.bottom; ++y) {
+        const WindowRow row(block, y, channels, args.pooling);
+        for_vectors<A>(channels, [&](int64_t first, auto lanes) {
+          const auto norm = Norm<T>::from(norms, channels, first, lanes);
+          const T* z = static_cast<const T*>(args.z) + first;
+          const T* grad = static_cast<const T*>(args.grad) + first;
+          Vector<A> sums[2] = {};
+          row.each([&](const Window& window, auto inside) {
+            const Chosen<T> chosen(z + window.from, pixel, lanes, norm, inside);
+            const Vector<A> g = load(grad + window.to, lanes);
+            sums[0] += g;
+            sums[1] += g * (chosen.z - norm.center);
+          });
+          for (int k = 0; k < 2; ++k)
+            for (int i = 0; i < lanes; ++i) partial[k * channels + first + i] += sums[k][i];
         });
-        double* partial = args.partials + index * 2 * channels + first;
-        for (int row = 0; row < 2; ++row)
-          for (int i = 0; i < lanes; ++i) partial[row * channels + i] = sums[row][i];
-      });
+      }
     }
 #pragma omp for schedule(static)
     for (int row = 0; row < 2; ++row)
@@ -202,25 +222,28 @@ void unpool(const NormPoolBackward& args, const A* norms, const A* gradients, in
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t index = 0; index < blocks; ++index) {
     const WindowBlock block = grid.block(index);
-    for_vectors<A>(channels, [&](int64_t first, auto lanes) {
-      const auto norm = Norm<T>::from(norms, channels, first, lanes);
-      const auto gradient = NormGradient<A>::from(gradients, channels, first, lanes);
-      const T* z = static_cast<const T*>(args.z) + first;
-      const T* grad = static_cast<const T*>(args.grad) + first;
-      T* grad_z = static_cast<T*>(args.grad_z) + first;
-      for_windows(block, args.space, args.pooling, [&](const Window& window, auto inside) {
-        const Chosen<T> chosen(z + window.from, pixel, lanes, norm, inside);
-        const Vector<A> g = load(grad + window.to, lanes);
+    for (int64_t y = block.top; y < block.bottom; ++y) {
+      const WindowRow row(block, y, channels, args.pooling);
+      for_vectors<A>(channels, [&](int64_t first, auto lanes) {
+        const auto norm = Norm<T>::from(norms, channels, first, lanes);
+        const auto gradient = NormGradient<A>::from(gradients, channels, first, lanes);
+        const T* z = static_cast<const T*>(args.z) + first;
+        const T* grad = static_cast<const T*>(args.grad) + first;
+        T* grad_z = static_cast<T*>(args.grad_z) + first;
+        row.each([&](const Window& window, auto inside) {
+          const Chosen<T> chosen(z + window.from, pixel, lanes, norm, inside);
+          const Vector<A> g = load(grad + window.to, lanes);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) {
-          if (!inside(i)) continue;
-          T* to = grad_z + window.from + pixel[i];
-          __builtin_prefetch(to + pixel.ahead(), 1);
-          const Vector<A> of_pixel = chosen.position == i ? g : Vector<A>{};
-          store(to, kOfBatch ? gradient(of_pixel, chosen.pixels[i]) : gradient(of_pixel), lanes);
-        }
+          for (int i = 0; i < 4; ++i) {
+            if (!inside(i)) continue;
+            T* to = grad_z + window.from + pixel[i];
+            __builtin_prefetch(to + pixel.ahead(), 1);
+            const Vector<A> of_pixel = chosen.position == i ? g : Vector<A>{};
+            store(to, kOfBatch ? gradient(of_pixel, chosen.pixels[i]) : gradient(of_pixel), lanes);
+          }
+        });
       });
-    });
+    }
   }
 }
 

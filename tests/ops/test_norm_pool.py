@@ -40,7 +40,7 @@ def assert_close(found, wanted, dtype):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-def test_what_the_modules_do(dtype, kind, shape, pool, backend):
+def test_matches_the_float64_reference(dtype, kind, shape, pool, backend):
     norm = new_norm(shape[1], **KINDS[kind])
     if norm.affine:
         norm.weight.data[::2] *= -1

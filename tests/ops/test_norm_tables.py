@@ -44,3 +44,11 @@ def test_a_count_of_another_dtype_is_left_to_pytorch():
     zeros, ones = torch.zeros(2, 3).double(), torch.ones(2, 3).double()
     norm_tables([norm], [True], [zeros], [ones], 8, torch.float32, [1], operator)
     assert norm.num_batches_tracked.item() == 5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_one_value_a_channel_has_no_unbiased_variance(backend):
+    norm, zero = new_norm(3, momentum=1.0), torch.zeros(1, 3).double()
+    with ops.backend(backend):
+        norm_tables([norm], [True], [zero], [zero], 1, torch.float32)
+    assert not norm.running_var.any()

@@ -13,6 +13,7 @@ WEIGHTS = torch.tensor([0.0, 0.7])
 CALLS = {
     "mixed_sum": lambda x: ops.mixed_sum([x, x.tanh()], WEIGHTS),
     "mixed_norm_sum": lambda x: ops.mixed_norm_sum([x], WEIGHTS[1:], [NORM], plain=[x.tanh()]),
+    "norm_pool": lambda x: ops.norm_pool(x, NORM, 2),
     "multi_depthwise": lambda x: ops.multi_depthwise(x, [DEPTHWISE], dilations=[2], stride=2)[0],
     "separable": lambda x: ops.separable(x, [DEPTHWISE], [POINTWISE], dilations=[1])[0],
     "dense_conv": lambda x: ops.dense_conv(x, LINE, stride=2, relu=True),

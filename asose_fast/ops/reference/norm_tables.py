@@ -43,7 +43,7 @@ def _wide(*tables: Tensor | None) -> tuple[Tensor, ...]:
 def _update(call: Norms, mean: Tensor, var: Tensor) -> None:
     """Updates the running statistics, in few calls where no norm is there twice."""
     running, new, shares = [], [], []
-    unbiased = var * (call.values / (call.values - 1))
+    unbiased = var * (call.values / max(1, call.values - 1))
     batches = zip(mean.to(call.dtype).unbind(), unbiased.to(call.dtype).unbind(), strict=True)
     at_once = len({id(count) for count in call.counts}) == len(call.counts)
     for rows, pair, momentum in zip(call.running(), batches, call.momenta, strict=True):

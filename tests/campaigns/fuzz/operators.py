@@ -92,25 +92,33 @@ def for_mixed_sum(draw: Draw) -> dict[str, Any]:
 
 
 @st.composite
+def norms(draw: Draw, channels: int) -> nn.BatchNorm2d:
+    return nn.BatchNorm2d(
+        channels,
+        affine=draw(st.booleans()),
+        track_running_stats=draw(st.booleans()),
+        momentum=draw(st.sampled_from((0.1, None))),
+    ).train(draw(st.booleans()))
+
+
+@st.composite
 def for_mixed_norm_sum(draw: Draw) -> dict[str, Any]:
     shape, dtype = shapes(draw), draw(st.sampled_from(FLOATS))
     k, j = draw(st.integers(1, 3)), draw(st.integers(0, 2))
-    norms = [
-        nn.BatchNorm2d(
-            shape[1],
-            affine=draw(st.booleans()),
-            track_running_stats=draw(st.booleans()),
-            momentum=draw(st.sampled_from((0.1, None))),
-        ).train(draw(st.booleans()))
-        for _ in range(k)
-    ]
     return {
         "zs": [draw(tensors(shape, dtype)) for _ in range(k)],
         "weights": draw(tensors((k,), torch.float32)),
-        "norms": norms,
+        "norms": [draw(norms(shape[1])) for _ in range(k)],
         "plain": [draw(tensors(shape, dtype)) for _ in range(j)],
         "plain_weights": draw(st.none() | tensors((j,), torch.float32)),
     }
+
+
+@st.composite
+def for_norm_pool(draw: Draw) -> dict[str, Any]:
+    shape = shapes(draw)
+    z = draw(tensors(shape, draw(st.sampled_from(FLOATS))))
+    return {"z": z, "norm": draw(norms(shape[1])), "pool": draw(st.sampled_from((1, 2)))}
 
 
 @st.composite
@@ -216,6 +224,7 @@ def targets() -> list[Target]:
     return [
         _target(ops.mixed_sum, for_mixed_sum()),
         _target(ops.mixed_norm_sum, for_mixed_norm_sum()),
+        _target(ops.norm_pool, for_norm_pool()),
         _target(ops.multi_depthwise, for_depthwise(pointwise=False)),
         _target(ops.separable, for_depthwise(pointwise=True)),
         _target(ops.pool_pair, for_pool_pair()),
