@@ -18,6 +18,7 @@ from asose_fast.ops.noise import gumbel_noise as gumbel_noise
 from asose_fast.ops.norm_lerp import norm_lerp as norm_lerp
 from asose_fast.ops.norm_relu_mean import norm_relu_mean as norm_relu_mean
 from asose_fast.ops.pointwise import pointwise as pointwise
+from asose_fast.ops.pool_pair import pool_3x3 as pool_3x3
 from asose_fast.ops.pool_pair import pool_pair as pool_pair
 from asose_fast.ops.registry import backend as backend
 from asose_fast.ops.separable import separable as separable
