@@ -21,7 +21,7 @@ struct PoolPair {
 
 struct PoolPairForward {
   PoolPair op;
-  void* average;
+  void* average;  // either may be null, if not both
   void* max;
 };
 

@@ -9,6 +9,7 @@ from asose_fast.ops.arch_sample import ArchWeights as ArchWeights
 from asose_fast.ops.arch_sample import Boost as Boost
 from asose_fast.ops.arch_weights import arch_weights as arch_weights
 from asose_fast.ops.dense_conv import dense_conv as dense_conv
+from asose_fast.ops.avg_pool_2x2 import avg_pool_2x2 as avg_pool_2x2
 from asose_fast.ops.line_conv import line_conv as line_conv
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum as mixed_norm_sum
 from asose_fast.ops.mixed_sum import mixed_sum as mixed_sum
@@ -19,6 +20,7 @@ from asose_fast.ops.norm_lerp import norm_lerp as norm_lerp
 from asose_fast.ops.norm_pool import norm_pool as norm_pool
 from asose_fast.ops.norm_relu_mean import norm_relu_mean as norm_relu_mean
 from asose_fast.ops.pointwise import pointwise as pointwise
+from asose_fast.ops.pool_pair import pool_3x3 as pool_3x3
 from asose_fast.ops.pool_pair import pool_pair as pool_pair
 from asose_fast.ops.registry import backend as backend
 from asose_fast.ops.separable import separable as separable

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
-from asose_fast.ops.checks import check_all_like, check_images, check_like, check_stride
+from asose_fast.ops.checks import check_all_like, check_flag, check_images, check_like, check_stride
 from asose_fast.ops.dtypes import FLOATS
+from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
-from asose_fast.ops.reference.pool_pair import reference
+from asose_fast.ops.reference.pool_pair import pool, reference
 
 registry.register(
     "pool_pair",
@@ -45,28 +46,53 @@ def pool_pair(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape or range.
     """
-    _check(x, stride)
+    _check("pool_pair", x, stride)
     if transformed():
         return reference(x, stride=stride)
-    return _PoolPair.apply(x.contiguous(memory_format=torch.channels_last), stride)  # type: ignore[no-any-return]
+    return _PoolPair.apply(x.contiguous(memory_format=torch.channels_last), stride, True, True)  # type: ignore[no-any-return]
 
 
-def _check(x: Tensor, stride: int) -> None:
-    check_images("pool_pair: x", x)
-    check_stride("pool_pair: stride", stride)
+def pool_3x3(x: Tensor, *, maximum: bool, stride: int = 1) -> Tensor:
+    """One of the poolings that `pool_pair` gives, the maximum or the average, in the time of one.
+
+    Args:
+        x, stride: as for `pool_pair`.
+        maximum: which of them.
+
+    Returns:
+        (N, C, ceil(H / stride), ceil(W / stride)), channels_last, in the dtype of x.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, dtype, shape or range.
+    """
+    _check("pool_3x3", x, stride)
+    check_flag("pool_3x3: maximum", maximum)
+    if transformed():
+        return pool(x, maximum=maximum, stride=stride)
+    pooled = _PoolPair.apply(x.contiguous(memory_format=torch.channels_last), stride, not maximum, maximum)
+    y: Tensor = pooled[maximum]
+    return y
+
+
+def _check(where: str, x: Tensor, stride: int) -> None:
+    check_images(f"{where}: x", x)
+    check_stride(f"{where}: stride", stride)
 
 
 def _differentiable_backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    return gradients(ctx, lambda x, stride: reference(x, stride=stride), (*ctx.saved_tensors, ctx.stride), grads)
+    def plain(x: Tensor, stride: int, *needs: bool) -> list[Tensor]:
+        return [pool(x, maximum=i == 1, stride=stride) if need else x.new_empty(0) for i, need in enumerate(needs)]
+
+    return gradients(ctx, plain, (*ctx.saved_tensors, ctx.stride, *ctx.needs), grads)
 
 
 class _PoolPair(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-        ctx.stride = stride
+    def forward(ctx: Any, x: Tensor, stride: int, need_avg: bool, need_max: bool) -> tuple[Tensor, Tensor]:
+        ctx.stride, ctx.needs = stride, (need_avg, need_max)
         ctx.set_materialize_grads(False)
         save(ctx, x)
-        avg, max = pool_pair_fwd(x, stride)
+        avg, max = pool_pair_fwd(x, stride, need_avg, need_max)
         return avg, max
 
     @staticmethod
@@ -74,7 +100,8 @@ class _PoolPair(torch.autograd.Function):
     def backward(ctx: Any, grad_avg: Tensor | None, grad_max: Tensor | None) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         none = x.new_empty(0)
-        return pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], none), None
+        grad_x = pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], none)
+        return grad_x, None, None, None
 
 
 def out_shape(x: Tensor, stride: int) -> tuple[int, ...]:
@@ -82,13 +109,17 @@ def out_shape(x: Tensor, stride: int) -> tuple[int, ...]:
     return (*x.shape[:2], *((size - 1) // stride + 1 for size in x.shape[2:]))
 
 
-def _fwd(x: Tensor, stride: int) -> Any:
-    return registry.select("pool_pair", x).forward(x, stride)
+def _fwd(x: Tensor, *rest: Any) -> Any:
+    return registry.select("pool_pair", x).forward(x, *rest)
 
 
-def _fwd_fake(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    avg = torch.empty(out_shape(x, stride), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    return avg, torch.empty_like(avg)
+def _check_fwd(x: Tensor, stride: int, *_: bool) -> None:
+    _check("pool_pair", x, stride)
+
+
+def _fwd_fake(x: Tensor, stride: int, *needs: bool) -> tuple[Tensor, ...]:
+    shape = out_shape(x, stride)
+    return tuple([empty_channels_last(x, shape) if need else x.new_empty(0) for need in needs])
 
 
 class _Backward(NamedTuple):
@@ -110,7 +141,7 @@ def _bwd(*args: Any) -> Any:
 
 def _check_bwd(*args: Any) -> None:
     grads, zs, tables, x, stride, terms, factors = _Backward(*args)
-    _check(x, stride)
+    _check("pool_pair", x, stride)
     for name, tensors in (("grads", grads), ("zs", zs)):
         check_all_like(f"pool_pair_bwd: {name}", tensors, 2, out_shape(x, stride), x.dtype)
     if tables.shape != (0,):
@@ -123,7 +154,12 @@ def _bwd_fake(*args: Any) -> Tensor:
     return torch.empty_like(_Backward(*args).x, memory_format=torch.channels_last)
 
 
-pool_pair_fwd = define("pool_pair_fwd(Tensor x, int stride) -> (Tensor, Tensor)", _fwd, _fwd_fake, _check)
+pool_pair_fwd = define(
+    "pool_pair_fwd(Tensor x, int stride, bool need_avg, bool need_max) -> (Tensor, Tensor)",
+    _fwd,
+    _fwd_fake,
+    _check_fwd,
+)
 pool_pair_bwd = define(
     "pool_pair_bwd(Tensor?[] grads, Tensor?[] zs, Tensor tables, Tensor x, int stride, Tensor[] terms, "
     "Tensor factors) -> Tensor",

@@ -7,10 +7,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from asose_fast.space.mixed import MixedOp
 from asose_fast.space.project import projected
+from asose_fast.space.shortcut import averaged
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ class EvolvableBlock(nn.Module):
         """Returns what the mixed operation is blended with: x in the shape of its output."""
         if self.spec.stride == 1:
             return x
-        return F.avg_pool2d(x, self.spec.stride, ceil_mode=True, count_include_pad=False)
+        return averaged(x, self.spec.stride)
 
     def derive(self, index: int) -> EvolvableBlock:
         """Returns the block with candidate `index` alone. Its modules are this block's own, not copies."""

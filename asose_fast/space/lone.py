@@ -14,6 +14,7 @@ from asose_fast.space.active import on_kernels
 from asose_fast.space.exact import classes_are_theirs, computes
 from asose_fast.space.fit import Fit
 from asose_fast.space.outputs import require_shortcut
+from asose_fast.space.pool import pooled
 from asose_fast.space.recognise import is_reduction
 from asose_fast.space.stacked import Halves
 
@@ -27,7 +28,7 @@ def blended(op: nn.Module, x: Tensor, gain: Tensor, shortcut: Tensor, fused: boo
     """
     body, norm = _up_to_norm(op, x) if fused and _may_fuse(x) else ([op], None)
     y = x
-    for part in body:
+    for part in body if norm is None else pooled(body):
         y = part(y)
     if norm is not None:
         fit = Fit.of(x)

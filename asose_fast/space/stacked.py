@@ -28,6 +28,7 @@ from asose_fast.space.candidates import FactorizedReduce, Zero
 from asose_fast.space.exact import computes
 from asose_fast.space.fit import Fit
 from asose_fast.space.outputs import require_alike, require_shortcut, run
+from asose_fast.space.pool import pooled
 from asose_fast.space.recognise import (
     is_any_depthwise,
     is_average_pool,
@@ -283,7 +284,7 @@ class Branches(NamedTuple):
             active = x.relu() if actives else x
         for k, branch in normed.items():
             tracked = index in (None, k)
-            z = run(branch.body, active if branch.active else x, tracked=tracked, name=name(k))
+            z = run(pooled(branch.body), active if branch.active else x, tracked=tracked, name=name(k))
             if fit.takes(z) and fit.norm(branch.norm, z.shape[1]):
                 yield k, z, branch.norm
             else:

@@ -34,6 +34,9 @@ int64_t window_size(const PoolPair& op, const Rows& rows, int64_t x) {
   return (rows.bottom - rows.top) * columns;
 }
 
+// What is looked for in windows. A position is that of the maximum.
+enum Wanted { kSum = 1, kMax = 2, kPosition = 4 };
+
 // A window, or one of its columns.
 template <class A>
 struct Pooled {
@@ -43,51 +46,52 @@ struct Pooled {
 };
 
 // The three pixels from `pixel` down, of which those from `top` to `bottom` are inside the image.
-template <class T, bool kPosition, class A = typename Element<T>::Acc>
+template <class T, int kWanted, class A = typename Element<T>::Acc>
 inline __attribute__((always_inline)) Pooled<A> pool_column(const T* pixel, int64_t pitch, int top,
                                                             int bottom, int lanes) {
   Pooled<A> column;
   column.position = Lanes<A>{} + top * 3;
   for (int i = top; i < bottom; ++i) {
     const Vector<A> value = load(pixel + i * pitch, lanes);
-    const Lanes<A> better = (value > column.max) | (value != value);
-    column.max = better ? value : column.max;
-    if constexpr (kPosition)
-      column.position = better ? Lanes<A>{} + i * 3 : column.position;
-    else
-      column.sum += value;
+    if constexpr (kWanted & kSum) column.sum += value;
+    if constexpr (kWanted & (kMax | kPosition)) {
+      const Lanes<A> better = (value > column.max) | (value != value);
+      column.max = better ? value : column.max;
+      if constexpr (kWanted & kPosition)
+        column.position = better ? Lanes<A>{} + i * 3 : column.position;
+    }
   }
   return column;
 }
 
 // Adds column j to those before it. The position is that of the first of equal maxima, or of the
 // last NaN, which beats all.
-template <bool kPosition, class A>
+template <int kWanted, class A>
 inline __attribute__((always_inline)) void add_column(Pooled<A>& window, const Pooled<A>& column,
                                                       int j) {
+  if constexpr (kWanted & kSum) window.sum += column.sum;
+  if constexpr (!(kWanted & (kMax | kPosition))) return;
   const Lanes<A> larger = column.max > window.max, nan = column.max != column.max;
   Lanes<A> better = larger | nan;
-  if constexpr (kPosition) {
+  if constexpr (kWanted & kPosition) {
     const Lanes<A> position = column.position + j, earlier = position < window.position;
     const Lanes<A> equal = column.max == window.max, nan_before = window.max != window.max;
     better = larger | (equal & earlier) | (nan & ~(nan_before & earlier));
     window.position = better ? position : window.position;
-  } else {
-    window.sum += column.sum;
   }
   window.max = better ? column.max : window.max;
 }
 
 // Calls found(x, window) for a row of windows. Each column is pooled once, for all windows that
 // hold it. `first` is the upper left pixel of a window at x = 0, outside the image.
-template <class T, int S, bool kPosition, class Found>
+template <class T, int S, int kWanted, class Found>
 inline __attribute__((always_inline)) void pool_row(const T* first, const PoolPair& op, int top,
                                                     int bottom, int lanes, const Found& found) {
   using A = typename Element<T>::Acc;
   const int64_t pitch = op.width * op.channels, out_width = op.out_width();
   const auto column = [&](int64_t x) __attribute__((always_inline)) {
     if (x < 0 || x >= op.width) return Pooled<A>{};
-    return pool_column<T, kPosition>(first + (x + 1) * op.channels, pitch, top, bottom, lanes);
+    return pool_column<T, kWanted>(first + (x + 1) * op.channels, pitch, top, bottom, lanes);
   };
   Pooled<A> left, middle = column(-1), right = column(S == 1 ? 0 : -1);
   for (int64_t x = 0; x < out_width; ++x) {
@@ -95,14 +99,14 @@ inline __attribute__((always_inline)) void pool_row(const T* first, const PoolPa
     middle = S == 1 ? right : column(x * S);
     right = column(x * S + 1);
     Pooled<A> window = left;
-    add_column<kPosition>(window, middle, 1);
-    add_column<kPosition>(window, right, 2);
+    add_column<kWanted>(window, middle, 1);
+    add_column<kWanted>(window, right, 2);
     found(x, window);
   }
 }
 
 // The same is done for window row y of an image, unrolled where all of it is inside.
-template <class T, int S, bool kPosition, class Found>
+template <class T, int S, int kWanted, class Found>
 void pool_row(const PoolPair& op, int64_t image, int64_t y, int64_t channel, int lanes,
               const Found& found) {
   constexpr int kAll = kLanes<typename Element<T>::Acc>;
@@ -110,12 +114,12 @@ void pool_row(const PoolPair& op, int64_t image, int64_t y, int64_t channel, int
   const T* first = static_cast<const T*>(op.x) + channel +
                    ((image * op.height + y * S - 1) * op.width - 1) * op.channels;
   if (lanes == kAll && rows.top == 0 && rows.bottom == 3)
-    pool_row<T, S, kPosition>(first, op, 0, 3, kAll, found);
+    pool_row<T, S, kWanted>(first, op, 0, 3, kAll, found);
   else
-    pool_row<T, S, kPosition>(first, op, rows.top, rows.bottom, lanes, found);
+    pool_row<T, S, kWanted>(first, op, rows.top, rows.bottom, lanes, found);
 }
 
-template <class T, int S, class A = typename Element<T>::Acc>
+template <class T, int S, int kWanted, class A = typename Element<T>::Acc>
 void forward_row(const PoolPairForward& args, int64_t row) {
   const PoolPair& op = args.op;
   const int64_t image = row / op.out_height(), y = row % op.out_height();
@@ -123,24 +127,30 @@ void forward_row(const PoolPairForward& args, int64_t row) {
   const int64_t ahead = op.out_width() * op.channels;
   for (int64_t c = 0; c < op.channels; c += kLanes<A>) {
     const int lanes = static_cast<int>(std::min<int64_t>(kLanes<A>, op.channels - c));
-    pool_row<T, S, false>(op, image, y, c, lanes, [&](int64_t x, const Pooled<A>& window) {
+    pool_row<T, S, kWanted>(op, image, y, c, lanes, [&](int64_t x, const Pooled<A>& window) {
       const int64_t to = (row * op.out_width() + x) * op.channels + c;
-      const A part = A{1} / static_cast<A>(window_size(op, rows, x));
-      T *average = static_cast<T*>(args.average) + to, *max = static_cast<T*>(args.max) + to;
-      store(average, window.sum * part, lanes);
-      store(max, window.max, lanes);
-      __builtin_prefetch(average + ahead, 1);
-      __builtin_prefetch(max + ahead, 1);
+      if constexpr (kWanted & kSum) {
+        T* average = static_cast<T*>(args.average) + to;
+        store(average, window.sum * (A{1} / static_cast<A>(window_size(op, rows, x))), lanes);
+        __builtin_prefetch(average + ahead, 1);
+      }
+      if constexpr (kWanted & kMax) {
+        T* max = static_cast<T*>(args.max) + to;
+        store(max, window.max, lanes);
+        __builtin_prefetch(max + ahead, 1);
+      }
     });
   }
 }
 
-template <class T>
+template <class T, int S>
 void forward(const PoolPairForward& args, int threads) {
   const int64_t rows = args.op.images * args.op.out_height();
+  const auto run = !args.max       ? forward_row<T, S, kSum>
+                   : !args.average ? forward_row<T, S, kMax>
+                                   : forward_row<T, S, kSum | kMax>;
 #pragma omp parallel for schedule(static) num_threads(threads)
-  for (int64_t row = 0; row < rows; ++row)
-    args.op.stride == 1 ? forward_row<T, 1>(args, row) : forward_row<T, 2>(args, row);
+  for (int64_t row = 0; row < rows; ++row) run(args, row);
 }
 
 // Sums of what windows hand back to three rows of pixels, with a margin of one around the columns.
@@ -191,7 +201,7 @@ void scatter_row(const PoolPairBackward& args, const NormGradient<A>* norms, int
     }
     return;
   }
-  pool_row<T, S, true>(op, image, y, channel, lanes, [&](int64_t x, const Pooled<A>& window) {
+  pool_row<T, S, kPosition>(op, image, y, channel, lanes, [&](int64_t x, const Pooled<A>& window) {
     const Vector<A> average = share(x), max = gradient(1, x);
 #pragma GCC unroll 3
     for (int i = 0; i < 3; ++i)
@@ -270,7 +280,10 @@ void backward(const PoolPairBackward& args, int threads) {
 }  // namespace
 
 void pool_pair_forward(const PoolPairForward& args, int threads) {
-  with_element(args.op.dtype, [&](auto zero) { forward<decltype(zero)>(args, threads); });
+  with_element(args.op.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    args.op.stride == 1 ? forward<T, 1>(args, threads) : forward<T, 2>(args, threads);
+  });
 }
 
 void pool_pair_backward(const PoolPairBackward& args, int threads) {

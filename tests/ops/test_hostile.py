@@ -15,6 +15,8 @@ REFUSALS = (TypeError, ValueError, NotImplementedError)
 """The last is the dispatcher's, where no tensor is left to dispatch on, or one of a layout that is not its business."""
 FITTING = {
     ("arch_weights_fwd", "logits"),
+    ("avg_pool_2x2_bwd", "grad"),
+    ("avg_pool_2x2_fwd", "x"),
     ("batch_statistics", "zs"),
     ("dense_conv_fwd", "weight"),
     ("dense_conv_fwd", "x"),

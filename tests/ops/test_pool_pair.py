@@ -61,6 +61,23 @@ def test_matches_the_float64_reference(backend, dtype, data):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_one_pooling_is_its_half_of_the_pair(backend, dtype, data):
+    x, stride, grads = data.draw(cases(dtype))
+    with ops.backend(backend):
+        for i, grad in enumerate(grads):
+            if grad is None:
+                continue
+            leaf = x.detach().requires_grad_()
+            y = ops.pool_3x3(leaf, maximum=i == 1, stride=stride)
+            pair = run(ops.pool_pair, x, stride, [grad if k == i else None for k in range(2)])
+            found = y, *torch.autograd.grad(y, leaf, grad)
+            torch.testing.assert_close(found, (pair[i], pair[2]), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("stride", [1, 2])
 def test_gradcheck(backend, stride):
     x = torch.randperm(120).double().view(2, 3, 4, 5).requires_grad_()  # no two values within a step of each other
@@ -91,7 +108,8 @@ def test_empty_batch(backend):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_opcheck(dtype, stride):
     x = torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=torch.channels_last)
-    torch.library.opcheck(torch.ops.asose_fast.pool_pair_fwd, (x, stride))
+    for needs in [(True, True), (True, False), (False, True)]:
+        torch.library.opcheck(torch.ops.asose_fast.pool_pair_fwd, (x, stride, *needs))
     avg, max = reference(x, stride=stride)
     none, factor, tables = torch.empty(0), torch.tensor([0.5]), torch.randn(2, 4, 3)
     for grads in [[avg, max], [avg, None], [None, max]]:

@@ -127,7 +127,7 @@ def _last_tables(
 
 def run_pools(x: Tensor, layer: LayerPlan, operators: Operators) -> list[Tensor]:
     """The average and the maximum of x, or nothing."""
-    return list(operators.pool_pair_fwd(x, layer.stride)) if layer.pools else []
+    return list(operators.pool_pair_fwd(x, layer.stride, True, True)) if layer.pools else []
 
 
 def _check_unchanged(layer: LayerPlan, parts: Parts, channels: int) -> None:

@@ -13,16 +13,15 @@ from asose_fast.ops.pool_pair import out_shape
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 
-def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """avg and max."""
+def forward(x: Tensor, stride: int, need_avg: bool, need_max: bool) -> tuple[Tensor, Tensor]:
+    """avg and max, empty where they are not needed."""
     kernels, threads = cpu_kernels()
     x = dense(x)
-    avg = memory.empty(out_shape(x, stride), x)
-    max = memory.empty(avg.shape, x)
+    avg, max = (memory.empty(out_shape(x, stride), x) if need else None for need in (need_avg, need_max))
     kernels.pool_pair_forward(
         DTYPE_CODES[x.dtype], x.shape, stride, address(x), address(avg), address(max), threads
     )  # fmt: skip
-    return avg, max
+    return x.new_empty(0) if avg is None else avg, x.new_empty(0) if max is None else max
 
 
 def backward(

@@ -7,22 +7,29 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
-from asose_fast.ops.layout import channels_last
+from asose_fast.ops.layout import channels_last, dense
 
 DTYPES = FLOATS
 
 
 def reference(x: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
     """The formula of `pool_pair` in plain differentiable PyTorch: what every backend is tested against."""
+    return pool(x, maximum=False, stride=stride), pool(x, maximum=True, stride=stride)
+
+
+def pool(x: Tensor, *, maximum: bool, stride: int = 1) -> Tensor:
+    """One of the poolings."""
     x = channels_last(x)
-    avg = F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
-    return avg, F.max_pool2d(x, 3, stride, 1)
+    return F.max_pool2d(x, 3, stride, 1) if maximum else F.avg_pool2d(x, 3, stride, 1, count_include_pad=False)
 
 
-def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """What `reference` gives, as a backend."""
-    avg, max = reference(x, stride=stride)
-    return avg.contiguous(memory_format=torch.channels_last), max.contiguous(memory_format=torch.channels_last)
+def forward(x: Tensor, stride: int, need_avg: bool, need_max: bool) -> tuple[Tensor, Tensor]:
+    """What `reference` gives, empty where it is not needed, as a backend."""
+    avg, max = (
+        dense(pool(x, maximum=maximum, stride=stride)) if need else x.new_empty(0)
+        for maximum, need in ((False, need_avg), (True, need_max))
+    )
+    return avg, max
 
 
 def backward(

@@ -152,13 +152,13 @@ def _pool_pair_bwd_kernel(
     tl.store(grad_x + to, total.to(grad_x.dtype.element_ty), mask=stored)
 
 
-def forward(x: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """avg and max."""
+def forward(x: Tensor, stride: int, need_avg: bool, need_max: bool) -> tuple[Tensor, Tensor]:
+    """avg and max, empty where they are not needed; one pass gives both."""
     x = dense(x)
     avg = torch.empty(out_shape(x, stride), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
     largest = torch.empty_like(avg)
     _over_windows(x, avg, largest, None, stride)
-    return avg, largest
+    return avg if need_avg else x.new_empty(0), largest if need_max else x.new_empty(0)
 
 
 def backward(

@@ -1,3 +1,8 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
 from torch import nn
 
 from asose_fast import ops
@@ -7,7 +12,7 @@ from tests.ops.cases import Case, Images, random
 def raw_calls(images: Images) -> dict[str, dict[str, object]]:
     x, out = images.table(), images.table(*images.strided)
     return {
-        "pool_pair_fwd": {"x": x, "stride": 2},
+        "pool_pair_fwd": {"x": x, "stride": 2, "need_avg": True, "need_max": True},
         "pool_pair_bwd": {
             "grads": [out, out], "zs": [out, None], "tables": images.accumulated(2, 4, images.channels), "x": x,
             "stride": 2, "terms": [x], "factors": images.accumulated(1),
@@ -15,8 +20,12 @@ def raw_calls(images: Images) -> dict[str, dict[str, object]]:
     }  # fmt: skip
 
 
-def case() -> Case:
-    return lambda x: ops.pool_pair(x, stride=2), [random(2, 2, 5, 4)], nn.ModuleList()
+def case(function: Callable[..., object]) -> Case:
+    return lambda x: function(x, stride=2), [random(2, 2, 5, 4)], nn.ModuleList()
 
 
-DIFFERENTIABLE = {"pool_pair": case}
+DIFFERENTIABLE = {
+    "pool_pair": partial(case, ops.pool_pair),
+    "pool_3x3 average": partial(case, partial(ops.pool_3x3, maximum=False)),
+    "pool_3x3 maximum": partial(case, partial(ops.pool_3x3, maximum=True)),
+}

@@ -1,0 +1,54 @@
+"""A 3x3 pooling without the other one beside it, on kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+
+from asose_fast.ops import registry
+from asose_fast.ops.pool_pair import pool_3x3
+from asose_fast.space.fit import Fit
+from asose_fast.space.recognise import is_average_pool, is_max_pool
+
+Part = Callable[[Tensor], Tensor]
+
+AVERAGES = 1 << 16
+"""Elements of a tensor from which on averages of stride 1 are faster on kernels."""
+OTHERS = 1 << 20
+"""The same of other averages and of maxima, where there are fewer channels than `MANY`."""
+MANY = 64
+
+
+class Pooling:
+    """y = pool(x), on `pool_3x3` where the tensor is for it and that is faster, else by the module.
+
+    On a GPU, where nothing has been measured, the module runs.
+    """
+
+    def __init__(self, module: Part, maximum: bool, stride: int) -> None:
+        self.module, self.maximum, self.stride = module, maximum, stride
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if Fit.of(x).takes(x) and x.is_cpu and self._pays(x) and registry.has_kernels("pool_pair", "cpu", x.dtype):
+            return pool_3x3(x, maximum=self.maximum, stride=self.stride)
+        return self.module(x)
+
+    def _pays(self, x: Tensor) -> bool:
+        """Says whether kernels were faster wherever that was measured, forward and backward."""
+        if self.stride == 1 and not self.maximum:
+            return x.numel() >= AVERAGES
+        return x.numel() >= OTHERS and x.shape[1] < MANY
+
+
+def pooled(body: Sequence[Part]) -> list[Part]:
+    """Returns the parts of a body with its poolings on kernels."""
+    return [_on_kernels(part) for part in body]
+
+
+def _on_kernels(part: Part) -> Part:
+    for stride in (1, 2):
+        for maximum, recognised in enumerate((is_average_pool, is_max_pool)):
+            if recognised(part, stride):
+                return Pooling(part, bool(maximum), stride)
+    return part
