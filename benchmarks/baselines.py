@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from asose_fast.space import Network
+from asose_fast.space import EvolvableBlock, Network
 
 
 def eager_mixed_sum(xs: Sequence[Tensor], weights: Tensor) -> Tensor:
@@ -34,9 +35,16 @@ def eager_arch_weights(logits: Sequence[Tensor], temperature: float) -> list[Ten
     return sampled
 
 
+def _shortcut(block: EvolvableBlock, x: Tensor) -> Tensor:
+    if block.spec.stride == 1:
+        return x
+    return F.avg_pool2d(x, block.spec.stride, ceil_mode=True, count_include_pad=False)
+
+
 class EagerMixture(nn.Module):
     """A supernet's own modules in plain PyTorch, called like `Network`: with weights alone every candidate computed and
-    every gradient taken, with a path only what the step needs, as plainly as that can be written."""
+    every gradient taken, with a path only what the step needs, as plainly as that can be written. A derived network
+    needs neither."""
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -47,12 +55,12 @@ class EagerMixture(nn.Module):
         for i, block in enumerate(self.network.evolvable_blocks()):
             ops = list(block.mixed.ops.values())
             if weights is None:
-                y = ops[path[i]](x)
+                y = ops[0 if path is None else path[i]](x)
             elif path is None:
                 y = eager_mixed_sum([op(x) for op in ops], weights[i])
             else:  # the others' weights are 0, and so are their gradients
                 y = eager_mixed_sum([op(x if k == path[i] else x.detach()) for k, op in enumerate(ops)], weights[i])
-            y = torch.lerp(block.shortcut(x), y, block.gain)
+            y = torch.lerp(_shortcut(block, x), y, block.gain)
             x = y if block.project is None else block.project(y)
         scores: Tensor = self.network.head(x)
         return scores

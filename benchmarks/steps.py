@@ -20,6 +20,7 @@ from asose_fast.engine.step.optimizers import alpha_optimizer, on_device, weight
 from asose_fast.engine.step.precision import Precision
 from asose_fast.engine.step.steps import alpha_step, weight_step
 from asose_fast.ops import ArchWeights, arch_weights
+from asose_fast.presets import IMAGES
 from asose_fast.space import Network, NetworkSpec
 from asose_fast.training_config import OptimizerConfig
 from benchmarks.baselines import Autocast, EagerMixture
@@ -94,6 +95,10 @@ class Steps:
         """One weight step of the soft mixture, as a search with the estimator `soft` takes it; the loss."""
         return self._weight_step(None, self._draw(hard=False).weights.detach())
 
+    def derived(self) -> Tensor:
+        """One step of a derived network, whose blocks have one candidate each; the loss."""
+        return self._weight_step(None, None)
+
     def _weight_step(self, path: list[int] | None, mixture: Tensor | None) -> Tensor:
         step = weight_step if self.graphs is None else self.graphs.weight_step
         options = {"mixture": mixture, "clip": CLIP, "precision": self.precision}
@@ -118,7 +123,7 @@ class Steps:
         """The loss of a step and the gradients that it uses; a candidate that did not run has gradient 0."""
         self.zero_grad()
         found = {"loss": getattr(self, kind)()}
-        if kind in ("weight", "soft"):
+        if kind in ("weight", "soft", "derived"):
             found["weights"] = torch.cat([_grad(p).flatten() for p in self.parameters])
         if kind in ("alpha", "soft"):
             found["alpha"] = _grad(self.logits)
@@ -153,6 +158,14 @@ def make(
     network = Network(NetworkSpec.chain(SpaceConfig(channels=channels, candidates=tuple(candidates)), 3, 10))
     x, y = torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
     return network.to(device), x.to(device), y.to(device)
+
+
+def make_default(batch: int, side: int) -> tuple[Network, Tensor, Tensor]:
+    """The supernet that `asose-fast train` begins with on images of this side, and images and classes for it."""
+    torch.manual_seed(0)
+    config = SpaceConfig(**{name: IMAGES[name] for name in ("space", "channels", "depth")})
+    network = Network(NetworkSpec.stages(config, 3, 10, side))
+    return network, torch.randn(batch, 3, side, side), torch.randint(0, 10, (batch,))
 
 
 def ours(

@@ -36,6 +36,7 @@ MEASURED = [
         "--without-bf16",
         *(f"{SOFT}[{case}]" for case in ("16-soft-ten", "16-soft-darts", "32-soft-ten", "64-soft-ten")),
         *(f"{SOFT}[{case}]" for case in ("16-alpha-ten", "64-alpha-ten")),
+        "benchmarks/test_default_search.py::test_step",
         "benchmarks/test_training_step.py::test_step",
         "benchmarks/test_multi_depthwise.py::test_forward_and_backward",
         "benchmarks/test_memory.py::test_peak[16]",
@@ -98,7 +99,21 @@ OPERATORS = [
         ],
     ),
 ]
+def default(label: Text, side: int, kind: str) -> Line:
+    """Of the default search, whose variants all compute only what a step needs."""
+    row = f"default search, {side}x{side}, batch 64: {kind}"
+    return Line(label, [None, None, *((row, f"eager {form}, skipping") for form in ("nchw", "nhwc"))], row)
+
+
 STEPS = [
+    default(both("default search, 32x32: weight step", "默认搜索，32x32：权重步"), 32, "weight step"),
+    default(both("alpha step", "alpha 步"), 32, "alpha step"),
+    default(both("4 weight steps and 1 alpha step", "4 个权重步加 1 个 alpha 步"), 32, "cadence step"),
+    default(both("step of a derived network", "派生网络的一步"), 32, "step of a derived network"),
+    default(both("default search, 8x8: weight step", "默认搜索，8x8：权重步"), 8, "weight step"),
+    default(both("alpha step", "alpha 步"), 8, "alpha step"),
+    default(both("4 weight steps and 1 alpha step", "4 个权重步加 1 个 alpha 步"), 8, "cadence step"),
+    default(both("step of a derived network", "派生网络的一步"), 8, "step of a derived network"),
     step(
         both("soft mixture step, C=16, ten candidates", "软混合步，C=16，十个候选操作"),
         "10 candidates, C=16, batch 64: soft step",
