@@ -1,4 +1,4 @@
-"""How much faster is a batch norm with the pooling after it, as one operator, than PyTorch's modules?"""
+"""How much faster is a batch norm, and the pooling after it, as one operator than PyTorch in channels_last?"""
 
 import pytest
 import torch
