@@ -11,6 +11,7 @@ from torch import nn
 from asose_fast import ops
 from asose_fast.ops import registry
 from asose_fast.ops.reference.norm_relu_mean import reference
+from tests.helpers import with_thread_counts
 from tests.ops.raw_calls import OPERATORS, right_calls
 from tests.ops.test_mixed_layer import KINDS, new_norm
 
@@ -113,6 +114,18 @@ def test_zeros_and_what_is_not_finite_count_as_in_pytorch(kind, value, backend):
 def test_a_large_mean_costs_no_digits(backend):
     norm = new_norm(3)
     check(torch.randn(8, 3, 6, 6).add_(1e4), norm, backend, {"rtol": 1e-3, "atol": 1e-3})
+
+
+def test_results_do_not_depend_on_the_thread_count():
+    def results():
+        x = torch.linspace(-1, 1, 5 * 20 * 35 * 37).sin().view(5, 20, 35, 37).requires_grad_()
+        norm = nn.BatchNorm2d(20)
+        y = ops.norm_relu_mean(x, norm)
+        return y, *torch.autograd.grad(y.square().sum(), [x, *norm.parameters()]), norm.running_var
+
+    first, *others = with_thread_counts(results)
+    for result in others:
+        torch.testing.assert_close(result, first, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("images", "kind"), [(0, "eval"), (0, None), (2, None)])
