@@ -198,21 +198,16 @@ inline Vector<float> gathered(Vector<float> lanes) {
 
 // There are no half vectors.
 inline Vector<float> spread(Vector<float> values) { return values; }
+inline Vector<float> gathered(Vector<float> lanes) { return lanes; }
 
 #endif
 
-// The sums of channels [channel, ...) of a pixel are written; where a mask is given, as a gradient.
-template <bool kHalf, class T, class A = typename Element<T>::Acc>
-inline void put(const A* sums, int vectors, T* to, const T* mask, int64_t channel,
-                int64_t channels) {
-  for (int v = 0; v < vectors + kHalf; ++v, channel += kLanes<A>) {
-    const int lanes = static_cast<int>(std::min<int64_t>(kLanes<A>, channels - channel));
-    Vector<A> value = load(sums + v * kLanes<A>);
-    if constexpr (kHalf)
-      if (v == vectors) value = gathered(value);
-    if (mask) value = load(mask + channel, lanes) <= Vector<A>{} ? Vector<A>{} : value;
-    store(to + channel, value, lanes);
-  }
+// The first `lanes` of a vector are written; where a mask is given, as a gradient.
+template <class T>
+inline void put(Vector<typename Element<T>::Acc> value, T* to, const T* mask, int lanes) {
+  using Values = Vector<typename Element<T>::Acc>;
+  if (mask) value = load(mask, lanes) <= Values{} ? Values{} : value;
+  store(to, value, lanes);
 }
 
 }  // namespace

@@ -87,9 +87,15 @@ void convolve(const Strip& strip, const Extent& extent, const A* source, const A
       for (int r = 0; r < rows.value; ++r)
         for (int p = 0; p < pixels.value; ++p) {
           T* to = result.row(strip.image, strip.top + y + r) + (x + p) * result.channels;
-          put<half.value>(sums + (r * pixels.value + p) * kAll * kLanes<A>, kVectors, to,
-                          mask ? mask + (to - result.data) : nullptr, first * kLanes<A>,
-                          result.channels);
+          const T* masked = mask ? mask + (to - result.data) : nullptr;
+          for (int v = 0; v < kAll; ++v) {
+            const int64_t channel = (first + v) * kLanes<A>;
+            Vector<A> sum = load(sums + ((r * pixels.value + p) * kAll + v) * kLanes<A>);
+            if constexpr (half.value)
+              if (v == kVectors) sum = gathered(sum);
+            put(sum, to + channel, masked ? masked + channel : nullptr,
+                static_cast<int>(std::min<int64_t>(kLanes<A>, result.channels - channel)));
+          }
         }
     };
     in_parts<kPixels>(static_cast<int>(result.width), [&](int x, auto pixels) {

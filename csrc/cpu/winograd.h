@@ -133,7 +133,7 @@ void output_tiles(const WinogradTiling& tiling, const Block& block, const Width&
       const Place at(first_tile + t, block.rows, tiling.across);
       const int64_t y = 2 * (block.top + at.y), x = 2 * at.x;
       const int below = y + 1 < result.height ? 2 : 1, beside = x + 1 < result.width ? 2 : 1;
-      alignas(64) float found[4][kAll * kLanes<float>];
+      T* const corner = result.row(block.first + at.image, y) + x * result.channels;
       for (int v = 0; v < kAll; ++v) {
         Vector<float> m[kPoints], half_way[8], outputs[4];
 #pragma GCC unroll 16
@@ -147,16 +147,17 @@ void output_tiles(const WinogradTiling& tiling, const Block& block, const Width&
           transform_sums(half_way + column, 2, pair);
           outputs[column] = pair[0], outputs[2 + column] = pair[1];
         }
+        const int64_t channel = (first + v) * kLanes<float>;
+        const int lanes =
+            static_cast<int>(std::min<int64_t>(kLanes<float>, result.channels - channel));
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; ++i) store(found[i] + v * kLanes<float>, outputs[i]);
-      }
-      for (int i = 0; i < below; ++i)
-        for (int j = 0; j < beside; ++j) {
-          T* to = result.row(block.first + at.image, y + i) + (x + j) * result.channels;
-          put<half.value>(found[2 * i + j], kVectors, to,
-                          mask ? mask + (to - result.data) : nullptr, first * kLanes<float>,
-                          result.channels);
+        for (int i = 0; i < 4; ++i) {
+          if (i / 2 >= below || i % 2 >= beside) continue;
+          T* to = corner + (i / 2 * result.width + i % 2) * result.channels + channel;
+          if (half.value && v == kVectors) outputs[i] = gathered(outputs[i]);
+          put(outputs[i], to, mask ? mask + (to - result.data) : nullptr, lanes);
         }
+      }
     }
   });
 }
