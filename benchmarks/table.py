@@ -99,6 +99,8 @@ OPERATORS = [
         ],
     ),
 ]
+
+
 def default(label: Text, side: int, kind: str) -> Line:
     """Of the default search, whose variants all compute only what a step needs."""
     row = f"default search, {side}x{side}, batch 64: {kind}"

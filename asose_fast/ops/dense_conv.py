@@ -15,6 +15,7 @@ from asose_fast.ops.dense import Dense
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
+from asose_fast.ops.reference import dense_conv as plain_pytorch
 from asose_fast.ops.reference.dense_conv import reference
 
 registry.register(
@@ -82,9 +83,11 @@ def _check(where: str, x: Tensor, weight: Tensor, conv: Dense) -> None:
 
 def has_kernels(x: Tensor, weight: Tensor, conv: Dense) -> bool:
     """Whether something else than plain PyTorch serves some of such a call."""
-    if not registry.has_kernels("dense_conv", x.device.type, computing_dtype(x)):
+    dtype = computing_dtype(x)
+    if not registry.has_kernels("dense_conv", x.device.type, dtype):
         return False
-    return any(registry.why("dense_conv", x, weight.shape, conv, result).startswith("cpu:") for result in RESULTS)
+    chosen = [registry.select("dense_conv", x, weight.shape, conv, result) for result in RESULTS]
+    return any([backend.forward is not plain_pytorch.forward for backend in chosen])
 
 
 def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:

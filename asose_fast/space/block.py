@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.space.mixed import MixedOp
-from asose_fast.space.project import projected
+from asose_fast.space.parts import run_on_kernels
 from asose_fast.space.shortcut import averaged
 
 
@@ -88,7 +88,7 @@ class EvolvableBlock(nn.Module):
             y: Tensor = shortcut + self._kept_paths(x) * self.gain * (mixed - shortcut)
         else:
             y = self.mixed(x, weights, index, kept, gain=self.gain, shortcut=shortcut)
-        return y if self.project is None else projected(self.project, y)
+        return y if self.project is None else run_on_kernels(self.project, y)
 
     def _kept_paths(self, x: Tensor) -> Tensor:
         """Draws a factor for each image, (N, 1, 1, 1): 0 with probability `drop_path`, else 1 / (1 - drop_path)."""

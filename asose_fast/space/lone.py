@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,15 +10,12 @@ from torch import Tensor, nn
 from asose_fast.ops import registry
 from asose_fast.ops.norm_lerp import norm_lerp
 from asose_fast.ops.torch_faults import usual_gradient
-from asose_fast.space.active import on_kernels
 from asose_fast.space.exact import classes_are_theirs, computes
 from asose_fast.space.fit import Fit
 from asose_fast.space.outputs import require_shortcut
-from asose_fast.space.pool import pooled
+from asose_fast.space.parts import Part, on_kernels
 from asose_fast.space.recognise import is_reduction
 from asose_fast.space.stacked import Halves
-
-Body = Sequence[Callable[[Tensor], Tensor]]
 
 
 def blended(op: nn.Module, x: Tensor, gain: Tensor, shortcut: Tensor, fused: bool) -> Tensor:
@@ -28,7 +25,7 @@ def blended(op: nn.Module, x: Tensor, gain: Tensor, shortcut: Tensor, fused: boo
     """
     body, norm = _up_to_norm(op, x) if fused and _may_fuse(x) else ([op], None)
     y = x
-    for part in body if norm is None else pooled(body):
+    for part in body:
         y = part(y)
     if norm is not None:
         fit = Fit.of(x)
@@ -48,7 +45,7 @@ def _may_fuse(x: Tensor) -> bool:
     return registry.has_kernels("norm_lerp", x.device.type, x.dtype)
 
 
-def _up_to_norm(op: nn.Module, x: Tensor) -> tuple[Body, nn.BatchNorm2d | None]:
+def _up_to_norm(op: nn.Module, x: Tensor) -> tuple[Sequence[Part], nn.BatchNorm2d | None]:
     """Returns what comes before the last norm of a candidate, and the norm; None where it ends in something else."""
     parts = list(op._modules.values()) if computes(op, nn.Sequential) else []
     if parts and computes(norm := parts[-1], nn.BatchNorm2d):

@@ -11,12 +11,11 @@ from torch import Tensor, nn
 
 from asose_fast.bounds import MOST_CHANNELS, MOST_LAYERS, Bounds, check_value
 from asose_fast.config import SpaceConfig
-from asose_fast.space.batch_norm import normed
 from asose_fast.space.block import BlockSpec, EvolvableBlock, halving
 from asose_fast.space.candidates import build_candidate
 from asose_fast.space.geometry import StemStride, after_stem, poolings, stem_stride
 from asose_fast.space.global_average import GlobalAverage
-from asose_fast.space.head import scored
+from asose_fast.space.parts import run_on_kernels
 from asose_fast.space.supernet import Supernet
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -318,11 +317,11 @@ class Network(Supernet):
         `weights` (L, K), `path` (L indices) and `kept` (L tuples of indices) choose the plan of every block as in
         MixedOp; a derived network needs none of them.
         """
-        x = normed(self.stem, x)
+        x = run_on_kernels(self.stem, x)
         rows = None if weights is None else weights.unbind()
         for i, block in enumerate(self.blocks):
             x = block(x, *(None if table is None else table[i] for table in (rows, path, kept)))
-        return scored(self.head, x)
+        return run_on_kernels(self.head, x)
 
     def derive(self, path: Sequence[int]) -> Network:
         """Returns the network with one candidate a block. Its modules, and so its parameters, are this network's

@@ -23,12 +23,12 @@ from asose_fast.ops.mixed_layer import Stage, mixed_layer
 from asose_fast.ops.mixed_sum import mixed_sum
 from asose_fast.ops.pointwise import pointwise
 from asose_fast.ops.term_weights import SHORTCUT, term_weights
-from asose_fast.space.active import ActiveDense, on_kernels
 from asose_fast.space.candidates import FactorizedReduce, Zero
 from asose_fast.space.exact import computes
 from asose_fast.space.fit import Fit
 from asose_fast.space.outputs import require_alike, require_shortcut, run
-from asose_fast.space.pool import pooled
+from asose_fast.space.parts import Part, on_kernels
+from asose_fast.space.parts.convolution import Convolution
 from asose_fast.space.recognise import (
     is_any_depthwise,
     is_average_pool,
@@ -48,14 +48,14 @@ class Normed(NamedTuple):
 
     active: bool
     """An active branch begins with a ReLU, which `body` then leaves out."""
-    body: Sequence[Callable[[Tensor], Tensor]]
+    body: Sequence[Part]
     """These run one after the other, up to the norm."""
     norm: nn.BatchNorm2d
 
     def on_kernels(self, x: Tensor, fit: Fit) -> Normed:
         """Returns the same branch on kernels, where x is one for them. A factorized reduction runs on
         `pointwise`, convolutions along one axis run on `line_conv` where it pays, the ReLU in the first of them, and
-        other convolutions as `active.on_kernels` says."""
+        all else as `parts.on_kernels` says."""
         for part in self.body:
             if isinstance(part, Halves) and part.fits(x, fit):
                 return self._replace(body=[part.on_kernels])
@@ -63,8 +63,8 @@ class Normed(NamedTuple):
 
     def _on_others(self) -> Normed:
         body = on_kernels(self.body)
-        if self.active and body and isinstance(first := body[0], ActiveDense):
-            return Normed(False, [ActiveDense(first.conv, True), *body[1:]], self.norm)
+        if self.active and body and isinstance(first := body[0], Convolution):
+            return Normed(False, [Convolution(first.conv, True), *body[1:]], self.norm)
         return self._replace(body=body)
 
     def _on_lines(self, x: Tensor, fit: Fit) -> Normed | None:
@@ -284,7 +284,7 @@ class Branches(NamedTuple):
             active = x.relu() if actives else x
         for k, branch in normed.items():
             tracked = index in (None, k)
-            z = run(pooled(branch.body), active if branch.active else x, tracked=tracked, name=name(k))
+            z = run(branch.body, active if branch.active else x, tracked=tracked, name=name(k))
             if fit.takes(z) and fit.norm(branch.norm, z.shape[1]):
                 yield k, z, branch.norm
             else:

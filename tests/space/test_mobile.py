@@ -7,10 +7,11 @@ import torch
 from torch.nn import functional as F
 
 from asose_fast.config import SPACE_CANDIDATES, Config
-from asose_fast.space import Network, active
+from asose_fast.space import Network
 from asose_fast.space.build import make_spec, spec_from_dict
 from asose_fast.space.candidates import build_candidate
 from asose_fast.space.cost import candidate_costs, cost_of
+from asose_fast.space.parts import convolution
 from asose_fast.space.prune import pruned_spec
 from asose_fast.space.widen import widen
 from asose_fast.train import main as train
@@ -65,8 +66,8 @@ def test_plans_agree(train, index, stride, gain):
 
 def test_the_stacked_plan_runs_depthwise_convolutions_with_their_relu_on_a_kernel(monkeypatch):
     _, stacked = pair(BOTTLENECKS, 4, 1, torch.float32)
-    seen, run = [], active.multi_depthwise
-    monkeypatch.setattr(active, "multi_depthwise", lambda x, w, **k: seen.append(w[0].shape[-1]) or run(x, w, **k))
+    seen, run = [], convolution.multi_depthwise
+    monkeypatch.setattr(convolution, "multi_depthwise", lambda x, w, **k: seen.append(w[0].shape[-1]) or run(x, w, **k))
     stacked(torch.randn(2, 4, 8, 8), torch.rand(len(BOTTLENECKS)))
     assert seen == [3, 3, 5, 5, 3, 5]
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from asose_fast.space import BlockSpec, EvolvableBlock, Network, NetworkSpec
-from asose_fast.space.project import SMALL, projected
+from asose_fast.space.parts import run_on_kernels
+from asose_fast.space.parts.convolution import SMALL
 from tests.helpers import FEW, OF_BLOCKS, make_batch, make_config, make_network, plain_forward
 
 
@@ -123,7 +124,7 @@ def test_a_projection_is_that_of_its_modules(side):
     block.to(memory_format=torch.channels_last)
     x = torch.randn(4, 8, side, side).requires_grad_()
     assert (x.numel() > SMALL) == (side == 40)
-    y, expected = projected(block.project, x), block.project(x)
+    y, expected = run_on_kernels(block.project, x), block.project(x)
     weight = block.project[1].weight
     grad = torch.randn_like(y)
     for got, exact in zip(

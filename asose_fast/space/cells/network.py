@@ -8,13 +8,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from asose_fast.space.batch_norm import normed
 from asose_fast.space.candidates import FactorizedReduce
 from asose_fast.space.cells.spec import INPUTS, STEPS, CellNetworkSpec, Edge
 from asose_fast.space.convolution import Conv2d
 from asose_fast.space.global_average import GlobalAverage
-from asose_fast.space.head import scored
 from asose_fast.space.mixed import MixedOp
+from asose_fast.space.parts import run_on_kernels
 from asose_fast.space.supernet import Supernet
 
 STEM_MULTIPLIER = 3
@@ -97,7 +96,7 @@ class DartsCell(Cell):
         self.last = _relu_conv_norm(last, channels)
 
     def forward(self, before: Tensor, last: Tensor, plan: CellPlan) -> Tensor:
-        return torch.cat(self.nodes([normed(self.before, before), normed(self.last, last)], plan), 1)
+        return torch.cat(self.nodes([run_on_kernels(self.before, before), run_on_kernels(self.last, last)], plan), 1)
 
 
 class BenchCell(Cell):
@@ -123,7 +122,7 @@ class Reduction(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = normed(self.last, normed(self.first, x)) + self.shortcut(x)
+        y: Tensor = run_on_kernels(self.last, run_on_kernels(self.first, x)) + self.shortcut(x)
         return y
 
 
@@ -224,7 +223,7 @@ class CellNetwork(Supernet):
         """
         count = len(self.spec.normal)
         normal, reduction = (CellPlan(weights, path, kept, rows) for rows in (slice(count), slice(count, None)))
-        x = normed(self.stem, x)
+        x = run_on_kernels(self.stem, x)
         before = x
         for cell in self.cells:
             if isinstance(cell, DartsCell):
@@ -232,7 +231,7 @@ class CellNetwork(Supernet):
                 before, x = x, cell(before, x, mine)
             else:
                 x = cell(x, normal) if isinstance(cell, BenchCell) else cell(x)
-        return scored(self.head, x)
+        return run_on_kernels(self.head, x)
 
     def choose(self, scores: Tensor) -> list[int]:
         """Returns the path of the best architecture by `scores` (rows, K). On every edge it takes the candidate of

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from asose_fast.ops import registry
 from asose_fast.ops.pool_pair import pool_3x3
 from asose_fast.space.fit import Fit
+from asose_fast.space.parts.part import Found, Part
 from asose_fast.space.recognise import is_average_pool, is_max_pool
-
-Part = Callable[[Tensor], Tensor]
 
 AVERAGES = 1 << 16
 """Elements of a tensor from which on averages of stride 1 are faster on kernels."""
@@ -41,14 +40,10 @@ class Pooling:
         return x.numel() >= OTHERS and x.shape[1] < MANY
 
 
-def pooled(body: Sequence[Part]) -> list[Part]:
-    """Returns the parts of a body with its poolings on kernels."""
-    return [_on_kernels(part) for part in body]
-
-
-def _on_kernels(part: Part) -> Part:
+def find_pooling(modules: Sequence[Part]) -> Found | None:
+    """A pooling of stride 1 or 2."""
     for stride in (1, 2):
         for maximum, recognised in enumerate((is_average_pool, is_max_pool)):
-            if recognised(part, stride):
-                return Pooling(part, bool(maximum), stride)
-    return part
+            if recognised(modules[0], stride):
+                return Pooling(modules[0], bool(maximum), stride), 1
+    return None

@@ -8,11 +8,10 @@ from torch import nn
 
 from asose_fast.config import Config
 from asose_fast.ops import registry
-from asose_fast.space import batch_norm
-from asose_fast.space.batch_norm import normed
 from asose_fast.space.block import BlockSpec, EvolvableBlock
 from asose_fast.space.build import build, make_spec
-from asose_fast.space.project import projected
+from asose_fast.space.parts import norm as parts
+from asose_fast.space.parts import run_on_kernels
 
 pytestmark = pytest.mark.skipif(
     not registry.has_kernels("norm_pool", "cpu", torch.float32), reason="the kernels are not built"
@@ -22,14 +21,14 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(autouse=True)
 def calls(monkeypatch):
     """The poolings of the calls of the operator, which takes tensors of any size here."""
-    called, operator = [], batch_norm.norm_pool
+    called, operator = [], parts.norm_pool
 
     def counted(z, norm, pool, **options):
         called.append(pool)
         return operator(z, norm, pool, **options)
 
-    monkeypatch.setattr(batch_norm, "norm_pool", counted)
-    monkeypatch.setattr(batch_norm, "LARGE", {1: 0, 2: 0})
+    monkeypatch.setattr(parts, "norm_pool", counted)
+    monkeypatch.setattr(parts, "LARGE", {1: 0, 2: 0})
     return called
 
 
@@ -42,7 +41,7 @@ def sequence(*poolings, channels=4):
     return nn.Sequential(*parts).to(memory_format=torch.channels_last)
 
 
-def assert_alike(module, run=normed, size=9):
+def assert_alike(module, run=run_on_kernels, size=9):
     """In value, gradients and buffers."""
     plain = copy.deepcopy(module)
     leaves = [torch.randn(3, 4, size, size).contiguous(memory_format=torch.channels_last).requires_grad_()]
@@ -84,7 +83,7 @@ def test_a_sequence_is_what_its_modules_give(poolings, expected, training, calls
 def test_hooks_are_called(name, calls):
     module, seen = sequence(nn.MaxPool2d(2, ceil_mode=True)), []
     module.get_submodule(name).register_forward_hook(lambda *_: seen.append(1))
-    normed(module, torch.randn(3, 4, 6, 6))
+    run_on_kernels(module, torch.randn(3, 4, 6, 6))
     assert seen == [1]
     assert calls == {"0": [2, 2], "1": [2], "2": [1, 2]}[name]
 
@@ -96,7 +95,7 @@ def test_a_sequence_with_a_hook_or_of_another_class_is_called(calls):
 
     module, seen = sequence(), []
     module.register_forward_hook(lambda *_: seen.append(1))
-    normed(module, torch.randn(3, 4, 6, 6))
+    run_on_kernels(module, torch.randn(3, 4, 6, 6))
     assert seen == [1]
     assert_alike(Doubled(*sequence()))
     assert not calls
@@ -110,17 +109,17 @@ def test_norms_that_kernels_cannot_take_run_themselves(calls):
     assert_alike(nn.Sequential(Shifted(4)))
     assert not calls
     with pytest.raises(RuntimeError, match="running_mean should contain 4 elements not 3"):
-        normed(nn.Sequential(nn.BatchNorm2d(3)), torch.randn(3, 4, 6, 6))
-    assert normed(nn.Sequential(nn.BatchNorm2d(4)).eval(), torch.randn(0, 4, 6, 6)).shape == (0, 4, 6, 6)
+        run_on_kernels(nn.Sequential(nn.BatchNorm2d(3)), torch.randn(3, 4, 6, 6))
+    assert run_on_kernels(nn.Sequential(nn.BatchNorm2d(4)).eval(), torch.randn(0, 4, 6, 6)).shape == (0, 4, 6, 6)
     assert not calls
 
 
 def test_a_small_tensor_is_left_to_pytorch(calls, monkeypatch):
-    monkeypatch.setattr(batch_norm, "LARGE", {1: 3 * 4 * 36, 2: 3 * 4 * 36})
+    monkeypatch.setattr(parts, "LARGE", {1: 3 * 4 * 36, 2: 3 * 4 * 36})
     module = sequence()
-    normed(module, torch.randn(3, 4, 5, 6))
+    run_on_kernels(module, torch.randn(3, 4, 5, 6))
     assert not calls
-    normed(module, torch.randn(3, 4, 6, 6))
+    run_on_kernels(module, torch.randn(3, 4, 6, 6))
     assert calls == [1, 1]
 
 
@@ -128,7 +127,7 @@ def test_under_autocast_norms_are_those_of_the_modules(calls):
     module, x = sequence(nn.MaxPool2d(2, ceil_mode=True)), torch.randn(3, 4, 6, 6)
     plain = copy.deepcopy(module)
     with torch.autocast("cpu", torch.bfloat16):
-        y, expected = normed(module, x), plain(x)
+        y, expected = run_on_kernels(module, x), plain(x)
     assert y.dtype == expected.dtype == torch.bfloat16
     torch.testing.assert_close(y, expected, rtol=5e-2, atol=5e-2)
     assert calls == [2, 2]
@@ -142,7 +141,7 @@ def test_what_is_traced_is_pytorch_alone(calls):
             self.parts = sequence(nn.MaxPool2d(2, ceil_mode=True))
 
         def forward(self, x):
-            return normed(self.parts, x)
+            return run_on_kernels(self.parts, x)
 
     module, x = Normed().eval(), torch.randn(3, 4, 6, 6)
     traced = torch.jit.trace(module, x, check_trace=False)
@@ -157,7 +156,7 @@ def test_what_is_traced_is_pytorch_alone(calls):
 @pytest.mark.parametrize("side", [4, 60])
 def test_a_projection_runs_its_norm_on_the_kernels(side, kernel, calls):
     block = EvolvableBlock(BlockSpec(("skip_connect",), 4, 6, kernel=kernel, pool=kernel == 3))
-    assert_alike(block.project.to(memory_format=torch.channels_last), projected, side)
+    assert_alike(block.project.to(memory_format=torch.channels_last), run_on_kernels, side)
     assert calls == [2 if kernel == 3 else 1]
 
 
@@ -177,7 +176,7 @@ def test_networks_compute_what_they_did(space, expected, calls, monkeypatch):
     x, path = torch.randn(4, 3, 16, 16).double(), [0] * network.spec.rows
     results = []
     for large in (0, 1 << 62):
-        monkeypatch.setattr(batch_norm, "LARGE", {1: large, 2: large})
+        monkeypatch.setattr(parts, "LARGE", {1: large, 2: large})
         copied = copy.deepcopy(network)
         scores = copied(x, path=path)
         scores.square().sum().backward()

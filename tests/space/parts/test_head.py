@@ -8,9 +8,10 @@ from torch import nn
 
 from asose_fast import ops
 from asose_fast.ops import registry
-from asose_fast.space import head as heads
 from asose_fast.space.global_average import GlobalAverage
-from asose_fast.space.head import LARGE, scored
+from asose_fast.space.parts import head as heads
+from asose_fast.space.parts import run_on_kernels
+from asose_fast.space.parts.head import LARGE
 
 SHAPE = (32, 16, 8, 8)
 
@@ -48,7 +49,7 @@ needs_kernels = pytest.mark.skipif(
 def test_the_head_is_that_of_its_modules(norm, training, fused):
     head = make_head(norm).double().train(training)
     plain, x = copy.deepcopy(head), make_x(dtype=torch.float64)
-    y, expected = scored(head, x), plain(x)
+    y, expected = run_on_kernels(head, x), plain(x)
     assert fused == [head[0] if norm else None]
     grad = torch.randn_like(y)
     found = torch.autograd.grad(y, [x, *head.parameters()], grad)
@@ -62,7 +63,7 @@ def test_the_dtype_is_that_of_the_modules(kind, fused):
     dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
     head, x = make_head().to(dtype), make_x(dtype=dtype)
     with torch.autocast("cpu", torch.bfloat16, enabled=kind == "autocast"):
-        y, expected = scored(head, x), head(x)
+        y, expected = run_on_kernels(head, x), head(x)
     assert fused
     assert y.dtype == expected.dtype == torch.bfloat16
     torch.testing.assert_close(y, expected, rtol=3e-2, atol=3e-2)
@@ -89,7 +90,7 @@ def flattened_to_numbers(head):
 def test_other_modules_run_themselves(change, fused):
     head, x = make_head(), make_x()
     change(head)
-    torch.testing.assert_close(scored(head, x), head(x))
+    torch.testing.assert_close(run_on_kernels(head, x), head(x))
     assert not fused
 
 
@@ -97,7 +98,7 @@ def test_a_norm_that_does_not_take_the_tensor_says_so_itself():
     head = make_head()
     head[0].double()
     with pytest.raises(RuntimeError, match=r"expect.*type"):
-        scored(head, make_x())
+        run_on_kernels(head, make_x())
 
 
 @pytest.mark.parametrize("kind", ["small", "no gradient", "no_grad", "class replaced", "hook on all"])
@@ -112,7 +113,7 @@ def test_where_the_modules_are_as_fast_or_watched_they_run(kind, fused, monkeypa
     handle = nn.modules.module.register_module_forward_hook(lambda *_: None) if kind == "hook on all" else None
     try:
         with torch.set_grad_enabled(kind != "no_grad"):
-            assert torch.equal(scored(head, x), head(x))
+            assert torch.equal(run_on_kernels(head, x), head(x))
     finally:
         if handle:
             handle.remove()
@@ -123,13 +124,13 @@ def test_where_the_modules_are_as_fast_or_watched_they_run(kind, fused, monkeypa
 def test_a_hook_on_the_classifier_is_called(fused):
     head, seen = make_head(), []
     head[-1].register_forward_hook(lambda *_: seen.append(1))
-    scored(head, make_x())
+    run_on_kernels(head, make_x())
     assert fused
     assert seen == [1]
 
 
 def test_a_traced_head_is_that_of_pytorch():
     head, x = make_head().eval().requires_grad_(False), make_x()
-    traced = torch.jit.trace(lambda x: scored(head, x), x)
+    traced = torch.jit.trace(lambda x: run_on_kernels(head, x), x)
     assert "asose_fast::" not in str(traced.graph)
     torch.testing.assert_close(traced(x), head(x))

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from asose_fast.ops import registry
-from asose_fast.space import MixedOp, pool
+from asose_fast.space import MixedOp
 from asose_fast.space.candidates import build_candidate
-from asose_fast.space.pool import pooled
+from asose_fast.space.parts import on_kernels as parts_of
+from asose_fast.space.parts import pool
 
 needs_kernels = pytest.mark.skipif(
     not registry.has_kernels("pool_pair", "cpu", torch.float32), reason="the kernels are not built"
@@ -65,7 +66,7 @@ def test_what_is_another_pooling_or_watched_is_left_as_it_is():
     hooked = build_candidate("max_pool_3x3", 4, 1)[0]
     hooked.register_forward_hook(lambda *_: None)
     others = [hooked, torch.nn.MaxPool2d(2), torch.nn.AvgPool2d(3, 1, 1), torch.nn.ReLU()]
-    assert pooled(others) == others
+    assert parts_of(others) == others
 
 
 @needs_kernels
@@ -83,6 +84,6 @@ def test_what_is_another_pooling_or_watched_is_left_as_it_is():
 def test_where_it_is_faster(name, stride, shape, faster, monkeypatch):
     seen = []
     monkeypatch.setattr(pool, "pool_3x3", lambda x, **_: seen.append(x))
-    (part,) = pooled([build_candidate(name, shape[1], stride)[0]])
+    (part,) = parts_of([build_candidate(name, shape[1], stride)[0]])
     part(torch.empty(shape))
     assert bool(seen) == faster

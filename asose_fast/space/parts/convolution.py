@@ -1,0 +1,72 @@
+"""Convolutions on kernels, in one pass with the ReLU before them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from asose_fast.ops import registry
+from asose_fast.ops.dense import Dense
+from asose_fast.ops.dense_conv import dense_conv, has_kernels
+from asose_fast.ops.multi_depthwise import multi_depthwise
+from asose_fast.ops.pointwise import pointwise
+from asose_fast.space.fit import Fit
+from asose_fast.space.parts.part import Found, Part
+from asose_fast.space.recognise import is_any_depthwise, is_dense, is_pointwise, is_relu
+
+SMALL = 1 << 15
+"""Elements of a tensor that `pointwise` projects as fast as oneDNN; it takes twice as long for a large one."""
+
+
+class ActiveDepthwise:
+    """y = conv2d(relu(x)), on `multi_depthwise` where the tensors are for it, else by the module."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        self.conv = conv
+
+    def __call__(self, x: Tensor) -> Tensor:
+        conv, fit = self.conv, Fit.of(x)
+        if not (fit.takes(x) and fit.conv(conv, x.shape[1], 1, *conv.kernel_size)):
+            y: Tensor = conv(x.relu())
+            return y
+        (y,) = multi_depthwise(x, [conv.weight], dilations=[conv.dilation[0]], stride=conv.stride[0])
+        return y
+
+
+class Convolution:
+    """y = conv2d(relu(x)) or, where it is not `active`, conv2d(x), on `dense_conv` or `pointwise` where the tensors are
+    for them, else by the module."""
+
+    def __init__(self, conv: nn.Conv2d, active: bool) -> None:
+        self.conv, self.active = conv, active
+
+    def __call__(self, x: Tensor) -> Tensor:
+        conv, fit = self.conv, Fit.of(x)
+        if fit.takes(x) and fit.conv(conv, conv.out_channels, x.shape[1], *conv.kernel_size):
+            down, across = conv.stride
+            if has_kernels(x, conv.weight, Dense(down, across, self.active)):
+                return dense_conv(x, conv.weight, stride=(down, across), relu=self.active)
+            if self.active and x.numel() <= SMALL and is_pointwise(conv) and _has_pointwise(x):
+                return pointwise(x, [conv.weight])
+        y: Tensor = conv(x.relu() if self.active else x)
+        return y
+
+
+def _has_pointwise(x: Tensor) -> bool:
+    return registry.has_kernels("pointwise", x.device.type, x.dtype)
+
+
+def find_depthwise(modules: Sequence[Part]) -> Found | None:
+    """A ReLU and a depthwise convolution."""
+    if len(modules) > 1 and is_relu(modules[0]) and is_any_depthwise(conv := modules[1]):
+        return ActiveDepthwise(conv), 2
+    return None
+
+
+def find_convolution(modules: Sequence[Part]) -> Found | None:
+    """A dense convolution, with the ReLU before it where one is."""
+    active = is_relu(modules[0])
+    if len(modules) > active and is_dense(conv := modules[active]):
+        return Convolution(conv, active), 1 + active
+    return None
