@@ -5,7 +5,16 @@ import pytest
 from asose_fast import _native
 from tests.helpers import INSTRUCTION_SETS, ROOT, python, skip_without
 
-OPERATORS = ("dense_conv", "line_conv", "multi_depthwise", "pool_pair", "separable")
+OPERATORS = (
+    "avg_pool_2x2",
+    "dense_conv",
+    "line_conv",
+    "multi_depthwise",
+    "norm_pool",
+    "norm_relu_mean",
+    "pool_pair",
+    "separable",
+)
 TESTS = [f"{ROOT}/tests/ops/test_{operator}.py::test_matches_the_float64_reference" for operator in OPERATORS]
 
 

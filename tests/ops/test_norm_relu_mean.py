@@ -58,7 +58,7 @@ def check(x, norm, backend, tolerances):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", [*KINDS, None])
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-def test_what_the_modules_do(dtype, kind, shape, backend):
+def test_matches_the_float64_reference(dtype, kind, shape, backend):
     norm = kind and new_norm(shape[1], **KINDS[kind])
     x = torch.randn(shape).to(dtype, memory_format=LAYOUTS[(len(str(kind)) + shape[1]) % 2])
     check(away_from_0(x, norm), norm, backend, TOLERANCES[dtype])
