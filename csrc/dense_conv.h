@@ -145,7 +145,10 @@ struct WinogradTiling : DenseRoom {
     const int64_t padded = ceil_div(most, kLanes) * kLanes;
     const int64_t down = ceil_div(op.height, 2);
     across = ceil_div(op.width, 2);
-    tiles = std::clamp(kTileBytes / (kPoints * 2 * padded * size) / 8 * 8, kLeastTiles, kMostTiles);
+    // Weights that no cache holds are read once a round of tiles, which then are many.
+    const int64_t weights = kPoints * op.in_channels * op.out_channels * size;
+    const int64_t bytes = std::max(kTileBytes, weights / 4);
+    tiles = std::clamp(bytes / (kPoints * 2 * padded * size) / 8 * 8, kLeastTiles, kMostTiles);
     const auto source = [&](int64_t strip) { return (2 * strip + 2) * (2 * across + 2) * most; };
     rows = std::min(ceil_div(tiles, across), down);
     while (rows > 1 && source(rows) * size > kStripBytes) --rows;

@@ -78,6 +78,8 @@ def test_matches_the_float64_reference(backend, dtype, data):
         ("avx512", (24, 24, 3, 3), 2, "y weight"),
         ("avx512", (24, 24, 1, 1), 1, ""),
         ("avx512", (64, 64, 3, 3), 1, "y x weight"),
+        ("avx512", (256, 256, 3, 3), 1, "y x weight"),
+        ("avx2", (512, 512, 3, 3), 1, ""),
         ("avx512", (64, 64, 5, 5), 1, ""),
         ("avx512", (64, 68, 5, 5), 1, "y x weight"),
         ("avx2", (16, 24, 3, 3), 1, "y x weight"),
@@ -91,6 +93,11 @@ def test_onednn_keeps_what_it_is_faster_at(monkeypatch, isa, weight, stride, on_
     conv = Dense(stride, stride, False)
     chosen = [r for r in RESULTS if unfit((64, weight[1], 16, 16), weight, conv, r) is None]
     assert chosen == on_kernels.split()
+
+
+@pytest.mark.parametrize(("images", "taken"), [(1, False), (2, True)])
+def test_few_tiles_are_left_to_onednn(images, taken):
+    assert (unfit((images, 96, 8, 6), (96, 96, 3, 3), Dense(1, 1, True), "y") is None) == taken
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (7, 1)])

@@ -69,7 +69,10 @@ def test_the_stacked_plan_runs_depthwise_convolutions_with_their_relu_on_a_kerne
     seen, run = [], convolution.multi_depthwise
     monkeypatch.setattr(convolution, "multi_depthwise", lambda x, w, **k: seen.append(w[0].shape[-1]) or run(x, w, **k))
     stacked(torch.randn(2, 4, 8, 8), torch.rand(len(BOTTLENECKS)))
-    assert seen == [3, 3, 5, 5, 3, 5]
+    assert seen == [5, 5, 5]
+    monkeypatch.setattr(convolution, "LARGE", 0)
+    stacked(torch.randn(2, 4, 8, 8), torch.rand(len(BOTTLENECKS)))
+    assert seen[3:] == [3, 3, 5, 5, 3, 5]
 
 
 @pytest.mark.parametrize("channels", [5, 7, 8, 12, 30])

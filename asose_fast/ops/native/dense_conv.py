@@ -17,12 +17,22 @@ from asose_fast.ops.reference import dense_conv as reference
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
+MOST_PAIRS = 1 << 16
+"""Pairs of an input and an output channel whose transformed weights the caches hold."""
+PAIRS_A_TILE = 1 << 9
+"""So many are transformed faster than a tile's products are computed."""
+
 
 def unfit(shape: Sequence[int], weight: Sequence[int], conv: Dense, result: str) -> str | None:
-    """But for 3x3 of stride 1 with 16 channels or more, all is left to oneDNN with AVX2; else 1x1 kernels, 64 channels
-    or more that fill its registers, and the gradients of the inputs of strided convolutions."""
+    """3x3 of stride 1 is left to oneDNN below 16 channels, and where weights are many beside tiles of 2x2 pixels. Of all
+    else, it is left everything with AVX2, and otherwise 1x1 kernels, 64 channels or more that fill its registers, and
+    the gradients of the inputs of strided convolutions."""
     outputs, inputs, *taps = weight
     if taps == [3, 3] and conv.stride == (1, 1) and min(inputs, outputs) >= 16:
+        images, _, height, width = shape
+        tiles = images * -(-height // 2) * -(-width // 2)
+        if inputs * outputs > min(MOST_PAIRS, PAIRS_A_TILE * tiles):
+            return "oneDNN is faster where the weights are many beside the pixels"
         return None
     if _native.kernels("cpu").isa() == "avx2":
         return "oneDNN is as fast with AVX2"

@@ -18,16 +18,20 @@ from asose_fast.space.recognise import is_any_depthwise, is_dense, is_pointwise,
 SMALL = 1 << 15
 """Elements of a tensor that `pointwise` projects as fast as oneDNN; it takes twice as long for a large one."""
 
+LARGE = 1 << 18
+"""Elements of a tensor from which on 3x3 depthwise convolutions are faster on kernels; others always are."""
+
 
 class ActiveDepthwise:
-    """y = conv2d(relu(x)), on `multi_depthwise` where the tensors are for it, else by the module."""
+    """y = conv2d(relu(x)), on `multi_depthwise` where that is faster and the tensors are for it, else by the module."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         self.conv = conv
 
     def __call__(self, x: Tensor) -> Tensor:
         conv, fit = self.conv, Fit.of(x)
-        if not (fit.takes(x) and fit.conv(conv, x.shape[1], 1, *conv.kernel_size)):
+        pays = x.numel() >= LARGE or conv.kernel_size[0] > 3
+        if not (pays and fit.takes(x) and fit.conv(conv, x.shape[1], 1, *conv.kernel_size)):
             y: Tensor = conv(x.relu())
             return y
         (y,) = multi_depthwise(x, [conv.weight], dilations=[conv.dilation[0]], stride=conv.stride[0])
