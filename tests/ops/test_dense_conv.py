@@ -103,12 +103,12 @@ def test_few_tiles_are_left_to_onednn(images, taken):
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (7, 1)])
 @pytest.mark.parametrize("shape", [(64, 24, 16, 16), (64, 16, 4, 4), (3, 70, 40, 9)])
 def test_float32_is_as_exact_as_its_sums(kernel, shape):
-    """Of the sizes of a search, where tiles and slices are many: within 1e-6 of float64, relative to the largest."""
+    """Of the sizes of a search, where tiles and slices are many: within 2e-6 of float64, relative to the largest."""
     x, weight = torch.randn(shape), torch.randn(shape[1], shape[1], *kernel) / (9 * shape[1]) ** 0.5
     grad = torch.randn(shape)
     with ops.backend(BACKENDS[-1]):
         got = run(ops.dense_conv, x, weight, grad, 1, True)
-    assert_close(got, run(reference, x.double(), weight.double(), grad.double(), 1, True), 1e-6)
+    assert_close(got, run(reference, x.double(), weight.double(), grad.double(), 1, True), 2e-6)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -24,9 +24,9 @@ PAIRS_A_TILE = 1 << 9
 
 
 def unfit(shape: Sequence[int], weight: Sequence[int], conv: Dense, result: str) -> str | None:
-    """3x3 of stride 1 is left to oneDNN below 16 channels, and where weights are many beside tiles of 2x2 pixels. Of all
-    else, it is left everything with AVX2, and otherwise 1x1 kernels, 64 channels or more that fill its registers, and
-    the gradients of the inputs of strided convolutions."""
+    """3x3 of stride 1 is left to oneDNN below 16 channels, and where weights are many beside the pixels. Of all else it
+    is left everything with AVX2, and otherwise 1x1 kernels, 64 channels or more that fill its registers, and the
+    gradients of the inputs of strided convolutions."""
     outputs, inputs, *taps = weight
     if taps == [3, 3] and conv.stride == (1, 1) and min(inputs, outputs) >= 16:
         images, _, height, width = shape
