@@ -162,10 +162,11 @@ class MixedOp(nn.Module):
                     return x
                 if computes(op, Zero) and classes_are_theirs():
                     return mixed_sum([shortcut], (1 - gain).to(accumulation_dtype(x.dtype)).reshape(1))
-            if shortcut.dtype == x.dtype and (branches := self._stacked(x, {k: op})):
+            branches = self._sorted(x, {k: op})
+            if branches is not None and shortcut.dtype == x.dtype and self._pays(x, branches):
                 return branches.mix(x, None, None, gain, shortcut)
             if gain is not None:
-                return blended(op, x, gain, shortcut, bool(self.fused))
+                return blended(op, x, gain, shortcut, branches)
             y: Tensor = op(x)
             if isinstance(y, Tensor) and y is not x:
                 usual_gradient(y)
@@ -211,21 +212,29 @@ class MixedOp(nn.Module):
 
     def _stacked(self, x: Tensor, ops: dict[int, nn.Module]) -> Branches | None:
         """The stacked branches of candidates, by their indices, where they are to be used."""
+        branches = self._sorted(x, ops)
+        return branches if branches is not None and self._pays(x, branches) else None
+
+    def _sorted(self, x: Tensor, ops: dict[int, nn.Module]) -> Branches | None:
+        """The branches of candidates, by their indices, where operators may be used."""
         if not self.fused or x.dim() != 4 or torch.compiler.is_compiling():
             return None
         if len(ops) >= MAX_INPUTS or not classes_are_theirs():
             return None
-        branches = Branches.of(ops, self.stride, self.memory == "recompute")
+        return Branches.of(ops, self.stride, self.memory == "recompute")
+
+    def _pays(self, x: Tensor, branches: Branches) -> bool:
+        """Whether the branches can be stacked, and are to be."""
         if not branches.folded:
-            return None
+            return False
         if self.fused == "auto":
             if not branches.worthwhile(x):
-                return None
+                return False
             # As plain PyTorch the fused operators are no faster than the modules.
             device, dtype = x.device.type, computing_dtype(x)
             if not all([registry.has_kernels(op, device, dtype) for op in OPERATORS]):
-                return None
-        return branches if branches.fits(x) else None
+                return False
+        return branches.fits(x)
 
     def _candidate(self, index: int | None) -> nn.Module:
         ops = list(self.ops.values())
