@@ -153,8 +153,8 @@ def _usual_weight(weight: Tensor, groups: int) -> Tensor:
 
 def _steps(x: Tensor, stride: tuple[int, int]) -> tuple[int, int]:
     """The stride, no larger than an axis is long."""
-    down, across = (max(1, min(step, size)) for step, size in zip(stride, x.shape[2:], strict=True))
-    return down, across
+    (down, across), (height, width) = stride, x.shape[2:]
+    return down if height >= down else max(1, height), across if width >= across else max(1, width)
 
 
 def _picked(x: Tensor, weight: Tensor, stride: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:

@@ -34,6 +34,7 @@ from asose_fast.engine.step.steps import StepResult, alpha_step, architecture_gr
 from asose_fast.space.block import EvolvableBlock
 from asose_fast.space.exact import computes
 from asose_fast.space.network import Network
+from asose_fast.space.parts import run_on_kernels
 from asose_fast.space.supernet import Supernet
 
 Result = TypeVar("Result")
@@ -309,15 +310,14 @@ class Segments(nn.Module):
 
 
 class Alone(nn.Module):
-    """A part of the network as a module of its own, whose `forward` may be replaced."""
+    """A part of the network as a module of its own, whose `forward` may be replaced. It runs as the network runs it."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()
         self.part = part
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.part(x)
-        return y
+        return run_on_kernels(self.part, x)
 
 
 class OnePath(nn.Module):
