@@ -25,8 +25,8 @@ PAIRS_A_TILE = 1 << 9
 
 def unfit(shape: Sequence[int], weight: Sequence[int], conv: Dense, result: str) -> str | None:
     """3x3 of stride 1 is left to oneDNN below 16 channels, and where weights are many beside the pixels. Of all else it
-    is left everything with AVX2, and otherwise 1x1 kernels, fewer than 8 input channels, 64 or more that fill its
-    registers, and the gradients of the inputs of strided convolutions."""
+    is left everything with AVX2, and otherwise 1x1 kernels, 64 channels or more that fill its registers, and the
+    gradients of the inputs of strided convolutions."""
     outputs, inputs, *taps = weight
     if taps == [3, 3] and conv.stride == (1, 1) and min(inputs, outputs) >= 16:
         images, _, height, width = shape
@@ -36,8 +36,8 @@ def unfit(shape: Sequence[int], weight: Sequence[int], conv: Dense, result: str)
         return None
     if _native.kernels("cpu").isa() == "avx2":
         return "oneDNN is as fast with AVX2"
-    if max(taps) == 1 or inputs < 8:
-        return "oneDNN is faster at 1x1, and with fewer than 8 input channels"
+    if max(taps) == 1:
+        return "oneDNN is faster at 1x1"
     if inputs >= 64 and inputs % 16 == outputs % 16 == 0:
         return "oneDNN is faster with 64 channels or more that fill its registers"
     if result == "x" and conv.stride != (1, 1):
