@@ -13,7 +13,7 @@ from asose_fast.ops import registry
 from asose_fast.ops.checks import check_integer, check_length, check_like, check_tensor
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.library import Call, define
-from asose_fast.ops.norms import held
+from asose_fast.ops.norms import check_updated, held
 
 registry.register(
     "norm_tables",
@@ -140,6 +140,9 @@ def _check(*args: Any) -> None:
     for has, of_batch, update in zip(call.has_running, call.of_batch, call.updates, strict=True):
         if (update and not (has and of_batch)) or not (has or of_batch):
             raise ValueError(f"{where}: a norm must have the statistics that it uses, and that it updates")
+    for *statistics, batches in call.running():
+        if batches is not None:
+            check_updated(where, *statistics)
     if call.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{where}: dtype must be float32 or float64, got {call.dtype}")
 

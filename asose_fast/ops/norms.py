@@ -102,6 +102,15 @@ def check_running(
     lacks = has != (var is not None) or not (has or of_batch or optional)
     if lacks or (batches is not None and not (has and of_batch)):
         raise ValueError(f"{where}: the norm must have the statistics that it uses, and that it updates")
+    if batches is not None:
+        check_updated(where, mean, var)
+
+
+def check_updated(where: str, *statistics: Tensor | None) -> None:
+    """Raises ValueError for running statistics whose channels share memory, where they are to be updated."""
+    for table in statistics:
+        if table is not None and table.numel() > 1 and table.stride(0) == 0:
+            raise ValueError(f"{where}: running statistics that are updated must not be expanded")
 
 
 def check_count(batch: Sequence[bool], shape: torch.Size) -> None:

@@ -111,6 +111,8 @@ def to_meta(value):
         ("arch_weights_fwd", {"rng": None}, "noise and rng are both missing"),
         ("arch_weights_fwd", {"logits": table(2, 129, dtype=torch.float32)}, "K from 1 to 128"),
         ("line_conv_fwd", {"vertical": False}, r"weight must be .* \(4, 3, 1, 5\)"),
+        ("norm_pool_fwd", {"running_mean": table(1, dtype=torch.float32).expand(3)}, "must not be expanded"),
+        ("norm_tables", {"running_var": [table(1, dtype=torch.float32).expand(3)] * 2}, "must not be expanded"),
         ("pool_pair_bwd", {"x": table(2, 3, 6, 5, dtype=torch.float32).to("meta")}, "x is on meta"),
         ("pool_pair_fwd", {"x": freed(table(2, 3, 6, 5))}, "whose storage was resized"),
         ("pool_pair_fwd", {"x": cut_short(table(2, 3, 6, 5))}, "whose storage was resized"),
