@@ -140,9 +140,9 @@ def _check(*args: Any) -> None:
     for has, of_batch, update in zip(call.has_running, call.of_batch, call.updates, strict=True):
         if (update and not (has and of_batch)) or not (has or of_batch):
             raise ValueError(f"{where}: a norm must have the statistics that it uses, and that it updates")
-    for *statistics, updated in call.running():
-        if updated is not None:
-            check_updated(where, *statistics)
+    for statistics in call.running():
+        if statistics[2] is not None:
+            check_updated(where, *statistics[:2])
     if call.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{where}: dtype must be float32 or float64, got {call.dtype}")
 
