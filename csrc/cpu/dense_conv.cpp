@@ -1,4 +1,4 @@
-// Dense convolutions on the CPU: registers hold sums of some pixels and some planes of output
+// Dense convolutions on the CPU: registers hold sums of some pixels and some vectors of output
 // channels while taps and input channels go by. In channels_last memory the taps of a row and
 // their channels lie in one run, so that both are one loop.
 #include "../dense_conv.h"
