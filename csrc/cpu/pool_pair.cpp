@@ -145,6 +145,7 @@ void forward_row(const PoolPairForward& args, int64_t row) {
 
 template <class T, int S>
 void forward(const PoolPairForward& args, int threads) {
+  if (!args.average && !args.max) return;
   const int64_t rows = args.op.images * args.op.out_height();
   const auto run = !args.max       ? forward_row<T, S, kSum>
                    : !args.average ? forward_row<T, S, kMax>

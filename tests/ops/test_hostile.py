@@ -274,3 +274,12 @@ def test_bindings_refuse_numbers_and_lists_that_do_not_fit(name, arguments):
 def test_memory_of_no_size_that_there_is_cannot_be_had():
     with pytest.raises(MemoryError):
         _native.kernels("cpu").pool_empty(0, [2**40, 2**40], [2**40, 1])
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_pools_that_nobody_wants_are_not_written(backend):
+    if registry.why_not("pool_pair", backend, "cpu"):
+        pytest.skip("no kernels")
+    with ops.backend(backend):
+        for x in (torch.ones(1, 1, 1, 1, dtype=torch.float64), torch.ones(2, 20, 40, 30)):
+            assert [t.numel() for t in torch.ops.asose_fast.pool_pair_fwd(x, 2, False, False)] == [0, 0]
