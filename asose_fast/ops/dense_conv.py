@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asose_fast.ops import registry
+from asose_fast.ops import by_result, registry
 from asose_fast.ops.autocast import computing_dtype, without_autocast
 from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_flag, check_images, check_integer, check_length, check_like, check_tensor
@@ -15,7 +15,6 @@ from asose_fast.ops.dense import Dense
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
-from asose_fast.ops.reference import dense_conv as plain_pytorch
 from asose_fast.ops.reference.dense_conv import reference
 
 registry.register(
@@ -23,9 +22,6 @@ registry.register(
     {"reference": "asose_fast.ops.reference.dense_conv", "cpu": "asose_fast.ops.native.dense_conv"},
     small=True,
 )
-
-RESULTS = ("y", "x", "weight")
-"""A backend is chosen for each of these by itself: the output, the gradient of x, that of weight."""
 
 
 def dense_conv(x: Tensor, weight: Tensor, *, stride: int | tuple[int, int] = 1, relu: bool = False) -> Tensor:
@@ -83,11 +79,7 @@ def _check(where: str, x: Tensor, weight: Tensor, conv: Dense) -> None:
 
 def has_kernels(x: Tensor, weight: Tensor, conv: Dense) -> bool:
     """Whether something else than plain PyTorch serves some of such a call."""
-    dtype = computing_dtype(x)
-    if not registry.has_kernels("dense_conv", x.device.type, dtype):
-        return False
-    chosen = [registry.select("dense_conv", x, weight.shape, conv, result) for result in RESULTS]
-    return any([backend.forward is not plain_pytorch.forward for backend in chosen])
+    return by_result.has_kernels("dense_conv", x, weight.shape, conv)
 
 
 def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -131,15 +123,7 @@ def _fwd_fake(x: Tensor, weight: Tensor, *values: Any) -> Tensor:
 def _bwd(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> Any:
     *values, need_x, need_weight = rest
     conv = Dense(*values)
-    for_x, for_weight = (registry.select("dense_conv", x, weight.shape, conv, result) for result in RESULTS[1:])
-    if need_x and need_weight and for_x is for_weight:
-        return for_x.backward(grad, x, weight, conv, True, True)
-    grad_x = for_x.backward(grad, x, weight, conv, True, False)[0] if need_x else None
-    grad_weight = for_weight.backward(grad, x, weight, conv, False, True)[1] if need_weight else None
-    return (
-        x.new_empty(0) if grad_x is None else grad_x,
-        weight.new_empty(0) if grad_weight is None else grad_weight,
-    )
+    return by_result.backward("dense_conv", (weight.shape, conv), (grad, x, weight), conv, need_x, need_weight)
 
 
 def _check_bwd(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asose_fast.ops import registry
+from asose_fast.ops import by_result, registry
 from asose_fast.ops.autocast import computing_dtype
 from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_flag, check_images, check_like, check_stride, check_tensor
@@ -20,10 +20,6 @@ registry.register(
     "line_conv",
     {"reference": "asose_fast.ops.reference.line_conv", "cpu": "asose_fast.ops.native.line_conv"},
 )
-
-
-RESULTS = ("y", "x", "weight")
-"""A backend is chosen for each of these by itself: the output, the gradient of x, that of weight."""
 
 
 def line_conv(x: Tensor, weight: Tensor, *, stride: int = 1, relu: bool = False) -> Tensor:
@@ -75,9 +71,7 @@ def _check(x: Tensor, weight: Tensor, stride: int) -> None:
 
 def has_kernels(x: Tensor, line: Line) -> bool:
     """Whether something else than plain PyTorch serves some of such a call."""
-    if not registry.has_kernels("line_conv", x.device.type, computing_dtype(x)):
-        return False
-    return any(registry.why("line_conv", x, line, result).startswith("cpu:") for result in RESULTS)
+    return by_result.has_kernels("line_conv", x, line)
 
 
 def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -127,15 +121,7 @@ def _fwd_fake(x: Tensor, weight: Tensor, *line: Any) -> Tensor:
 def _bwd(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> Any:
     *values, need_x, need_weight = rest
     line = Line(*values)
-    for_x, for_weight = (registry.select("line_conv", x, line, result) for result in RESULTS[1:])
-    if need_x and need_weight and for_x is for_weight:
-        return for_x.backward(grad, x, weight, line, True, True)
-    grad_x = for_x.backward(grad, x, weight, line, True, False)[0] if need_x else None
-    grad_weight = for_weight.backward(grad, x, weight, line, False, True)[1] if need_weight else None
-    return (
-        x.new_empty(0) if grad_x is None else grad_x,
-        weight.new_empty(0) if grad_weight is None else grad_weight,
-    )
+    return by_result.backward("line_conv", (line,), (grad, x, weight), line, need_x, need_weight)
 
 
 def _check_bwd(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> None:

@@ -29,6 +29,7 @@ _forced: str | None = None
 class Implementation(Protocol):
     """What a backend's module of an operator offers."""
 
+    __name__: str
     DTYPES: frozenset[torch.dtype]
 
     def forward(self, *args: object) -> Any: ...
@@ -148,6 +149,11 @@ def select(op: str, tensor: torch.Tensor, *details: object) -> Implementation:
         if unfit is None or unfit(tensor.shape, *details) is None:
             return implementation
     return usable[-1]
+
+
+def serves(op: str, name: str, tensor: torch.Tensor, *details: object) -> bool:
+    """Whether `select` gives backend `name` for tensors like `tensor`."""
+    return _forced == name if _forced else select(op, tensor, *details).__name__ == _MODULES[op].get(name)
 
 
 def why(op: str, tensor: torch.Tensor, *details: object) -> str:

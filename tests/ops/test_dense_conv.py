@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from asose_fast import _native, ops
 from asose_fast.ops import registry
+from asose_fast.ops.by_result import RESULTS
 from asose_fast.ops.dense import Dense
-from asose_fast.ops.dense_conv import RESULTS
 from asose_fast.ops.native.dense_conv import unfit
 from asose_fast.ops.reference import dense_conv as plain
 from tests.helpers import with_thread_counts

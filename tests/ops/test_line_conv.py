@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from asose_fast import _native, ops
 from asose_fast.ops import registry
+from asose_fast.ops.by_result import RESULTS
 from asose_fast.ops.line import Line
-from asose_fast.ops.line_conv import RESULTS
 from asose_fast.ops.native.line_conv import unfit
 from asose_fast.ops.reference.line_conv import reference
 from tests.helpers import with_thread_counts
