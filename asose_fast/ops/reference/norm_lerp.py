@@ -7,11 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
+from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import memory_format
-from asose_fast.ops.library import present
-from asose_fast.ops.norm_tables import Norms
-from asose_fast.ops.reference import batch_statistics, mixed_norm_sum, norm_tables
+from asose_fast.ops.reference import mixed_norm_sum, norm_tables
 
 DTYPES = FLOATS
 
@@ -35,16 +33,9 @@ def forward(
     momentum: float,
 ) -> tuple[Tensor, Tensor]:
     """y, and mean and rstd that the norm normalises by, (2, C) float64; as a backend."""
-    means, variances = ([table] for table in batch_statistics.forward([z])) if of_batch else ([], [])
-    norm = Norms(
-        means, variances, [0], present([running_mean]), present([running_var]), present([batches]),
-        [running_mean is not None], [of_batch], [batches is not None], [eps], [momentum], z.numel() // z.shape[1],
-        accumulation_dtype(z.dtype),
-    )  # fmt: skip
-    mean, rstd = norm_tables.forward(norm)
-    return mixed_norm_sum.forward([z, shortcut], _shares(gain), _row(gamma), _row(beta), mean, rstd), torch.cat(
-        [mean, rstd]
-    )
+    tables = norm_tables.of_one(z, running_mean, running_var, batches, of_batch, eps, momentum)
+    y = mixed_norm_sum.forward([z, shortcut], _shares(gain), _row(gamma), _row(beta), tables[:1], tables[1:])
+    return y, tables
 
 
 def backward(

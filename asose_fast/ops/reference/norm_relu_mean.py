@@ -7,11 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
+from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import memory_format
-from asose_fast.ops.library import present
-from asose_fast.ops.norm_tables import Norms
-from asose_fast.ops.reference import batch_statistics, norm_tables
+from asose_fast.ops.reference import norm_tables
 
 DTYPES = FLOATS
 
@@ -34,17 +32,10 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """y; mean and rstd that the norm normalises by, (2, C) float64; and how many pixels the ReLU lets through with the
     sum of x - mean over these, (2, N, C) float64; as a backend."""
-    tables = x.new_empty(2, x.shape[1], dtype=torch.float64)
     if of_batch or running_mean is not None:
-        means, variances = ([table] for table in batch_statistics.forward([x])) if of_batch else ([], [])
-        norm = Norms(
-            means, variances, [0], present([running_mean]), present([running_var]), present([batches]),
-            [running_mean is not None], [of_batch], [batches is not None], [eps], [momentum],
-            x.numel() // x.shape[1], accumulation_dtype(x.dtype),
-        )  # fmt: skip
-        torch.cat(norm_tables.forward(norm), out=tables)
+        tables = norm_tables.of_one(x, running_mean, running_var, batches, of_batch, eps, momentum)
     else:
-        tables[0], tables[1] = 0, 1
+        tables = torch.tensor([[0.0], [1.0]], dtype=torch.float64, device=x.device).repeat(1, x.shape[1])
     distance, normal = _normalised(x, gamma, beta, tables)
     active = torch.stack([(normal > 0) | normal.isnan(), torch.where(normal <= 0, 0, distance)]).sum((3, 4))
     return normal.relu().mean((2, 3)).to(x.dtype), tables, active
