@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from asose_fast.ops.checks import check_length
+
 
 class Dense(NamedTuple):
     """What the convolution does, apart from its tensors."""
@@ -14,6 +16,13 @@ class Dense(NamedTuple):
     """The step from row to row; `across` is that from column to column."""
     across: int
     relu: bool
+
+    @staticmethod
+    def of(where: str, stride: int | tuple[int, int], relu: bool) -> Dense:
+        """Of a step for both axes, or of (down, across). Raises ValueError for others."""
+        steps = stride if isinstance(stride, tuple) else (stride, stride)
+        check_length(f"{where}: stride", steps, 2, 2)
+        return Dense(*steps, relu)
 
     @property
     def stride(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from asose_fast.ops import by_result, registry
 from asose_fast.ops.autocast import computing_dtype, without_autocast
 from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
-from asose_fast.ops.checks import check_flag, check_images, check_integer, check_length, check_like, check_tensor
+from asose_fast.ops.checks import check_flag, check_images, check_integer, check_like, check_tensor
 from asose_fast.ops.dense import Dense
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import empty_channels_last
@@ -44,13 +44,8 @@ def dense_conv(x: Tensor, weight: Tensor, *, stride: int | tuple[int, int] = 1, 
     Raises:
         TypeError, ValueError: an argument of the wrong type, dtype, shape, device or range.
     """
-    check_flag("dense_conv: relu", relu)
-    steps = stride if isinstance(stride, tuple) else (stride, stride)
-    check_length("dense_conv: stride", steps, 2, 2)
-    for step in steps:
-        check_integer("dense_conv: stride", step)
-    conv = Dense(*steps, relu)
-    _check("dense_conv", x, weight, conv)
+    conv = Dense.of("dense_conv", stride, relu)
+    check_convolution("dense_conv", x, weight, conv)
     x = x.to(computing_dtype(x))
     with without_autocast(x):
         if transformed():
@@ -58,7 +53,11 @@ def dense_conv(x: Tensor, weight: Tensor, *, stride: int | tuple[int, int] = 1, 
         return _DenseConv.apply(conv, x.contiguous(memory_format=torch.channels_last), weight)  # type: ignore[no-any-return]
 
 
-def _check(where: str, x: Tensor, weight: Tensor, conv: Dense) -> None:
+def check_convolution(where: str, x: Tensor, weight: Tensor, conv: Dense) -> None:
+    """Raises TypeError or ValueError for what is no such convolution."""
+    check_flag(f"{where}: relu", conv.relu)
+    for step in conv.stride:
+        check_integer(f"{where}: stride", step)
     check_images(f"{where}: x", x)
     check_tensor(f"{where}: weight", weight)
     if not weight.is_floating_point():
@@ -112,7 +111,7 @@ def _fwd(x: Tensor, weight: Tensor, *values: Any) -> Any:
 
 
 def _check_fwd(x: Tensor, weight: Tensor, *values: Any) -> None:
-    _check("dense_conv_fwd", x, weight, Dense(*values))
+    check_convolution("dense_conv_fwd", x, weight, Dense(*values))
     check_like("dense_conv_fwd: weight", weight, tuple(weight.shape), *FLOATS)
 
 

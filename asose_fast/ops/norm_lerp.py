@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -57,10 +58,7 @@ def norm_lerp(z: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor, gain: Tensor) -
     check_tensor("norm_lerp: z", z)
     check_channels("norm_lerp: z", z)
     check_norm("norm_lerp: norm", norm, z, "z has")
-    _check_operands("norm_lerp", z, shortcut)
-    check_tensor("norm_lerp: gain", gain)
-    if gain.dim() or not gain.is_floating_point() or gain.device != z.device:
-        raise ValueError(f"norm_lerp: gain must be a floating scalar on {z.device}, got {gain.dtype} {gain.device}")
+    check_blend("norm_lerp", z.shape, z.dtype, z.device, shortcut, gain)
     if transformed():
         return reference(z, norm, shortcut, gain)
     of_batch = uses_batch(norm)
@@ -71,11 +69,23 @@ def norm_lerp(z: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor, gain: Tensor) -
     return y
 
 
-def _check_operands(where: str, z: Tensor, shortcut: Tensor) -> None:
+def check_blend(
+    where: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device, shortcut: Tensor, gain: Tensor
+) -> None:
+    """Raises TypeError or ValueError unless a tensor of that shape, dtype and device can be blended with a shortcut."""
+    _check_shortcut(where, shape, dtype, device, shortcut)
+    check_tensor(f"{where}: gain", gain)
+    if gain.dim() or not gain.is_floating_point() or gain.device != device:
+        raise ValueError(f"{where}: gain must be a floating scalar on {device}, got {gain.dtype} {gain.device}")
+
+
+def _check_shortcut(
+    where: str, shape: Sequence[int], dtype: torch.dtype, device: torch.device, shortcut: Tensor
+) -> None:
     check_tensor(f"{where}: shortcut", shortcut)
-    check_like(f"{where}: shortcut", shortcut, z.shape, z.dtype)
-    if shortcut.device != z.device:
-        raise ValueError(f"{where}: shortcut is on {shortcut.device}, z on {z.device}")
+    check_like(f"{where}: shortcut", shortcut, tuple(shape), dtype)
+    if shortcut.device != device:
+        raise ValueError(f"{where}: shortcut is on {shortcut.device}, z on {device}")
 
 
 def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -142,7 +152,7 @@ def _fwd(*args: Any) -> Any:
 
 def _check_tables(where: str, z: Tensor, shortcut: Tensor, gain: Tensor, **tables: Tensor | None) -> None:
     check_channels(f"{where}: z", z)
-    _check_operands(where, z, shortcut)
+    _check_shortcut(where, z.shape, z.dtype, z.device, shortcut)
     check_like(f"{where}: gain", gain, (), accumulation_dtype(z.dtype))
     for name, table in tables.items():
         check_like(f"{where}: {name}", table, z.shape[1:2], *FLOATS)

@@ -69,10 +69,15 @@ def norm_pool(z: Tensor, norm: nn.BatchNorm2d, pool: int = 1, *, checked: bool =
     return y
 
 
-def _check_z(where: str, z: Tensor, pool: int) -> None:
+def check_pool(where: str, pool: int) -> None:
+    """Raises TypeError or ValueError for what is no side of a window."""
     check_integer(f"{where}: pool", pool)
     if pool not in (1, 2):
         raise ValueError(f"{where}: pool must be 1 or 2, got {pool}")
+
+
+def _check_z(where: str, z: Tensor, pool: int) -> None:
+    check_pool(where, pool)
     if pool == 1:
         check_channels(f"{where}: z", z)
     else:

@@ -54,3 +54,9 @@ def require_shortcut(shortcut: Tensor, shape: torch.Size | None) -> None:
             f"mixed operation: shortcut must have the shape of the candidates' outputs, {tuple(shape)}, "
             f"got {tuple(shortcut.shape)}"
         )
+
+
+def blend(y: Tensor, gain: Tensor, shortcut: Tensor) -> Tensor:
+    """Returns s + g * (y - s) in the dtype of the shortcut. Raises ValueError where that is not of the shape of y."""
+    require_shortcut(shortcut, y.shape)
+    return torch.lerp(shortcut, y.to(shortcut.dtype), gain.to(shortcut.dtype))

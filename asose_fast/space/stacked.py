@@ -28,7 +28,9 @@ from asose_fast.space.exact import computes
 from asose_fast.space.fit import Fit
 from asose_fast.space.outputs import require_alike, require_shortcut, run
 from asose_fast.space.parts import Part, on_kernels
+from asose_fast.space.parts.conv_norm import ConvNorm, with_norm
 from asose_fast.space.parts.convolution import ActiveDepthwise, Convolution
+from asose_fast.space.parts.norm import Norm
 from asose_fast.space.recognise import (
     is_any_depthwise,
     is_average_pool,
@@ -162,19 +164,19 @@ class Branches(NamedTuple):
         """Returns how many candidates have their last norm folded into the sum."""
         return len(self.separable) + len(self.pools) + len(self.normed)
 
-    def up_to_norm(self, x: Tensor) -> tuple[list[Part], nn.BatchNorm2d] | None:
-        """Returns what comes before the last norm of the only candidate, on kernels, and the norm; None where it ends
-        in something else."""
+    def up_to_norm(self, x: Tensor) -> tuple[Sequence[Part], ConvNorm | Norm] | None:
+        """Returns what comes before the last part of the only candidate, on kernels, and that part, which ends in a
+        norm; None where the candidate ends in something else."""
         if self.separable:
             (chain,) = self.separable.values()
             parts: list[Part] = []
             for depthwise, pointwise, norm in chain:
                 parts += [ActiveDepthwise(depthwise), pointwise, norm]
-            return parts[:-1], chain[-1].norm
+            return parts[:-1], Norm(norm, [norm])
         if self.normed:
             (branch,) = self.normed.values()
-            branch = branch.on_kernels(x, Fit.of(x))
-            return [*([torch.relu] if branch.active else []), *branch.body], branch.norm
+            active, body, norm = branch.on_kernels(x, Fit.of(x))
+            return with_norm([*([torch.relu] if active else []), *body], norm)
         return None
 
     def worthwhile(self, x: Tensor) -> bool:

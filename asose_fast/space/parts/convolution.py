@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import registry
@@ -47,14 +48,30 @@ class Convolution:
 
     def __call__(self, x: Tensor) -> Tensor:
         conv, fit = self.conv, Fit.of(x)
-        if fit.takes(x) and fit.conv(conv, conv.out_channels, x.shape[1], *conv.kernel_size):
-            down, across = conv.stride
-            if has_kernels(x, conv.weight, Dense(down, across, self.active)):
-                return dense_conv(x, conv.weight, stride=(down, across), relu=self.active)
-            if self.active and x.numel() <= SMALL and is_pointwise(conv) and _has_pointwise(x):
-                return pointwise(x, [conv.weight])
+        if self.is_dense_for(x, fit):
+            return dense_conv(x, conv.weight, stride=self.stride, relu=self.active)
+        if self.active and x.numel() <= SMALL and is_pointwise(conv) and self._fits(x, fit) and _has_pointwise(x):
+            return pointwise(x, [conv.weight])
         y: Tensor = conv(x.relu() if self.active else x)
         return y
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """The steps down and across."""
+        down, across = self.conv.stride
+        return down, across
+
+    def out_shape(self, x: Tensor) -> torch.Size:
+        """The shape of the output for x."""
+        return torch.Size(Dense(*self.stride, self.active).out_shape(x, self.conv.weight))
+
+    def is_dense_for(self, x: Tensor, fit: Fit) -> bool:
+        """Says whether `dense_conv` takes x and is faster."""
+        return self._fits(x, fit) and has_kernels(x, self.conv.weight, Dense(*self.stride, self.active))
+
+    def _fits(self, x: Tensor, fit: Fit) -> bool:
+        conv = self.conv
+        return fit.takes(x) and fit.conv(conv, conv.out_channels, x.shape[1], *conv.kernel_size)
 
 
 def _has_pointwise(x: Tensor) -> bool:
@@ -68,7 +85,7 @@ def find_depthwise(modules: Sequence[Part]) -> Found | None:
     return None
 
 
-def find_convolution(modules: Sequence[Part]) -> Found | None:
+def find_convolution(modules: Sequence[Part]) -> tuple[Convolution, int] | None:
     """A dense convolution, with the ReLU before it where one is."""
     active = is_relu(modules[0])
     if len(modules) > active and is_dense(conv := modules[active]):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from asose_fast.ops.tracing import tracing
 from asose_fast.space.convolution import Conv2d
 from asose_fast.space.exact import classes_are_theirs, computes
+from asose_fast.space.parts.conv_norm import find_conv_norm
 from asose_fast.space.parts.convolution import find_convolution, find_depthwise
 from asose_fast.space.parts.head import find_head
 from asose_fast.space.parts.norm import find_norm
@@ -17,9 +18,9 @@ from asose_fast.space.parts.part import Finder, Part, in_turn
 from asose_fast.space.parts.pool import find_pooling
 
 FINDERS: dict[type, tuple[Finder, ...]] = {
-    nn.ReLU: (find_head, find_depthwise, find_convolution),
-    nn.Conv2d: (find_convolution,),
-    Conv2d: (find_convolution,),
+    nn.ReLU: (find_head, find_depthwise, find_conv_norm, find_convolution),
+    nn.Conv2d: (find_conv_norm, find_convolution),
+    Conv2d: (find_conv_norm, find_convolution),
     nn.BatchNorm2d: (find_head, find_norm),
     nn.AvgPool2d: (find_pooling,),
     nn.MaxPool2d: (find_pooling,),

@@ -173,6 +173,20 @@ def for_dense_conv(draw: Draw) -> dict[str, Any]:
 
 
 @st.composite
+def for_conv_norm(draw: Draw) -> dict[str, Any]:
+    arguments = draw(for_dense_conv())
+    n, _, height, width = arguments["x"].shape
+    channels, dtype = len(arguments["weight"]), arguments["x"].dtype
+    stride = arguments["stride"]
+    down, across = stride if isinstance(stride, tuple) else (stride, stride)
+    rest: dict[str, Any] = {"pool": draw(st.sampled_from((1, 2)))}
+    if draw(st.booleans()):
+        shape = (n, channels, -(-height // down), -(-width // across))
+        rest = {"shortcut": draw(tensors(shape, dtype)), "gain": draw(tensors((), dtype))}
+    return {**arguments, "norm": draw(norms(channels)), **rest}
+
+
+@st.composite
 def for_arch_weights(draw: Draw) -> dict[str, Any]:
     shape = draw(st.tuples(st.integers(0, 4), st.integers(1, 12)))
     dtype = draw(st.sampled_from((torch.float32, torch.float64, torch.bfloat16)))
@@ -230,6 +244,7 @@ def targets() -> list[Target]:
         _target(ops.pool_pair, for_pool_pair()),
         _target(ops.line_conv, for_line_conv()),
         _target(ops.dense_conv, for_dense_conv()),
+        _target(ops.conv_norm, for_conv_norm()),
         _target(ops.arch_weights, for_arch_weights()),
         _target(ops.gumbel_noise, for_gumbel_noise()),
     ]

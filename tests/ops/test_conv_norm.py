@@ -1,0 +1,120 @@
+"""conv_norm: to the bit what its two operators give, with whatever gradients are asked for."""
+
+import copy
+
+import pytest
+import torch
+
+from asose_fast import ops
+from asose_fast.ops import registry
+from tests.ops.test_mixed_layer import KINDS, new_norm
+
+BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("dense_conv", b, "cpu")]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16]
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+CALLS = [
+    {"relu": True},
+    {"pool": 2},
+    {"relu": True, "stride": (2, 1)},
+    {"relu": True, "blend": True},
+    {"blend": True, "stride": 2},
+]
+
+
+def leaves(call, dtype, shape=(3, 17, 7, 6), out=16, layout=torch.channels_last):
+    """x and weight, then a shortcut and a gain where the call blends, all of which want gradients."""
+    n, channels, height, width = shape
+    tensors = [torch.randn(shape), torch.randn(out, channels, 3, 3) / channels]
+    if call.get("blend"):
+        step = call.get("stride", 1)
+        tensors += [torch.randn(n, out, -(-height // step), -(-width // step)), torch.tensor(0.3)]
+    return [
+        t.to(dtype, memory_format=layout if t.dim() == 4 else torch.preserve_format).requires_grad_() for t in tensors
+    ]
+
+
+def in_one(call, norm, x, weight, *blend):
+    options = {name: value for name, value in call.items() if name != "blend"}
+    return ops.conv_norm(x, weight, norm, **options, **dict(zip(("shortcut", "gain"), blend, strict=False)))
+
+
+def in_turn(call, norm, x, weight, *blend):
+    z = ops.dense_conv(x, weight, stride=call.get("stride", 1), relu=call.get("relu", False))
+    return ops.norm_lerp(z, norm, *blend) if blend else ops.norm_pool(z, norm, call.get("pool", 1))
+
+
+def results(run, call, norm, tensors, asked):
+    """y, the gradients that are asked for, and the buffers of the norm."""
+    norm = copy.deepcopy(norm)
+    named = dict(norm.named_parameters())
+    y = run(call, norm, *tensors)
+    torch.manual_seed(1)
+    wanted = [named[i] if isinstance(i, str) else tensors[i] for i in asked]
+    return [y, *torch.autograd.grad(y, wanted, torch.randn_like(y)), *norm.buffers()]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("call", CALLS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_it_is_the_two_operators(dtype, kind, call, backend):
+    norm, tensors = new_norm(16, **KINDS[kind]), leaves(call, dtype, layout=LAYOUTS[len(kind) % 2])
+    asked = [*range(len(tensors)), *(name for name, _ in norm.named_parameters())]
+    with ops.backend(backend):
+        found, wanted = (results(run, call, norm, tensors, asked) for run in (in_one, in_turn))
+    assert found[0].is_contiguous(memory_format=torch.channels_last)
+    for a, b in zip(found, wanted, strict=True):
+        assert (a.dtype, a.shape) == (b.dtype, b.shape)
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("blend", [False, True])
+@pytest.mark.parametrize("asked", [[0], [1], ["weight"], ["bias"], [0, "bias"], [2], [3]], ids=str)
+def test_the_gradients_that_are_asked_for_alone(asked, blend, training, backend):
+    call = {"relu": True, "blend": blend}
+    norm, tensors = new_norm(16, training=training), leaves(call, torch.float32)
+    if asked[0] in (2, 3) and not blend:
+        pytest.skip("there is no such tensor")
+    for i, leaf in enumerate(tensors):
+        leaf.requires_grad_(i in asked)
+    for name, parameter in norm.named_parameters():
+        parameter.requires_grad_(name in asked)
+    with ops.backend(backend):
+        found, wanted = (results(run, call, norm, tensors, asked) for run in (in_one, in_turn))
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_under_autocast_it_computes_in_the_dtype_of_that():
+    call, norm = {"relu": True, "pool": 2}, new_norm(16)
+    tensors = leaves(call, torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, wanted = (results(run, call, norm, tensors, [0, 1, "weight"]) for run in (in_one, in_turn))
+    assert found[0].dtype == torch.bfloat16
+    for a, b in zip(found, wanted, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "match"),
+    [
+        ({"x": torch.ones(2, 3, 4)}, ValueError, r"conv_norm: x must be \(N, C, H, W\)"),
+        ({"weight": torch.ones(4, 2, 3, 3)}, ValueError, "weight must be .* with C_in = 3"),
+        ({"weight": torch.ones(4, 3, 2, 3)}, ValueError, "the kernel of weight must be odd"),
+        ({"stride": 0}, ValueError, "stride must be 1 or more"),
+        ({"relu": 1}, TypeError, "relu must be"),
+        ({"pool": 3}, ValueError, "pool must be 1 or 2, got 3"),
+        ({"norm": torch.nn.BatchNorm2d(3)}, ValueError, "norm is for 3 channels, weight gives 4"),
+        ({"gain": torch.tensor(0.5)}, ValueError, "shortcut and gain must be given together"),
+        ({"gain": torch.tensor(0.5), "shortcut": torch.ones(2, 4, 5, 5), "pool": 2}, ValueError, "without a pool"),
+        ({"gain": torch.tensor(0.5), "shortcut": torch.ones(2, 4, 5, 4)}, ValueError, "shortcut must be"),
+        ({"gain": torch.ones(2), "shortcut": torch.ones(2, 4, 5, 5)}, ValueError, "gain must be a floating scalar"),
+        ({"x": torch.ones(1, 3, 1, 1)}, ValueError, "more than 1 value per channel"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, error, match):
+    right = {"x": torch.randn(2, 3, 5, 5), "weight": torch.randn(4, 3, 3, 3), "norm": torch.nn.BatchNorm2d(4)}
+    with pytest.raises(error, match=match):
+        ops.conv_norm(**right | changes)
