@@ -123,7 +123,7 @@ def searched(run: Path, out: Path, given: argparse.Namespace, command: str) -> S
     data = load_again(config, config.batch_size, config.seed, device, trained="joined")
     for note in data.notes:
         warn(note)
-    set_threads(config, data.image_size)
+    set_threads(config.threads, config.batch_size * data.image_size**2 * config.channels)
     found = pruned_blocks(network)
     return Searched(config, found, searched_space(run, found, config.candidates), data, device)
 

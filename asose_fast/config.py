@@ -338,8 +338,9 @@ class RunConfig(Settings):
     """Steps run as CUDA graphs, for auto, where they can be captured, with a warning where not. The default is off
     until they have been run and measured on a GPU, which they have not yet."""
     threads: int | None = bounded(None, least=1, most=1024)
-    """A process has so many CPU threads. By default it has as many as torch takes, or its share of the cores where
-    there are several processes, but one where steps are too small to gain from more."""
+    """A process has so many CPU threads. By default it has as many as torch takes, less the cores that other programs
+    keep busy, or its share of the cores where there are several processes. It has one where steps are too small to gain
+    from more."""
     strict: bool = False
     """The exit status is not 0 where a health indicator is out of bounds at the end of the search."""
 

@@ -35,6 +35,7 @@ from asose_fast.engine.recipe.teacher import located
 from asose_fast.engine.record import Record
 from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.engine.tested.record import recorded
+from asose_fast.engine.threads import set_threads
 from asose_fast.machine import refused
 from asose_fast.observe import tracking
 from asose_fast.observe.console import RetrainingConsole
@@ -48,6 +49,7 @@ from asose_fast.space.build import Spec
 from asose_fast.space.cells.genotype import from_text, is_text
 from asose_fast.space.cells.spec import Kind
 from asose_fast.space.cost import cost_of
+from asose_fast.space.network import NetworkSpec
 from asose_fast.space.prune import pruned
 from asose_fast.stopping import stopping_on_signals
 from asose_fast.store import checkpoint_folder, derived, retrained, run_folder
@@ -178,8 +180,6 @@ def _run(
 ) -> int:
     if started() > 1:
         raise ValueError(f"retraining runs in one process, and torchrun has started {started()}: start it with python")
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     device = device_named(config.device)
     data = load_again(
         config, config.batch_size, config.seed, device, trained="train" if config.keep_validation else "joined"
@@ -188,6 +188,8 @@ def _run(
     for note in (*data.notes, *class_weights.hints(config, data)):
         warn(note)
     spec = _spec(architecture, config, data)
+    channels = spec.stem_channels if isinstance(spec, NetworkSpec) else spec.channels
+    watching = set_threads(config.threads, config.batch_size * data.image_size**2 * channels)
     try:
         state = TrainingState(config, spec, data, device)
     except (RuntimeError, MemoryError) as error:  # of an architecture that is larger than the memory
@@ -211,7 +213,7 @@ def _run(
         console.print(sentence, soft_wrap=True)
     screen, metrics = RetrainingConsole(console), MetricsObserver(out / "metrics.jsonl")
     report = ReportObserver(out, warn)
-    retrainer = Retrainer(state, out, [screen, metrics, report])
+    retrainer = Retrainer(state, out, [screen, metrics, report, *watching])
     if tracker := tracking.begin(track, out, state.settings, goes_on=goes_on):
         retrainer.observers.append(tracker)
         console.print(f"{tracker.service}: {tracker.place}", soft_wrap=True)

@@ -262,10 +262,10 @@ def _run(
     processes.check_same({"data": data.digest}, "all must read the same images, of the same classes")
     for note in (*data.notes, *class_weights.hints(config, data)) if processes.first else ():
         warn(note)
-    set_threads(config, data.image_size, processes)
+    watching = set_threads(config.threads, config.batch_size * data.image_size**2 * config.channels, processes)
     screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")
     report = ReportObserver(folder, warn)
-    observers: list[Observer] = [screen, metrics, report] if processes.first else []
+    observers: list[Observer] = [screen, metrics, report, *watching] if processes.first else []
     task = ImageTask(config, data, device)
     state = SearchState(task, processes)
     trainer, tracker = Trainer(state, folder, observers), None

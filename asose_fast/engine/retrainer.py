@@ -80,7 +80,7 @@ class TrainingConfig(RecipeConfig):
     precision: Precision = "fp32"
     """The forward and backward pass compute in float32 or, for bf16, in bfloat16 wherever autocast allows it."""
     threads: int | None = bounded(None, least=1, most=1024)
-    """The training has so many CPU threads; by default as many as torch takes."""
+    """The training has so many CPU threads; by default as in a search."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

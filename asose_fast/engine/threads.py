@@ -2,21 +2,60 @@
 
 from __future__ import annotations
 
+import time
+
 import torch
 
-from asose_fast.config import Config
+from asose_fast.engine.load import Load
+from asose_fast.engine.observer import Observer
 from asose_fast.engine.processes import ALONE, Processes, cores
+from asose_fast.engine.state import SearchState
+
+FIRST_LOOK = 0.25
+"""So many seconds the cores are watched before a run begins."""
+BETWEEN_LOOKS = 2.0
 
 
-def set_threads(config: Config, image_size: int, processes: Processes = ALONE) -> None:
-    """Sets the configured threads, or the process's share of the cores; one where a step has so few elements that
-    threads wait more than they work.
+def set_threads(threads: int | None, elements: int, processes: Processes = ALONE) -> list[Observer]:
+    """Sets so many threads or, for None, those that a step gains from. That is one where the tensors of all processes
+    have so few `elements` that threads wait more than they work, and else the process's share of the cores. A process
+    that is alone leaves others the cores that they use, and the observer that is returned looks again while the run
+    goes on (`FreeCores`).
 
-    At 65,000 elements (digits) one thread is as fast as two on a quiet machine, and a hundred times faster where other
-    processes hold the cores that a second one would wait for.
+    At 65,000 elements (digits) one thread is as fast as two on a quiet machine.
     """
-    small = config.batch_size / processes.count * image_size**2 * config.channels < 2**18
-    if config.threads is not None or small:
-        torch.set_num_threads(config.threads or 1)
+    small = elements / processes.count < 2**18
+    if threads is not None or small:
+        torch.set_num_threads(threads or 1)
     elif processes.count > 1:  # torchrun sets OMP_NUM_THREADS=1
         torch.set_num_threads(max(1, cores() // processes.local_count))
+    elif torch.get_num_threads() > 1:
+        free = FreeCores(torch.get_num_threads())
+        time.sleep(FIRST_LOOK)
+        free.set()
+        return [free]
+    return []
+
+
+class FreeCores(Observer):
+    """Has a run compute with as many threads as other processes leave it cores, one at least.
+
+    Threads meet at the end of every operator, and all wait for one that has no core: with four busy processes on two
+    cores, a weight step on two threads takes many times as long as on one. The operators give the same bits whatever
+    the number of threads (docs/kernels.md).
+    """
+
+    def __init__(self, most: int, load: Load | None = None) -> None:
+        self._most, self._load = most, Load() if load is None else load
+        self._looked = time.monotonic()
+
+    def set(self) -> None:
+        """Sets the number of threads by what others did since the last look. It stays where that is not known."""
+        self._looked, others = time.monotonic(), self._load.others()
+        if others is not None:
+            torch.set_num_threads(min(self._most, max(1, round(cores() - others))))
+
+    def on_step(self, state: SearchState) -> None:
+        """Looks every few seconds."""
+        if time.monotonic() - self._looked >= BETWEEN_LOOKS:
+            self.set()
