@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from asose_fast.ops.autocast import without_autocast
-from asose_fast.ops.library import present
+from asose_fast.ops.library import Operator, present
 from asose_fast.ops.tracing import tracing
+
+_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 
 Backward = Callable[..., tuple[Tensor | None, ...]]
 
@@ -35,7 +37,14 @@ def save(ctx: Any, *tensors: Tensor | None) -> None:
     looked_at = not (torch.compiler.is_compiling() or torch.is_inference_mode_enabled())
     if looked_at and True in map(Tensor.is_inference, present(tensors)):
         tensors = tuple([t if t is None or not t.is_inference() else t.clone() for t in tensors])
+    # Where hooks are there, others may be handed back than were saved.
+    ctx.exchanged = torch.compiler.is_compiling() or _hooks(False) is not None
     ctx.save_for_backward(*tensors)
+
+
+def on_saved(ctx: Any, operator: Operator) -> Callable[..., Any]:
+    """The operator for a backward pass, without its checks where the tensors are those that `save` was given."""
+    return operator if ctx.exchanged else operator.unchecked
 
 
 def batched(*tensors: Tensor | None) -> bool:

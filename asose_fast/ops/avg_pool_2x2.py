@@ -66,7 +66,7 @@ class _AvgPool2x2(torch.autograd.Function):
     @staticmethod
     @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (avg_pool_2x2_bwd(grad, ctx.shape),)
+        return (avg_pool_2x2_bwd.unchecked(grad, ctx.shape),)
 
 
 def _fwd(x: Tensor) -> Any:

@@ -13,9 +13,10 @@ from asose_fast.ops.autograd import gradients, save, transformed, twice_differen
 from asose_fast.ops.dense import Dense
 from asose_fast.ops.dense_conv import check_convolution, dense_conv_bwd, dense_conv_fwd
 from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.library import operators
 from asose_fast.ops.norm_lerp import check_blend, norm_lerp_bwd, norm_lerp_fwd
 from asose_fast.ops.norm_pool import check_pool, norm_pool_bwd, norm_pool_fwd
-from asose_fast.ops.norms import check_count, check_norm, held, measured, running_statistics, uses_batch
+from asose_fast.ops.norms import OneNorm, check_count, check_norm, held, measured, uses_batch
 from asose_fast.ops.reference.dense_conv import reference as convolved
 from asose_fast.ops.reference.norm_lerp import reference as blended
 from asose_fast.ops.reference.norm_pool import reference as pooled
@@ -141,13 +142,13 @@ class _ConvNorm(torch.autograd.Function):
         gain: Tensor | None,
     ) -> Tensor:
         ctx.call = call
-        *running, momentum = running_statistics(call.norm)
-        norm = gamma, beta, *running, call.of_batch, call.norm.eps, momentum
-        z = dense_conv_fwd.unchecked(x, weight, *call.conv)
+        norm = OneNorm.of(call.norm, call.of_batch, gamma, beta)
+        run = operators([x, weight, shortcut, gain, *norm[:5]])
+        z = run(dense_conv_fwd)(x, weight, *call.conv)
         if gain is None:
-            y, tables = norm_pool_fwd.unchecked(z, *norm, call.pool)
+            y, tables = run(norm_pool_fwd)(z, *norm, call.pool)
         else:
-            y, tables = norm_lerp_fwd.unchecked(z, shortcut, gain, *norm)
+            y, tables = run(norm_lerp_fwd)(z, shortcut, gain, *norm)
         save(ctx, x, weight, z, gamma, beta, tables, shortcut, gain)
         return y  # type: ignore[no-any-return]
 
@@ -155,20 +156,21 @@ class _ConvNorm(torch.autograd.Function):
     @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
-        x, weight, z, gamma, beta, tables, shortcut, gain = ctx.saved_tensors
+        x, weight, z, gamma, beta, tables, shortcut, gain = saved = ctx.saved_tensors
         _, need_x, need_weight, need_gamma, need_beta, need_shortcut, need_gain = needs = ctx.needs_input_grad
         need_z, need_affine = need_x or need_weight, need_gamma or need_beta
         of_shortcut = of_gain = of_x = of_weight = None
+        run = operators([grad, *saved], checked=ctx.exchanged)
         if gain is None:
-            of_z, *affine = norm_pool_bwd.unchecked(
+            of_z, *affine = run(norm_pool_bwd)(
                 grad, z, gamma, beta, tables, call.of_batch, call.pool, need_z, need_affine
             )
         else:
-            of_z, of_shortcut, of_gain, *affine = norm_lerp_bwd.unchecked(
+            of_z, of_shortcut, of_gain, *affine = run(norm_lerp_bwd)(
                 grad, z, shortcut, gain, gamma, beta, tables, call.of_batch,
                 need_z, need_shortcut, need_gain, need_affine,
             )  # fmt: skip
         if need_z:
-            of_x, of_weight = dense_conv_bwd.unchecked(of_z, x, weight, *call.conv, need_x, need_weight)
+            of_x, of_weight = run(dense_conv_bwd)(of_z, x, weight, *call.conv, need_x, need_weight)
         found = None, of_x, of_weight, *affine, of_shortcut, of_gain
         return tuple(g if need else None for g, need in zip(found, needs, strict=True))

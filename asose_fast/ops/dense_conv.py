@@ -9,7 +9,7 @@ from torch import Tensor
 
 from asose_fast.ops import by_result, registry
 from asose_fast.ops.autocast import computing_dtype, without_autocast
-from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_flag, check_images, check_integer, check_like, check_tensor
 from asose_fast.ops.dense import Dense
 from asose_fast.ops.dtypes import FLOATS
@@ -101,7 +101,7 @@ class _DenseConv(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         _, need_x, need_weight = ctx.needs_input_grad
-        grad_x, grad_weight = dense_conv_bwd(grad, x, weight, *ctx.conv, need_x, need_weight)
+        grad_x, grad_weight = on_saved(ctx, dense_conv_bwd)(grad, x, weight, *ctx.conv, need_x, need_weight)
         return None, grad_x if need_x else None, grad_weight if need_weight else None
 
 

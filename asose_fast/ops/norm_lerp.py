@@ -9,21 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import registry
-from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.batch_statistics import check_channels
 from asose_fast.ops.checks import check_like, check_tensor
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
-from asose_fast.ops.norms import (
-    check_count,
-    check_norm,
-    check_running,
-    held,
-    measured,
-    running_statistics,
-    uses_batch,
-)
+from asose_fast.ops.norms import ONE_NORM, OneNorm, check_count, check_norm, held, measured, uses_batch
 from asose_fast.ops.reference.norm_lerp import reference
 
 registry.register(
@@ -114,8 +106,7 @@ class _NormLerp(torch.autograd.Function):
         beta: Tensor | None,
     ) -> Tensor:
         ctx.of_batch = of_batch
-        *running, momentum = running_statistics(norm)
-        found = norm_lerp_fwd.unchecked(z, shortcut, gain, gamma, beta, *running, of_batch, norm.eps, momentum)
+        found = norm_lerp_fwd.unchecked(z, shortcut, gain, *OneNorm.of(norm, of_batch, gamma, beta))
         y: Tensor = found[0]
         save(ctx, z, shortcut, gain, gamma, beta, found[1])
         return y
@@ -125,47 +116,28 @@ class _NormLerp(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _, _, *needs = ctx.needs_input_grad
         need_gamma, need_beta = needs[3:]
-        found = norm_lerp_bwd(grad, *ctx.saved_tensors, ctx.of_batch, *needs[:3], need_gamma or need_beta)
+        found = on_saved(ctx, norm_lerp_bwd)(
+            grad, *ctx.saved_tensors, ctx.of_batch, *needs[:3], need_gamma or need_beta
+        )
         return None, None, *(g if need else None for g, need in zip(found, needs, strict=True))
 
 
-class _Forward(NamedTuple):
-    """The arguments of the registered operator."""
-
-    z: Tensor
-    shortcut: Tensor
-    gain: Tensor
-    gamma: Tensor | None
-    beta: Tensor | None
-    running_mean: Tensor | None
-    running_var: Tensor | None
-    batches: Tensor | None
-    """How many batches the norm has seen; None where it is not updated."""
-    of_batch: bool
-    eps: float
-    momentum: float
+def _fwd(z: Tensor, shortcut: Tensor, gain: Tensor, *norm: Any) -> Any:
+    return registry.select("norm_lerp", z).forward(z, shortcut, gain, OneNorm(*norm))
 
 
-def _fwd(*args: Any) -> Any:
-    return registry.select("norm_lerp", args[0]).forward(*args)
-
-
-def _check_tables(where: str, z: Tensor, shortcut: Tensor, gain: Tensor, **tables: Tensor | None) -> None:
+def _check_tensors(where: str, z: Tensor, shortcut: Tensor, gain: Tensor) -> None:
     check_channels(f"{where}: z", z)
     _check_shortcut(where, z.shape, z.dtype, z.device, shortcut)
     check_like(f"{where}: gain", gain, (), accumulation_dtype(z.dtype))
-    for name, table in tables.items():
-        check_like(f"{where}: {name}", table, z.shape[1:2], *FLOATS)
 
 
-def _check_fwd(*args: Any) -> None:
-    where, call = "norm_lerp_fwd", _Forward(*args)
-    _check_tables(where, call.z, call.shortcut, call.gain, **dict(list(call._asdict().items())[3:7]))
-    check_running(where, call.running_mean, call.running_var, call.batches, call.of_batch)
+def _check_fwd(z: Tensor, shortcut: Tensor, gain: Tensor, *norm: Any) -> None:
+    _check_tensors("norm_lerp_fwd", z, shortcut, gain)
+    OneNorm(*norm).check("norm_lerp_fwd", z.shape)
 
 
-def _fwd_fake(*args: Any) -> tuple[Tensor, Tensor]:
-    z = args[0]
+def _fwd_fake(z: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(z, memory_format=memory_format(z)), z.new_empty(2, z.shape[1], dtype=torch.float64)
 
 
@@ -192,7 +164,9 @@ def _bwd(*args: Any) -> Any:
 
 def _check_bwd(*args: Any) -> None:
     where, call = "norm_lerp_bwd", _Backward(*args)
-    _check_tables(where, call.z, call.shortcut, call.gain, gamma=call.gamma, beta=call.beta)
+    _check_tensors(where, call.z, call.shortcut, call.gain)
+    for name in ("gamma", "beta"):
+        check_like(f"{where}: {name}", getattr(call, name), call.z.shape[1:2], *FLOATS)
     check_like(f"{where}: grad", call.grad, call.z.shape, call.z.dtype)
     check_like(f"{where}: tables", call.tables, (2, call.z.shape[1]), torch.float64)
 
@@ -214,9 +188,7 @@ def _bwd_fake(*args: Any) -> tuple[Tensor, ...]:
 
 
 norm_lerp_fwd = define(
-    "norm_lerp_fwd(Tensor z, Tensor shortcut, Tensor gain, Tensor? gamma, Tensor? beta, Tensor(a!)? running_mean, "
-    "Tensor(b!)? running_var, Tensor(c!)? batches, bool of_batch, float eps, float momentum) "
-    "-> (Tensor, Tensor)",
+    f"norm_lerp_fwd(Tensor z, Tensor shortcut, Tensor gain, {ONE_NORM}) -> (Tensor, Tensor)",
     _fwd,
     _fwd_fake,
     _check_fwd,

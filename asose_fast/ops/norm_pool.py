@@ -8,21 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import registry
-from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.batch_statistics import check_channels
 from asose_fast.ops.checks import check_images, check_integer, check_like
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
-from asose_fast.ops.norms import (
-    check_count,
-    check_norm,
-    check_running,
-    held,
-    measured,
-    running_statistics,
-    uses_batch,
-)
+from asose_fast.ops.norms import ONE_NORM, OneNorm, check_count, check_norm, held, measured, uses_batch
 from asose_fast.ops.reference.norm_pool import out_shape, reference
 
 registry.register(
@@ -107,8 +99,7 @@ class _NormPool(torch.autograd.Function):
         beta: Tensor | None,
     ) -> Tensor:
         ctx.of_batch, ctx.pool = of_batch, pool
-        *running, momentum = running_statistics(norm)
-        found = norm_pool_fwd.unchecked(z, gamma, beta, *running, of_batch, norm.eps, momentum, pool)
+        found = norm_pool_fwd.unchecked(z, *OneNorm.of(norm, of_batch, gamma, beta), pool)
         y: Tensor = found[0]
         save(ctx, z, gamma, beta, found[1])
         return y
@@ -117,49 +108,27 @@ class _NormPool(torch.autograd.Function):
     @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *_, need_z, need_gamma, need_beta = ctx.needs_input_grad
-        found = norm_pool_bwd.unchecked(
+        found = on_saved(ctx, norm_pool_bwd)(
             grad, *ctx.saved_tensors, ctx.of_batch, ctx.pool, need_z, need_gamma or need_beta
         )
         needs = need_z, need_gamma, need_beta
         return None, None, None, *(g if need else None for g, need in zip(found, needs, strict=True))
 
 
-class _Forward(NamedTuple):
-    """The arguments of the registered operator."""
-
-    z: Tensor
-    gamma: Tensor | None
-    beta: Tensor | None
-    running_mean: Tensor | None
-    running_var: Tensor | None
-    batches: Tensor | None
-    """How many batches the norm has seen; None where it is not updated."""
-    of_batch: bool
-    eps: float
-    momentum: float
-    pool: int
+def _fwd(z: Tensor, *rest: Any) -> Any:
+    *norm, pool = rest
+    return registry.select("norm_pool", z).forward(z, OneNorm(*norm), pool)
 
 
-def _fwd(*args: Any) -> Any:
-    return registry.select("norm_pool", args[0]).forward(*args)
+def _check_fwd(z: Tensor, *rest: Any) -> None:
+    *norm, pool = rest
+    _check_z("norm_pool_fwd", z, pool)
+    OneNorm(*norm).check("norm_pool_fwd", z.shape)
 
 
-def _check_tables(where: str, z: Tensor, pool: int, **tables: Tensor | None) -> None:
-    _check_z(where, z, pool)
-    for name, table in tables.items():
-        check_like(f"{where}: {name}", table, z.shape[1:2], *FLOATS)
-
-
-def _check_fwd(*args: Any) -> None:
-    where, call = "norm_pool_fwd", _Forward(*args)
-    _check_tables(where, call.z, call.pool, **dict(list(call._asdict().items())[1:5]))
-    check_running(where, call.running_mean, call.running_var, call.batches, call.of_batch)
-
-
-def _fwd_fake(*args: Any) -> tuple[Tensor, Tensor]:
-    call = _Forward(*args)
-    y = call.z.new_empty(out_shape(call.z, call.pool)).contiguous(memory_format=memory_format(call.z))
-    return y, call.z.new_empty(2, call.z.shape[1], dtype=torch.float64)
+def _fwd_fake(z: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    y = z.new_empty(out_shape(z, rest[-1])).contiguous(memory_format=memory_format(z))
+    return y, z.new_empty(2, z.shape[1], dtype=torch.float64)
 
 
 class _Backward(NamedTuple):
@@ -182,7 +151,9 @@ def _bwd(*args: Any) -> Any:
 
 def _check_bwd(*args: Any) -> None:
     where, call = "norm_pool_bwd", _Backward(*args)
-    _check_tables(where, call.z, call.pool, gamma=call.gamma, beta=call.beta)
+    _check_z(where, call.z, call.pool)
+    for name in ("gamma", "beta"):
+        check_like(f"{where}: {name}", getattr(call, name), call.z.shape[1:2], *FLOATS)
     check_like(f"{where}: grad", call.grad, out_shape(call.z, call.pool), call.z.dtype)
     check_like(f"{where}: tables", call.tables, (2, call.z.shape[1]), torch.float64)
 
@@ -201,8 +172,7 @@ def _bwd_fake(*args: Any) -> tuple[Tensor, ...]:
 
 
 norm_pool_fwd = define(
-    "norm_pool_fwd(Tensor z, Tensor? gamma, Tensor? beta, Tensor(a!)? running_mean, Tensor(b!)? running_var, "
-    "Tensor(c!)? batches, bool of_batch, float eps, float momentum, int pool) -> (Tensor, Tensor)",
+    f"norm_pool_fwd(Tensor z, {ONE_NORM}, int pool) -> (Tensor, Tensor)",
     _fwd,
     _fwd_fake,
     _check_fwd,

@@ -8,21 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import registry
-from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.batch_statistics import check_channels
 from asose_fast.ops.checks import check_like, check_tensor
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
-from asose_fast.ops.norms import (
-    check_count,
-    check_norm,
-    check_running,
-    held,
-    measured,
-    running_statistics,
-    uses_batch,
-)
+from asose_fast.ops.norms import ONE_NORM, OneNorm, check_count, check_norm, held, measured, uses_batch
 from asose_fast.ops.reference.norm_relu_mean import reference
 
 registry.register(
@@ -78,16 +70,19 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
     return gradients(ctx, plain, (None, ctx.of_batch, x, gamma, beta), [grad])
 
 
+NO_NORM = OneNorm(None, None, None, None, None, False, 0.0, 0.0)
+"""There is no norm where one has no statistics and is not `of_batch`."""
+
+
 class _NormReluMean(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, norm: nn.BatchNorm2d | None, of_batch: bool, x: Tensor, gamma: Tensor | None, beta: Tensor | None
     ) -> Tensor:
         ctx.of_batch = of_batch
-        *running, momentum = (None, None, None, 0.0) if norm is None else running_statistics(norm)
-        eps = 0.0 if norm is None else norm.eps
+        given = NO_NORM if norm is None else OneNorm.of(norm, of_batch, gamma, beta)
         y: Tensor
-        y, tables, active = norm_relu_mean_fwd.unchecked(x, gamma, beta, *running, of_batch, eps, momentum)
+        y, tables, active = norm_relu_mean_fwd.unchecked(x, *given)
         save(ctx, x, gamma, beta, tables, active)
         return y
 
@@ -95,43 +90,22 @@ class _NormReluMean(torch.autograd.Function):
     @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _, _, *needs = ctx.needs_input_grad
-        found = norm_relu_mean_bwd(grad, *ctx.saved_tensors, ctx.of_batch, needs[0], needs[1] or needs[2])
+        found = on_saved(ctx, norm_relu_mean_bwd)(
+            grad, *ctx.saved_tensors, ctx.of_batch, needs[0], needs[1] or needs[2]
+        )
         return None, None, *(g if need else None for g, need in zip(found, needs, strict=True))
 
 
-class _Forward(NamedTuple):
-    """The arguments of the registered operator; there is no norm where it has no statistics and is not `of_batch`."""
-
-    x: Tensor
-    gamma: Tensor | None
-    beta: Tensor | None
-    running_mean: Tensor | None
-    running_var: Tensor | None
-    batches: Tensor | None
-    """How many batches the norm has seen; None where it is not updated."""
-    of_batch: bool
-    eps: float
-    momentum: float
+def _fwd(x: Tensor, *norm: Any) -> Any:
+    return registry.select("norm_relu_mean", x).forward(x, OneNorm(*norm))
 
 
-def _fwd(*args: Any) -> Any:
-    return registry.select("norm_relu_mean", args[0]).forward(*args)
+def _check_fwd(x: Tensor, *norm: Any) -> None:
+    check_channels("norm_relu_mean_fwd: x", x)
+    OneNorm(*norm).check("norm_relu_mean_fwd", x.shape, optional=True)
 
 
-def _check_tables(where: str, x: Tensor, **tables: Tensor | None) -> None:
-    check_channels(f"{where}: x", x)
-    for name, table in tables.items():
-        check_like(f"{where}: {name}", table, x.shape[1:2], *FLOATS)
-
-
-def _check_fwd(*args: Any) -> None:
-    where, call = "norm_relu_mean_fwd", _Forward(*args)
-    _check_tables(where, call.x, **dict(list(call._asdict().items())[1:5]))
-    check_running(where, call.running_mean, call.running_var, call.batches, call.of_batch, optional=True)
-
-
-def _fwd_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
-    x = args[0]
+def _fwd_fake(x: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
     images, channels = x.shape[:2]
     return (
         x.new_empty(images, channels),
@@ -160,7 +134,9 @@ def _bwd(*args: Any) -> Any:
 
 def _check_bwd(*args: Any) -> None:
     where, call = "norm_relu_mean_bwd", _Backward(*args)
-    _check_tables(where, call.x, gamma=call.gamma, beta=call.beta)
+    check_channels(f"{where}: x", call.x)
+    for name in ("gamma", "beta"):
+        check_like(f"{where}: {name}", getattr(call, name), call.x.shape[1:2], *FLOATS)
     shape = call.x.shape[:2]
     check_like(f"{where}: grad", call.grad, shape, call.x.dtype)
     check_like(f"{where}: tables", call.tables, (2, shape[1]), torch.float64)
@@ -178,8 +154,7 @@ def _bwd_fake(*args: Any) -> tuple[Tensor, ...]:
 
 
 norm_relu_mean_fwd = define(
-    "norm_relu_mean_fwd(Tensor x, Tensor? gamma, Tensor? beta, Tensor(a!)? running_mean, Tensor(b!)? running_var, "
-    "Tensor(c!)? batches, bool of_batch, float eps, float momentum) -> (Tensor, Tensor, Tensor)",
+    f"norm_relu_mean_fwd(Tensor x, {ONE_NORM}) -> (Tensor, Tensor, Tensor)",
     _fwd,
     _fwd_fake,
     _check_fwd,

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from math import nan
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from asose_fast.ops.checks import check_like
+from asose_fast.ops.dtypes import FLOATS
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +45,38 @@ def measured(
     """The K norms of tables (K, C)."""
     gammas, betas = ([None] * len(batch) if rows is None else rows.unbind() for rows in (gamma, beta))
     return [Measured(*row) for row in zip(mean, rstd, gammas, betas, batch, strict=True)]
+
+
+class OneNorm(NamedTuple):
+    """One norm among the arguments of a registered operator, in the order of `ONE_NORM`."""
+
+    gamma: Tensor | None
+    beta: Tensor | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    batches: Tensor | None
+    """How many batches the norm has seen; None where it is not updated."""
+    of_batch: bool
+    eps: float
+    momentum: float
+
+    @staticmethod
+    def of(norm: nn.BatchNorm2d, of_batch: bool, gamma: Tensor | None, beta: Tensor | None) -> OneNorm:
+        """Of a module, with its parameters as autograd gives them."""
+        mean, var, batches, momentum = running_statistics(norm)
+        return OneNorm(gamma, beta, mean, var, batches, of_batch, norm.eps, momentum)
+
+    def check(self, where: str, shape: torch.Size, optional: bool = False) -> None:
+        """Raises TypeError or ValueError unless it is for a tensor of that shape; `optional` as in `check_running`."""
+        for name, table in zip(self._fields[:4], self[:4], strict=True):
+            check_like(f"{where}: {name}", table, shape[1:2], *FLOATS)
+        check_running(where, self.running_mean, self.running_var, self.batches, self.of_batch, optional)
+
+
+ONE_NORM = (
+    "Tensor? gamma, Tensor? beta, Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor(c!)? batches, "
+    "bool of_batch, float eps, float momentum"
+)
 
 
 def uses_batch(norm: nn.BatchNorm2d) -> bool:

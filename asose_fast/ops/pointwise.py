@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import computing_dtype, without_autocast
-from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import as_list, check_images, check_like, check_stride, check_tensor
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import empty_channels_last
@@ -95,7 +95,7 @@ class _Pointwise(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         _, need_x, *needs = ctx.needs_input_grad
-        grad_x, of_weights = pointwise_bwd(grad, x, weights, ctx.stride, need_x, any(needs))
+        grad_x, of_weights = on_saved(ctx, pointwise_bwd)(grad, x, weights, ctx.stride, need_x, any(needs))
         return (
             None,
             grad_x if need_x else None,

@@ -6,6 +6,7 @@
 #include "channel_space.h"
 #include "device.h"
 #include "module.h"
+#include "one_norm.h"
 
 namespace asose {
 namespace {
@@ -23,38 +24,39 @@ int64_t groups(int64_t outer, int64_t channels, int64_t inner, int64_t height, i
   return norm_pool_groups(space, pooling_of(space, height, width));
 }
 
-// The addresses are those of z, the running mean, variance and count, gamma, beta, partials,
-// statistics, mean, rstd, tables and y.
+// The addresses are those of z, partials, statistics, mean, rstd, tables and y.
 void norm_pool_forward(int dtype, int64_t outer, int64_t channels, int64_t inner, int64_t height,
-                       int64_t width, const Addresses& addresses, bool of_batch, int running,
-                       double eps, double momentum, double unbiased, device::Execution execution) {
+                       int64_t width, const Addresses& norm_tables, const Integers& dtypes,
+                       bool of_batch, double eps, double momentum, double unbiased,
+                       const Addresses& addresses, device::Execution execution) {
   const ChannelSpace space = channel_space(outer, channels, inner);
-  expect_count("addresses", addresses.size(), 12);
+  const GivenNorm norm(norm_tables, dtypes, of_batch, eps, momentum, channels);
+  expect_count("addresses", addresses.size(), 7);
   const auto to = pointers(addresses);
   const auto table = [&](int i) { return static_cast<double*>(to[i]); };
-  const RunningNorm norm{eps,      of_batch, static_cast<DType>(running),
-                         to[1],    to[2],    static_cast<int64_t*>(to[3]),
-                         momentum, nullptr,  nullptr};
-  device::run_unlocked(
-      device::norm_pool_forward,
-      {static_cast<DType>(dtype), space, pooling_of(space, height, width), to[0], norm, table(4),
-       table(5), unbiased, table(6), table(7), table(8), table(9), to[10], to[11]},
-      execution);
+  device::run_unlocked(device::norm_pool_forward,
+                       {static_cast<DType>(dtype), space, pooling_of(space, height, width), to[0],
+                        norm.running, norm.gamma.data(), norm.beta.data(), unbiased, table(1),
+                        table(2), table(3), table(4), to[5], to[6]},
+                       execution);
 }
 
-// The addresses are those of z, grad, gamma, beta, mean, rstd, partials, sums, tables and grad_z.
+// The addresses are those of z, grad, mean, rstd, partials, sums, tables and grad_z.
 void norm_pool_backward(int dtype, int64_t outer, int64_t channels, int64_t inner, int64_t height,
-                        int64_t width, const Addresses& addresses, bool of_batch,
-                        device::Execution execution) {
+                        int64_t width, const Addresses& affine_tables, const Integers& dtypes,
+                        bool of_batch, const Addresses& addresses, device::Execution execution) {
   const ChannelSpace space = channel_space(outer, channels, inner);
-  expect_count("addresses", addresses.size(), 10);
+  const GivenAffine affine(affine_tables, dtypes, channels);
+  expect_count("addresses", addresses.size(), 8);
   const auto to = pointers(addresses);
   const auto table = [&](int i) { return static_cast<double*>(to[i]); };
-  device::run_unlocked(
-      device::norm_pool_backward,
-      {static_cast<DType>(dtype), space, pooling_of(space, height, width), to[0], to[1], table(2),
-       table(3), table(4), table(5), of_batch, table(6), table(7), to[8], to[9]},
-      execution);
+  device::run_unlocked(device::norm_pool_backward,
+                       {static_cast<DType>(dtype), space, pooling_of(space, height, width), to[0],
+                        to[1], affine.gamma.data(), affine.beta.data(), table(2), table(3),
+                        of_batch, table(4), table(5), to[6], to[7]},
+                       execution);
+  if (const double* sums = table(5))
+    affine.grad_beta.store(sums), affine.grad_gamma.store(sums + channels);
 }
 
 const Binding norm_pool_binding([](py::module_& module) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import ModuleType
 
 import torch
@@ -23,6 +24,12 @@ def kernels_of(device: torch.device) -> tuple[ModuleType, int]:
     if device.type == "cpu":
         return cpu_kernels()
     return _native.kernels("cuda"), torch.cuda.current_stream(device).cuda_stream
+
+
+def addresses(tensors: Sequence[Tensor | None]) -> list[int]:
+    """`address` of each."""
+    found = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
+    return found if all(found) else [address(tensor) for tensor in tensors]
 
 
 def address(tensor: Tensor | None) -> int:

@@ -6,32 +6,19 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.layout import dense, memory_format
-from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
-from asose_fast.ops.native.channels import channel_space, groups, wide
-from asose_fast.ops.native.norm_tables import known
+from asose_fast.ops.native import DTYPE_CODES, address, addresses, cpu_kernels, memory
+from asose_fast.ops.native.channels import channel_space, groups
+from asose_fast.ops.native.one_norm import Gradients, forward_arguments, readable
+from asose_fast.ops.norms import OneNorm
 from asose_fast.ops.reference import norm_lerp as reference
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 
-def forward(
-    z: Tensor,
-    shortcut: Tensor,
-    gain: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    batches: Tensor | None,
-    of_batch: bool,
-    eps: float,
-    momentum: float,
-) -> tuple[Tensor, Tensor]:
+def forward(z: Tensor, shortcut: Tensor, gain: Tensor, norm: OneNorm) -> tuple[Tensor, Tensor]:
     """y, and mean and rstd that the norm normalises by, (2, C) float64."""
-    if running_mean is not None and running_var is not None and not known(running_mean, running_var):
-        return reference.forward(
-            z, shortcut, gain, gamma, beta, running_mean, running_var, batches, of_batch, eps, momentum
-        )  # fmt: skip
+    if (given := readable(norm)) is None:
+        return reference.forward(z, shortcut, gain, norm)
     kernels, threads = cpu_kernels()
     format, channels = memory_format(z), z.shape[1]
     z, shortcut = dense(z, format), dense(shortcut, format)
@@ -40,13 +27,9 @@ def forward(
     row, mean = 8 * channels, address(tables)
     # Partial sums, statistics of the batch, and tables of the sum.
     held, scratch = memory.workspace(2 * row * groups(space), 2 * row, 5 * row)
-    values, wide_gamma, wide_beta = z.numel() // channels, wide(gamma), wide(beta)
-    tensors = z, shortcut, gain, running_mean, running_var, batches, wide_gamma, wide_beta
     kernels.norm_lerp_forward(
-        DTYPE_CODES[z.dtype], *space,
-        [*(address(t) for t in tensors), scratch[0], scratch[1], mean, mean + row, scratch[2], address(y)],
-        of_batch, 0 if running_mean is None else DTYPE_CODES[running_mean.dtype], eps, momentum,
-        values / max(1, values - 1), threads,
+        DTYPE_CODES[z.dtype], *space, *forward_arguments(given, z.numel() // channels),
+        [*addresses((z, shortcut, gain)), *scratch[:2], mean, mean + row, scratch[2], address(y)], threads,
     )  # fmt: skip
     del held
     return y, tables
@@ -77,21 +60,12 @@ def backward(
     held, scratch = memory.workspace(3 * row * groups(space) * need_sums, 3 * row * need_sums, 8 * row)
     grad_z, grad_shortcut = (memory.empty(z.shape, z, format) if need else None for need in (need_z, need_shortcut))
     grad_gain = torch.empty_like(gain) if need_gain else None
-    affine = [
-        torch.empty(channels, dtype=torch.float64) if need_affine and t is not None else None for t in (gamma, beta)
-    ]
-    wide_gamma, wide_beta = wide(gamma), wide(beta)
-    tensors = z if need_sums else None, shortcut if need_gain else None, grad, gain, wide_gamma, wide_beta
+    affine = Gradients(gamma, beta, need_affine)
+    tensors = z if need_sums else None, shortcut if need_gain else None, grad, gain
     kernels.norm_lerp_backward(
-        DTYPE_CODES[z.dtype], *space,
-        [*(address(t) for t in tensors), mean, mean + row, *scratch,
-         *(address(t) for t in (grad_z, grad_shortcut, grad_gain, *affine))],
-        of_batch, threads,
+        DTYPE_CODES[z.dtype], *space, *affine.arguments(), of_batch,
+        [*addresses(tensors), mean, mean + row, *scratch, *addresses((grad_z, grad_shortcut, grad_gain))], threads,
     )  # fmt: skip
     del held
-    of_gamma, of_beta = (
-        z.new_empty(0) if t is None or like is None else t.to(like.dtype)
-        for t, like in zip(affine, (gamma, beta), strict=True)
-    )
     of_z, of_shortcut = (z.new_empty(0) if t is None else t for t in (grad_z, grad_shortcut))
-    return of_z, of_shortcut, gain.new_empty(0) if grad_gain is None else grad_gain, of_gamma, of_beta
+    return of_z, of_shortcut, gain.new_empty(0) if grad_gain is None else grad_gain, *affine.found(z)

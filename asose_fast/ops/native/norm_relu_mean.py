@@ -8,28 +8,18 @@ from torch import Tensor
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense, memory_format
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
-from asose_fast.ops.native.channels import channel_space, groups, wide
-from asose_fast.ops.native.norm_tables import known
+from asose_fast.ops.native.channels import channel_space, groups
+from asose_fast.ops.native.one_norm import Gradients, forward_arguments, readable
+from asose_fast.ops.norms import OneNorm
 from asose_fast.ops.reference import norm_relu_mean as reference
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 
-def forward(
-    x: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    batches: Tensor | None,
-    of_batch: bool,
-    eps: float,
-    momentum: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def forward(x: Tensor, norm: OneNorm) -> tuple[Tensor, Tensor, Tensor]:
     """y, and what backward knows the norm by (`asose_fast.ops.reference.norm_relu_mean.forward`)."""
-    unknown = running_mean is not None and running_var is not None and not known(running_mean, running_var)
-    if x.numel() == 0 or unknown:
-        return reference.forward(x, gamma, beta, running_mean, running_var, batches, of_batch, eps, momentum)
+    if x.numel() == 0 or (given := readable(norm)) is None:
+        return reference.forward(x, norm)
     kernels, threads = cpu_kernels()
     format, (images, channels, *_) = memory_format(x), x.shape
     x, row = dense(x, format), 8 * channels
@@ -38,14 +28,11 @@ def forward(
     tables = torch.empty(2, channels, dtype=torch.float64)
     active = torch.empty(2, images, channels, dtype=torch.float64)
     # Partial sums, statistics of the batch, and tables.
-    held, scratch = memory.workspace(2 * row * groups(space) * of_batch, 2 * row * of_batch, 3 * row)
-    values, mean, wide_gamma, wide_beta = x.numel() // channels, address(tables), wide(gamma), wide(beta)
-    tensors = x, running_mean, running_var, batches, wide_gamma, wide_beta
+    held, scratch = memory.workspace(2 * row * groups(space) * norm.of_batch, 2 * row * norm.of_batch, 3 * row)
+    mean = address(tables)
     kernels.norm_relu_mean_forward(
-        DTYPE_CODES[x.dtype], images, *space,
-        [*(address(t) for t in tensors), *scratch[:2], mean, mean + row, address(active), scratch[2], address(y)],
-        of_batch, 0 if running_mean is None else DTYPE_CODES[running_mean.dtype], eps, momentum,
-        values / max(1, values - 1), threads,
+        DTYPE_CODES[x.dtype], images, *space, *forward_arguments(given, x.numel() // channels),
+        [address(x), *scratch[:2], mean, mean + row, address(active), scratch[2], address(y)], threads,
     )  # fmt: skip
     del held
     return y, tables, active
@@ -73,20 +60,10 @@ def backward(
     # Sums, and tables of what the gradients are.
     held, scratch = memory.workspace(2 * row, (5 + images) * width * need_x)
     grad_x = memory.empty(x.shape, x, format) if need_x else None
-    affine = [
-        torch.empty(channels, dtype=torch.float64) if need_affine and t is not None else None for t in (gamma, beta)
-    ]
-    wide_gamma, wide_beta = wide(gamma), wide(beta)
-    tensors = x, grad, wide_gamma, wide_beta
+    affine = Gradients(gamma, beta, need_affine)
     kernels.norm_relu_mean_backward(
-        DTYPE_CODES[x.dtype], images, *channel_space(x, format),
-        [*(address(t) for t in tensors), mean, mean + row, address(active), *scratch,
-         *(address(t) for t in (grad_x, *affine))],
-        of_batch, threads,
+        DTYPE_CODES[x.dtype], images, *channel_space(x, format), *affine.arguments(), of_batch,
+        [address(x), address(grad), mean, mean + row, address(active), *scratch, address(grad_x)], threads,
     )  # fmt: skip
     del held
-    of_gamma, of_beta = (
-        x.new_empty(0) if t is None or like is None else t.to(like.dtype)
-        for t, like in zip(affine, (gamma, beta), strict=True)
-    )
-    return x.new_empty(0) if grad_x is None else grad_x, of_gamma, of_beta
+    return x.new_empty(0) if grad_x is None else grad_x, *affine.found(x)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import memory_format
+from asose_fast.ops.norms import OneNorm
 from asose_fast.ops.reference import mixed_norm_sum, norm_tables
 
 DTYPES = FLOATS
@@ -19,22 +20,10 @@ def reference(z: Tensor, norm: Callable[[Tensor], Tensor], shortcut: Tensor, gai
     return torch.lerp(shortcut, norm(z), gain.to(shortcut.dtype))
 
 
-def forward(
-    z: Tensor,
-    shortcut: Tensor,
-    gain: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    batches: Tensor | None,
-    of_batch: bool,
-    eps: float,
-    momentum: float,
-) -> tuple[Tensor, Tensor]:
+def forward(z: Tensor, shortcut: Tensor, gain: Tensor, norm: OneNorm) -> tuple[Tensor, Tensor]:
     """y, and mean and rstd that the norm normalises by, (2, C) float64; as a backend."""
-    tables = norm_tables.of_one(z, running_mean, running_var, batches, of_batch, eps, momentum)
-    y = mixed_norm_sum.forward([z, shortcut], _shares(gain), _row(gamma), _row(beta), tables[:1], tables[1:])
+    tables = norm_tables.of_one(z, norm)
+    y = mixed_norm_sum.forward([z, shortcut], _shares(gain), _row(norm.gamma), _row(norm.beta), tables[:1], tables[1:])
     return y, tables
 
 

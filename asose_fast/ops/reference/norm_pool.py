@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import memory_format
+from asose_fast.ops.norms import OneNorm
 from asose_fast.ops.reference import mixed_norm_sum, norm_tables
 
 DTYPES = FLOATS
@@ -26,21 +27,10 @@ def out_shape(z: Tensor, pool: int) -> tuple[int, ...]:
     return (*z.shape[:2], *((side + pool - 1) // pool for side in z.shape[2:]))
 
 
-def forward(
-    z: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    batches: Tensor | None,
-    of_batch: bool,
-    eps: float,
-    momentum: float,
-    pool: int,
-) -> tuple[Tensor, Tensor]:
+def forward(z: Tensor, norm: OneNorm, pool: int) -> tuple[Tensor, Tensor]:
     """y, and mean and rstd that the norm normalises by, (2, C) float64; as a backend."""
-    tables = norm_tables.of_one(z, running_mean, running_var, batches, of_batch, eps, momentum)
-    y = _normalised(z, gamma, beta, tables)
+    tables = norm_tables.of_one(z, norm)
+    y = _normalised(z, norm.gamma, norm.beta, tables)
     if pool > 1:
         y = F.max_pool2d(y, pool, ceil_mode=True).contiguous(memory_format=memory_format(z))
     return y, tables

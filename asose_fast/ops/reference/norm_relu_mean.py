@@ -9,6 +9,7 @@ from torch import Tensor
 
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import memory_format
+from asose_fast.ops.norms import OneNorm
 from asose_fast.ops.reference import norm_tables
 
 DTYPES = FLOATS
@@ -19,24 +20,14 @@ def reference(x: Tensor, norm: Callable[[Tensor], Tensor] | None) -> Tensor:
     return (x if norm is None else norm(x)).relu().mean((2, 3))
 
 
-def forward(
-    x: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    batches: Tensor | None,
-    of_batch: bool,
-    eps: float,
-    momentum: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def forward(x: Tensor, norm: OneNorm) -> tuple[Tensor, Tensor, Tensor]:
     """y; mean and rstd that the norm normalises by, (2, C) float64; and how many pixels the ReLU lets through with the
     sum of x - mean over these, (2, N, C) float64; as a backend."""
-    if of_batch or running_mean is not None:
-        tables = norm_tables.of_one(x, running_mean, running_var, batches, of_batch, eps, momentum)
+    if norm.of_batch or norm.running_mean is not None:
+        tables = norm_tables.of_one(x, norm)
     else:
         tables = torch.tensor([[0.0], [1.0]], dtype=torch.float64, device=x.device).repeat(1, x.shape[1])
-    distance, normal = _normalised(x, gamma, beta, tables)
+    distance, normal = _normalised(x, norm.gamma, norm.beta, tables)
     active = torch.stack([(normal > 0) | normal.isnan(), torch.where(normal <= 0, 0, distance)]).sum((3, 4))
     return normal.relu().mean((2, 3)).to(x.dtype), tables, active
 

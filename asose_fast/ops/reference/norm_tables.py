@@ -10,6 +10,7 @@ from torch import Tensor
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.library import present
 from asose_fast.ops.norm_tables import Norms
+from asose_fast.ops.norms import OneNorm
 from asose_fast.ops.reference import batch_statistics
 
 DTYPES = FLOATS
@@ -72,20 +73,13 @@ def _update(call: Norms, mean: Tensor, var: Tensor) -> None:
         torch._foreach_lerp_(running, new, shares)
 
 
-def of_one(
-    z: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    batches: Tensor | None,
-    of_batch: bool,
-    eps: float,
-    momentum: float,
-) -> Tensor:
+def of_one(z: Tensor, norm: OneNorm) -> Tensor:
     """Mean and rstd that one norm normalises z by, (2, C) float64; its running statistics are updated."""
+    _, _, running_mean, running_var, batches, of_batch, eps, momentum = norm
     means, variances = ([table] for table in batch_statistics.forward([z])) if of_batch else ([], [])
-    norm = Norms(
+    call = Norms(
         means, variances, [0], present([running_mean]), present([running_var]), present([batches]),
         [running_mean is not None], [of_batch], [batches is not None], [eps], [momentum], z.numel() // z.shape[1],
         accumulation_dtype(z.dtype),
     )  # fmt: skip
-    return torch.cat(forward(norm))
+    return torch.cat(forward(call))
