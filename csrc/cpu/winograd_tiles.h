@@ -1,6 +1,6 @@
-// The transforms of Winograd's minimal filtering: an axis of `kOutputs` outputs, of the three
-// weights and of the `kPoints` inputs that these meet. Polynomials of inputs and weights are
-// multiplied by their values at so many points, the last of which is infinity.
+// The transforms of Winograd's minimal filtering, along one axis of a tile: from its inputs, its
+// outputs' gradients or the three weights to values at points, the last of which is infinity, and
+// back to outputs or the weights' gradients.
 #pragma once
 
 #include "../always_inline.h"
@@ -58,8 +58,8 @@ struct Filtering<2> {
   };
 };
 
-// F(4, 3), by the points 0, +-a and +-b. A ratio of two between a and b, about 1, gives half the
-// error of 1 and 2; all coefficients but those of the weights are exact.
+// F(4, 3), by the points 0, +-a and +-b. These give half the error or less of 1 and 2, and all
+// coefficients but those of the weights are exact.
 template <>
 struct Filtering<4> {
   static constexpr int kOutputs = 4, kPoints = 6;
