@@ -117,15 +117,17 @@ struct DenseTiling : DenseRoom {
   }
 };
 
-// 3x3 convolutions of stride 1 by the minimal filtering F(2x2, 3x3) of Winograd (Lavin and Gray,
-// CVPR 2016): 16 products instead of 36 for 2x2 outputs. A tile is 2x2 outputs, a strip the tiles
-// of some rows, and a block the strips of some images, whose tiles are worked on so many at once.
+// 3x3 convolutions of stride 1 by the minimal filtering F(2x2, 3x3) or F(4x4, 3x3) of Winograd
+// (Lavin and Gray, CVPR 2016): 16 products instead of 36 for 2x2 outputs, or 36 instead of 144 for
+// 4x4. A tile is so many outputs, a strip the tiles of some rows, and a block the strips of some
+// images, whose tiles are worked on so many at once.
 struct WinogradTiling : DenseRoom {
-  static constexpr int64_t kPoints = 16, kLanes = 16;  // at most so many lanes
+  static constexpr int64_t kLanes = 16;  // at most
   static constexpr int64_t kMostTiles = 64, kLeastTiles = 8;
-  static constexpr int64_t kTileBytes = 256 << 10, kStripBytes = 256 << 10;
-  static constexpr int64_t kPartialBytes = 4 << 20;             // as in DenseTiling
-  static constexpr int64_t kMaxSlices = 32, kSliceTiles = 128;  // at least so many a slice
+  static constexpr int64_t kTileBytes = 384 << 10, kStripBytes = 256 << 10;
+  static constexpr int64_t kPartialBytes = 8 << 20;  // of all slices, if weights are not larger
+  static constexpr int64_t kMaxSlices = 32, kSliceTiles = 256;
+  static constexpr int64_t kMostPairs = 1 << 16, kPairsATile = 1 << 8;
 
   static bool fits(const DenseConv& op) {
     return op.down == 3 && op.across == 3 && op.stride_down == 1 && op.stride_across == 1 &&
@@ -133,38 +135,59 @@ struct WinogradTiling : DenseRoom {
            std::min(op.height, op.width) >= 2;
   }
 
-  int64_t across;            // tiles of a row
+  int64_t outputs;           // of a tile, along an axis
+  int64_t down, across;      // tiles of a column and of a row
   int64_t rows, strips;      // rows of tiles of a strip, strips of an image
   int64_t together, blocks;  // images of a block
   int64_t tiles;             // at once
   int64_t source_values;     // of a strip's input or gradient with its margin
   int64_t point_values;      // of the tiles at one of the points
 
-  explicit WinogradTiling(const DenseConv& op) {
+  ASOSE_INLINE int64_t points() const { return points_of(outputs); }
+  ASOSE_INLINE int64_t columns() const { return outputs * across + 2; }  // of a strip's source
+
+  explicit WinogradTiling(const DenseConv& op) : outputs(outputs_of(op)) {
     const int64_t size = sizeof(float), most = std::max(op.in_channels, op.out_channels);
     const int64_t padded = ceil_div(most, kLanes) * kLanes;
-    const int64_t down = ceil_div(op.height, 2);
-    across = ceil_div(op.width, 2);
+    down = ceil_div(op.height, outputs), across = ceil_div(op.width, outputs);
     // Weights that no cache holds are read once a round of tiles, which then are many.
-    const int64_t weights = kPoints * op.in_channels * op.out_channels * size;
-    const int64_t bytes = std::max(kTileBytes, weights / 4);
-    tiles = std::clamp(bytes / (kPoints * 2 * padded * size) / 8 * 8, kLeastTiles, kMostTiles);
-    const auto source = [&](int64_t strip) { return (2 * strip + 2) * (2 * across + 2) * most; };
+    const int64_t weights = points() * op.in_channels * op.out_channels * size;
+    const int64_t tile_bytes = std::max(kTileBytes, weights / 4);
+    const int64_t strip_bytes = std::max(kStripBytes, weights / 4);
+    tiles = tile_bytes / (points() * 2 * padded * size) / 8 * 8;
+    tiles = std::clamp(tiles, kLeastTiles, kMostTiles);
+    const auto source = [&](int64_t strip) { return (outputs * strip + 2) * columns() * most; };
     rows = std::min(ceil_div(tiles, across), down);
-    while (rows > 1 && source(rows) * size > kStripBytes) --rows;
-    strips = ceil_div(down, rows);
+    while (rows > 1 && source(rows) * size > strip_bytes) --rows;
+    strips = ceil_div(down, rows), rows = ceil_div(down, strips);
     source_values = ceil_div(source(rows) + kLanes, kLanes) * kLanes;
-    const int64_t images = std::min(tiles / (rows * across), kStripBytes / (source_values * size));
+    const int64_t images = std::min(tiles / (rows * across), strip_bytes / (source_values * size));
     together = strips > 1 ? 1 : std::clamp<int64_t>(images, 1, op.images);
     blocks = ceil_div(op.images, together) * strips;
-    packed_values = kPoints * padded * most;
-    partial_values = kPoints * op.in_channels * ceil_div(op.out_channels, kLanes) * kLanes;
-    const int64_t enough = blocks * together * rows * across / kSliceTiles;
-    slices = std::min({kPartialBytes / (partial_values * size), kMaxSlices, enough, blocks});
-    slices = std::max<int64_t>(slices, 1);
+    // So that no round has few of a block's tiles.
+    const int64_t of_block = together * rows * across;
+    tiles = ceil_div(of_block, std::max<int64_t>(of_block / tiles, 1));
+    packed_values = points() * padded * most;
+    partial_values = points() * op.in_channels * ceil_div(op.out_channels, kLanes) * kLanes;
+    const int64_t enough = op.images * down * across / kSliceTiles + 1;
+    slices = std::min(kPartialBytes / (partial_values * size), enough);
+    slices = std::clamp<int64_t>(slices, 1, std::min(kMaxSlices, blocks));
     // Not a multiple of a page, so that points do not compete for the same lines of the cache.
     point_values = tiles * padded + kLanes;
-    scratch_bytes = (together * source_values + 2 * kPoints * point_values) * size;
+    scratch_bytes = (together * source_values + 2 * points() * point_values) * size;
+  }
+
+ private:
+  ASOSE_INLINE static int64_t points_of(int64_t outputs) { return (outputs + 2) * (outputs + 2); }
+
+  // Tiles of 4x4 are for fewer products, where their weights are not many beside the pixels.
+  static int64_t outputs_of(const DenseConv& op) {
+    const auto tiles = [&](int64_t outputs) {
+      return op.images * ceil_div(op.height, outputs) * ceil_div(op.width, outputs);
+    };
+    const bool fewer = 8 * tiles(4) * points_of(4) <= 7 * tiles(2) * points_of(2);
+    const int64_t pairs = op.in_channels * op.out_channels;
+    return fewer && pairs <= std::min(kMostPairs, kPairsATile * tiles(4)) ? 4 : 2;
   }
 };
 

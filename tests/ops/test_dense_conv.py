@@ -71,6 +71,30 @@ def test_matches_the_float64_reference(backend, dtype, data):
     assert_close(got[2:], expected[2:], 4 * TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("shape", "outputs"),
+    [
+        ((2, 16, 4, 4), 16),
+        ((3, 17, 9, 7), 33),
+        ((2, 24, 16, 16), 24),
+        ((3, 33, 3, 3), 16),
+        ((1, 40, 13, 30), 24),
+        ((1, 96, 20, 36), 72),  # strips of an image, and rounds of tiles
+        ((40, 24, 11, 8), 48),  # slices
+        ((5, 50, 5, 6), 64),  # tiles of 2x2, as of the next
+        ((6, 24, 2, 2), 18),
+    ],
+)
+def test_filtered_tiles_match_the_float64_reference(backend, dtype, shape, outputs):
+    x, weight = torch.randn(shape).to(dtype), torch.randn(outputs, shape[1], 3, 3).to(dtype) / (9 * shape[1]) ** 0.5
+    grad = torch.randn(shape[0], outputs, *shape[2:]).to(dtype)
+    with ops.backend(backend):
+        got = run(ops.dense_conv, x, weight, grad, 1, True)
+    assert_close(got, run(reference, x.double(), weight.double(), grad.double(), 1, True), TOLERANCE[dtype])
+
+
 @pytest.mark.parametrize(
     ("isa", "weight", "stride", "on_kernels"),
     [
@@ -79,7 +103,8 @@ def test_matches_the_float64_reference(backend, dtype, data):
         ("avx512", (24, 24, 1, 1), 1, ""),
         ("avx512", (64, 64, 3, 3), 1, "y x weight"),
         ("avx512", (256, 256, 3, 3), 1, "y x weight"),
-        ("avx2", (512, 512, 3, 3), 1, ""),
+        ("avx2", (512, 512, 3, 3), 1, "y x weight"),
+        ("avx512", (512, 768, 3, 3), 1, ""),
         ("avx512", (64, 64, 5, 5), 1, ""),
         ("avx512", (64, 68, 5, 5), 1, "y x weight"),
         ("avx2", (16, 24, 3, 3), 1, "y x weight"),
@@ -97,7 +122,7 @@ def test_onednn_keeps_what_it_is_faster_at(monkeypatch, isa, weight, stride, on_
 
 @pytest.mark.parametrize(("images", "taken"), [(1, False), (2, True)])
 def test_few_tiles_are_left_to_onednn(images, taken):
-    assert (unfit((images, 96, 8, 6), (96, 96, 3, 3), Dense(1, 1, True), "y") is None) == taken
+    assert (unfit((images, 96, 4, 6), (96, 96, 3, 3), Dense(1, 1, True), "y") is None) == taken
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (7, 1)])
@@ -150,17 +175,21 @@ def test_what_is_not_finite_stays_where_it_is_seen(backend):
 
 
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="no kernels")
-@pytest.mark.parametrize("place", [(4, 5), (5, 4), (0, 0), (8, 6)])
-def test_a_nan_stays_in_its_window_where_tiles_are_filtered(place):
-    x, weight = torch.ones(2, 16, 9, 7), torch.ones(16, 16, 3, 3)
+@pytest.mark.parametrize(("size", "tile"), [((9, 7), 4), ((6, 5), 2)])
+@pytest.mark.parametrize("place", [(4, 3), (5, 4), (0, 0), (1, 2)])
+def test_a_nan_stays_in_the_tiles_whose_windows_see_it(size, tile, place):
+    """Every output that sees it is NaN. In tiles of 4x4 others may be too, in those of 2x2 none."""
+    x, weight = torch.ones(2, 16, *size), torch.ones(16, 16, 3, 3)
     x[1, 3, place[0], place[1]] = torch.nan
-    expected = torch.zeros(9, 7, dtype=torch.bool)
-    expected[max(0, place[0] - 1) : place[0] + 2, max(0, place[1] - 1) : place[1] + 2] = True
+    seeing, spoilt = torch.zeros(2, *size, dtype=torch.bool)
+    seeing[tuple(slice(max(0, p - 1), p + 2) for p in place)] = True
+    spoilt[tuple(slice(max(0, p - 1) // 4 * 4, (p + 1) // 4 * 4 + 4) for p in place)] = True
     with ops.backend("cpu"):
         y, grad_x, _ = run(ops.dense_conv, x, weight, torch.where(x.isnan(), x, 1.0), 1, False)
-    assert not y[0].isnan().any()
-    assert all(torch.equal(channel.isnan(), expected) for channel in y[1])
-    assert all(torch.equal(channel.isnan(), expected) for channel in grad_x[1])
+    for result in (y, grad_x):
+        assert not result[0].isnan().any()
+        assert result[1, :, seeing].isnan().all()
+        assert not result[1, :, ~(spoilt if tile == 4 else seeing)].isnan().any()
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -16,6 +16,7 @@ OPERATORS = (
     "separable",
 )
 TESTS = [f"{ROOT}/tests/ops/test_{operator}.py::test_matches_the_float64_reference" for operator in OPERATORS]
+TESTS.append(f"{ROOT}/tests/ops/test_dense_conv.py::test_filtered_tiles_match_the_float64_reference")
 
 
 @pytest.mark.parametrize("isa", INSTRUCTION_SETS)

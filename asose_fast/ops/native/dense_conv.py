@@ -17,10 +17,10 @@ from asose_fast.ops.reference import dense_conv as reference
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
-MOST_PAIRS = 1 << 16
-"""Pairs of an input and an output channel whose transformed weights the caches hold."""
-PAIRS_A_TILE = 1 << 9
-"""So many are transformed faster than a tile's products are computed."""
+MOST_PAIRS = 1 << 18
+"""Pairs of an input and an output channel whose transformed weights, 64 bytes each, a large cache holds."""
+PAIRS_A_TILE = 1 << 10
+"""So many are transformed faster than the products of a tile of 2x2 are computed."""
 
 
 def unfit(shape: Sequence[int], weight: Sequence[int], conv: Dense, result: str) -> str | None:
