@@ -124,7 +124,8 @@ struct DenseTiling : DenseRoom {
 struct WinogradTiling : DenseRoom {
   static constexpr int64_t kLanes = 16;  // at most
   static constexpr int64_t kMostTiles = 64, kLeastTiles = 8;
-  static constexpr int64_t kTileBytes = 384 << 10, kStripBytes = 256 << 10;
+  static constexpr int64_t kTileBytes = 384 << 10, kManyTileBytes = 5 << 19;
+  static constexpr int64_t kStripBytes = 256 << 10;
   static constexpr int64_t kPartialBytes = 8 << 20;  // of all slices, if weights are not larger
   static constexpr int64_t kMaxSlices = 32, kSliceTiles = 256;
   static constexpr int64_t kMostPairs = 1 << 16, kPairsATile = 1 << 8;
@@ -150,9 +151,10 @@ struct WinogradTiling : DenseRoom {
     const int64_t size = sizeof(float), most = std::max(op.in_channels, op.out_channels);
     const int64_t padded = ceil_div(most, kLanes) * kLanes;
     down = ceil_div(op.height, outputs), across = ceil_div(op.width, outputs);
-    // Weights that no cache holds are read once a round of tiles, which then are many.
+    // Weights are read once a round of tiles: the larger they are, the more tiles, in the cache.
     const int64_t weights = points() * op.in_channels * op.out_channels * size;
-    const int64_t tile_bytes = std::max(kTileBytes, weights / 4);
+    const int64_t tile_bytes =
+        std::max({kTileBytes, std::min(weights / 2, kManyTileBytes), weights / 4});
     const int64_t strip_bytes = std::max(kStripBytes, weights / 4);
     tiles = tile_bytes / (points() * 2 * padded * size) / 8 * 8;
     tiles = std::clamp(tiles, kLeastTiles, kMostTiles);
@@ -172,8 +174,8 @@ struct WinogradTiling : DenseRoom {
     const int64_t enough = op.images * down * across / kSliceTiles + 1;
     slices = std::min(kPartialBytes / (partial_values * size), enough);
     slices = std::clamp<int64_t>(slices, 1, std::min(kMaxSlices, blocks));
-    // Not a multiple of a page, so that points do not compete for the same lines of the cache.
-    point_values = tiles * padded + kLanes;
+    // An odd number of lines, so that points do not compete for the same sets of the cache.
+    point_values = (tiles * padded / kLanes | 1) * kLanes;
     scratch_bytes = (together * source_values + 2 * points() * point_values) * size;
   }
 
