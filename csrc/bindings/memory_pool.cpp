@@ -68,8 +68,17 @@ py::capsule pool_empty(int dtype, Integers shape, Integers strides) {
   });
 }
 
+// It gives uninitialised memory of the pool, as a capsule that returns it, and its address.
+py::tuple pool_workspace(int64_t bytes) {
+  expect_at_least("bytes", bytes, 1);
+  void* const block = cpu::MemoryPool::shared().take(static_cast<size_t>(bytes));
+  const py::capsule held(block, [](void* given) { cpu::MemoryPool::shared().give(given); });
+  return py::make_tuple(held, reinterpret_cast<uintptr_t>(block));
+}
+
 const Binding memory_pool_binding([](py::module_& module) {
   module.def("pool_empty", &pool_empty);
+  module.def("pool_workspace", &pool_workspace);
   module.def("pool_release", [] { cpu::MemoryPool::shared().release(); });
 });
 

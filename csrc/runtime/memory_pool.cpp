@@ -14,6 +14,8 @@ namespace asose::cpu {
 namespace {
 
 constexpr size_t kAlignment = 64, kGrain = 64 << 10, kHugePage = 2 << 20;
+// Steps of small networks want blocks of other sizes in turn, and find all of them in so much.
+constexpr size_t kSpare = 64 << 20;
 
 #ifdef MADV_HUGEPAGE
 // Large blocks come from the system directly: through malloc, aligning them would leave holes.
@@ -64,7 +66,7 @@ void* MemoryPool::take(size_t bytes) {
     cached_ -= bytes;
   } else {
     const size_t most = std::max(most_in_use_, in_use_ + bytes);
-    shrink(most + most / 8 - (in_use_ + bytes));
+    shrink(most + std::max(most / 8, kSpare) - (in_use_ + bytes));
     block = allocate(bytes);
   }
   sizes_[block] = bytes;

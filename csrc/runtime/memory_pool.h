@@ -1,5 +1,6 @@
 // Memory for large outputs that is kept when they die, for the next ones of their size: fresh pages
-// cost more than many a kernel. At most an eighth more than ever was in use at once is held.
+// cost more than many a kernel. At most 64 MiB, or an eighth, more than ever was in use at once is
+// held.
 #pragma once
 
 #include <cstddef>

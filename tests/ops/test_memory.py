@@ -58,3 +58,36 @@ def test_graphs_keep_pooled_tensors_alive():
     y.backward()
     again = torch.autograd.grad(ops.pool_pair(x), x, [2 * p for p in kept])[0]
     assert torch.equal(x.grad, again)
+
+
+def test_a_workspace_begins_each_array_at_a_cache_line_and_comes_back():
+    ops.release_memory()
+    held, addresses = memory.workspace(1000, 0, 40, 100_000)
+    assert addresses[1] == 0
+    assert [a % 64 for a in addresses] == [0] * 4
+    assert addresses[2] - addresses[0] == 1024
+    assert addresses[3] - addresses[2] == 64
+    _, others = memory.workspace(1000)  # while the first is held
+    assert others[0] not in addresses
+    del held
+    assert memory.workspace(1000, 0, 40, 100_000)[1] == addresses
+
+
+@pytest.mark.parametrize("off", ["environment", "filled"])
+def test_a_workspace_is_of_torch_where_the_pool_is_off_or_memory_is_filled(off, monkeypatch):
+    monkeypatch.setattr(memory, "_off", off == "environment")
+    torch.use_deterministic_algorithms(off == "filled")
+    try:
+        held, (first, second) = memory.workspace(10, 20)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert isinstance(held, torch.Tensor)
+    assert held.data_ptr() <= first < second < held.data_ptr() + held.nbytes
+
+
+def test_blocks_of_other_sizes_in_turn_are_kept():
+    like = torch.empty(0)
+    ops.release_memory()
+    sizes = [SHAPE, (2 * SHAPE[0], *SHAPE[1:]), (3 * SHAPE[0], *SHAPE[1:])]
+    first = [memory.empty(shape, like).data_ptr() for shape in sizes]
+    assert [memory.empty(shape, like).data_ptr() for shape in sizes] == first

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import os
@@ -30,8 +31,7 @@ def empty(shape: Sequence[int], like: Tensor, format: torch.memory_format = torc
     waits.
     """
     size = math.prod(shape) * like.element_size()
-    poisoned = torch.are_deterministic_algorithms_enabled() and deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    if size < POOLED_BYTES or poisoned or _off or like.device.type != "cpu":
+    if size < POOLED_BYTES or _off or like.device.type != "cpu" or _poisoned():
         return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=format)
     n, c, h, w = shape
     strides = (h * w * c, 1, w * c, c) if format == torch.channels_last else (c * h * w, h * w, w, 1)
@@ -40,15 +40,31 @@ def empty(shape: Sequence[int], like: Tensor, format: torch.memory_format = torc
     return tensor
 
 
-def workspace(*sizes: int) -> tuple[Tensor, list[int]]:
-    """One allocation on the CPU for several arrays of so many bytes, and their addresses.
+def workspace(*sizes: int) -> tuple[object, list[int]]:
+    """Memory on the CPU for several arrays of so many bytes, and their addresses.
 
-    Each begins at a cache line; an array of 0 bytes is absent and has the address 0. The tensor is to outlive the use.
+    Each begins at a cache line; an array of 0 bytes is absent and has the address 0. The memory is that of the pool: it
+    is there as long as what comes with the addresses.
     """
-    starts = list(itertools.accumulate((-(-size // LINE) * LINE for size in sizes), initial=0))
-    space = torch.empty(starts[-1] + LINE, dtype=torch.uint8)
-    base = -(-space.data_ptr() // LINE) * LINE
-    return space, [base + start if size else 0 for start, size in zip(starts, sizes, strict=False)]
+    starts, size = _places(sizes)
+    if _off or _poisoned():
+        held = torch.empty(size, dtype=torch.uint8)
+        base = -(-held.data_ptr() // LINE) * LINE
+    else:
+        held, base = _native.kernels("cpu").pool_workspace(size)
+    return held, [0 if start is None else base + start for start in starts]
+
+
+@functools.lru_cache(maxsize=1024)
+def _places(sizes: tuple[int, ...]) -> tuple[list[int | None], int]:
+    """Where arrays begin after the first cache line, None for those of no bytes, and the bytes of them all."""
+    ends = list(itertools.accumulate((-(-size // LINE) * LINE for size in sizes), initial=0))
+    return [end if size else None for end, size in zip(ends, sizes, strict=False)], ends[-1] + LINE
+
+
+def _poisoned() -> bool:
+    """Whether PyTorch fills fresh memory, for whoever looks for reads of what was not written."""
+    return torch.are_deterministic_algorithms_enabled() and deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
 
 
 def release_memory() -> None:
