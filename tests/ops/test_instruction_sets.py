@@ -14,6 +14,8 @@ OPERATORS = (
     "norm_relu_mean",
     "pool_pair",
     "separable",
+    "sgd",
+    "total_norm",
 )
 TESTS = [f"{ROOT}/tests/ops/test_{operator}.py::test_matches_the_float64_reference" for operator in OPERATORS]
 

@@ -16,7 +16,9 @@ from asose_fast.engine.alpha.second_order import unrolled_gradient
 from asose_fast.engine.processes import ALONE, Processes
 from asose_fast.engine.step.gradients import sum_gradients
 from asose_fast.engine.step.precision import Precision, computing
+from asose_fast.engine.step.sgd import SGD
 from asose_fast.engine.step.sync_batch_norm import SyncBatchNorm2d
+from asose_fast.ops import Clip, total_norm
 from asose_fast.space.supernet import Supernet
 
 Objective = Callable[[Any, Any], "StepResult"]
@@ -111,13 +113,24 @@ def weight_step(
     optimizer.zero_grad(set_to_none=True)
     result = _backward(result, optimizer, processes)
     if clip:
-        parameters = _parameters(optimizer)
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if check_gradient:
-            check_gradient(norm)
-        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-    optimizer.step()
+        _clipped_step(optimizer, clip, check_gradient)
+    else:
+        optimizer.step()
     return _detached(result)
+
+
+def _clipped_step(optimizer: torch.optim.Optimizer, bound: float, check: GradientCheck | None) -> None:
+    """Takes a step by gradients whose norm is bounded. In place of them, our optimizer scales what it reads."""
+    parameters, ours = _parameters(optimizer), isinstance(optimizer, SGD)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = total_norm(gradients) if ours else nn.utils.get_total_norm(gradients)
+    if check:
+        check(norm)
+    if isinstance(optimizer, SGD):
+        optimizer.step(clip=Clip(norm, bound))
+    else:
+        nn.utils.clip_grads_with_norm_(parameters, bound, norm)
+        optimizer.step()
 
 
 class Ahead(NamedTuple):

@@ -92,6 +92,30 @@ def for_mixed_sum(draw: Draw) -> dict[str, Any]:
 
 
 @st.composite
+def for_total_norm(draw: Draw) -> dict[str, Any]:
+    dtype = draw(st.sampled_from(FLOATS))
+    return {"tensors": [draw(tensors(shapes(draw), dtype)) for _ in range(draw(st.integers(0, 3)))]}
+
+
+@st.composite
+def for_sgd(draw: Draw) -> dict[str, Any]:
+    kinds = [(shapes(draw), draw(st.sampled_from(FLOATS))) for _ in range(draw(st.integers(1, 3)))]
+    lists = [[draw(tensors(*kind)) for kind in kinds] for _ in range(3)]
+    momentum = draw(st.sampled_from((0.0, 0.9)))
+    norm = draw(tensors((), draw(st.sampled_from((torch.float32, torch.float64)))))
+    return {
+        "parameters": lists[0],
+        "gradients": lists[1],
+        "momenta": lists[2] if momentum else [],
+        "rate": draw(st.sampled_from((0, 0.1))),
+        "momentum": momentum,
+        "decay": draw(st.sampled_from((0.0, 3e-4))),
+        "nesterov": draw(st.booleans()),
+        "clip": draw(st.none() | st.just(ops.Clip(norm, 5.0))),
+    }
+
+
+@st.composite
 def norms(draw: Draw, channels: int) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(
         channels,
@@ -247,4 +271,6 @@ def targets() -> list[Target]:
         _target(ops.conv_norm, for_conv_norm()),
         _target(ops.arch_weights, for_arch_weights()),
         _target(ops.gumbel_noise, for_gumbel_noise()),
+        _target(ops.total_norm, for_total_norm()),
+        _target(ops.sgd, for_sgd()),
     ]
