@@ -7,6 +7,7 @@ from tests.helpers import INSTRUCTION_SETS, ROOT, python, skip_without
 
 OPERATORS = (
     "avg_pool_2x2",
+    "cross_entropy",
     "dense_conv",
     "line_conv",
     "multi_depthwise",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,17 @@ def for_mixed_sum(draw: Draw) -> dict[str, Any]:
 def for_total_norm(draw: Draw) -> dict[str, Any]:
     dtype = draw(st.sampled_from(FLOATS))
     return {"tensors": [draw(tensors(shapes(draw), dtype)) for _ in range(draw(st.integers(0, 3)))]}
+
+
+@st.composite
+def for_cross_entropy(draw: Draw) -> dict[str, Any]:
+    rows, classes = draw(st.integers(0, 4)), draw(st.integers(1, 5))
+    labels = st.lists(st.integers(0, classes - 1) | st.sampled_from((-100, -1, 5, 2**62)), min_size=rows, max_size=rows)
+    return {
+        "scores": draw(tensors((rows, classes), draw(st.sampled_from(FLOATS)))),
+        "labels": torch.tensor(draw(labels), dtype=torch.int64),
+        "smoothing": draw(st.sampled_from((0, 0.1, 1.0)) | st.floats()),
+    }
 
 
 @st.composite
@@ -250,9 +261,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _target(function: Callable[..., Any], right: st.SearchStrategy[dict[str, Any]]) -> Target:
+def _target(
+    function: Callable[..., Any],
+    right: st.SearchStrategy[dict[str, Any]],
+    errors: Sequence[type[Exception]] = (TypeError, ValueError),
+) -> Target:
     def check(arguments: dict[str, Any]) -> bool:
-        return not refused(lambda: forward_and_backward(function, arguments), TypeError, ValueError)
+        return not refused(lambda: forward_and_backward(function, arguments), *errors)
 
     return Target(f"ops.{function.__name__}", calls(right), check)
 
@@ -271,6 +286,7 @@ def targets() -> list[Target]:
         _target(ops.conv_norm, for_conv_norm()),
         _target(ops.arch_weights, for_arch_weights()),
         _target(ops.gumbel_noise, for_gumbel_noise()),
+        _target(ops.cross_entropy, for_cross_entropy(), (TypeError, ValueError, IndexError)),
         _target(ops.total_norm, for_total_norm()),
         _target(ops.sgd, for_sgd()),
     ]
