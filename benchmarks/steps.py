@@ -124,6 +124,7 @@ class Steps:
         self.zero_grad()
         found = {"loss": getattr(self, kind)()}
         if kind in ("weight", "soft", "derived"):
+            nn.utils.clip_grad_norm_(self.parameters, CLIP)  # where the step has not written them
             found["weights"] = torch.cat([_grad(p).flatten() for p in self.parameters])
         if kind in ("alpha", "soft"):
             found["alpha"] = _grad(self.logits)

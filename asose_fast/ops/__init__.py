@@ -10,6 +10,7 @@ from asose_fast.ops.arch_sample import Boost as Boost
 from asose_fast.ops.arch_weights import arch_weights as arch_weights
 from asose_fast.ops.avg_pool_2x2 import avg_pool_2x2 as avg_pool_2x2
 from asose_fast.ops.conv_norm import conv_norm as conv_norm
+from asose_fast.ops.cross_entropy import cross_entropy as cross_entropy
 from asose_fast.ops.dense_conv import dense_conv as dense_conv
 from asose_fast.ops.line_conv import line_conv as line_conv
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum as mixed_norm_sum
@@ -25,5 +26,8 @@ from asose_fast.ops.pool_pair import pool_3x3 as pool_3x3
 from asose_fast.ops.pool_pair import pool_pair as pool_pair
 from asose_fast.ops.registry import backend as backend
 from asose_fast.ops.separable import separable as separable
+from asose_fast.ops.sgd import Clip as Clip
+from asose_fast.ops.sgd import sgd as sgd
+from asose_fast.ops.total_norm import total_norm as total_norm
 
 flops.register_in_time()

@@ -35,3 +35,14 @@ def dense(tensor: Tensor, format: torch.memory_format = torch.channels_last) -> 
 def all_dense(tensors: Sequence[Tensor], format: torch.memory_format = torch.channels_last) -> list[Tensor]:
     """The tensors, or copies of them that are dense in `format`."""
     return [tensor.contiguous(memory_format=format) for tensor in tensors]
+
+
+def orders(tensors: Sequence[Tensor]) -> list[torch.memory_format | None]:
+    """In which order the elements of each tensor fill a stretch of memory: contiguous, else channels_last; None: they
+    do not."""
+    found = [torch.contiguous_format if here else None for here in map(Tensor.is_contiguous, tensors)]
+    if None in found:
+        for i, t in enumerate(tensors):
+            if found[i] is None and t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last):
+                found[i] = torch.channels_last
+    return found

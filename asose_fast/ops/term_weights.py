@@ -11,6 +11,7 @@ from torch import Tensor
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_integer, check_length, check_like
+from asose_fast.ops.dtypes import WIDE
 from asose_fast.ops.library import define
 from asose_fast.ops.mixed_sum import MAX_INPUTS
 from asose_fast.ops.reference.term_weights import reference
@@ -26,7 +27,6 @@ registry.register(
 )
 SHORTCUT = -1
 """In an order, the term of the shortcut; as `identity`, no candidate."""
-WIDE = (torch.float32, torch.float64)
 
 
 def term_weights(

@@ -36,6 +36,7 @@ FITTING = {
     ("term_weights_bwd", "weights"),
     ("term_weights_fwd", "order"),
     ("term_weights_fwd", "weights"),
+    ("total_norm", "tensors"),
 }
 """What may be longer, or absent: it is taken, and then the results are right."""
 
@@ -285,6 +286,15 @@ NORM = ([0] * 5, [0] * 3, False, 0.0, 0.0, 1.0)
         ("mixed_norm_sum_backward", (0, 1, 4, 1, 1, [0] * 3, 0, 0, 0, 0, [1, 1], 0, 0, 0, 1)),
         ("arch_weights_forward", (0, 1, 129, 0, 0, 0, 1.0, True, 0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, 0, 1)),
         ("arch_weights_forward", (2, 0, 4, 0, 0, 0, 1.0, True, 0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, 0, 1)),
+        ("cross_entropy_forward", (0, -1, 3, 0, 0.0, 0, 0, 0, 0, 1)),
+        ("cross_entropy_forward", (0, 1, 0, 0, 0.0, 0, 0, 0, 0, 1)),
+        ("cross_entropy_backward", (2, 0, 3, 0, 0.0, 0, 0, 0, 1)),
+        ("sgd", ([0], [4, 4], [0], [0], [], 0, 0, 5.0, 0.1, 0.0, 0.0, False, 1)),
+        ("sgd", ([0], [4], [0], [0, 0], [], 0, 0, 5.0, 0.1, 0.0, 0.0, False, 1)),
+        ("sgd", ([2], [4], [0], [0], [0], 0, 0, 5.0, 0.1, 0.9, 0.0, False, 1)),
+        ("total_norm", ([0], [1, 1], [0], 0, 0, 1)),
+        ("total_norm", ([0], [-1], [0], 0, 0, 1)),
+        ("total_norm", ([0], [1], [0], 2, 0, 1)),
         ("pool_empty", (0, [2, 3], [1])),
         ("pool_empty", (7, [2, 3], [3, 1])),
     ],

@@ -7,6 +7,7 @@ from tests.helpers import INSTRUCTION_SETS, ROOT, python, skip_without
 
 OPERATORS = (
     "avg_pool_2x2",
+    "cross_entropy",
     "dense_conv",
     "line_conv",
     "multi_depthwise",
@@ -14,6 +15,8 @@ OPERATORS = (
     "norm_relu_mean",
     "pool_pair",
     "separable",
+    "sgd",
+    "total_norm",
 )
 TESTS = [f"{ROOT}/tests/ops/test_{operator}.py::test_matches_the_float64_reference" for operator in OPERATORS]
 TESTS.append(f"{ROOT}/tests/ops/test_dense_conv.py::test_filtered_tiles_match_the_float64_reference")

@@ -12,23 +12,31 @@ from torch import Tensor, nn
 
 from asose_fast.config import Config
 from asose_fast.engine.phases import Phase
+from asose_fast.engine.step.sgd import SGD
+from asose_fast.ops.dtypes import WIDE
+from asose_fast.ops.library import PLAIN
 from asose_fast.training_config import OptimizerConfig, RecipeConfig
 
 
 def weight_optimizer(
     config: OptimizerConfig, network: nn.Module, recipe: RecipeConfig | None = None
 ) -> torch.optim.SGD:
-    """SGD over all parameters of `network`, in one call for those that have a gradient.
+    """SGD over all parameters of `network`, in one call for those that have a gradient: of our kernel for plain ones on
+    the CPU.
 
     `recipe`: of a derived network; its `nesterov` and `decay_norms` hold.
     """
     parameters = list(network.parameters())
+    groups = parameters if recipe is None or recipe.decay_norms else _by_decay(parameters)
+    nesterov = recipe is not None and recipe.nesterov
+    if all([type(p) in PLAIN and p.is_cpu and p.dtype in WIDE for p in parameters]):
+        return SGD(groups, config.learning_rate, config.momentum, config.weight_decay, nesterov)
     optimizer = torch.optim.SGD(
-        parameters if recipe is None or recipe.decay_norms else _by_decay(parameters),
+        groups,
         config.learning_rate,
         momentum=config.momentum,
         weight_decay=config.weight_decay,
-        nesterov=recipe is not None and recipe.nesterov,
+        nesterov=nesterov,
         fused=_fused(parameters),
     )
     optimizer.register_step_pre_hook(_start_momentum)

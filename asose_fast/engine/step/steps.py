@@ -16,7 +16,10 @@ from asose_fast.engine.alpha.second_order import unrolled_gradient
 from asose_fast.engine.processes import ALONE, Processes
 from asose_fast.engine.step.gradients import sum_gradients
 from asose_fast.engine.step.precision import Precision, computing
+from asose_fast.engine.step.sgd import SGD
 from asose_fast.engine.step.sync_batch_norm import SyncBatchNorm2d
+from asose_fast.ops import Clip, cross_entropy, total_norm
+from asose_fast.ops.dtypes import WIDE
 from asose_fast.space.supernet import Supernet
 
 Objective = Callable[[Any, Any], "StepResult"]
@@ -65,12 +68,20 @@ def classification(
         )
         images = min(len(scores), len(y))
         scores, y = scores[:images], y[:images]
+    if class_weights is None and _for_kernels(scores, y):
+        return StepResult(*cross_entropy(scores, y, smoothing), len(y), size_error)
     targets = y
     if class_weights is not None and len(y):
         targets, smoothing = _weighted_targets(y, smoothing, class_weights), 0.0
     loss = F.cross_entropy(scores, targets, reduction="mean" if len(y) else "sum", label_smoothing=smoothing)
     labels = y.argmax(1) if y.is_floating_point() else y
     return StepResult(loss, (scores.argmax(1) == labels).sum(), len(y), size_error)
+
+
+def _for_kernels(scores: Tensor, y: Tensor) -> bool:
+    """Whether kernels take these scores and labels."""
+    plain = type(scores) is Tensor and scores.is_cpu and scores.dtype in WIDE and y.dtype is torch.int64
+    return plain and scores.dim() == 2 and len(y) > 0 and y.shape == scores.shape[:1]
 
 
 def _weighted_targets(y: Tensor, smoothing: float, class_weights: Tensor) -> Tensor:
@@ -111,13 +122,24 @@ def weight_step(
     optimizer.zero_grad(set_to_none=True)
     result = _backward(result, optimizer, processes)
     if clip:
-        parameters = _parameters(optimizer)
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if check_gradient:
-            check_gradient(norm)
-        nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-    optimizer.step()
+        _clipped_step(optimizer, clip, check_gradient)
+    else:
+        optimizer.step()
     return _detached(result)
+
+
+def _clipped_step(optimizer: torch.optim.Optimizer, bound: float, check: GradientCheck | None) -> None:
+    """Takes a step by gradients whose norm is bounded. In place of them, our optimizer scales what it reads."""
+    parameters, ours = _parameters(optimizer), isinstance(optimizer, SGD)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = total_norm(gradients) if ours else nn.utils.get_total_norm(gradients)
+    if check:
+        check(norm)
+    if isinstance(optimizer, SGD):
+        optimizer.step(clip=Clip(norm, bound))
+    else:
+        nn.utils.clip_grads_with_norm_(parameters, bound, norm)
+        optimizer.step()
 
 
 class Ahead(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -89,6 +89,41 @@ def calls(draw: Draw, right: st.SearchStrategy[dict[str, Any]]) -> dict[str, Any
 def for_mixed_sum(draw: Draw) -> dict[str, Any]:
     shape, dtype, k = shapes(draw)[: draw(st.integers(0, 4))], draw(st.sampled_from(FLOATS)), draw(st.integers(1, 5))
     return {"xs": [draw(tensors(shape, dtype)) for _ in range(k)], "weights": draw(tensors((k,), torch.float32))}
+
+
+@st.composite
+def for_total_norm(draw: Draw) -> dict[str, Any]:
+    dtype = draw(st.sampled_from(FLOATS))
+    return {"tensors": [draw(tensors(shapes(draw), dtype)) for _ in range(draw(st.integers(0, 3)))]}
+
+
+@st.composite
+def for_cross_entropy(draw: Draw) -> dict[str, Any]:
+    rows, classes = draw(st.integers(0, 4)), draw(st.integers(1, 5))
+    labels = st.lists(st.integers(0, classes - 1) | st.sampled_from((-100, -1, 5, 2**62)), min_size=rows, max_size=rows)
+    return {
+        "scores": draw(tensors((rows, classes), draw(st.sampled_from(FLOATS)))),
+        "labels": torch.tensor(draw(labels), dtype=torch.int64),
+        "smoothing": draw(st.sampled_from((0, 0.1, 1.0)) | st.floats()),
+    }
+
+
+@st.composite
+def for_sgd(draw: Draw) -> dict[str, Any]:
+    kinds = [(shapes(draw), draw(st.sampled_from(FLOATS))) for _ in range(draw(st.integers(1, 3)))]
+    lists = [[draw(tensors(*kind)) for kind in kinds] for _ in range(3)]
+    momentum = draw(st.sampled_from((0.0, 0.9)))
+    norm = draw(tensors((), draw(st.sampled_from((torch.float32, torch.float64)))))
+    return {
+        "parameters": lists[0],
+        "gradients": lists[1],
+        "momenta": lists[2] if momentum else [],
+        "rate": draw(st.sampled_from((0, 0.1))),
+        "momentum": momentum,
+        "decay": draw(st.sampled_from((0.0, 3e-4))),
+        "nesterov": draw(st.booleans()),
+        "clip": draw(st.none() | st.just(ops.Clip(norm, 5.0))),
+    }
 
 
 @st.composite
@@ -226,9 +261,13 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(part)
 
 
-def _target(function: Callable[..., Any], right: st.SearchStrategy[dict[str, Any]]) -> Target:
+def _target(
+    function: Callable[..., Any],
+    right: st.SearchStrategy[dict[str, Any]],
+    errors: Sequence[type[Exception]] = (TypeError, ValueError),
+) -> Target:
     def check(arguments: dict[str, Any]) -> bool:
-        return not refused(lambda: forward_and_backward(function, arguments), TypeError, ValueError)
+        return not refused(lambda: forward_and_backward(function, arguments), *errors)
 
     return Target(f"ops.{function.__name__}", calls(right), check)
 
@@ -247,4 +286,7 @@ def targets() -> list[Target]:
         _target(ops.conv_norm, for_conv_norm()),
         _target(ops.arch_weights, for_arch_weights()),
         _target(ops.gumbel_noise, for_gumbel_noise()),
+        _target(ops.cross_entropy, for_cross_entropy(), (TypeError, ValueError, IndexError)),
+        _target(ops.total_norm, for_total_norm()),
+        _target(ops.sgd, for_sgd()),
     ]

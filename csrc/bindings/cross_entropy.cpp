@@ -1,0 +1,42 @@
+#include "../cross_entropy.h"
+
+#include <cstdint>
+
+#include "device.h"
+#include "module.h"
+
+namespace asose {
+namespace {
+
+CrossEntropy cross_entropy(int dtype, int64_t rows, int64_t classes, uintptr_t labels,
+                           double smoothing) {
+  expect_at_least("rows", rows, 0);
+  expect_at_least("classes", classes, 1);
+  return {static_cast<DType>(dtype), rows, classes, address<int64_t>(labels), smoothing};
+}
+
+void cross_entropy_forward(int dtype, int64_t rows, int64_t classes, uintptr_t labels,
+                           double smoothing, uintptr_t scores, uintptr_t probabilities,
+                           uintptr_t loss, uintptr_t correct, device::Execution execution) {
+  device::run(device::cross_entropy_forward,
+              {cross_entropy(dtype, rows, classes, labels, smoothing), address(scores),
+               address(probabilities), address(loss), address<int64_t>(correct)},
+              execution);
+}
+
+void cross_entropy_backward(int dtype, int64_t rows, int64_t classes, uintptr_t labels,
+                            double smoothing, uintptr_t grad, uintptr_t probabilities,
+                            uintptr_t grad_scores, device::Execution execution) {
+  device::run(device::cross_entropy_backward,
+              {cross_entropy(dtype, rows, classes, labels, smoothing), address(grad),
+               address(probabilities), address(grad_scores)},
+              execution);
+}
+
+const Binding cross_entropy_binding([](py::module_& module) {
+  module.def("cross_entropy_forward", &cross_entropy_forward);
+  module.def("cross_entropy_backward", &cross_entropy_backward);
+});
+
+}  // namespace
+}  // namespace asose
