@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ from asose_fast.engine.growth.control import GrowthControl
 from asose_fast.engine.health.diverged import first_nonfinite
 from asose_fast.engine.metric import ACCURACY, Metric
 from asose_fast.engine.one_value import require_more
-from asose_fast.engine.phases import Phase, plan
+from asose_fast.engine.phases import Phase, plan, planned, with_epochs
 from asose_fast.engine.processes import Processes
 from asose_fast.engine.recipe.class_weights import weights_of
 from asose_fast.engine.recipe.recipe import Recipe
@@ -158,6 +158,12 @@ class Task(Protocol):
 
     def first_nonfinite(self, network: Supernet, selector: Selector, x: Any, path: list[int] | None) -> str:
         """Names the first part of the network that is not finite, or gives what is not, on the batch `x`."""
+
+
+def plan_again(task: Task, epochs: Sequence[int]) -> None:
+    """Gives the phases of a task so many epochs, in its settings too."""
+    task.phases = with_epochs(task.phases, epochs)
+    task.config = planned(task.config, task.phases)
 
 
 def fresh(task: Task, network: Supernet) -> Supernet:
