@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import statistics
 import time
@@ -18,7 +17,7 @@ from asose_fast.engine.phases import Phase
 from asose_fast.engine.processes import Processes
 from asose_fast.engine.state import SearchState
 from asose_fast.engine.step.steps import Ahead
-from asose_fast.engine.task import ImageTask, plan_again
+from asose_fast.engine.task import ImageTask, Task, plan_again
 from asose_fast.engine.trainer import Trainer
 
 STEPS = 4
@@ -88,7 +87,7 @@ def about(task: ImageTask) -> float | None:
         return None
 
 
-def rehearsed(task: ImageTask, processes: Processes | None = None) -> Estimate:
+def rehearsed(task: Task, processes: Processes | None = None) -> Estimate:
     """Estimates how long the run of a task will take here, in these processes, or in this one alone.
 
     Every kind of step is timed, and multiplied by its number. Growth is taken for the network of the start, and the
@@ -97,7 +96,7 @@ def rehearsed(task: ImageTask, processes: Processes | None = None) -> Estimate:
     config = task.config
     first = {_kind(phase): phase for phase in reversed(task.phases) if not phase.finals}
     wanted = [phase for phase in task.phases if phase in first.values()]
-    trial = copy.copy(task)
+    trial = task.trial()
     trial.phases = tuple(dataclasses.replace(phase, first=i, epochs=1) for i, phase in enumerate(wanted))
     trial.config = dataclasses.replace(
         config, derive_among=0, derive_by="validation", finals_epochs=0, graphs="off", guard="off"
@@ -106,11 +105,12 @@ def rehearsed(task: ImageTask, processes: Processes | None = None) -> Estimate:
     with torch.random.fork_rng(devices=devices):
         rehearsal = _Rehearsal(SearchState(trial, processes))
         seconds = {_kind(phase): rehearsal.seconds(phase) for phase in trial.phases}
-    tested = task.data.test.num_batches() * FORWARD * seconds["derived"].weight
+    test = task.data.test
+    tested = test.num_batches() * FORWARD * seconds["derived"].weight if test else 0.0
     return Estimate({phase.name: _epoch(task, phase, seconds[_kind(phase)]) for phase in task.phases}, AFTER + tested)
 
 
-def plan_for(seconds: float, task: ImageTask, processes: Processes, began: float) -> Deadline:
+def plan_for(seconds: float, task: Task, processes: Processes, began: float) -> Deadline:
     """Gives a task as many epochs as fit into `seconds` from `began` on (time.monotonic), as the first process has it.
 
     Raises ValueError where one of each phase takes longer, and SearchDivergedError.
@@ -126,7 +126,7 @@ def plan_for(seconds: float, task: ImageTask, processes: Processes, began: float
     return deadline
 
 
-def _epoch(task: ImageTask, phase: Phase, seconds: Seconds) -> float:
+def _epoch(task: Task, phase: Phase, seconds: Seconds) -> float:
     config = task.config
     unseen = not (phase.derives and config.optimize_on == "all")
     batches = (task.data if unseen else task.all_data).train.num_batches()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,10 @@ class Splits(Protocol):
     @property
     def valid(self) -> Batches:
         """Alpha learns on these batches, and the search is measured on them."""
+
+    @property
+    def test(self) -> Batches | None:
+        """What is found is measured on these batches, once; None: there are none."""
 
     @property
     def digest(self) -> str:
@@ -125,6 +130,9 @@ class Task(Protocol):
     @property
     def identity(self) -> dict[str, Any]:
         """A checkpoint says this of the task, besides the config."""
+
+    def trial(self) -> Self:
+        """Returns a task like this one, whose networks share nothing with its own."""
 
     def supernet(self) -> Supernet:
         """Returns the network that the search begins with."""
@@ -225,6 +233,10 @@ class ImageTask:
     def identity(self) -> dict[str, Any]:
         """The config says it all, but for the teacher."""
         return self.recipe.identity
+
+    def trial(self) -> ImageTask:
+        """Returns a copy: every network of it is made anew."""
+        return copy.copy(self)
 
     def supernet(self) -> ImageNetwork:
         """Builds the supernet of the configured space, with fresh weights."""
