@@ -18,7 +18,7 @@ from asose_fast.engine.record import Record
 TOLERANCE = 0.05
 """A plan stays where what is left of it misses what is left of the time by no larger share."""
 RECENT = 5
-"""An epoch is expected to take the median of so many before it."""
+"""An epoch is expected to take the median of the later half of those before it, and of so many at least."""
 
 
 @dataclasses.dataclass
@@ -60,7 +60,6 @@ class Deadline:
 
         Raises ValueError where one epoch of each takes too long.
         """
-        epochs = self._fitting(phases, [self.estimates[phase.name] for phase in phases])
         shortest = sum(self.estimates.values())
         if shortest > self._left:
             before, least = self.elapsed, math.ceil(self.elapsed + shortest + self.after)
@@ -69,7 +68,7 @@ class Deadline:
                 f"taken {before:.1f}, one epoch of each phase takes about {shortest:.1f}, and what comes after the "
                 f"last {self.after:.1f}"
             )
-        return epochs
+        return self._fitting(phases, [self.estimates[phase.name] for phase in phases])
 
     def plan_again(self, phases: Sequence[Phase], history: Sequence[Record]) -> list[int]:
         """Returns the epochs of all phases at the end of an epoch, the last of `history`, which says `elapsed` of each.
@@ -114,11 +113,14 @@ class Deadline:
         """Returns the seconds that an epoch of `phase` is expected to take, with evaluation and checkpoint."""
         ends: list[float] = [self.first or 0.0, *(record["elapsed"] for record in history)]
         took = [end - start for start, end in itertools.pairwise(ends)]
-        if own := took[phase.first : phase.end][-RECENT:]:
-            return statistics.median(own)
+        if own := took[phase.first : phase.end]:
+            return _usual(own)
         estimated = [self.estimates[there.name] for there in phases for _ in range(there.epochs)]
-        beside = [real / guess for real, guess in zip(took, estimated, strict=False)]
-        return self.estimates[phase.name] * statistics.median(beside[-RECENT:])
+        return self.estimates[phase.name] * _usual([real / guess for real, guess in zip(took, estimated, strict=False)])
+
+
+def _usual(seconds: Sequence[float]) -> float:
+    return statistics.median(seconds[-max(RECENT, len(seconds) // 2) :])
 
 
 def describe(planned: dict[str, int]) -> list[str]:
