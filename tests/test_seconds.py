@@ -18,6 +18,7 @@ from asose_fast.engine.trainer import Trainer
 from asose_fast.retrain import main as retrain
 from asose_fast.train import main as train
 from tests.helpers import options, refused
+from tests.report.runs import Page
 
 SECONDS = {"warmup": 1.0, "search": 4.0, "growth": 4.0, "optimize": 2.0}
 """An epoch is estimated to take so long."""
@@ -115,6 +116,9 @@ def test_a_run_is_planned_for_its_time_and_ends_in_it(clock, tmp_path, capsys):
 def test_a_stopped_run_goes_on_with_what_was_decided(clock, whole, tmp_path, monkeypatch, epoch):
     folder = tmp_path / "run"
     stopped(monkeypatch, train, [*WORDS, "--out", str(folder)], epoch)
+    there = settings(folder)
+    total = sum(there[f"{name}_epochs"] for name in SECONDS)
+    assert f"Not finished: {epoch} of {total} epochs" in Page((folder / "report.html").read_text()).text
     clock[0] += 1e6
     monkeypatch.setattr(training, "plan_for", lambda *_: pytest.fail("A second plan!"))
     resumed = {0: [*WORDS, "--out", str(folder), "--resume_if_there"]}.get(epoch, ["--resume", str(folder)])
