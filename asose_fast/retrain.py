@@ -260,7 +260,7 @@ def _deadline(
     epoch = seconds_per_epoch(config, spec, data, device)
     images = data.train if config.keep_validation else data.joined.train
     tested = data.test.num_batches() * FORWARD * epoch / images.num_batches()
-    return Deadline(seconds, AFTER + tested, {PHASE: config.epochs}, {PHASE: epoch}, began=began)
+    return Deadline(seconds, AFTER + tested, {PHASE: config.epochs}, {PHASE: 1}, {PHASE: epoch}, began=began)
 
 
 def _write_result(state: TrainingState, data: Data, out: Path) -> Record:

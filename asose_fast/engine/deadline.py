@@ -31,6 +31,8 @@ class Deadline:
     """What comes after the last epoch takes about so long."""
     shares: dict[str, int]
     """The epochs of the phases are in these proportions, by name."""
+    least: dict[str, int]
+    """Each phase has so many epochs at least."""
     estimates: dict[str, float]
     """An epoch of each phase was estimated to take so many seconds."""
     spent: float = 0.0
@@ -58,15 +60,15 @@ class Deadline:
     def plan(self, phases: Sequence[Phase]) -> list[int]:
         """Returns the epochs of all phases before the first of them: what the estimates let fit.
 
-        Raises ValueError where one epoch of each takes too long.
+        Raises ValueError where the least of each takes too long.
         """
-        shortest = sum(self.estimates.values())
+        shortest = sum(self.least[name] * seconds for name, seconds in self.estimates.items())
         if shortest > self._left:
             before, least = self.elapsed, math.ceil(self.elapsed + shortest + self.after)
             raise ValueError(
                 f"seconds must be at least {least} here, got {self.seconds:g}: what comes before the first epoch has "
-                f"taken {before:.1f}, one epoch of each phase takes about {shortest:.1f}, and what comes after the "
-                f"last {self.after:.1f}"
+                f"taken {before:.1f}, the shortest phases take about {shortest:.1f}, and what comes after them "
+                f"{self.after:.1f}"
             )
         return self._fitting(phases, [self.estimates[phase.name] for phase in phases])
 
@@ -74,7 +76,7 @@ class Deadline:
         """Returns the epochs of all phases at the end of an epoch, the last of `history`, which says `elapsed` of each.
 
         The phases that have not begun are planned again where one of them is next, and the last phase after each of its
-        epochs. All of them keep an epoch at least, however late it is. What is nearly in time (`TOLERANCE`) stays.
+        epochs. All of them keep their `least`, however late it is. What is nearly in time (`TOLERANCE`) stays.
         """
         epochs, done = [phase.epochs for phase in phases], len(history)
         here = next((k for k, phase in enumerate(phases) if phase.end > done), None)
@@ -96,18 +98,22 @@ class Deadline:
         return self.seconds - self.after - self.elapsed
 
     def _fitting(self, phases: Sequence[Phase], seconds: Sequence[float]) -> list[int]:
-        """Returns the most epochs in proportion, at least 1 each, that fit into what is left, if any do."""
-        shares = [self.shares[phase.name] for phase in phases]
+        """Returns the most epochs in proportion, but `least` of each, that fit into what is left, if any do."""
+        names = [phase.name for phase in phases]
+
+        def lengths(total: int) -> list[int]:
+            proportional = rescaled([self.shares[name] for name in names], total)
+            return [max(own, self.least[name]) for name, own in zip(names, proportional, strict=True)]
 
         def taken(total: int) -> float:
-            return sum(epochs * own for epochs, own in zip(rescaled(shares, total), seconds, strict=True))
+            return sum(epochs * own for epochs, own in zip(lengths(total), seconds, strict=True))
 
-        left, least = self._left, len(shares)
+        left, least = self._left, len(names)
         most = least
         while most < MOST_EPOCHS and taken(most) <= left:
             most = min(2 * most, MOST_EPOCHS)
         fitting = least + bisect_right(range(least, most + 1), left, key=taken) - 1
-        return rescaled(shares, max(least, fitting))
+        return lengths(max(least, fitting))
 
     def _expected(self, phase: Phase, phases: Sequence[Phase], history: Sequence[Record]) -> float:
         """Returns the seconds that an epoch of `phase` is expected to take, with evaluation and checkpoint."""

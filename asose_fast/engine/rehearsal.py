@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from asose_fast.engine.deadline import Deadline
+from asose_fast.engine.finals.finals import least_epochs
 from asose_fast.engine.health.diverged import SearchDivergedError
 from asose_fast.engine.phases import Phase
 from asose_fast.engine.processes import Processes
@@ -113,12 +114,13 @@ def rehearsed(task: Task, processes: Processes | None = None) -> Estimate:
 def plan_for(seconds: float, task: Task, processes: Processes, began: float) -> Deadline:
     """Gives a task as many epochs as fit into `seconds` from `began` on (time.monotonic), as the first process has it.
 
-    Raises ValueError where one of each phase takes longer, and SearchDivergedError.
+    Raises ValueError where the least of each phase takes longer, and SearchDivergedError.
     """
     estimate, shares = rehearsed(task, processes), {phase.name: phase.epochs for phase in task.phases}
+    least = {phase.name: least_epochs(task, phase) for phase in task.phases}
 
     def decided() -> tuple[Deadline, list[int]]:
-        deadline = Deadline(seconds, estimate.after, shares, estimate.epochs, began=began)
+        deadline = Deadline(seconds, estimate.after, shares, least, estimate.epochs, began=began)
         return deadline, deadline.plan(task.phases)
 
     deadline, epochs = processes.from_first(decided)

@@ -26,7 +26,8 @@ def clock(monkeypatch):
 
 
 def make_deadline(seconds, phases, after=3.0, **changes):
-    return Deadline(seconds, after, {phase.name: phase.epochs for phase in phases}, dict(ESTIMATES), **changes)
+    shares, least = {phase.name: phase.epochs for phase in phases}, dict.fromkeys(ESTIMATES, 1)
+    return Deadline(seconds, after, shares, least, dict(ESTIMATES), **changes)
 
 
 def seconds_of(epochs):
@@ -115,6 +116,21 @@ def test_a_run_that_is_late_keeps_an_epoch_of_each_phase(clock):
     phases = with_epochs(phases, deadline.plan(phases))
     ended, _ = run(clock, deadline, phases, lambda name, _: 100 * ESTIMATES[name])
     assert [phase.epochs for phase in ended] == [phases[0].epochs, 1, 1, 1]
+
+
+def test_no_phase_falls_below_its_least(clock):
+    phases = plan(make_config(**LENGTHS))
+    deadline = make_deadline(300.0, phases)
+    deadline.least["growth"] = 9
+    phases = with_epochs(phases, deadline.plan(phases))
+    assert seconds_of([phase.epochs for phase in phases]) <= 297
+    assert phases[2].epochs == 9
+    ended, _ = run(clock, deadline, phases, lambda name, _: 100 * ESTIMATES[name])
+    assert [phase.epochs for phase in ended] == [phases[0].epochs, 1, 9, 1]
+    short = make_deadline(40.0, phases)
+    short.least["growth"] = 9
+    with pytest.raises(ValueError, match="seconds must be at least 46 here"):
+        short.plan(phases)
 
 
 def test_the_time_between_two_processes_of_a_run_does_not_count(clock):
