@@ -186,7 +186,8 @@ def require_same(
     networks: tuple[Sequence[Any], Sequence[Any]],
 ) -> None:
     """Raises ValueError where an earlier call has begun something else: the pairs are of it and of this call."""
-    unlike = differences(*settings)
+    there, here = settings
+    unlike = differences(Config.completed(there, here), here)
     if data[0] != data[1]:
         unlike.append("its images are others")
     if networks[0] != networks[1]:

@@ -17,6 +17,8 @@ MOST_SIDE = 10**4
 MOST_COST = 10**18
 """A bound on parameters or FLOPs is at most this, which an int64 holds."""
 MOST_EPOCHS = 10**6
+MOST_SECONDS = 1e9
+"""A time that a user gives is at most this, some thirty years."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Container
 from typing import Any, Literal
 
-from asose_fast.bounds import MOST_COST, MOST_EPOCHS, MOST_LAYERS, Bounds, Settings, bounded, shown
+from asose_fast.bounds import MOST_COST, MOST_EPOCHS, MOST_LAYERS, MOST_SECONDS, Bounds, Settings, bounded, shown
 from asose_fast.data.config import DataConfig
 from asose_fast.training_config import OptimizeConfig, OptimizerConfig, RecipeConfig, require_momentum
 
@@ -109,6 +110,9 @@ class PhaseConfig(Settings):
     """The last phase trains the weights of the derived network."""
     epochs: int | None = bounded(None, least=1, most=4 * MOST_EPOCHS)
     """The phases are rescaled to so many epochs together; each keeps at least one. None: they stay as they are."""
+    seconds: float | None = bounded(None, above=0, most=MOST_SECONDS)
+    """The run takes about so many seconds in all. Its phases are rescaled to what this machine does in the time, and
+    again as they go on; each keeps at least one epoch. None: it takes as long as its epochs do."""
     finals_epochs: int = bounded(0, least=0, most=MOST_EPOCHS)
     """Before the last phase, several likely networks are trained against each other, and the best is derived. All of
     them together take the batches of so many epochs; 0: there are no finals."""
@@ -377,6 +381,8 @@ class Config(
                 "sync_batch_norm needs share_samples: processes that sample different operations share no norms"
             )
         require_momentum(self.nesterov, self.momentum)
+        if self.epochs is not None and self.seconds is not None:
+            raise ValueError("epochs and seconds say in two ways how long a run is: leave one of them out")
         if self.derive_among and self.finals_epochs:
             raise ValueError("derive_among and finals_epochs choose what is derived in two ways: leave one of them out")
 
@@ -403,10 +409,10 @@ class Config(
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
     @staticmethod
-    def completed(values: dict[str, Any]) -> dict[str, Any]:
+    def completed(values: dict[str, Any], among: Container[str] | None = None) -> dict[str, Any]:
         """Adds the settings that an earlier release did not have to those of its run: with these it goes on as it was
-        begun."""
-        return {**_LATER, **values}
+        begun. Of a training from scratch, which has fewer, they are `among` its own."""
+        return {**{name: value for name, value in _LATER.items() if among is None or name in among}, **values}
 
     @staticmethod
     def from_dict(values: dict[str, Any]) -> Config:
@@ -435,4 +441,5 @@ _LATER = {
     "finals_paths": DerivationConfig.finals_paths,
     "finals_from": DerivationConfig.finals_from,
     "derive_by": DerivationConfig.derive_by,
+    "seconds": PhaseConfig.seconds,
 }

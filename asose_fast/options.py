@@ -17,7 +17,7 @@ from asose_fast.command import end_with, normalized
 from asose_fast.config_file import ConfigFile
 from asose_fast.program import spelled
 
-FIRST = {"dataset", "data_root", "epochs", "batch_size", "seed", "device", "threads"}
+FIRST = {"dataset", "data_root", "epochs", "seconds", "batch_size", "seed", "device", "threads"}
 """The settings that most people need. The help shows them ahead of the others, with --config and where a run lies."""
 
 

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.console import Console
 
 from asose_fast import files
@@ -27,19 +26,24 @@ from asose_fast.config import Config
 from asose_fast.data import Data, settled
 from asose_fast.data.config import DataConfig
 from asose_fast.data.place import absolute, load_again, require_outside
+from asose_fast.engine.comparison.training import seconds_per_epoch
+from asose_fast.engine.deadline import Deadline
 from asose_fast.engine.device import device_named
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.processes import started
 from asose_fast.engine.recipe import class_weights
 from asose_fast.engine.recipe.teacher import located
 from asose_fast.engine.record import Record
-from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
+from asose_fast.engine.rehearsal import AFTER, FORWARD
+from asose_fast.engine.retrainer import PHASE, RetrainConfig, Retrainer, TrainingState
 from asose_fast.engine.tested.record import recorded
 from asose_fast.engine.threads import set_threads
 from asose_fast.machine import refused
 from asose_fast.observe import tracking
 from asose_fast.observe.console import RetrainingConsole
+from asose_fast.observe.forecast import clock
 from asose_fast.observe.metrics import MetricsObserver
+from asose_fast.observe.settings import SettingsObserver, write_settings
 from asose_fast.observe.tracking import TRACK, Service
 from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
@@ -75,11 +79,13 @@ RECIPE = (
 @command
 def main(arguments: Sequence[str]) -> int:
     """Trains or goes on training. Returns the exit status: 0, 2 (error), 128 + signal."""
-    options = parser()
+    began, options = time.monotonic(), parser()
     words = options.words(arguments)
     folder, architecture = _architecture(options.parse_args(words).genotype)
     options.set_defaults(_settings_of(folder))
     settings = options.parse_args(words)
+    if {"--epochs", "--seconds"} <= {word.partition("=")[0] for word in words}:
+        raise ValueError("--epochs and --seconds say in two ways how long a training is: leave one of them out")
     if not settings.dataset:
         raise ValueError(f"there is no {folder}/config.yaml that says which images it is of: give --dataset")
     values = {field.name: settings[field.name] for field in dataclasses.fields(RetrainConfig)}
@@ -89,7 +95,7 @@ def main(arguments: Sequence[str]) -> int:
     require_outside(config, place)
     with run_folder.claimed(place, new=settings.out is None) as out:
         _check_out(out, folder, settings.overwrite)
-        status = _run(config, architecture, out, make_console(), settings.overwrite, settings.track)
+        status = _run(config, architecture, out, make_console(), settings.overwrite, settings.track, began)
         if not status and folder is not None:
             _tell(folder, out)
         return status
@@ -177,6 +183,7 @@ def _run(
     console: Console,
     overwrite: bool,
     track: Service | None,
+    began: float,
 ) -> int:
     if started() > 1:
         raise ValueError(f"retraining runs in one process, and torchrun has started {started()}: start it with python")
@@ -187,17 +194,23 @@ def _run(
     config = settled(config, data)
     for note in (*data.notes, *class_weights.hints(config, data)):
         warn(note)
-    spec = _spec(architecture, config, data)
+    spec, checkpoints, deadline = _spec(architecture, config, data), out / "checkpoints", None
     channels = spec.stem_channels if isinstance(spec, NetworkSpec) else spec.channels
     watching = set_threads(config.threads, config.batch_size * data.image_size**2 * channels)
+    goes_on = checkpoint_folder.holds_checkpoints(checkpoints) and not overwrite
     try:
+        if config.seconds is not None and not goes_on:
+            deadline = _deadline(config.seconds, began, config, spec, data, device)
         state = TrainingState(config, spec, data, device)
     except (RuntimeError, MemoryError) as error:  # of an architecture that is larger than the memory
         raise ValueError(f"the network cannot be built: {str(error).splitlines()[0]}") from error
-    checkpoints = out / "checkpoints"
+    if deadline:
+        state.deadline = deadline
+        state.plan_again(deadline.plan(state.phases))
+        told = f"planned for {clock(deadline.seconds)}, by a few steps: {state.epochs} epochs"
+        console.print(told, soft_wrap=True)
     if overwrite:
         run_folder.clear(out)
-    goes_on = checkpoint_folder.holds_checkpoints(checkpoints)
     if goes_on:
         path, saved = checkpoint_folder.load_newest(checkpoints, warn)
         try:
@@ -205,7 +218,7 @@ def _run(
         except Exception as error:  # the file is whole, but not what a training wrote
             raise CheckpointError(f"cannot go on from {path}: {error}") from error
         steps = f" and {state.progress.step} steps" if state.progress.step else ""
-        console.print(f"going on after {state.progress.epoch} of {config.epochs} epochs{steps}", soft_wrap=True)
+        console.print(f"going on after {state.progress.epoch} of {state.epochs} epochs{steps}", soft_wrap=True)
     operations = ", ".join(state.network.operations)
     joined = "" if config.keep_validation else ", the validation images among them (--keep_validation keeps them apart)"
     console.print(f"{out}: {len(state.images)} training images{joined}; {operations}", soft_wrap=True)
@@ -213,14 +226,14 @@ def _run(
         console.print(sentence, soft_wrap=True)
     screen, metrics = RetrainingConsole(console), MetricsObserver(out / "metrics.jsonl")
     report = ReportObserver(out, warn)
-    retrainer = Retrainer(state, out, [screen, metrics, report, *watching])
+    retrainer = Retrainer(state, out, [screen, metrics, SettingsObserver(out), report, *watching])
     if tracker := tracking.begin(track, out, state.settings, goes_on=goes_on):
         retrainer.observers.append(tracker)
         console.print(f"{tracker.service}: {tracker.place}", soft_wrap=True)
     same = f"the same command with --out {out}"
     try:
         retrainer.save("last")  # from here on the training can go on, whenever it ends
-        write_atomically(out / "config.yaml", yaml.safe_dump(state.settings, sort_keys=False).encode())
+        write_settings(out, state.settings)
         if tracker:
             tracking.remember(tracker, out)
         metrics.restore(state.history)
@@ -240,6 +253,16 @@ def _run(
     said = f"test accuracy {summary['test_accuracy']:.2%} ({summary['parameters']:,} parameters)"
     console.print(f"{said}; results in {out}", soft_wrap=True)
     return 0
+
+
+def _deadline(
+    seconds: float, began: float, config: RetrainConfig, spec: Spec, data: Data, device: torch.device
+) -> Deadline:
+    """Times a few steps of the training, which is to end `seconds` after `began` (time.monotonic)."""
+    epoch = seconds_per_epoch(config, spec, data, device)
+    images = data.train if config.keep_validation else data.joined.train
+    tested = data.test.num_batches() * FORWARD * epoch / images.num_batches()
+    return Deadline(seconds, AFTER + tested, {PHASE: config.epochs}, {PHASE: 1}, {PHASE: epoch}, began=began)
 
 
 def _write_result(state: TrainingState, data: Data, out: Path) -> Record:

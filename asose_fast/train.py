@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-import yaml
 from jsonargparse import Namespace
 from rich.console import Console
 
@@ -26,6 +25,7 @@ from asose_fast.data import load_data, settled
 from asose_fast.data.config import own_images
 from asose_fast.data.place import PLACES, absolute, load_again, moved, require_outside
 from asose_fast.engine import resume
+from asose_fast.engine.deadline import worded
 from asose_fast.engine.device import device_named
 from asose_fast.engine.health.diverged import SearchDivergedError
 from asose_fast.engine.loop import InterruptedRunError
@@ -33,7 +33,7 @@ from asose_fast.engine.observer import Observer
 from asose_fast.engine.processes import Processes, ProcessesDifferError, ProcessLostError, digest, together
 from asose_fast.engine.recipe import class_weights
 from asose_fast.engine.recipe.teacher import located
-from asose_fast.engine.rehearsal import about
+from asose_fast.engine.rehearsal import about, plan_for
 from asose_fast.engine.result import write_result
 from asose_fast.engine.resume import Resumable
 from asose_fast.engine.state import SearchState
@@ -45,6 +45,7 @@ from asose_fast.observe import tracking
 from asose_fast.observe.console import ConsoleObserver, health_table
 from asose_fast.observe.forecast import clock
 from asose_fast.observe.metrics import MetricsObserver
+from asose_fast.observe.settings import SettingsObserver, write_settings
 from asose_fast.observe.tensorboard import tensorboard
 from asose_fast.observe.tracking import TRACK, Service
 from asose_fast.options import SettingsParser
@@ -54,7 +55,7 @@ from asose_fast.program import spelled
 from asose_fast.report.observer import ReportObserver
 from asose_fast.stopping import stopping_on_signals
 from asose_fast.store import checkpoint_folder, run_folder
-from asose_fast.store.checkpoint import CheckpointError, write_atomically
+from asose_fast.store.checkpoint import CheckpointError
 from asose_fast.terminal import ConsoleMode, make_console
 
 OWN_IMAGES = """Searches a network on your own images. PHOTOS is a folder that holds train/<class>/, test/<class>/ and
@@ -141,7 +142,7 @@ def search(arguments: Sequence[str]) -> int:
 
 def _lead(settings: Namespace, words: Sequence[str]) -> int:
     """From the options of this process, and their words, to the exit status of all."""
-    speaker, checkpoints = "", None
+    speaker, checkpoints, began = "", None, time.monotonic()
     try:
         with together() as processes, ExitStack() as held:
             if processes.count > 1:
@@ -152,7 +153,7 @@ def _lead(settings: Namespace, words: Sequence[str]) -> int:
             folder, config, resumable = processes.from_first(lambda: _begin(settings, words, held))
             checkpoints = folder / "checkpoints"
             try:
-                status = _run(config, folder, resumable, settings.track, console, processes)
+                status = _run(config, folder, resumable, settings.track, console, processes, began)
             except InterruptedRunError as interruption:
                 console.print(f"{interruption}. To go on: {_command_to_resume(folder, processes)}", soft_wrap=True)
                 status = 128 + interruption.signal
@@ -211,9 +212,9 @@ def _begin(settings: Namespace, words: Sequence[str], held: ExitStack) -> tuple[
         if settings.resume_if_there:
             resumable = resume.read(folder, warn)
             resume.check_settings(folder, resumable.config)
-            config = resume.as_begun(resumable.config, config)
-            _check_same_settings(folder, resumable.config, config)
-            return folder, config, resumable
+            config = resume.as_begun(resumable.given, config)
+            _check_same_settings(folder, resumable.given, config)
+            return folder, resumable.planned(config), resumable
         if not settings.overwrite:
             raise ValueError(
                 f"{folder} holds a run already: resume it with --resume {shlex.quote(str(folder))}, or give another "
@@ -251,6 +252,7 @@ def _run(
     track: Service | None,
     console: Console,
     processes: Processes,
+    began: float,
 ) -> int:
     if config.batch_size < processes.count:
         raise ValueError(f"batch_size {config.batch_size} leaves some of the {processes.count} processes without work")
@@ -265,12 +267,17 @@ def _run(
     watching = set_threads(config.threads, config.batch_size * data.image_size**2 * config.channels, processes)
     screen, metrics = ConsoleObserver(console), MetricsObserver(folder / "metrics.jsonl")
     report = ReportObserver(folder, warn)
-    observers: list[Observer] = [screen, metrics, report, *watching] if processes.first else []
+    shown = [screen, metrics, SettingsObserver(folder), report, *watching]
+    observers: list[Observer] = shown if processes.first else []
     task = ImageTask(config, data, device)
+    deadline = None
+    if config.seconds is not None and resumable is None:
+        deadline = plan_for(config.seconds, task, processes, began)
     state = SearchState(task, processes)
+    state.deadline = deadline
     trainer, tracker = Trainer(state, folder, observers), None
     if processes.first:
-        tracker = tracking.begin(track, folder, config.to_dict(), goes_on=resumable is not None)
+        tracker = tracking.begin(track, folder, state.settings, goes_on=resumable is not None)
     if resumable is not None:
         resumable.restore(state, warn if processes.first else lambda _: None)
         done = f"{state.progress.epoch} of {state.epochs} epochs"
@@ -284,7 +291,7 @@ def _run(
         console.print(f"run folder: {folder}", soft_wrap=True)
         for message in state.shortcomings if processes.first else ():
             warn(message)
-    processes.from_first(lambda: _write_settings(config, folder))
+    processes.from_first(lambda: write_settings(folder, state.settings))
     processes.from_first(lambda: metrics.restore(state.history))
     if tracker:
         tracking.remember(tracker, folder)
@@ -298,7 +305,11 @@ def _run(
     )
     for sentence in filter(None, (data.resizing, data.storage)):
         console.print(sentence, soft_wrap=True)
-    if resumable is None and processes.count == 1 and (seconds := about(task)) is not None:
+    if deadline:
+        planned = {phase.name: phase.epochs for phase in state.phases}
+        told = f"planned for {clock(deadline.seconds)}, by a few steps of each kind: {worded(planned)}"
+        console.print(told, soft_wrap=True)
+    elif resumable is None and processes.count == 1 and (seconds := about(task)) is not None:
         console.print(f"the run takes about {clock(seconds)}, by a few steps of each kind", soft_wrap=True)
     try:
         if processes.first:
@@ -341,10 +352,6 @@ def _run(
             failed(f"--strict: out of bounds at the end of the search: {', '.join(breached)}")
         return EXIT_BREACH
     return 0
-
-
-def _write_settings(config: Config, folder: Path) -> None:
-    write_atomically(folder / "config.yaml", yaml.safe_dump(config.to_dict(), sort_keys=False).encode())
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 # CIFAR-10 from the first batch to a test accuracy on one GPU, for one call of ten minutes a seed:
 #   bash benchmarks/cifar_session.sh cifar10|imagefolder:PATH [OUT] [SEED]
 # Builds, searches with configs/cifar10.yaml, trains the network found from scratch: OUT/cifar.json and OUT/logs.tar.gz.
-# A search that has not ended after SEARCH_SECONDS is stopped, and the network taken from its last checkpoint. EPOCHS of
-# both are to be set so that the time is used up. OPTIONS adds options to both commands (--precision bf16, say),
-# SEARCH_OPTIONS to the search alone (--graphs auto). DEVICE=cpu BUILD=true: to see the script run.
+# The search plans its epochs for SEARCH_SECONDS, and the training for what is left of TOTAL_SECONDS. A search that has
+# not ended after a quarter more is stopped, and the network taken from its last checkpoint. OPTIONS adds options to both
+# commands (--precision bf16, say), SEARCH_OPTIONS to the search alone (--graphs auto). DEVICE=cpu BUILD=true: to see the
+# script run.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 data=$1 seed=${3:-0}
@@ -16,14 +17,15 @@ rm -f "$result"
 source benchmarks/stages.sh
 prepare 150
 
-network=$search
-stage search "${SEARCH_SECONDS:-200}" python3 -m asose_fast.train --config "${CONFIG:-configs/cifar10.yaml}" \
-  "${options[@]}" ${SEARCH_OPTIONS:-} --epochs "${SEARCH_EPOCHS:-40}" --out "$search"
+network=$search planned=${SEARCH_SECONDS:-200}
+stage search $((planned + planned / 4)) python3 -m asose_fast.train --config "${CONFIG:-configs/cifar10.yaml}" \
+  "${options[@]}" ${SEARCH_OPTIONS:-} --seconds "$planned" --out "$search"
 if [ ! -f "$search/genotype.json" ]; then
   stage derive 60 python3 -m asose_fast.derive "$search" --out "$derived" && network=$derived
 fi
-stage final "$total" python3 -m asose_fast.retrain "$network" "${options[@]}" --epochs "${EPOCHS:-40}" --batch_size 128 \
-  --learning_rate 0.1 --cutout 16 --label_smoothing 0.1 --out "$final"
+left=$((total - SECONDS - 30)) # its start, and what it is late by
+stage final "$total" python3 -m asose_fast.retrain "$network" "${options[@]}" --seconds $((left > 1 ? left : 1)) \
+  --batch_size 128 --learning_rate 0.1 --cutout 16 --label_smoothing 0.1 --out "$final"
 status=$?
 
 python3 - "$result" "$search" "$final" "$work" <<'PYTHON'

@@ -88,7 +88,7 @@ def test_a_run_killed_between_checkpoint_and_settings_goes_on(run, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    for place in ("asose_fast.engine.loop.Loop._write", "asose_fast.train._write_settings"):
+    for place in ("asose_fast.engine.loop.Loop._write", "asose_fast.train.write_settings"):
         with monkeypatch.context() as broken:
             broken.setattr(place, killed)
             assert train(["--resume", str(run), "--optimize_epochs=3"]) == 128 + signal.SIGINT

@@ -53,7 +53,7 @@ def test_the_groups_are_the_parts_of_the_configuration():
 def test_what_most_people_need_comes_first():
     first = next(iter(groups(train.parser().format_help()).values()))
     assert set(first) == {"help", "print_config", "config", "out", "resume"} | FIRST
-    assert len(first) == 12  # the ten, --help and --print_config
+    assert len(first) == 13  # the eleven, --help and --print_config
     assert names(Config) > FIRST
 
 

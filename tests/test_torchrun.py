@@ -117,5 +117,5 @@ def test_restarts_that_would_begin_anew_are_refused(tmp_path, capsys, monkeypatc
 
 def test_more_processes_than_images_of_a_batch_are_refused(tmp_path):
     with pytest.raises(ValueError, match="batch_size 20 leaves some of the 21 processes without work"):
-        _run(make_config(), tmp_path / "run", None, None, make_console(), Processes(0, 21))
+        _run(make_config(), tmp_path / "run", None, None, make_console(), Processes(0, 21), 0.0)
     assert not (tmp_path / "run").exists()

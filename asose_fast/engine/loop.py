@@ -12,6 +12,7 @@ import torch
 
 from asose_fast.config import CheckpointConfig
 from asose_fast.engine.cadence import Cadence
+from asose_fast.engine.deadline import Deadline
 from asose_fast.engine.observer import Observer, checked, tell
 from asose_fast.engine.phases import Phase, phase_at
 from asose_fast.engine.processes import Processes
@@ -42,6 +43,8 @@ class RunState(Protocol):
     phases: tuple[Phase, ...]
     restored: bool
     """It stands where a checkpoint did."""
+    deadline: Deadline | None
+    """The run ends at about this time; None: it takes as long as its epochs do."""
 
     @property
     def data(self) -> Splits:
@@ -50,6 +53,13 @@ class RunState(Protocol):
     @property
     def epochs(self) -> int:
         """The whole run has so many epochs."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """These settings have an effect."""
+
+    def plan_again(self, epochs: Sequence[int]) -> None:
+        """Gives the phases so many epochs."""
 
     def state_dict(self) -> dict[str, Any]:
         """Returns everything that the rest of the run depends on."""
@@ -93,6 +103,8 @@ class Loop(Generic[State]):
         """
         state = self.state
         self._require_own_folder()
+        if state.deadline:
+            state.deadline.start()
         while state.progress.epoch < state.epochs:
             phase = phase_at(state.phases, state.progress.epoch)
             if state.progress.phase != phase.name:
@@ -146,12 +158,31 @@ class Loop(Generic[State]):
         return time.perf_counter() - began
 
     def _close_epoch(self, record: Record) -> None:
-        """Takes the record of an epoch in, makes room for the next one, and tells who watches."""
+        """Takes the record of an epoch in, makes room for the next one, and tells who watches.
+
+        The record of a run with a deadline also has `elapsed`, its seconds so far, and `planned`, the epochs of all
+        phases where they were planned again.
+        """
         state, progress = self.state, self.state.progress
         state.history.append(record)
         progress.epoch, progress.step, progress.epoch_seconds = progress.epoch + 1, 0, 0.0
         state.weight_meter.reset()
+        if state.deadline:
+            self._keep_to(state.deadline, record)
         tell(self.observers, "on_epoch_end", state, record)
+
+    def _keep_to(self, deadline: Deadline, record: Record) -> None:
+        """Plans the rest of the run again after an epoch, by the clock of the first process."""
+        state = self.state
+
+        def decided() -> tuple[float, list[int]]:
+            record["elapsed"] = deadline.elapsed
+            return record["elapsed"], deadline.plan_again(state.phases, state.history)
+
+        record["elapsed"], epochs = state.processes.from_first(decided)
+        if epochs != [phase.epochs for phase in state.phases]:
+            state.plan_again(epochs)
+            record["planned"] = {phase.name: phase.epochs for phase in state.phases}
 
     def save(self, name: str) -> None:
         """Has the first process write `checkpoints/<name>.pt`, for which the others wait.

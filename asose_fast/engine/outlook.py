@@ -99,6 +99,8 @@ def _remedy(config: Config, phases: Sequence[Phase], name: PhaseName, enough: Ca
     names = [known for known in PHASES if known in {phase.name for phase in phases if phase.spec is None}]
     if len(names) < len(phases):
         return "Give the phases of the schedule more epochs"
+    if config.seconds is not None:
+        return "Give more seconds"
     setting = f"{name}_epochs" if config.epochs is None else "epochs"
 
     def would_do(value: int) -> bool:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from asose_fast.bounds import MOST_EPOCHS, Bounds, check_value
-from asose_fast.config import TEMPERATURE, PhaseConfig
+from asose_fast.config import TEMPERATURE, Config, PhaseConfig
 
 PhaseName = Literal["warmup", "search", "growth", "finals", "optimize"]
 PHASES: tuple[PhaseName, ...] = ("warmup", "search", "growth", "finals", "optimize")
@@ -132,8 +132,7 @@ def schedule(specs: Sequence[PhaseSpec]) -> tuple[Phase, ...]:
     for spec, following in zip(specs, [*specs[1:], None], strict=True):
         if spec.architecture == "finalists" and (following is None or following.architecture != "derived"):
             raise ValueError(f"the best of the finalists is derived: put a phase of it behind {spec.name!r}")
-    firsts = [sum(spec.epochs for spec in specs[:i]) for i in range(len(specs))]
-    return tuple(Phase(spec.name, first, spec.epochs, spec) for spec, first in zip(specs, firsts, strict=True))
+    return with_epochs([Phase(spec.name, 0, 0, spec) for spec in specs], [spec.epochs for spec in specs])
 
 
 def first_search(phases: Sequence[Phase]) -> Phase | None:
@@ -152,9 +151,23 @@ def plan(config: PhaseConfig, names: Sequence[PhaseName] = PHASES) -> tuple[Phas
     if min(lengths) < 1:
         raise ValueError(f"every phase needs at least one epoch, got {dict(zip(names, lengths, strict=True))}")
     if config.epochs is not None:
-        lengths = _rescale(lengths, config.epochs)
-    firsts = [sum(lengths[:i]) for i in range(len(lengths))]
-    return tuple(Phase(*phase) for phase in zip(names, firsts, lengths, strict=True))
+        lengths = rescaled(lengths, config.epochs)
+    return with_epochs([Phase(name, 0, 0) for name in names], lengths)
+
+
+def with_epochs(phases: Sequence[Phase], epochs: Sequence[int]) -> tuple[Phase, ...]:
+    """The phases with so many epochs each, one after the other."""
+    firsts = [sum(epochs[:i]) for i in range(len(epochs))]
+    return tuple(
+        dataclasses.replace(phase, first=first, epochs=own)
+        for phase, first, own in zip(phases, firsts, epochs, strict=True)
+    )
+
+
+def planned(config: Config, phases: Sequence[Phase]) -> Config:
+    """The settings whose `plan` these phases are."""
+    epochs: dict[str, Any] = {f"{phase.name}_epochs": phase.epochs for phase in phases}
+    return dataclasses.replace(config, epochs=None, **epochs)
 
 
 def phase_at(phases: tuple[Phase, ...], epoch: int) -> Phase:
@@ -162,7 +175,7 @@ def phase_at(phases: tuple[Phase, ...], epoch: int) -> Phase:
     return next(phase for phase in phases if epoch < phase.end)
 
 
-def _rescale(lengths: list[int], total: int) -> list[int]:
+def rescaled(lengths: Sequence[int], total: int) -> list[int]:
     """Lengths in proportion, at least 1 each, that add up to `total`; what rounding leaves goes to the largest loss."""
     if total < len(lengths):
         raise ValueError(f"epochs must be at least {len(lengths)}, one for each phase; got {total}")

@@ -13,7 +13,7 @@ from asose_fast.bounds import shown
 from asose_fast.config import Config
 from asose_fast.data.config import FILES
 from asose_fast.data.place import PLACES, moved, without_place
-from asose_fast.engine.phases import plan
+from asose_fast.engine.phases import PHASES, plan, planned
 from asose_fast.engine.recipe.teacher import require_same, without_path
 from asose_fast.engine.state import SearchState
 from asose_fast.store import checkpoint_folder, library_search, provenance
@@ -27,6 +27,16 @@ class Resumable(NamedTuple):
     config: Config
     saved: dict[str, Any]
 
+    @property
+    def given(self) -> Config:
+        """Returns the settings that the run was given; where they have `seconds`, it has planned other epochs."""
+        shares = self.saved.get("deadline", {}).get("shares", {}) if self.config.seconds is not None else {}
+        return dataclasses.replace(self.config, **{f"{name}_epochs": epochs for name, epochs in shares.items()})
+
+    def planned(self, given: Config) -> Config:
+        """Returns settings like those that the run was given, with the epochs that it planned."""
+        return planned(given, plan(self.config)) if self.config.seconds is not None else given
+
     def restore(self, state: SearchState, warn: Callable[[str], None], *, to_train: bool = True) -> None:
         """Puts a state of this config where the run stood. `warn` is told what may make the result differ. Not
         `to_train`, it needs no teacher.
@@ -38,9 +48,9 @@ class Resumable(NamedTuple):
             if to_train:
                 require_same(self.saved.get("teacher"), state.task.identity.get("teacher"))
             state.load_state_dict(self.saved)
-            planned = plan(self.config)[-1]
-            if state.history and state.epochs > planned.end:
-                state.history[-1]["lengthened"] = {"from": planned.epochs, "to": state.phases[-1].epochs}
+            last = plan(self.config)[-1]
+            if state.history and state.epochs > last.end:
+                state.history[-1]["lengthened"] = {"from": last.epochs, "to": state.phases[-1].epochs}
         except Exception as error:  # the checksum is right, so the file is whole, but not what a search wrote
             raise _unfit(self.path, error) from error
 
@@ -73,7 +83,8 @@ def folder_of(given: Path) -> Path:
 def check_settings(run: Path, config: Config) -> None:
     """Raises ValueError where config.yaml says something else than the checkpoints, whose settings a run goes on under.
 
-    A file that is missing says nothing. The images may lie elsewhere (`placed`).
+    A file that is missing says nothing. The images may lie elsewhere (`placed`). A run of so many seconds may have been
+    planned again between file and checkpoint.
     """
     path = run / "config.yaml"
     advice = f"A run goes on under the settings of its checkpoints. Remove {path}, and it is written anew"
@@ -83,7 +94,10 @@ def check_settings(run: Path, config: Config) -> None:
         written = files.read_settings(path)
     except (ValueError, OSError) as error:
         raise ValueError(f"{error}. {advice}") from error
-    if unlike := differences(config.to_dict(), Config.completed(written)):
+    written = Config.completed(written)
+    if config.seconds is not None:
+        written |= {f"{name}_epochs": getattr(config, f"{name}_epochs") for name in PHASES}
+    if unlike := differences(config.to_dict(), written):
         raise ValueError(f"the run was begun with other settings than {path} has: {'; '.join(unlike)}. {advice}")
 
 
@@ -109,7 +123,8 @@ def lengthened(config: Config, optimize_epochs: int) -> Config:
     """Returns the settings with a longer last phase. The other phases keep the epochs that were planned for them.
 
     The derived network, its momentum and the best of its epochs stay, and its learning rate goes on along the cosine of
-    the longer phase: that of a network that was finished rises first. Raises ValueError for fewer epochs than planned.
+    the longer phase: that of a network that was finished rises first. From here on the run has no `seconds` to keep.
+    Raises ValueError for fewer epochs than planned.
     """
     *others, last = plan(config)
     if optimize_epochs < last.epochs:
@@ -119,8 +134,8 @@ def lengthened(config: Config, optimize_epochs: int) -> Config:
         )
     if optimize_epochs == last.epochs:
         return config
-    given: dict[str, Any] = {f"{phase.name}_epochs": phase.epochs for phase in others}
-    return dataclasses.replace(config, epochs=None, optimize_epochs=optimize_epochs, **given)
+    longer = (*others, dataclasses.replace(last, epochs=optimize_epochs))
+    return planned(dataclasses.replace(config, seconds=None), longer)
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> list[str]:

@@ -12,17 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asose_fast.bounds import MOST_EPOCHS, MOST_LAYERS, bounded
+from asose_fast.bounds import MOST_EPOCHS, MOST_LAYERS, MOST_SECONDS, bounded
 from asose_fast.config import CheckpointConfig, Config
 from asose_fast.data import Data, Split
 from asose_fast.data.config import DataConfig
 from asose_fast.data.place import without_place
 from asose_fast.engine import randomness
+from asose_fast.engine.deadline import Deadline
 from asose_fast.engine.evaluate import accuracy
 from asose_fast.engine.loop import Loop
 from asose_fast.engine.observer import Observer
 from asose_fast.engine.one_value import require_more
-from asose_fast.engine.phases import Phase, PhaseSpec, schedule
+from asose_fast.engine.phases import Phase, PhaseSpec, schedule, with_epochs
 from asose_fast.engine.processes import Processes
 from asose_fast.engine.progress import Progress
 from asose_fast.engine.recipe.average import WeightAverage
@@ -46,6 +47,9 @@ from asose_fast.store.checkpoint import CheckpointError
 from asose_fast.store.provenance import Provenance, collect
 from asose_fast.training_config import OptimizerConfig, RecipeConfig, require_momentum
 
+PHASE = "retrain"
+"""A training from scratch is one phase of this name."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig(RecipeConfig):
@@ -53,6 +57,9 @@ class TrainingConfig(RecipeConfig):
 
     epochs: int = bounded(100, least=1, most=MOST_EPOCHS)
     """The whole training has so many epochs."""
+    seconds: float | None = bounded(None, above=0, most=MOST_SECONDS)
+    """The training takes about so many seconds in all, in as many epochs as this machine does in the time. None: it
+    takes as long as its `epochs` do."""
     batch_size: int = bounded(96, least=2, most=10**6)
     """A step takes so many images."""
     learning_rate: float = bounded(0.025, least=0, most=1e30)
@@ -114,6 +121,7 @@ class TrainingState:
         weight_meter: sums over the steps of the epoch.
         history: the records of all epochs.
         restored: whether it stands where a checkpoint did.
+        deadline: when the training is to end; None: it takes as long as its epochs do.
     """
 
     def __init__(
@@ -135,7 +143,7 @@ class TrainingState:
         self.config, self.device, self.processes = config, device, Processes()
         self.data = data if config.keep_validation else data.joined
         self.recipe = Recipe.make(config, config.seed, self.data, device, teacher)
-        self.phases = schedule([PhaseSpec("retrain", config.epochs, updates="weights", architecture="derived")])
+        self.phases = schedule([PhaseSpec(PHASE, config.epochs, updates="weights", architecture="derived")])
         network = build(spec.scaled(config.channels))
         self.network: ImageNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = WeightAverage(self.network, config.ema_decay) if config.ema_decay else None
@@ -146,6 +154,7 @@ class TrainingState:
         self.progress, self.weight_meter = Progress(), Meter(device, losses=torch.float32)
         self.history: list[Record] = []
         self.restored = False
+        self.deadline: Deadline | None = None
         require_more(self.network, 1, (self.data.train,), data.image_size)
 
     @property
@@ -165,7 +174,12 @@ class TrainingState:
     @property
     def epochs(self) -> int:
         """The whole training has so many epochs."""
-        return self.config.epochs
+        return self.phases[-1].end
+
+    def plan_again(self, epochs: Sequence[int]) -> None:
+        """Gives the training so many epochs."""
+        self.phases = with_epochs(self.phases, epochs)
+        self.config = dataclasses.replace(self.config, epochs=self.epochs)
 
     def stop(self, reason: signal.Signals) -> None:
         """Asks the training to write a checkpoint after the present step and raise InterruptedRunError."""
@@ -204,13 +218,15 @@ class TrainingState:
             "progress": dataclasses.asdict(self.progress),
             "weight_meter": self.weight_meter.state_dict(),
             **({"average": self.average.state_dict()} if self.average else {}),
+            **({"deadline": self.deadline.state_dict()} if self.deadline else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverts `state_dict`. Raises CheckpointError where settings, architecture or data are others."""
-        settings, there = dataclasses.asdict(self.config), state.get("retrain", {})
-        known = Config.completed(there).items()  # an older release knew fewer settings
-        there = {key: value for key, value in known if key in settings or key in there}
+        there = Config.completed(state.get("retrain", {}), self.settings)  # an older release knew fewer settings
+        if self.config.seconds is not None and self.config.seconds == there["seconds"]:
+            self.plan_again([there["epochs"]])
+        settings = self.settings
         for same, what in (
             (without_path(without_place(there)) == without_path(without_place(settings)), "other settings"),
             (state.get("teacher") == self.recipe.identity.get("teacher"), "another teacher"),
@@ -223,6 +239,8 @@ class TrainingState:
         self.trained.load_state_dict(state["trained"])
         load_named_state(self.optimizer, dict(self.trained.named_parameters()), state["optimizer"])
         self.history = list(state["history"])
+        if "deadline" in state:
+            self.deadline = Deadline(**state["deadline"])
         self.progress = Progress(epoch=len(self.history))  # of an older release, which wrote at the ends of epochs
         if "progress" in state:
             self.progress = Progress(**state["progress"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from asose_fast.engine.alpha.estimators import Estimator, make_estimator
 from asose_fast.engine.alpha.lookahead import Lookahead
 from asose_fast.engine.alpha.pool import Measured, Pool
 from asose_fast.engine.alpha.regularizers import beta_decay
+from asose_fast.engine.deadline import Deadline
 from asose_fast.engine.evaluate import recalibrate
 from asose_fast.engine.finals.finals import Finals
 from asose_fast.engine.growth.grow import StallCounter
@@ -34,9 +35,10 @@ from asose_fast.engine.step.optimizers import (
     load_named_state,
     named_state,
     of_derived,
+    set_learning_rate,
 )
 from asose_fast.engine.step.steps import Regularizer
-from asose_fast.engine.task import Task, fresh
+from asose_fast.engine.task import Task, fresh, plan_again
 from asose_fast.space.copying import deepcopy
 from asose_fast.space.network import Network
 from asose_fast.space.supernet import Supernet
@@ -69,6 +71,7 @@ class SearchState:
         stall: counts the epochs without progress, for growth.
         lookahead: architectures drawn ahead of their steps.
         shortcomings: what the plan is too short for, in sentences (`outlook.shortcomings`).
+        deadline: when the run is to end; None: it takes as long as its epochs do.
     """
 
     def __init__(self, task: Task, processes: Processes | None = None, estimator: Estimator | None = None) -> None:
@@ -93,6 +96,7 @@ class SearchState:
         self.progress, self.stall, self.guard = Progress(), StallCounter(), Guard(self.config)
         self.history: list[Record] = []
         self.restored = False
+        self.deadline: Deadline | None = None
         self.best: dict[str, Any] | None = None
         self.finals: Finals | None = None
         self._derived_path: list[int] | None = None
@@ -121,11 +125,19 @@ class SearchState:
         self.average = WeightAverage(self.network, self.config.ema_decay) if averaged else None
         if not self.validates:
             self.data = self.task.all_data
+        self.alpha_optimizer = alpha_optimizer(self.selector.alpha, self._alpha_rate())
+
+    def _alpha_rate(self) -> float:
         search = first_search(self.phases)
         batches = search.epochs * self.task.data.train.num_batches() if search else 0
         steps = batches // (1 if search and search.rules.updates == "alpha" else self.config.alpha_every - 1)
-        rate = alpha_learning_rate(self.config, steps) * self.guard.alpha_rate
-        self.alpha_optimizer = alpha_optimizer(self.selector.alpha, rate)
+        return alpha_learning_rate(self.config, steps) * self.guard.alpha_rate
+
+    def plan_again(self, epochs: Sequence[int]) -> None:
+        """Gives the phases so many epochs, with the learning rates that follow from them."""
+        plan_again(self.task, epochs)
+        self.config, self.phases = self.task.config, self.task.phases
+        set_learning_rate(self.alpha_optimizer, self._alpha_rate())
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -319,9 +331,11 @@ class SearchState:
             "history": self.history,
             "best": self.best,
             "derived_path": self._derived_path,
+            "shortcomings": self.shortcomings,
             "latencies": self.task.budget.state_dict(),
             "predicted_latency": self.predicted_latency,
             **({"finals": self.finals.state_dict()} if self.finals else {}),
+            **({"deadline": self.deadline.state_dict()} if self.deadline else {}),
             **randomness.state_dict(self.device),
             **self.task.identity,
         }
@@ -377,12 +391,15 @@ class SearchState:
                 f"its search is of the task {there}, and this one of {kind}: go on with that task in Python"
             )
         self.restored = True
+        if self.config.seconds is not None and "deadline" in state:
+            self.deadline = Deadline(**state["deadline"])
         self.progress, self.stall = Progress(**state["progress"]), StallCounter(**state["stall"])
         self.history = list(state["history"])
         self.guard.load_state_dict(state["guard"])
         self.task.budget.load_state_dict(state.get("latencies", []))
         self._load_search_state(state)
         self._derived_path = state.get("derived_path")
+        self.shortcomings = state.get("shortcomings", self.shortcomings)
         self.predicted_latency = state.get("predicted_latency")
         self._load_finals(state.get("finals"))
         self._sample_apart()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from asose_fast.engine.growth.control import GrowthControl
 from asose_fast.engine.health.diverged import first_nonfinite
 from asose_fast.engine.metric import ACCURACY, Metric
 from asose_fast.engine.one_value import require_more
-from asose_fast.engine.phases import Phase, plan
+from asose_fast.engine.phases import Phase, plan, planned, with_epochs
 from asose_fast.engine.processes import Processes
 from asose_fast.engine.recipe.class_weights import weights_of
 from asose_fast.engine.recipe.recipe import Recipe
@@ -63,6 +64,10 @@ class Splits(Protocol):
     @property
     def valid(self) -> Batches:
         """Alpha learns on these batches, and the search is measured on them."""
+
+    @property
+    def test(self) -> Batches | None:
+        """What is found is measured on these batches, once; None: there are none."""
 
     @property
     def digest(self) -> str:
@@ -126,6 +131,9 @@ class Task(Protocol):
     def identity(self) -> dict[str, Any]:
         """A checkpoint says this of the task, besides the config."""
 
+    def trial(self) -> Self:
+        """Returns a task like this one, whose networks share nothing with its own."""
+
     def supernet(self) -> Supernet:
         """Returns the network that the search begins with."""
 
@@ -158,6 +166,12 @@ class Task(Protocol):
 
     def first_nonfinite(self, network: Supernet, selector: Selector, x: Any, path: list[int] | None) -> str:
         """Names the first part of the network that is not finite, or gives what is not, on the batch `x`."""
+
+
+def plan_again(task: Task, epochs: Sequence[int]) -> None:
+    """Gives the phases of a task so many epochs, in its settings too."""
+    task.phases = with_epochs(task.phases, epochs)
+    task.config = planned(task.config, task.phases)
 
 
 def fresh(task: Task, network: Supernet) -> Supernet:
@@ -219,6 +233,10 @@ class ImageTask:
     def identity(self) -> dict[str, Any]:
         """The config says it all, but for the teacher."""
         return self.recipe.identity
+
+    def trial(self) -> ImageTask:
+        """Returns a copy: every network of it is made anew."""
+        return copy.copy(self)
 
     def supernet(self) -> ImageNetwork:
         """Builds the supernet of the configured space, with fresh weights."""

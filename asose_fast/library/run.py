@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -21,18 +21,20 @@ from asose_fast.engine.observer import Observer
 from asose_fast.engine.phases import PhaseSpec, plan, schedule
 from asose_fast.engine.processes import started
 from asose_fast.engine.record import Record
+from asose_fast.engine.rehearsal import plan_for
 from asose_fast.engine.state import SearchState
 from asose_fast.engine.trainer import Trainer
 from asose_fast.library.loaders import Loader, Loaders
 from asose_fast.library.objective import LibraryObjective, Loss, Metric, doubt
 from asose_fast.library.task import WITHOUT_EFFECT, MakeOptimizer, ModuleTask, even_mixture
 from asose_fast.observe.metrics import MetricsObserver
+from asose_fast.observe.settings import SettingsObserver, write_settings
 from asose_fast.paths import given_path
 from asose_fast.report.observer import ReportObserver
 from asose_fast.space.copying import deepcopy
 from asose_fast.space.custom import CustomNetwork
 from asose_fast.store import checkpoint_folder, library_search, provenance, run_folder
-from asose_fast.store.checkpoint import CheckpointError, write_atomically, write_json
+from asose_fast.store.checkpoint import CheckpointError, write_json
 from asose_fast.version import __version__
 
 _FUNCTIONS = {
@@ -93,7 +95,8 @@ def search(
         model: any module with `MixedOp`s among its submodules, however deep, called as model(x).
         loaders: (train, valid) or (train, valid, test): iterables of batches (x, y) that give a pass each time they are
             iterated. x and y are tensors, or lists, tuples or dicts of some. Moved to the device.
-        config: settings of phases, sampling, estimator, optimizers, guard, health, checkpoints, device and seed.
+        config: settings of phases, sampling, estimator, optimizers, guard, health, checkpoints, device and seed. With
+            `seconds`, the phases are planned for this time, from the call to its end.
         loss: of (model(x), y), a scalar mean over the batch. None: cross-entropy.
         metric: of the same, a mean score, the higher the better. None: accuracy over the labels that cross-entropy does
             not ignore (-100), or the negative of a `loss` given.
@@ -117,6 +120,7 @@ def search(
         FileExistsError: the folder holds something else than a search.
         BlockingIOError: another search writes into the folder.
     """
+    began = time.monotonic()
     if config is not None and not isinstance(config, Config):
         raise TypeError(f"config must be an asose_fast.Config, got {_kind(config)}: give Config(epochs=4), say")
     for name, function in (("loss", loss), ("metric", metric), ("optimizer", optimizer)):
@@ -128,6 +132,8 @@ def search(
             f"torchrun has started {started()} processes, and asose_fast.search shares no work: each that calls it "
             "makes a search of its own, which needs a folder of its own"
         )
+    if config.seconds is not None and phases is not None:
+        raise ValueError("seconds plans the phases of the config: leave out phases, or seconds")
     planned = plan(config, ("warmup", "search", "optimize")) if phases is None else schedule(phases)
     if optimizer is not None and config.alpha_order == "second":
         raise ValueError("alpha_order: second looks ahead along steps of SGD: leave out optimizer")
@@ -139,6 +145,10 @@ def search(
     state = SearchState(task)
     path = None if folder is None else given_path(folder)
     _try(task)
+    if config.seconds is not None and not (path and checkpoint_folder.holds_checkpoints(path / "checkpoints")):
+        deadline = plan_for(config.seconds, task, state.processes, began)
+        state = SearchState(task)
+        state.deadline = deadline
     with ExitStack() as held:
         trainer = Trainer(state, path, _console(held) if observers is None else observers)
         network.derive(state.best_path())
@@ -261,6 +271,7 @@ def _prepare(trainer: Trainer, folder: Path) -> ReportObserver:
     if checkpoint_folder.holds_checkpoints(folder / "checkpoints"):
         path, saved = checkpoint_folder.load_newest(folder / "checkpoints", _warn)
         try:
+            _plan_as(saved, state)
             _require_same(saved, state)
             provenance.check(saved["provenance"], state.provenance(), _warn)
             state.load_state_dict(saved)
@@ -272,9 +283,9 @@ def _prepare(trainer: Trainer, folder: Path) -> ReportObserver:
         trainer.save("last")  # from here on the folder is known to hold this search
     metrics = MetricsObserver(folder / "metrics.jsonl")
     metrics.restore(state.history)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(state.settings, sort_keys=False).encode())
+    write_settings(folder, state.settings)
     report = ReportObserver(folder, _warn)
-    trainer.observers += [metrics, report]
+    trainer.observers += [metrics, SettingsObserver(folder), report]
     return report
 
 
@@ -308,6 +319,14 @@ _TOLD = {
     "loss_name": "the loss",
     "optimizer": "the optimizer",
 }
+
+
+def _plan_as(saved: dict[str, Any], state: SearchState) -> None:
+    """Plans a search as the saved one was planned, where both were given the same time and epochs."""
+    given = {phase.name: phase.epochs for phase in state.phases}
+    there = saved.get("deadline", {})
+    if (there.get("seconds"), there.get("shares")) == (state.config.seconds, given):
+        state.plan_again([saved["config"][f"{name}_epochs"] for name in given])
 
 
 def _require_same(saved: dict[str, Any], state: SearchState) -> None:

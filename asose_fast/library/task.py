@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from asose_fast.library.loaders import Loaders
 from asose_fast.library.objective import LibraryObjective
 from asose_fast.library.recipe import TaughtRecipe
 from asose_fast.library.selector import MaskedSelector
+from asose_fast.space.copying import deepcopy
 from asose_fast.space.custom import CustomNetwork
 from asose_fast.space.supernet import Supernet
 
@@ -100,6 +102,12 @@ class ModuleTask:
             "functions": functions,
             **({"teacher": self.recipe.distillation.teacher.digest} if self.recipe else {}),
         }
+
+    def trial(self) -> ModuleTask:
+        """Returns a task like this one, in a copy of the network."""
+        trial = copy.copy(self)
+        trial.network = deepcopy(self.network)
+        return trial
 
     def supernet(self) -> Supernet:
         """Returns the network that was given."""

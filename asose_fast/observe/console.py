@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from asose_fast.engine import deadline
 from asose_fast.engine.finals import finals
 from asose_fast.engine.growth.control import describe
 from asose_fast.engine.health import guard
@@ -68,6 +69,7 @@ class ConsoleObserver(Observer):
         line.append(f"{record['images_per_second']:8.0f}  {len(record['path']):5d}")
         self.console.print(line, soft_wrap=True)
         events = [*describe(record.get("growth") or {}), *guard.describe(record.get("guard") or {})]
+        events += deadline.describe(record.get("planned") or {})
         for event in [*events, *map(finals.describe, record.get("finals", []))]:
             self.console.print(Text(f"  {event}"), soft_wrap=True)
 

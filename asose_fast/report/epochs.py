@@ -31,6 +31,8 @@ class Epoch:
     guard: dict[str, Any]
     lengthened: dict[str, Any]
     """After this epoch the last phase was made longer, `from` so many epochs `to` so many; else it is empty."""
+    planned: dict[str, Any]
+    """After this epoch the phases were planned again, by name so many epochs; else it is empty."""
     finals: list[dict[str, Any]]
     """These rungs of the finals ended in this epoch."""
     metric: Metric = ACCURACY
@@ -74,6 +76,7 @@ def parse(record: Any) -> Epoch | None:
         growth=_dict(record.get("growth")),
         guard=_dict(record.get("guard")),
         lengthened=_dict(record.get("lengthened")),
+        planned=_dict(record.get("planned")),
         finals=[rung for rung in finals if isinstance(rung, dict)] if isinstance(finals, list) else [],
         metric=Metric.of(record),
     )

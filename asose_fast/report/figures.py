@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from asose_fast.config import CELL_CANDIDATES
+from asose_fast.engine import deadline
 from asose_fast.engine.growth.control import describe
 from asose_fast.engine.health import guard
 from asose_fast.report import charts, drawing, front, palette, svg, tested
@@ -34,12 +35,12 @@ _OF_WHAT: dict[Kind, str] = {
 
 
 def events(run: Run) -> list[tuple[int, str]]:
-    """Returns the epochs after which the network grew or was turned back, or the run was made longer, and what
+    """Returns the epochs after which the network grew or was turned back, or the run was planned again, and what
     happened."""
     found = []
     for epoch in run.epochs:
         told = _told(describe, epoch.growth if epoch.grown else {}) + _told(guard.describe, epoch.guard)
-        told += _told(_longer, epoch.lengthened)
+        told += _told(_longer, epoch.lengthened) + _told(deadline.describe, epoch.planned)
         if told:
             found.append((epoch.epoch, "; ".join(line for line in told if not line.startswith("not grown"))))
     return found

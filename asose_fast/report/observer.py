@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from asose_fast.engine.loop import RunState
 from asose_fast.engine.observer import Observer
@@ -30,10 +30,6 @@ killed."""
 
 class Reported(RunState, Protocol):
     """A report is of this: the state of a search or of a training from scratch."""
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """These settings have an effect."""
 
     def provenance(self) -> Provenance:
         """Returns with what the run is computed, and on what."""

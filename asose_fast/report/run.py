@@ -113,6 +113,7 @@ class Run:
         lengths: dict[str, Any] = {
             field.name: self.config.get(field.name, 0 if field.name == "finals_epochs" else None)
             for field in dataclasses.fields(PhaseConfig)
+            if field.name.endswith("epochs")
         }
         if all(_length(length) or (name, length) == ("epochs", None) for name, length in lengths.items()):
             try:

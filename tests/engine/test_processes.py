@@ -16,9 +16,11 @@ from asose_fast.config import CANDIDATES
 from asose_fast.data import load_data
 from asose_fast.data.part import Part
 from asose_fast.data.transform import Transform
+from asose_fast.engine import rehearsal
 from asose_fast.engine.alpha.estimators import Draw
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.processes import ALONE, Processes, ProcessesDifferError
+from asose_fast.engine.rehearsal import Estimate
 from asose_fast.engine.state import SearchState
 from asose_fast.engine.step.optimizers import alpha_optimizer
 from asose_fast.engine.step.steps import alpha_step, weight_step
@@ -364,6 +366,42 @@ def test_all_processes_train_the_same_finalists(team, tmp_path, sync):
     assert [len(rung["finalists"]) for rung in rungs] == [3, 2]
     if sync:
         assert_same_run(found[0], trained(Processes(), tmp_path / "one", changes), 1e-10)
+
+
+def in_time(processes, folder):
+    """A run of 100 seconds, by a clock that goes ten times as fast in every process but the first."""
+    processes, now = opened(processes), [0.0]
+    config = make_config(**TINY_TAIL, seconds=100.0)
+    task, timed = ImageTask(config, load_data(config, config.batch_size, config.seed, CPU), CPU), rehearsal.rehearsed
+
+    def rehearsed(task, processes):
+        assert min(timed(task, processes).epochs.values()) > 0
+        return Estimate({phase.name: 4.0 for phase in task.phases}, 1.0)
+
+    def clock():
+        return now[0]
+
+    def step(state):
+        now[0] += 1.0 if processes.first else 10.0
+
+    with (
+        mock.patch("time.monotonic", clock),
+        mock.patch.object(rehearsal, "rehearsed", rehearsed),
+        precision(torch.float64),
+    ):
+        deadline = rehearsal.plan_for(config.seconds, task, processes, now[0])
+        state = SearchState(task, processes)
+        state.deadline = deadline
+        Trainer(state, folder, [OnStep(step)]).run()
+    return Outcome(state.state_dict(), state.history, None, str(state.phases))
+
+
+def test_processes_whose_clocks_differ_plan_alike(team, tmp_path):
+    found = team.run(2, in_time, tmp_path)
+    assert_same_everywhere(found)
+    assert found[0].message == found[1].message
+    assert any("planned" in record for record in found[0].history)
+    assert 85 < found[0].history[-1]["elapsed"] <= 100
 
 
 @pytest.mark.parametrize(("before", "after"), [(3, 2), (2, 1), (1, 3)])

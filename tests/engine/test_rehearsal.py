@@ -7,7 +7,9 @@ import torch
 
 from asose_fast.data import load_data
 from asose_fast.engine import rehearsal
-from asose_fast.engine.rehearsal import about
+from asose_fast.engine.finals.finals import require_steps
+from asose_fast.engine.processes import Processes
+from asose_fast.engine.rehearsal import Estimate, about, plan_for
 from asose_fast.engine.task import ImageTask
 from asose_fast.engine.trainer import Trainer
 from tests.helpers import CPU, make_config, make_trainer
@@ -73,3 +75,16 @@ def test_a_short_run_is_not_rehearsed(monkeypatch):
 
 def test_what_the_run_will_tell_is_not_told_before(always):
     assert about(make_task(learning_rate=1e30)) is None
+
+
+@pytest.mark.parametrize("seconds", [60.0, 300.0])
+def test_finals_have_as_many_epochs_as_they_need(monkeypatch, seconds):
+    task = make_task(finals_epochs=1, finals_paths=8)  # of 24 steps or more, in epochs of 5
+    estimate = Estimate({phase.name: 4.0 for phase in task.phases}, 1.0)
+    monkeypatch.setattr(rehearsal, "rehearsed", lambda task, processes: estimate)
+    deadline = plan_for(seconds, task, Processes(), time.monotonic())
+    finals = next(phase for phase in task.phases if phase.finals)
+    assert finals.epochs == max(5, task.phases[-1].epochs)
+    assert deadline.least == {"warmup": 1, "search": 1, "growth": 1, "finals": 5, "optimize": 1}
+    require_steps(task)
+    assert seconds - 40 < 4.0 * task.phases[-1].end <= seconds - 1

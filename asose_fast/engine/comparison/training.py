@@ -19,6 +19,7 @@ from asose_fast.engine.observer import Observer
 from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.engine.state import SearchState
 from asose_fast.engine.step.optimizers import of_derived
+from asose_fast.space.build import Spec
 from asose_fast.space.cost import cost_of
 from asose_fast.space.network import NetworkSpec
 from asose_fast.stopping import stopping_on_signals
@@ -31,7 +32,7 @@ STEPS = 8
 def training_config(config: Config, epochs: int, seed: int) -> RetrainConfig:
     """Returns the settings with which a run of `config` trains its derived network, for `epochs` epochs."""
     own = dataclasses.asdict(of_derived(config))
-    names = {field.name for field in dataclasses.fields(RetrainConfig)} & own.keys() - {"channels", "cells"}
+    names = {field.name for field in dataclasses.fields(RetrainConfig)} & own.keys() - {"channels", "cells", "seconds"}
     shared = {name: own[name] for name in names}
     return RetrainConfig(**{**shared, "batch_size": max(2, config.batch_size), "epochs": epochs, "seed": seed})
 
@@ -53,7 +54,7 @@ class _Stopwatch(Observer):
             raise _Enough
 
 
-def seconds_per_epoch(config: RetrainConfig, spec: NetworkSpec, data: Data, device: torch.device) -> float:
+def seconds_per_epoch(config: RetrainConfig, spec: Spec, data: Data, device: torch.device) -> float:
     """Measures a few steps of a network that is thrown away."""
     watch, state = _Stopwatch(), TrainingState(dataclasses.replace(config, epochs=STEPS + 1), spec, data, device)
     with contextlib.suppress(_Enough):

@@ -21,6 +21,11 @@ class Rung(NamedTuple):
         return self.finalists * self.rounds
 
 
+def least_steps(finalists: int) -> int:
+    """Returns how many steps the finals of so many networks take at least."""
+    return (finalists - 1).bit_length() * finalists
+
+
 def rungs(finalists: int, steps: int) -> list[Rung]:
     """Divides `steps` among rungs of m, m/2, ..., 2 finalists, halves rounded up.
 
@@ -31,9 +36,9 @@ def rungs(finalists: int, steps: int) -> list[Rung]:
     """
     found: list[Rung] = []
     count = (finalists - 1).bit_length()
-    if steps < count * finalists:
+    if steps < (least := least_steps(finalists)):
         raise ValueError(
-            f"finals of {finalists} networks take {count * finalists} steps or more, and there are {steps}: give "
+            f"finals of {finalists} networks take {least} steps or more, and there are {steps}: give "
             "finals_epochs more, or finals_paths less"
         )
     for rung in range(count):

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from asose_fast.engine.finals.bracket import Bracket, Rung, rungs
+from asose_fast.engine.finals.bracket import Bracket, Rung, least_steps, rungs
 from asose_fast.engine.health.diverged import SearchDivergedError
 from asose_fast.engine.phases import Phase
 from asose_fast.engine.processes import Processes
@@ -185,6 +185,12 @@ def require_steps(task: Task) -> None:
     for phase in task.phases:
         if phase.finals:
             rungs(task.config.finals_paths, steps_of(task, phase))
+
+
+def least_epochs(task: Task, phase: Phase) -> int:
+    """Returns how many epochs a phase has at least: one, and in the finals those of the steps that they need."""
+    steps = least_steps(task.config.finals_paths) if phase.finals else 1
+    return -(-steps // task.data.train.num_batches())
 
 
 def steps_of(task: Task, phase: Phase) -> int:
