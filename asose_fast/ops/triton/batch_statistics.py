@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -14,8 +16,19 @@ from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, pl
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 _ELEMENTS = 2048
-_MERGED = 32
-"""Tiles that are merged at a time."""
+_MERGED, _CHANNELS = 128, 16
+"""Tiles that are merged at a time, and channels of a program: with few of them, many processors are busy."""
+
+
+class Partials(NamedTuple):
+    """Statistics of the tiles of several tensors."""
+
+    table: Tensor
+    """(tasks, K, 2, C) float64: mean and sum of squared deviations of every tile."""
+    rows: int
+    """The values a channel of a whole tensor."""
+    of_tile: int
+    """The values a channel of a tile; the last one may have fewer."""
 
 
 @launched
@@ -94,13 +107,24 @@ def forward(zs: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and biased variance, (K, C) float64."""
     format = memory_format(zs[0])
     rows, channels, inner = rows_and_channels(zs[0], format)
-    mean, var = (zs[0].new_empty((len(zs), channels), dtype=torch.float64) for _ in range(2))
-    if rows == 0 or channels == 0:
-        return mean.fill_(torch.nan), var.fill_(torch.nan)
-    dense = tuple(z.contiguous(memory_format=format) for z in zs)
-    blocks = block_p, block_c, _ = tile(rows, channels, _ELEMENTS)
+    blocks = tile(rows, channels, _ELEMENTS)
     tasks, groups = grid(rows, channels, blocks)
-    partials = mean.new_empty(tasks, len(zs), 2, channels)
-    _batch_statistics_kernel[(tasks, groups)](dense, partials, rows, channels, inner, accumulator(zs[0].dtype), *blocks)
-    _merge_kernel[(len(zs), groups)](partials, mean, var, rows, tasks, channels, block_p, _MERGED, block_c)
+    partials = zs[0].new_empty(tasks, len(zs), 2, channels, dtype=torch.float64)
+    if rows and channels:
+        _batch_statistics_kernel[(tasks, groups)](
+            tuple(z.contiguous(memory_format=format) for z in zs), partials, rows, channels, inner,
+            accumulator(zs[0].dtype), *blocks,
+        )  # fmt: skip
+    return merged(Partials(partials, rows, blocks[0]))
+
+
+def merged(partials: Partials) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of all tiles, (K, C) float64; NaN where there is none."""
+    tasks, count, _, channels = partials.table.shape
+    mean, var = (partials.table.new_empty(count, channels) for _ in range(2))
+    if not partials.rows or not channels:
+        return mean.fill_(torch.nan), var.fill_(torch.nan)
+    _merge_kernel[(count, triton.cdiv(channels, _CHANNELS))](
+        partials.table, mean, var, partials.rows, tasks, channels, partials.of_tile, _MERGED, _CHANNELS
+    )
     return mean, var

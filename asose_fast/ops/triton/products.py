@@ -1,0 +1,293 @@
+# mypy: disable-error-code="import-untyped, untyped-decorator"
+"""The matrix products of `separable` in Triton: those of all branches in one launch, on the (pixels, channels) view.
+
+A product forward takes the statistics of its outputs along; backward it makes dL/dz from what the norm was handed back,
+so that dL/dz is stored nowhere.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from asose_fast.ops.layout import all_dense, empty_channels_last
+from asose_fast.ops.triton.batch_statistics import Partials
+from asose_fast.ops.triton.tiles import accumulator, aligned, launched
+
+_PIXELS = 64
+"""Of a tile."""
+_PIXELS_OF_SUMS = 32
+"""Of a tile of weight gradients, whose sum over pixels is a matrix of channels."""
+_CHANNELS = 64
+"""Of a tile at most, by which a thread of 128 keeps 64 sums."""
+_LEAST = 16
+"""Rows and columns that tensor cores multiply at once."""
+_TASKS = 128
+"""Tasks of weight gradients at most, each of which leaves a matrix: with the branches enough programs for any GPU."""
+
+
+class Handed(NamedTuple):
+    """What comes back to some outputs z: dL/dz = tables[0] * grad + tables[2] * (z - tables[1]) + tables[3].
+
+    It is 0 in the channels in which tables[0] is.
+    """
+
+    grads: list[Tensor]
+    zs: list[Tensor | None]
+    """None for an output that the last two terms leave out."""
+    tables: Tensor
+    """(B, 4, C) float32, or float64 for float64: a row for every branch of the stage."""
+    branches: list[int]
+    """The branches of grads and zs."""
+
+
+@triton.jit
+def _of_branch(values: tl.tuple, branch: tl.tensor) -> tl.tensor:
+    # The one of a program's branch: the code of a branch is there once, however many there are.
+    value = values[0]
+    for b in tl.static_range(1, len(values)):
+        if branch == b:
+            value = values[b]
+    return value
+
+
+@triton.jit
+def _number_of_branch(values: tl.constexpr, branch: tl.tensor) -> tl.tensor:
+    number = branch * 0
+    for b in tl.static_range(len(values)):
+        number += tl.where(branch == b, values[b], 0)
+    return number
+
+
+@triton.jit
+def _input(
+    x: tl.tensor,
+    z: tl.tensor,
+    table: tl.tensor,  # or None, where x is the input as it is
+    has_z: tl.tensor,
+    row: tl.tensor,
+    exists: tl.tensor,
+    channels: tl.int64,
+    channel: tl.tensor,
+    ACC: tl.constexpr,
+    TYPE: tl.constexpr,
+) -> tl.tensor:
+    # A tile of pixels and channels; of a gradient, what the norm makes of it, rounded as if it had been stored.
+    present = channel < channels
+    inside = exists[:, None] & present[None, :]
+    at = (row * channels)[:, None] + channel[None, :]
+    value = tl.load(x + at, mask=inside, other=0.0)
+    if table is not None:
+        scale = tl.load(table + channel, mask=present, other=0.0)
+        center = tl.load(table + channels + channel, mask=present, other=0.0)
+        slope = tl.load(table + 2 * channels + channel, mask=present & has_z, other=0.0)
+        shift = tl.load(table + 3 * channels + channel, mask=present & has_z, other=0.0)
+        from_z = tl.load(z + at, mask=inside & has_z, other=0.0).to(ACC) - center[None, :]
+        wide = scale[None, :] * value.to(ACC) + slope[None, :] * tl.where(has_z, from_z, 0.0) + shift[None, :]
+        value = tl.where((scale != 0)[None, :] & inside, wide, 0.0).to(x.dtype.element_ty)
+    return value.to(TYPE)
+
+
+@launched
+@triton.jit
+def _products_kernel(
+    xs: tl.tuple,
+    zs: tl.tuple,
+    tables: tl.tensor,  # or None
+    matrices: tl.tensor,  # (B, C, C)
+    ys: tl.tuple,
+    partials: tl.tensor,  # or None; (tasks, branches, 2, C): mean and squared deviations of the ys of a task
+    rows: tl.int64,
+    channels: tl.int64,
+    BRANCHES: tl.constexpr,
+    HAS_Z: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ACC: tl.constexpr,
+    TYPE: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
+    GROUPS: tl.constexpr,
+) -> None:
+    # y = x matrix^T, or x matrix where TRANSPOSED. Programs of one tile of pixels are neighbours: they read the same.
+    channels = aligned(channels, ALIGN)
+    i = tl.program_id(0) % len(xs)
+    group = tl.program_id(0) // len(xs) % GROUPS
+    task = (tl.program_id(0) // len(xs) // GROUPS).to(tl.int64)
+    branch = _number_of_branch(BRANCHES, i).to(tl.int64)
+    x, y, has_z = _of_branch(xs, i), _of_branch(ys, i), _number_of_branch(HAS_Z, i) != 0
+    z = x
+    table = None
+    if tables is not None:
+        z = _of_branch(zs, i)
+        table = tables + branch * 4 * channels
+    matrix = matrices + branch * channels * channels
+
+    row = task * BLOCK_P + tl.arange(0, BLOCK_P)
+    exists = row < rows
+    out = group * BLOCK_C + tl.arange(0, BLOCK_C)
+    present = out < channels
+    total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
+    for start in tl.range(0, channels, BLOCK_C, num_stages=1):
+        channel = start + tl.arange(0, BLOCK_C)
+        value = _input(x, z, table, has_z, row, exists, channels, channel, ACC, TYPE)
+        there = (channel < channels)[:, None] & present[None, :]
+        if TRANSPOSED:
+            at = channel[:, None] * channels + out[None, :]
+        else:
+            at = out[None, :] * channels + channel[:, None]
+        w = tl.load(matrix + at, mask=there, other=0.0).to(x.dtype.element_ty).to(TYPE)
+        total = tl.dot(value, w, total, input_precision=PRECISION, out_dtype=ACC)
+
+    rounded = total.to(y.dtype.element_ty)
+    inside = exists[:, None] & present[None, :]
+    tl.store(y + (row * channels)[:, None] + out[None, :], rounded, mask=inside)
+    if partials is not None:
+        count = tl.minimum(rows - task * BLOCK_P, BLOCK_P).to(tl.float64)
+        stored = tl.where(inside, rounded.to(ACC), 0.0)
+        mean = tl.sum(stored, axis=0) / count.to(ACC)
+        # About the rounded mean, whose error is taken off again: a large mean costs no digits.
+        off = tl.where(inside, stored - mean[None, :], 0.0)
+        error = tl.sum(off, axis=0).to(tl.float64) / count
+        to = partials + (task * len(xs) + i) * 2 * channels + out
+        tl.store(to, mean.to(tl.float64) + error, mask=present)
+        tl.store(to + channels, tl.sum(off * off, axis=0).to(tl.float64) - count * error * error, mask=present)
+
+
+@launched
+@triton.jit
+def _products_bwd_kernel(
+    grads: tl.tuple,
+    zs: tl.tuple,
+    tables: tl.tensor,
+    ys: tl.tuple,
+    partials: tl.tensor,  # (tasks, B, C, C), of which the branches' are written
+    rows: tl.int64,
+    channels: tl.int64,
+    tiles: tl.int32,
+    BRANCHES: tl.constexpr,
+    OF_ALL: tl.constexpr,
+    HAS_Z: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ACC: tl.constexpr,
+    TYPE: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
+    GROUPS: tl.constexpr,
+) -> None:
+    # The gradient of a matrix, (dL/dz)^T y over the tiles of a task.
+    channels = aligned(channels, ALIGN)
+    i = tl.program_id(0) % len(ys)
+    place = tl.program_id(0) // len(ys) % (GROUPS * GROUPS)
+    task = (tl.program_id(0) // len(ys) // (GROUPS * GROUPS)).to(tl.int64)
+    branch = _number_of_branch(BRANCHES, i).to(tl.int64)
+    grad, z, y, has_z = _of_branch(grads, i), _of_branch(zs, i), _of_branch(ys, i), _number_of_branch(HAS_Z, i) != 0
+    out = place // GROUPS * BLOCK_C + tl.arange(0, BLOCK_C)
+    channel = place % GROUPS * BLOCK_C + tl.arange(0, BLOCK_C)
+    total = tl.zeros([BLOCK_C, BLOCK_C], ACC)
+    for t in tl.range(0, tiles, num_stages=1):
+        row = (task * tiles + t) * BLOCK_P + tl.arange(0, BLOCK_P)
+        exists = row < rows
+        g = _input(grad, z, tables + branch * 4 * channels, has_z, row, exists, channels, out, ACC, TYPE)
+        v = _input(y, y, None, has_z, row, exists, channels, channel, ACC, TYPE)
+        total = tl.dot(tl.trans(g), v, total, input_precision=PRECISION, out_dtype=ACC)
+    there = (out < channels)[:, None] & (channel < channels)[None, :]
+    to = partials + ((task * OF_ALL + branch) * channels + out[:, None]) * channels + channel[None, :]
+    tl.store(to, total, mask=there)
+
+
+def forward(xs: list[Tensor], matrices: Tensor, statistics: bool) -> tuple[list[Tensor], Partials | None]:
+    """z = x matrix^T of every branch and, where wanted, the statistics of their tiles."""
+    x, zs, space = xs[0], _empty(xs), _space(xs[0], _PIXELS)
+    table = x.new_empty(space.tasks, len(xs), 2, x.shape[1], dtype=torch.float64) if statistics else None
+    if space.rows:
+        _products_kernel[space.programs(len(xs))](
+            tuple(all_dense(xs)), (), None, matrices.contiguous(), zs, table, space.rows, x.shape[1],
+            tuple(range(len(xs))), (0,) * len(xs), False, *_types(x), space.pixels, *space.channels,
+        )  # fmt: skip
+    return list(zs), None if table is None else Partials(table, space.rows, space.pixels)
+
+
+def inputs_backward(handed: Handed, matrices: Tensor) -> list[Tensor]:
+    """dL/dy of the branches, dL/dz matrix."""
+    grads, zs, has_z = _dense(handed)
+    x, grad_ys = grads[0], _empty(grads)
+    space = _space(x, _PIXELS)
+    if space.rows:
+        _products_kernel[space.programs(len(grads))](
+            grads, zs, handed.tables, matrices.contiguous(), grad_ys, None, space.rows, x.shape[1],
+            tuple(handed.branches), has_z, True, *_types(x), space.pixels, *space.channels,
+        )  # fmt: skip
+    return list(grad_ys)
+
+
+def matrices_backward(handed: Handed, ys: list[Tensor]) -> Tensor:
+    """dL/dmatrix as partial sums, (tasks, B, C, C): to be added up. Those of other branches are not written."""
+    grads, zs, has_z = _dense(handed)
+    x, branches = grads[0], len(handed.tables)
+    space = _space(x, _PIXELS_OF_SUMS)
+    tiles = max(triton.cdiv(space.tasks, _TASKS), 1)
+    tasks, channels = triton.cdiv(space.tasks, tiles), x.shape[1]
+    partials = handed.tables.new_empty(tasks, branches, channels, channels)
+    if tasks:
+        _products_bwd_kernel[(tasks * space.channels[2] ** 2 * len(grads),)](
+            grads, zs, handed.tables, tuple(all_dense(ys)), partials, space.rows, channels, tiles,
+            tuple(handed.branches), branches, has_z, *_types(x), space.pixels, *space.channels,
+        )  # fmt: skip
+    return partials
+
+
+class _Space(NamedTuple):
+    """How the images are cut into tiles."""
+
+    rows: int
+    pixels: int
+    """Of a tile."""
+    channels: tuple[int, int, int]
+    """Of a tile, the power of 2 that divides all, and the tiles that all are."""
+    tasks: int
+
+    def programs(self, branches: int) -> tuple[int]:
+        return (self.tasks * self.channels[2] * branches,)
+
+
+def _space(x: Tensor, most: int) -> _Space:
+    n, c, h, w = x.shape
+    rows = n * h * w
+    pixels = max(min(triton.next_power_of_2(rows), most), _LEAST)
+    block = max(min(triton.next_power_of_2(c), _CHANNELS), _LEAST)
+    return _Space(rows, pixels, (block, math.gcd(c, 16), triton.cdiv(c, block)), triton.cdiv(rows, pixels))
+
+
+def _types(x: Tensor) -> tuple[str, tl.dtype, tl.dtype]:
+    """How exact products are, what they are added up in, and what is multiplied.
+
+    Without TF32, three products of TF32 make one whose error is that of fp32. The interpreter knows no product of
+    bfloat16.
+    """
+    acc = accumulator(x.dtype)
+    if x.dtype == torch.float64:
+        return "ieee", acc, acc
+    if x.dtype == torch.float32:
+        return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3", acc, acc
+    halves = {torch.float16: tl.float16, torch.bfloat16: tl.float32 if triton.knobs.runtime.interpret else tl.bfloat16}
+    return "ieee", acc, halves[x.dtype]
+
+
+def _dense(handed: Handed) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[int, ...]]:
+    """The gradients, the zs and which zs are there; absent ones are never touched: the gradient stands in for them."""
+    grads = tuple(all_dense(handed.grads))
+    zs = tuple(g if z is None else z.contiguous(memory_format=torch.channels_last)
+               for g, z in zip(grads, handed.zs, strict=True))
+    return grads, zs, tuple(int(z is not None) for z in handed.zs)
+
+
+def _empty(like: list[Tensor] | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(empty_channels_last(t, t.shape) for t in like)
