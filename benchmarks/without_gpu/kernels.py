@@ -25,9 +25,9 @@ MOST_SPILLS = 8
 ON_TABLES = {
     "_arch_weights_fwd_kernel",
     "_arch_weights_bwd_kernel",
-    "_matrices_bwd_kernel",
     "_merge_kernel",
     "_norm_tables_kernel",
+    "_only_alive_kernel",
     "_pack_kernel",
     "_tables_kernel",
     "_term_weights_bwd_kernel",
@@ -41,6 +41,8 @@ FEW_WARPS = {
     "_multi_depthwise_fwd_kernel": "as the next one, on sm_80",
     "_inputs_bwd_kernel": "the loads of a row of taps are in flight at once, and CUDA's kernel runs where it is built",
     "_weights_bwd_kernel": "a sum for each tap of a row is kept, and CUDA's kernel runs where it is built",
+    "_products_kernel": "a thread keeps a tile's inputs, in fp32 as sums of TF32, and its sums",
+    "_products_bwd_kernel": "as the last one",
     "_pool_pair_bwd_kernel": "nine windows of two gradients, two inputs and a place are in flight at once",
 }
 """Why these may have fewer resident warps, though not fewer than 8."""

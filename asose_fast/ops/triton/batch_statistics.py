@@ -16,7 +16,7 @@ from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, pl
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 _ELEMENTS = 2048
-_MERGED, _CHANNELS = 128, 16
+_MERGED, _CHANNELS = 512, 16
 """Tiles that are merged at a time, and channels of a program: with few of them, many processors are busy."""
 
 
@@ -125,6 +125,7 @@ def merged(partials: Partials) -> tuple[Tensor, Tensor]:
     if not partials.rows or not channels:
         return mean.fill_(torch.nan), var.fill_(torch.nan)
     _merge_kernel[(count, triton.cdiv(channels, _CHANNELS))](
-        partials.table, mean, var, partials.rows, tasks, channels, partials.of_tile, _MERGED, _CHANNELS
+        partials.table, mean, var, partials.rows, tasks, channels, partials.of_tile, _MERGED, _CHANNELS,
+        num_warps=8,
     )
     return mean, var

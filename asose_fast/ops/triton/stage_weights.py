@@ -13,7 +13,7 @@ from asose_fast.ops.triton.tiles import launched
 
 DTYPES = FLOATS
 
-_TASKS = 16
+_TASKS = 32
 """Parts of a gradient that are added up at a time."""
 
 
@@ -26,7 +26,7 @@ def _pack_kernel(
     rstd: tl.tensor,
     gamma: tl.tensor,
     beta: tl.tensor,
-    params: tl.tensor,
+    table: tl.tensor,  # params of `separable`
     matrices: tl.tensor,  # (B, C, C)
     channels: tl.int64,
     TAPS: tl.constexpr,
@@ -35,11 +35,11 @@ def _pack_kernel(
     line = tl.program_id(0)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     present = channel < channels
-    to = params + line.to(tl.int64) * channels + channel
+    to = table + line.to(tl.int64) * channels + channel
     for b in tl.static_range(len(TAPS)):
         if (line >= 0) & (line < TAPS[b]):
             w = tl.load(depthwise[b] + channel.to(tl.int64) * TAPS[b] + line, mask=present, other=0.0)
-            tl.store(to, w.to(params.dtype.element_ty), mask=present)
+            tl.store(to, w.to(table.dtype.element_ty), mask=present)
         line -= TAPS[b]
     if mean is not None:
         if (line >= 0) & (line < 2 * len(TAPS)):
@@ -51,8 +51,8 @@ def _pack_kernel(
             if beta is not None:
                 shift += tl.load(beta + of_norm, mask=present, other=0.0).to(tl.float64)
             of_shift = (line >= len(TAPS)) & present
-            tl.store(to, scale.to(params.dtype.element_ty), mask=present & (of_shift == 0))
-            tl.store(to, shift.to(params.dtype.element_ty), mask=of_shift)
+            tl.store(to, scale.to(table.dtype.element_ty), mask=present & (of_shift == 0))
+            tl.store(to, shift.to(table.dtype.element_ty), mask=of_shift)
         line -= 2 * len(TAPS)
     to = matrices + line.to(tl.int64) * channels + channel
     for b in tl.static_range(len(TAPS)):
@@ -71,10 +71,10 @@ def _is_alive(alive: tl.tensor, branch: tl.tensor, channel: tl.tensor) -> tl.ten
 @launched
 @triton.jit
 def _only_alive_kernel(
-    params: tl.tensor,
+    table: tl.tensor,  # params
     matrices: tl.tensor,
     alive: tl.tensor,
-    alive_params: tl.tensor,
+    alive_table: tl.tensor,
     alive_matrices: tl.tensor,
     channels: tl.int64,
     TAPS: tl.constexpr,
@@ -93,8 +93,8 @@ def _only_alive_kernel(
             left -= TAPS[b]
         branch = tl.where(left >= 0, left % len(TAPS), branch)
         at = line.to(tl.int64) * channels + channel
-        value = tl.load(params + at, mask=present & _is_alive(alive, branch, channel), other=0.0)
-        tl.store(alive_params + at, value, mask=present)
+        value = tl.load(table + at, mask=present & _is_alive(alive, branch, channel), other=0.0)
+        tl.store(alive_table + at, value, mask=present)
     else:
         row = (line - ROWS).to(tl.int64)
         at = row * channels + channel
