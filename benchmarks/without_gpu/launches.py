@@ -18,7 +18,7 @@ from triton.runtime import jit
 from asose_fast.config import CANDIDATES, SpaceConfig
 from asose_fast.ops import registry
 from asose_fast.ops.depthwise_plan import DepthwisePlan
-from asose_fast.ops.layout import empty_channels_last
+from asose_fast.ops.layout import empty_channels_last, memory_format
 from asose_fast.space import MixedOp, Network, NetworkSpec
 from benchmarks.baselines import EagerMixture
 from benchmarks.without_gpu.fake import fake_gpu
@@ -67,9 +67,18 @@ class _Operators(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         result = function(*arguments, **(keywords or {}))
         name = function.overloadpacket.__name__
+        if name == "convolution":
+            result = _as_by_cudnn(result, *arguments[:2])
         if name not in VIEWS:
             self.counted.launch(name, _tensors((arguments, keywords, result)), SEVERAL.get(name, 1))
         return result
+
+
+def _as_by_cudnn(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """The output of a convolution in the memory format of a GPU, where the meta device forgets channels_last."""
+    if torch.channels_last in (memory_format(x), memory_format(weight)):
+        return empty_channels_last(y, y.shape)
+    return y
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:

@@ -54,8 +54,9 @@ def backward(
 
     The first B rows of `tables` (B or more, 4, C) are read as `separable` reads them. The tables of the result have in
     their place what the norms before make of a gradient (`stage_weights.backward`); they are empty without norms.
-    Gradients of branches that are not `alive` are 0, whatever their statistics hold.
+    Gradients of branches whose `alive` is 0 are 0, whatever their statistics hold.
     """
+    alive = None if alive is None else alive != 0
     branches, used = len(depthwise), [g is not None for g in grads]
     rows = None if alive is None else _rows_alive(alive, plan)
     grad_xs, grad_params, grad_matrices = registry.select("separable", xs[0]).backward(
