@@ -10,13 +10,12 @@ from torch import Tensor
 
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import all_dense, dense, memory_format
+from asose_fast.ops.triton.sums import CHANNELS, SUMMANDS, added_up, sums_of_tiles
 from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, place, rows_and_channels, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 _ELEMENTS = 2048
-_SUMMANDS, _CHANNELS = 1024, 8
-"""Partial sums that are added up at a time, and channels of a program: with few of them, many processors are busy."""
 
 
 @triton.jit
@@ -93,50 +92,6 @@ def _mixed_norm_sum_fwd_kernel(
     tl.store(y + at, total.to(y.dtype.element_ty), mask=inside)
 
 
-@launched
-@triton.jit
-def _sums_kernel(
-    grad: tl.tensor,
-    xs: tl.tuple,
-    means: tl.tensor,
-    partials: tl.tensor,  # (tasks, 1 + K + J, C)
-    rows: tl.int64,
-    channels: tl.int64,
-    INNER: tl.constexpr,
-    READ: tl.constexpr,
-    BRANCHES: tl.constexpr,
-    ACC: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    ALIGN: tl.constexpr,
-) -> None:
-    channels = aligned(channels, ALIGN)
-    at, inside, channel, present = place(rows, channels, INNER, BLOCK_P, BLOCK_C)
-    g = tl.load(grad + at, mask=inside, other=0.0).to(ACC)
-    to = partials + tl.program_id(0).to(tl.int64) * (1 + len(READ)) * channels + channel
-    tl.store(to, tl.sum(g, axis=0), mask=present)
-    for k in tl.static_range(len(READ)):
-        if READ[k]:
-            x = tl.load(xs[k] + at, mask=inside, other=0.0).to(ACC)
-            if k < BRANCHES:
-                center = tl.load(means + k * channels + channel, mask=present, other=0.0).to(ACC)
-                x -= center[None, :]
-            tl.store(to + (1 + k) * channels, tl.sum(tl.where(inside, g * x, 0.0), axis=0), mask=present)
-
-
-@triton.jit
-def _added_up(
-    row: tl.tensor, distance: tl.int64, tasks: tl.int32, present: tl.tensor, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr
-) -> tl.tensor:
-    # The sum over the tasks of a row of partial sums.
-    total = tl.zeros([BLOCK_T, BLOCK_C], tl.float64)
-    for start in range(0, tasks, BLOCK_T):
-        task = start + tl.arange(0, BLOCK_T)
-        inside = (task < tasks)[:, None] & present[None, :]
-        total += tl.load(row[None, :] + task.to(tl.int64)[:, None] * distance, mask=inside, other=0.0)
-    return tl.sum(total, axis=0)
-
-
 @triton.jit
 def _is_set(flags: tl.constexpr, k: tl.tensor) -> tl.tensor:
     number = k * 0
@@ -181,10 +136,10 @@ def _tables_kernel(
     shift = slope
     if partials is not None:
         distance = (1 + len(READ)) * channels
-        s0 = _added_up(partials + channel, distance, tasks, present, BLOCK_T, BLOCK_C)
+        s0 = added_up(partials + channel, distance, tasks, present, BLOCK_T, BLOCK_C)
         if k == 0:
             tl.store(sums + channel, s0, mask=present)
-        s1 = _added_up(
+        s1 = added_up(
             partials + channels + of_k, distance, tasks, present & _is_set(READ, k), BLOCK_T, BLOCK_C
         )
         s1 = tl.where(normalised & _is_set(READ, k), rstd * (s1 - (mean - center) * s0), s1)
@@ -286,13 +241,11 @@ def backward(
     tables = grad.new_empty(len(read), 4, channels, dtype=accumulation_dtype(grad.dtype))
     partials = sums = None
     if need_sums:
-        partials = tables.new_empty(programs[0], 1 + len(read), channels)
+        partials = sums_of_tiles(grad, inputs, mean, tuple(read), format)
         sums = mean.new_empty(1 + len(read), channels)
-        if rows:
-            _sums_kernel[programs](grad, inputs, mean, partials, *space, tuple(read), len(mean), acc, *blocks)
-    _tables_kernel[(len(read), triton.cdiv(channels, _CHANNELS))](
-        partials, sums, weights, gamma, mean, rstd, tables, programs[0], rows, channels, tuple(map(int, batch)),
-        tuple(map(int, read)), acc, _SUMMANDS, _CHANNELS, num_warps=8,
+    _tables_kernel[(len(read), triton.cdiv(channels, CHANNELS))](
+        partials, sums, weights, gamma, mean, rstd, tables, 0 if partials is None else len(partials), rows, channels,
+        tuple(map(int, batch)), tuple(map(int, read)), acc, SUMMANDS, CHANNELS, num_warps=8,
     )  # fmt: skip
     grad_xs = tuple(torch.empty_like(grad) if need else grad for need in need_x)
     if rows and any(need_x):

@@ -77,7 +77,7 @@ def _input(
     ACC: tl.constexpr,
     TYPE: tl.constexpr,
 ) -> tl.tensor:
-    # A tile of pixels and channels; of a gradient, what the norm makes of it, rounded as if it had been stored.
+    # A tile of pixels and channels; of a gradient, what the norm makes of it.
     present = channel < channels
     inside = exists[:, None] & present[None, :]
     at = (row * channels)[:, None] + channel[None, :]
@@ -89,7 +89,7 @@ def _input(
         shift = tl.load(table + 3 * channels + channel, mask=present & has_z, other=0.0)
         from_z = tl.load(z + at, mask=inside & has_z, other=0.0).to(ACC) - center[None, :]
         wide = scale[None, :] * value.to(ACC) + slope[None, :] * tl.where(has_z, from_z, 0.0) + shift[None, :]
-        value = tl.where((scale != 0)[None, :] & inside, wide, 0.0).to(x.dtype.element_ty)
+        value = tl.where((scale != 0)[None, :] & inside, wide, 0.0)
     return value.to(TYPE)
 
 
@@ -142,7 +142,7 @@ def _products_kernel(
             at = channel[:, None] * channels + out[None, :]
         else:
             at = out[None, :] * channels + channel[:, None]
-        w = tl.load(matrix + at, mask=there, other=0.0).to(x.dtype.element_ty).to(TYPE)
+        w = tl.load(matrix + at, mask=there, other=0.0).to(TYPE)
         total = tl.dot(value, w, total, input_precision=PRECISION, out_dtype=ACC)
 
     rounded = total.to(y.dtype.element_ty)

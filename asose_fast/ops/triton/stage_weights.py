@@ -9,6 +9,7 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.dtypes import FLOATS
+from asose_fast.ops.triton.sums import added_up
 from asose_fast.ops.triton.tiles import launched
 
 DTYPES = FLOATS
@@ -147,7 +148,8 @@ def _unpack_kernel(
             g = tl.zeros([BLOCK_C], replaced.dtype.element_ty)
             if USED[MATRICES[i]]:
                 of_branch = grad_matrices + MATRICES[i] * channels * channels + at
-                g = _added_up(of_branch, len(USED) * channels * channels, tasks, present, BLOCK_T)
+                distance = len(USED) * channels * channels
+                g = added_up(of_branch, distance, tasks, present, BLOCK_T, BLOCK_C).to(g.dtype)
             if alive is not None:
                 g = tl.where(_is_alive(alive, MATRICES[i], channel), g, 0.0)
             tl.store(pointwise[i] + at, g.to(pointwise[i].dtype.element_ty), mask=present)
@@ -188,19 +190,6 @@ def _unpack_kernel(
             at = (4 * len(TAPS) + line).to(tl.int64) * channels + channel
             value = tl.load(tables + at, mask=present, other=0.0)
             tl.store(replaced + at, value.to(replaced.dtype.element_ty), mask=present)
-
-
-@triton.jit
-def _added_up(
-    parts: tl.tensor, distance: tl.int64, tasks: tl.int32, present: tl.tensor, BLOCK_T: tl.constexpr
-) -> tl.tensor:
-    # The sum of a row over the tasks, in a fixed order.
-    total = tl.zeros([BLOCK_T, present.shape[0]], parts.dtype.element_ty)
-    for start in range(0, tasks, BLOCK_T):
-        task = start + tl.arange(0, BLOCK_T)
-        at = task.to(tl.int64)[:, None] * distance
-        total += tl.load(parts[None, :] + at, mask=(task < tasks)[:, None] & present[None, :], other=0.0)
-    return tl.sum(total, axis=0)
 
 
 def forward(
