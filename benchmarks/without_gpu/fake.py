@@ -26,8 +26,12 @@ def fake_gpu() -> Iterator[None]:
         modules = registry._MODULES[op]
         return importlib.import_module(modules.get("triton", modules["reference"]))
 
+    def has_kernels(op: str, *_: Any) -> bool:
+        return "triton" in registry._MODULES[op]
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(patch.object(registry, "select", triton))
+        stack.enter_context(patch.object(registry, "has_kernels", has_kernels))
         # The bodies themselves, not what stands in for them.
         for module in (library, mixed_layer.forward, mixed_layer.node):
             stack.enter_context(patch.object(module, "observed", lambda _: False))

@@ -163,8 +163,6 @@ def steps(dtype: torch.dtype, channels: int) -> dict[str, Launched]:
         mixture = torch.empty(6, len(CANDIDATES))
         alpha = torch.empty(6, len(CANDIDATES), requires_grad=True)
         found = {"eager, soft": count(lambda: EagerMixture(network)(x, alpha))}
-        for block in network.evolvable_blocks():
-            block.mixed.fused = True
         found["ours, soft"] = count(lambda: network(x, mixture))
         found["ours, sampled"] = count(lambda: network(x, None, [k + 4 for k in range(6)]))
         network.requires_grad_(False)
