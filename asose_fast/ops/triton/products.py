@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.layout import all_dense, empty_channels_last
 from asose_fast.ops.triton.batch_statistics import Partials
 from asose_fast.ops.triton.tiles import accumulator, aligned, launched
@@ -93,6 +94,30 @@ def _input(
     return value.to(TYPE)
 
 
+@triton.jit
+def _only_alive(
+    table: tl.tensor,
+    alive: tl.tensor,
+    alive_table: tl.tensor,
+    row: tl.tensor,
+    channels: tl.int64,
+    channel: tl.tensor,
+    TAPS: tl.constexpr,
+    ROWS: tl.constexpr,
+) -> None:
+    # Some rows of params. Behind the taps of all branches are their scales, then their shifts.
+    branch = row * 0
+    left = row
+    for b in tl.static_range(len(TAPS)):
+        branch += tl.where(left >= TAPS[b], 1, 0)
+        left -= TAPS[b]
+    branch = tl.where(left >= 0, left % len(TAPS), branch)
+    inside = (row < ROWS)[:, None] & (channel < channels)[None, :]
+    kept = tl.load(alive + branch, mask=row < ROWS, other=0) != 0
+    at = row.to(tl.int64)[:, None] * channels + channel[None, :]
+    tl.store(alive_table + at, tl.load(table + at, mask=inside & kept[:, None], other=0.0), mask=inside)
+
+
 @launched
 @triton.jit
 def _products_kernel(
@@ -102,10 +127,15 @@ def _products_kernel(
     matrices: tl.tensor,  # (B, C, C)
     ys: tl.tuple,
     partials: tl.tensor,  # or None; (tasks, branches, 2, C): mean and squared deviations of the ys of a task
+    alive: tl.tensor,  # or None; (B,)
+    table: tl.tensor,  # params of `separable`, of which the rows of dead branches are to be 0; or None
+    alive_table: tl.tensor,
     rows: tl.int64,
     channels: tl.int64,
     BRANCHES: tl.constexpr,
     HAS_Z: tl.constexpr,
+    TAPS: tl.constexpr,
+    ROWS: tl.constexpr,  # of the table
     TRANSPOSED: tl.constexpr,
     PRECISION: tl.constexpr,
     ACC: tl.constexpr,
@@ -123,10 +153,10 @@ def _products_kernel(
     branch = _number_of_branch(BRANCHES, i).to(tl.int64)
     x, y, has_z = _of_branch(xs, i), _of_branch(ys, i), _number_of_branch(HAS_Z, i) != 0
     z = x
-    table = None
+    maps = None
     if tables is not None:
         z = _of_branch(zs, i)
-        table = tables + branch * 4 * channels
+        maps = tables + branch * 4 * channels
     matrix = matrices + branch * channels * channels
 
     row = task * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -136,8 +166,11 @@ def _products_kernel(
     total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
     for start in tl.range(0, channels, BLOCK_C, num_stages=1):
         channel = start + tl.arange(0, BLOCK_C)
-        value = _input(x, z, table, has_z, row, exists, channels, channel, ACC, TYPE)
+        value = _input(x, z, maps, has_z, row, exists, channels, channel, ACC, TYPE)
         there = (channel < channels)[:, None] & present[None, :]
+        if alive is not None:
+            # A vector, because the interpreter cannot widen a scalar condition.
+            there = there & (tl.load(alive + branch + tl.zeros([BLOCK_C], tl.int32)) != 0)[:, None]
         if TRANSPOSED:
             at = channel[:, None] * channels + out[None, :]
         else:
@@ -158,6 +191,11 @@ def _products_kernel(
         to = partials + (task * len(xs) + i) * 2 * channels + out
         tl.store(to, mean.to(tl.float64) + error, mask=present)
         tl.store(to + channels, tl.sum(off * off, axis=0).to(tl.float64) - count * error * error, mask=present)
+    if table is not None:  # noqa: SIM102 (known when compiling, unlike the next condition)
+        if i == 0:
+            tasks = tl.num_programs(0) // (len(xs) * GROUPS)
+            for first in range(task.to(tl.int32) * BLOCK_P, ROWS, tasks * BLOCK_P):
+                _only_alive(table, alive, alive_table, first + tl.arange(0, BLOCK_P), channels, out, TAPS, ROWS)
 
 
 @launched
@@ -209,23 +247,32 @@ def forward(xs: list[Tensor], matrices: Tensor, statistics: bool) -> tuple[list[
     table = x.new_empty(space.tasks, len(xs), 2, x.shape[1], dtype=torch.float64) if statistics else None
     if space.rows:
         _products_kernel[space.programs(len(xs))](
-            tuple(all_dense(xs)), (), None, matrices.contiguous(), zs, table, space.rows, x.shape[1],
-            tuple(range(len(xs))), (0,) * len(xs), False, *_types(x), space.pixels, *space.channels,
+            tuple(all_dense(xs)), (), None, matrices.contiguous(), zs, table, None, None, None, space.rows,
+            x.shape[1], tuple(range(len(xs))), (0,) * len(xs), (), 0, False, *_types(x), space.pixels, *space.channels,
+            num_warps=_warps(x),
         )  # fmt: skip
     return list(zs), None if table is None else Partials(table, space.rows, space.pixels)
 
 
-def inputs_backward(handed: Handed, matrices: Tensor) -> list[Tensor]:
-    """dL/dy of the branches, dL/dz matrix."""
+def inputs_backward(
+    handed: Handed, matrices: Tensor, params: Tensor, plan: DepthwisePlan, alive: Tensor | None
+) -> tuple[list[Tensor], Tensor]:
+    """dL/dy of the branches, dL/dz matrix, and the params of `separable`.
+
+    Of branches whose `alive` is 0, matrices count as 0 and the rows of params are 0, so that NaNs do not spread.
+    """
     grads, zs, has_z = _dense(handed)
-    x, grad_ys = grads[0], _empty(grads)
+    x, grad_ys, given = grads[0], _empty(grads), params.contiguous()
+    params, found = (None, None) if alive is None else (given, torch.empty_like(given))
+    alive = None if alive is None else alive.contiguous()
     space = _space(x, _PIXELS)
     if space.rows:
         _products_kernel[space.programs(len(grads))](
-            grads, zs, handed.tables, matrices.contiguous(), grad_ys, None, space.rows, x.shape[1],
-            tuple(handed.branches), has_z, True, *_types(x), space.pixels, *space.channels,
+            grads, zs, handed.tables, matrices.contiguous(), grad_ys, None, alive, params, found, space.rows,
+            x.shape[1], tuple(handed.branches), has_z, tuple(plan.taps), 0 if params is None else len(params), True, *_types(x), space.pixels, *space.channels,
+            num_warps=_warps(x),
         )  # fmt: skip
-    return list(grad_ys)
+    return list(grad_ys), given if found is None else found
 
 
 def matrices_backward(handed: Handed, ys: list[Tensor]) -> Tensor:
@@ -279,6 +326,11 @@ def _types(x: Tensor) -> tuple[str, tl.dtype, tl.dtype]:
         return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3", acc, acc
     halves = {torch.float16: tl.float16, torch.bfloat16: tl.float32 if triton.knobs.runtime.interpret else tl.bfloat16}
     return "ieee", acc, halves[x.dtype]
+
+
+def _warps(x: Tensor) -> int:
+    """The warps of a program, of which numbers of 32 bits or more take twice as many registers."""
+    return 4 if x.element_size() < 4 else 8
 
 
 def _dense(handed: Handed) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[int, ...]]:

@@ -48,7 +48,7 @@ def backward(
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """The gradients of the inputs that need it, of params and of pointwise (else empty tensors)."""
     grad_xs, grad_params, partials = summands(
-        grads, zs, tables, xs, params, pointwise, plan, need_x, need_depthwise, need_pointwise, need_affine
+        grads, zs, tables, xs, params, pointwise, None, plan, need_x, need_depthwise, need_pointwise, need_affine
     )
     if not need_pointwise:
         return grad_xs, grad_params, params.new_empty(0)
@@ -67,6 +67,7 @@ def summands(
     xs: list[Tensor],
     params: Tensor,
     pointwise: Tensor,
+    alive: Tensor | None,
     plan: DepthwisePlan,
     need_x: list[bool],
     need_depthwise: bool,
@@ -75,7 +76,8 @@ def summands(
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     """`backward` with the gradient of pointwise in parts that are yet to be added up, (tasks, B, C, C).
 
-    The parts of branches without a gradient hold anything. There are none where no branch has one or none is needed.
+    The parts of branches without a gradient, or whose `alive` is 0, hold anything. There are none where no branch has a
+    gradient or none is needed.
     """
     depthwise = registry.select("multi_depthwise", xs[0], plan)
     used = [g is not None for g in grads]
@@ -87,11 +89,12 @@ def summands(
             [g for g in grads if g is not None], [zs[b] for b in branches],
             tables.to(accumulation_dtype(xs[0].dtype)).contiguous(), branches,
         )  # fmt: skip
-        for b, grad_y in zip(branches, products.inputs_backward(handed, pointwise), strict=True):
-            grad_ys[b] = grad_y
         if need_pointwise:
             ys = depthwise.forward(*_of_branches(branches, xs, params, plan))
             partials = products.matrices_backward(handed, ys)
+        found, params = products.inputs_backward(handed, pointwise, params, plan, alive)
+        for b, grad_y in zip(branches, found, strict=True):
+            grad_ys[b] = grad_y
     grad_xs, grad_params = depthwise.backward(grad_ys, xs, params, plan, need_x, need_depthwise, need_affine)
     return grad_xs, grad_params, partials
 

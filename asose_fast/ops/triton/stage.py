@@ -51,8 +51,8 @@ def backward(
     """The gradients and the tables (`asose_fast.ops.reference.stage.backward`)."""
     used, pixels = [g is not None for g in grads], xs[0].numel() // xs[0].shape[1]
     grad_xs, grad_params, grad_matrices = separable.summands(
-        grads, zs, tables[: len(depthwise)], xs, *stage_weights.only_alive(params, matrices, alive, depthwise), plan,
-        need_x, any(need_depthwise), any(need_pointwise), need_sums,
+        grads, zs, tables[: len(depthwise)], xs, params, matrices, alive, plan, need_x, any(need_depthwise),
+        any(need_pointwise), need_sums,
     )  # fmt: skip
     return grad_xs, *stage_weights.backward(
         grad_params, grad_matrices, depthwise, pointwise, mean, rstd, gamma, alive, used, need_depthwise,

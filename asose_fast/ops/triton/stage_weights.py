@@ -71,40 +71,6 @@ def _is_alive(alive: tl.tensor, branch: tl.tensor, channel: tl.tensor) -> tl.ten
 
 @launched
 @triton.jit
-def _only_alive_kernel(
-    table: tl.tensor,  # params
-    matrices: tl.tensor,
-    alive: tl.tensor,
-    alive_table: tl.tensor,
-    alive_matrices: tl.tensor,
-    channels: tl.int64,
-    TAPS: tl.constexpr,
-    ROWS: tl.constexpr,  # of params
-    BLOCK_C: tl.constexpr,
-) -> None:
-    line = tl.program_id(0)
-    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    present = channel < channels
-    if line < ROWS:
-        # Behind the taps are the scales, then the shifts of all branches.
-        branch = line * 0
-        left = line
-        for b in tl.static_range(len(TAPS)):
-            branch += tl.where(left >= TAPS[b], 1, 0)
-            left -= TAPS[b]
-        branch = tl.where(left >= 0, left % len(TAPS), branch)
-        at = line.to(tl.int64) * channels + channel
-        value = tl.load(table + at, mask=present & _is_alive(alive, branch, channel), other=0.0)
-        tl.store(alive_table + at, value, mask=present)
-    else:
-        row = (line - ROWS).to(tl.int64)
-        at = row * channels + channel
-        value = tl.load(matrices + at, mask=present & _is_alive(alive, row // channels, channel), other=0.0)
-        tl.store(alive_matrices + at, value, mask=present)
-
-
-@launched
-@triton.jit
 def _unpack_kernel(
     grad_params: tl.tensor,
     grad_matrices: tl.tensor,  # (tasks, B, C, C), to be added up; or None where no branch is used
@@ -212,20 +178,6 @@ def forward(
         *map(_dense, (mean, rstd, gamma, beta)), params, matrices, channels, taps, block,
     )  # fmt: skip
     return params, matrices
-
-
-def only_alive(
-    params: Tensor, matrices: Tensor, alive: Tensor | None, depthwise: list[Tensor]
-) -> tuple[Tensor, Tensor]:
-    """The same with the rows of dead branches set to 0."""
-    if alive is None:
-        return params, matrices
-    params, matrices, (rows, channels) = params.contiguous(), matrices.contiguous(), params.shape
-    found, block = (torch.empty_like(params), torch.empty_like(matrices)), _block(channels)
-    _only_alive_kernel[(rows + len(matrices) * channels, triton.cdiv(channels, block))](
-        params, matrices, alive.contiguous(), *found, channels, _taps(depthwise), rows, block
-    )
-    return found
 
 
 def backward(
