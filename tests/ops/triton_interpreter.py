@@ -8,6 +8,7 @@ from tests.ops.layer_checks import (
     MixedLayerChecks,
     MixedNormSumChecks,
     MultiDepthwiseChecks,
+    PointwiseChecks,
     PoolPairChecks,
     SeparableChecks,
 )
@@ -43,6 +44,10 @@ class TestMultiDepthwise(MultiDepthwiseChecks):
 
 
 class TestSeparable(SeparableChecks):
+    backend, device = "triton", "cpu"
+
+
+class TestPointwise(PointwiseChecks):
     backend, device = "triton", "cpu"
 
 

@@ -48,8 +48,8 @@ class Handed(NamedTuple):
 
 
 @triton.jit
-def _of_branch(values: tl.tuple, branch: tl.tensor) -> tl.tensor:
-    # The one of a program's branch: the code of a branch is there once, however many there are.
+def one_of(values: tl.tuple, branch: tl.tensor) -> tl.tensor:
+    """The one of a program's branch: the code of a branch is there once, however many there are."""
     value = values[0]
     for b in tl.static_range(1, len(values)):
         if branch == b:
@@ -58,7 +58,8 @@ def _of_branch(values: tl.tuple, branch: tl.tensor) -> tl.tensor:
 
 
 @triton.jit
-def _number_of_branch(values: tl.constexpr, branch: tl.tensor) -> tl.tensor:
+def number_of(values: tl.constexpr, branch: tl.tensor) -> tl.tensor:
+    """The same of numbers that are known when compiling."""
     number = branch * 0
     for b in tl.static_range(len(values)):
         number += tl.where(branch == b, values[b], 0)
@@ -150,12 +151,12 @@ def _products_kernel(
     i = tl.program_id(0) % len(xs)
     group = tl.program_id(0) // len(xs) % GROUPS
     task = (tl.program_id(0) // len(xs) // GROUPS).to(tl.int64)
-    branch = _number_of_branch(BRANCHES, i).to(tl.int64)
-    x, y, has_z = _of_branch(xs, i), _of_branch(ys, i), _number_of_branch(HAS_Z, i) != 0
+    branch = number_of(BRANCHES, i).to(tl.int64)
+    x, y, has_z = one_of(xs, i), one_of(ys, i), number_of(HAS_Z, i) != 0
     z = x
     maps = None
     if tables is not None:
-        z = _of_branch(zs, i)
+        z = one_of(zs, i)
         maps = tables + branch * 4 * channels
     matrix = matrices + branch * channels * channels
 
@@ -225,8 +226,8 @@ def _products_bwd_kernel(
     i = tl.program_id(0) % len(ys)
     place = tl.program_id(0) // len(ys) % (GROUPS * GROUPS)
     task = (tl.program_id(0) // len(ys) // (GROUPS * GROUPS)).to(tl.int64)
-    branch = _number_of_branch(BRANCHES, i).to(tl.int64)
-    grad, z, y, has_z = _of_branch(grads, i), _of_branch(zs, i), _of_branch(ys, i), _number_of_branch(HAS_Z, i) != 0
+    branch = number_of(BRANCHES, i).to(tl.int64)
+    grad, z, y, has_z = one_of(grads, i), one_of(zs, i), one_of(ys, i), number_of(HAS_Z, i) != 0
     out = place // GROUPS * BLOCK_C + tl.arange(0, BLOCK_C)
     channel = place % GROUPS * BLOCK_C + tl.arange(0, BLOCK_C)
     total = tl.zeros([BLOCK_C, BLOCK_C], ACC)
@@ -243,15 +244,17 @@ def _products_bwd_kernel(
 
 def forward(xs: list[Tensor], matrices: Tensor, statistics: bool) -> tuple[list[Tensor], Partials | None]:
     """z = x matrix^T of every branch and, where wanted, the statistics of their tiles."""
-    x, zs, space = xs[0], _empty(xs), _space(xs[0], _PIXELS)
-    table = x.new_empty(space.tasks, len(xs), 2, x.shape[1], dtype=torch.float64) if statistics else None
-    if space.rows:
-        _products_kernel[space.programs(len(xs))](
-            tuple(all_dense(xs)), (), None, matrices.contiguous(), zs, table, None, None, None, space.rows,
-            x.shape[1], tuple(range(len(xs))), (0,) * len(xs), (), 0, False, *_types(x), space.pixels, *space.channels,
-            num_warps=_warps(x),
+    x, zs = xs[0], _empty(xs)
+    channels, cut = x.shape[1], _cut(x, _PIXELS)
+    groups = cut.groups(channels)
+    table = x.new_empty(cut.tasks, len(xs), 2, channels, dtype=torch.float64) if statistics else None
+    if cut.rows:
+        _products_kernel[(cut.tasks * groups * len(xs),)](
+            tuple(all_dense(xs)), (), None, matrices.contiguous(), zs, table, None, None, None, cut.rows, channels,
+            tuple(range(len(xs))), (0,) * len(xs), (), 0, False, *types_of(x), *cut.blocks, groups,
+            num_warps=warps_of(x),
         )  # fmt: skip
-    return list(zs), None if table is None else Partials(table, space.rows, space.pixels)
+    return list(zs), None if table is None else Partials(table, cut.rows, cut.blocks[0])
 
 
 def inputs_backward(
@@ -262,58 +265,64 @@ def inputs_backward(
     Of branches whose `alive` is 0, matrices count as 0 and the rows of params are 0, so that NaNs do not spread.
     """
     grads, zs, has_z = _dense(handed)
-    x, grad_ys, given = grads[0], _empty(grads), params.contiguous()
-    params, found = (None, None) if alive is None else (given, torch.empty_like(given))
-    alive = None if alive is None else alive.contiguous()
-    space = _space(x, _PIXELS)
-    if space.rows:
-        _products_kernel[space.programs(len(grads))](
-            grads, zs, handed.tables, matrices.contiguous(), grad_ys, None, alive, params, found, space.rows,
-            x.shape[1], tuple(handed.branches), has_z, tuple(plan.taps), 0 if params is None else len(params), True, *_types(x), space.pixels, *space.channels,
-            num_warps=_warps(x),
+    x, grad_ys, params = grads[0], _empty(grads), params.contiguous()
+    cut = _cut(x, _PIXELS)
+    groups = cut.groups(x.shape[1])
+    masks = (None, None, None) if alive is None else (alive.contiguous(), params, torch.empty_like(params))
+    if cut.rows:
+        _products_kernel[(cut.tasks * groups * len(grads),)](
+            grads, zs, handed.tables, matrices.contiguous(), grad_ys, None, *masks, cut.rows, x.shape[1],
+            tuple(handed.branches), has_z, tuple(plan.taps), len(params), True, *types_of(x), *cut.blocks, groups,
+            num_warps=warps_of(x),
         )  # fmt: skip
-    return list(grad_ys), given if found is None else found
+    return list(grad_ys), params if masks[2] is None else masks[2]
 
 
 def matrices_backward(handed: Handed, ys: list[Tensor]) -> Tensor:
     """dL/dmatrix as partial sums, (tasks, B, C, C): to be added up. Those of other branches are not written."""
     grads, zs, has_z = _dense(handed)
     x, branches = grads[0], len(handed.tables)
-    space = _space(x, _PIXELS_OF_SUMS)
-    tiles = max(triton.cdiv(space.tasks, _TASKS), 1)
-    tasks, channels = triton.cdiv(space.tasks, tiles), x.shape[1]
+    channels, cut = x.shape[1], _cut(x, _PIXELS_OF_SUMS)
+    tiles, groups = max(triton.cdiv(cut.tasks, _TASKS), 1), cut.groups(channels)
+    tasks = triton.cdiv(cut.tasks, tiles)
     partials = handed.tables.new_empty(tasks, branches, channels, channels)
     if tasks:
-        _products_bwd_kernel[(tasks * space.channels[2] ** 2 * len(grads),)](
-            grads, zs, handed.tables, tuple(all_dense(ys)), partials, space.rows, channels, tiles,
-            tuple(handed.branches), branches, has_z, *_types(x), space.pixels, *space.channels,
+        _products_bwd_kernel[(tasks * groups**2 * len(grads),)](
+            grads, zs, handed.tables, tuple(all_dense(ys)), partials, cut.rows, channels, tiles,
+            tuple(handed.branches), branches, has_z, *types_of(x), *cut.blocks, groups,
         )  # fmt: skip
     return partials
 
 
-class _Space(NamedTuple):
-    """How the images are cut into tiles."""
+def _cut(x: Tensor, most: int) -> Cut:
+    return Cut.of(x.numel() // x.shape[1], x.shape[1], most)
+
+
+class Cut(NamedTuple):
+    """How (pixels, channels) are cut into tiles."""
 
     rows: int
-    pixels: int
-    """Of a tile."""
-    channels: tuple[int, int, int]
-    """Of a tile, the power of 2 that divides all, and the tiles that all are."""
-    tasks: int
+    blocks: tuple[int, int, int]
+    """Pixels and channels of a tile, and the power of 2 that divides all channels."""
 
-    def programs(self, branches: int) -> tuple[int]:
-        return (self.tasks * self.channels[2] * branches,)
+    @staticmethod
+    def of(rows: int, channels: int, most: int) -> Cut:
+        """Into tiles of at most so many pixels."""
+        pixels = max(min(triton.next_power_of_2(rows), most), _LEAST)
+        block = max(min(triton.next_power_of_2(channels), _CHANNELS), _LEAST)
+        return Cut(rows, (pixels, block, math.gcd(channels, 16)))
+
+    @property
+    def tasks(self) -> int:
+        """Tiles that the pixels are cut into."""
+        return -(-self.rows // self.blocks[0])
+
+    def groups(self, channels: int) -> int:
+        """Tiles that so many channels are cut into."""
+        return -(-channels // self.blocks[1])
 
 
-def _space(x: Tensor, most: int) -> _Space:
-    n, c, h, w = x.shape
-    rows = n * h * w
-    pixels = max(min(triton.next_power_of_2(rows), most), _LEAST)
-    block = max(min(triton.next_power_of_2(c), _CHANNELS), _LEAST)
-    return _Space(rows, pixels, (block, math.gcd(c, 16), triton.cdiv(c, block)), triton.cdiv(rows, pixels))
-
-
-def _types(x: Tensor) -> tuple[str, tl.dtype, tl.dtype]:
+def types_of(x: Tensor) -> tuple[str, tl.dtype, tl.dtype]:
     """How exact products are, what they are added up in, and what is multiplied.
 
     Without TF32, three products of TF32 make one whose error is that of fp32. The interpreter knows no product of
@@ -328,7 +337,7 @@ def _types(x: Tensor) -> tuple[str, tl.dtype, tl.dtype]:
     return "ieee", acc, halves[x.dtype]
 
 
-def _warps(x: Tensor) -> int:
+def warps_of(x: Tensor) -> int:
     """The warps of a program, of which numbers of 32 bits or more take twice as many registers."""
     return 4 if x.element_size() < 4 else 8
 
