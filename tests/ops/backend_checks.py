@@ -6,6 +6,7 @@ A test module subclasses `ArchWeightsChecks` and `MixedSumChecks` with a backend
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -76,7 +77,7 @@ class EveryOperatorChecks(BackendChecks):
     """Of all operators that have the backend `kernels`: on right arguments they give what the reference does."""
 
     kernels: str
-    slack: Mapping[torch.dtype, float] = {}
+    slack: Mapping[torch.dtype, float] = MappingProxyType({})
 
     @pytest.mark.parametrize("dtype", list(TOLERANCE), ids=str)
     def test_right_arguments_give_what_the_reference_does(self, dtype):

@@ -1,5 +1,7 @@
 """The Triton kernels in Triton's interpreter. Run by test_triton.py in a process with TRITON_INTERPRET=1."""
 
+from types import MappingProxyType
+
 import torch
 
 from tests.ops.backend_checks import ArchWeightsChecks, EveryOperatorChecks, MixedSumChecks
@@ -16,7 +18,7 @@ from tests.ops.layer_checks import (
 
 class TestEveryOperator(EveryOperatorChecks):
     backend, device, kernels = "triton", "cpu", "triton"
-    slack = {torch.bfloat16: 2.0}  # the interpreter cuts off what a GPU rounds
+    slack = MappingProxyType({torch.bfloat16: 2.0})  # the interpreter cuts off what a GPU rounds
 
 
 class TestArchWeights(ArchWeightsChecks):

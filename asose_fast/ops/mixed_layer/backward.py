@@ -253,32 +253,33 @@ def _input(
     operators: Operators,
 ) -> Tensor | None:
     """dL/dx: what comes through chains, through pools and through plain terms that are x itself."""
-    terms: list[Tensor] = []
-    factors: Tensor | None = None
-    weights, chains = saved.weights, layer.chains
-    if wanted.seen is not None and of_chains is not None and not any(wanted.pools):
-        for share, is_x in zip(wanted.seen[saved.mean.shape[0] :], layer.plain_is_x, strict=True):
+    weights, count, chains = saved.weights, saved.mean.shape[0], layer.chains
+    pools, of_plain = any(wanted.pools), wanted.x and any(layer.plain_is_x)
+    if wanted.seen is not None and of_chains is not None and not pools:
+        for share, is_x in zip(wanted.seen[count:], layer.plain_is_x, strict=True):
             if wanted.x and is_x and share:
                 of_chains.add_(grad, alpha=share)
         return of_chains
-    if wanted.x and any(layer.plain_is_x):
-        factors = _picked(weights[saved.mean.shape[0] :], layer.plain_is_x)
-        terms = [grad] * len(factors)
-    if any(wanted.pools):
-        grads = [grad if n and counts else None for n, counts in zip(wanted.pools, wanted.counts[chains:], strict=False)]
-        zs = [z if b else None for z, b in zip(pooled, uses[chains:], strict=False)]
-        tables = tables[chains : chains + 2]
-    elif factors is None:
+    if not pools and not of_plain:
         return of_chains
-    elif of_chains is None:
-        return operators.mixed_sum_fwd(terms, factors)
-    else:
-        grads, zs, tables = [None, None], [None, None], tables.new_empty(0)
-    if of_chains is not None:
-        terms.append(of_chains)  # once: it has no factor
-    return operators.pool_pair_bwd(
-        grads, zs, tables, saved.x, layer.stride, terms, weights[:0] if factors is None else factors
-    )
+    factors = _picked(weights[count:], layer.plain_is_x) if of_plain else weights[:0]
+    terms = [grad] * len(factors)
+    grad_x: Tensor
+    if not pools and of_chains is None:
+        grad_x = operators.mixed_sum_fwd(terms, factors)
+        return grad_x
+    grads: Gradients = [None, None]
+    zs: Gradients = [None, None]
+    if pools:
+        used = zip(wanted.pools, wanted.counts[chains:], strict=False)
+        grads = [grad if need and counts else None for need, counts in used]
+        zs = [z if in_batch else None for z, in_batch in zip(pooled, uses[chains:], strict=False)]
+    grad_x = operators.pool_pair_bwd(
+        grads, zs, tables[chains : chains + 2] if pools else tables.new_empty(0), saved.x, layer.stride,
+        terms if of_chains is None else [*terms, of_chains],  # that of chains has no factor: it counts once
+        factors,
+    )  # fmt: skip
+    return grad_x
 
 
 def _picked(weights: Tensor, picked: list[bool]) -> Tensor:

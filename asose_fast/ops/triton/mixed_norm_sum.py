@@ -139,9 +139,7 @@ def _tables_kernel(
         s0 = added_up(partials + channel, distance, tasks, present, BLOCK_T, BLOCK_C)
         if k == 0:
             tl.store(sums + channel, s0, mask=present)
-        s1 = added_up(
-            partials + channels + of_k, distance, tasks, present & _is_set(READ, k), BLOCK_T, BLOCK_C
-        )
+        s1 = added_up(partials + channels + of_k, distance, tasks, present & _is_set(READ, k), BLOCK_T, BLOCK_C)
         s1 = tl.where(normalised & _is_set(READ, k), rstd * (s1 - (mean - center) * s0), s1)
         tl.store(sums + channels + of_k, s1, mask=present)
         in_batch = normalised & _is_set(BATCH, k)

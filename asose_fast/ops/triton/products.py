@@ -172,7 +172,7 @@ def _products_kernel(
         if alive is not None:
             # A vector, because the interpreter cannot widen a scalar condition.
             there = there & (tl.load(alive + branch + tl.zeros([BLOCK_C], tl.int32)) != 0)[:, None]
-        if TRANSPOSED:
+        if TRANSPOSED:  # noqa: SIM108 (decided when compiling)
             at = channel[:, None] * channels + out[None, :]
         else:
             at = out[None, :] * channels + channel[:, None]
@@ -345,8 +345,10 @@ def warps_of(x: Tensor) -> int:
 def _dense(handed: Handed) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[int, ...]]:
     """The gradients, the zs and which zs are there; absent ones are never touched: the gradient stands in for them."""
     grads = tuple(all_dense(handed.grads))
-    zs = tuple(g if z is None else z.contiguous(memory_format=torch.channels_last)
-               for g, z in zip(grads, handed.zs, strict=True))
+    zs = tuple(
+        g if z is None else z.contiguous(memory_format=torch.channels_last)
+        for g, z in zip(grads, handed.zs, strict=True)
+    )
     return grads, zs, tuple(int(z is not None) for z in handed.zs)
 
 

@@ -49,7 +49,12 @@ def _sums_kernel(
 
 @triton.jit
 def added_up(
-    row: tl.tensor, distance: tl.int64, tasks: tl.int32, present: tl.tensor, BLOCK_T: tl.constexpr, BLOCK_C: tl.constexpr
+    row: tl.tensor,
+    distance: tl.int64,
+    tasks: tl.int32,
+    present: tl.tensor,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
 ) -> tl.tensor:
     """The sum over the tasks of a row of partial sums, in float64 and in a fixed order."""
     total = tl.zeros([BLOCK_T, BLOCK_C], tl.float64)
