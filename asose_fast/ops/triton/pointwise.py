@@ -13,7 +13,7 @@ from torch import Tensor
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import dense, empty_channels_last
 from asose_fast.ops.pointwise import out_shape
-from asose_fast.ops.triton.products import Cut, number_of, one_of, types_of, warps_of
+from asose_fast.ops.triton.dots import Cut, depth_of, number_of, one_of, types_of, warps_of
 from asose_fast.ops.triton.sums import added_up
 from asose_fast.ops.triton.tiles import aligned, launched, pixels
 
@@ -77,8 +77,9 @@ def _pointwise_fwd_kernel(
     pixel, image, row, column, exists = pixels(images, out_height, out_width, tl.program_id(0), BLOCK_P)
     out = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
-    for start in tl.range(0, channels, BLOCK_C, num_stages=1):
-        channel = start + tl.arange(0, BLOCK_C)
+    BLOCK_K: tl.constexpr = depth_of(PRECISION, BLOCK_C)
+    for start in tl.range(0, channels, BLOCK_K, num_stages=1):
+        channel = start + tl.arange(0, BLOCK_K)
         v, _, _ = _active(x, image, row * STRIDE + g, column * STRIDE + g, exists, height, width, channels, channel)
         there = (channel < channels)[:, None] & (out < count)[None, :]
         w = tl.load(weight + out[None, :] * channels + channel[:, None], mask=there, other=0.0)
@@ -119,8 +120,9 @@ def _pointwise_inputs_kernel(
     pixel, image, row, column, exists = pixels(images, out_height, out_width, tl.program_id(0), BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
-    for start in tl.range(0, count, BLOCK_C, num_stages=1):
-        out = start + tl.arange(0, BLOCK_C)
+    BLOCK_K: tl.constexpr = depth_of(PRECISION, BLOCK_C)
+    for start in tl.range(0, count, BLOCK_K, num_stages=1):
+        out = start + tl.arange(0, BLOCK_K)
         there = exists[:, None] & (out < count)[None, :]
         d = tl.load(grad + (pixel * outputs)[:, None] + (start_of + out)[None, :], mask=there, other=0.0)
         there = (out < count)[:, None] & (channel < channels)[None, :]

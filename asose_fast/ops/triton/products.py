@@ -7,7 +7,6 @@ so that dL/dz is stored nowhere.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -18,16 +17,13 @@ from torch import Tensor
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.layout import all_dense, empty_channels_last
 from asose_fast.ops.triton.batch_statistics import Partials
-from asose_fast.ops.triton.tiles import accumulator, aligned, launched
+from asose_fast.ops.triton.dots import Cut, depth_of, number_of, one_of, types_of, warps_of
+from asose_fast.ops.triton.tiles import aligned, launched
 
 _PIXELS = 64
 """Of a tile."""
 _PIXELS_OF_SUMS = 32
 """Of a tile of weight gradients, whose sum over pixels is a matrix of channels."""
-_CHANNELS = 64
-"""Of a tile at most, by which a thread of 128 keeps 64 sums."""
-_LEAST = 16
-"""Rows and columns that tensor cores multiply at once."""
 _TASKS = 128
 """Tasks of weight gradients at most, each of which leaves a matrix: with the branches enough programs for any GPU."""
 
@@ -45,25 +41,6 @@ class Handed(NamedTuple):
     """(B, 4, C) float32, or float64 for float64: a row for every branch of the stage."""
     branches: list[int]
     """The branches of grads and zs."""
-
-
-@triton.jit
-def one_of(values: tl.tuple, branch: tl.tensor) -> tl.tensor:
-    """The one of a program's branch: the code of a branch is there once, however many there are."""
-    value = values[0]
-    for b in tl.static_range(1, len(values)):
-        if branch == b:
-            value = values[b]
-    return value
-
-
-@triton.jit
-def number_of(values: tl.constexpr, branch: tl.tensor) -> tl.tensor:
-    """The same of numbers that are known when compiling."""
-    number = branch * 0
-    for b in tl.static_range(len(values)):
-        number += tl.where(branch == b, values[b], 0)
-    return number
 
 
 @triton.jit
@@ -93,6 +70,23 @@ def _input(
         wide = scale[None, :] * value.to(ACC) + slope[None, :] * tl.where(has_z, from_z, 0.0) + shift[None, :]
         value = tl.where((scale != 0)[None, :] & inside, wide, 0.0)
     return value.to(TYPE)
+
+
+@triton.jit
+def _matrix(
+    matrices: tl.tensor,
+    alive: tl.tensor,  # or None
+    branch: tl.tensor,
+    channels: tl.int64,
+    at: tl.tensor,
+    there: tl.tensor,
+    TYPE: tl.constexpr,
+) -> tl.tensor:
+    # A tile of the branch's matrix, 0 where the branch is dead.
+    if alive is not None:
+        # A vector, because the interpreter cannot widen a scalar condition.
+        there = there & (tl.load(alive + branch + tl.zeros([at.shape[0]], tl.int32)) != 0)[:, None]
+    return tl.load(matrices + branch * channels * channels + at, mask=there, other=0.0).to(TYPE)
 
 
 @triton.jit
@@ -158,25 +152,22 @@ def _products_kernel(
     if tables is not None:
         z = one_of(zs, i)
         maps = tables + branch * 4 * channels
-    matrix = matrices + branch * channels * channels
 
     row = task * BLOCK_P + tl.arange(0, BLOCK_P)
     exists = row < rows
     out = group * BLOCK_C + tl.arange(0, BLOCK_C)
     present = out < channels
     total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
-    for start in tl.range(0, channels, BLOCK_C, num_stages=1):
-        channel = start + tl.arange(0, BLOCK_C)
+    BLOCK_K: tl.constexpr = depth_of(PRECISION, BLOCK_C)
+    for start in tl.range(0, channels, BLOCK_K, num_stages=1):
+        channel = start + tl.arange(0, BLOCK_K)
         value = _input(x, z, maps, has_z, row, exists, channels, channel, ACC, TYPE)
         there = (channel < channels)[:, None] & present[None, :]
-        if alive is not None:
-            # A vector, because the interpreter cannot widen a scalar condition.
-            there = there & (tl.load(alive + branch + tl.zeros([BLOCK_C], tl.int32)) != 0)[:, None]
         if TRANSPOSED:  # noqa: SIM108 (decided when compiling)
             at = channel[:, None] * channels + out[None, :]
         else:
             at = out[None, :] * channels + channel[:, None]
-        w = tl.load(matrix + at, mask=there, other=0.0).to(TYPE)
+        w = _matrix(matrices, alive, branch, channels, at, there, TYPE)
         total = tl.dot(value, w, total, input_precision=PRECISION, out_dtype=ACC)
 
     rounded = total.to(y.dtype.element_ty)
@@ -206,13 +197,19 @@ def _products_bwd_kernel(
     zs: tl.tuple,
     tables: tl.tensor,
     ys: tl.tuple,
+    matrices: tl.tensor,  # or None where dL/dy is not wanted, like the next ones: known when compiling
+    grad_ys: tl.tuple,
+    alive: tl.tensor,
+    table: tl.tensor,
+    alive_table: tl.tensor,
     partials: tl.tensor,  # (tasks, B, C, C), of which the branches' are written
     rows: tl.int64,
     channels: tl.int64,
     tiles: tl.int32,
     BRANCHES: tl.constexpr,
-    OF_ALL: tl.constexpr,
     HAS_Z: tl.constexpr,
+    TAPS: tl.constexpr,  # of all branches
+    ROWS: tl.constexpr,
     PRECISION: tl.constexpr,
     ACC: tl.constexpr,
     TYPE: tl.constexpr,
@@ -221,7 +218,7 @@ def _products_bwd_kernel(
     ALIGN: tl.constexpr,
     GROUPS: tl.constexpr,
 ) -> None:
-    # The gradient of a matrix, (dL/dz)^T y over the tiles of a task.
+    # The gradient of a matrix, (dL/dz)^T y over the tiles of a task; and dL/dy, where one tile has all channels.
     channels = aligned(channels, ALIGN)
     i = tl.program_id(0) % len(ys)
     place = tl.program_id(0) // len(ys) % (GROUPS * GROUPS)
@@ -230,6 +227,10 @@ def _products_bwd_kernel(
     grad, z, y, has_z = one_of(grads, i), one_of(zs, i), one_of(ys, i), number_of(HAS_Z, i) != 0
     out = place // GROUPS * BLOCK_C + tl.arange(0, BLOCK_C)
     channel = place % GROUPS * BLOCK_C + tl.arange(0, BLOCK_C)
+    there = (out < channels)[:, None] & (channel < channels)[None, :]
+    if matrices is not None:
+        grad_y = one_of(grad_ys, i)
+        w = _matrix(matrices, alive, branch, channels, out[:, None] * channels + channel[None, :], there, TYPE)
     total = tl.zeros([BLOCK_C, BLOCK_C], ACC)
     for t in tl.range(0, tiles, num_stages=1):
         row = (task * tiles + t) * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -237,9 +238,17 @@ def _products_bwd_kernel(
         g = _input(grad, z, tables + branch * 4 * channels, has_z, row, exists, channels, out, ACC, TYPE)
         v = _input(y, y, None, has_z, row, exists, channels, channel, ACC, TYPE)
         total = tl.dot(tl.trans(g), v, total, input_precision=PRECISION, out_dtype=ACC)
-    there = (out < channels)[:, None] & (channel < channels)[None, :]
-    to = partials + ((task * OF_ALL + branch) * channels + out[:, None]) * channels + channel[None, :]
+        if matrices is not None:
+            value = tl.dot(g, w, input_precision=PRECISION, out_dtype=ACC).to(grad_y.dtype.element_ty)
+            inside = exists[:, None] & (channel < channels)[None, :]
+            tl.store(grad_y + (row * channels)[:, None] + channel[None, :], value, mask=inside)
+    to = partials + ((task * len(TAPS) + branch) * channels + out[:, None]) * channels + channel[None, :]
     tl.store(to, total, mask=there)
+    if table is not None:  # noqa: SIM102 (known when compiling, unlike the next condition)
+        if i == 0:
+            tasks = tl.num_programs(0) // len(ys)
+            for first in range(task.to(tl.int32) * BLOCK_C, ROWS, tasks * BLOCK_C):
+                _only_alive(table, alive, alive_table, first + tl.arange(0, BLOCK_C), channels, channel, TAPS, ROWS)
 
 
 def forward(xs: list[Tensor], matrices: Tensor, statistics: bool) -> tuple[list[Tensor], Partials | None]:
@@ -257,89 +266,42 @@ def forward(xs: list[Tensor], matrices: Tensor, statistics: bool) -> tuple[list[
     return list(zs), None if table is None else Partials(table, cut.rows, cut.blocks[0])
 
 
-def inputs_backward(
-    handed: Handed, matrices: Tensor, params: Tensor, plan: DepthwisePlan, alive: Tensor | None
-) -> tuple[list[Tensor], Tensor]:
-    """dL/dy of the branches, dL/dz matrix, and the params of `separable`.
+def backward(
+    handed: Handed, ys: list[Tensor] | None, matrices: Tensor, params: Tensor, plan: DepthwisePlan, alive: Tensor | None
+) -> tuple[list[Tensor], Tensor, Tensor | None]:
+    """dL/dy of the branches, dL/dz matrix; the params of `separable`; dL/dmatrix = (dL/dz)^T y as partial sums.
 
-    Of branches whose `alive` is 0, matrices count as 0 and the rows of params are 0, so that NaNs do not spread.
+    Of branches whose `alive` is 0, matrices count as 0 and the rows of params are 0, so that NaNs do not spread. The
+    sums are (tasks, B, C, C), to be added up: those of other branches are not written, and there are none without `ys`.
     """
     grads, zs, has_z = _dense(handed)
     x, grad_ys, params = grads[0], _empty(grads), params.contiguous()
-    cut = _cut(x, _PIXELS)
-    groups = cut.groups(x.shape[1])
+    channels, branches, taps = x.shape[1], tuple(handed.branches), tuple(plan.taps)
     masks = (None, None, None) if alive is None else (alive.contiguous(), params, torch.empty_like(params))
-    if cut.rows:
+    cut, cut_of_sums = _cut(x, _PIXELS), _cut(x, _PIXELS_OF_SUMS)
+    groups, matrices = cut.groups(channels), matrices.contiguous()
+    at_once = ys is not None and groups == 1
+    if cut.rows and not at_once:
         _products_kernel[(cut.tasks * groups * len(grads),)](
-            grads, zs, handed.tables, matrices.contiguous(), grad_ys, None, *masks, cut.rows, x.shape[1],
-            tuple(handed.branches), has_z, tuple(plan.taps), len(params), True, *types_of(x), *cut.blocks, groups,
-            num_warps=warps_of(x),
+            grads, zs, handed.tables, matrices, grad_ys, None, *masks, cut.rows, channels, branches, has_z, taps,
+            len(params), True, *types_of(x), *cut.blocks, groups, num_warps=warps_of(x),
         )  # fmt: skip
-    return list(grad_ys), params if masks[2] is None else masks[2]
-
-
-def matrices_backward(handed: Handed, ys: list[Tensor]) -> Tensor:
-    """dL/dmatrix as partial sums, (tasks, B, C, C): to be added up. Those of other branches are not written."""
-    grads, zs, has_z = _dense(handed)
-    x, branches = grads[0], len(handed.tables)
-    channels, cut = x.shape[1], _cut(x, _PIXELS_OF_SUMS)
-    tiles, groups = max(triton.cdiv(cut.tasks, _TASKS), 1), cut.groups(channels)
-    tasks = triton.cdiv(cut.tasks, tiles)
-    partials = handed.tables.new_empty(tasks, branches, channels, channels)
-    if tasks:
-        _products_bwd_kernel[(tasks * groups**2 * len(grads),)](
-            grads, zs, handed.tables, tuple(all_dense(ys)), partials, cut.rows, channels, tiles,
-            tuple(handed.branches), branches, has_z, *types_of(x), *cut.blocks, groups,
-        )  # fmt: skip
-    return partials
+    partials = None
+    if ys is not None:
+        tiles = max(triton.cdiv(cut_of_sums.tasks, _TASKS), 1)
+        tasks = triton.cdiv(cut_of_sums.tasks, tiles)
+        partials = handed.tables.new_empty(tasks, len(taps), channels, channels)
+        of_inputs = (matrices, grad_ys, *masks) if at_once else (None, (), None, None, None)
+        if tasks:
+            _products_bwd_kernel[(tasks * groups**2 * len(grads),)](
+                grads, zs, handed.tables, tuple(all_dense(ys)), *of_inputs, partials, cut.rows, channels, tiles,
+                branches, has_z, taps, len(params), *types_of(x), *cut_of_sums.blocks, groups, num_warps=warps_of(x),
+            )  # fmt: skip
+    return list(grad_ys), params if masks[2] is None else masks[2], partials
 
 
 def _cut(x: Tensor, most: int) -> Cut:
     return Cut.of(x.numel() // x.shape[1], x.shape[1], most)
-
-
-class Cut(NamedTuple):
-    """How (pixels, channels) are cut into tiles."""
-
-    rows: int
-    blocks: tuple[int, int, int]
-    """Pixels and channels of a tile, and the power of 2 that divides all channels."""
-
-    @staticmethod
-    def of(rows: int, channels: int, most: int) -> Cut:
-        """Into tiles of at most so many pixels."""
-        pixels = max(min(triton.next_power_of_2(rows), most), _LEAST)
-        block = max(min(triton.next_power_of_2(channels), _CHANNELS), _LEAST)
-        return Cut(rows, (pixels, block, math.gcd(channels, 16)))
-
-    @property
-    def tasks(self) -> int:
-        """Tiles that the pixels are cut into."""
-        return -(-self.rows // self.blocks[0])
-
-    def groups(self, channels: int) -> int:
-        """Tiles that so many channels are cut into."""
-        return -(-channels // self.blocks[1])
-
-
-def types_of(x: Tensor) -> tuple[str, tl.dtype, tl.dtype]:
-    """How exact products are, what they are added up in, and what is multiplied.
-
-    Without TF32, three products of TF32 make one whose error is that of fp32. The interpreter knows no product of
-    bfloat16.
-    """
-    acc = accumulator(x.dtype)
-    if x.dtype == torch.float64:
-        return "ieee", acc, acc
-    if x.dtype == torch.float32:
-        return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "tf32x3", acc, acc
-    halves = {torch.float16: tl.float16, torch.bfloat16: tl.float32 if triton.knobs.runtime.interpret else tl.bfloat16}
-    return "ieee", acc, halves[x.dtype]
-
-
-def warps_of(x: Tensor) -> int:
-    """The warps of a program, of which numbers of 32 bits or more take twice as many registers."""
-    return 4 if x.element_size() < 4 else 8
 
 
 def _dense(handed: Handed) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[int, ...]]:

@@ -89,10 +89,8 @@ def summands(
             [g for g in grads if g is not None], [zs[b] for b in branches],
             tables.to(accumulation_dtype(xs[0].dtype)).contiguous(), branches,
         )  # fmt: skip
-        if need_pointwise:
-            ys = depthwise.forward(*_of_branches(branches, xs, params, plan))
-            partials = products.matrices_backward(handed, ys)
-        found, params = products.inputs_backward(handed, pointwise, params, plan, alive)
+        ys = depthwise.forward(*_of_branches(branches, xs, params, plan)) if need_pointwise else None
+        found, params, partials = products.backward(handed, ys, pointwise, params, plan, alive)
         for b, grad_y in zip(branches, found, strict=True):
             grad_ys[b] = grad_y
     grad_xs, grad_params = depthwise.backward(grad_ys, xs, params, plan, need_x, need_depthwise, need_affine)
