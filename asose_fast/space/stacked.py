@@ -184,7 +184,7 @@ class Branches(NamedTuple):
         slow at. On a GPU, where launches count, branches gain together and a lone one is left to cuDNN; that is not
         measured.
         """
-        if self.folded > 1 or not x.is_cpu:
+        if self.folded > 1 or x.is_cuda:
             return self.folded > 1
         stages = [stage.depthwise for chain in self.separable.values() for stage in chain]
         stages += [part for branch in self.normed.values() for part in branch.body if is_any_depthwise(part)]
