@@ -162,11 +162,18 @@ def steps(dtype: torch.dtype, channels: int) -> dict[str, Launched]:
         x = torch.empty(BATCH, 3, SIDE, SIDE, dtype=dtype, memory_format=torch.channels_last)
         mixture = torch.empty(6, len(CANDIDATES))
         alpha = torch.empty(6, len(CANDIDATES), requires_grad=True)
-        found = {"eager, soft": count(lambda: EagerMixture(network)(x, alpha))}
-        found["ours, soft"] = count(lambda: network(x, mixture))
-        found["ours, sampled"] = count(lambda: network(x, None, [k + 4 for k in range(6)]))
-        network.requires_grad_(False)
-        found["ours, alpha"] = count(lambda: network(x, alpha, [k + 4 for k in range(6)]))
+        passes: dict[str, Callable[[], Tensor]] = {
+            "eager, soft": lambda: EagerMixture(network)(x, alpha),
+            "ours, soft": lambda: network(x, mixture),
+            "ours, sampled": lambda: network(x, None, path),
+            "ours, alpha": lambda: network(x, alpha, path),
+        }
+        path, found = [k + 4 for k in range(6)], {}
+        for name, run in passes.items():
+            network.zero_grad()  # as a step begins: no gradient is added to another
+            alpha.grad = None
+            network.requires_grad_("alpha" not in name)
+            found[name] = count(run)
     return found
 
 
