@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from asose_fast import ops
+from asose_fast.ops import registry
 from asose_fast.ops.batch_statistics import batch_statistics
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
@@ -228,6 +229,14 @@ class PoolPairChecks(LayerChecks):
                 stride, [t.double() for t in terms], factors.double(),
             )  # fmt: skip
             close(got, exact, dtype, "gradient of x")
+
+    @pytest.mark.parametrize("given", [0, 1])
+    def test_terms_without_a_factor_count_once(self, given):
+        x, *terms = (self.random(2, 3, 5, 4) for _ in range(3))
+        factors = self.random(given)
+        kernels = registry._implementation("pool_pair", self.backend)  # to which the operator gives a CPU's in full
+        got = kernels.backward([None] * 2, [None] * 2, x.new_empty(0), x, 1, terms, factors)
+        close(got, sum(f * t.double() for f, t in zip([*factors, 1, 1], terms, strict=False)), x.dtype, "gradient of x")
 
     def test_a_table_of_zeros_keeps_out_what_is_not_finite(self):
         x = self.random(2, 3, 5, 4)

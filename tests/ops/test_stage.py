@@ -113,10 +113,11 @@ def test_weights_of_branches_without_a_gradient_have_none(used, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_dead_branches_hand_nothing_back(backend):
+@pytest.mark.parametrize("alive", [torch.tensor([True, False]), torch.tensor([-0.5, 0.0])], ids=str)
+def test_dead_branches_hand_nothing_back(alive, backend):
     arguments = right_calls()["stage_bwd"]
     arguments["grads"][1] = arguments["grads"][0].clone()
-    arguments |= {"alive": torch.tensor([True, False]), "need_x": [True, True]}
+    arguments |= {"alive": alive, "need_x": [True, True]}
     arguments["params"][9:34], arguments["matrices"][1], arguments["tables"][1] = torch.nan, torch.nan, 0
     with ops.backend(backend):
         grad_xs, of_depthwise, of_pointwise, *_, s1, tables = OPERATORS.stage_bwd(*arguments.values())
