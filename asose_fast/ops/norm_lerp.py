@@ -20,7 +20,11 @@ from asose_fast.ops.reference.norm_lerp import reference
 
 registry.register(
     "norm_lerp",
-    {"reference": "asose_fast.ops.reference.norm_lerp", "cpu": "asose_fast.ops.native.norm_lerp"},
+    {
+        "reference": "asose_fast.ops.reference.norm_lerp",
+        "cpu": "asose_fast.ops.native.norm_lerp",
+        "triton": "asose_fast.ops.triton.norm_lerp",
+    },
     small=True,
 )
 

@@ -19,7 +19,11 @@ from asose_fast.ops.reference.pointwise import reference
 
 registry.register(
     "pointwise",
-    {"reference": "asose_fast.ops.reference.pointwise", "cpu": "asose_fast.ops.native.pointwise"},
+    {
+        "reference": "asose_fast.ops.reference.pointwise",
+        "cpu": "asose_fast.ops.native.pointwise",
+        "triton": "asose_fast.ops.triton.pointwise",
+    },
     small=True,
 )
 

@@ -132,10 +132,14 @@ class _Backward(NamedTuple):
     stride: int
     terms: list[Tensor]
     factors: Tensor
+    """Those of the first terms; the terms after them count once."""
 
 
 def _bwd(*args: Any) -> Any:
     call = _Backward(*args)
+    once = len(call.terms) - len(call.factors)
+    if once and call.x.is_cpu:  # whose kernels take a factor a term
+        call = call._replace(factors=torch.cat([call.factors, call.factors.new_ones(once)]))
     return registry.select("pool_pair", call.x).backward(*call)
 
 
@@ -147,7 +151,8 @@ def _check_bwd(*args: Any) -> None:
     if tables.shape != (0,):
         check_like("pool_pair_bwd: tables", tables, (2, 4, x.shape[1]), *FLOATS)
     check_all_like("pool_pair_bwd: terms", terms, len(terms), x.shape, x.dtype)
-    check_like("pool_pair_bwd: factors", factors, (len(terms),), *FLOATS)
+    count = factors.numel()
+    check_like("pool_pair_bwd: factors", factors, (min(count, len(terms)),), *FLOATS)
 
 
 def _bwd_fake(*args: Any) -> Tensor:

@@ -130,6 +130,7 @@ class _Backward(NamedTuple):
     rstd: Tensor | None
     gamma: Tensor | None
     alive: Tensor | None
+    """Of every branch the weight, or whether it has one: a branch is dead where this is 0."""
     dilations: list[int]
     stride: int
     need_x: list[bool]
@@ -163,7 +164,7 @@ def _check_bwd(*args: Any) -> None:
     for name in ("need_depthwise", "need_pointwise"):
         check_length(f"{where}: {name}", getattr(call, name), branches, branches)
     check_needs(where, plan, call.need_x, call.need_sums)
-    check_like(f"{where}: alive", call.alive, (branches,), torch.bool)
+    check_like(f"{where}: alive", call.alive, (branches,), torch.bool, *WIDE)
 
 
 def _bwd_fake(*args: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:

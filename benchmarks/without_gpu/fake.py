@@ -13,6 +13,7 @@ import torch
 from asose_fast.ops import library, mixed_layer, registry
 from asose_fast.ops.registry import Implementation
 from asose_fast.ops.triton import tiles
+from asose_fast.space.stacked import Branches
 
 
 @contextlib.contextmanager
@@ -26,8 +27,14 @@ def fake_gpu() -> Iterator[None]:
         modules = registry._MODULES[op]
         return importlib.import_module(modules.get("triton", modules["reference"]))
 
+    def has_kernels(op: str, *_: Any) -> bool:
+        return "triton" in registry._MODULES[op]
+
     with contextlib.ExitStack() as stack:
         stack.enter_context(patch.object(registry, "select", triton))
+        stack.enter_context(patch.object(registry, "has_kernels", has_kernels))
+        # What this says of tensors on a GPU.
+        stack.enter_context(patch.object(Branches, "worthwhile", lambda branches, _: branches.folded > 1))
         # The bodies themselves, not what stands in for them.
         for module in (library, mixed_layer.forward, mixed_layer.node):
             stack.enter_context(patch.object(module, "observed", lambda _: False))

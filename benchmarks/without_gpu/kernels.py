@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 
 import torch
+from torch import nn
 
 from asose_fast import ops
 from asose_fast.space import CANDIDATES, MixedOp
@@ -25,10 +26,12 @@ MOST_SPILLS = 8
 ON_TABLES = {
     "_arch_weights_fwd_kernel",
     "_arch_weights_bwd_kernel",
-    "_matrices_bwd_kernel",
     "_merge_kernel",
     "_norm_tables_kernel",
+    "_norm_lerp_tables_kernel",
+    "_one_norm_kernel",
     "_pack_kernel",
+    "_pointwise_sums_kernel",
     "_tables_kernel",
     "_term_weights_bwd_kernel",
     "_term_weights_fwd_kernel",
@@ -41,9 +44,16 @@ FEW_WARPS = {
     "_multi_depthwise_fwd_kernel": "as the next one, on sm_80",
     "_inputs_bwd_kernel": "the loads of a row of taps are in flight at once, and CUDA's kernel runs where it is built",
     "_weights_bwd_kernel": "a sum for each tap of a row is kept, and CUDA's kernel runs where it is built",
+    "_products_kernel": "a thread keeps a tile's inputs, in fp32 as sums of TF32, and its sums",
+    "_products_bwd_kernel": "as the last one",
+    "_pointwise_fwd_kernel": "as the last one",
+    "_pointwise_inputs_kernel": "as the last one",
+    "_pointwise_weights_kernel": "as the last one, on sm_80",
     "_pool_pair_bwd_kernel": "nine windows of two gradients, two inputs and a place are in flight at once",
 }
 """Why these may have fewer resident warps, though not fewer than 8."""
+NARROW = {"_pointwise_weights_kernel": "half of 36 channels are 18, which no wider load divides"}
+"""Why half of the loads of these may have 32 bits."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -66,8 +76,9 @@ class Row:
         found = [f"{where}: {self.spills} bytes of spilled registers"] if self.spills > MOST_SPILLS else []
         if self.kernel in ON_TABLES:
             return found
-        if self.width < LEAST_BITS:
-            found.append(f"{where}: half of the loads have at most {self.width} bits, must have {LEAST_BITS}")
+        bits = 32 if self.kernel in NARROW else LEAST_BITS
+        if self.width < bits:
+            found.append(f"{where}: half of the loads have at most {self.width} bits, must have {bits}")
         least = 8 if self.kernel in FEW_WARPS else LEAST_WARPS
         if self.warps < least:
             found.append(f"{where}: {self.warps} resident warps with {self.registers} registers, must be {least}")
@@ -79,6 +90,7 @@ def rows(arch: int, dtype: str, channels: int, strides: Iterable[int] = (1, 2)) 
     with fake_gpu(), recorded(arch) as launches:
         for stride in strides:
             _layer(DTYPES[dtype], channels, stride)
+        _lone(DTYPES[dtype], channels)
         _sums_and_samples(DTYPES[dtype], channels)
     found: dict[str, Row] = {}
     for launch in {launch.cubin: launch for launch in launches}.values():
@@ -111,6 +123,14 @@ def _layer(dtype: torch.dtype, channels: int, stride: int) -> None:
     x = _images(dtype, channels)
     shortcut = x if stride == 1 else _images(dtype, channels, SIDE // stride)
     mixed.to(dtype)(x, weights, gain=gain, shortcut=shortcut).float().sum().backward()
+
+
+def _lone(dtype: torch.dtype, channels: int) -> None:
+    x, gain = _images(dtype, channels), torch.ones((), requires_grad=True)
+    weights = [torch.empty(size, channels, 1, 1).requires_grad_() for size in (channels // 2, channels - channels // 2)]
+    z = ops.pointwise(x, weights, stride=2)
+    shortcut = _images(dtype, channels, SIDE // 2)
+    ops.norm_lerp(z, nn.BatchNorm2d(channels), shortcut, gain).float().sum().backward()
 
 
 def _sums_and_samples(dtype: torch.dtype, channels: int) -> None:

@@ -18,7 +18,7 @@ from triton.runtime import jit
 from asose_fast.config import CANDIDATES, SpaceConfig
 from asose_fast.ops import registry
 from asose_fast.ops.depthwise_plan import DepthwisePlan
-from asose_fast.ops.layout import empty_channels_last
+from asose_fast.ops.layout import empty_channels_last, memory_format
 from asose_fast.space import MixedOp, Network, NetworkSpec
 from benchmarks.baselines import EagerMixture
 from benchmarks.without_gpu.fake import fake_gpu
@@ -67,9 +67,18 @@ class _Operators(TorchDispatchMode):
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), keywords: Any = None) -> Any:
         result = function(*arguments, **(keywords or {}))
         name = function.overloadpacket.__name__
+        if name == "convolution":
+            result = _as_by_cudnn(result, *arguments[:2])
         if name not in VIEWS:
             self.counted.launch(name, _tensors((arguments, keywords, result)), SEVERAL.get(name, 1))
         return result
+
+
+def _as_by_cudnn(y: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """The output of a convolution in the memory format of a GPU, where the meta device forgets channels_last."""
+    if torch.channels_last in (memory_format(x), memory_format(weight)):
+        return empty_channels_last(y, y.shape)
+    return y
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
@@ -153,13 +162,18 @@ def steps(dtype: torch.dtype, channels: int) -> dict[str, Launched]:
         x = torch.empty(BATCH, 3, SIDE, SIDE, dtype=dtype, memory_format=torch.channels_last)
         mixture = torch.empty(6, len(CANDIDATES))
         alpha = torch.empty(6, len(CANDIDATES), requires_grad=True)
-        found = {"eager, soft": count(lambda: EagerMixture(network)(x, alpha))}
-        for block in network.evolvable_blocks():
-            block.mixed.fused = True
-        found["ours, soft"] = count(lambda: network(x, mixture))
-        found["ours, sampled"] = count(lambda: network(x, None, [k + 4 for k in range(6)]))
-        network.requires_grad_(False)
-        found["ours, alpha"] = count(lambda: network(x, alpha, [k + 4 for k in range(6)]))
+        passes: dict[str, Callable[[], Tensor]] = {
+            "eager, soft": lambda: EagerMixture(network)(x, alpha),
+            "ours, soft": lambda: network(x, mixture),
+            "ours, sampled": lambda: network(x, None, path),
+            "ours, alpha": lambda: network(x, alpha, path),
+        }
+        path, found = [k + 4 for k in range(6)], {}
+        for name, run in passes.items():
+            network.zero_grad()  # as a step begins: no gradient is added to another
+            alpha.grad = None
+            network.requires_grad_("alpha" not in name)
+            found[name] = count(run)
     return found
 
 

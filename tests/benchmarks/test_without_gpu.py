@@ -17,7 +17,7 @@ from benchmarks.without_gpu.fake import fake_gpu
 from benchmarks.without_gpu.kernels import CHANNELS, DTYPES, Row, rows
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled for a GPU")
-MOST_LAUNCHES = 125
+MOST_LAUNCHES = 55
 """Of a layer, forward and backward."""
 
 

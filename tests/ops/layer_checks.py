@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from asose_fast import ops
+from asose_fast.ops import registry
 from asose_fast.ops.batch_statistics import batch_statistics
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
@@ -22,6 +23,7 @@ from asose_fast.ops.reference.mixed_norm_sum import backward as exact_sum_backwa
 from asose_fast.ops.reference.mixed_norm_sum import forward as exact_sum
 from asose_fast.ops.reference.mixed_norm_sum import reference as norm_sum_reference
 from asose_fast.ops.reference.multi_depthwise import reference as depthwise_reference
+from asose_fast.ops.reference.pointwise import reference as pointwise_reference
 from asose_fast.ops.reference.pool_pair import backward as exact_pool_backward
 from asose_fast.ops.reference.pool_pair import reference as pool_reference
 from asose_fast.ops.reference.separable import backward as exact_separable_backward
@@ -32,6 +34,7 @@ from tests.helpers import make_batch, make_network, plain_loss
 from tests.ops.backend_checks import BackendChecks
 from tests.ops.depthwise_cases import SUPERNET, Case, check, eighths
 from tests.ops.test_mixed_layer import Layer, assert_close, results
+from tests.ops.test_pointwise import leaves
 from tests.space.test_stacked import assert_close as candidates_close
 from tests.space.test_stacked import pair
 from tests.space.test_stacked import results as results_of
@@ -227,6 +230,14 @@ class PoolPairChecks(LayerChecks):
             )  # fmt: skip
             close(got, exact, dtype, "gradient of x")
 
+    @pytest.mark.parametrize("given", [0, 1])
+    def test_terms_without_a_factor_count_once(self, given):
+        x, *terms = (self.random(2, 3, 5, 4) for _ in range(3))
+        factors = self.random(given)
+        kernels = registry._implementation("pool_pair", self.backend)  # to which the operator gives a CPU's in full
+        got = kernels.backward([None] * 2, [None] * 2, x.new_empty(0), x, 1, terms, factors)
+        close(got, sum(f * t.double() for f, t in zip([*factors, 1, 1], terms, strict=False)), x.dtype, "gradient of x")
+
     def test_a_table_of_zeros_keeps_out_what_is_not_finite(self):
         x = self.random(2, 3, 5, 4)
         bad = torch.full_like(x, torch.nan)
@@ -363,6 +374,39 @@ class SeparableChecks(DepthwiseChecks):
 
     def test_more_pixels_than_a_chunk(self):
         self.check((1, 3, 43, 29), [(1, 1)], torch.float64, own=False, stride=1, affine=False)
+
+
+class PointwiseChecks(LayerChecks):
+    @pytest.mark.parametrize("dtype", DTYPES)
+    @pytest.mark.parametrize(
+        ("shape", "outputs", "stride"),
+        [((2, 3, 5, 6), (4,), 1), ((2, 70, 5, 7), (66, 9), 2), ((1, 17, 1, 2), (1, 33), 2), ((3, 8, 3, 3), (5,), 2)],
+    )
+    def test_matches_the_reference(self, shape, outputs, stride, dtype):
+        x, *weights = leaves(shape, outputs, dtype)
+        tensors = [t.detach().to(self.device).requires_grad_() for t in (x, *weights)]
+        wide = [t.detach().double().requires_grad_() for t in tensors]
+        z, exact = ops.pointwise(tensors[0], tensors[1:], stride=stride), pointwise_reference(wide[0], wide[1:], stride)
+        grad = self.random(*z.shape, dtype=dtype)
+        close(z, exact, dtype, "z")
+        found, expected = torch.autograd.grad(z, tensors, grad), torch.autograd.grad(exact, wide, grad.double())
+        for a, b in zip(found, expected, strict=True):
+            close(a, b, dtype, "gradient")
+
+    def test_no_images(self):
+        x, weight = torch.ones(0, 3, 4, 5), torch.ones(2, 3, 1, 1)
+        x, weight = (t.to(self.device).requires_grad_() for t in (x, weight))
+        ops.pointwise(x, [weight]).sum().backward()
+        assert x.grad.shape == x.shape
+        assert not weight.grad.any()
+
+    def test_nan_stays(self):
+        x = torch.full((1, 2, 3, 3), torch.nan, device=self.device, requires_grad=True)
+        weight = torch.ones(1, 2, 1, 1, device=self.device)
+        z = ops.pointwise(x, [weight], stride=2)
+        z.sum().backward()
+        assert z.isnan().all()
+        assert torch.equal(x.grad[0, 0], torch.tensor([[1.0, 0, 1], [0, 0, 0], [1, 0, 1]], device=self.device))
 
 
 class MixedLayerChecks(LayerChecks):

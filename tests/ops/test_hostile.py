@@ -27,6 +27,8 @@ FITTING = {
     ("norm_relu_mean_fwd", "x"),
     ("pointwise_fwd", "weights"),
     ("pointwise_fwd", "x"),
+    ("pool_pair_bwd", "factors"),
+    ("pool_pair_bwd", "terms"),
     ("pool_pair_fwd", "x"),
     ("stage_bwd", "mean"),
     ("stage_bwd", "rstd"),

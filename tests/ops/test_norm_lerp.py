@@ -10,7 +10,7 @@ from asose_fast.ops import registry
 from tests.ops.raw_calls import OPERATORS, right_calls
 from tests.ops.test_mixed_layer import KINDS, new_norm
 
-BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("norm_lerp", b, "cpu")]
+BACKENDS = [b for b in ("reference", "cpu", "triton") if not registry.why_not("norm_lerp", b, "cpu")]
 SHAPES = [(4, 5, 3, 3), (2, 1, 1, 1), (3, 17, 7, 2), (2, 40, 20, 33)]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 TOLERANCES = {

@@ -140,6 +140,22 @@ def test_norms_and_terms_in_backward(backend, dtype, stride):
         torch.testing.assert_close(got.double(), expected, rtol=0, atol=TOLERANCE[dtype] * expected.abs().max().item())
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("given", [0, 1, 2])
+def test_terms_without_a_factor_count_once(backend, given):
+    x, *terms = torch.randn(3, 2, 5, 4, 3).unbind()
+    factors = torch.tensor([0.25, -2.0])[:given]
+    with ops.backend(backend):
+        got = torch.ops.asose_fast.pool_pair_bwd([None] * 2, [None] * 2, x.new_empty(0), x, 1, terms, factors)
+    torch.testing.assert_close(got, sum(f * t for f, t in zip([*factors, 1, 1], terms, strict=False)))
+
+
+def test_a_factor_of_no_term_is_refused():
+    x = torch.ones(1, 2, 3, 3)
+    with pytest.raises(ValueError, match="factors must be"):
+        torch.ops.asose_fast.pool_pair_bwd([None] * 2, [None] * 2, x.new_empty(0), x, 1, [x], torch.ones(2))
+
+
 def test_compiles_without_a_graph_break():
     x = torch.randn(2, 3, 8, 9, requires_grad=True)
 

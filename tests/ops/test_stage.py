@@ -99,13 +99,29 @@ def test_statistics_of_unused_branches_stay_out(backend):
     torch.testing.assert_close((got_s0, got_s1[0], got_tables[0]), (s0, s1[0], tables[0]))
 
 
-def test_dead_branches_hand_nothing_back():
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("used", [0, 1])
+def test_weights_of_branches_without_a_gradient_have_none(used, backend):
+    arguments = right_calls()["stage_bwd"] | {"need_pointwise": [True, True], "need_sums": False}
+    if not used:
+        arguments |= {"grads": [None, None], "zs": [None, None], "need_x": [False, False]}
+    with ops.backend(backend):
+        _, of_depthwise, of_pointwise, *_ = OPERATORS.stage_bwd(*arguments.values())
+    for group in (of_depthwise, of_pointwise):
+        assert group[0].any() == bool(used)
+        assert not group[1].any()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("alive", [torch.tensor([True, False]), torch.tensor([-0.5, 0.0])], ids=str)
+def test_dead_branches_hand_nothing_back(alive, backend):
     arguments = right_calls()["stage_bwd"]
     arguments["grads"][1] = arguments["grads"][0].clone()
-    arguments |= {"alive": torch.tensor([True, False]), "need_x": [True, True]}
+    arguments |= {"alive": alive, "need_x": [True, True]}
     arguments["params"][9:34], arguments["matrices"][1], arguments["tables"][1] = torch.nan, torch.nan, 0
-    grad_xs, of_depthwise, *_, s1, tables = OPERATORS.stage_bwd(*arguments.values())
-    assert all(t.isfinite().all() for t in (*grad_xs, *of_depthwise, s1, tables))
+    with ops.backend(backend):
+        grad_xs, of_depthwise, of_pointwise, *_, s1, tables = OPERATORS.stage_bwd(*arguments.values())
+    assert all(t.isfinite().all() for t in (*grad_xs, *of_depthwise, *of_pointwise, s1, tables))
     assert not of_depthwise[1].any()
     assert not tables[1].any()
 

@@ -12,9 +12,11 @@ from asose_fast.space import CANDIDATES, MixedOp
 from tests.ops.backend_checks import EveryOperatorChecks
 from tests.ops.layer_checks import (
     BatchStatisticsChecks,
+    LayerChecks,
     MixedLayerChecks,
     MixedNormSumChecks,
     MultiDepthwiseChecks,
+    PointwiseChecks,
     PoolPairChecks,
     SeparableChecks,
 )
@@ -81,6 +83,20 @@ class TestSeparable(TritonOnGpu, SeparableChecks):
 
     def call(self, x, *weights):
         return ops.separable(x, weights[:2], weights[2:], dilations=[1, 2])
+
+
+class TestPointwise(TritonOnGpu, PointwiseChecks):
+    op, leaves = "pointwise", [(20, 40, 1, 1), (20, 40, 1, 1)]
+
+    def call(self, x, *weights):
+        return (ops.pointwise(x, weights, stride=2),)
+
+
+class TestNormLerp(TritonOnGpu, LayerChecks):
+    op, leaves = "norm_lerp", [(4, 40, 12, 12), ()]
+
+    def call(self, x, z, gain):
+        return (ops.norm_lerp(z, torch.nn.BatchNorm2d(40, affine=False, track_running_stats=False), x, gain),)
 
 
 class TestMixedLayer(MixedLayerChecks):

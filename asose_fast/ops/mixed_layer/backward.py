@@ -31,7 +31,7 @@ class Wanted(NamedTuple):
     seen: list[float] | None
     """The weights of all terms, where the host knows them."""
     alive: Tensor | None
-    """Which chains have a weight that is not 0, where the host does not know; None where it does."""
+    """The weights of the chains, where the host does not know which are 0; None where it does."""
     chains: list[bool]
     """Which chains a gradient is handed back through; `pools` says the same of the pools."""
     pools: list[bool]
@@ -59,7 +59,7 @@ class Wanted(NamedTuple):
             need,
             counts,
             seen,
-            weights[: layer.chains] != 0 if seen is None else None,
+            weights[: layer.chains] if seen is None else None,
             chains,
             [need_x and tracked for tracked in layer.tracked[layer.chains :]],
             [n and not same for n, same in zip(need.plain, layer.plain_is_x, strict=True)],
@@ -253,30 +253,41 @@ def _input(
     operators: Operators,
 ) -> Tensor | None:
     """dL/dx: what comes through chains, through pools and through plain terms that are x itself."""
-    terms: list[Tensor] = []
-    factors: list[Tensor] = []
-    weights, chains = saved.weights, layer.chains
-    if wanted.seen is not None and of_chains is not None and not any(wanted.pools):
-        for share, is_x in zip(wanted.seen[saved.mean.shape[0] :], layer.plain_is_x, strict=True):
+    weights, count, chains = saved.weights, saved.mean.shape[0], layer.chains
+    pools, of_plain = any(wanted.pools), wanted.x and any(layer.plain_is_x)
+    if wanted.seen is not None and of_chains is not None and not pools:
+        for share, is_x in zip(wanted.seen[count:], layer.plain_is_x, strict=True):
             if wanted.x and is_x and share:
                 of_chains.add_(grad, alpha=share)
         return of_chains
-    if wanted.x and any(layer.plain_is_x):
-        of_plain = weights[saved.mean.shape[0] :].unbind()
-        factors = list(itertools.compress(of_plain, layer.plain_is_x))
-        terms = [grad] * len(factors)
-    if of_chains is not None and (terms or any(wanted.pools)):
-        terms.append(of_chains)
-        factors.append(weights.new_ones(()))
-    if any(wanted.pools):
-        grad_x: Tensor = operators.pool_pair_bwd(
-            [grad if n and counts else None for n, counts in zip(wanted.pools, wanted.counts[chains:], strict=False)],
-            [z if b else None for z, b in zip(pooled, uses[chains:], strict=False)],
-            tables[chains : chains + 2], saved.x, layer.stride, terms,
-            torch.stack(factors) if factors else weights[:0],
-        )  # fmt: skip
+    if not pools and not of_plain:
+        return of_chains
+    factors = _picked(weights[count:], layer.plain_is_x) if of_plain else weights[:0]
+    terms = [grad] * len(factors)
+    grad_x: Tensor
+    if not pools and of_chains is None:
+        grad_x = operators.mixed_sum_fwd(terms, factors)
         return grad_x
-    return operators.mixed_sum_fwd(terms, torch.stack(factors)) if terms else of_chains
+    grads: Gradients = [None, None]
+    zs: Gradients = [None, None]
+    if pools:
+        used = zip(wanted.pools, wanted.counts[chains:], strict=False)
+        grads = [grad if need and counts else None for need, counts in used]
+        zs = [z if in_batch else None for z, in_batch in zip(pooled, uses[chains:], strict=False)]
+    grad_x = operators.pool_pair_bwd(
+        grads, zs, tables[chains : chains + 2] if pools else tables.new_empty(0), saved.x, layer.stride,
+        terms if of_chains is None else [*terms, of_chains],  # that of chains has no factor: it counts once
+        factors,
+    )  # fmt: skip
+    return grad_x
+
+
+def _picked(weights: Tensor, picked: list[bool]) -> Tensor:
+    """The weights that are picked, as a view where they lie side by side."""
+    first, count = picked.index(True), sum(picked)
+    if all(picked[first : first + count]):
+        return weights[first : first + count]
+    return torch.stack(list(itertools.compress(weights.unbind(), picked)))
 
 
 def _seen(weights: Tensor) -> list[float] | None:

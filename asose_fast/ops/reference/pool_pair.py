@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -41,7 +43,8 @@ def backward(
     terms: list[Tensor],
     factors: Tensor,
 ) -> Tensor:
-    """dL/dx of the poolings whose gradient is there, plus sum of factor * term, as a backend.
+    """dL/dx of the poolings whose gradient is there, plus sum of factor * term, as a backend. Terms without a factor
+    count once.
 
     Unless `tables` is empty, dL/d(pooled) = scale * grad + slope * (z - center) + shift with its four rows (2, 4, C),
     what a batch norm of z makes of its gradient, the last two terms only where z is there; else it is grad. Where scale
@@ -51,7 +54,7 @@ def backward(
     acc = accumulation_dtype(x.dtype)
     wide = x.to(acc)
     grad_x = torch.zeros_like(wide, memory_format=torch.channels_last)
-    for term, factor in zip(terms, factors.unbind(), strict=True):
+    for term, factor in zip_longest(terms, factors.unbind(), fillvalue=1.0):
         grad_x += factor * term
     for pool, (grad, z) in enumerate(zip(grads, zs, strict=True)):
         if grad is None:

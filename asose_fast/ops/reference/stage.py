@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
@@ -25,14 +23,10 @@ def forward(
     beta: Tensor | None,
     plan: DepthwisePlan,
     statistics: bool,
-    weights: ModuleType = stage_weights,
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
-    """The outputs, params and matrices as `separable` takes them, and the statistics of the outputs where wanted.
-
-    `weights` has the functions of `stage_weights`.
-    """
+    """The outputs, params and matrices as `separable` takes them, and the statistics of the outputs where wanted."""
     acc = accumulation_dtype(xs[0].dtype)
-    params, matrices = weights.forward(depthwise, pointwise, mean, rstd, gamma, beta, acc)
+    params, matrices = stage_weights.forward(depthwise, pointwise, mean, rstd, gamma, beta, acc)
     zs, *found = registry.select("separable", xs[0]).forward(xs, params, matrices, plan, statistics)
     return zs, params, matrices, found[0], found[1]
 
@@ -55,14 +49,14 @@ def backward(
     need_depthwise: list[bool],
     need_pointwise: list[bool],
     need_sums: bool,
-    weights: ModuleType = stage_weights,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
     """The gradients of the inputs and weights that need one, S0 and S1 of the norms before, and tables.
 
     The first B rows of `tables` (B or more, 4, C) are read as `separable` reads them. The tables of the result have in
     their place what the norms before make of a gradient (`stage_weights.backward`); they are empty without norms.
-    Gradients of branches that are not `alive` are 0, whatever their statistics hold.
+    Gradients of branches whose `alive` is 0 are 0, whatever their statistics hold.
     """
+    alive = None if alive is None else alive != 0
     branches, used = len(depthwise), [g is not None for g in grads]
     rows = None if alive is None else _rows_alive(alive, plan)
     grad_xs, grad_params, grad_matrices = registry.select("separable", xs[0]).backward(
@@ -70,7 +64,7 @@ def backward(
         any(need_depthwise), any(need_pointwise), need_sums,
     )  # fmt: skip
     pixels = xs[0].numel() // xs[0].shape[1]
-    of_depthwise, of_pointwise, s0, s1, before = weights.backward(
+    of_depthwise, of_pointwise, s0, s1, before = stage_weights.backward(
         grad_params, grad_matrices, depthwise, pointwise, mean, rstd, gamma, alive, used, need_depthwise,
         need_pointwise, need_sums, pixels,
     )  # fmt: skip

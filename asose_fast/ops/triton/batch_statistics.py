@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -14,8 +16,19 @@ from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, pl
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 _ELEMENTS = 2048
-_MERGED = 32
-"""Tiles that are merged at a time."""
+MERGED, CHANNELS = 512, 16
+"""Tiles that are merged at a time, and channels of a program: with few of them, many processors are busy."""
+
+
+class Partials(NamedTuple):
+    """Statistics of the tiles of several tensors."""
+
+    table: Tensor
+    """(tasks, K, 2, C) float64: mean and sum of squared deviations of every tile."""
+    rows: int
+    """The values a channel of a whole tensor."""
+    of_tile: int
+    """The values a channel of a tile; the last one may have fewer."""
 
 
 @launched
@@ -49,6 +62,45 @@ def _batch_statistics_kernel(
         tl.store(to + channels, tl.sum(z * z, axis=0).to(tl.float64), mask=present)
 
 
+@triton.jit
+def merged_tiles(
+    partials: tl.tensor,
+    k: tl.tensor,
+    count: tl.tensor,
+    rows: tl.int64,
+    tasks: tl.int32,
+    channels: tl.int64,
+    channel: tl.tensor,
+    BLOCK_P: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    """Mean and biased variance of tensor k of `count`, from those of its tiles in a fixed order."""
+    present = channel < channels
+    some = tl.arange(0, BLOCK_T)
+    of_k = partials + k * 2 * channels + channel[None, :]
+    step = count * 2 * channels
+
+    total = tl.zeros([BLOCK_T, BLOCK_C], tl.float64)
+    for start in range(0, tasks, BLOCK_T):
+        task = (start + some).to(tl.int64)
+        inside = (task < tasks)[:, None] & present[None, :]
+        length = tl.minimum(rows - task * BLOCK_P, BLOCK_P).to(tl.float64)
+        total += length[:, None] * tl.load(of_k + task[:, None] * step, mask=inside, other=0.0)
+    count_of_all = tl.zeros([BLOCK_C], tl.float64) + rows  # 1 is no tensor when compiling
+    mean = tl.sum(total, axis=0) / count_of_all
+
+    total = tl.zeros([BLOCK_T, BLOCK_C], tl.float64)
+    for start in range(0, tasks, BLOCK_T):
+        task = (start + some).to(tl.int64)
+        inside = (task < tasks)[:, None] & present[None, :]
+        length = tl.minimum(rows - task * BLOCK_P, BLOCK_P).to(tl.float64)
+        shift = tl.load(of_k + task[:, None] * step, mask=inside, other=0.0) - mean[None, :]
+        within = tl.load(of_k + channels + task[:, None] * step, mask=inside, other=0.0)
+        total += tl.where(inside, within + length[:, None] * shift * shift, 0.0)
+    return mean, tl.sum(total, axis=0) / count_of_all
+
+
 @launched
 @triton.jit
 def _merge_kernel(
@@ -62,45 +114,40 @@ def _merge_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ) -> None:
-    k = tl.program_id(0).to(tl.int64)
+    k, count = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    present = channel < channels
-    some = tl.arange(0, BLOCK_T)
-    of_k = partials + k * 2 * channels + channel[None, :]
-    step = tl.num_programs(0).to(tl.int64) * 2 * channels
-
-    total = tl.zeros([BLOCK_T, BLOCK_C], tl.float64)
-    for start in range(0, tasks, BLOCK_T):
-        task = (start + some).to(tl.int64)
-        inside = (task < tasks)[:, None] & present[None, :]
-        count = tl.minimum(rows - task * BLOCK_P, BLOCK_P).to(tl.float64)
-        total += count[:, None] * tl.load(of_k + task[:, None] * step, mask=inside, other=0.0)
-    count_of_all = tl.zeros([BLOCK_C], tl.float64) + rows  # 1 is no tensor when compiling
-    mean = tl.sum(total, axis=0) / count_of_all
-
-    total = tl.zeros([BLOCK_T, BLOCK_C], tl.float64)
-    for start in range(0, tasks, BLOCK_T):
-        task = (start + some).to(tl.int64)
-        inside = (task < tasks)[:, None] & present[None, :]
-        count = tl.minimum(rows - task * BLOCK_P, BLOCK_P).to(tl.float64)
-        shift = tl.load(of_k + task[:, None] * step, mask=inside, other=0.0) - mean[None, :]
-        within = tl.load(of_k + channels + task[:, None] * step, mask=inside, other=0.0)
-        total += tl.where(inside, within + count[:, None] * shift * shift, 0.0)
-    tl.store(means + k * channels + channel, mean, mask=present)
-    tl.store(variances + k * channels + channel, tl.sum(total, axis=0) / count_of_all, mask=present)
+    mean, var = merged_tiles(partials, k, count, rows, tasks, channels, channel, BLOCK_P, BLOCK_T, BLOCK_C)
+    tl.store(means + k * channels + channel, mean, mask=channel < channels)
+    tl.store(variances + k * channels + channel, var, mask=channel < channels)
 
 
 def forward(zs: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and biased variance, (K, C) float64."""
+    return merged(of_tiles(zs))
+
+
+def of_tiles(zs: list[Tensor]) -> Partials:
+    """The statistics of tiles."""
     format = memory_format(zs[0])
     rows, channels, inner = rows_and_channels(zs[0], format)
-    mean, var = (zs[0].new_empty((len(zs), channels), dtype=torch.float64) for _ in range(2))
-    if rows == 0 or channels == 0:
-        return mean.fill_(torch.nan), var.fill_(torch.nan)
-    dense = tuple(z.contiguous(memory_format=format) for z in zs)
-    blocks = block_p, block_c, _ = tile(rows, channels, _ELEMENTS)
+    blocks = tile(rows, channels, _ELEMENTS)
     tasks, groups = grid(rows, channels, blocks)
-    partials = mean.new_empty(tasks, len(zs), 2, channels)
-    _batch_statistics_kernel[(tasks, groups)](dense, partials, rows, channels, inner, accumulator(zs[0].dtype), *blocks)
-    _merge_kernel[(len(zs), groups)](partials, mean, var, rows, tasks, channels, block_p, _MERGED, block_c)
+    table = zs[0].new_empty(tasks, len(zs), 2, channels, dtype=torch.float64)
+    if rows and channels:
+        _batch_statistics_kernel[(tasks, groups)](
+            tuple(z.contiguous(memory_format=format) for z in zs), table, rows, channels, inner,
+            accumulator(zs[0].dtype), *blocks,
+        )  # fmt: skip
+    return Partials(table, rows, blocks[0])
+
+
+def merged(partials: Partials) -> tuple[Tensor, Tensor]:
+    """Mean and biased variance of all tiles, (K, C) float64; NaN where there is none."""
+    tasks, count, _, channels = partials.table.shape
+    mean, var = (partials.table.new_empty(count, channels) for _ in range(2))
+    if not partials.rows or not channels:
+        return mean.fill_(torch.nan), var.fill_(torch.nan)
+    _merge_kernel[(count, triton.cdiv(channels, CHANNELS))](
+        partials.table, mean, var, partials.rows, tasks, channels, partials.of_tile, MERGED, CHANNELS, num_warps=8
+    )
     return mean, var

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import all_dense, dense, memory_format
+from asose_fast.ops.triton.sums import CHANNELS, SUMMANDS, added_up, sums_of_tiles
 from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, place, rows_and_channels, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -91,89 +92,65 @@ def _mixed_norm_sum_fwd_kernel(
     tl.store(y + at, total.to(y.dtype.element_ty), mask=inside)
 
 
-@launched
 @triton.jit
-def _sums_kernel(
-    grad: tl.tensor,
-    xs: tl.tuple,
-    centers: tl.tensor,
-    partials: tl.tensor,  # (tasks, 1 + K + J, C)
-    rows: tl.int64,
-    channels: tl.int64,
-    INNER: tl.constexpr,
-    READ: tl.constexpr,
-    BRANCHES: tl.constexpr,
-    ACC: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    ALIGN: tl.constexpr,
-) -> None:
-    channels = aligned(channels, ALIGN)
-    at, inside, channel, present = place(rows, channels, INNER, BLOCK_P, BLOCK_C)
-    g = tl.load(grad + at, mask=inside, other=0.0).to(ACC)
-    to = partials + tl.program_id(0).to(tl.int64) * (1 + len(READ)) * channels + channel
-    tl.store(to, tl.sum(g, axis=0), mask=present)
-    for k in tl.static_range(len(READ)):
-        total = tl.zeros([BLOCK_C], ACC)
-        if READ[k]:
-            x = tl.load(xs[k] + at, mask=inside, other=0.0).to(ACC)
-            if k < BRANCHES:
-                x -= tl.load(centers + k * channels + channel, mask=present, other=0.0)[None, :]
-            total = tl.sum(tl.where(inside, g * x, 0.0), axis=0)
-        tl.store(to + (1 + k) * channels, total, mask=present)
+def _is_set(flags: tl.constexpr, k: tl.tensor) -> tl.tensor:
+    number = k * 0
+    for i in tl.static_range(len(flags)):
+        number += tl.where(k == i, flags[i], 0)
+    return number != 0
 
 
 @launched
 @triton.jit
 def _tables_kernel(
-    sums: tl.tensor,  # or None
+    partials: tl.tensor,  # or None
+    sums: tl.tensor,  # (1 + K + J, C), or None
     weights: tl.tensor,
     gamma: tl.tensor,  # or None
     means: tl.tensor,
     rstds: tl.tensor,
     tables: tl.tensor,  # (K + J, 4, C)
+    tasks: tl.int32,
     count: tl.int64,
     channels: tl.int64,
     BATCH: tl.constexpr,
     READ: tl.constexpr,
     ACC: tl.constexpr,
+    BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ) -> None:
-    # The sums of z - center become those of xhat, and the tables what they make of the gradient.
-    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    # Of one term. The sums of z - center become those of xhat, and the tables what they make of the gradient.
+    k = tl.program_id(0)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     present = channel < channels
-    none = tl.zeros([BLOCK_C], tl.float64)
-    s0 = none
-    if sums is not None:
-        s0 = tl.load(sums + channel, mask=present, other=0.0)
-    for k in tl.static_range(len(READ)):
-        w = tl.load(weights + k)
-        scale = none + w.to(tl.float64)
-        center = none
-        slope = none
-        shift = none
-        if k < len(BATCH):
-            of_k = k * channels + channel
-            mean = tl.load(means + of_k, mask=present, other=0.0)
-            rstd = tl.load(rstds + of_k, mask=present, other=0.0)
-            center = mean.to(ACC).to(tl.float64)
-            scale *= rstd
-            if gamma is not None:
-                scale *= tl.load(gamma + of_k, mask=present, other=0.0).to(tl.float64)
-            s1 = none
-            if READ[k]:
-                of_sum = sums + (1 + k) * channels + channel
-                s1 = rstd * (tl.load(of_sum, mask=present, other=0.0) - (mean - center) * s0)
-                tl.store(of_sum, s1, mask=present)
-            if BATCH[k] and sums is not None:
-                share = scale / (none - count)
-                slope = share * rstd * s1
-                shift = share * s0 - slope * (mean - center)
-        to = tables + k * 4 * channels + channel
-        tl.store(to, tl.where(w != 0, scale, 0.0).to(ACC), mask=present)
-        tl.store(to + channels, tl.where(w != 0, center, 0.0).to(ACC), mask=present)
-        tl.store(to + 2 * channels, tl.where(w != 0, slope, 0.0).to(ACC), mask=present)
-        tl.store(to + 3 * channels, tl.where(w != 0, shift, 0.0).to(ACC), mask=present)
+    normalised = present & (k < len(BATCH))
+    of_k = k.to(tl.int64) * channels + channel
+    w = tl.load(weights + k).to(tl.float64)
+    mean = tl.load(means + of_k, mask=normalised, other=0.0)
+    rstd = tl.load(rstds + of_k, mask=normalised, other=1.0)
+    center = mean.to(ACC).to(tl.float64)
+    scale = w * rstd
+    if gamma is not None:
+        scale *= tl.load(gamma + of_k, mask=normalised, other=1.0).to(tl.float64)
+    slope = tl.zeros([BLOCK_C], tl.float64)
+    shift = slope
+    if partials is not None:
+        distance = (1 + len(READ)) * channels
+        s0 = added_up(partials + channel, distance, tasks, present, BLOCK_T, BLOCK_C)
+        if k == 0:
+            tl.store(sums + channel, s0, mask=present)
+        s1 = added_up(partials + channels + of_k, distance, tasks, present & _is_set(READ, k), BLOCK_T, BLOCK_C)
+        s1 = tl.where(normalised & _is_set(READ, k), rstd * (s1 - (mean - center) * s0), s1)
+        tl.store(sums + channels + of_k, s1, mask=present)
+        in_batch = normalised & _is_set(BATCH, k)
+        share = scale / (tl.zeros([BLOCK_C], tl.float64) - count)
+        slope = tl.where(in_batch, share * rstd * s1, 0.0)
+        shift = tl.where(in_batch, share * s0 - slope * (mean - center), 0.0)
+    to = tables + of_k + 3 * k * channels
+    tl.store(to, tl.where(w != 0, scale, 0.0).to(ACC), mask=present)
+    tl.store(to + channels, tl.where(w != 0, center, 0.0).to(ACC), mask=present)
+    tl.store(to + 2 * channels, tl.where(w != 0, slope, 0.0).to(ACC), mask=present)
+    tl.store(to + 3 * channels, tl.where(w != 0, shift, 0.0).to(ACC), mask=present)
 
 
 @launched
@@ -260,17 +237,14 @@ def backward(
     programs = grid(rows, channels, blocks)
     weights, gamma, mean, rstd = weights.contiguous(), _contiguous(gamma), _wide(mean), _wide(rstd)
     tables = grad.new_empty(len(read), 4, channels, dtype=accumulation_dtype(grad.dtype))
-    sums = None
+    partials = sums = None
     if need_sums:
-        partials = tables.new_empty(programs[0], 1 + len(read), channels)
-        if rows:
-            _sums_kernel[programs](
-                grad, inputs, mean.to(tables.dtype), partials, *space, tuple(read), len(mean), acc, *blocks
-            )
-        sums = partials.sum(0, dtype=torch.float64)
-    _tables_kernel[(programs[1],)](
-        sums, weights, gamma, mean, rstd, tables, rows, channels, tuple(batch), tuple(read), acc, blocks[1]
-    )
+        partials = sums_of_tiles(grad, inputs, mean, tuple(read), format)
+        sums = mean.new_empty(1 + len(read), channels)
+    _tables_kernel[(len(read), triton.cdiv(channels, CHANNELS))](
+        partials, sums, weights, gamma, mean, rstd, tables, 0 if partials is None else len(partials), rows, channels,
+        tuple(map(int, batch)), tuple(map(int, read)), acc, SUMMANDS, CHANNELS, num_warps=8,
+    )  # fmt: skip
     grad_xs = tuple(torch.empty_like(grad) if need else grad for need in need_x)
     if rows and any(need_x):
         _grads_kernel[programs](

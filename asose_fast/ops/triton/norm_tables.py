@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import isnan
 
 import torch
@@ -50,8 +51,8 @@ def _norm_tables_kernel(
                     mean = tl.load(batch_means[TABLES[k]] + row, mask=present, other=0.0)
                     var = tl.load(batch_variances[TABLES[k]] + row, mask=present, other=0.0)
                 else:
-                    mean = _wide(running_means[k] + channel, present)
-                    var = _wide(running_variances[k] + channel, present)
+                    mean = wide(running_means[k] + channel, present)
+                    var = wide(running_variances[k] + channel, present)
                 tl.store(means + at, mean, mask=present)
                 tl.store(rstds + at, 1 / tl.sqrt(var + EPS[k]), mask=present)
                 if UPDATES[k]:
@@ -59,8 +60,8 @@ def _norm_tables_kernel(
                         share = 1 / (tl.load(counts[k]) + 1).to(tl.float64)
                     else:
                         share = tl.full([], MOMENTA[k], tl.float64)
-                    _average(running_means[k] + channel, mean.to(TYPE), share, present)
-                    _average(running_variances[k] + channel, (var * unbiased).to(TYPE), share, present)
+                    average(running_means[k] + channel, mean.to(TYPE), share, present)
+                    average(running_variances[k] + channel, (var * unbiased).to(TYPE), share, present)
             if UPDATES[k]:
                 # Every channel has read the count.
                 tl.debug_barrier()
@@ -68,8 +69,9 @@ def _norm_tables_kernel(
 
 
 @triton.jit
-def _average(running: tl.tensor, row: tl.tensor, share: tl.tensor, present: tl.tensor) -> None:
-    old = _wide(running, present)
+def average(running: tl.tensor, row: tl.tensor, share: tl.tensor, present: tl.tensor) -> None:
+    """Running statistics after a batch, which has this share in them."""
+    old = wide(running, present)
     new = old + share * (row.to(tl.float64) - old)
     if running.dtype.element_ty.primitive_bitwidth == 16:
         new = new.to(tl.float32)
@@ -77,7 +79,8 @@ def _average(running: tl.tensor, row: tl.tensor, share: tl.tensor, present: tl.t
 
 
 @triton.jit
-def _wide(running: tl.tensor, present: tl.tensor) -> tl.tensor:
+def wide(running: tl.tensor, present: tl.tensor) -> tl.tensor:
+    """Running statistics in float64."""
     value = tl.load(running, mask=present, other=0.0)
     if value.dtype.primitive_bitwidth == 16:  # the interpreter knows no other way from and to bfloat16
         value = value.to(tl.float32)
@@ -109,6 +112,9 @@ def forward(call: Norms) -> tuple[Tensor, Tensor]:
 def _known(call: Norms) -> bool:
     """Whether the kernel takes these running statistics: on their device, dense, and of no norm that is there twice."""
     tables = [*call.running_mean, *call.running_var, *call.counts]
-    on_device = call.any_table().device
-    once = len({id(table) for table in tables}) == len(tables)
-    return once and all(table.device == on_device and table.is_contiguous() for table in tables)
+    return len({id(table) for table in tables}) == len(tables) and known(tables, call.any_table().device)
+
+
+def known(tables: Sequence[Tensor], device: torch.device) -> bool:
+    """Whether kernels take such running statistics: on this device and dense."""
+    return all(table.device == device and table.is_contiguous() for table in tables)

@@ -117,6 +117,7 @@ def _pool_pair_bwd_kernel(
     width: tl.int32,
     out_height: tl.int32,
     out_width: tl.int32,
+    FACTORS: tl.constexpr,  # of the first terms
     STRIDE: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -131,8 +132,10 @@ def _pool_pair_bwd_kernel(
     stored = exists[:, None] & present[None, :]
     total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
     for k in tl.static_range(len(terms)):
-        factor = tl.load(factors + k).to(ACC)
-        total += factor * tl.load(terms[k] + to, mask=stored, other=0.0).to(ACC)
+        term = tl.load(terms[k] + to, mask=stored, other=0.0).to(ACC)
+        if k < FACTORS:
+            term *= tl.load(factors + k).to(ACC)
+        total += term
     # The windows in which the pixel is element (i, j).
     for i in tl.static_range(3):
         for j in tl.static_range(3):
@@ -185,8 +188,8 @@ def backward(
     table = tables.to(accumulation_dtype(x.dtype)).contiguous() if len(tables) else None
     _pool_pair_bwd_kernel[grid(n * h * w, c, blocks)](
         *(None if t is None else dense(t) for t in (*grads, *zs)), table,
-        places, tuple(dense(t) for t in terms), factors.contiguous() if terms else None, grad_x,
-        n, c, h, w, *out[2:], stride, accumulator(x.dtype), *blocks,
+        places, tuple(dense(t) for t in terms), factors.contiguous() if len(factors) else None, grad_x,
+        n, c, h, w, *out[2:], len(factors), stride, accumulator(x.dtype), *blocks,
     )  # fmt: skip
     return grad_x
 

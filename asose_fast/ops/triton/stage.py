@@ -1,13 +1,60 @@
-"""`stage` in Triton: its weights in a launch or two, and `separable`."""
+"""`stage` in Triton: its weights by a launch before `separable` and one after it."""
 
 from __future__ import annotations
 
-import functools
+from torch import Tensor
 
-from asose_fast.ops.reference import stage as parts
-from asose_fast.ops.triton import stage_weights
+from asose_fast.ops.depthwise_plan import DepthwisePlan
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
+from asose_fast.ops.triton import separable, stage_weights
 
-DTYPES = parts.DTYPES
+DTYPES = FLOATS
 
-forward = functools.partial(parts.forward, weights=stage_weights)
-backward = functools.partial(parts.backward, weights=stage_weights)
+
+def forward(
+    xs: list[Tensor],
+    depthwise: list[Tensor],
+    pointwise: list[Tensor],
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    plan: DepthwisePlan,
+    statistics: bool,
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
+    """The outputs, the packed weights and the statistics (`asose_fast.ops.reference.stage.forward`)."""
+    acc = accumulation_dtype(xs[0].dtype)
+    params, matrices = stage_weights.forward(depthwise, pointwise, mean, rstd, gamma, beta, acc)
+    zs, *found = separable.forward(xs, params, matrices, plan, statistics)
+    return zs, params, matrices, found[0], found[1]
+
+
+def backward(
+    grads: list[Tensor | None],
+    zs: list[Tensor | None],
+    tables: Tensor,
+    xs: list[Tensor],
+    params: Tensor,
+    matrices: Tensor,
+    depthwise: list[Tensor],
+    pointwise: list[Tensor],
+    mean: Tensor | None,
+    rstd: Tensor | None,
+    gamma: Tensor | None,
+    alive: Tensor | None,
+    plan: DepthwisePlan,
+    need_x: list[bool],
+    need_depthwise: list[bool],
+    need_pointwise: list[bool],
+    need_sums: bool,
+) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
+    """The gradients and the tables (`asose_fast.ops.reference.stage.backward`)."""
+    used, pixels = [g is not None for g in grads], xs[0].numel() // xs[0].shape[1]
+    grad_xs, grad_params, grad_matrices = separable.summands(
+        grads, zs, tables[: len(depthwise)], xs, params, matrices, alive, plan, need_x, any(need_depthwise),
+        any(need_pointwise), need_sums,
+    )  # fmt: skip
+    return grad_xs, *stage_weights.backward(
+        grad_params, grad_matrices, depthwise, pointwise, mean, rstd, gamma, alive, used, need_depthwise,
+        need_pointwise, need_sums, pixels, tables,
+    )  # fmt: skip

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
-"""The weights of `stage` in Triton: a program for each row of params, or of their gradients, of all branches."""
+"""The weights of `stage` in Triton: a program for each row of C numbers, of whatever table, in one launch each."""
 
 from __future__ import annotations
 
@@ -8,30 +8,33 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asose_fast.ops.depthwise_plan import pack_pointwise
 from asose_fast.ops.dtypes import FLOATS
+from asose_fast.ops.triton.sums import added_up
 from asose_fast.ops.triton.tiles import launched
 
 DTYPES = FLOATS
 
-_BLOCK = 1024
+_TASKS = 32
+"""Parts of a gradient that are added up at a time."""
 
 
 @launched
 @triton.jit
 def _pack_kernel(
     depthwise: tl.tuple,
+    pointwise: tl.tuple,
     mean: tl.tensor,  # or None, like rstd, gamma and beta: known when compiling
     rstd: tl.tensor,
     gamma: tl.tensor,
     beta: tl.tensor,
     table: tl.tensor,  # params of `separable`
+    matrices: tl.tensor,  # (B, C, C)
     channels: tl.int64,
     TAPS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ) -> None:
-    line = tl.program_id(1)
-    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    line = tl.program_id(0)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     present = channel < channels
     to = table + line.to(tl.int64) * channels + channel
     for b in tl.static_range(len(TAPS)):
@@ -39,8 +42,8 @@ def _pack_kernel(
             w = tl.load(depthwise[b] + channel.to(tl.int64) * TAPS[b] + line, mask=present, other=0.0)
             tl.store(to, w.to(table.dtype.element_ty), mask=present)
         line -= TAPS[b]
-    if mean is not None:  # noqa: SIM102 (known when compiling, unlike the next condition)
-        if line >= 0:
+    if mean is not None:
+        if (line >= 0) & (line < 2 * len(TAPS)):
             of_norm = (line % len(TAPS)).to(tl.int64) * channels + channel
             scale = tl.load(rstd + of_norm, mask=present, other=0.0)
             if gamma is not None:
@@ -51,6 +54,13 @@ def _pack_kernel(
             of_shift = (line >= len(TAPS)) & present
             tl.store(to, scale.to(table.dtype.element_ty), mask=present & (of_shift == 0))
             tl.store(to, shift.to(table.dtype.element_ty), mask=of_shift)
+        line -= 2 * len(TAPS)
+    to = matrices + line.to(tl.int64) * channels + channel
+    for b in tl.static_range(len(TAPS)):
+        if (line >= 0) & (line < channels):
+            w = tl.load(pointwise[b] + line.to(tl.int64) * channels + channel, mask=present, other=0.0)
+            tl.store(to, w.to(matrices.dtype.element_ty), mask=present)
+        line -= channels.to(tl.int32)
 
 
 @triton.jit
@@ -62,35 +72,54 @@ def _is_alive(alive: tl.tensor, branch: tl.tensor, channel: tl.tensor) -> tl.ten
 @launched
 @triton.jit
 def _unpack_kernel(
-    grad_table: tl.tensor,  # or None
-    grads: tl.tuple,
+    grad_params: tl.tensor,
+    grad_matrices: tl.tensor,  # (tasks, B, C, C), to be added up; or None where no branch is used
+    depthwise: tl.tuple,  # the gradients
+    pointwise: tl.tuple,
     mean: tl.tensor,  # or None, like rstd and gamma
     rstd: tl.tensor,
     gamma: tl.tensor,
     alive: tl.tensor,  # or None
     s0s: tl.tensor,
     s1s: tl.tensor,
-    tables: tl.tensor,  # (B, 4, C)
+    tables: tl.tensor,  # (B or more, 4, C)
+    replaced: tl.tensor,
     pixels: tl.float64,
+    tasks: tl.int32,
+    others: tl.int32,  # rows of C in the tables of no branch
     channels: tl.int64,
     TAPS: tl.constexpr,  # of the branches whose gradients are wanted, else 0
     FIRST: tl.constexpr,  # row of every branch
     WEIGHTS: tl.constexpr,
     USED: tl.constexpr,
+    MATRICES: tl.constexpr,  # the branches of the gradients of pointwise
     HAS_SUMS: tl.constexpr,
+    BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ) -> None:
-    line = tl.program_id(1)
-    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    line = tl.program_id(0)
+    channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     present = channel < channels
     for b in tl.static_range(len(TAPS)):
         if (line >= 0) & (line < TAPS[b]):
-            g = tl.load(grad_table + (FIRST[b] + line) * channels + channel, mask=present, other=0.0)
+            g = tl.load(grad_params + (FIRST[b] + line) * channels + channel, mask=present, other=0.0)
             if alive is not None:
                 g = tl.where(_is_alive(alive, b, channel), g, 0.0)
-            to = grads[b] + channel.to(tl.int64) * TAPS[b] + line
-            tl.store(to, g.to(grads[b].dtype.element_ty), mask=present)
+            to = depthwise[b] + channel.to(tl.int64) * TAPS[b] + line
+            tl.store(to, g.to(depthwise[b].dtype.element_ty), mask=present)
         line -= TAPS[b]
+    for i in tl.static_range(len(MATRICES)):
+        if (line >= 0) & (line < channels):
+            at = line.to(tl.int64) * channels + channel
+            g = tl.zeros([BLOCK_C], replaced.dtype.element_ty)
+            if USED[MATRICES[i]]:
+                of_branch = grad_matrices + MATRICES[i] * channels * channels + at
+                distance = len(USED) * channels * channels
+                g = added_up(of_branch, distance, tasks, present, BLOCK_T, BLOCK_C).to(g.dtype)
+            if alive is not None:
+                g = tl.where(_is_alive(alive, MATRICES[i], channel), g, 0.0)
+            tl.store(pointwise[i] + at, g.to(pointwise[i].dtype.element_ty), mask=present)
+        line -= channels.to(tl.int32)
     if mean is not None:
         for b in tl.static_range(len(TAPS)):
             if line == b:
@@ -100,7 +129,7 @@ def _unpack_kernel(
                 s0 = tl.zeros([BLOCK_C], tl.float64)
                 s1 = s0
                 if HAS_SUMS:
-                    of_table = grad_table + WEIGHTS * channels + of_norm
+                    of_table = grad_params + WEIGHTS * channels + of_norm
                     s0 = tl.load(of_table + len(TAPS) * channels, mask=present, other=0.0).to(tl.float64)
                     if USED[b]:
                         s1 = r * (tl.load(of_table, mask=present, other=0.0).to(tl.float64) - m * s0)
@@ -113,35 +142,20 @@ def _unpack_kernel(
                 if gamma is not None:
                     share *= tl.load(gamma + of_norm, mask=present, other=0.0).to(tl.float64)
                 slope = share * r * s1
-                center = m.to(tables.dtype.element_ty)
+                center = m.to(replaced.dtype.element_ty)
                 shift = share * s0 - slope * (m - center.to(tl.float64))
                 tl.store(s0s + of_norm, s0, mask=present)
                 tl.store(s1s + of_norm, s1, mask=present)
-                to = tables + b * 4 * channels + channel
+                to = replaced + b * 4 * channels + channel
                 tl.store(to, tl.where(kept, 1.0, 0.0).to(center.dtype), mask=present)
                 tl.store(to + channels, tl.where(kept, center, 0.0), mask=present)
                 tl.store(to + 2 * channels, tl.where(kept, slope, 0.0).to(center.dtype), mask=present)
                 tl.store(to + 3 * channels, tl.where(kept, shift, 0.0).to(center.dtype), mask=present)
-
-
-@launched
-@triton.jit
-def _matrices_bwd_kernel(
-    grad_matrices: tl.tensor,
-    grads: tl.tuple,
-    alive: tl.tensor,  # or None
-    elements: tl.int64,
-    BRANCHES: tl.constexpr,  # of the gradients
-    BLOCK: tl.constexpr,
-) -> None:
-    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = at < elements
-    for i in tl.static_range(len(BRANCHES)):
-        if tl.program_id(1) == i:
-            g = tl.load(grad_matrices + BRANCHES[i] * elements + at, mask=inside, other=0.0)
-            if alive is not None:
-                g = tl.where(_is_alive(alive, BRANCHES[i], at), g, 0.0)
-            tl.store(grads[i] + at, g.to(grads[i].dtype.element_ty), mask=inside)
+        line -= len(TAPS)
+        if (line >= 0) & (line < others):
+            at = (4 * len(TAPS) + line).to(tl.int64) * channels + channel
+            value = tl.load(tables + at, mask=present, other=0.0)
+            tl.store(replaced + at, value.to(replaced.dtype.element_ty), mask=present)
 
 
 def forward(
@@ -154,19 +168,21 @@ def forward(
     dtype: torch.dtype,
 ) -> tuple[Tensor, Tensor]:
     """params and pointwise of `separable`."""
-    channels, taps = depthwise[0].shape[0], tuple(w.shape[2] * w.shape[3] for w in depthwise)
+    channels, taps, device = depthwise[0].shape[0], _taps(depthwise), depthwise[0].device
     rows = sum(taps) + (0 if mean is None else 2 * len(taps))
-    params = torch.empty(rows, channels, dtype=dtype, device=depthwise[0].device)
+    params = torch.empty(rows, channels, dtype=dtype, device=device)
+    matrices = torch.empty(len(pointwise), channels, channels, dtype=dtype, device=device)
     block = _block(channels)
-    _pack_kernel[(triton.cdiv(channels, block), rows)](
-        tuple(w.contiguous() for w in depthwise), *map(_dense, (mean, rstd, gamma, beta)), params, channels, taps, block
-    )
-    return params, pack_pointwise(pointwise, dtype)
+    _pack_kernel[(rows + len(pointwise) * channels, triton.cdiv(channels, block))](
+        *(tuple(w.contiguous() for w in weights) for weights in (depthwise, pointwise)),
+        *map(_dense, (mean, rstd, gamma, beta)), params, matrices, channels, taps, block,
+    )  # fmt: skip
+    return params, matrices
 
 
 def backward(
     grad_params: Tensor,
-    grad_matrices: Tensor,
+    grad_matrices: Tensor | None,
     depthwise: list[Tensor],
     pointwise: list[Tensor],
     mean: Tensor | None,
@@ -178,29 +194,34 @@ def backward(
     need_pointwise: list[bool],
     has_sums: bool,
     pixels: int,
+    tables: Tensor,
 ) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
-    """The gradients (`asose_fast.ops.reference.stage_weights.backward`)."""
-    channels, taps = depthwise[0].shape[0], tuple(w.shape[2] * w.shape[3] for w in depthwise)
+    """The gradients, and the tables of `stage` (`asose_fast.ops.reference.stage_weights.backward`).
+
+    Here, grad_matrices are (tasks, B, C, C), to be added up. They hold anything for branches that are not used, and are
+    left out where none is.
+    """
+    channels, taps = depthwise[0].shape[0], _taps(depthwise)
     norms = 0 if mean is None else len(used)
     s0, s1 = (grad_params.new_empty(norms, channels, dtype=torch.float64) for _ in range(2))
-    tables = grad_params.new_empty(norms, 4, channels)
+    replaced = torch.empty_like(tables, memory_format=torch.contiguous_format) if norms else tables.new_empty(0)
     wanted = tuple(count if need else 0 for count, need in zip(taps, need_depthwise, strict=True))
-    lines, block = sum(wanted) + norms, _block(channels)
     grads = tuple(_gradient(w) if need else grad_params for w, need in zip(depthwise, need_depthwise, strict=True))
-    alive = _dense(alive)
-    if lines:
-        _unpack_kernel[(triton.cdiv(channels, block), lines)](
-            _dense(grad_params), grads, *map(_dense, (mean, rstd, gamma)), alive, s0, s1, tables, float(pixels),
-            channels, wanted, tuple(sum(taps[:b]) for b in range(len(taps))), sum(taps), tuple(used), has_sums, block,
-        )  # fmt: skip
     branches = tuple(b for b, need in enumerate(need_pointwise) if need)
-    matrices = tuple(_gradient(pointwise[b]) for b in branches)
-    if branches:
-        elements = channels * channels
-        _matrices_bwd_kernel[(triton.cdiv(elements, _BLOCK), len(branches))](
-            _dense(grad_matrices), matrices, alive, elements, branches, _BLOCK
-        )
-    return [g for g, need in zip(grads, need_depthwise, strict=True) if need], list(matrices), s0, s1, tables
+    matrices, others = tuple(_gradient(pointwise[b]) for b in branches), 4 * (len(tables) - norms)
+    lines, block = sum(wanted) + len(branches) * channels + (norms and norms + others), _block(channels)
+    if lines:
+        _unpack_kernel[(lines, triton.cdiv(channels, block))](
+            _dense(grad_params), grad_matrices, grads, matrices,
+            *map(_dense, (mean, rstd, gamma, alive)), s0, s1, tables.contiguous(), replaced, float(pixels),
+            0 if grad_matrices is None else len(grad_matrices), others, channels, wanted,
+            tuple(sum(taps[:b]) for b in range(len(taps))), sum(taps), tuple(used), branches, has_sums, _TASKS, block,
+        )  # fmt: skip
+    return [g for g, need in zip(grads, need_depthwise, strict=True) if need], list(matrices), s0, s1, replaced
+
+
+def _taps(depthwise: list[Tensor]) -> tuple[int, ...]:
+    return tuple(w.shape[2] * w.shape[3] for w in depthwise)
 
 
 def _block(channels: int) -> int:

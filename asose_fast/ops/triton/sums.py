@@ -1,0 +1,86 @@
+# mypy: disable-error-code="import-untyped, untyped-decorator"
+"""Sums over N, H and W for the backward pass of norms: of tiles, to be added up by whatever kernel reads them."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, place, rows_and_channels, tile
+
+_ELEMENTS = 2048
+SUMMANDS, CHANNELS = 1024, 8
+"""Partial sums that are added up at a time, and channels of a program: with few of them, many processors are busy."""
+
+
+@launched
+@triton.jit
+def _sums_kernel(
+    grad: tl.tensor,
+    xs: tl.tuple,
+    means: tl.tensor,
+    partials: tl.tensor,  # (tasks, 1 + K + J, C)
+    rows: tl.int64,
+    channels: tl.int64,
+    INNER: tl.constexpr,
+    READ: tl.constexpr,
+    BRANCHES: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
+) -> None:
+    channels = aligned(channels, ALIGN)
+    at, inside, channel, present = place(rows, channels, INNER, BLOCK_P, BLOCK_C)
+    g = tl.load(grad + at, mask=inside, other=0.0).to(ACC)
+    to = partials + tl.program_id(0).to(tl.int64) * (1 + len(READ)) * channels + channel
+    tl.store(to, tl.sum(g, axis=0), mask=present)
+    for k in tl.static_range(len(READ)):
+        if READ[k]:
+            x = tl.load(xs[k] + at, mask=inside, other=0.0).to(ACC)
+            if k < BRANCHES:
+                center = tl.load(means + k * channels + channel, mask=present, other=0.0).to(ACC)
+                x -= center[None, :]
+            tl.store(to + (1 + k) * channels, tl.sum(tl.where(inside, g * x, 0.0), axis=0), mask=present)
+
+
+@triton.jit
+def added_up(
+    row: tl.tensor,
+    distance: tl.int64,
+    tasks: tl.int32,
+    present: tl.tensor,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> tl.tensor:
+    """The sum over the tasks of a row of partial sums, in float64 and in a fixed order."""
+    total = tl.zeros([BLOCK_T, BLOCK_C], tl.float64)
+    for start in range(0, tasks, BLOCK_T):
+        task = start + tl.arange(0, BLOCK_T)
+        inside = (task < tasks)[:, None] & present[None, :]
+        total += tl.load(row[None, :] + task.to(tl.int64)[:, None] * distance, mask=inside, other=0.0)
+    return tl.sum(total, axis=0)
+
+
+def sums_of_tiles(
+    grad: Tensor, xs: tuple[Tensor, ...], means: Tensor, read: tuple[bool, ...], format: torch.memory_format
+) -> Tensor:
+    """The partial sums of g = dL/dy and of g (x - mean), or of g x for the xs that have none of the means.
+
+    All tensors are dense in `format`; sums of an x that is not `read` hold anything.
+
+    Returns:
+        (tasks, 1 + xs, C) float32, or float64 for float64: no tasks where there are no pixels.
+    """
+    rows, channels, inner = rows_and_channels(grad, format)
+    blocks = tile(rows, channels, _ELEMENTS)
+    programs = grid(rows, channels, blocks)
+    partials = grad.new_empty(programs[0], 1 + len(xs), channels, dtype=accumulation_dtype(grad.dtype))
+    if rows:
+        _sums_kernel[programs](
+            grad, xs, means, partials, rows, channels, inner, read, len(means), accumulator(grad.dtype), *blocks
+        )
+    return partials
