@@ -20,7 +20,7 @@ struct CrossEntropy {
   ASOSE_INLINE bool counts(int64_t row) const { return labels[row] >= 0 && labels[row] < classes; }
 };
 
-// Throws std::out_of_range for another label that is no class.
+// No label may be anything else than a class or kIgnored.
 struct CrossEntropyForward {
   CrossEntropy op;
   const void* scores;   // [rows, classes]

@@ -1,6 +1,8 @@
 #include "../cross_entropy.h"
 
 #include <cstdint>
+#include <stdexcept>
+#include <string>
 
 #include "device.h"
 #include "module.h"
@@ -18,10 +20,14 @@ CrossEntropy cross_entropy(int dtype, int64_t rows, int64_t classes, uintptr_t l
 void cross_entropy_forward(int dtype, int64_t rows, int64_t classes, uintptr_t labels,
                            double smoothing, uintptr_t scores, uintptr_t probabilities,
                            uintptr_t loss, uintptr_t correct, device::Execution execution) {
-  device::run(device::cross_entropy_forward,
-              {cross_entropy(dtype, rows, classes, labels, smoothing), address(scores),
-               address(probabilities), address(loss), address<int64_t>(correct)},
-              execution);
+  const CrossEntropy op = cross_entropy(dtype, rows, classes, labels, smoothing);
+  for (int64_t n = 0; n < rows; ++n)
+    if (!op.counts(n) && op.labels[n] != CrossEntropy::kIgnored)
+      throw std::out_of_range("Target " + std::to_string(op.labels[n]) + " is out of bounds.");
+  device::run(
+      device::cross_entropy_forward,
+      {op, address(scores), address(probabilities), address(loss), address<int64_t>(correct)},
+      execution);
 }
 
 void cross_entropy_backward(int dtype, int64_t rows, int64_t classes, uintptr_t labels,
