@@ -136,11 +136,7 @@ class _Backward(NamedTuple):
 
 
 def _bwd(*args: Any) -> Any:
-    call = _Backward(*args)
-    once = len(call.terms) - len(call.factors)
-    if once and call.x.is_cpu:  # whose kernels take a factor a term
-        call = call._replace(factors=torch.cat([call.factors, call.factors.new_ones(once)]))
-    return registry.select("pool_pair", call.x).backward(*call)
+    return registry.select("pool_pair", _Backward(*args).x).backward(*args)
 
 
 def _check_bwd(*args: Any) -> None:
