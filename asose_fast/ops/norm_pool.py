@@ -11,10 +11,19 @@ from asose_fast.ops import registry
 from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.batch_statistics import check_channels
 from asose_fast.ops.checks import check_images, check_integer, check_like
-from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
-from asose_fast.ops.norms import ONE_NORM, OneNorm, check_count, check_norm, held, measured, uses_batch
+from asose_fast.ops.norms import (
+    ONE_NORM,
+    OneNorm,
+    check_count,
+    check_norm,
+    check_tables,
+    fake_affine_gradients,
+    held,
+    measured,
+    uses_batch,
+)
 from asose_fast.ops.reference.norm_pool import out_shape, reference
 
 registry.register(
@@ -152,8 +161,7 @@ def _bwd(*args: Any) -> Any:
 def _check_bwd(*args: Any) -> None:
     where, call = "norm_pool_bwd", _Backward(*args)
     _check_z(where, call.z, call.pool)
-    for name in ("gamma", "beta"):
-        check_like(f"{where}: {name}", getattr(call, name), call.z.shape[1:2], *FLOATS)
+    check_tables(where, call.z.shape, gamma=call.gamma, beta=call.beta)
     check_like(f"{where}: grad", call.grad, out_shape(call.z, call.pool), call.z.dtype)
     check_like(f"{where}: tables", call.tables, (2, call.z.shape[1]), torch.float64)
 
@@ -161,13 +169,9 @@ def _check_bwd(*args: Any) -> None:
 def _bwd_fake(*args: Any) -> tuple[Tensor, ...]:
     call = _Backward(*args)
 
-    def like(table: Tensor | None) -> Tensor:
-        return call.grad.new_empty(0) if table is None or not call.need_affine else torch.empty_like(table)
-
     return (
         torch.empty_like(call.z, memory_format=memory_format(call.z)) if call.need_z else call.z.new_empty(0),
-        like(call.gamma),
-        like(call.beta),
+        *fake_affine_gradients(call.grad, call.gamma, call.beta, call.need_affine),
     )
 
 

@@ -11,10 +11,19 @@ from asose_fast.ops import registry
 from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.batch_statistics import check_channels
 from asose_fast.ops.checks import check_like, check_tensor
-from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
-from asose_fast.ops.norms import ONE_NORM, OneNorm, check_count, check_norm, held, measured, uses_batch
+from asose_fast.ops.norms import (
+    ONE_NORM,
+    OneNorm,
+    check_count,
+    check_norm,
+    check_tables,
+    fake_affine_gradients,
+    held,
+    measured,
+    uses_batch,
+)
 from asose_fast.ops.reference.norm_relu_mean import reference
 
 registry.register(
@@ -135,8 +144,7 @@ def _bwd(*args: Any) -> Any:
 def _check_bwd(*args: Any) -> None:
     where, call = "norm_relu_mean_bwd", _Backward(*args)
     check_channels(f"{where}: x", call.x)
-    for name in ("gamma", "beta"):
-        check_like(f"{where}: {name}", getattr(call, name), call.x.shape[1:2], *FLOATS)
+    check_tables(where, call.x.shape, gamma=call.gamma, beta=call.beta)
     shape = call.x.shape[:2]
     check_like(f"{where}: grad", call.grad, shape, call.x.dtype)
     check_like(f"{where}: tables", call.tables, (2, shape[1]), torch.float64)
@@ -146,11 +154,8 @@ def _check_bwd(*args: Any) -> None:
 def _bwd_fake(*args: Any) -> tuple[Tensor, ...]:
     call = _Backward(*args)
 
-    def like(table: Tensor | None) -> Tensor:
-        return call.grad.new_empty(0) if table is None or not call.need_affine else torch.empty_like(table)
-
     of_x = torch.empty_like(call.x, memory_format=memory_format(call.x)) if call.need_x else call.x.new_empty(0)
-    return of_x, like(call.gamma), like(call.beta)
+    return of_x, *fake_affine_gradients(call.grad, call.gamma, call.beta, call.need_affine)
 
 
 norm_relu_mean_fwd = define(

@@ -68,8 +68,9 @@ class OneNorm(NamedTuple):
 
     def check(self, where: str, shape: torch.Size, optional: bool = False) -> None:
         """Raises TypeError or ValueError unless it is for a tensor of that shape; `optional` as in `check_running`."""
-        for name, table in zip(self._fields[:4], self[:4], strict=True):
-            check_like(f"{where}: {name}", table, shape[1:2], *FLOATS)
+        check_tables(
+            where, shape, gamma=self.gamma, beta=self.beta, running_mean=self.running_mean, running_var=self.running_var
+        )
         check_running(where, self.running_mean, self.running_var, self.batches, self.of_batch, optional)
 
 
@@ -77,6 +78,18 @@ ONE_NORM = (
     "Tensor? gamma, Tensor? beta, Tensor(a!)? running_mean, Tensor(b!)? running_var, Tensor(c!)? batches, "
     "bool of_batch, float eps, float momentum"
 )
+
+
+def check_tables(where: str, shape: torch.Size, **tables: Tensor | None) -> None:
+    """Raises TypeError or ValueError unless the tables have a value for each channel of a tensor of that shape."""
+    for name, table in tables.items():
+        check_like(f"{where}: {name}", table, shape[1:2], *FLOATS)
+
+
+def fake_affine_gradients(none: Tensor, gamma: Tensor | None, beta: Tensor | None, wanted: bool) -> tuple[Tensor, ...]:
+    """What an operator gives for dL/dgamma and dL/dbeta where only shapes are wanted: empty ones like `none` for those
+    that are not there."""
+    return tuple(none.new_empty(0) if t is None or not wanted else torch.empty_like(t) for t in (gamma, beta))
 
 
 def uses_batch(norm: nn.BatchNorm2d) -> bool:
