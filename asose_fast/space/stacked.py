@@ -29,7 +29,7 @@ from asose_fast.space.fit import Fit
 from asose_fast.space.outputs import require_alike, require_shortcut, run
 from asose_fast.space.parts import Part, on_kernels
 from asose_fast.space.parts.conv_norm import ConvNorm, with_norm
-from asose_fast.space.parts.convolution import ActiveDepthwise, Convolution
+from asose_fast.space.parts.convolution import ActiveDepthwise
 from asose_fast.space.parts.norm import Norm
 from asose_fast.space.recognise import (
     is_any_depthwise,
@@ -43,6 +43,8 @@ from asose_fast.space.recognise import (
 
 LARGE = 1 << 19
 """A tensor of so many elements is large."""
+RELU = nn.ReLU()
+"""It stands for that of an active branch."""
 
 
 class Normed(NamedTuple):
@@ -64,10 +66,10 @@ class Normed(NamedTuple):
         return self._on_lines(x, fit) or self._on_others()
 
     def _on_others(self) -> Normed:
-        body = on_kernels(self.body)
-        if self.active and body and isinstance(first := body[0], Convolution):
-            return Normed(False, [Convolution(first.conv, True), *body[1:]], self.norm)
-        return self._replace(body=body)
+        if not self.active:
+            return self._replace(body=on_kernels(self.body))
+        first, *rest = on_kernels([RELU, *self.body])
+        return Normed(True, rest, self.norm) if first is RELU else Normed(False, [first, *rest], self.norm)
 
     def _on_lines(self, x: Tensor, fit: Fit) -> Normed | None:
         """Returns the branch on `line_conv`; None where it has another convolution, or where that does not pay."""
