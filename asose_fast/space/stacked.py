@@ -32,7 +32,6 @@ from asose_fast.space.parts.conv_norm import ConvNorm, with_norm
 from asose_fast.space.parts.convolution import ActiveDepthwise
 from asose_fast.space.parts.norm import Norm
 from asose_fast.space.recognise import (
-    is_any_depthwise,
     is_average_pool,
     is_line,
     is_max_pool,
@@ -41,8 +40,6 @@ from asose_fast.space.recognise import (
     stages_of,
 )
 
-LARGE = 1 << 19
-"""A tensor of so many elements is large."""
 RELU = nn.ReLU()
 """It stands for that of an active branch."""
 
@@ -184,16 +181,11 @@ class Branches(NamedTuple):
     def worthwhile(self, x: Tensor) -> bool:
         """Says whether stacking is the faster plan, by the rows of benchmarks/test_mixed_op.py.
 
-        A lone candidate gains where tensors are large; always, a separable one with more than 3x3 taps, which oneDNN is
-        slow at. On a GPU, where launches count, branches gain together and a lone one is left to cuDNN; that is not
-        measured.
+        Several branches gain together, and of lone ones those that are separable: others run as well part by part, up
+        to a node that has their norm and the blend. On a GPU, where launches count, a lone one is left to cuDNN; that
+        is not measured.
         """
-        if self.folded > 1 or x.is_cuda:
-            return self.folded > 1
-        stages = [stage.depthwise for chain in self.separable.values() for stage in chain]
-        stages += [part for branch in self.normed.values() for part in branch.body if is_any_depthwise(part)]
-        simple = all(depthwise.kernel_size[0] == 3 and depthwise.dilation[0] == 1 for depthwise in stages)
-        return not simple or x.numel() >= LARGE
+        return self.folded > 1 or (bool(self.separable) and not x.is_cuda)
 
     def fits(self, x: Tensor) -> bool:
         """Says whether the modules of chains and pools take x, and kernels with them. Where not, PyTorch says why."""

@@ -90,10 +90,10 @@ struct Norm {
 
   Vector<A> operator()(Vector<A> z) const {
     const Vector<A> y = scale * (z - center) + shift;
-    if constexpr (std::is_same_v<T, A>) return y;
-    T rounded[kLanes<A>];
-    store(rounded, y);
-    return load(rounded);
+    if constexpr (std::is_same_v<T, A>)
+      return y;
+    else
+      return widened(rounded(y));
   }
 };
 

@@ -47,22 +47,30 @@ inline Vector<double> load(const double* from) {
   return result;
 }
 
-inline Vector<float> load(const bfloat16* from) {
-  HalfBits bits;
-  std::memcpy(&bits, from, sizeof bits);
-  return reinterpret_cast<Vector<float>>(__builtin_convertvector(bits, Bits) << 16);
-}
-
 inline void store(float* to, Vector<float> value) { std::memcpy(to, &value, sizeof value); }
 
 inline void store(double* to, Vector<double> value) { std::memcpy(to, &value, sizeof value); }
 
-// Rounds as Element<bfloat16>::store does.
-inline void store(bfloat16* to, Vector<float> value) {
+inline Vector<float> widened(HalfBits bits) {
+  return reinterpret_cast<Vector<float>>(__builtin_convertvector(bits, Bits) << 16);
+}
+
+inline Vector<float> load(const bfloat16* from) {
+  HalfBits bits;
+  std::memcpy(&bits, from, sizeof bits);
+  return widened(bits);
+}
+
+// As Element<bfloat16>::store does.
+inline HalfBits rounded(Vector<float> value) {
   const Bits wide = reinterpret_cast<Bits>(value);
-  const Bits rounded = (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
-  const Bits quiet = rounded * 0u + 0x7fc0u;
-  const HalfBits bits = __builtin_convertvector(value != value ? quiet : rounded, HalfBits);
+  const Bits nearest = (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
+  const Bits quiet = nearest * 0u + 0x7fc0u;
+  return __builtin_convertvector(value != value ? quiet : nearest, HalfBits);
+}
+
+inline void store(bfloat16* to, Vector<float> value) {
+  const HalfBits bits = rounded(value);
   std::memcpy(to, &bits, sizeof bits);
 }
 
@@ -100,12 +108,22 @@ inline Vector<double> load_first(const double* from, int lanes) {
   return _mm512_maskz_loadu_pd(first_of<__mmask8>(lanes), from);
 }
 
+inline Vector<float> load_first(const bfloat16* from, int lanes) {
+  return widened(
+      reinterpret_cast<HalfBits>(_mm256_maskz_loadu_epi16(first_of<__mmask16>(lanes), from)));
+}
+
 inline void store_first(float* to, Vector<float> value, int lanes) {
   _mm512_mask_storeu_ps(to, first_of<__mmask16>(lanes), value);
 }
 
 inline void store_first(double* to, Vector<double> value, int lanes) {
   _mm512_mask_storeu_pd(to, first_of<__mmask8>(lanes), value);
+}
+
+inline void store_first(bfloat16* to, Vector<float> value, int lanes) {
+  _mm256_mask_storeu_epi16(to, first_of<__mmask16>(lanes),
+                           reinterpret_cast<__m256i>(rounded(value)));
 }
 
 #elif defined(__AVX2__)

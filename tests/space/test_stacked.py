@@ -1,7 +1,6 @@
 """The stacked-branch plan against the candidates run one by one: values, gradients, running statistics."""
 
 import copy
-import itertools
 
 import pytest
 import torch
@@ -175,19 +174,12 @@ def test_plans_of_a_sampled_path_agree(stride, index, gain, train):
     assert_close(got, expected, 1e-11)
 
 
-def test_lone_candidates_are_stacked_where_it_pays():
-    mixed = MixedOp.named(NAMES, 16, 1)
-    sizes = {name: [] for name in NAMES}
-    for name, batch in itertools.product(NAMES, (1, 32, 64)):
-        x = torch.empty(batch, 16, 32, 32, device="meta")
-        branches = Branches.of({0: mixed.ops[name]}, 1)
-        if branches.folded and branches.worthwhile(x):
-            sizes[name].append(batch)
-    assert sizes["sep_conv_7x7"] == sizes["dil_conv_3x3"] == [1, 32, 64]
-    assert sizes["sep_conv_3x3"] == sizes["conv_7x1_1x7"] == sizes["avg_pool_3x3"] == [32, 64]
-    assert not sizes["skip_connect"] + sizes["none"]
-    reducing = Branches.of({0: MixedOp.named(NAMES, 16, 2).ops["skip_connect"]}, 2)
-    assert [reducing.worthwhile(x), reducing.worthwhile(x[:31])] == [True, False]
+def test_several_candidates_are_stacked_and_lone_ones_that_are_separable():
+    mixed, x = MixedOp.named(NAMES, 16, 1), torch.empty(64, 16, 32, 32)
+    lone = {name: Branches.of({0: mixed.ops[name]}, 1) for name in NAMES}
+    stacked = [name for name, branches in lone.items() if branches.worthwhile(x)]
+    assert stacked == [name for name in NAMES if name.startswith(("sep_", "dil_"))]
+    assert Branches.of({k: mixed.ops[name] for k, name in enumerate(("avg_pool_3x3", "sep_conv_3x3"))}, 1).worthwhile(x)
 
 
 def test_state_moves_between_the_plans():
@@ -301,7 +293,7 @@ def test_hooks_run(name, child):
 
 @pytest.mark.parametrize(
     ("fused", "names", "expected"),
-    [("auto", NAMES, True), ("auto", NAMES[3:5], False), (True, NAMES[3:5], True), (False, NAMES, False)],
+    [("auto", NAMES, True), ("auto", NAMES[2:4], False), (True, NAMES[2:4], True), (False, NAMES, False)],
 )
 def test_the_plan_is_chosen_by_rule(monkeypatch, fused, names, expected):
     used = []
