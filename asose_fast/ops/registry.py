@@ -138,15 +138,15 @@ def _preferred(op: str, device_type: str, dtype: torch.dtype | None) -> tuple[li
 def select(op: str, tensor: torch.Tensor, *details: object) -> Implementation:
     """The implementation of `op` for tensors like `tensor`: the forced backend, or the first that can run and is fit.
 
-    A backend's module may declare `unfit(shape, *details)`, which says why another serves such a call better, or gives
-    None. It is asked for the shape of `tensor` and what else the operator passes as `details`; nothing is measured, so
-    that a call is served by the same backend every time. Falling back to plain PyTorch because nothing else can run
-    warns once per operator, device type and dtype.
+    A backend's module may declare `unfit(shape, dtype, *details)`, which says why another serves such a call better, or
+    gives None. It is asked for the shape and dtype of `tensor` and what else the operator passes as `details`; nothing
+    is measured, so that a call is served by the same backend every time. Falling back to plain PyTorch because nothing
+    else can run warns once per operator, device type and dtype.
     """
     usable = _usable(op, tensor.device.type, tensor.dtype, _forced)
     for implementation in usable[:-1]:
         unfit = getattr(implementation, "unfit", None)
-        if unfit is None or unfit(tensor.shape, *details) is None:
+        if unfit is None or unfit(tensor.shape, tensor.dtype, *details) is None:
             return implementation
     return usable[-1]
 
@@ -163,7 +163,7 @@ def why(op: str, tensor: torch.Tensor, *details: object) -> str:
     names, reasons = _preferred(op, tensor.device.type, tensor.dtype)
     for name in names[:-1]:
         unfit = getattr(_implementation(op, name), "unfit", None)
-        reason = unfit(tensor.shape, *details) if unfit else None
+        reason = unfit(tensor.shape, tensor.dtype, *details) if unfit else None
         if reason is None:
             return f"{name}: {'; '.join(reasons) or f'the first choice on {tensor.device.type}'}"
         reasons.append(f"{name}: {reason}")

@@ -25,7 +25,8 @@ class Fault(NamedTuple):
     where: str
     """The functions that ask so."""
     isa: str
-    """The instruction set of oneDNN that is wrong, or "any" where oneDNN has no part in it."""
+    """The instruction set of oneDNN that is wrong ("amx": that of tiles of bfloat16), or "any" where oneDNN has no part
+    in it."""
 
 
 VERSION = "2.13"
@@ -45,6 +46,13 @@ FAULTS = {
         "the strides of contiguous tensors, which one channel has as well",
         "torch_faults.usual_strides",
         "avx512",
+    ),
+    "output, one pixel wide": Fault(
+        "bfloat16 outputs of a convolution along a width no larger than its stride, kernels of width 1 excepted, where "
+        "there are several rows: those of other pixels, and uninitialised memory",
+        "stride 1, and its first column",
+        "torch_faults.conv2d",
+        "amx",
     ),
     "strides of the weight": Fault(
         "weight gradients where oneDNN is not used and a dimension of size 1 of the weight has another stride than "
@@ -109,7 +117,10 @@ def conv2d(
         return F.conv2d(x, weight, None, stride, padding, dilation, groups)
     if stride != (1, 1):
         x, stride = _picked(x, weight, stride)
-        stride = _steps(x, stride)
+        stride = down, across = _steps(x, stride)
+        if 1 < across == x.shape[3] and weight.shape[3] > 1:
+            columns = conv2d(x, weight, (down, 1), padding, dilation, groups)
+            return columns[..., :1].contiguous(memory_format=memory_format(columns))
     return F.conv2d(usual_strides(x), _usual_weight(weight, groups), None, stride, padding, dilation, groups)
 
 

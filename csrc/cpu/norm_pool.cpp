@@ -88,13 +88,7 @@ struct Norm {
     return {row(0), row(1), row(2)};
   }
 
-  Vector<A> operator()(Vector<A> z) const {
-    const Vector<A> y = scale * (z - center) + shift;
-    if constexpr (std::is_same_v<T, A>)
-      return y;
-    else
-      return widened(rounded(y));
-  }
+  Vector<A> operator()(Vector<A> z) const { return as<T>(scale * (z - center) + shift); }
 };
 
 // As in PyTorch the first of equal maxima is chosen, and the last NaN before all others.

@@ -61,12 +61,27 @@ inline Vector<float> load(const bfloat16* from) {
   return widened(bits);
 }
 
+// The upper half of each lane is the nearest bfloat16, but for NaN.
+inline Bits nearest(Vector<float> value) {
+  const Bits wide = reinterpret_cast<Bits>(value);
+  return wide + 0x7fffu + ((wide >> 16) & 1u);
+}
+
 // As Element<bfloat16>::store does.
 inline HalfBits rounded(Vector<float> value) {
-  const Bits wide = reinterpret_cast<Bits>(value);
-  const Bits nearest = (wide + 0x7fffu + ((wide >> 16) & 1u)) >> 16;
-  const Bits quiet = nearest * 0u + 0x7fc0u;
-  return __builtin_convertvector(value != value ? quiet : nearest, HalfBits);
+  const Bits bits = nearest(value) >> 16, quiet = bits * 0u + 0x7fc0u;
+  return __builtin_convertvector(value != value ? quiet : bits, HalfBits);
+}
+
+// What is read where the value was stored as a T; NaN stays as it is.
+template <class T>
+inline Vector<typename Element<T>::Acc> as(Vector<typename Element<T>::Acc> value) {
+  if constexpr (sizeof(T) < sizeof(value[0])) {
+    const auto held = reinterpret_cast<Vector<float>>(nearest(value) & 0xffff0000u);
+    return value != value ? value : held;
+  } else {
+    return value;
+  }
 }
 
 inline void store(bfloat16* to, Vector<float> value) {

@@ -116,13 +116,21 @@ def test_filtered_tiles_match_the_float64_reference(backend, dtype, shape, outpu
 def test_onednn_keeps_what_it_is_faster_at(monkeypatch, isa, weight, stride, on_kernels):
     monkeypatch.setattr(_native.kernels("cpu"), "isa", lambda: isa)
     conv = Dense(stride, stride, False)
-    chosen = [r for r in RESULTS if unfit((64, weight[1], 16, 16), weight, conv, r) is None]
+    chosen = [r for r in RESULTS if unfit((64, weight[1], 16, 16), torch.float32, weight, conv, r) is None]
     assert chosen == on_kernels.split()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("tiles", [False, True])
+def test_bfloat16_is_left_to_onednn_where_it_has_tiles(monkeypatch, dtype, tiles):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    reason = unfit((64, 24, 16, 16), dtype, (24, 24, 3, 3), Dense(1, 1, True), "y")
+    assert (reason is not None) == (tiles and dtype == torch.bfloat16)
 
 
 @pytest.mark.parametrize(("images", "taken"), [(1, False), (2, True)])
 def test_few_tiles_are_left_to_onednn(images, taken):
-    assert (unfit((images, 96, 4, 6), (96, 96, 3, 3), Dense(1, 1, True), "y") is None) == taken
+    assert (unfit((images, 96, 4, 6), torch.float32, (96, 96, 3, 3), Dense(1, 1, True), "y") is None) == taken
 
 
 @pytest.mark.parametrize("kernel", [(3, 3), (1, 1), (7, 1)])

@@ -17,7 +17,7 @@ from tests.helpers import ROOT
 def two_backends(monkeypatch):
     """An operator of a GPU with two backends, the first of which leaves large tensors to the second."""
 
-    def unfit(shape, limit=100):
+    def unfit(shape, dtype, limit=100):
         """Large tensors are left to others."""
         return f"{shape.numel()} elements, more than {limit}" if shape.numel() > limit else None
 
@@ -80,8 +80,11 @@ def test_a_forced_backend_follows_no_rule(two_backends):
 def test_triton_leaves_plans_of_many_taps_to_others():
     triton = pytest.importorskip("asose_fast.ops.triton.multi_depthwise")
     few, many = (DepthwisePlan((k,), (1,), 1, 1, True, False) for k in (7, 31))
-    assert triton.unfit((1, 2, 3, 4), few) is None
-    assert triton.unfit((1, 2, 3, 4), many) == "961 taps, more than 400, are too many to unroll a kernel over"
+    assert triton.unfit((1, 2, 3, 4), torch.float32, few) is None
+    assert (
+        triton.unfit((1, 2, 3, 4), torch.float32, many)
+        == "961 taps, more than 400, are too many to unroll a kernel over"
+    )
     assert "400 taps" in info.collect()["rules"]["multi_depthwise"]["triton"]
 
 

@@ -104,6 +104,11 @@ def one_input_channel() -> bool:
     return off(F.conv2d(x, weight, None, *options[:2]), exact(x, weight, random(8, 16, 16, 1), options)[0])
 
 
+def output_one_pixel_wide() -> bool:
+    x, weight, options = random(2, 3, 17, 2).bfloat16(), random(4, 3, 3, 3).bfloat16(), ((1, 2), (1, 1), (1, 1), 1)
+    return off(F.conv2d(x, weight, None, *options[:2]), exact(x, weight, random(2, 4, 17, 1), options)[0])
+
+
 def strides_of_the_weight() -> bool:
     weight = random(3, 3, 1, 5).double().as_strided((3, 3, 1, 5), (15, 1, 7, 3))
     x, grad = laid_out(random(2, 3, 4, 5).double(), "channels_last"), random(2, 3, 4, 5).double()
@@ -142,6 +147,7 @@ def batch_norm_of_mixed_layouts() -> bool:
 BARE: dict[str, Callable[[], bool]] = {
     "weight gradient, one pixel wide": one_pixel_wide,
     "one input channel": one_input_channel,
+    "output, one pixel wide": output_one_pixel_wide,
     "strides of the weight": strides_of_the_weight,
     "pointwise of stride 2": pointwise_of_stride_2,
     "batch norm of mixed layouts": batch_norm_of_mixed_layouts,
@@ -159,7 +165,13 @@ def test_torch_is_still_wrong(name):
         pytest.skip(f"seen in torch {VERSION}, this is {torch.__version__}")
     if "ONEDNN_MAX_CPU_ISA" in os.environ or not torch.backends.mkldnn.is_available():
         pytest.skip("this is not oneDNN as it comes")
-    if capability not in {"avx512": ("AVX512",), "avx2": ("AVX2", "AVX512"), "any": (capability,)}[fault.isa]:
+    seen = {
+        "amx": torch.cpu._is_amx_tile_supported(),
+        "avx512": capability == "AVX512",
+        "avx2": capability in ("AVX2", "AVX512"),
+        "any": True,
+    }
+    if not seen[fault.isa]:
         pytest.skip(f"seen on {fault.isa}, this is {capability}")
     if not BARE[name]():
         pytest.fail(f"torch has mended this: drop the workaround in {fault.where}")

@@ -15,7 +15,7 @@ DTYPES = WIDE
 MOST_SCORES = 1 << 13
 
 
-def unfit(shape: Sequence[int]) -> str | None:
+def unfit(shape: Sequence[int], dtype: torch.dtype) -> str | None:
     """Above 8192 scores PyTorch, which computes exponentials by the vector, is as fast."""
     scores = prod(shape)
     return f"{scores} scores are more than {MOST_SCORES}" if scores > MOST_SCORES else None

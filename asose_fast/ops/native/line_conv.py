@@ -15,7 +15,7 @@ from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 
-def unfit(shape: Sequence[int], line: Line, result: str) -> str | None:
+def unfit(shape: Sequence[int], dtype: torch.dtype, line: Line, result: str) -> str | None:
     """Few channels, outputs and input gradients of k x 1, and all where the instruction set is not AVX2, are left to
     oneDNN."""
     if (isa := _native.kernels("cpu").isa()) != "avx2":

@@ -345,7 +345,7 @@ def _weights_bwd_kernel(
             line -= KERNELS[b]
 
 
-def unfit(shape: Sequence[int], plan: DepthwisePlan) -> str | None:
+def unfit(shape: Sequence[int], dtype: torch.dtype, plan: DepthwisePlan) -> str | None:
     """Plans of more than 400 taps are left to another backend: kernels are unrolled over columns, and must compile."""
     taps = sum(plan.taps)
     return f"{taps} taps, more than {_MOST_TAPS}, are too many to unroll a kernel over" if taps > _MOST_TAPS else None
