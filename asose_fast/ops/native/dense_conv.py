@@ -24,9 +24,10 @@ PAIRS_A_TILE = 1 << 10
 
 
 def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv: Dense, result: str) -> str | None:
-    """bfloat16 is left to oneDNN where the processor multiplies tiles of it (AMX). 3x3 of stride 1 is left to it below 16
-    channels, and where weights are many beside the pixels. Of all else it is left everything with AVX2, and otherwise
-    1x1 kernels, 64 channels or more that fill its registers, and the gradients of the inputs of strided convolutions."""
+    """bfloat16 is left to oneDNN where the processor multiplies tiles of it (AMX). 3x3 of stride 1 is left to it below
+    16 channels, and where weights are many beside the pixels. Of all else it is left everything with AVX2, and
+    otherwise 1x1 kernels, 64 channels or more that fill its registers, and the gradients of the inputs of strided
+    convolutions."""
     outputs, inputs, *taps = weight
     if dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
         return "oneDNN multiplies tiles of bfloat16, which takes half the time or less"
