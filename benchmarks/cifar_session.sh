@@ -1,34 +1,24 @@
 #!/usr/bin/env bash
 # CIFAR-10 from the first batch to a test accuracy on one GPU, for one call of ten minutes a seed:
 #   bash benchmarks/cifar_session.sh cifar10|imagefolder:PATH [OUT] [SEED]
-# Builds, searches with configs/cifar10.yaml, trains the network found from scratch: OUT/cifar.json and OUT/logs.tar.gz.
-# The search plans its epochs for SEARCH_SECONDS, and the training for what is left of TOTAL_SECONDS. A search that has
-# not ended after a quarter more is stopped, and the network taken from its last checkpoint. OPTIONS adds options to both
-# commands (--precision bf16, say), SEARCH_OPTIONS to the search alone (--graphs auto). DEVICE=cpu BUILD=true: to see the
-# script run.
+# PATH may also be an archive of that folder, as tar reads it. Builds, searches with configs/cifar10.yaml, trains the
+# network found from scratch: OUT/cifar.json and OUT/logs.tar.gz. Whole runs are left in RUNS (default: a temporary folder).
+# Everything ends in TOTAL_SECONDS. The search plans its epochs for SEARCH_SECONDS, and the training for what is left. A
+# search that has not ended after a quarter more is stopped, and the network taken from its last checkpoint. OPTIONS adds
+# options to both commands (--precision bf16, say), SEARCH_OPTIONS to the search alone (--graphs auto). DEVICE=cpu
+# BUILD=true: to see the script run.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 data=$1 seed=${3:-0}
 out=$(mkdir -p "${2:-cifar_session}" && cd "${2:-cifar_session}" && pwd)
 result=$out/cifar.json total=${TOTAL_SECONDS:-570}
-search=$out/search-$seed derived=$out/derived-$seed final=$out/final-$seed
-options=(--dataset "$data" --seed "$seed" ${OPTIONS:-})
+runs=${RUNS:-$(mktemp -d)}
+search=$runs/search-$seed derived=$runs/derived-$seed final=$runs/final-$seed
 rm -f "$result"
 source benchmarks/stages.sh
-prepare 150
 
-network=$search planned=${SEARCH_SECONDS:-200}
-stage search $((planned + planned / 4)) python3 -m asose_fast.train --config "${CONFIG:-configs/cifar10.yaml}" \
-  "${options[@]}" ${SEARCH_OPTIONS:-} --seconds "$planned" --out "$search"
-if [ ! -f "$search/genotype.json" ]; then
-  stage derive 60 python3 -m asose_fast.derive "$search" --out "$derived" && network=$derived
-fi
-left=$((total - SECONDS - 30)) # its start, and what it is late by
-stage final "$total" python3 -m asose_fast.retrain "$network" "${options[@]}" --seconds $((left > 1 ? left : 1)) \
-  --batch_size 128 --learning_rate 0.1 --cutout 16 --label_smoothing 0.1 --out "$final"
-status=$?
-
-python3 - "$result" "$search" "$final" "$work" <<'PYTHON'
+collect() { # puts what the runs have come to into $result and the logs
+  python3 - "$result" "$search" "$final" "$work" <<'PYTHON'
 import json, pathlib, shutil, sys
 
 result, *folders, logs = map(pathlib.Path, sys.argv[1:])
@@ -48,6 +38,26 @@ if final:
     print(f"operations: {', '.join(final['operations'])}")
     print(f"test accuracy {final['test_accuracy']:.2%} with {final['parameters']:,} parameters")
 else:
-    print("no test accuracy: the training did not end")
+    print("no test accuracy: the training has not ended")
 PYTHON
-exit $status
+}
+
+archive=${data#imagefolder:}
+if [ -f "$archive" ]; then
+  data=imagefolder:$runs/images
+  mkdir -p "$runs/images"
+  stage images 60 tar -xf "$archive" -C "$runs/images"
+fi
+prepare 150
+
+options=(--dataset "$data" --seed "$seed" ${OPTIONS:-})
+network=$search planned=${SEARCH_SECONDS:-$((total * 35 / 100))}
+stage search $((planned + planned / 4)) python3 -m asose_fast.train --config "${CONFIG:-configs/cifar10.yaml}" \
+  "${options[@]}" ${SEARCH_OPTIONS:-} --seconds "$planned" --out "$search"
+collect # a session that is killed has this at least
+if [ ! -f "$search/genotype.json" ]; then
+  stage derive 60 python3 -m asose_fast.derive "$search" --out "$derived" && network=$derived
+fi
+left=$((total - SECONDS - 30)) # its start, and what it is late by
+stage final "$total" python3 -m asose_fast.retrain "$network" "${options[@]}" --seconds $((left > 1 ? left : 1)) \
+  --batch_size 128 --learning_rate 0.1 --cutout 16 --label_smoothing 0.1 --out "$final"

@@ -1,14 +1,17 @@
 """The script for GPUs, run dry: every section leaves rows, and what fails or takes too long is one of them."""
 
 import json
+import re
 import time
 
 import pytest
 import torch
 
 from benchmarks.gpu.__main__ import SECTIONS, main
-from benchmarks.gpu.table import Table
-from tests.helpers import CPU
+from benchmarks.gpu.kernels import OURS
+from benchmarks.gpu.rows import Rows
+from benchmarks.gpu.table import AGAIN, Table
+from tests.helpers import CPU, ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +21,7 @@ def ordinary_memory():
 
 
 def run(folder, *sections):
-    main(["--device", "cpu", "--out", str(folder / "gpu.json"), "--only", *sections])
+    main(["--device", "cpu", "--out", str(folder / "gpu.json"), "--seconds", "600", "--only", *sections])
     return json.loads((folder / "gpu.json").read_text())
 
 
@@ -40,7 +43,7 @@ def test_every_section_leaves_rows(tmp_path, capsys):
 
 
 def table():
-    return Table(CPU, dry=True, rounds=2, compiling=())
+    return Table(CPU, dry=True, rounds=2, compiling=(), patience=600)
 
 
 def test_a_failure_is_a_row_and_the_rest_goes_on(capsys):
@@ -77,11 +80,60 @@ def test_a_variant_that_fails_when_it_is_timed_costs_its_own_cell():
     def tires():
         next(calls)
 
-    measured = Table(CPU, dry=True, rounds=4, compiling=())
+    measured = table()
+    measured.rounds = 4
     measured.run("one", lambda t: t.compare("ops", {"tires": lambda: tires, "ours": lambda: lambda: 1}), 60)
     (row,) = measured.rows
     assert row["seconds"]["tires"].startswith("failed: StopIteration")
     assert row["seconds"]["ours"]["rounds"] == 4
+
+
+def test_what_ended_a_process_is_left_out_and_what_is_measured_stays(tmp_path):
+    path, before = tmp_path / "gpu.json", {"section": "one", "name": "there", "value": 3}
+    Rows(path, {}, [before], add=False, stage="one").keep()
+    Rows(path, {}, [], add=True, stage="one").now("one", "ops", "hangs")
+    measured = table()
+    measured.keeper = Rows(path, {}, measured.rows, add=True, stage="one")
+
+    def work(measured):
+        measured.attempt("there", pytest.fail)
+        measured.compare("ops", {"ours": lambda: lambda: 1, "hangs": pytest.fail})
+
+    measured.run("one", work, 600)
+    first, second = json.loads(path.read_text())["rows"]
+    assert first["value"] == 3
+    assert second["seconds"]["ours"]["rounds"] == 2
+    assert second["seconds"]["hangs"] == "failed: the process ended in it"
+
+
+def test_a_failure_after_which_the_gpu_is_lost_ends_the_process(tmp_path, monkeypatch):
+    def end(status):
+        raise SystemExit(status)
+
+    def breaks():
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nand advice")
+
+    monkeypatch.setattr("benchmarks.gpu.table.os._exit", end)
+    monkeypatch.setattr(Table, "_usable", lambda _: False)
+    measured, path = table(), tmp_path / "gpu.json"
+    measured.keeper = Rows(path, {}, measured.rows, add=False, stage="one")
+    with pytest.raises(SystemExit, match=str(AGAIN)):
+        measured.run("one", lambda t: t.compare("ops", {"bad": breaks, "ours": lambda: lambda: 1}), 600)
+    assert Rows(path, {}, [], add=True, stage="one").ended == {
+        ("one", "ops", "bad"): "failed: RuntimeError: CUDA error: an illegal memory access was encountered"
+    }
+
+
+def test_nsight_compute_is_asked_for_our_kernels_alone():
+    """By its names of functions, which have no namespaces."""
+    cuda = "".join(file.read_text() for file in (ROOT / "csrc" / "cuda").glob("*.cu"))
+    triton = "".join(file.read_text() for file in (ROOT / "asose_fast" / "ops" / "triton").rglob("*.py"))
+    ours = {*re.findall(r"__global__[^;{]*?(\w+_kernel)\(", cuda), *re.findall(r"def (_\w+_kernel)\(", triton)}
+    ours.remove("probe_kernel")  # computes nothing
+    assert len(ours) > 30
+    assert [name for name in ours if not re.search(OURS, name)] == []
+    theirs = ("vectorized_elementwise_kernel", "elementwise_kernel", "reduce_kernel", "batch_norm_backward_kernel")
+    assert [name for name in theirs if re.search(OURS, name)] == []
 
 
 def test_variants_can_be_chosen():

@@ -1,9 +1,10 @@
-"""`python -m benchmarks.gpu [--device cuda] [--out FILE [--add]] [--only SECTION ...] [--seconds N]
+"""`python -m benchmarks.gpu [--device cuda] [--out FILE [--add [--stage NAME]]] [--only SECTION ...] [--seconds N]
 [--within N] [--compile MODE ...] [--variants WORD ...] [--tf32]`
 
 Everything that is claimed of a GPU, measured in one process: times are medians of CUDA events, variants in turn, after
 a warm-up, on random data and rotated buffers, beside the copy bandwidth and the matrix products of the same run. What
-fails, or runs out of its time, leaves a cell that says so. On a CPU (`--device cpu`) it is a dry run.
+fails, or runs out of its time, leaves a cell that says so. What ends the process leaves its name in FILE.now, for
+another one with --add and the same --stage, which measures what is left. On a CPU (`--device cpu`) it is a dry run.
 
 PyTorch's convolutions use TF32 unless told otherwise, and its matrix products, which ours are, do not. Here both
 compute fp32 as fp32, or with `--tf32` both in TF32.
@@ -26,6 +27,7 @@ from benchmarks.gpu.rows import Rows
 from benchmarks.gpu.table import Table, failed
 
 SECTIONS = {
+    "first": (training.first, 100),
     "mixing": (operators.mixing, 45),
     "sampling": (operators.sampling, 15),
     "convolving": (operators.convolving, 60),
@@ -35,6 +37,7 @@ SECTIONS = {
     "memory": (training.memory, 20),
     "graphs": (training.exactness, 20),
     "kernels": (kernels.profiling, 30),
+    "counters": (kernels.counting, 60),
     "sanitizer": (kernels.sanitizing, 60),
 }
 """What measures, and the seconds that it may take."""
@@ -91,6 +94,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", default="gpu.json")
     parser.add_argument("--add", action="store_true", help="to the rows of that file")
+    parser.add_argument("--stage", default="", help="its name: rows of it in the file stay, the rest is measured")
     parser.add_argument("--within", type=float, default=math.inf, metavar="N", help="seconds for everything")
     parser.add_argument("--only", nargs="*", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--seconds", type=float, help="for each section, in place of its own")
@@ -107,8 +111,8 @@ def main(words: list[str] | None = None) -> None:
         torch.set_num_threads(1)
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = arguments.tf32
     table = Table(device, dry, 2 if dry else 30, tuple(compiling))
-    rows = Rows(Path(arguments.out), hardware(device), table.rows, arguments.add)
-    table.keep = rows.keep
+    rows = Rows(Path(arguments.out), hardware(device), table.rows, arguments.add, arguments.stage)
+    table.keeper = rows
     table.bandwidth = rows.bandwidth()
     if table.bandwidth is None:
         table.run("ceilings", ceilings, 30)

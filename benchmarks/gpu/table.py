@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import faulthandler
+import functools
+import os
 import signal
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
+from benchmarks.gpu.rows import Rows
+
 Run = Callable[[], object]
 WARM_UP = 3
 TIMING = 5.0
 """Seconds that a round of one variant may take at least, whatever is left."""
-MAKING = 60.0
-"""Seconds that making and warming up one variant may take: torch.compile knows no end."""
+MAKING, COMPILING = 40.0, 100.0
+"""Seconds that making and warming up one variant may take, and one of torch.compile, which knows no end."""
 BASELINES = ("eager", "compile")
 """How the names of PyTorch's own forms begin."""
+AGAIN = 75
+"""Status of a process that could not go on, where another one may (EX_TEMPFAIL)."""
 
 
 class OutOfTime(Exception):
@@ -27,18 +35,24 @@ class OutOfTime(Exception):
 
 
 @contextlib.contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """Raises OutOfTime in the block, once Python runs again, after so many seconds. For the main thread."""
+def limited(seconds: float, patience: float) -> Iterator[None]:
+    """Raises OutOfTime in the block, once Python runs again, after so many seconds. For the main thread.
+
+    Where that is not in `patience` seconds more, as in a call that waits for a GPU, the process ends with a traceback.
+    """
 
     def end(*_: object) -> None:
         raise OutOfTime(f"longer than {seconds:.0f} s")
 
+    seconds = max(seconds, 0.01)
     before = signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01))
+    faulthandler.dump_traceback_later(seconds + patience, exit=True, file=sys.__stderr__)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
+        faulthandler.cancel_dump_traceback_later()
         signal.signal(signal.SIGALRM, before)
 
 
@@ -53,9 +67,11 @@ class Table:
     """Modes of torch.compile to measure beside."""
     only: tuple[str, ...] = ()
     """How the names of the variants begin that are compared; all of them where there are none."""
+    patience: float = 5.0
+    """Seconds until the process ends in what does not heed that its time is over."""
     rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    keep: Callable[[], object] = lambda: None
-    """Called after every row, so that what was measured stays, whatever follows."""
+    keeper: Rows | None = None
+    """Keeps every row, so that what was measured stays, whatever follows; knows what earlier processes measured."""
     section: str = ""
     bandwidth: float | None = None
     """Bytes per second of a large copy in this run."""
@@ -78,13 +94,9 @@ class Table:
 
     def attempt(self, name: str, work: Run) -> None:
         """A row of what `work` returns, or why it could not."""
-        self._check_time()
-        try:
-            with limited(self._left()):
-                value = work()
-        except Exception as error:
-            value = failed(error)
-        self.note(name, value)
+        if not self._is_measured(name):
+            self._check_time()
+            self.note(name, self._outcome(name, "", self.left(), work))
 
     def compare(self, name: str, variants: dict[str, Callable[[], Run]], *, moved: int = 0, calls: int = 1) -> None:
         """Seconds of a call of each variant: median and quartiles over rounds in which each has its turn.
@@ -96,20 +108,23 @@ class Table:
             calls: a round times so many together, as for steps; 1: as for kernels, behind a wait of the GPU during
                 which the host gets ahead, so that launching takes no part.
         """
+        if self._is_measured(name):
+            return
         self._check_time()
         found: dict[str, Any] = {}
-        ready = self._made(variants, found)
+        ready = self._made(name, variants, found)
         times: dict[str, list[float]] = {variant: [] for variant in ready}
         for _ in range(self.rounds):
-            if self._left() < 0 and all(len(values) > 3 for values in times.values()):
+            if self.left() < 0 and all(len(values) > 3 for values in times.values()):
                 break
             for variant in list(times):
-                try:
-                    with limited(max(TIMING, self._left())):
-                        times[variant].append(self._timed(ready[variant], calls))
-                except Exception as error:
-                    found[variant] = failed(error)
+                once = functools.partial(self._timed, ready[variant], calls)
+                seconds = self._outcome(name, variant, max(TIMING, self.left()), once)
+                if isinstance(seconds, Failed):
+                    found[variant] = seconds
                     del times[variant]
+                else:
+                    times[variant].append(seconds)
         row: dict[str, Any] = {"section": self.section, "name": name, "bytes": moved, "seconds": found}
         for variant, values in times.items():
             low, median, high = statistics.quantiles(values, n=4)
@@ -117,7 +132,7 @@ class Table:
         self._add(row)
         self._show(row)
 
-    def _made(self, variants: dict[str, Callable[[], Run]], found: dict[str, Any]) -> dict[str, Run]:
+    def _made(self, name: str, variants: dict[str, Callable[[], Run]], found: dict[str, Any]) -> dict[str, Run]:
         """The variants that could be made and warmed up; why the others could not goes into `found`.
 
         One that fails, or takes all of the section's time, costs its own cell: those before it are timed.
@@ -126,25 +141,68 @@ class Table:
         for variant, make in variants.items():
             if self.only and not variant.startswith(self.only):
                 continue
-            if self._left() < 0:
+            if self.left() < 0:
                 found[variant] = "skipped: no time is left"
                 continue
-            try:
-                with limited(min(MAKING, self._left())):
-                    run = make()
-                    for _ in range(1 if self.dry else WARM_UP):
-                        run()
-                    self._synchronize()
+            most = COMPILING if variant.startswith("compile") else MAKING
+            run = self._outcome(name, variant, min(most, self.left()), functools.partial(self._warm, make))
+            if isinstance(run, Failed):
+                found[variant] = run
+            else:
                 ready[variant] = run
-            except Exception as error:
-                found[variant] = failed(error)
         return ready
 
-    def _add(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-        self.keep()
+    def _warm(self, make: Callable[[], Run]) -> Run:
+        run = make()
+        for _ in range(1 if self.dry else WARM_UP):
+            run()
+        self._synchronize()
+        return run
 
-    def _left(self) -> float:
+    def _outcome(self, name: str, variant: str, seconds: float, work: Run) -> Any:
+        """What `work` returns, or why it does not: it may fail, take too long, or have ended an earlier process.
+
+        Where it leaves no usable GPU to this one, as a bad address does, the process ends: another takes up the rest.
+        """
+        cell = (self.section, name, variant)
+        if self.keeper:
+            if cell in self.keeper.ended:
+                return Failed(self.keeper.ended[cell])
+            self.keeper.now(*cell)
+        try:
+            with limited(seconds, self.patience):
+                found = work()
+        except Exception as error:
+            found = failed(error)
+            if self.keeper and not self._usable():
+                self.keeper.now(*cell, found)
+                sys.stdout.flush()
+                os._exit(AGAIN)  # what would clean up needs the GPU
+        if self.keeper:
+            self.keeper.done()
+        return found
+
+    def _usable(self) -> bool:
+        """Whether the GPU still does what it is asked."""
+        try:
+            with limited(self.patience, self.patience):
+                self._synchronize()
+        except Exception:
+            return False
+        return True
+
+    def _is_measured(self, name: str) -> bool:
+        return self.keeper is not None and (self.section, name) in self.keeper.measured
+
+    def _add(self, row: dict[str, Any]) -> None:
+        if self._is_measured(row["name"]):
+            return
+        self.rows.append(row)
+        if self.keeper:
+            self.keeper.keep()
+
+    def left(self) -> float:
+        """Seconds of the section."""
         return self._deadline - time.monotonic()
 
     def _show(self, row: dict[str, Any]) -> None:
@@ -187,10 +245,15 @@ class Table:
             torch.cuda.synchronize()
 
     def _check_time(self) -> None:
-        if self._left() < 0:
+        if self.left() < 0:
             raise OutOfTime
 
 
-def failed(error: Exception) -> str:
+class Failed(str):
+    """Stands where a figure would, and says why there is none."""
+
+
+def failed(error: Exception) -> Failed:
     """In one line."""
-    return f"failed: {type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else ''}"
+    text = str(error).strip()
+    return Failed(f"failed: {type(error).__name__}: {text.splitlines()[0][:200] if text else ''}")

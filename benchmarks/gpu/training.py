@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
+import time
 from collections.abc import Callable
 
 import torch
@@ -57,6 +58,22 @@ def _with_graphs(table: Table, parts: tuple, precision: str) -> Steps:
     if reason := why_not(table.device, ALONE):
         raise RuntimeError(reason)
     return steps.ours(*parts, precision=precision, graphs=True)
+
+
+def first(table: Table) -> None:
+    """How long the first steps take: Triton compiles in them what later processes find on the disk."""
+    for (batch, channels), precision in itertools.product(sizes(table), ("fp32", "bf16")):
+
+        def steps_of_each_kind(batch: int = batch, channels: int = channels, precision: str = precision) -> str:
+            began = time.monotonic()
+            made = steps.ours(*_parts(table, batch, channels), precision=precision)
+            for kind in KINDS:
+                _run_of(made, kind)()
+            if table.device.type == "cuda":
+                torch.cuda.synchronize()
+            return f"{time.monotonic() - began:.1f} s"
+
+        table.attempt(f"first steps, C={channels}, batch {batch}, {precision}", steps_of_each_kind)
 
 
 def timing(table: Table) -> None:
