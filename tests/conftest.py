@@ -48,7 +48,6 @@ def finished(tmp_path_factory):
     """The folder of a run of a second, finished; not to be changed."""
     from asose_fast.train import main as train
 
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("finished") / "run"
     assert train([*options(), "--out", str(folder)]) == 0
     return folder
@@ -60,12 +59,20 @@ def run(finished, tmp_path):
     return Path(shutil.copytree(finished, tmp_path / "run"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cores():
+    """How many threads there may be. Fixtures of modules are made with one, as the tests outside tests/ops run:
+    PyTorch's batch norms depend on it."""
+    found = torch.get_num_threads()
+    torch.set_num_threads(1)
+    return found
+
+
 @pytest.fixture(autouse=True)
-def threads(request):
+def threads(request, cores):
     """Threads lose tenfold where cores are shared: processes of `pytest -n` divide them. Outside tests/ops networks are
     too small to gain from more than one."""
-    before = torch.get_num_threads()
     processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    torch.set_num_threads(max(1, before // processes) if request.path.parent.name == "ops" else 1)
+    torch.set_num_threads(max(1, cores // processes) if request.path.parent.name == "ops" else 1)
     yield
-    torch.set_num_threads(before)
+    torch.set_num_threads(1)
