@@ -26,6 +26,7 @@ MOST_SPILLS = 8
 ON_TABLES = {
     "_arch_weights_fwd_kernel",
     "_arch_weights_bwd_kernel",
+    "_grad_weights_kernel",
     "_merge_kernel",
     "_norm_tables_kernel",
     "_norm_lerp_tables_kernel",
@@ -123,6 +124,7 @@ def _layer(dtype: torch.dtype, channels: int, stride: int) -> None:
     x = _images(dtype, channels)
     shortcut = x if stride == 1 else _images(dtype, channels, SIDE // stride)
     mixed.to(dtype)(x, weights, gain=gain, shortcut=shortcut).float().sum().backward()
+    mixed.requires_grad_(False)(x.detach(), weights).float().sum().backward()
 
 
 def _lone(dtype: torch.dtype, channels: int) -> None:
