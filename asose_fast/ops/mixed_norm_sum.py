@@ -10,8 +10,16 @@ from torch import Tensor, nn
 
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import gradients, save, stand_in, transformed, twice_differentiable
-from asose_fast.ops.batch_statistics import batch_statistics, check_channels, check_zs
-from asose_fast.ops.checks import as_list, check_all_like, check_length, check_like, check_tensor
+from asose_fast.ops.batch_statistics import batch_statistics
+from asose_fast.ops.checks import (
+    as_list,
+    check_all_like,
+    check_channels,
+    check_length,
+    check_like,
+    check_tensor,
+    check_zs,
+)
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define

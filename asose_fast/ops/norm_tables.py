@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import registry
-from asose_fast.ops.batch_statistics import check_zs
-from asose_fast.ops.checks import check_integer, check_length, check_like, check_tensor
+from asose_fast.ops.checks import check_integer, check_length, check_like, check_tensor, check_zs
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.library import Call, define
 from asose_fast.ops.norms import check_updated, held
