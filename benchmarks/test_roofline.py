@@ -71,7 +71,7 @@ def stages(x):
     yield (
         "sum, backward",
         lambda: fused.mixed_norm_sum_bwd(
-            zs[0], [*zs, x], weights, None, mean, rstd, flags, [*flags, True], wanted, True, True
+            zs[0], [*zs, x], weights, None, None, mean, rstd, flags, [*flags, True], wanted, True, True, True
         ),
         2 * (NORMED + 1) * x.numel(),
         NORMED + 2 + 1,

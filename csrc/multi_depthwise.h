@@ -63,8 +63,10 @@ struct MultiDepthwiseBackward {
   const void* const* grad;  // [branches]; null where a branch got none
   void* const* grad_x;      // [inputs]; null where it is not wanted
   bool need_weights, need_affine;
-  void* partials;     // [slices, rows, channels]; unused where neither is wanted
-  void* grad_params;  // like params; rows that are not wanted become 0
+  void* partials;  // [slices, rows, channels]; unused where neither is wanted
+  // It is like params; rows that are not wanted become 0. On CUDA it may be null: the partials are
+  // then left to be added up.
+  void* grad_params;
 };
 
 // A call needs this besides its tensors. It follows from the shape alone, so that sums depend on

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import re
 import shutil
@@ -13,31 +12,21 @@ from pathlib import Path
 import pytest
 
 from asose_fast._digest import source_digest
+from benchmarks.without_gpu.code import cuobjdump, listing
+from benchmarks.without_gpu.cuda import kernels as kernels_of
 from tests.helpers import ROOT
-
-
-def cuobjdump() -> str:
-    """NVIDIA's lister of device code: on PATH, or the copy that Triton brings."""
-    found = shutil.which("cuobjdump")
-    triton = importlib.util.find_spec("triton")
-    if not found and triton and triton.origin:
-        found = shutil.which("cuobjdump", path=str(Path(triton.origin).parent / "backends" / "nvidia" / "bin"))
-    return found or pytest.skip("neither the CUDA toolkit nor Triton brings cuobjdump")
 
 
 def test_every_cuda_kernel_has_code_for_the_common_gpus():
     cuda = pytest.importorskip("asose_fast_kernels.cuda", reason="built without the CUDA kernels")
     sources = Path(__file__).parent.parent / "csrc" / "cuda"
-    kernels = {
-        name
-        for source in sources.glob("*.cu")
-        for name in re.findall(r"__global__[^;{]*?(\w+_kernel)\(", source.read_text())
-    }
+    kernels = {name for source in sources.glob("*.cu") for name in kernels_of(source)}
     assert {"arch_weights_fwd_kernel", "mixed_sum_bwd_kernel", "multi_depthwise_bwd_weights_kernel"} <= kernels
-    usage = [cuobjdump(), "--dump-resource-usage", cuda.__file__]
-    listing = subprocess.run(usage, capture_output=True, text=True, check=True).stdout
-    code = dict.fromkeys(re.findall(r"arch = (sm_\d+)", listing), "")
-    for arch, text in re.findall(r"arch = (sm_\d+)(.*?)(?=arch = |\Z)", listing, re.DOTALL):
+    if not cuobjdump():
+        pytest.skip("neither the CUDA toolkit nor Triton brings cuobjdump")
+    usage = listing("--dump-resource-usage", cuda.__file__)
+    code = dict.fromkeys(re.findall(r"arch = (sm_\d+)", usage), "")
+    for arch, text in re.findall(r"arch = (sm_\d+)(.*?)(?=arch = |\Z)", usage, re.DOTALL):
         code[arch] += text
     assert {"sm_80", "sm_86", "sm_89", "sm_90"} <= code.keys()
     for arch, text in code.items():

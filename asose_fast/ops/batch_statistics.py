@@ -9,7 +9,7 @@ from torch import Tensor
 
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import transformed
-from asose_fast.ops.checks import check_all_like, check_floats, check_length
+from asose_fast.ops.checks import check_zs
 from asose_fast.ops.library import define
 from asose_fast.ops.reference.batch_statistics import forward as exact
 
@@ -45,20 +45,6 @@ def batch_statistics(zs: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 
 def _run(zs: list[Tensor]) -> object:
     return registry.select("batch_statistics", zs[0]).forward(zs)
-
-
-def check_zs(where: str, zs: list[Tensor], most: int) -> None:
-    """Raises TypeError or ValueError unless these are tensors (N, C, H, W) with channels, alike."""
-    check_length(where, zs, 1, most)
-    check_channels(where, zs[0])
-    check_all_like(where, zs, len(zs), zs[0].shape, zs[0].dtype)
-
-
-def check_channels(where: str, z: Tensor) -> None:
-    """Raises TypeError or ValueError unless z is a floating (N, C, H, W) with channels."""
-    check_floats(where, z)
-    if z.dim() != 4 or z.shape[1] == 0:
-        raise ValueError(f"{where} must be (N, C, H, W) with C > 0, got {tuple(z.shape)}")
 
 
 def _check(zs: list[Tensor]) -> None:

@@ -27,6 +27,20 @@ def check_floats(where: str, value: Tensor) -> None:
         raise TypeError(f"{where} must be float16, bfloat16, float32 or float64, got {value.dtype}")
 
 
+def check_channels(where: str, value: Tensor) -> None:
+    """Takes (N, C, H, W) with channels, of a dtype that the operators compute in."""
+    check_floats(where, value)
+    if value.dim() != 4 or value.shape[1] == 0:
+        raise ValueError(f"{where} must be (N, C, H, W) with C > 0, got {tuple(value.shape)}")
+
+
+def check_zs(where: str, values: Sequence[Tensor], most: int) -> None:
+    """Takes tensors (N, C, H, W) with channels that are alike, at least one and at most so many."""
+    check_length(where, values, 1, most)
+    check_channels(where, values[0])
+    check_all_like(where, values, len(values), values[0].shape, values[0].dtype)
+
+
 def check_images(where: str, value: Tensor) -> None:
     """Takes images of such a dtype, of which there may be none."""
     check_floats(where, value)

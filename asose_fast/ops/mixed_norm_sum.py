@@ -10,8 +10,16 @@ from torch import Tensor, nn
 
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import gradients, save, stand_in, transformed, twice_differentiable
-from asose_fast.ops.batch_statistics import batch_statistics, check_channels, check_zs
-from asose_fast.ops.checks import as_list, check_all_like, check_length, check_like, check_tensor
+from asose_fast.ops.batch_statistics import batch_statistics
+from asose_fast.ops.checks import (
+    as_list,
+    check_all_like,
+    check_channels,
+    check_length,
+    check_like,
+    check_tensor,
+    check_zs,
+)
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
@@ -21,7 +29,6 @@ from asose_fast.ops.norms import (
     affine_parameters,
     check_count,
     check_norm,
-    gradient_of_weights,
     gradients_of_affine,
     measured,
     uses_batch,
@@ -191,14 +198,15 @@ class _MixedNormSum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _, plain_weights, weights, gamma, beta, mean, rstd, *xs = ctx.saved_tensors
         _, need_weights, need_plain_weights, need_gamma, need_beta, *_ = ctx.needs_input_grad
-        grad_xs, sums, _ = mixed_norm_sum_bwd(
-            grad, xs, weights, gamma, mean, rstd, ctx.batch, ctx.read, ctx.need_x, ctx.need_sums, ctx.channels_last
-        )
+        wants_weights = need_weights or (need_plain_weights and len(plain_weights) > 0)
+        grad_xs, of_terms, sums, _ = mixed_norm_sum_bwd(
+            grad, xs, weights, gamma, beta, mean, rstd, ctx.batch, ctx.read, ctx.need_x, wants_weights, ctx.need_sums,
+            ctx.channels_last,
+        )  # fmt: skip
         wanted = iter(grad_xs)
         count = len(mean)
         grad_weights = grad_plain_weights = grad_gamma = grad_beta = None
-        if need_weights or (need_plain_weights and len(plain_weights)):
-            of_terms = gradient_of_weights(sums, gamma, beta, count).to(weights.dtype)
+        if wants_weights:
             grad_weights = of_terms[:count] if need_weights else None
             grad_plain_weights = of_terms[count:] if need_plain_weights else None
         elif need_plain_weights:
@@ -252,11 +260,13 @@ class _Backward(NamedTuple):
     xs: list[Tensor]
     weights: Tensor
     gamma: Tensor | None
+    beta: Tensor | None
     mean: Tensor
     rstd: Tensor
     batch: list[bool]
     read: list[bool]
     need_x: list[bool]
+    need_weights: bool
     need_sums: bool
     channels_last: bool
 
@@ -272,21 +282,25 @@ def _check_bwd(*args: Any) -> None:
     check_length(f"{where}: read", call.read, 1, MAX_INPUTS)
     check_channels(f"{where}: grad", grad)
     check_all_like(f"{where}: xs", call.xs, sum(call.read), grad.shape, grad.dtype)
-    _check_tables(where, grad, call.weights, count, mean=call.mean, rstd=call.rstd, gamma=call.gamma)
+    tables = {"mean": call.mean, "rstd": call.rstd, "gamma": call.gamma, "beta": call.beta}
+    _check_tables(where, grad, call.weights, count, **tables)
     check_length(f"{where}: batch", call.batch, call.mean.shape[0], call.mean.shape[0])
     check_length(f"{where}: need_x", call.need_x, count, count)
     for k, (in_batch, is_read, need) in enumerate(zip(call.batch, call.read, call.need_x, strict=False)):
         if in_batch and need and not is_read:
             raise ValueError(f"mixed_norm_sum_bwd: read[{k}] must be True where batch[{k}] and need_x[{k}] are")
+    if call.need_weights and not call.need_sums:
+        raise ValueError(f"{where}: need_sums must be True where need_weights is")
 
 
-def _bwd_fake(*args: Any) -> tuple[list[Tensor], Tensor, Tensor]:
+def _bwd_fake(*args: Any) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     call = _Backward(*args)
     count, channels, acc = len(call.need_x), call.mean.size(1), accumulation_dtype(call.grad.dtype)
     format = torch.channels_last if call.channels_last else torch.contiguous_format
     grad_xs = [torch.empty_like(call.grad, memory_format=format) for need in call.need_x if need]
     sums = call.mean.new_empty(1 + count if call.need_sums else 0, channels)
-    return grad_xs, sums, call.mean.new_empty(count, 4, channels, dtype=acc)
+    grad_weights = call.weights.new_empty(count if call.need_weights else 0)
+    return grad_xs, grad_weights, sums, call.mean.new_empty(count, 4, channels, dtype=acc)
 
 
 mixed_norm_sum_fwd = define(
@@ -296,8 +310,9 @@ mixed_norm_sum_fwd = define(
     _check_fwd,
 )
 mixed_norm_sum_bwd = define(
-    "mixed_norm_sum_bwd(Tensor grad, Tensor[] xs, Tensor weights, Tensor? gamma, Tensor mean, Tensor rstd, "
-    "bool[] batch, bool[] read, bool[] need_x, bool need_sums, bool channels_last) -> (Tensor[], Tensor, Tensor)",
+    "mixed_norm_sum_bwd(Tensor grad, Tensor[] xs, Tensor weights, Tensor? gamma, Tensor? beta, Tensor mean, "
+    "Tensor rstd, bool[] batch, bool[] read, bool[] need_x, bool need_weights, bool need_sums, bool channels_last) "
+    "-> (Tensor[], Tensor, Tensor, Tensor)",
     _bwd,
     _bwd_fake,
     _check_bwd,

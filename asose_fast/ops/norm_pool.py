@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
-from asose_fast.ops.batch_statistics import check_channels
-from asose_fast.ops.checks import check_images, check_integer, check_like
+from asose_fast.ops.checks import check_channels, check_images, check_integer, check_like
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
 from asose_fast.ops.norms import (

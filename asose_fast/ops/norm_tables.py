@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import registry
-from asose_fast.ops.checks import check_integer, check_length, check_like, check_tensor
+from asose_fast.ops.checks import check_integer, check_length, check_like, check_tensor, check_zs
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.library import Call, define
 from asose_fast.ops.norms import check_updated, held
@@ -35,6 +35,7 @@ def norm_tables(
     dtype: torch.dtype,
     rows: Sequence[int] | None = None,
     operator: Call | None = None,
+    zs: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Tensor]:
     """Mean and 1 / sqrt(var + eps) that each norm normalises by, (K, C) float64; updates the running statistics.
 
@@ -49,6 +50,7 @@ def norm_tables(
         rows: the row of every norm in the tables, counted through all of them; it is not read where the norm does not
             use the batch. None: the rows are in the order of the norms.
         operator: the registered operator, or its body alone.
+        zs: tensors (N, C, H, W) whose statistics are yet to be taken. Their rows come after those of the tables.
     """
     running_mean, running_var, counts = (
         [held(norm, name) for norm in norms] for name in ("running_mean", "running_var", "num_batches_tracked")
@@ -59,7 +61,7 @@ def norm_tables(
     ]
     momenta = [nan if norm.momentum is None else norm.momentum for norm in norms]
     found: tuple[Tensor, Tensor] = (operator or norm_tables_fwd)(
-        means, variances, range(len(norms)) if rows is None else rows,
+        means, variances, zs, range(len(norms)) if rows is None else rows,
         [m for m in running_mean if m is not None], [v for v in running_var if v is not None],
         [c for c, update in zip(counts, updates, strict=True) if update and c is not None],
         [m is not None for m in running_mean], of_batch, updates, [norm.eps for norm in norms], momenta, count, dtype,
@@ -72,8 +74,10 @@ class Norms(NamedTuple):
 
     means: list[Tensor]
     variances: list[Tensor]
+    zs: list[Tensor]
+    """Tensors whose statistics are yet to be taken, a row each."""
     rows: list[int]
-    """The row of every norm in these tables, counted through all of them."""
+    """The row of every norm in these tables and then in zs, counted through all of them."""
     running_mean: list[Tensor]
     running_var: list[Tensor]
     counts: list[Tensor]
@@ -88,9 +92,22 @@ class Norms(NamedTuple):
     """The values a channel that the statistics of the batch are of."""
     dtype: torch.dtype
 
-    def any_table(self) -> Tensor:
-        """A tensor of the device, whose last size is the channels of every norm."""
-        return self.means[0] if self.means else self.running_mean[0]
+    def any_tensor(self) -> Tensor:
+        """A tensor of the device."""
+        return (self.means or self.running_mean or self.zs)[0]
+
+    @property
+    def channels(self) -> int:
+        """Those of every norm."""
+        like = self.any_tensor()
+        return like.shape[1 if like.dim() == 4 else -1]
+
+    def measured(self) -> Norms:
+        """The same with the statistics of zs in a table, taken by whatever backend runs `batch_statistics`."""
+        if not self.zs:
+            return self
+        mean, var = registry.select("batch_statistics", self.zs[0]).forward(self.zs)
+        return self._replace(means=[*self.means, mean], variances=[*self.variances, var], zs=[])
 
     def running(self) -> list[tuple[Tensor | None, Tensor | None, Tensor | None]]:
         """Running mean and variance and the count of batches of each norm, where it has them."""
@@ -103,7 +120,7 @@ class Norms(NamedTuple):
 
 def _run(*args: Any) -> Any:
     call = Norms(*args)
-    return registry.select("norm_tables", call.any_table()).forward(call)
+    return registry.select("norm_tables", call.any_tensor()).forward(call)
 
 
 def _check(*args: Any) -> None:
@@ -116,22 +133,29 @@ def _check(*args: Any) -> None:
     for name, wanted in (("running_mean", tracked), ("running_var", tracked), ("counts", updated)):
         check_length(f"{where}: {name}", getattr(call, name), wanted, wanted)
     check_length(f"{where}: variances", call.variances, len(call.means), len(call.means))
-    if not call.means and not tracked:
-        raise ValueError(f"{where}: means and running_mean are both missing")
-    first = call.any_table()
+    if call.zs:
+        check_zs(f"{where}: zs", call.zs, len(call.zs))
+    elif not call.means and not tracked:
+        raise ValueError(f"{where}: means, zs and running_mean are all missing")
+    first = call.any_tensor()
     check_tensor(f"{where}: means[0]", first)
-    channels = first.shape[-1] if first.dim() else 0
+    channels = call.channels if first.dim() else 0
     if not channels:
         raise ValueError(f"{where}: means must be (K, C) with C > 0, got {tuple(first.shape)}")
+    for k, z in enumerate(call.zs):
+        if z.shape[1] != channels or z.numel() != call.values * channels:
+            raise ValueError(
+                f"{where}: zs[{k}] must have C = {channels} channels of {call.values} values, got {tuple(z.shape)}"
+            )
     for i, (mean, var) in enumerate(zip(call.means, call.variances, strict=True)):
         shape = (mean.shape[0] if mean.dim() else 0, channels)
         check_like(f"{where}: means[{i}]", mean, shape, torch.float64)
         check_like(f"{where}: variances[{i}]", var, shape, torch.float64)
-    total = sum([mean.shape[0] for mean in call.means])
+    total = sum([mean.shape[0] for mean in call.means]) + len(call.zs)
     for row, of_batch in zip(call.rows, call.of_batch, strict=True):
         check_integer(f"{where}: rows", row)
         if of_batch and not 0 <= row < total:
-            raise ValueError(f"{where}: rows must be below {total}, the rows of means, got {row}")
+            raise ValueError(f"{where}: rows must be below {total}, the rows of means and zs, got {row}")
     for name in ("running_mean", "running_var"):
         for k, table in enumerate(getattr(call, name)):
             check_like(f"{where}: {name}[{k}]", table, (channels,), *FLOATS)
@@ -149,15 +173,14 @@ def _check(*args: Any) -> None:
 
 def _fake(*args: Any) -> tuple[Tensor, Tensor]:
     call = Norms(*args)
-    table = call.any_table()
-    mean = table.new_empty(len(call.of_batch), table.size(-1), dtype=torch.float64)
+    mean = call.any_tensor().new_empty(len(call.of_batch), call.channels, dtype=torch.float64)
     return mean, torch.empty_like(mean)
 
 
 norm_tables_fwd = define(
-    "norm_tables(Tensor[] means, Tensor[] variances, int[] rows, Tensor(a!)[] running_mean, Tensor(b!)[] running_var, "
-    "Tensor(c!)[] counts, bool[] has_running, bool[] of_batch, bool[] updates, float[] eps, float[] momenta, "
-    "int values, ScalarType dtype) -> (Tensor, Tensor)",
+    "norm_tables(Tensor[] means, Tensor[] variances, Tensor[] zs, int[] rows, Tensor(a!)[] running_mean, "
+    "Tensor(b!)[] running_var, Tensor(c!)[] counts, bool[] has_running, bool[] of_batch, bool[] updates, float[] eps, "
+    "float[] momenta, int values, ScalarType dtype) -> (Tensor, Tensor)",
     _run,
     _fake,
     _check,

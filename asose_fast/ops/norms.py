@@ -179,20 +179,6 @@ def _stack_or_none(parameters: list[Tensor | None], fill: float) -> Tensor | Non
     return torch.stack([torch.full_like(present[0], fill) if p is None else p for p in parameters])
 
 
-def gradient_of_weights(sums: Tensor, gamma: Tensor | None, beta: Tensor | None, count: int) -> Tensor:
-    """dL/dw of the terms of a weighted sum, (count + J,): sum_c gamma S1 + beta S0 of the `count` normalised ones.
-
-    `sums` (1 + count + J, C) holds sums over N, H and W: S0 = sum g, then S1 = sum g xhat of every normalised term and
-    sum g x of every plain one.
-    """
-    terms = sums[1:]
-    if gamma is not None or beta is not None:
-        normalised = terms[:count] if gamma is None else gamma * terms[:count]
-        normalised = normalised if beta is None else normalised + beta * sums[:1]
-        terms = torch.cat([normalised, terms[count:]])
-    return terms.sum(1)
-
-
 def gradients_of_affine(sums: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """dL/dgamma and dL/dbeta of the norms of such a sum, (K, C) each, for the weights (K, 1) of the terms."""
     s0, s1 = sums[:1], sums[1 : 1 + weights.shape[0]]

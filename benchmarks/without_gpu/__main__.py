@@ -1,8 +1,9 @@
 """The tables of what is known of the GPU engine without a GPU: `python -m benchmarks.without_gpu [--measure] [--check]`
 
 `--measure` compiles every Triton kernel as the operators launch it (minutes of processor time, once: Triton keeps what
-it compiled), and counts what a layer and a step launch and move. It writes benchmarks/results/without_gpu.json, from
-which the page's tables are made. `--check` writes nothing and fails where a table is old.
+it compiled) and every CUDA kernel with nvcc, and counts what a layer and a step launch and move. It writes
+benchmarks/results/without_gpu.json, from which the page's tables are made. `--check` writes nothing and fails where a
+table is old.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import torch
 import triton
 
 from benchmarks.marked import markdown, marker, replaced, update
-from benchmarks.without_gpu import launches
+from benchmarks.without_gpu import cuda, launches
 from benchmarks.without_gpu.kernels import CHANNELS, DTYPES, Row, rows, table
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,14 +32,21 @@ MARKED = marker("without_gpu", r"\w+")
 
 def measured() -> dict[str, Any]:
     """Everything that is told on the page."""
+    if reason := cuda.missing():
+        raise FileNotFoundError(reason)
     found: list[Row] = []
     for dtype, channels in itertools.product(DTYPES, CHANNELS):
         print(f"compiling for sm_90: {dtype}, {channels} channels", file=sys.stderr)
         found += rows(90, dtype, channels)
     return {
-        "versions": {"torch": torch.__version__.split("+")[0], "triton": triton.__version__},
+        "versions": {
+            "torch": torch.__version__.split("+")[0],
+            "triton": triton.__version__,
+            "nvcc": cuda.compiler(),
+        },
         "counts": launches.collect(),
         "kernels": [list(dataclasses.astuple(row)) for row in found],
+        "cuda": [list(dataclasses.astuple(row)) for row in cuda.rows(90)],
     }
 
 
@@ -58,6 +66,7 @@ def rewritten(text: str, _: str = "en") -> str:
     found = stored()
     tables = {
         "kernels": list(table(Row(*row) for row in found["kernels"])),
+        "cuda": list(cuda.table(cuda.Row(*row) for row in found["cuda"])),
         "counts": launches.table(found["counts"]),
         "predictions": launches.predictions(found["counts"]),
     }

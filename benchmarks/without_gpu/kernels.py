@@ -10,7 +10,7 @@ from torch import nn
 
 from asose_fast import ops
 from asose_fast.space import CANDIDATES, MixedOp
-from benchmarks.without_gpu.code import read
+from benchmarks.without_gpu.code import LEAST_WARPS, MOST_SPILLS, cell, read, worst
 from benchmarks.without_gpu.fake import fake_gpu
 from benchmarks.without_gpu.recording import recorded
 
@@ -19,13 +19,12 @@ CHANNELS = (16, 24, 36, 48, 64, 128)
 """Those of a search, and of networks that were widened by half."""
 BATCH, SIDE = 128, 32
 
-LEAST_WARPS, LEAST_BITS = 16, 64
-"""That a multiprocessor holds at once, of 64, and of half of the loads at least."""
-MOST_SPILLS = 8
-"""Bytes of a thread's stack: ptxas may give up a register or two so that a program more is resident."""
+LEAST_BITS = 64
+"""Of half of the loads at least."""
 ON_TABLES = {
     "_arch_weights_fwd_kernel",
     "_arch_weights_bwd_kernel",
+    "_grad_weights_kernel",
     "_merge_kernel",
     "_norm_tables_kernel",
     "_norm_lerp_tables_kernel",
@@ -97,18 +96,8 @@ def rows(arch: int, dtype: str, channels: int, strides: Iterable[int] = (1, 2)) 
         name, code = launch.name, read(launch.cubin, launch.ptx)
         other = found.get(name)
         row = Row(name, dtype, channels, code.registers, code.spills, code.width(), code.resident(launch.warps))
-        found[name] = row if other is None else _worst(row, other)
+        found[name] = row if other is None else worst(row, other)
     return sorted(found.values())
-
-
-def _worst(row: Row, other: Row) -> Row:
-    return dataclasses.replace(
-        row,
-        registers=max(row.registers, other.registers),
-        spills=max(row.spills, other.spills),
-        width=min(row.width, other.width),
-        warps=min(row.warps, other.warps),
-    )
 
 
 def _images(dtype: torch.dtype, channels: int, side: int = SIDE) -> torch.Tensor:
@@ -123,6 +112,7 @@ def _layer(dtype: torch.dtype, channels: int, stride: int) -> None:
     x = _images(dtype, channels)
     shortcut = x if stride == 1 else _images(dtype, channels, SIDE // stride)
     mixed.to(dtype)(x, weights, gain=gain, shortcut=shortcut).float().sum().backward()
+    mixed.requires_grad_(False)(x.detach(), weights).float().sum().backward()
 
 
 def _lone(dtype: torch.dtype, channels: int) -> None:
@@ -146,9 +136,6 @@ def table(rows: Iterable[Row]) -> Iterator[list[str]]:
     yield ["kernel", "dtype", *(f"C={channels}" for channels in CHANNELS)]
     cells: dict[tuple[str, str], dict[int, str]] = {}
     for row in sorted(rows):
-        cell = f"{row.registers}, {row.width} bits, {row.warps}" + (
-            f", {row.spills} bytes spilled" if row.spills else ""
-        )
-        cells.setdefault((row.kernel, row.dtype), {})[row.channels] = cell
+        cells.setdefault((row.kernel, row.dtype), {})[row.channels] = cell(row)
     for (kernel, dtype), found in cells.items():
         yield [f"`{kernel.strip('_')}`", dtype, *(found.get(channels, "") for channels in CHANNELS)]

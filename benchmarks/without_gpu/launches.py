@@ -99,7 +99,7 @@ def _depthwise(counted: Launched) -> SimpleNamespace:
         counted.launch("multi_depthwise_fwd", [*xs, params, *ys])
         return ys
 
-    def backward(
+    def summands(
         grads: list[Tensor | None],
         xs: list[Tensor],
         params: Tensor,
@@ -109,16 +109,23 @@ def _depthwise(counted: Launched) -> SimpleNamespace:
         need_affine: bool,
     ) -> tuple[list[Tensor], Tensor]:
         grad_xs = [empty_channels_last(x, x.shape) for x, need in zip(xs, need_x, strict=True) if need]
-        read = [g for g in grads if g is not None]
+        read, (images, _, height, width) = [g for g in grads if g is not None], xs[0].shape
+        slices = min(images * -(-height // 8) * -(-width // 8), 256) if need_weights or need_affine else 0
+        partials, taps = params.new_empty(slices, *params.shape), sum(plan.taps)
         if need_weights:
-            counted.launch("multi_depthwise_bwd_weights", [*read, *xs, params])
+            counted.launch("multi_depthwise_bwd_weights", [*read, *xs, params, partials[:, :taps]])
         if any(need_x) or need_affine:
-            counted.launch("multi_depthwise_bwd_inputs", [*read, *xs, params, *grad_xs])
-        if need_weights or need_affine:
-            counted.launch("multi_depthwise_bwd_sums", [params])
-        return grad_xs, torch.empty_like(params) if need_weights or need_affine else params.new_empty(0)
+            counted.launch("multi_depthwise_bwd_inputs", [*read, *xs, params, *grad_xs, partials[:, taps:]])
+        return grad_xs, partials
 
-    return SimpleNamespace(forward=forward, backward=backward)
+    def backward(*arguments: Any) -> tuple[list[Tensor], Tensor]:
+        grad_xs, partials = summands(*arguments)
+        if not len(partials):
+            return grad_xs, partials
+        counted.launch("multi_depthwise_bwd_sums", [partials, grad_params := torch.empty_like(partials[0])])
+        return grad_xs, grad_params
+
+    return SimpleNamespace(forward=forward, backward=backward, summands=summands)
 
 
 def count(step: Callable[[], Tensor]) -> Launched:

@@ -558,7 +558,7 @@ void multi_depthwise_backward(const MultiDepthwiseBackward& args, Stream stream)
       if (args.need_weights) backward_weights<T, kStride>(op, slices, rows, partials, stream);
       if (need_x) backward_x<T, kStride>(op, slices, args.need_affine ? partials : nullptr, stream);
     });
-    if (!args.need_weights && !args.need_affine) return;
+    if (!args.grad_params || (!args.need_weights && !args.need_affine)) return;
     const int64_t elements = rows * op.channels, taps = op.taps * op.channels;
     launch_kernel("multi_depthwise_reduce_kernel", multi_depthwise_reduce_kernel<Acc<T>>,
                   ceil_div(elements, kReduceColumns), kReduceColumns * kReduceParts, 0, stream,

@@ -15,8 +15,10 @@ import torch
 
 from asose_fast import _native, ops
 from asose_fast.ops import registry
+from asose_fast.ops.depthwise_plan import DepthwisePlan, pack
+from asose_fast.ops.native import multi_depthwise_cuda
 from tests.ops.backend_checks import ArchWeightsChecks, EveryOperatorChecks, MixedSumChecks
-from tests.ops.depthwise_cases import run
+from tests.ops.depthwise_cases import SUPERNET, run
 from tests.ops.multi_depthwise_checks import MultiDepthwiseChecks, make_case
 
 PATH = Path(os.environ["ASOSE_CUDA_EMULATION"]) / "cuda.so"
@@ -119,6 +121,24 @@ class TestMultiDepthwise(MultiDepthwiseChecks):
             return [*ys, *grads.values()]
 
         every_order(step)
+
+    @pytest.mark.parametrize("own", [False, True])
+    def test_parts_of_the_gradient_add_up_to_it(self, own):
+        case = make_case((3, 17, 9, 20), SUPERNET, own=own)
+        arguments = backward_arguments(case)
+        grad_xs, grad_params = multi_depthwise_cuda.backward(*arguments)
+        again, parts = multi_depthwise_cuda.summands(*arguments)
+        assert len(parts) > 1
+        torch.testing.assert_close(parts.double().sum(0).float(), grad_params)
+        assert all(map(torch.equal, again, grad_xs))
+
+
+def backward_arguments(case):
+    """Those of a backend's `backward`, for all gradients."""
+    xs, weights, affine = case.tensors.values()
+    branches = [(w.shape[-1], dilation) for w, dilation in zip(weights, case.options["dilations"], strict=True)]
+    plan = DepthwisePlan(*map(tuple, zip(*branches, strict=True)), len(xs), 1, True, True)
+    return case.grads, xs, pack(weights, affine, len(xs), torch.float32), plan, [True] * len(xs), True, True
 
 
 class TestEmulation:

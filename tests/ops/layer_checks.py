@@ -125,18 +125,27 @@ class MixedNormSumChecks(LayerChecks):
         ],
     )
     def test_backward(self, dtype, format, shape, batch, read, need_x, need_sums):
-        xs, weights, gamma, _, mean, rstd = self.arguments(shape, dtype, format)
+        xs, weights, gamma, beta, mean, rstd = self.arguments(shape, dtype, format)
         grad = self.random(*shape, dtype=dtype)
         saved = [x for x, is_read in zip(xs, read, strict=True) if is_read]
-        rest = (weights, gamma, mean, rstd, batch, read, need_x, need_sums, format == torch.channels_last)
-        got_xs, got_sums, got_tables = mixed_norm_sum_bwd(grad, saved, *rest)
-        exact_xs, exact_sums, exact_tables = exact_sum_backward(grad.double(), [x.double() for x in saved], *rest)
+        need_weights = need_sums and any(read)
+        flags = (batch, read, need_x, need_weights, need_sums, format == torch.channels_last)
+        rest = (weights, gamma, beta, mean, rstd, *flags)
+        got_xs, got_weights, got_sums, got_tables = mixed_norm_sum_bwd(grad, saved, *rest)
+        exact_xs, exact_weights, exact_sums, exact_tables = exact_sum_backward(
+            grad.double(), [x.double() for x in saved], *rest
+        )
         for got, exact in zip(got_xs, exact_xs, strict=True):
             assert got.dtype == dtype
             assert got.is_contiguous(memory_format=format)
             close(got, exact, dtype, "gradient of x")
         sums_in = torch.float64 if dtype == torch.float64 else torch.float32
         assert got_sums.dtype == torch.float64
+        assert got_weights.dtype == weights.dtype
+        assert got_weights.shape == ((5,) if need_weights else (0,))
+        for k, is_read in enumerate(read if need_weights else ()):
+            if is_read:
+                close(got_weights[k], exact_weights[k], sums_in, "gradient of a weight")
         if exact_sums.numel():
             close(got_sums, exact_sums, sums_in, "sums")
         for k, is_read in enumerate(read):
@@ -148,12 +157,12 @@ class MixedNormSumChecks(LayerChecks):
         expected = mixed_norm_sum_fwd(xs, *rest)
         xs[2].fill_(torch.nan)
         xs[4].fill_(torch.inf)
-        weights, gamma, _, mean, rstd = rest
+        weights, gamma, beta, mean, rstd = rest
         rstd[2] = torch.nan
         assert torch.equal(mixed_norm_sum_fwd(xs, *rest), expected)
         grad = self.random(2, 3, 5, 4)
-        grads, sums, tables = mixed_norm_sum_bwd(
-            grad, xs, weights, gamma, mean, rstd, [True] * 3, [True] * 5, [True] * 5, True, True
+        grads, _, sums, tables = mixed_norm_sum_bwd(
+            grad, xs, weights, gamma, beta, mean, rstd, [True] * 3, [True] * 5, [True] * 5, True, True, True
         )
         assert all(g.isfinite().all() for g in grads)
         assert not any(grads[k].any() for k in (2, 4))

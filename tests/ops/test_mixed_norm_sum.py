@@ -264,7 +264,21 @@ def test_opcheck(dtype, format):
         batch = read[:3]
         torch.library.opcheck(
             torch.ops.asose_fast.mixed_norm_sum_bwd,
-            (xs[0], saved, weights, gamma, mean, rstd, batch, read, need_x, need_sums, format == torch.channels_last),
+            (
+                xs[0],
+                saved,
+                weights,
+                gamma,
+                beta,
+                mean,
+                rstd,
+                batch,
+                read,
+                need_x,
+                need_sums and any(read),
+                need_sums,
+                format == torch.channels_last,
+            ),
         )
 
 

@@ -19,8 +19,9 @@ network has any, draws from torch's generator, whose offset follows the replays.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -62,8 +63,11 @@ class Recorder:
     def record(self, step: Callable[[], Result]) -> Callable[[], Result]:
         """A function that replays the step, not taken yet, and returns the tensors that it fills every time."""
         graph = torch.cuda.CUDAGraph()
-        # Another thread may pin memory for the data meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
+        with (
+            self._stream_kept(),
+            # Another thread may pin memory for the data meanwhile.
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
+        ):
             result = step()
 
         def replay() -> Result:
@@ -75,9 +79,17 @@ class Recorder:
     def segments(self, parts: Sequence[nn.Module], samples: Sequence[Tensor]) -> Sequence[Callable[[Tensor], Tensor]]:
         """Modules of one input, in the order in which they may be called, as graphs of both directions. Their `forward`
         is replaced by that of the graphs."""
-        return torch.cuda.make_graphed_callables(  # type: ignore[return-value]
-            tuple(parts), tuple((sample,) for sample in samples), allow_unused_input=True
-        )
+        with self._stream_kept():
+            return torch.cuda.make_graphed_callables(  # type: ignore[return-value]
+                tuple(parts), tuple((sample,) for sample in samples), allow_unused_input=True
+            )
+
+    @contextlib.contextmanager
+    def _stream_kept(self) -> Iterator[None]:
+        """A block after which the current stream is what it was, though a recording fails: `torch.cuda.graph` then
+        stays on its own, and the plain steps that follow would be on a stream for which nobody waits."""
+        with torch.cuda.stream(torch.cuda.current_stream(self._stream.device)):
+            yield
 
 
 def why_not(device: torch.device, processes: Processes) -> str | None:
@@ -192,7 +204,7 @@ class GraphedSteps:
         if whole.replay is None:
             try:
                 whole.record(self._recording(), step, inputs)
-            except RuntimeError as error:
+            except Exception as error:  # of PyTorch, of Triton's compiler or of a user's module
                 self._give_up(f"recording the {name} step failed: {error}")
                 return plain()
         result: Result = whole(inputs)
@@ -204,7 +216,7 @@ class GraphedSteps:
         if self._segments is None:
             try:
                 self._segments = Segments(network, x, precision, self._recording())
-            except RuntimeError as error:
+            except Exception as error:
                 self._give_up(f"recording the segments of the network failed: {error}")
         return self._segments
 

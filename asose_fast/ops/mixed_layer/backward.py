@@ -13,7 +13,7 @@ from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.mixed_layer.forward import NO_NORMS, run_pools, run_stage
 from asose_fast.ops.mixed_layer.operators import Operators
 from asose_fast.ops.mixed_layer.plan import LayerPlan, Parts, Saved
-from asose_fast.ops.norms import gradient_of_weights, gradients_of_affine
+from asose_fast.ops.norms import gradients_of_affine
 
 Gradients = list[Tensor | None]
 Pair = tuple[Tensor | None, Tensor | None]
@@ -158,16 +158,15 @@ def _ends(
         for in_batch, needed in zip(uses, wanted.chains + wanted.pools + need.zs, strict=True)
     ] + [wanted.weights] * len(need.plain)
     own = need.zs + wanted.plain
-    found, sums, tables = operators.mixed_norm_sum_bwd(
-        grad, list(itertools.compress([*outputs, *saved.zs, *saved.plain], read)), saved.weights, gamma, saved.mean,
-        saved.rstd, uses, read, [False] * len(outputs) + own, need_beta or any(read), True,
+    found, grad_weights, sums, tables = operators.mixed_norm_sum_bwd(
+        grad, list(itertools.compress([*outputs, *saved.zs, *saved.plain], read)), saved.weights, gamma, beta,
+        saved.mean, saved.rstd, uses, read, [False] * len(outputs) + own, wanted.weights, need_beta or any(read), True,
     )  # fmt: skip
-    grad_weights = gradient_of_weights(sums, gamma, beta, count).to(saved.weights.dtype) if wanted.weights else None
     affine: Pair = None, None
     if need_gamma or need_beta:
         kept = _keep(saved.weights[:count, None].double(), [*layer.tracked, *[True] * layer.others])
         affine = gradients_of_affine(sums, kept)
-    return Ends(grad_weights, affine, _placed(found, own), tables)
+    return Ends(grad_weights if wanted.weights else None, affine, _placed(found, own), tables)
 
 
 def _stages(

@@ -70,9 +70,7 @@ def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]
 
     pooled = run_pools(x, layer, operators)
     rest = pooled + parts.zs
-    if rest and any(uses[-1]):
-        statistics.append(operators.batch_statistics_fwd(rest))
-    mean, rstd, last_uses = _last_tables(layer, uses, statistics, values, acc, operators)
+    mean, rstd, last_uses = _last_tables(layer, uses, statistics, rest if any(uses[-1]) else [], values, acc, operators)
     y = operators.mixed_norm_sum_fwd(
         layer.last(outputs) + rest + parts.plain, weights, *parts.affine[-1], mean, rstd
     )  # fmt: skip
@@ -104,13 +102,15 @@ def _last_tables(
     layer: LayerPlan,
     uses: list[list[bool]],
     statistics: Sequence[tuple[Tensor, Tensor]],
+    rest: Sequence[Tensor],
     values: int,
     dtype: torch.dtype,
     operators: Operators,
 ) -> tuple[Tensor, Tensor, list[bool]]:
     """Mean and rstd of the last norms, and which of these norms use the batch.
 
-    `uses` says so for all norms, and `statistics` are those of the depths, then of pools and others.
+    `uses` says so for all norms, and `statistics` are those of the depths. Those of `rest`, which comes of pools and
+    others, are yet to be taken.
     """
     # Where the rows of a depth begin among those of all that have statistics.
     first = list(accumulate((len(row) if any(row) else 0 for row in uses), initial=0))
@@ -120,7 +120,7 @@ def _last_tables(
     there = [pair for pair in statistics if pair[0].dim() == 2]
     mean, rstd = norm_tables(
         layer.last_norms, last_uses, [mean for mean, _ in there], [var for _, var in there], values, dtype,
-        [first[depth] + k for depth, k in places], operators.norm_tables_fwd,
+        [first[depth] + k for depth, k in places], operators.norm_tables_fwd, rest,
     )  # fmt: skip
     return mean, rstd, last_uses
 

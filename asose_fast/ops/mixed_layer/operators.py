@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from asose_fast.ops.batch_statistics import batch_statistics_fwd
 from asose_fast.ops.library import Call
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
 from asose_fast.ops.mixed_sum import mixed_sum_fwd
@@ -23,7 +22,6 @@ class Operators(NamedTuple):
     stage_bwd: Call
     pool_pair_fwd: Call
     pool_pair_bwd: Call
-    batch_statistics_fwd: Call
     norm_tables_fwd: Call
     mixed_norm_sum_fwd: Call
     mixed_norm_sum_bwd: Call
@@ -35,7 +33,6 @@ _OPERATORS = (
     stage_bwd,
     pool_pair_fwd,
     pool_pair_bwd,
-    batch_statistics_fwd,
     norm_tables_fwd,
     mixed_norm_sum_fwd,
     mixed_norm_sum_bwd,

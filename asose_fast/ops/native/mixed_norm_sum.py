@@ -9,6 +9,7 @@ from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 from asose_fast.ops.native.channels import channel_space, wide
+from asose_fast.ops.reference.mixed_norm_sum import gradient_of_weights
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
@@ -35,15 +36,17 @@ def backward(
     xs: list[Tensor],
     weights: Tensor,
     gamma: Tensor | None,
+    beta: Tensor | None,
     mean: Tensor,
     rstd: Tensor,
     batch: list[bool],
     read: list[bool],
     need_x: list[bool],
+    need_weights: bool,
     need_sums: bool,
     channels_last: bool,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Gradients of the xs that need one, the sums and the tables (`asose_fast.ops.mixed_norm_sum.backward`)."""
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    """The gradients, the sums and the tables (`asose_fast.ops.reference.mixed_norm_sum.backward`)."""
     kernels, threads = cpu_kernels()
     format = torch.channels_last if channels_last else torch.contiguous_format
     grad = grad.contiguous(memory_format=format)
@@ -60,4 +63,5 @@ def backward(
         address(weights), *map(address, norms), batch,
         address(partials), address(sums if need_sums else None), address(tables), threads,
     )  # fmt: skip
-    return [t for t in grad_xs if t is not None], sums, tables
+    grad_weights = gradient_of_weights(sums, weights, gamma, beta, len(mean)) if need_weights else weights.new_empty(0)
+    return [t for t in grad_xs if t is not None], grad_weights, sums, tables

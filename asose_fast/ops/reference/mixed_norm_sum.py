@@ -47,16 +47,18 @@ def backward(
     xs: list[Tensor],
     weights: Tensor,
     gamma: Tensor | None,
+    beta: Tensor | None,
     mean: Tensor,
     rstd: Tensor,
     batch: list[bool],
     read: list[bool],
     need_x: list[bool],
+    need_weights: bool,
     need_sums: bool,
     channels_last: bool,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Gradients of xs that are needed and, per channel, the sums that the other gradients are made of, and tables of
-    what the gradients of xs are; as a backend.
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    """Gradients of xs and of the weights that are needed (else an empty tensor) and, per channel, the sums that these
+    and other gradients are made of, and tables of what the gradients of xs are; as a backend.
 
     `xs` holds only the tensors that are `read`. The sums are (1 + K + J, C) float64, empty where not needed: S0, then
     S1 of the normalised and sum g x of the plain tensors, 0 for those that are not read. Of the tables (K + J, 4, C),
@@ -94,7 +96,21 @@ def backward(
         grad_xs.append(
             torch.where(w == 0, 0, w * grad_x).to(grad.dtype).contiguous(memory_format=_format(channels_last))
         )
-    return grad_xs, torch.stack(sums) if need_sums else mean.new_empty(0, mean.size(1)), tables.to(acc)
+    of_channels = torch.stack(sums) if need_sums else mean.new_empty(0, mean.size(1))
+    grad_weights = (
+        gradient_of_weights(of_channels, weights, gamma, beta, len(mean)) if need_weights else weights.new_empty(0)
+    )
+    return grad_xs, grad_weights, of_channels, tables.to(acc)
+
+
+def gradient_of_weights(sums: Tensor, weights: Tensor, gamma: Tensor | None, beta: Tensor | None, count: int) -> Tensor:
+    """dL/dw, like w: sum_c gamma S1 + beta S0 of the `count` normalised terms, sum_c sum g x of the plain ones."""
+    terms = sums[1:]
+    if gamma is not None or beta is not None:
+        normalised = terms[:count] if gamma is None else gamma * terms[:count]
+        normalised = normalised if beta is None else normalised + beta * sums[:1]
+        terms = torch.cat([normalised, terms[count:]])
+    return terms.sum(1).to(weights.dtype)
 
 
 def _per_channel(values: Tensor) -> Tensor:

@@ -42,9 +42,9 @@ def backward(
     need_affine: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of z, shortcut, gain, gamma and beta, empty where they are not needed; as a backend."""
-    grads, sums, _ = mixed_norm_sum.backward(
-        grad, [z, shortcut], _shares(gain), _row(gamma), tables[:1], tables[1:], [of_batch], [True, True],
-        [need_z, need_shortcut], True, memory_format(z) == torch.channels_last,
+    grads, _, sums, _ = mixed_norm_sum.backward(
+        grad, [z, shortcut], _shares(gain), _row(gamma), None, tables[:1], tables[1:], [of_batch], [True, True],
+        [need_z, need_shortcut], False, True, memory_format(z) == torch.channels_last,
     )  # fmt: skip
     found, (s0, s1, of_shortcut), none = iter(grads), sums, grad.new_empty(0)
     of_branch = (s1 if gamma is None else gamma * s1) + (0 if beta is None else beta * s0)

@@ -54,9 +54,9 @@ def backward(
         grad = torch.ops.aten.max_pool2d_with_indices_backward(
             grad, y, [pool, pool], [pool, pool], [0, 0], [1, 1], True, chosen
         )
-    found, (s0, s1), _ = mixed_norm_sum.backward(
-        grad, [z], tables.new_ones(1), _row(gamma), tables[:1], tables[1:], [of_batch], [True], [need_z], True,
-        memory_format(z) == torch.channels_last,
+    found, _, (s0, s1), _ = mixed_norm_sum.backward(
+        grad, [z], tables.new_ones(1), _row(gamma), None, tables[:1], tables[1:], [of_batch], [True], [need_z], False,
+        True, memory_format(z) == torch.channels_last,
     )  # fmt: skip
     none = grad.new_empty(0)
     return (

@@ -19,6 +19,7 @@ DTYPES = FLOATS
 @torch.no_grad()
 def forward(call: Norms) -> tuple[Tensor, Tensor]:
     """Mean and 1 / sqrt(var + eps) that each norm normalises by, (K, C) float64."""
+    call = call.measured()
     batch = list(zip(_rows(call.means), _rows(call.variances), strict=True))
     pairs = [
         batch[row] if of_batch else _wide(running_mean, running_var)
@@ -78,7 +79,7 @@ def of_one(z: Tensor, norm: OneNorm) -> Tensor:
     _, _, running_mean, running_var, batches, of_batch, eps, momentum = norm
     means, variances = ([table] for table in batch_statistics.forward([z])) if of_batch else ([], [])
     call = Norms(
-        means, variances, [0], present([running_mean]), present([running_var]), present([batches]),
+        means, variances, [], [0], present([running_mean]), present([running_var]), present([batches]),
         [running_mean is not None], [of_batch], [batches is not None], [eps], [momentum], z.numel() // z.shape[1],
         accumulation_dtype(z.dtype),
     )  # fmt: skip

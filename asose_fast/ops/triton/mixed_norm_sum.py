@@ -153,6 +153,48 @@ def _tables_kernel(
     tl.store(to + 3 * channels, tl.where(w != 0, shift, 0.0).to(ACC), mask=present)
 
 
+@triton.jit
+def _store_grad_weights(
+    grad_weights: tl.tensor,
+    sums: tl.tensor,
+    gamma: tl.tensor,  # or None, like beta
+    beta: tl.tensor,
+    channels: tl.int64,
+    NORMS: tl.constexpr,
+    TERMS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> None:
+    for k in tl.static_range(TERMS):
+        total = tl.zeros([BLOCK_C], tl.float64)
+        for start in range(0, channels, BLOCK_C):
+            channel = start + tl.arange(0, BLOCK_C)
+            present = channel < channels
+            part = tl.load(sums + (1 + k) * channels + channel, mask=present, other=0.0)
+            if k < NORMS:
+                if gamma is not None:
+                    part *= tl.load(gamma + k * channels + channel, mask=present, other=0.0).to(tl.float64)
+                if beta is not None:
+                    shift = tl.load(beta + k * channels + channel, mask=present, other=0.0).to(tl.float64)
+                    part += shift * tl.load(sums + channel, mask=present, other=0.0)
+            total += part
+        tl.store(grad_weights + k, tl.sum(total, axis=0).to(grad_weights.dtype.element_ty))
+
+
+@launched
+@triton.jit
+def _grad_weights_kernel(
+    grad_weights: tl.tensor,
+    sums: tl.tensor,
+    gamma: tl.tensor,  # or None, like beta
+    beta: tl.tensor,
+    channels: tl.int64,
+    NORMS: tl.constexpr,
+    TERMS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> None:
+    _store_grad_weights(grad_weights, sums, gamma, beta, channels, NORMS, TERMS, BLOCK_C)
+
+
 @launched
 @triton.jit
 def _grads_kernel(
@@ -161,6 +203,10 @@ def _grads_kernel(
     tables: tl.tensor,
     grad_xs: tl.tuple,
     weights: tl.tensor,
+    grad_weights: tl.tensor,  # or None: known when compiling
+    sums: tl.tensor,
+    gamma: tl.tensor,
+    beta: tl.tensor,
     rows: tl.int64,
     channels: tl.int64,
     INNER: tl.constexpr,
@@ -172,6 +218,9 @@ def _grads_kernel(
     ALIGN: tl.constexpr,
 ) -> None:
     channels = aligned(channels, ALIGN)
+    if grad_weights is not None:  # noqa: SIM102 (known when compiling, unlike the next condition)
+        if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
+            _store_grad_weights(grad_weights, sums, gamma, beta, channels, len(BATCH), len(NEED), BLOCK_C)
     at, inside, channel, present = place(rows, channels, INNER, BLOCK_P, BLOCK_C)
     g = tl.load(grad + at, mask=inside, other=0.0).to(ACC)
     for k in tl.static_range(len(NEED)):
@@ -217,15 +266,17 @@ def backward(
     xs: list[Tensor],
     weights: Tensor,
     gamma: Tensor | None,
+    beta: Tensor | None,
     mean: Tensor,
     rstd: Tensor,
     batch: list[bool],
     read: list[bool],
     need_x: list[bool],
+    need_weights: bool,
     need_sums: bool,
     channels_last: bool,
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Gradients of the xs that need one, the sums and the tables (`asose_fast.ops.mixed_norm_sum.backward`)."""
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
+    """The gradients, the sums and the tables (`asose_fast.ops.reference.mixed_norm_sum.backward`)."""
     format = torch.channels_last if channels_last else torch.contiguous_format
     grad = dense(grad, format)
     saved = iter(all_dense(xs, format))
@@ -234,8 +285,8 @@ def backward(
     space = rows_and_channels(grad, format)
     rows, channels, _ = space
     blocks, acc = tile(rows, channels, _ELEMENTS), accumulator(grad.dtype)
-    programs = grid(rows, channels, blocks)
-    weights, gamma, mean, rstd = weights.contiguous(), _contiguous(gamma), _wide(mean), _wide(rstd)
+    weights, mean, rstd = weights.contiguous(), _wide(mean), _wide(rstd)
+    gamma, beta = _contiguous(gamma), _contiguous(beta)
     tables = grad.new_empty(len(read), 4, channels, dtype=accumulation_dtype(grad.dtype))
     partials = sums = None
     if need_sums:
@@ -246,12 +297,19 @@ def backward(
         tuple(map(int, batch)), tuple(map(int, read)), acc, SUMMANDS, CHANNELS, num_warps=8,
     )  # fmt: skip
     grad_xs = tuple(torch.empty_like(grad) if need else grad for need in need_x)
+    grad_weights = torch.empty_like(weights) if need_weights else None
     if rows and any(need_x):
-        _grads_kernel[programs](
-            grad, inputs, tables, grad_xs, weights, *space, tuple(batch), tuple(need_x), acc, *blocks
+        _grads_kernel[grid(rows, channels, blocks)](
+            grad, inputs, tables, grad_xs, weights, grad_weights, sums, gamma, beta, *space, tuple(batch),
+            tuple(need_x), acc, *blocks,
+        )  # fmt: skip
+    elif grad_weights is not None:
+        _grad_weights_kernel[(1,)](
+            grad_weights, sums, gamma, beta, channels, len(mean), len(read), blocks[1], num_warps=1
         )
     return (
         [t for t, need in zip(grad_xs, need_x, strict=True) if need],
+        weights.new_empty(0) if grad_weights is None else grad_weights,
         tables.new_empty(0, channels, dtype=torch.float64) if sums is None else sums,
         tables,
     )

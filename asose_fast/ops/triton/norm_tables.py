@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
-"""`norm_tables` in Triton: one program a norm, which goes over its channels and then counts the batch."""
+"""`norm_tables` in Triton: some channels of one norm a program, whose statistics it merges from those of tiles."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from asose_fast.ops.norm_tables import Norms
 from asose_fast.ops.reference import norm_tables as reference
+from asose_fast.ops.triton.batch_statistics import CHANNELS, MERGED, merged_tiles, of_tiles
+from asose_fast.ops.triton.dots import number_of
 from asose_fast.ops.triton.tiles import launched
 
 DTYPES = reference.DTYPES
-
-_BLOCK = 128
 
 
 @launched
@@ -25,32 +25,47 @@ _BLOCK = 128
 def _norm_tables_kernel(
     batch_means: tl.tuple,
     batch_variances: tl.tuple,
+    partials: tl.tensor,  # (tasks, zs, 2, C): statistics of the tiles of zs; or None, as is known when compiling
     running_means: tl.tuple,  # of norms without, anything
     running_variances: tl.tuple,
     counts: tl.tuple,  # of norms that are not updated, anything
     means: tl.tensor,
     rstds: tl.tensor,
     unbiased: tl.float64,
+    pixels: tl.int64,
+    tasks: tl.int32,
+    zs: tl.int64,
     channels: tl.int64,
     TABLES: tl.constexpr,  # of each norm: which of batch_means has its row, -1 where it does not use the batch
     ROWS: tl.constexpr,
+    TILED: tl.constexpr,  # of each norm: which of zs it is of, -1 where none
     UPDATES: tl.constexpr,
     EPS: tl.constexpr,
     MOMENTA: tl.constexpr,  # -1 where all batches have the same share
     TYPE: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_T: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
-    for k in tl.static_range(len(TABLES)):
-        if tl.program_id(0) == k:
-            for start in range(0, channels, BLOCK):
-                channel = start + tl.arange(0, BLOCK)
-                present = channel < channels
+    for start in range(tl.program_id(1) * BLOCK, channels, tl.num_programs(1) * BLOCK):
+        channel = start + tl.arange(0, BLOCK)
+        present = channel < channels
+        mean = tl.zeros([BLOCK], tl.float64)
+        var = mean
+        if partials is not None:
+            z = number_of(TILED, tl.program_id(0))
+            if z >= 0:
+                mean, var = merged_tiles(
+                    partials, z.to(tl.int64), zs, pixels, tasks, channels, channel, BLOCK_P, BLOCK_T, BLOCK
+                )
+        for k in tl.static_range(len(TABLES)):
+            if tl.program_id(0) == k:
                 at = k * channels + channel
                 if TABLES[k] >= 0:
                     row = ROWS[k] * channels + channel
                     mean = tl.load(batch_means[TABLES[k]] + row, mask=present, other=0.0)
                     var = tl.load(batch_variances[TABLES[k]] + row, mask=present, other=0.0)
-                else:
+                elif TILED[k] < 0:
                     mean = wide(running_means[k] + channel, present)
                     var = wide(running_variances[k] + channel, present)
                 tl.store(means + at, mean, mask=present)
@@ -62,7 +77,9 @@ def _norm_tables_kernel(
                         share = tl.full([], MOMENTA[k], tl.float64)
                     average(running_means[k] + channel, mean.to(TYPE), share, present)
                     average(running_variances[k] + channel, (var * unbiased).to(TYPE), share, present)
-            if UPDATES[k]:
+    for k in tl.static_range(len(TABLES)):
+        if UPDATES[k]:  # noqa: SIM102 (known when compiling, unlike the next condition)
+            if (tl.program_id(0) == k) & (tl.program_id(1) == 0):
                 # Every channel has read the count.
                 tl.debug_barrier()
                 tl.store(counts[k], tl.load(counts[k]) + 1)
@@ -91,20 +108,28 @@ def forward(call: Norms) -> tuple[Tensor, Tensor]:
     """Mean and 1 / sqrt(var + eps) that each norm normalises by, (K, C) float64."""
     if not _known(call):
         return reference.forward(call)
-    norms, channels, device = len(call.of_batch), call.any_table().size(-1), call.any_table().device
+    norms, channels, device = len(call.of_batch), call.channels, call.any_tensor().device
     means, rstds = (torch.empty(norms, channels, dtype=torch.float64, device=device) for _ in range(2))
     # What is not there is never touched: another tensor stands in for it.
     running_means, running_variances, counts = (
         tuple(means if table is None else table for table in tables) for tables in zip(*call.running(), strict=True)
     )
-    rows = [(i, row) for i, table in enumerate(call.means) for row in range(len(table))]
-    places = [rows[row] if of_batch else (-1, 0) for of_batch, row in zip(call.of_batch, call.rows, strict=True)]
+    places = [(i, row, -1) for i, table in enumerate(call.means) for row in range(len(table))]
+    places += [(-1, 0, z) for z in range(len(call.zs))]
+    of_norms = [
+        places[row] if of_batch else (-1, 0, -1) for of_batch, row in zip(call.of_batch, call.rows, strict=True)
+    ]
     batch = (tuple(t.contiguous() for t in tables) or (means,) for tables in (call.means, call.variances))
-    _norm_tables_kernel[(norms,)](
-        *batch, running_means, running_variances, counts, means, rstds,
-        call.values / max(1, call.values - 1), channels, *zip(*places, strict=True), tuple(call.updates),
-        tuple(call.eps), tuple(-1.0 if isnan(momentum) else momentum for momentum in call.momenta),
-        tl.float64 if call.dtype == torch.float64 else tl.float32, _BLOCK,
+    tiles = of_tiles(call.zs) if call.zs else None
+    momenta = tuple(-1.0 if isnan(momentum) else momentum for momentum in call.momenta)
+    # Where a count of batches is read, the program that moves it on must have all channels.
+    groups = 1 if min(momenta) < 0 else triton.cdiv(channels, CHANNELS)
+    _norm_tables_kernel[(norms, groups)](
+        *batch, None if tiles is None else tiles.table, running_means, running_variances, counts, means, rstds,
+        call.values / max(1, call.values - 1), *((0, 0, 0) if tiles is None else (tiles.rows, *tiles.table.shape[:2])),
+        channels, *zip(*of_norms, strict=True), tuple(call.updates), tuple(call.eps), momenta,
+        tl.float64 if call.dtype == torch.float64 else tl.float32, 1 if tiles is None else tiles.of_tile, MERGED,
+        CHANNELS, num_warps=4 if tiles is None else 8,
     )  # fmt: skip
     return means, rstds
 
@@ -112,7 +137,7 @@ def forward(call: Norms) -> tuple[Tensor, Tensor]:
 def _known(call: Norms) -> bool:
     """Whether the kernel takes these running statistics: on their device, dense, and of no norm that is there twice."""
     tables = [*call.running_mean, *call.running_var, *call.counts]
-    return len({id(table) for table in tables}) == len(tables) and known(tables, call.any_table().device)
+    return len({id(table) for table in tables}) == len(tables) and known(tables, call.any_tensor().device)
 
 
 def known(tables: Sequence[Tensor], device: torch.device) -> bool:

@@ -47,9 +47,15 @@ def backward(
     need_affine: bool,
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """The gradients of the inputs that need it, of params and of pointwise (else empty tensors)."""
-    grad_xs, grad_params, partials = summands(
+    grad_xs, parts, partials = summands(
         grads, zs, tables, xs, params, pointwise, None, plan, need_x, need_depthwise, need_pointwise, need_affine
     )
+    grad_params = params.new_empty(0)
+    if need_depthwise or need_affine:
+        grad_params = parts.sum(0)
+        for rows, need in zip(_kinds_of_rows(grad_params, plan), (need_depthwise, need_affine), strict=True):
+            if not need:
+                rows.zero_()
     if not need_pointwise:
         return grad_xs, grad_params, params.new_empty(0)
     if partials is None:
@@ -74,10 +80,11 @@ def summands(
     need_pointwise: bool,
     need_affine: bool,
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
-    """`backward` with the gradient of pointwise in parts that are yet to be added up, (tasks, B, C, C).
+    """`backward` with the gradients of params and pointwise in parts that are yet to be added up.
 
-    The parts of branches without a gradient, or whose `alive` is 0, hold anything. There are none where no branch has a
-    gradient or none is needed.
+    Those of params are (slices, rows, C), and rows that are not needed hold anything. Those of pointwise are
+    (tasks, B, C, C), and those of branches without a gradient, or whose `alive` is 0, hold anything; there are none
+    where no branch has a gradient or none is needed.
     """
     depthwise = registry.select("multi_depthwise", xs[0], plan)
     used = [g is not None for g in grads]
@@ -93,8 +100,17 @@ def summands(
         found, params, partials = products.backward(handed, ys, pointwise, params, plan, alive)
         for b, grad_y in zip(branches, found, strict=True):
             grad_ys[b] = grad_y
-    grad_xs, grad_params = depthwise.backward(grad_ys, xs, params, plan, need_x, need_depthwise, need_affine)
-    return grad_xs, grad_params, partials
+    rest = grad_ys, xs, params, plan, need_x, need_depthwise, need_affine
+    if hasattr(depthwise, "summands"):
+        return *depthwise.summands(*rest), partials
+    grad_xs, grad_params = depthwise.backward(*rest)
+    return grad_xs, grad_params[None], partials
+
+
+def _kinds_of_rows(params: Tensor, plan: DepthwisePlan) -> tuple[Tensor, Tensor]:
+    """The rows of the weights, and those of the affine maps."""
+    weights = sum(plan.taps)
+    return params[:weights], params[weights:]
 
 
 def _of_branches(

@@ -72,7 +72,7 @@ def _is_alive(alive: tl.tensor, branch: tl.tensor, channel: tl.tensor) -> tl.ten
 @launched
 @triton.jit
 def _unpack_kernel(
-    grad_params: tl.tensor,
+    grad_params: tl.tensor,  # (slices, rows, C), to be added up
     grad_matrices: tl.tensor,  # (tasks, B, C, C), to be added up; or None where no branch is used
     depthwise: tl.tuple,  # the gradients
     pointwise: tl.tuple,
@@ -85,6 +85,8 @@ def _unpack_kernel(
     tables: tl.tensor,  # (B or more, 4, C)
     replaced: tl.tensor,
     pixels: tl.float64,
+    slices: tl.int32,
+    rows: tl.int64,
     tasks: tl.int32,
     others: tl.int32,  # rows of C in the tables of no branch
     channels: tl.int64,
@@ -102,7 +104,8 @@ def _unpack_kernel(
     present = channel < channels
     for b in tl.static_range(len(TAPS)):
         if (line >= 0) & (line < TAPS[b]):
-            g = tl.load(grad_params + (FIRST[b] + line) * channels + channel, mask=present, other=0.0)
+            row = grad_params + (FIRST[b] + line) * channels + channel
+            g = added_up(row, rows * channels, slices, present, BLOCK_T, BLOCK_C).to(replaced.dtype.element_ty)
             if alive is not None:
                 g = tl.where(_is_alive(alive, b, channel), g, 0.0)
             to = depthwise[b] + channel.to(tl.int64) * TAPS[b] + line
@@ -130,9 +133,11 @@ def _unpack_kernel(
                 s1 = s0
                 if HAS_SUMS:
                     of_table = grad_params + WEIGHTS * channels + of_norm
-                    s0 = tl.load(of_table + len(TAPS) * channels, mask=present, other=0.0).to(tl.float64)
+                    of_shift = of_table + len(TAPS) * channels
+                    s0 = added_up(of_shift, rows * channels, slices, present, BLOCK_T, BLOCK_C)
                     if USED[b]:
-                        s1 = r * (tl.load(of_table, mask=present, other=0.0).to(tl.float64) - m * s0)
+                        s1 = added_up(of_table, rows * channels, slices, present, BLOCK_T, BLOCK_C)
+                        s1 = r * (s1 - m * s0)
                 kept = present
                 if alive is not None:
                     kept = _is_alive(alive, b, channel)
@@ -198,8 +203,8 @@ def backward(
 ) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
     """The gradients, and the tables of `stage` (`asose_fast.ops.reference.stage_weights.backward`).
 
-    Here, grad_matrices are (tasks, B, C, C), to be added up. They hold anything for branches that are not used, and are
-    left out where none is.
+    Here, grad_params are (slices, rows, C) and grad_matrices (tasks, B, C, C), to be added up. The latter hold anything
+    for branches that are not used, and are left out where none is.
     """
     channels, taps = depthwise[0].shape[0], _taps(depthwise)
     norms = 0 if mean is None else len(used)
@@ -214,8 +219,9 @@ def backward(
         _unpack_kernel[(lines, triton.cdiv(channels, block))](
             _dense(grad_params), grad_matrices, grads, matrices,
             *map(_dense, (mean, rstd, gamma, alive)), s0, s1, tables.contiguous(), replaced, float(pixels),
-            0 if grad_matrices is None else len(grad_matrices), others, channels, wanted,
-            tuple(sum(taps[:b]) for b in range(len(taps))), sum(taps), tuple(used), branches, has_sums, _TASKS, block,
+            len(grad_params), sum(taps) + 2 * norms, 0 if grad_matrices is None else len(grad_matrices), others,
+            channels, wanted, tuple(sum(taps[:b]) for b in range(len(taps))), sum(taps), tuple(used), branches,
+            has_sums, _TASKS, block,
         )  # fmt: skip
     return [g for g, need in zip(grads, need_depthwise, strict=True) if need], list(matrices), s0, s1, replaced
 

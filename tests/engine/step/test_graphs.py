@@ -1,5 +1,6 @@
 """CUDA graphs of steps: what is recorded, replayed and thrown away, with a stand-in where there is no GPU."""
 
+import contextlib
 import types
 from typing import ClassVar
 
@@ -179,6 +180,67 @@ def test_what_cannot_be_recorded_runs_plainly_with_one_warning(recording, recwar
     messages = [str(w.message) for w in recwarn if "graphs" in str(w.message)]
     assert len(messages) == 1
     assert "segments of the network failed: operation not permitted" in messages[0]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), ValueError("no such kernel")])
+def test_a_whole_step_that_cannot_be_recorded_runs_plainly(recording, monkeypatch, error):
+    def fail(self, step):
+        raise error
+
+    monkeypatch.setattr(Rerun, "record", fail)
+    network = make_network(FEW).derive([3, 1, 3, 2])
+    steps = steps_of(make_config(graphs="auto", batch_size=6), network)
+    optimizer = torch.optim.SGD(network.parameters(), 0.1)
+    for _ in range(graphs.WARM_UP):
+        steps.weight_step(network, optimizer, *make_batch(6), None)
+    with pytest.warns(RuntimeWarning, match=f"recording the weight step failed: {error}"):
+        assert steps.weight_step(network, optimizer, *make_batch(6), None).images == 6
+    assert not steps.on
+    assert steps.weight_step(network, optimizer, *make_batch(6), None).images == 6
+
+
+@pytest.mark.parametrize("kind", ["record", "segments"])
+def test_the_stream_is_as_before_where_a_recording_fails(monkeypatch, kind):
+    """PyTorch's `graph` leaves its stream current where the end of the capture fails."""
+    at = ["main"]
+
+    @contextlib.contextmanager
+    def stream(new):
+        before, at[0] = at[0], new
+        try:
+            yield
+        finally:
+            at[0] = before
+
+    class Failing:
+        def __init__(self, *_, **__):
+            at[0] = "recording"
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            raise RuntimeError("capture failed")
+
+    def callables(*_, **__):
+        with Failing():
+            return ()
+
+    stand_ins = {
+        "Stream": lambda device: types.SimpleNamespace(device=device),
+        "graph_pool_handle": object,
+        "CUDAGraph": object,
+        "current_stream": lambda device: at[0],
+        "stream": stream,
+        "graph": Failing,
+        "make_graphed_callables": callables,
+    }
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    recorder = graphs.Recorder(torch.device("cuda"))
+    with pytest.raises(RuntimeError, match="capture failed"):
+        recorder.record(lambda: None) if kind == "record" else recorder.segments([], [])
+    assert at == ["main"]
 
 
 @pytest.mark.parametrize(

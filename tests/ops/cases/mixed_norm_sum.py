@@ -18,9 +18,9 @@ def raw_calls(images: Images) -> dict[str, dict[str, object]]:
     return {
         "mixed_norm_sum_fwd": {"xs": [x, x, x], **weights, "gamma": gamma, "beta": None, **norms},
         "mixed_norm_sum_bwd": {
-            "grad": x, "xs": [x, x], **weights, "gamma": gamma, **norms,
-            "batch": [True, False], "read": [True, False, True], "need_x": [True, True, False], "need_sums": True,
-            "channels_last": False,
+            "grad": x, "xs": [x, x], **weights, "gamma": gamma, "beta": None, **norms,
+            "batch": [True, False], "read": [True, False, True], "need_x": [True, True, False], "need_weights": True,
+            "need_sums": True, "channels_last": False,
         },
     }  # fmt: skip
 
