@@ -61,7 +61,8 @@ def test_state_by_name_survives_growth():
     alpha = alpha_optimizer(selector.alpha, 0.1)
     weight_step(network, weights, x, y, [3, 3, 3, 3])
     deepen(network, selector, weights, alpha, 1)
-    weight_step(network, weights, x, y, [3, 3, 2, 3, 3])
+    for _ in range(2):  # the new block's gain is 0 in the first one, and so are the gradients of its candidate
+        weight_step(network, weights, x, y, [3, 3, 2, 3, 3])
     state = named_state(weights, dict(network.named_parameters()))
     assert any(name.startswith("blocks.1.mixed.ops.sep_conv_3x3") for name in state)
 
