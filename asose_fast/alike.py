@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -23,7 +23,7 @@ from asose_fast.config import Config
 from asose_fast.data import Data
 from asose_fast.data.place import load_again, moved, require_outside
 from asose_fast.engine.comparison.networks import pruned_blocks, searched_space
-from asose_fast.engine.comparison.trained import Trained, percent
+from asose_fast.engine.comparison.trained import Trained
 from asose_fast.engine.comparison.training import seconds_per_epoch, train, training_config
 from asose_fast.engine.device import device_named
 from asose_fast.engine.phases import plan
@@ -35,9 +35,10 @@ from asose_fast.engine.threads import set_threads
 from asose_fast.observe.console import RetrainingConsole
 from asose_fast.observe.forecast import clock
 from asose_fast.paths import given_path
-from asose_fast.report import page
+from asose_fast.report import costs, page
 from asose_fast.report.own import require_own
 from asose_fast.report.run import read
+from asose_fast.space.latency import Target
 from asose_fast.space.network import NetworkSpec
 from asose_fast.store import derived, run_folder
 from asose_fast.store.checkpoint import write_atomically, write_json
@@ -45,6 +46,8 @@ from asose_fast.store.checkpoint import write_atomically, write_json
 T = TypeVar("T")
 PART = 3
 """By default a training has one epoch for so many with which the run trains what it finds."""
+COLUMNS = {"test": 21, "parameters": 12, "MFLOPs": 8, "kB": 9, "ms": 14, "seconds": 7}
+"""The line of a network has these values, each so wide, between its name and its operations."""
 
 
 class Searched(NamedTuple):
@@ -57,6 +60,11 @@ class Searched(NamedTuple):
     """The supernet that it was derived from."""
     data: Data
     device: torch.device
+
+    @property
+    def target(self) -> Target:
+        """Returns where the run has timed its network, and where others are timed."""
+        return Target(self.config.latency_device, self.config.latency_threads, self.config.latency_batch)
 
     @property
     def images(self) -> tuple[int, int]:
@@ -205,6 +213,7 @@ def train_left(
     done: Sequence[Trained],
     settings: RetrainConfig,
     searched: Searched,
+    target: Target,
     out: Path,
     console: Console,
     keep: Callable[[Trained], None],
@@ -213,26 +222,33 @@ def train_left(
 
     `keep` is told of every network when it is trained. Raises InterruptedRunError.
     """
-    console.print(f"{'network':<10}  parameters    MFLOPs   seconds     test  operations", soft_wrap=True)
+    images = len(searched.data.test)
+    console.print(_aligned("network", COLUMNS, "operations"), soft_wrap=True)
     for network in done:
-        console.print(_line(network), soft_wrap=True)
+        console.print(_line(network, images), soft_wrap=True)
     for name, spec in list(zip(names, specs, strict=True))[len(done) :]:
         with closing(RetrainingConsole(console, lines=False)) as bar:
-            network = train(name, spec, settings, searched.data, searched.device, out / name, [bar], warn)
+            network = train(name, spec, settings, searched.data, searched.device, out / name, [bar], warn, target)
         keep(network)
-        console.print(_line(network), soft_wrap=True)
+        console.print(_line(network, images), soft_wrap=True)
 
 
-def _line(network: Trained) -> str:
-    return (
-        f"{network.name:<10}  {network.parameters:10,}  {network.flops / 1e6:8.2f}  {network.seconds:8.0f}  "
-        f"{percent(network.test_accuracy):>7}  {', '.join(network.operations)}"
-    )
+def _line(network: Trained, test_images: int) -> str:
+    values = [*costs.worded(network, test_images), f"{network.seconds:.0f}"]
+    return _aligned(network.name, values, ", ".join(network.operations))
 
 
-def tell(run: Path, out: Path, folder: str, name: str, sentences: Sequence[str]) -> str:
-    """Has the run's summary (as `name`) and report say what came out, where `out` is `folder` of the run.
+def _aligned(name: str, values: Iterable[str], operations: str) -> str:
+    aligned = (f"{value:>{width}}" for value, width in zip(values, COLUMNS.values(), strict=True))
+    return "  ".join([f"{name:<10}", *aligned, operations])
 
+
+def tell(
+    run: Path, out: Path, folder: str, name: str, sentences: Sequence[str], networks: Sequence[dict[str, Any]]
+) -> str:
+    """Has the run's summary and report say what came out, where `out` is `folder` of the run.
+
+    The summary has the sentences as `name`, and the networks beside them.
     Returns where the results are, in words.
     """
     told = f"results in {out}"
@@ -241,7 +257,7 @@ def tell(run: Path, out: Path, folder: str, name: str, sentences: Sequence[str])
     path = run / "report.html"
     try:
         summary = files.read_json(run / "summary.json")
-        write_json(run / "summary.json", {**summary, name: list(sentences)})
+        write_json(run / "summary.json", {**summary, name: list(sentences), f"{name}_networks": list(networks)})
     except (ValueError, TypeError) as error:
         warn(f"the summary of the run does not say it: {error}")
     try:

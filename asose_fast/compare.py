@@ -24,6 +24,7 @@ from asose_fast.engine.comparison.record import MOST_RANDOM, Comparison
 from asose_fast.engine.comparison.trained import Trained
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.retrainer import RetrainConfig
+from asose_fast.report import costs
 from asose_fast.space.cost import cost_of
 from asose_fast.space.network import NetworkSpec
 from asose_fast.store import run_folder
@@ -52,7 +53,9 @@ def main(arguments: Sequence[str]) -> int:
             return 128 + interruption.signal
     for sentence in comparison.sentences:
         console.print(sentence, soft_wrap=True)
-    console.print(alike.tell(run, out, record.FOLDER, "comparison", comparison.sentences), soft_wrap=True)
+    networks = [costs.summary(one, comparison.test_images, comparison.target) for one in comparison.networks]
+    told = alike.tell(run, out, record.FOLDER, "comparison", comparison.sentences, networks)
+    console.print(told, soft_wrap=True)
     return 0
 
 
@@ -87,7 +90,8 @@ def _begin(
         soft_wrap=True,
     )
     values = dataclasses.asdict(settings)
-    return Comparison(values, data.digest, count, band, found.to_dict(), *searched.images), settings, specs
+    target = kept.target if kept and kept.target else searched.target
+    return Comparison(values, data.digest, count, band, found.to_dict(), *searched.images, target), settings, specs
 
 
 def _require_same(out: Path, kept: Comparison, comparison: Comparison, specs: list[NetworkSpec]) -> None:
@@ -113,8 +117,8 @@ def _train(
         comparison.save(out)
 
     comparison.save(out)
-    names, done = record.names_of(comparison.random), list(comparison.networks)
-    alike.train_left(names, specs, done, settings, searched, out, console, keep)
+    names, done, target = record.names_of(comparison.random), list(comparison.networks), comparison.target
+    alike.train_left(names, specs, done, settings, searched, target or searched.target, out, console, keep)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ from asose_fast.command import Parser, command
 from asose_fast.engine.comparison.trained import Trained
 from asose_fast.engine.front import record
 from asose_fast.engine.front.networks import By, networks, supernet
-from asose_fast.engine.front.record import Front, Point
+from asose_fast.engine.front.record import Front
 from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.retrainer import RetrainConfig
-from asose_fast.space.latency import Target, network_latency
+from asose_fast.report import costs
 from asose_fast.store import run_folder
 from asose_fast.terminal import make_console
 
@@ -55,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
             return 128 + interruption.signal
     for sentence in front.sentences:
         console.print(sentence, soft_wrap=True)
-    console.print(alike.tell(run, out, record.FOLDER, "front", front.sentences), soft_wrap=True)
+    networks = [costs.summary(one, front.test_images, front.target) for one in front.networks]
+    console.print(alike.tell(run, out, record.FOLDER, "front", front.sentences, networks), soft_wrap=True)
     return 0
 
 
@@ -90,7 +91,7 @@ def _begin(
     An earlier call has chosen them already, by latencies that would not be measured alike again.
     """
     config, size = searched.config, searched.data.image_size
-    target = Target(config.latency_device, config.latency_threads, config.latency_batch)
+    target = searched.target
     drawn = {"widths": given.widths, "points": given.points}
     if kept and (kept.by, kept.drawn) == (given.by, drawn):
         specs = kept.network_specs()
@@ -117,14 +118,12 @@ def _train(front: Front, settings: RetrainConfig, searched: Searched, out: Path,
     specs = front.network_specs()
 
     def keep(network: Trained) -> None:
-        spec = specs[len(front.networks)]
-        latency = network_latency(spec, searched.data.image_size, front.target).low
-        front.networks.append(Point(**dataclasses.asdict(network), latency=latency))
+        front.networks.append(network)
         front.save(out)
 
     front.save(out)
     done, names = list(front.networks), record.names_of(specs)
-    alike.train_left(names, specs, done, settings, searched, out, console, keep)
+    alike.train_left(names, specs, done, settings, searched, front.target, out, console, keep)
 
 
 if __name__ == "__main__":

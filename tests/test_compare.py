@@ -10,14 +10,16 @@ import pytest
 import yaml
 
 from asose_fast import alike, compare
-from asose_fast.engine.comparison import record
+from asose_fast.engine.comparison import record, training
 from asose_fast.engine.retrainer import Retrainer
 from asose_fast.export.__main__ import main as export
+from asose_fast.report.intervals import of_share
 from asose_fast.report.run import read
 from asose_fast.space.cost import cost_of
 from asose_fast.store.derived import load, load_genotype
 from asose_fast.train import main as train
 from tests.helpers import contents, options, refused
+from tests.report.runs import Page
 
 SPACE = ("skip_connect", "max_pool_3x3", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "dil_conv_5x5")
 QUICK = ["--random", "2", "--epochs", "2"]
@@ -45,10 +47,10 @@ def run(searched, tmp_path):
 
 
 def results(folder):
-    """What was trained, without the time that it took."""
+    """What was trained, without the times."""
     kept = json.loads((folder / "compare.json").read_text())
     for network in kept["networks"]:
-        del network["seconds"]
+        del network["seconds"], network["latency"], network["latency_high"]
     return kept
 
 
@@ -76,6 +78,8 @@ def test_found_plain_and_random_networks_are_trained_and_kept(compared, tmp_path
         assert genotype.network.to_dict() == network.network
         assert (network.parameters, network.flops) == cost_of(genotype.network, 8)
         assert load(compared / "compare" / network.name).operations == tuple(network.operations)
+        assert network.size == (compared / "compare" / network.name / "model.safetensors").stat().st_size
+        assert 0 < network.latency <= network.latency_high
         if network.name.startswith("random"):
             assert abs(network.parameters / own.parameters - 1) <= kept.band.parameters
             assert abs(network.flops / own.flops - 1) <= kept.band.flops
@@ -94,11 +98,79 @@ def test_report_and_summary_say_what_came_out(compared):
     assert read(compared).problems == []
 
 
+def test_every_network_has_a_row_of_accuracy_and_costs_in_summary_and_report(compared):
+    kept = record.load(compared / "compare")
+    summary = json.loads((compared / "summary.json").read_text())
+    rows = summary["comparison_networks"]
+    assert [row["name"] for row in rows] == ["found", "plain", "random-1", "random-2"]
+    text = Page((compared / "report.html").read_text()).text
+    for row, network in zip(rows, kept.networks, strict=True):
+        low, high = row["interval"]
+        assert (low, high) == of_share(network.test_accuracy, 40)
+        assert (row["parameters"], row["flops"], row["size"]) == (network.parameters, network.flops, network.size)
+        latency = {"milliseconds": network.latency / 1e6, "high": network.latency_high / 1e6}
+        assert row["latency"] == {"device": "cpu", "threads": 1, "batch": 1, **latency}
+        assert (
+            f"{row['name']} {100 * network.test_accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}] "
+            f"{network.parameters:,} {network.flops / 1e6:.2f} {network.size / 1000:,.1f} "
+            f"{network.latency / 1e6:.3g} to {network.latency_high / 1e6:.3g} "
+        ) in text
+    assert "Latency is of 1 image, cpu, 1 thread" in text
+    assert summary["size"] == (compared / "model.safetensors").stat().st_size
+    assert f"size of the weights {summary['size'] / 1000:,.1f} kB" in text
+
+
+def test_the_console_has_the_same_rows(compared, capsys):
+    assert compare.main([str(compared), *QUICK]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    found = record.load(compared / "compare").networks[0]
+    assert ["network", "test", "parameters", "MFLOPs", "kB", "ms", "seconds", "operations"] in lines
+    (row,) = [line for line in lines if line[0] == "found" and line[1] != "network"]
+    low, high = (f"{nanoseconds / 1e6:.3g}" for nanoseconds in (found.latency, found.latency_high))
+    size = f"{found.size / 1000:,.1f}"
+    assert row[5:11] == [f"{found.parameters:,}", f"{found.flops / 1e6:.2f}", size, low, "to", high]
+
+
+def older(run):
+    """Makes a comparison that of a release which measured neither size nor latency."""
+    path = run / "compare" / "compare.json"
+    kept = json.loads(path.read_text())
+    del kept["target"]
+    for network in kept["networks"]:
+        del network["size"], network["latency"], network["latency_high"]
+    path.write_text(json.dumps(kept))
+
+
+def test_a_comparison_of_an_older_release_is_read_and_goes_on_with_gaps(compared, tmp_path, capsys, monkeypatch):
+    run = Path(shutil.copytree(compared, tmp_path / "run"))
+    older(run)
+    assert read(run).comparison.networks[0].size is None
+    assert compare.main([str(run), "--random", "3", "--epochs", "2"]) == 0
+    assert "2 are left" not in capsys.readouterr().out
+    *before, last = record.load(run / "compare").networks
+    assert [(network.size, network.latency) for network in before] == [(None, None)] * 4
+    assert last.size > 0
+    assert last.latency > 0
+    rows = json.loads((run / "summary.json").read_text())["comparison_networks"]
+    assert [row["latency"] is None for row in rows] == [True] * 4 + [False]
+
+
+def test_where_the_device_of_the_latency_is_not_there_the_networks_have_none(run, capsys):
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("latency_device: cpu", "latency_device: cuda"))
+    assert compare.main([str(run), *QUICK]) == 0
+    kept = record.load(run / "compare")
+    assert {network.latency for network in kept.networks} == {None}
+    assert all(network.size > 0 for network in kept.networks)
+    assert "the latency of found is not measured: latency_device 'cuda' cannot be used here" in capsys.readouterr().err
+
+
 def test_the_same_command_trains_nothing_again_and_a_larger_one_goes_on(compared, tmp_path, capsys, monkeypatch):
     run = Path(shutil.copytree(compared, tmp_path / "run"))
     before = contents(run / "compare")
     with monkeypatch.context() as patch:
         patch.setattr(Retrainer, "run", lambda self: pytest.fail("a network is trained again"))
+        patch.setattr(training, "network_latency", lambda *_: pytest.fail("a network is timed again"))
         assert compare.main([str(run), *QUICK]) == 0
     assert contents(run / "compare") == before
     said = capsys.readouterr().out

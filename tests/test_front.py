@@ -12,11 +12,13 @@ import torch
 
 from asose_fast import alike, front
 from asose_fast.engine.comparison.networks import pruned_blocks
+from asose_fast.engine.comparison.trained import Trained
 from asose_fast.engine.front import networks as choosing
 from asose_fast.engine.front import record
 from asose_fast.engine.front.networks import Supernet, networks
 from asose_fast.engine.retrainer import Retrainer
 from asose_fast.export.__main__ import main as export
+from asose_fast.report import page, svg
 from asose_fast.report.run import read
 from asose_fast.space import NetworkSpec
 from asose_fast.space.cost import candidate_costs, cost_of
@@ -24,6 +26,7 @@ from asose_fast.space.latency import Latencies, Target, Timing
 from asose_fast.store.derived import load, load_genotype
 from asose_fast.train import main as train
 from tests.helpers import contents, make_config, options
+from tests.report.runs import Page
 
 SPACE = ("skip_connect", "sep_conv_3x3", "nor_conv_3x3", "res_conv_3x3")
 QUICK = ["--epochs", "1", "--widths", "1", "0.5", "--points", "2"]
@@ -55,7 +58,7 @@ def results(folder):
     """What was trained, without the times."""
     kept = json.loads((folder / "front.json").read_text())
     for network in kept["networks"]:
-        del network["seconds"], network["latency"]
+        del network["seconds"], network["latency"], network["latency_high"]
     return {**kept, "says": None}
 
 
@@ -123,14 +126,15 @@ def test_networks_are_trained_kept_and_can_be_exported(fronted, tmp_path):
         assert load_genotype(folder).network.to_dict() == one.network
         assert (one.parameters, one.flops) == cost_of(load_genotype(folder).network, 8)
         assert load(folder).operations == tuple(one.operations)
-        assert one.latency > 0
+        assert one.size == (folder / "model.safetensors").stat().st_size
+        assert 0 < one.latency <= one.latency_high
     last = str(fronted / "front" / kept.networks[-1].name)
     assert export([last, "--format", "pt2", "--out", str(tmp_path / "last.pt2")]) == 0
 
 
 def test_no_network_of_the_front_is_beaten():
     def point(name, flops, accuracy):
-        return record.Point(name, {"blocks": []}, 1, flops, 1.0, accuracy, latency=1)
+        return Trained(name, {"blocks": []}, 1, flops, 1.0, accuracy)
 
     points = [point("a", 9, 0.9), point("b", 5, 0.7), point("c", 5, 0.8), point("d", 4, 0.8), point("e", 1, 0.2)]
     whole = record.Front({}, "", "flops", Target(), {}, [{}] * 5, 1, 1, points)
@@ -141,10 +145,10 @@ def test_no_network_of_the_front_is_beaten():
 def test_report_and_summary_say_what_came_out(fronted):
     sentences = record.load(fronted / "front").sentences
     assert json.loads((fronted / "summary.json").read_text())["front"] == sentences
-    page = (fronted / "report.html").read_text()
-    assert all(sentence[1:] in page for sentence in sentences)
-    assert "Several networks of this search" in page
-    assert "Accuracy over MFLOPs" in page
+    html = (fronted / "report.html").read_text()
+    assert all(sentence[1:] in html for sentence in sentences)
+    assert "Several networks of this search" in html
+    assert "Accuracy over MFLOPs" in html
     assert read(fronted).problems == []
 
 
@@ -213,6 +217,24 @@ def test_a_run_without_its_supernet_is_refused(searched, tmp_path, capsys):
     (run / "checkpoints" / "supernet.pt").unlink()
     assert front.main([str(run), *QUICK]) == 2
     assert "supernet.pt" in capsys.readouterr().err
+
+
+def test_a_front_of_an_older_release_has_gaps_unless_it_goes_by_latency(run):
+    path = run / "front" / "front.json"
+    kept = json.loads(path.read_text())
+    for network in kept["networks"]:
+        del network["size"], network["latency_high"]
+    path.write_text(json.dumps(kept))
+    first = record.load(run / "front").networks[0]
+    text = Page(page.render(read(run))).text
+    assert f"{first.flops / 1e6:.2f} {svg.NONE} {first.latency / 1e6:.3g} " in text
+    for network in kept["networks"]:
+        del network["latency"]
+    path.write_text(json.dumps(kept))
+    assert record.load(run / "front").best
+    path.write_text(json.dumps({**kept, "by": "latency"}))
+    with pytest.raises(ValueError, match="latency must have a value"):
+        record.load(run / "front")
 
 
 def test_a_damaged_front_is_named(run, capsys):

@@ -23,7 +23,7 @@ def torchrun(*arguments):
     return subprocess.Popen(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", *arguments],
         cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -47,6 +47,45 @@ def wait_until(job, reached):
 
 def workers(job):
     return [int(pid) for pid in Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text().split()]
+
+
+PLANNING = """
+import json, os, sys, time
+from asose_fast.engine import rehearsal
+from asose_fast.engine.state import SearchState
+from asose_fast.train import main
+
+rank = int(os.environ["RANK"])
+monotonic = time.monotonic
+time.monotonic = lambda: (1 + rank) * monotonic()
+
+def told(plan_again):
+    def planning(of, epochs):
+        with open(f"{sys.argv[1]}-{rank}", "a") as file:
+            print(json.dumps(list(epochs)), file=file)
+        plan_again(of, epochs)
+    return planning
+
+rehearsal.plan_again = told(rehearsal.plan_again)
+SearchState.plan_again = told(SearchState.plan_again)
+sys.exit(main(sys.argv[2:]))
+"""
+"""A search whose processes write each of their plans. The clock of the second one is twice as fast."""
+
+
+@pytest.mark.long
+def test_processes_keep_to_one_time_by_the_same_plans(tmp_path):
+    folder, script = tmp_path / "run", tmp_path / "planning.py"
+    script.write_text(PLANNING)
+    words = [*options(process_timeout=600.0), "--seconds=40", "--out", str(folder)]
+    job = torchrun(str(script), str(tmp_path / "plans"), *words)
+    said, error = job.communicate(timeout=1800)
+    assert job.returncode == 0, error
+    first, second = ((tmp_path / f"plans-{rank}").read_text().splitlines() for rank in range(2))
+    assert first == second
+    assert "planned for 0:40, by a few steps of each kind" in said
+    assert epochs(folder) == sum(json.loads(first[-1]))
+    assert json.loads((folder / "summary.json").read_text())["processes"] == 2
 
 
 def test_a_job_outlives_a_killed_process_and_stops_when_told(tmp_path):

@@ -64,13 +64,14 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
         "phases": {phase.name: _phase_summary(phase.name, history) for phase in state.phases},
     }
 
-    def write() -> None:
+    def write() -> Record:
         record.save(folder)
-        save(folder, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
-        write_json(folder / "summary.json", summary)
+        size = save(folder, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
+        whole = {**summary, "size": size}
+        write_json(folder / "summary.json", whole)
+        return whole
 
-    processes.from_first(write)
-    return summary
+    return processes.from_first(write)
 
 
 def _latency(state: SearchState, spec: Spec, image_size: int) -> Record:

@@ -7,7 +7,7 @@ from typing import Any
 
 from asose_fast.engine.comparison.networks import pruned_blocks
 from asose_fast.engine.comparison.record import Comparison
-from asose_fast.report import charts, svg
+from asose_fast.report import charts, costs
 from asose_fast.space.build import spec_from_dict
 from asose_fast.space.network import NetworkSpec
 
@@ -23,14 +23,13 @@ def shown(comparison: Comparison | None, genotype: dict[str, Any]) -> dict[str, 
         "missing": f"{missing} of {comparison.total} networks are not trained yet" if missing else "",
         "caption": f"Each was trained from scratch on {comparison.images:,} images for {comparison.epochs:,} epochs, "
         f"with the same settings, and measured on {comparison.test_images:,} test images. The random ones are "
-        f"{comparison.band.words}{comparison.band.reason}. The run's own accuracy comes from another training.",
+        f"{comparison.band.words}{comparison.band.reason}. The run's own accuracy comes from another training."
+        + _said_of_latency(comparison),
+        "heads": costs.HEADS,
         "rows": [
             (
                 one.name,
-                f"{one.parameters:,}",
-                f"{one.flops / 1e6:.2f}",
-                charts.duration(one.seconds),
-                svg.percent(one.test_accuracy),
+                (*costs.worded(one, comparison.test_images), charts.duration(one.seconds)),
                 ", ".join(one.operations),
             )
             for one in comparison.networks
@@ -41,6 +40,11 @@ def shown(comparison: Comparison | None, genotype: dict[str, Any]) -> dict[str, 
 def command(name: str, genotype: dict[str, Any]) -> str | None:
     """Returns the command that compares the network of the run folder `name`; None where it cannot be compared."""
     return None if _network(genotype) is None else f"asose-fast compare {shlex.quote(name)}"
+
+
+def _said_of_latency(comparison: Comparison) -> str:
+    measured = any(one.latency is not None for one in comparison.networks)
+    return f" {costs.said_of_latency(comparison.target)}" if comparison.target and measured else ""
 
 
 def _network(genotype: dict[str, Any]) -> NetworkSpec | None:

@@ -8,9 +8,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from asose_fast.engine.alpha.budget import PER_MILLISECOND
-from asose_fast.engine.front.record import UNITS, Front, Point
-from asose_fast.report import charts, intervals, svg
+from asose_fast.engine.comparison.trained import Trained
+from asose_fast.engine.front.record import UNITS, Front
+from asose_fast.report import charts, costs, intervals, svg
 from asose_fast.report.charts import AXIS, LEFT, RIGHT, Figure
 
 HEIGHT, TOP = 220.0, 12.0
@@ -37,14 +37,12 @@ def shown(front: Front | None) -> dict[str, Any] | None:
         "sentences": front.sentences,
         "missing": f"{missing} of {len(front.specs)} networks are not trained yet" if missing else "",
         "caption": f"Each was trained from scratch on {front.images:,} images for {front.epochs:,} epochs, with the "
-        f"same settings, and measured on {front.test_images:,} test images. Latency is of {front.target.words}.",
+        f"same settings, and measured on {front.test_images:,} test images. {costs.said_of_latency(front.target)}",
+        "heads": costs.HEADS,
         "rows": [
             (
                 one.name,
-                f"{one.parameters:,}",
-                f"{one.flops / 1e6:.3g}",
-                f"{one.latency / PER_MILLISECOND:.3g}",
-                svg.percent(one.test_accuracy),
+                costs.worded(one, front.test_images),
                 "yes" if one in best else "",
                 ", ".join(one.operations),
             )
@@ -64,7 +62,7 @@ def _drawn(front: Front) -> Callable[[float], Markup]:
     described = ", ".join(f"{one.name} {svg.percent(one.test_accuracy)} at {front.cost(one)}" for one in front.best)
 
     def draw(width: float) -> Markup:
-        def x(point: Point) -> float:
+        def x(point: Trained) -> float:
             place = math.log(getattr(point, front.by) / unit)
             return LEFT + (place - low + margin) / (high - low + 2 * margin) * (width - LEFT - RIGHT)
 

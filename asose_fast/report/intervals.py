@@ -15,6 +15,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    @property
+    def words(self) -> str:
+        """Says an interval of shares in percent."""
+        return f"[{100 * self.low:.1f}, {100 * self.high:.1f}]"
+
 
 def of_share(share: float, count: int) -> Interval:
     """Returns Wilson's interval of a share p of `count` = n images (J. Am. Stat. Assoc. 22, 1927).

@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from asose_fast.engine.metric import Metric
-from asose_fast.report import charts, comparison, figures, front, palette, results, svg, tested
+from asose_fast.report import charts, comparison, costs, figures, front, palette, results, svg, tested
 from asose_fast.report.charts import Figure
 from asose_fast.report.epochs import Epoch, number
 from asose_fast.report.finals import bracket
@@ -175,6 +175,8 @@ def facts(run: Run) -> list[tuple[str, str]]:
     for key, name in (("parameters", "parameters"), ("flops", "FLOPs an image"), ("depth", "depth")):
         if math.isfinite(value := number(run.summary.get(key))):
             found.append((name, f"{value:,.0f}"))
+    if math.isfinite(size := number(run.summary.get("size"))):
+        found.append(("size of the weights", f"{costs.kilobytes(size)} kB"))
     if latency := _latency(run.summary.get("latency")):
         found.append(latency)
     if left_out := _list(run.summary.get("left_out")):

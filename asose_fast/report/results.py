@@ -43,8 +43,7 @@ def test_of(summary: Mapping[str, Any], metric: Metric) -> str:
     said = written(metric, found)
     if metric.kind != "accuracy" or count is None or not 0 <= found <= 1:
         return said
-    low, high = intervals.of_share(found, count)
-    return f"{said} [{100 * low:.1f}, {100 * high:.1f}]"
+    return f"{said} {intervals.of_share(found, count).words}"
 
 
 def differences(runs: Sequence[Run]) -> list[str]:

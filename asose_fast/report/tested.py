@@ -55,8 +55,7 @@ def _row(of_class: OfClass) -> Sequence[str]:
     """Words the figures of a class, its name first."""
     accuracy = svg.NONE
     if of_class.images:
-        low, high = intervals.of_share(of_class.accuracy, of_class.images)
-        accuracy = f"{svg.percent(of_class.accuracy)} [{100 * low:.1f}, {100 * high:.1f}]"
+        accuracy = f"{svg.percent(of_class.accuracy)} {intervals.of_share(of_class.accuracy, of_class.images).words}"
     return (
         of_class.name,
         f"{of_class.images:,}",

@@ -34,8 +34,10 @@ def save(
     mean: Sequence[float],
     std: Sequence[float],
     image_size: int | None,
-) -> None:
-    """Writes a derived network into a run folder. The other arguments are those of Genotype.
+) -> int:
+    """Writes a derived network into a run folder. Returns the bytes of its weights.
+
+    The other arguments are those of Genotype.
 
     Raises ValueError where they do not fit the network, and CheckpointError.
     """
@@ -45,6 +47,7 @@ def save(
     genotype = Genotype(network.spec, tuple(classes), tuple(mean), tuple(std), image_size, digest)
     write_json(Path(run) / GENOTYPE, genotype.to_dict())
     write_atomically(Path(run) / WEIGHTS, weights)
+    return len(weights)
 
 
 @overload

@@ -6,8 +6,9 @@ import pytest
 
 from asose_fast.engine.comparison.networks import BANDS
 from asose_fast.engine.comparison.record import Comparison, Trained, load
-from asose_fast.report import page
+from asose_fast.report import page, svg
 from asose_fast.report.run import read
+from asose_fast.space.latency import Target
 from asose_fast.space.prune import pruned_spec
 from asose_fast.store.derived import load_genotype
 from tests.export.networks import make_derived, make_run
@@ -33,14 +34,17 @@ def folder(tmp_path):
     return run
 
 
-def compared(folder, found=0.9, plain=0.8, others=(0.79, 0.80, 0.81), band=BANDS[0]):
+def compared(folder, found=0.9, plain=0.8, others=(0.79, 0.80, 0.81), band=BANDS[0], measured=True):
     """Writes a comparison."""
     network = pruned_spec(load_genotype(folder).network).to_dict()
     names = ["found", "plain", *(f"random-{i + 1}" for i in range(len(others)))]
     accuracies = [accuracy for accuracy in (found, plain, *others) if accuracy is not None]
-    trained = [Trained(n, network, 1234, 5_670_000, 61.0, a) for n, a in zip(names, accuracies, strict=False)]
+    costs = (5000, 1_250_000, 1_500_000) if measured else ()
+    trained = [Trained(n, network, 1234, 5_670_000, 61.0, a, *costs) for n, a in zip(names, accuracies, strict=False)]
     (folder / "compare").mkdir(exist_ok=True)
-    Comparison({"epochs": 25}, "digest", len(others), band, network, 1437, 360, trained).save(folder / "compare")
+    target = Target("cpu", 2, 16) if measured else None
+    kept = Comparison({"epochs": 25}, "digest", len(others), band, network, 1437, 360, target, trained)
+    kept.save(folder / "compare")
 
 
 def readable(folder):
@@ -81,7 +85,9 @@ def test_cells_and_networks_of_the_users_own_have_no_such_line(folder):
         ({"found": 0.6, "plain": 0.6}, "a random network of this size is better."),
         ({"band": BANDS[1]}, "within 20 % in parameters and 10 % in FLOPs, since too few are within 10 %"),
         ({}, "scratch on 1,437 images for 25 epochs, with the same settings, and measured on 360 test images."),
-        ({}, "random-3 1,234 5.67"),
+        ({}, "random-3 81.0 % [76.6, 84.7] 1,234 5.67 5.0 1.25 to 1.5 61 s sep_conv_3x3"),
+        ({"measured": False}, f"random-3 81.0 % [76.6, 84.7] 1,234 5.67 {svg.NONE} {svg.NONE} 61 s sep_conv_3x3"),
+        ({}, "Latency is of 16 images, cpu, 2 threads"),
     ],
 )
 def test_a_comparison_has_a_section(folder, accuracies, said):

@@ -13,6 +13,7 @@ from asose_fast.engine.comparison import networks
 from asose_fast.engine.comparison.networks import Band
 from asose_fast.engine.comparison.trained import Trained, percent
 from asose_fast.engine.comparison.verdict import Difference, conclusion, difference
+from asose_fast.space.latency import Target
 from asose_fast.store.checkpoint import write_json
 
 FOLDER, FILE = "compare", "compare.json"
@@ -50,6 +51,8 @@ class Comparison:
     images: int
     """All networks are trained on so many images."""
     test_images: int
+    target: Target | None = None
+    """Latencies are measured there; None: an older release measured none."""
     networks: list[Trained] = dataclasses.field(default_factory=list)
     """Those that are trained."""
 
@@ -98,7 +101,8 @@ class Comparison:
 
     def save(self, folder: Path) -> None:
         """Writes compare.json. Raises CheckpointError."""
-        write_json(folder / FILE, {**dataclasses.asdict(self), "band": self.band._asdict(), "says": self.sentences})
+        pairs = {"band": self.band._asdict(), "target": self.target and self.target._asdict()}
+        write_json(folder / FILE, {**dataclasses.asdict(self), **pairs, "says": self.sentences})
 
 
 def load(folder: Path) -> Comparison:
@@ -109,7 +113,8 @@ def load(folder: Path) -> Comparison:
 def _parsed(values: dict[str, Any]) -> Comparison:
     values = {name: value for name, value in values.items() if name != "says"}
     trained = [Trained(**network) for network in values.pop("networks")]
-    found = Comparison(**{**values, "band": Band(**values["band"])}, networks=trained)
+    target = None if values.get("target") is None else Target(**values["target"])
+    found = Comparison(**{**values, "band": Band(**values["band"]), "target": target}, networks=trained)
     many = Bounds(least=2, most=MOST_RANDOM)
     for name, kind, bounds in (
         ("settings", dict, None),

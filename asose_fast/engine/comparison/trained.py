@@ -20,6 +20,12 @@ class Trained:
     seconds: float
     """Its training took so long."""
     test_accuracy: float
+    size: int | None = None
+    """Its weights have so many bytes, as model.safetensors; None: by an older release, which does not say."""
+    latency: int | None = None
+    """Nanoseconds (`Timing.low`); None: not measured."""
+    latency_high: int | None = None
+    """Nanoseconds (`Timing.high`)."""
 
     def __post_init__(self) -> None:
         for name, kind, bounds in (
@@ -29,6 +35,9 @@ class Trained:
             ("flops", int, Bounds(least=1, most=MOST_COST)),
             ("seconds", float, Bounds(least=0, most=1e12)),
             ("test_accuracy", float, Bounds(least=0, most=1)),
+            ("size", int | None, Bounds(least=1, most=10**15)),
+            ("latency", int | None, Bounds(least=1, most=10**15)),
+            ("latency_high", int | None, Bounds(least=1, most=10**15)),
         ):
             check_value(name, getattr(self, name), kind, bounds)
         if not all(isinstance(operation, str) for operation in self.operations):

@@ -21,6 +21,7 @@ from asose_fast.engine.state import SearchState
 from asose_fast.engine.step.optimizers import of_derived
 from asose_fast.space.build import Spec
 from asose_fast.space.cost import cost_of
+from asose_fast.space.latency import Target, network_latency
 from asose_fast.space.network import NetworkSpec
 from asose_fast.stopping import stopping_on_signals
 from asose_fast.store import checkpoint_folder, derived
@@ -72,8 +73,11 @@ def train(
     folder: Path,
     observers: Sequence[Observer],
     warn: Callable[[str], None],
+    target: Target,
 ) -> Trained:
     """Trains a network, or goes on with it, and leaves it in `folder` as a run leaves what it found.
+
+    Then its latency is measured on `target`. Where that is not there, a warning says so, and the network has none.
 
     Raises InterruptedRunError or CheckpointError; what was checkpointed stays.
     """
@@ -85,6 +89,13 @@ def train(
     with stopping_on_signals(state.stop, "the same command"):
         retrainer.run()
     network = state.result.eval()
-    derived.save(folder, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
+    size = derived.save(folder, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
     seconds = float(sum(record["seconds"] for record in state.history))
-    return Trained(name, spec.to_dict(), *cost_of(spec, data.image_size), seconds, state.test_accuracy())
+    costs, accuracy = cost_of(spec, data.image_size), state.test_accuracy()
+    found = Trained(name, spec.to_dict(), *costs, seconds, accuracy, size)
+    try:
+        timing = network_latency(spec, data.image_size, target)
+    except ValueError as error:
+        warn(f"the latency of {name} is not measured: {error}")
+        return found
+    return dataclasses.replace(found, latency=timing.low, latency_high=timing.high)

@@ -22,18 +22,6 @@ FOLDER, FILE, NAME = "front", "front.json", "network"
 UNITS = {"flops": (1e6, "MFLOPs"), "parameters": (1, "parameters"), "latency": (PER_MILLISECOND, "ms")}
 
 
-@dataclasses.dataclass(frozen=True)
-class Point(Trained):
-    """A network of a front."""
-
-    latency: int
-    """Nanoseconds."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_value("latency", self.latency, int, Bounds(least=1, most=10**15))
-
-
 @dataclasses.dataclass
 class Front:
     """What is trained, how, and what has come out so far."""
@@ -52,7 +40,7 @@ class Front:
     images: int
     """All networks are trained on so many images."""
     test_images: int
-    networks: list[Point] = dataclasses.field(default_factory=list)
+    networks: list[Trained] = dataclasses.field(default_factory=list)
     """Those that are trained."""
 
     @property
@@ -69,15 +57,15 @@ class Front:
         return cast(list[NetworkSpec], found)
 
     @property
-    def best(self) -> list[Point]:
+    def best(self) -> list[Trained]:
         """Returns the front, the cheapest first: no other network is as good for less, or better for as much."""
-        kept: list[Point] = []
+        kept: list[Trained] = []
         for point in sorted(self.networks, key=lambda p: (getattr(p, self.by), -p.test_accuracy)):
             if not kept or point.test_accuracy > kept[-1].test_accuracy:
                 kept.append(point)
         return kept
 
-    def cost(self, point: Point) -> str:
+    def cost(self, point: Trained) -> str:
         """Words what the front goes by."""
         unit, name = UNITS[self.by]
         value = getattr(point, self.by) / unit
@@ -110,7 +98,7 @@ def load(folder: Path) -> Front:
 
 def _parsed(values: dict[str, Any]) -> Front:
     values = {name: value for name, value in values.items() if name != "says"}
-    trained = [Point(**network) for network in values.pop("networks")]
+    trained = [Trained(**network) for network in values.pop("networks")]
     found = Front(**{**values, "target": Target(**values["target"])}, networks=trained)
     for name, kind in (("settings", dict), ("data", str), ("by", By), ("drawn", dict), ("specs", list)):
         check_value(name, getattr(found, name), kind)
@@ -122,4 +110,6 @@ def _parsed(values: dict[str, Any]) -> Front:
         zip(names_of(trained), found.specs[: len(trained)], strict=True)
     ):
         raise ValueError("its networks are not those that it is to have")
+    for one in trained:
+        check_value(found.by, getattr(one, found.by), int)
     return found
