@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels
+from asose_fast.ops.native.batch_statistics import DTYPES
 from asose_fast.ops.norm_tables import Norms
 from asose_fast.ops.reference import norm_tables as reference
 
-DTYPES = reference.DTYPES
+__all__ = ["DTYPES", "forward"]
 
 
 def forward(call: Norms) -> tuple[Tensor, Tensor]:
