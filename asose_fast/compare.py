@@ -117,8 +117,9 @@ def _train(
         comparison.save(out)
 
     comparison.save(out)
-    names, done, target = record.names_of(comparison.random), list(comparison.networks), comparison.target
-    alike.train_left(names, specs, done, settings, searched, target or searched.target, out, console, keep)
+    names, done = record.names_of(comparison.random), list(comparison.networks)
+    assert comparison.target is not None  # `_begin` has set it
+    alike.train_left(names, specs, done, settings, searched, comparison.target, out, console, keep)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,7 @@ def _begin(
     An earlier call has chosen them already, by latencies that would not be measured alike again.
     """
     config, size = searched.config, searched.data.image_size
-    target = searched.target
+    target = kept.target if kept else searched.target
     drawn = {"widths": given.widths, "points": given.points}
     if kept and (kept.by, kept.drawn) == (given.by, drawn):
         specs = kept.network_specs()
@@ -118,6 +118,8 @@ def _train(front: Front, settings: RetrainConfig, searched: Searched, out: Path,
     specs = front.network_specs()
 
     def keep(network: Trained) -> None:
+        if getattr(network, front.by) is None:
+            raise ValueError(f"a front by {front.by} needs that of {network.name}; the same command measures it again")
         front.networks.append(network)
         front.save(out)
 

@@ -11,14 +11,16 @@ rm -f "$result" "$result.now"
 source benchmarks/stages.sh
 
 measure() { # measure NAME SECONDS OPTION...: rows of benchmarks.gpu, added to $result as they come
-  local name=$1 end=$((SECONDS + $2))
+  local name=$1 end=$((SECONDS + $2)) now=""
   shift 2
   if ((end > total)); then end=$total; fi
   # It begins and ends in the 10 seconds that its sections are not given. What breaks or hangs so that its process cannot
   # go on is named in $result.now: another process takes up the rest, for which it must have the time.
   until stage "$name" $((end - SECONDS)) python3 -m benchmarks.gpu --device "$device" --out "$result" --add \
     --stage "$name" --within $((end - SECONDS - 10)) "$@"; do
-    if [ ! -s "$result.now" ] || ((end - SECONDS < 25)); then break; fi
+    # One that did not get so far as to take the name up leaves it as it was.
+    if [ ! -s "$result.now" ] || [ "$(<"$result.now")" = "$now" ] || ((end - SECONDS < 25)); then break; fi
+    now=$(<"$result.now")
   done
 }
 

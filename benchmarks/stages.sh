@@ -31,7 +31,8 @@ stage() { # stage NAME SECONDS COMMAND...: within its time and what is left of t
 
 say() { # how a stage ended; the logs are packed at once, in case that nothing follows
   echo "$1" | tee -a "$work/stages.txt"
-  tar -czf "$elsewhere/$BASHPID.tar.gz" -C "$elsewhere" logs && mv "$elsewhere/$BASHPID.tar.gz" "$out/logs.tar.gz"
+  tar -czf "$elsewhere/$BASHPID.tar.gz" -C "$elsewhere" logs
+  (($? < 2)) && mv "$elsewhere/$BASHPID.tar.gz" "$out/logs.tar.gz" # 1: a log has grown meanwhile
 }
 
 stop() { # ends the session: first its stages, which may keep what they have

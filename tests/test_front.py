@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from asose_fast import alike, front
+from asose_fast.engine.comparison import training
 from asose_fast.engine.comparison.networks import pruned_blocks
 from asose_fast.engine.comparison.trained import Trained
 from asose_fast.engine.front import networks as choosing
@@ -169,6 +170,25 @@ def test_an_interrupted_front_ends_as_an_undisturbed_one(searched, fronted, tmp_
     assert len(results(run / "front")["networks"]) == 1
     assert front.main([str(run), *QUICK]) == 0
     assert results(run / "front") == results(fronted / "front")
+
+
+def test_a_front_by_latency_keeps_what_it_has_where_one_cannot_be_measured(searched, tmp_path, capsys, monkeypatch):
+    run, measure, measured = Path(shutil.copytree(searched, tmp_path / "run")), training.network_latency, []
+
+    def once(*arguments):
+        if measured:
+            raise ValueError("latency_device is gone")
+        measured.append(None)
+        return measure(*arguments)
+
+    words = [str(run), *QUICK, "--by", "latency"]
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "network_latency", once)
+        assert front.main(words) == 2
+    assert "a front by latency needs that of network-2; the same command measures it" in capsys.readouterr().err
+    assert len(record.load(run / "front").networks) == 1
+    assert front.main(words) == 0
+    assert all(network.latency for network in record.load(run / "front").networks)
 
 
 def test_the_same_command_trains_nothing_again(run, capsys, monkeypatch):

@@ -163,7 +163,7 @@ class MixedOp(nn.Module):
                 if computes(op, Zero) and classes_are_theirs():
                     return mixed_sum([shortcut], (1 - gain).to(accumulation_dtype(x.dtype)).reshape(1))
             branches = self._sorted(x, {k: op})
-            if branches is not None and shortcut.dtype == x.dtype and self._pays(x, branches):
+            if branches is not None and shortcut.dtype == x.dtype and self._pays(x, branches, gain is not None):
                 return branches.mix(x, None, None, gain, shortcut)
             if gain is not None:
                 return blended(op, x, gain, shortcut, branches)
@@ -223,12 +223,12 @@ class MixedOp(nn.Module):
             return None
         return Branches.of(ops, self.stride, self.memory == "recompute")
 
-    def _pays(self, x: Tensor, branches: Branches) -> bool:
-        """Whether the branches can be stacked, and are to be."""
+    def _pays(self, x: Tensor, branches: Branches, blended: bool = False) -> bool:
+        """Whether the branches can be stacked, and are to be; else a lone one is `blended` (`lone.blended`), or not."""
         if not branches.folded:
             return False
         if self.fused == "auto":
-            if not branches.worthwhile(x):
+            if not branches.worthwhile(x, blended):
                 return False
             # As plain PyTorch the fused operators are no faster than the modules.
             device, dtype = x.device.type, computing_dtype(x)

@@ -40,6 +40,8 @@ from asose_fast.space.recognise import (
     stages_of,
 )
 
+LARGE = 1 << 19
+"""A tensor of so many elements is large."""
 RELU = nn.ReLU()
 """It stands for that of an active branch."""
 
@@ -178,14 +180,16 @@ class Branches(NamedTuple):
             return with_norm([*([torch.relu] if active else []), *body], norm)
         return None
 
-    def worthwhile(self, x: Tensor) -> bool:
+    def worthwhile(self, x: Tensor, blended: bool) -> bool:
         """Says whether stacking is the faster plan, by the rows of benchmarks/test_mixed_op.py.
 
-        Several branches gain together, and of lone ones those that are separable: others run as well part by part, up
-        to a node that has their norm and the blend. On a GPU, where launches count, a lone one is left to cuDNN; that
-        is not measured.
+        Several branches gain together. A lone one gains where it is separable, and others do where x is large, unless
+        they are `blended` with a shortcut, which is a node with their last norm. On a GPU, where launches count, a lone
+        one is left to cuDNN; that is not measured.
         """
-        return self.folded > 1 or (bool(self.separable) and not x.is_cuda)
+        if self.folded != 1 or x.is_cuda:
+            return self.folded > 1
+        return bool(self.separable) or (not blended and x.numel() >= LARGE)
 
     def fits(self, x: Tensor) -> bool:
         """Says whether the modules of chains and pools take x, and kernels with them. Where not, PyTorch says why."""

@@ -20,6 +20,7 @@ from asose_fast.space import CANDIDATES, MixedOp
 from asose_fast.space.build import build, make_spec
 from asose_fast.space.candidates import KNOWN, build_candidate
 from asose_fast.space.convolution import Conv2d
+from asose_fast.space.parts import run_on_kernels
 from tests.helpers import make_config, python
 
 LAYOUTS = ("contiguous", "channels_last", "permuted", "sliced", "stepped", "expanded", "odd strides")
@@ -270,6 +271,14 @@ def test_the_module_is_right_where_an_axis_is_short(shape, kernel, dtype, depthw
     got = [y.detach(), *torch.autograd.grad(y, (x, conv.weight), grad)]
     options = conv.stride, conv.padding, conv.dilation, conv.groups
     assert not any(map(off, got, exact(x, conv.weight, grad, options)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_users_module_is_right_where_a_sequence_runs_part_by_part(dtype):
+    module = nn.Sequential(nn.ReLU(), nn.Conv2d(16, 16, 3, 2, 1, bias=False)).to(dtype)
+    x = laid_out(random(4, 16, 9, 2).to(dtype), "channels_last")
+    y = run_on_kernels(module, x)
+    assert not off(y.detach(), exact(x.relu(), module[1].weight, y.detach(), ((2, 2), (1, 1), (1, 1), 1))[0])
 
 
 @pytest.mark.parametrize("space", ["chain", "stages", "darts", "nasbench201"])

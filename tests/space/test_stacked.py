@@ -177,9 +177,16 @@ def test_plans_of_a_sampled_path_agree(stride, index, gain, train):
 def test_several_candidates_are_stacked_and_lone_ones_that_are_separable():
     mixed, x = MixedOp.named(NAMES, 16, 1), torch.empty(64, 16, 32, 32)
     lone = {name: Branches.of({0: mixed.ops[name]}, 1) for name in NAMES}
-    stacked = [name for name, branches in lone.items() if branches.worthwhile(x)]
-    assert stacked == [name for name in NAMES if name.startswith(("sep_", "dil_"))]
-    assert Branches.of({k: mixed.ops[name] for k, name in enumerate(("avg_pool_3x3", "sep_conv_3x3"))}, 1).worthwhile(x)
+    separable = [name for name in NAMES if name.startswith(("sep_", "dil_"))]
+    for t, blended, others in [
+        (x, True, []),
+        (x[:1], False, []),
+        (x, False, ["avg_pool_3x3", "max_pool_3x3", "conv_7x1_1x7"]),
+    ]:
+        stacked = {name for name, branches in lone.items() if branches.worthwhile(t, blended)}
+        assert stacked == {*separable, *others}
+    several = {k: mixed.ops[name] for k, name in enumerate(("avg_pool_3x3", "sep_conv_3x3"))}
+    assert Branches.of(several, 1).worthwhile(x, True)
 
 
 def test_state_moves_between_the_plans():

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.ops import registry
-from asose_fast.ops.dense import Dense
+from asose_fast.ops.dense import Dense, padding
 from asose_fast.ops.dense_conv import dense_conv, has_kernels
 from asose_fast.ops.multi_depthwise import multi_depthwise
 from asose_fast.ops.pointwise import pointwise
+from asose_fast.ops.torch_faults import conv2d
 from asose_fast.space.fit import Fit
 from asose_fast.space.parts.part import Found, Part
 from asose_fast.space.recognise import is_any_depthwise, is_dense, is_pointwise, is_relu
@@ -41,7 +42,7 @@ class ActiveDepthwise:
 
 class Convolution:
     """y = conv2d(relu(x)) or, where it is not `active`, conv2d(x), on `dense_conv` or `pointwise` where the tensors are
-    for them, else by the module."""
+    for them, else as the module computes it, but right where PyTorch is not."""
 
     def __init__(self, conv: nn.Conv2d, active: bool) -> None:
         self.conv, self.active = conv, active
@@ -52,7 +53,10 @@ class Convolution:
             return dense_conv(x, conv.weight, stride=self.stride, relu=self.active)
         if self.active and x.numel() <= SMALL and is_pointwise(conv) and self._fits(x, fit) and _has_pointwise(x):
             return pointwise(x, [conv.weight])
-        y: Tensor = conv(x.relu() if self.active else x)
+        active = x.relu() if self.active else x
+        if self._fits(x, fit):
+            return conv2d(active, conv.weight, self.stride, padding(conv.weight))
+        y: Tensor = conv(active)
         return y
 
     @property
