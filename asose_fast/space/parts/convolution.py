@@ -48,13 +48,13 @@ class Convolution:
         self.conv, self.active = conv, active
 
     def __call__(self, x: Tensor) -> Tensor:
-        conv, fit = self.conv, Fit.of(x)
-        if self.is_dense_for(x, fit):
+        conv, fits = self.conv, self._fits(x, Fit.of(x))
+        if fits and self._has_kernels(x):
             return dense_conv(x, conv.weight, stride=self.stride, relu=self.active)
-        if self.active and x.numel() <= SMALL and is_pointwise(conv) and self._fits(x, fit) and _has_pointwise(x):
+        if fits and self.active and x.numel() <= SMALL and is_pointwise(conv) and _has_pointwise(x):
             return pointwise(x, [conv.weight])
         active = x.relu() if self.active else x
-        if self._fits(x, fit):
+        if fits:
             return conv2d(active, conv.weight, self.stride, padding(conv.weight))
         y: Tensor = conv(active)
         return y
@@ -71,7 +71,10 @@ class Convolution:
 
     def is_dense_for(self, x: Tensor, fit: Fit) -> bool:
         """Says whether `dense_conv` takes x and is faster."""
-        return self._fits(x, fit) and has_kernels(x, self.conv.weight, Dense(*self.stride, self.active))
+        return self._fits(x, fit) and self._has_kernels(x)
+
+    def _has_kernels(self, x: Tensor) -> bool:
+        return has_kernels(x, self.conv.weight, Dense(*self.stride, self.active))
 
     def _fits(self, x: Tensor, fit: Fit) -> bool:
         conv = self.conv
