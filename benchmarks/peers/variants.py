@@ -19,6 +19,16 @@ class Variant(NamedTuple):
     """Of theirs; None: ours."""
 
 
+class Given(NamedTuple):
+    """What all variants have in common."""
+
+    peer: type[Peer]
+    path: Path
+    """A checkout of it."""
+    size: Size
+    algorithm: Algorithm
+
+
 def variants_of(algorithm: Algorithm) -> dict[str, Variant]:
     """What is measured, by name."""
     theirs = {

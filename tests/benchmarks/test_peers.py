@@ -11,6 +11,7 @@ from torch import nn
 
 from asose_fast.config import SpaceConfig
 from asose_fast.space.cells import CellNetwork, CellNetworkSpec
+from benchmarks import record
 from benchmarks.peers import __main__ as program
 from benchmarks.peers import settings
 from benchmarks.peers.agreement import Agreement
@@ -18,7 +19,7 @@ from benchmarks.peers.confopt import Confopt, stand_ins
 from benchmarks.peers.ours import Ours, load
 from benchmarks.peers.peer import Peer, Size
 from benchmarks.peers.quark0 import Quark0
-from benchmarks.peers.variants import seeded
+from benchmarks.peers.variants import seeded, variants_of
 
 SIZE = Size(batch=2, channels=4, cells=3)
 
@@ -182,6 +183,30 @@ def test_a_folder_that_is_no_checkout_is_refused(monkeypatch, tmp_path, capsys):
         run(monkeypatch, tmp_path)
     message = capsys.readouterr().err
     assert all(peer.mark in message for peer in (Quark0, Confopt))
+
+
+def test_nothing_is_timed_where_the_work_differs(monkeypatch, tmp_path, capsys):
+    (tmp_path / Alike.mark).touch()
+    monkeypatch.setattr(program, "PEERS", (Alike,))
+    monkeypatch.setattr(Alike, "step", lambda self: None)
+    monkeypatch.setattr(program, "time", lambda *_: pytest.fail("timed"))
+    out = tmp_path / "measured.jsonl"
+    assert run(monkeypatch, tmp_path, "--only", "time", "--batch", 2, "--channels", 4, "--cells", 3, "--json", out) == 1
+    assert "not the same work" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_times_and_ratios_are_recorded(monkeypatch, tmp_path, capsys):
+    (tmp_path / Alike.mark).touch()
+    monkeypatch.setattr(program, "PEERS", (Alike,))
+    out = tmp_path / "measured.jsonl"
+    sizes = ["--batch", 2, "--channels", 4, "--cells", 3, "--rounds", 2]
+    assert run(monkeypatch, tmp_path, "--only", "time", *sizes, "--json", out) == 0
+    rows = record.read(out)
+    row = "alike, darts, 3 cells, C=4, batch 2, both steps"
+    assert {r["form"] for r in rows if r["row"] == row} == {"theirs, NCHW", "theirs, channels_last"}
+    assert {r["row"] for r in rows if "seconds" in r} == {f"{row}, {name}" for name in variants_of("darts")}
+    assert not any("bytes" in r for r in rows)
 
 
 def test_an_algorithm_that_a_peer_lacks_is_refused(monkeypatch, tmp_path, capsys):
