@@ -13,7 +13,7 @@ from tests.helpers import CPU, make_config
 def make(seed):
     torch.manual_seed(seed)
     layers = [nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(), nn.Linear(8, 10))
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # so few steps decide nothing
