@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.bounds import MOST_EPOCHS, MOST_LAYERS, MOST_SECONDS, bounded
-from asose_fast.config import CheckpointConfig, Config
+from asose_fast.config import CheckpointConfig, Config, LatencyConfig
 from asose_fast.data import Data, Split
 from asose_fast.data.config import DataConfig
 from asose_fast.data.place import without_place
@@ -95,7 +95,7 @@ class TrainingConfig(RecipeConfig):
 
 
 @dataclasses.dataclass(frozen=True)
-class RetrainConfig(TrainingConfig, DataConfig):
+class RetrainConfig(LatencyConfig, TrainingConfig, DataConfig):
     """Every setting of `asose-fast retrain`. Raises ValueError for one of another type or out of bounds."""
 
 
