@@ -386,7 +386,7 @@ class Config(
             raise ValueError(
                 "sync_batch_norm needs share_samples: processes that sample different operations share no norms"
             )
-        require_momentum(self.nesterov, self.momentum)
+        require_momentum(self, self.momentum)
         if self.epochs is not None and self.seconds is not None:
             raise ValueError("epochs and seconds say in two ways how long a run is: leave one of them out")
         if self.derive_among and self.finals_epochs:

@@ -91,7 +91,7 @@ class TrainingConfig(RecipeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_momentum(self.nesterov, self.momentum)
+        require_momentum(self, self.momentum)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +116,7 @@ class TrainingState:
         data: the splits; `train` has the validation images too, unless they are kept out.
         network: what is trained, without the auxiliary classifier.
         average: its moving average, which is measured and kept in its place; None: there is none.
-        optimizer: SGD over both.
+        optimizer: SGD or AdamW over both.
         progress: epoch and step.
         weight_meter: sums over the steps of the epoch.
         history: the records of all epochs.
