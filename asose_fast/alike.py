@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import signal
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 from rich.console import Console
@@ -24,8 +25,10 @@ from asose_fast.data import Data
 from asose_fast.data.place import load_again, moved, require_outside
 from asose_fast.engine.comparison.networks import pruned_blocks, searched_space
 from asose_fast.engine.comparison.trained import Trained
-from asose_fast.engine.comparison.training import seconds_per_epoch, train, training_config
+from asose_fast.engine.comparison.training import completed, seconds_per_epoch, train, training_config
+from asose_fast.engine.comparison.trainings import Trainings
 from asose_fast.engine.device import device_named
+from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.phases import plan
 from asose_fast.engine.processes import started
 from asose_fast.engine.recipe.teacher import located
@@ -38,12 +41,12 @@ from asose_fast.paths import given_path
 from asose_fast.report import costs, page
 from asose_fast.report.own import require_own
 from asose_fast.report.run import read
-from asose_fast.space.latency import Target
 from asose_fast.space.network import NetworkSpec
 from asose_fast.store import derived, run_folder
 from asose_fast.store.checkpoint import write_atomically, write_json
+from asose_fast.terminal import make_console
 
-T = TypeVar("T")
+R = TypeVar("R", bound=Trainings)
 PART = 3
 """By default a training has one epoch for so many with which the run trains what it finds."""
 COLUMNS = {"test": 21, "parameters": 12, "MFLOPs": 8, "kB": 9, "ms": 14, "seconds": 7}
@@ -53,6 +56,8 @@ COLUMNS = {"test": 21, "parameters": 12, "MFLOPs": 8, "kB": 9, "ms": 14, "second
 class Searched(NamedTuple):
     """A finished run, as far as its networks are trained again."""
 
+    run: Path
+    """Its folder."""
     config: Config
     found: NetworkSpec
     """The derived network, without blocks that compute nothing."""
@@ -60,11 +65,6 @@ class Searched(NamedTuple):
     """The supernet that it was derived from."""
     data: Data
     device: torch.device
-
-    @property
-    def target(self) -> Target:
-        """Returns where the run has timed its network, and where others are timed."""
-        return Target(self.config.latency_device, self.config.latency_threads, self.config.latency_batch)
 
     @property
     def images(self) -> tuple[int, int]:
@@ -103,7 +103,44 @@ def check_options(given: argparse.Namespace, command: str) -> None:
         raise ValueError(f"{command} runs in one process, and torchrun has started {started()}: start it with python")
 
 
-def folders(given: argparse.Namespace, folder: str) -> tuple[Path, Path]:
+def carry_out(
+    command: str,
+    given: argparse.Namespace,
+    load: Callable[[Path], R],
+    begin: Callable[[Searched, R | None, Console], tuple[R, RetrainConfig, list[NetworkSpec]]],
+) -> int:
+    """Trains the networks of a command, tells the run and prints. Returns the exit status: 0, or 128 + signal.
+
+    Args:
+        command: its name, which is that of its folder in a run too.
+        load: reads what an earlier call has left.
+        begin: chooses the networks, by what an earlier call has left, and the settings of a training.
+    """
+    run, out = _folders(given, command)
+    searched = _searched(run, out, given, command)
+    console = make_console()
+    with run_folder.claimed(out):
+        kept = _kept(out, f"{command}.json", load, given.overwrite)
+        record, settings, specs = begin(searched, kept, console)
+        if kept is None:
+            _clear(out, record)
+        else:
+            _require_same(out, kept, record, specs)
+            record.networks = kept.networks
+        try:
+            _train_left(record, specs, settings, searched, out, console)
+        except (InterruptedRunError, KeyboardInterrupt) as stopped:  # the latter between two trainings
+            number = stopped.signal if isinstance(stopped, InterruptedRunError) else signal.SIGINT
+            said = str(stopped) or f"stopped by {number.name}"
+            console.print(f"{said}; the same command goes on from there", soft_wrap=True)
+            return 128 + number
+    for sentence in record.sentences:
+        console.print(sentence, soft_wrap=True)
+    console.print(_tell(run, out, command, record), soft_wrap=True)
+    return 0
+
+
+def _folders(given: argparse.Namespace, folder: str) -> tuple[Path, Path]:
     """Returns the run and the folder to write. Raises ValueError where they are the same."""
     run = given_path(given.run)
     out = given_path(given.out or run / folder)
@@ -112,7 +149,7 @@ def folders(given: argparse.Namespace, folder: str) -> tuple[Path, Path]:
     return run, out
 
 
-def searched(run: Path, out: Path, given: argparse.Namespace, command: str) -> Searched:
+def _searched(run: Path, out: Path, given: argparse.Namespace, command: str) -> Searched:
     """Raises OSError and ValueError for what is no finished run of blocks, or where its images are gone."""
     network = derived.load_genotype(run).network
     if not isinstance(network, NetworkSpec):
@@ -133,10 +170,10 @@ def searched(run: Path, out: Path, given: argparse.Namespace, command: str) -> S
         warn(note)
     set_threads(config.threads, config.batch_size * data.image_size**2 * config.channels)
     found = pruned_blocks(network)
-    return Searched(config, found, searched_space(run, found, config.candidates), data, device)
+    return Searched(run, config, found, searched_space(run, found, config.candidates), data, device)
 
 
-def kept(out: Path, file: str, load: Callable[[Path], T], overwrite: bool) -> T | None:
+def _kept(out: Path, file: str, load: Callable[[Path], R], overwrite: bool) -> R | None:
     """Returns what an earlier call has left, unless that is to go. Raises FileExistsError for a folder of others."""
     if not (out / file).exists():
         run_folder.require_empty(out, "give another --out")
@@ -144,10 +181,10 @@ def kept(out: Path, file: str, load: Callable[[Path], T], overwrite: bool) -> T 
     return None if overwrite else load(out)
 
 
-def clear(out: Path, file: str, names: Sequence[str]) -> None:
-    """Removes what an earlier call has left: its record, and the folders of networks whose names match `names`."""
-    (out / file).unlink(missing_ok=True)
-    for folder in (folder for name in names for folder in out.glob(name)):
+def _clear(out: Path, record: Trainings) -> None:
+    """Removes what an earlier call has left: its file, and the folders of its networks."""
+    (out / record.FILE).unlink(missing_ok=True)
+    for folder in (folder for pattern in record.FOLDERS for folder in out.glob(pattern)):
         run_folder.clear(folder)
 
 
@@ -186,51 +223,46 @@ def training(
     return dataclasses.replace(settings, epochs=epochs)
 
 
-def require_same(
-    out: Path,
-    what: str,
-    settings: tuple[dict[str, Any], dict[str, Any]],
-    data: tuple[str, str],
-    networks: tuple[Sequence[Any], Sequence[Any]],
-) -> None:
-    """Raises ValueError where an earlier call has begun something else: the pairs are of it and of this call."""
-    there, here = settings
-    unlike = differences(Config.completed(there, here), here)
-    if data[0] != data[1]:
+def _require_same(out: Path, kept: Trainings, record: Trainings, specs: Sequence[NetworkSpec]) -> None:
+    """Raises ValueError where an earlier call has begun something else."""
+    unlike = differences(Config.completed(kept.settings, record.settings), record.settings)
+    if kept.data != record.data:
         unlike.append("its images are others")
-    if networks[0] != networks[1]:
+    trained = [network.network for network in kept.networks]
+    if kept.asked != record.asked or trained != [spec.to_dict() for spec in specs[: len(trained)]]:
         unlike.append("its networks are others")
     if unlike:
         raise ValueError(
-            f"{out} holds another {what}: {'; '.join(unlike)}. Give the same options, another --out, or "
+            f"{out} holds another {record.WHAT}: {'; '.join(unlike)}. Give the same options, another --out, or "
             "--overwrite to begin anew"
         )
 
 
-def train_left(
-    names: Sequence[str],
+def _train_left(
+    record: Trainings,
     specs: Sequence[NetworkSpec],
-    done: Sequence[Trained],
     settings: RetrainConfig,
     searched: Searched,
-    target: Target,
     out: Path,
     console: Console,
-    keep: Callable[[Trained], None],
 ) -> None:
-    """Trains what is not trained yet, each network in a folder of its own, with a line for each.
+    """Trains what is not trained yet, each network in a folder of its own, with a line for each. Measures what an
+    older release has not measured.
 
-    `keep` is told of every network when it is trained. Raises InterruptedRunError.
+    Raises InterruptedRunError.
     """
-    images = len(searched.data.test)
+    data, target = searched.data, record.target
+    record.networks = [completed(one, out / one.name, data.image_size, target, warn) for one in record.networks]
+    record.save(out)
     console.print(_aligned("network", COLUMNS, "operations"), soft_wrap=True)
-    for network in done:
-        console.print(_line(network, images), soft_wrap=True)
-    for name, spec in list(zip(names, specs, strict=True))[len(done) :]:
+    for network in record.networks:
+        console.print(_line(network, len(data.test)), soft_wrap=True)
+    for name, spec in list(zip(record.names, specs, strict=True))[len(record.networks) :]:
         with closing(RetrainingConsole(console, lines=False)) as bar:
-            network = train(name, spec, settings, searched.data, searched.device, out / name, [bar], warn, target)
-        keep(network)
-        console.print(_line(network, images), soft_wrap=True)
+            network = train(name, spec, settings, data, searched.device, out / name, [bar], warn, target)
+        record.keep(network)
+        record.save(out)
+        console.print(_line(network, len(data.test)), soft_wrap=True)
 
 
 def _line(network: Trained, test_images: int) -> str:
@@ -243,21 +275,20 @@ def _aligned(name: str, values: Iterable[str], operations: str) -> str:
     return "  ".join([f"{name:<10}", *aligned, operations])
 
 
-def tell(
-    run: Path, out: Path, folder: str, name: str, sentences: Sequence[str], networks: Sequence[dict[str, Any]]
-) -> str:
-    """Has the run's summary and report say what came out, where `out` is `folder` of the run.
+def _tell(run: Path, out: Path, command: str, record: Trainings) -> str:
+    """Has the run's summary and report say what came out, where `out` is the command's folder of the run.
 
-    The summary has the sentences as `name`, and the networks beside them.
     Returns where the results are, in words.
     """
     told = f"results in {out}"
-    if out.resolve() != (run / folder).resolve() or not (run / "summary.json").exists():
+    if out.resolve() != (run / command).resolve() or not (run / "summary.json").exists():
         return told
     path = run / "report.html"
+    networks = [costs.summary(one, record.test_images, record.target) for one in record.networks]
     try:
         summary = files.read_json(run / "summary.json")
-        write_json(run / "summary.json", {**summary, name: list(sentences), f"{name}_networks": list(networks)})
+        said = {record.WHAT: record.sentences, f"{record.WHAT}_networks": networks}
+        write_json(run / "summary.json", {**summary, **said})
     except (ValueError, TypeError) as error:
         warn(f"the summary of the run does not say it: {error}")
     try:

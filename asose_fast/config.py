@@ -213,7 +213,19 @@ class DerivationConfig(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
-class BudgetConfig(Settings):
+class LatencyConfig(Settings):
+    """A network is timed where it is to be fast (docs/derive.md)."""
+
+    latency_device: Literal["cpu", "cuda"] = "cpu"
+    """Latencies are those of this device."""
+    latency_threads: int = bounded(1, least=1, most=1024)
+    """On a CPU, latencies are those of so many threads."""
+    latency_batch: int = bounded(1, least=1, most=10**6)
+    """Latencies are those of so many images at a time."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BudgetConfig(LatencyConfig):
     """The derived network may cost so much (docs/derive.md). Growth's ceilings, `max_parameters` and `max_flops`, bound
     every network that could be derived; these bound the one that is, by the choice of its operations."""
 
@@ -231,12 +243,6 @@ class BudgetConfig(Settings):
     derive_max_latency: float | None = bounded(None, least=1e-6, most=1e9)
     """The derived network takes at most so many milliseconds, as the candidates are timed on `latency_device`; None: no
     bound."""
-    latency_device: Literal["cpu", "cuda"] = "cpu"
-    """Latencies are those of this device."""
-    latency_threads: int = bounded(1, least=1, most=1024)
-    """On a CPU, latencies are those of so many threads."""
-    latency_batch: int = bounded(1, least=1, most=10**6)
-    """Latencies are those of so many images at a time."""
     budget_weight: float = bounded(1.0, least=0, most=1e30)
     """The share by which the expected cost is beyond these bounds has this weight in alpha's loss."""
 
@@ -380,7 +386,7 @@ class Config(
             raise ValueError(
                 "sync_batch_norm needs share_samples: processes that sample different operations share no norms"
             )
-        require_momentum(self.nesterov, self.momentum)
+        require_momentum(self, self.momentum)
         if self.epochs is not None and self.seconds is not None:
             raise ValueError("epochs and seconds say in two ways how long a run is: leave one of them out")
         if self.derive_among and self.finals_epochs:
@@ -430,13 +436,18 @@ class Config(
 
 
 _LATER = {
-    **{field.name: field.default for part in (RecipeConfig, OptimizeConfig) for field in dataclasses.fields(part)},
+    **{
+        field.name: field.default
+        for part in (RecipeConfig, OptimizeConfig, LatencyConfig)
+        for field in dataclasses.fields(part)
+    },
     "cache_root": DataConfig.cache_root,
     "stem_stride": 1,
     "weightless_most": HealthConfig.weightless_most,
     "derive_min_parameters": None,
     "derive_min_flops": None,
     "derive_min_share": 0.0,
+    "derive_max_latency": None,
     "finals_epochs": PhaseConfig.finals_epochs,
     "finals_paths": DerivationConfig.finals_paths,
     "finals_from": DerivationConfig.finals_from,

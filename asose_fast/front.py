@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 from rich.console import Console
@@ -20,15 +20,12 @@ from asose_fast import alike
 from asose_fast.alike import Searched
 from asose_fast.bounds import Bounds, check_value
 from asose_fast.command import Parser, command
-from asose_fast.engine.comparison.trained import Trained
 from asose_fast.engine.front import record
 from asose_fast.engine.front.networks import By, networks, supernet
 from asose_fast.engine.front.record import Front
-from asose_fast.engine.loop import InterruptedRunError
 from asose_fast.engine.retrainer import RetrainConfig
-from asose_fast.report import costs
-from asose_fast.store import run_folder
-from asose_fast.terminal import make_console
+from asose_fast.space.latency import Target
+from asose_fast.space.network import NetworkSpec
 
 WIDTHS, POINTS = (1.0, 0.7, 0.5), 3
 
@@ -37,27 +34,7 @@ WIDTHS, POINTS = (1.0, 0.7, 0.5), 3
 def main(arguments: Sequence[str]) -> int:
     """Chooses, trains and prints. Returns the exit status: 0, 2 (error), 128 + signal."""
     given = _given(arguments)
-    run, out = alike.folders(given, record.FOLDER)
-    searched = alike.searched(run, out, given, "front")
-    console = make_console()
-    with run_folder.claimed(out):
-        kept = alike.kept(out, record.FILE, record.load, given.overwrite)
-        front, settings = _begin(run, searched, given, kept, console)
-        if kept is None:
-            alike.clear(out, record.FILE, [f"{record.NAME}-*"])
-        else:
-            _require_same(out, kept, front)
-            front.networks = kept.networks
-        try:
-            _train(front, settings, searched, out, console)
-        except InterruptedRunError as interruption:
-            console.print(f"{interruption}; the same command goes on from there", soft_wrap=True)
-            return 128 + interruption.signal
-    for sentence in front.sentences:
-        console.print(sentence, soft_wrap=True)
-    networks = [costs.summary(one, front.test_images, front.target) for one in front.networks]
-    console.print(alike.tell(run, out, record.FOLDER, "front", front.sentences, networks), soft_wrap=True)
-    return 0
+    return alike.carry_out(record.FOLDER, given, record.load, functools.partial(_begin, given))
 
 
 def _given(arguments: Sequence[str]) -> argparse.Namespace:
@@ -84,48 +61,32 @@ def _given(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _begin(
-    run: Path, searched: Searched, given: argparse.Namespace, kept: Front | None, console: Console
-) -> tuple[Front, RetrainConfig]:
+    given: argparse.Namespace, searched: Searched, kept: Front | None, console: Console
+) -> tuple[Front, RetrainConfig, list[NetworkSpec]]:
     """Chooses the networks and the length of a training, and says what is to come.
 
     An earlier call has chosen them already, by latencies that would not be measured alike again.
     """
     config, size = searched.config, searched.data.image_size
-    target = kept.target if kept else searched.target
     drawn = {"widths": given.widths, "points": given.points}
     if kept and (kept.by, kept.drawn) == (given.by, drawn):
         specs = kept.network_specs()
     else:
-        chosen = supernet(run, config)
+        chosen, target = supernet(searched.run, config), Target.of(config)
         specs = networks(chosen, searched.found, size, given.by, given.widths, given.points, target)
-    done = len(kept.networks) if kept else 0
-    epochs = kept.epochs if kept else None
-    left = specs[done:]
+    left, epochs = specs[len(kept.networks) if kept else 0 :], kept.epochs if kept else None
     settings = alike.training(searched, given, len(specs), len(left), epochs, left, console)
-    values, digest = dataclasses.asdict(settings), searched.data.digest
-    told = [spec.to_dict() for spec in specs]
-    return Front(values, digest, given.by, target, drawn, told, *searched.images), settings
-
-
-def _require_same(out: Path, kept: Front, front: Front) -> None:
-    """Raises ValueError where an earlier call has begun something else."""
-    before, now = ([one.by, one.drawn, *one.specs] for one in (kept, front))
-    alike.require_same(out, "front", (kept.settings, front.settings), (kept.data, front.data), (before, now))
-
-
-def _train(front: Front, settings: RetrainConfig, searched: Searched, out: Path, console: Console) -> None:
-    """Trains what is not trained yet. Raises InterruptedRunError."""
-    specs = front.network_specs()
-
-    def keep(network: Trained) -> None:
-        if getattr(network, front.by) is None:
-            raise ValueError(f"a front by {front.by} needs that of {network.name}; the same command measures it again")
-        front.networks.append(network)
-        front.save(out)
-
-    front.save(out)
-    done, names = list(front.networks), record.names_of(specs)
-    alike.train_left(names, specs, done, settings, searched, front.target, out, console, keep)
+    trained_on, tested_on = searched.images
+    front = Front(
+        settings=dataclasses.asdict(settings),
+        data=searched.data.digest,
+        images=trained_on,
+        test_images=tested_on,
+        by=given.by,
+        drawn=drawn,
+        specs=[spec.to_dict() for spec in specs],
+    )
+    return front, settings, specs
 
 
 if __name__ == "__main__":

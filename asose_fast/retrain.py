@@ -22,7 +22,7 @@ from rich.console import Console
 
 from asose_fast import files
 from asose_fast.command import command, warn
-from asose_fast.config import Config
+from asose_fast.config import Config, LatencyConfig
 from asose_fast.data import Data, settled
 from asose_fast.data.config import DataConfig
 from asose_fast.data.place import absolute, load_again, require_outside
@@ -35,6 +35,7 @@ from asose_fast.engine.recipe import class_weights
 from asose_fast.engine.recipe.teacher import located
 from asose_fast.engine.record import Record
 from asose_fast.engine.rehearsal import AFTER, FORWARD
+from asose_fast.engine.result import latency
 from asose_fast.engine.retrainer import PHASE, RetrainConfig, Retrainer, TrainingState
 from asose_fast.engine.tested.record import recorded
 from asose_fast.engine.threads import set_threads
@@ -47,12 +48,14 @@ from asose_fast.observe.settings import SettingsObserver, write_settings
 from asose_fast.observe.tracking import TRACK, Service
 from asose_fast.options import SettingsParser
 from asose_fast.paths import given_path
+from asose_fast.report import costs
 from asose_fast.report.observer import ReportObserver
 from asose_fast.report.own import require_own
 from asose_fast.space.build import Spec
 from asose_fast.space.cells.genotype import from_text, is_text
 from asose_fast.space.cells.spec import Kind
 from asose_fast.space.cost import cost_of
+from asose_fast.space.latency import Target
 from asose_fast.space.network import NetworkSpec
 from asose_fast.space.prune import pruned
 from asose_fast.stopping import stopping_on_signals
@@ -71,9 +74,9 @@ RECIPE = (
     "momentum",
     "weight_decay",
     "gradient_clip",
-    *(field.name for field in dataclasses.fields(RecipeConfig)),
+    *(field.name for part in (RecipeConfig, LatencyConfig) for field in dataclasses.fields(part)),
 )
-"""These settings are those of the run whose network is trained."""
+"""These settings are those of the run whose network is trained, and timed where that was."""
 
 
 @command
@@ -250,8 +253,13 @@ def _run(
         if (what := refused(error)) is None:
             raise
         raise CheckpointError(f"{what}. When that is mended, {same} goes on from its last checkpoint") from error
-    said = f"test accuracy {summary['test_accuracy']:.2%} ({summary['parameters']:,} parameters)"
-    console.print(f"{said}; results in {out}", soft_wrap=True)
+    size, place = f"{costs.kilobytes(summary['size'])} kB", Target.of(config)
+    console.print(f"{summary['parameters']:,} parameters, {summary['flops']:,} FLOPs an image, {size}", soft_wrap=True)
+    if timed := summary["latency"]:
+        console.print(f"latency {timed['milliseconds']:.3g} ms ({place.words})", soft_wrap=True)
+    else:
+        warn(f"the latency is not measured: {place.unusable}")
+    console.print(f"test accuracy {summary['test_accuracy']:.2%}; results in {out}", soft_wrap=True)
     return 0
 
 
@@ -270,7 +278,7 @@ def _write_result(state: TrainingState, data: Data, out: Path) -> Record:
     network, last = pruned(state.result.eval()), state.history[-1]
     answers = state.answers()
     record = recorded(answers, data)
-    cost = cost_of(network.spec, data.image_size)
+    size = derived.save(out, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
     valid = {"valid": len(data.valid)} if state.config.keep_validation else {}
     summary = {
         "version": __version__,
@@ -283,12 +291,13 @@ def _write_result(state: TrainingState, data: Data, out: Path) -> Record:
         "images": {"train": len(state.images), **valid, "test": len(data.test)},
         "operations": list(network.operations),
         "parameters": sum(p.numel() for p in network.parameters()),
-        "flops": cost.flops,
+        "flops": cost_of(network.spec, data.image_size).flops,
+        "size": size,
+        "latency": latency(network.spec, data.image_size, Target.of(state.config)),
         "seconds": sum(record["seconds"] for record in state.history),
         "settings": state.settings,
         "per_class": [of_class.to_dict() for of_class in record.per_class],
     }
-    derived.save(out, network, classes=data.classes, mean=data.mean, std=data.std, image_size=data.image_size)
     record.save(out)
     write_json(out / "summary.json", summary)
     return summary

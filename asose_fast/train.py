@@ -53,6 +53,7 @@ from asose_fast.paths import given_path
 from asose_fast.presets import IMAGES
 from asose_fast.program import spelled
 from asose_fast.report.observer import ReportObserver
+from asose_fast.space.latency import Target
 from asose_fast.stopping import stopping_on_signals
 from asose_fast.store import checkpoint_folder, run_folder
 from asose_fast.store.checkpoint import CheckpointError
@@ -257,6 +258,8 @@ def _run(
     if config.batch_size < processes.count:
         raise ValueError(f"batch_size {config.batch_size} leaves some of the {processes.count} processes without work")
     device = device_named(config.device, processes)
+    if resumable is None and (why := Target.of(config).unusable):
+        raise ValueError(why)
     load = load_data if resumable is None else load_again
     data = processes.one_first(lambda: load(config, config.batch_size, config.seed, device))
     config = settled(config, data)
@@ -334,9 +337,12 @@ def _run(
         console.print(f"left out, since a skip_connect alone computes nothing: block {named}", soft_wrap=True)
     for sentence in summary["advice"] if processes.first else ():
         warn(sentence)
-    latency = summary["latency"]
-    predicted = "" if latency["predicted"] is None else f", {latency['predicted']:.3g} ms were predicted"
-    console.print(f"latency {latency['milliseconds']:.3g} ms ({state.task.budget.target.words}){predicted}")
+    target = state.task.budget.target
+    if latency := summary["latency"]:
+        predicted = "" if latency["predicted"] is None else f", {latency['predicted']:.3g} ms were predicted"
+        console.print(f"latency {latency['milliseconds']:.3g} ms ({target.words}){predicted}")
+    elif processes.first:
+        warn(f"the latency is not measured: {target.unusable}")
     seconds = sum(phase["seconds"] for phase in summary["phases"].values())
     if not state.validates:
         said = "there is no validation accuracy: the network was trained on these images too, to the last epoch"

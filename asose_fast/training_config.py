@@ -37,8 +37,11 @@ class RecipeConfig(Settings):
 
     warmup_share: float = bounded(0.0, least=0, below=1)
     """The learning rate rises linearly from 0 over this share of the training, and falls along the cosine after it."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD trains the weights, or AdamW, whose moments decay by `momentum` and 0.999. AdamW wants a smaller learning
+    rate, such as 0.002."""
     nesterov: bool = False
-    """The momentum is Nesterov's, which looks a step ahead."""
+    """The momentum of SGD is Nesterov's, which looks a step ahead."""
     decay_norms: bool = True
     """The weight decay holds for norms, biases and gains too; otherwise for the kernels and matrices alone."""
     ema_decay: float = bounded(0.0, least=0, below=1)
@@ -85,7 +88,9 @@ class OptimizeConfig(Settings):
     all but the test images; then there is no validation accuracy, and the last epoch is kept."""
 
 
-def require_momentum(nesterov: bool, momentum: float) -> None:
-    """Raises ValueError for Nesterov's momentum without momentum."""
-    if nesterov and not momentum:
+def require_momentum(recipe: RecipeConfig, momentum: float) -> None:
+    """Raises ValueError for Nesterov's momentum without momentum, and for a moment of AdamW that never decays."""
+    if recipe.nesterov and not momentum:
         raise ValueError(f"nesterov needs a momentum above 0, got {momentum}")
+    if recipe.optimizer == "adamw" and momentum == 1:
+        raise ValueError("adamw needs a momentum below 1")

@@ -131,28 +131,79 @@ def test_the_console_has_the_same_rows(compared, capsys):
     assert row[5:11] == [f"{found.parameters:,}", f"{found.flops / 1e6:.2f}", size, low, "to", high]
 
 
-def older(run):
-    """Makes a comparison that of a release which measured neither size nor latency."""
+def change(run, function):
+    """Has `function` change what compare.json holds."""
     path = run / "compare" / "compare.json"
     kept = json.loads(path.read_text())
-    del kept["target"]
-    for network in kept["networks"]:
-        del network["size"], network["latency"], network["latency_high"]
+    function(kept)
     path.write_text(json.dumps(kept))
 
 
-def test_a_comparison_of_an_older_release_is_read_and_goes_on_with_gaps(compared, tmp_path, capsys, monkeypatch):
+def older(kept):
+    """Makes a comparison that of a release which measured neither size nor latency."""
+    for name in ("latency_device", "latency_threads", "latency_batch"):
+        del kept["settings"][name]
+    for network in kept["networks"]:
+        del network["size"], network["latency"], network["latency_high"]
+
+
+def test_a_comparison_of_an_older_release_has_gaps_until_it_goes_on(compared, tmp_path, capsys, monkeypatch):
     run = Path(shutil.copytree(compared, tmp_path / "run"))
-    older(run)
-    assert read(run).comparison.networks[0].size is None
-    assert compare.main([str(run), "--random", "3", "--epochs", "2"]) == 0
-    assert "2 are left" not in capsys.readouterr().out
-    *before, last = record.load(run / "compare").networks
-    assert [(network.size, network.latency) for network in before] == [(None, None)] * 4
-    assert last.size > 0
-    assert last.latency > 0
+    change(run, older)
+    assert {(one.size, one.latency) for one in read(run).comparison.networks} == {(None, None)}
+    monkeypatch.setattr(Retrainer, "run", lambda self: pytest.fail("a network is trained again"))
+    assert compare.main([str(run), *QUICK]) == 0
+    assert results(run / "compare") == results(compared / "compare")
+    assert all(0 < one.latency <= one.latency_high for one in record.load(run / "compare").networks)
     rows = json.loads((run / "summary.json").read_text())["comparison_networks"]
-    assert [row["latency"] is None for row in rows] == [True] * 4 + [False]
+    assert all(row["size"] and row["latency"] for row in rows)
+
+
+def test_a_size_whose_weights_are_gone_stays_a_gap(compared, tmp_path):
+    run = Path(shutil.copytree(compared, tmp_path / "run"))
+    change(run, older)
+    (run / "compare" / "plain" / "model.safetensors").unlink()
+    assert compare.main([str(run), *QUICK]) == 0
+    assert [one.name for one in record.load(run / "compare").networks if one.size is None] == ["plain"]
+
+
+def test_where_latencies_were_measured_may_stand_beside_the_settings(compared, tmp_path):
+    run = Path(shutil.copytree(compared, tmp_path / "run"))
+    change(run, older)
+    change(run, lambda kept: kept.update(target={"device": "cuda", "threads": 3, "batch": 2}))
+    assert record.load(run / "compare").target == ("cuda", 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("latency_device", "tpu", "latency_device must be one of cpu, cuda, got 'tpu'"),
+        ("latency_threads", 0, "latency_threads must be at least 1, at most 1024 and whole, got 0"),
+        ("latency_batch", "many", "latency_batch must be at least 1, at most 1000000 and whole, got 'many'"),
+    ],
+)
+def test_a_place_of_latencies_that_is_none_is_one_error(compared, tmp_path, capsys, setting, value, said):
+    run = Path(shutil.copytree(compared, tmp_path / "run"))
+    change(run, lambda kept: kept["settings"].update({setting: value}))
+    assert f"compare.json is damaged: {said}" in refused(capsys, compare.main, run, *QUICK)
+    (problem,) = read(run).problems
+    assert problem == f"the comparison cannot be read: {run}/compare/compare.json is damaged: {said}"
+
+
+def test_stopped_while_a_latency_is_measured_it_says_how_it_goes_on(run, compared, monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "network_latency", stopped)
+        assert compare.main([str(run), *QUICK]) == 130
+    assert "stopped by SIGINT; the same command goes on from there" in capsys.readouterr().out
+    assert record.load(run / "compare").networks == []
+    monkeypatch.setattr(alike, "seconds_per_epoch", lambda *_: 1.0)
+    monkeypatch.setattr(Retrainer, "_step", lambda *_: pytest.fail("Training!"))
+    with pytest.raises(pytest.fail.Exception, match="Training!"):  # of the next one
+        compare.main([str(run), *QUICK])
+    assert [one.name for one in record.load(run / "compare").networks] == ["found"]
 
 
 def test_where_the_device_of_the_latency_is_not_there_the_networks_have_none(run, capsys):

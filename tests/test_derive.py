@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -162,6 +164,35 @@ def test_retraining_a_run_writes_a_folder_that_load_reads(run, tmp_path, capsys)
         [str(out / "genotype.json"), "--out", str(tmp_path / "two"), *SMALL, "--limit_train=80"]
     )
     assert again == 0
+
+
+def test_a_retraining_says_what_its_network_costs(run, tmp_path, capsys):
+    out = tmp_path / "again"
+    assert retrain_module.main([str(run), "--out", str(out), *SMALL, "--latency_batch=2"]) == 0
+    said, summary = capsys.readouterr().out, json.loads((out / "summary.json").read_text())
+    network = asose_fast.load(out).spec
+    assert (summary["parameters"], summary["flops"]) == cost_of(network, 8)
+    assert summary["size"] == (out / "model.safetensors").stat().st_size
+    timed = summary["latency"]
+    assert (timed["device"], timed["threads"], timed["batch"], timed["predicted"]) == ("cpu", 1, 2, None)
+    assert 0 < timed["milliseconds"] <= timed["median"] <= timed["high"]
+    costs = (
+        f"{summary['parameters']:,} parameters, {summary['flops']:,} FLOPs an image, {summary['size'] / 1000:,.1f} kB"
+    )
+    assert f"{costs}\nlatency {timed['milliseconds']:.3g} ms (2 images, cpu, 1 thread)\n" in said
+    text = Page((out / "report.html").read_text()).text
+    assert f"size of the weights {summary['size'] / 1000:,.1f} kB" in text
+    assert f"latency, 2 images, cpu, 1 thread {timed['milliseconds']:.3g} ms" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_retraining_is_timed_where_its_run_was_if_that_is_there(run, tmp_path, capsys):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    settings = (copy / "config.yaml").read_text().replace("latency_device: cpu", "latency_device: cuda")
+    (copy / "config.yaml").write_text(settings)
+    assert retrain_module.main([str(copy), "--out", str(tmp_path / "again"), *SMALL]) == 0
+    assert json.loads((tmp_path / "again" / "summary.json").read_text())["latency"] is None
+    assert "the latency is not measured: latency_device 'cuda' cannot be used here" in capsys.readouterr().err
 
 
 def test_a_retraining_has_a_report_of_its_own_and_is_in_that_of_its_run(run, tmp_path, capsys):

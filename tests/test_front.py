@@ -138,7 +138,9 @@ def test_no_network_of_the_front_is_beaten():
         return Trained(name, {"blocks": []}, 1, flops, 1.0, accuracy)
 
     points = [point("a", 9, 0.9), point("b", 5, 0.7), point("c", 5, 0.8), point("d", 4, 0.8), point("e", 1, 0.2)]
-    whole = record.Front({}, "", "flops", Target(), {}, [{}] * 5, 1, 1, points)
+    whole = record.Front(
+        settings={}, data="", images=1, test_images=1, by="flops", drawn={}, specs=[{}] * 5, networks=points
+    )
     assert [one.name for one in whole.best] == ["e", "d", "a"]
     assert whole.sentences[0].startswith("3 networks are on the front of test accuracy and MFLOPs: e 20.0 % at")
 

@@ -20,6 +20,7 @@ from asose_fast.engine import result
 from asose_fast.engine.evaluate import accuracy
 from asose_fast.presets import IMAGES
 from asose_fast.retrain import main as retrain
+from asose_fast.space.latency import Target, Timing
 from asose_fast.store import checkpoint, provenance
 from asose_fast.train import main, parser
 from tests.helpers import CPU, TINY, make_config, options
@@ -158,6 +159,27 @@ def test_resuming_a_finished_run_writes_its_results_again(run):
     assert (run / "summary.json").exists()
     assert (run / "model.safetensors").read_bytes() == model
     assert len(metrics(run)) == 5
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_place_for_latencies_that_is_not_there_is_refused_before_anything_is_trained(tmp_path, capsys):
+    error = refused(capsys, *options(latency_device="cuda"), "--out", str(tmp_path / "run"))
+    assert "latency_device 'cuda' cannot be used here" in error
+    assert not list((tmp_path / "run").glob("*.*"))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_run_that_goes_on_where_its_place_for_latencies_is_not_there_ends_without_one(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Target, "unusable", None)
+        patch.setattr(result, "network_latency", lambda *_: Timing(1, 2, 3))
+        assert main([*options(latency_device="cuda"), "--out", str(out)]) == 0
+    assert json.loads((out / "summary.json").read_text())["latency"]["median"] == 2e-6
+    capsys.readouterr()
+    assert main(["--resume", str(out)]) == 0
+    assert "the latency is not measured: latency_device 'cuda' cannot be used here" in capsys.readouterr().err
+    assert json.loads((out / "summary.json").read_text())["latency"] is None
 
 
 def test_strict_ends_with_status_3_on_a_breach(tmp_path, capsys):

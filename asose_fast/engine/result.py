@@ -16,13 +16,13 @@ from asose_fast.engine.tested.answers import answers
 from asose_fast.engine.tested.record import recorded
 from asose_fast.space.build import Spec, of_images
 from asose_fast.space.cost import cost_of
-from asose_fast.space.latency import network_latency
+from asose_fast.space.latency import Target, network_latency
 from asose_fast.space.prune import left_out, pruned
 from asose_fast.store.checkpoint import write_json
 from asose_fast.store.derived import load, save
 from asose_fast.version import __version__
 
-__all__ = ["load", "write_result"]
+__all__ = ["latency", "load", "write_result"]
 
 
 def write_result(state: SearchState, data: Data, folder: Path) -> Record:
@@ -36,6 +36,7 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
     said = answers(network, data.test, processes)
     record = processes.from_first(lambda: recorded(said, data))
     history = state.history
+    target, predicted = state.task.budget.target, state.predicted_latency
     last_search = next(r for r in reversed(history) if r["phase"] in ("search", "growth"))
     summary = {
         "version": __version__,
@@ -54,7 +55,7 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
         "advice": advice(state.config, found.spec),
         "parameters": sum(p.numel() for p in network.parameters()),
         "flops": cost_of(network.spec, data.image_size).flops,
-        "latency": processes.from_first(lambda: _latency(state, network.spec, data.image_size)),
+        "latency": processes.from_first(lambda: latency(network.spec, data.image_size, target, predicted)),
         "depth": network.depth,
         "growth": [r["growth"] for r in history if r.get("growth")],
         "finals": [rung for r in history for rung in r.get("finals", [])],
@@ -74,9 +75,11 @@ def write_result(state: SearchState, data: Data, folder: Path) -> Record:
     return processes.from_first(write)
 
 
-def _latency(state: SearchState, spec: Spec, image_size: int) -> Record:
-    """Returns a derived network's latency, in milliseconds, its spread, and what its candidates had predicted."""
-    target, predicted = state.task.budget.target, state.predicted_latency
+def latency(spec: Spec, image_size: int, target: Target, predicted: int | None = None) -> Record | None:
+    """Returns what summary.json says of a derived network's latency: milliseconds with their spread, and what its
+    candidates had `predicted`, in nanoseconds. None where `target` is not there."""
+    if target.unusable:
+        return None
     measured = network_latency(spec, image_size, target)
     values = {"milliseconds": measured.low, "median": measured.median, "high": measured.high, "predicted": predicted}
     return {**target._asdict(), **{name: value and value / PER_MILLISECOND for name, value in values.items()}}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.bounds import MOST_EPOCHS, MOST_LAYERS, MOST_SECONDS, bounded
-from asose_fast.config import CheckpointConfig, Config
+from asose_fast.config import CheckpointConfig, Config, LatencyConfig
 from asose_fast.data import Data, Split
 from asose_fast.data.config import DataConfig
 from asose_fast.data.place import without_place
@@ -91,11 +91,11 @@ class TrainingConfig(RecipeConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_momentum(self.nesterov, self.momentum)
+        require_momentum(self, self.momentum)
 
 
 @dataclasses.dataclass(frozen=True)
-class RetrainConfig(TrainingConfig, DataConfig):
+class RetrainConfig(LatencyConfig, TrainingConfig, DataConfig):
     """Every setting of `asose-fast retrain`. Raises ValueError for one of another type or out of bounds."""
 
 
@@ -116,7 +116,7 @@ class TrainingState:
         data: the splits; `train` has the validation images too, unless they are kept out.
         network: what is trained, without the auxiliary classifier.
         average: its moving average, which is measured and kept in its place; None: there is none.
-        optimizer: SGD over both.
+        optimizer: SGD or AdamW over both.
         progress: epoch and step.
         weight_meter: sums over the steps of the epoch.
         history: the records of all epochs.

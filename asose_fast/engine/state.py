@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -239,10 +239,10 @@ class SearchState:
     def derive(self, path: list[int]) -> None:
         """Has the network that `path` derives take the supernet's place, with its weights and their momentum, or with
         fresh ones (`optimize_from`)."""
-        derived, momentum = self.network.derive(path), self.weight_optimizer.state
+        derived = self.network.derive(path)
         if self.config.optimize_from == "scratch":
             derived = fresh(self.task, derived)
-        self._derive(path, derived, momentum)
+        self._derive(path, derived, self.weight_optimizer)
 
     def begin_finals(self, phase: Phase) -> None:
         """Trains several networks within the budget against each other, each a copy apart from the supernet.
@@ -257,15 +257,17 @@ class SearchState:
     def derive_winner(self, finals: Finals) -> None:
         """Has the winner of the finals take the supernet's place, with its weights and their momentum."""
         self.finals, winner = None, finals.leader
-        self._derive(winner.path, winner.network, winner.optimizer.state)
+        self._derive(winner.path, winner.network, winner.optimizer)
 
-    def _derive(self, path: list[int], network: Supernet, momentum: Mapping[Tensor, Any]) -> None:
+    def _derive(self, path: list[int], network: Supernet, before: torch.optim.Optimizer) -> None:
+        """Takes over what the optimizer `before` knows of parameters, unless the network's own is of another kind."""
         self._derived_path = path
         self.predicted_latency = self.task.budget.predicted(self.network, path)
         self._install(network)
-        for parameter in self.network.parameters():
-            if parameter in momentum:
-                self.weight_optimizer.state[parameter] = momentum[parameter]
+        adamw = [isinstance(optimizer, torch.optim.AdamW) for optimizer in (before, self.weight_optimizer)]
+        for parameter in self.network.parameters() if adamw[0] == adamw[1] else ():
+            if parameter in before.state:
+                self.weight_optimizer.state[parameter] = before.state[parameter]
         self.progress.best_accuracy = -math.inf
 
     def grow_if_stalled(self, phase: Phase, valid_accuracy: float) -> Record | None:

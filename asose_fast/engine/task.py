@@ -263,7 +263,8 @@ class ImageTask:
         return Selector(self.config, self.config.candidates, network.spec.rows, self.config.seed, self.device)
 
     def optimizer(self, network: Supernet) -> torch.optim.Optimizer:
-        """Makes SGD as configured, for a supernet or a derived network; on a GPU its learning rate is kept there."""
+        """Makes SGD or AdamW as configured, for a supernet or a derived network. On a GPU its learning rate is kept
+        there."""
         if of_images(network).spec.derived:
             return graphed_weight_optimizer(of_derived(self.config), network, self.device, self.config)
         return graphed_weight_optimizer(self.config, network, self.device)

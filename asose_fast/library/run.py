@@ -137,6 +137,8 @@ def search(
     planned = plan(config, ("warmup", "search", "optimize")) if phases is None else schedule(phases)
     if optimizer is not None and config.alpha_order == "second":
         raise ValueError("alpha_order: second looks ahead along steps of SGD: leave out optimizer")
+    if optimizer is not None and config.optimizer != Config.optimizer:
+        raise ValueError("optimizer and that of the config both say what trains the weights: leave one of them out")
     if optimizer is not None:
         _require_defaults(config, _OF_SGD, "is of the SGD that optimizer takes the place of: leave one of them out")
     device = device_named(config.device)

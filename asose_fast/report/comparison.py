@@ -17,10 +17,10 @@ def shown(comparison: Comparison | None, genotype: dict[str, Any]) -> dict[str, 
     network = _network(genotype)
     if comparison is None or network is None or network.to_dict() != comparison.found:
         return None
-    missing = comparison.total - len(comparison.networks)
+    missing, total = comparison.missing, len(comparison.names)
     return {
         "sentences": comparison.sentences,
-        "missing": f"{missing} of {comparison.total} networks are not trained yet" if missing else "",
+        "missing": f"{missing} of {total} networks are not trained yet" if missing else "",
         "caption": f"Each was trained from scratch on {comparison.images:,} images for {comparison.epochs:,} epochs, "
         f"with the same settings, and measured on {comparison.test_images:,} test images. The random ones are "
         f"{comparison.band.words}{comparison.band.reason}. The run's own accuracy comes from another training."
@@ -44,7 +44,7 @@ def command(name: str, genotype: dict[str, Any]) -> str | None:
 
 def _said_of_latency(comparison: Comparison) -> str:
     measured = any(one.latency is not None for one in comparison.networks)
-    return f" {costs.said_of_latency(comparison.target)}" if comparison.target and measured else ""
+    return f" {costs.said_of_latency(comparison.target)}" if measured else ""
 
 
 def _network(genotype: dict[str, Any]) -> NetworkSpec | None:

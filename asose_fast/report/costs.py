@@ -29,8 +29,8 @@ def worded(network: Trained, test_images: int) -> tuple[str, ...]:
 def said_of_latency(target: Target) -> str:
     """Says what a latency is."""
     return (
-        f"Size is that of the weights. Latency is of {target.words}: the first and the last decile of repeated runs on "
-        "the machine that trained the network."
+        f"Size is that of the weights. Latency is of {target.words}: the first and the last decile of repeated runs, "
+        "measured once, where the command ran."
     )
 
 
@@ -39,10 +39,9 @@ def kilobytes(size: float) -> str:
     return f"{size / 1000:,.1f}"
 
 
-def summary(network: Trained, test_images: int, target: Target | None) -> dict[str, Any]:
+def summary(network: Trained, test_images: int, target: Target) -> dict[str, Any]:
     """Returns what summary.json says of a network, with null for what was not measured."""
     low, high = (ns and ns / PER_MILLISECOND for ns in (network.latency, network.latency_high))
-    place = {} if target is None else target._asdict()
     return {
         "name": network.name,
         "operations": network.operations,
@@ -51,7 +50,7 @@ def summary(network: Trained, test_images: int, target: Target | None) -> dict[s
         "parameters": network.parameters,
         "flops": network.flops,
         "size": network.size,
-        "latency": None if low is None else {**place, "milliseconds": low, "high": high},
+        "latency": None if low is None else {**target._asdict(), "milliseconds": low, "high": high},
     }
 
 

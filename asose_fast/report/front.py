@@ -32,7 +32,7 @@ def shown(front: Front | None) -> dict[str, Any] | None:
     """Returns the section of a front; None where there is none."""
     if front is None:
         return None
-    missing, best = len(front.specs) - len(front.networks), front.best
+    missing, best = front.missing, front.best
     return {
         "sentences": front.sentences,
         "missing": f"{missing} of {len(front.specs)} networks are not trained yet" if missing else "",

@@ -171,9 +171,7 @@ def read(folder: Path, *, checkpoints: bool = True) -> Run:
     run.genotype = _read(folder / "genotype.json", json.loads, files.MOST_RESULT, run.problems, needed=derived) or {}
     run.state = "finished" if run.summary else "unfinished"
     run.epochs = _epochs(folder / "metrics.jsonl", run.problems)
-    run.comparison = _recorded(
-        comparison.load, folder / comparison.FOLDER, run.problems, "the comparison cannot be read: "
-    )
+    run.comparison = _recorded(comparison.load, folder / comparison.FOLDER, run.problems, "comparison")
     run.front = _recorded(front.load, folder / front.FOLDER, run.problems, "front")
     said = run.summary.get("shortcomings")
     run.shortcomings = said if isinstance(said, list) else []

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from asose_fast.config import LatencyConfig
 from asose_fast.space.build import ImageNetwork, Spec, build
 from asose_fast.space.cells import CellNetworkSpec
 from asose_fast.space.network import Network, NetworkSpec
@@ -29,6 +30,20 @@ class Target(NamedTuple):
     """Of the CPU; a GPU has no use for more."""
     batch: int = 1
     """So many images are classified at a time."""
+
+    @staticmethod
+    def of(config: LatencyConfig) -> Target:
+        """Returns where latencies are measured by these settings."""
+        return Target(config.latency_device, config.latency_threads, config.latency_batch)
+
+    @property
+    def unusable(self) -> str | None:
+        """Says why nothing can be timed there on this machine; None where it can."""
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            return f"latency_device {self.device!r} cannot be used here: {str(error).splitlines()[0]}"
+        return None
 
     @property
     def words(self) -> str:
@@ -149,12 +164,9 @@ def _prepared(network: ImageNetwork, image_size: int, target: Target) -> tuple[n
 @contextmanager
 def running(target: Target) -> Iterator[None]:
     """Evaluation without gradients, on so many threads, whose random numbers nobody else misses."""
+    if reason := target.unusable:
+        raise ValueError(reason)
     threads = torch.get_num_threads()
-    try:
-        torch.empty(0, device=target.device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"latency_device {target.device!r} cannot be used here: {reason}") from error
     torch.set_num_threads(target.threads)
     try:
         with torch.inference_mode(), torch.random.fork_rng(devices=[]):

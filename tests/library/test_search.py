@@ -579,6 +579,8 @@ class Apart(nn.Module):
         ({"config": small(batch_size=4)}, ValueError, "batch_size has no effect"),
         ({"config": small(cutmix=1.0)}, ValueError, "cutmix has no effect"),
         ({"config": small(optimize_on="all")}, ValueError, "optimize_on has no effect"),
+        ({"config": small(optimizer="adamw"), "optimizer": lambda p: torch.optim.SGD(p, 0.1)}, ValueError,
+         "both say what trains the weights"),
         ({"config": small(nesterov=True), "optimizer": lambda p: torch.optim.SGD(p, 0.1)}, ValueError,
          "nesterov is of the SGD that optimizer takes the place of"),
         ({"config": small(warmup="skip")}, ValueError, "skip_connect everywhere, 'layers.0.ops.deep.1' has none"),

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from asose_fast.engine.comparison.networks import BANDS
-from asose_fast.engine.comparison.record import Comparison, Trained, load
+from asose_fast.engine.comparison.record import Comparison, load
+from asose_fast.engine.comparison.trained import Trained
 from asose_fast.report import page, svg
 from asose_fast.report.run import read
-from asose_fast.space.latency import Target
 from asose_fast.space.prune import pruned_spec
 from asose_fast.store.derived import load_genotype
 from tests.export.networks import make_derived, make_run
@@ -42,8 +42,16 @@ def compared(folder, found=0.9, plain=0.8, others=(0.79, 0.80, 0.81), band=BANDS
     costs = (5000, 1_250_000, 1_500_000) if measured else ()
     trained = [Trained(n, network, 1234, 5_670_000, 61.0, a, *costs) for n, a in zip(names, accuracies, strict=False)]
     (folder / "compare").mkdir(exist_ok=True)
-    target = Target("cpu", 2, 16) if measured else None
-    kept = Comparison({"epochs": 25}, "digest", len(others), band, network, 1437, 360, target, trained)
+    kept = Comparison(
+        settings={"epochs": 25, "latency_device": "cpu", "latency_threads": 2, "latency_batch": 16},
+        data="digest",
+        images=1437,
+        test_images=360,
+        random=len(others),
+        band=band,
+        found=network,
+        networks=trained,
+    )
     kept.save(folder / "compare")
 
 

@@ -7,10 +7,13 @@ import torch
 from torch.nn import functional as F
 
 from asose_fast.config import SPACE_CANDIDATES, Config
+from asose_fast.engine.comparison.networks import pruned_blocks
+from asose_fast.engine.front.networks import Supernet, networks
 from asose_fast.space import Network
 from asose_fast.space.build import make_spec, spec_from_dict
 from asose_fast.space.candidates import build_candidate
 from asose_fast.space.cost import candidate_costs, cost_of
+from asose_fast.space.latency import Target
 from asose_fast.space.parts import convolution
 from asose_fast.space.prune import pruned_spec
 from asose_fast.space.widen import widen
@@ -117,6 +120,19 @@ def test_costs_of_candidates_add_up():
         rows = torch.arange(4), torch.tensor(path)
         assert own.parameters == costs.fixed.parameters + int(costs.parameters[rows].sum())
         assert own.flops == costs.fixed.flops + int(costs.flops[rows].sum())
+
+
+def test_kernel_expansion_depth_and_width_are_chosen_within_bounds():
+    """The networks of a front are those of one search, in the widths that are asked for."""
+    spec = make_mobile(32, channels=8, depth=6)
+    scores = torch.randn(6, len(NAMES), generator=torch.Generator().manual_seed(0)).log_softmax(1)
+    found = pruned_blocks(spec.derive(scores.argmax(1).tolist()))
+    chosen = networks(Supernet(spec, scores), found, 32, "flops", [1.0, 0.5], 5, Target())
+    assert {one.stem_channels for one in chosen} == {8, 4}
+    assert len({len(one.blocks) for one in chosen}) > 1
+    operations = {block.candidates[0] for one in chosen for block in one.blocks}
+    assert {name.split("_")[1] for name in operations if name != "skip_connect"} == {"3x3", "5x5"}
+    assert {name.split("_")[2] for name in operations if name != "skip_connect"} >= {"e3", "e6"}
 
 
 def test_a_search_from_the_first_batch_to_the_report(tmp_path):

@@ -57,10 +57,15 @@ def require_same(model, space, x):
     path = [columns[0] for columns in network.columns]
     assert all(next(iter(op.ops)) == "original" for op in network.mixed.values())
     derived = network.derive(path).model
+
+    def outputs(module, training, **choice):
+        torch.manual_seed(1)  # of a dropout
+        return copy.deepcopy(module).train(training)(x, **choice)
+
     for training in (False, True):
-        expected = copy.deepcopy(model).train(training)(x)
-        assert torch.equal(copy.deepcopy(network).train(training)(x, path=path), expected)
-        assert torch.equal(copy.deepcopy(derived).train(training)(x), expected)
+        expected = outputs(model, training)
+        assert torch.equal(outputs(network, training, path=path), expected)
+        assert torch.equal(outputs(derived, training), expected)
     assert type(derived) is type(space) is type(model)
     assert list(derived.state_dict()) == list(model.state_dict())
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in derived.state_dict().items())
@@ -113,6 +118,15 @@ def test_a_resnet_of_torchvision():
     model = import_torchvision().models.resnet18()
     space = wrap(model, (1, 3, 32, 32), candidates=["smaller", "grouped", "identity"], skip="layer4.*")
     assert sum(isinstance(module, MixedOp) for module in space.modules()) == 13
+    require_same(model, space, torch.randn(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize(("name", "choices"), [("mobilenet_v2", 52), ("shufflenet_v2_x1_0", 56)])
+def test_models_of_torchvision_whose_flops_are_in_1x1_convolutions(name, choices):
+    torch.manual_seed(0)
+    model = getattr(import_torchvision().models, name)(num_classes=10)
+    space = wrap(model, (1, 3, 32, 32), only="*")
+    assert sum(isinstance(module, MixedOp) for module in space.modules()) == choices
     require_same(model, space, torch.randn(2, 3, 32, 32))
 
 

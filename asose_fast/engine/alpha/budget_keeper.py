@@ -30,7 +30,7 @@ class BudgetKeeper:
             config.derive_min_share,
             None if config.derive_max_latency is None else round(config.derive_max_latency * PER_MILLISECOND),
         )
-        self.target = Target(config.latency_device, config.latency_threads, config.latency_batch)
+        self.target = Target.of(config)
         self._names = names
         self._image_size = image_size
         self._costs: tuple[SupernetSpec, Costs, Budget] | None = None

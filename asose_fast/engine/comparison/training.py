@@ -19,7 +19,7 @@ from asose_fast.engine.observer import Observer
 from asose_fast.engine.retrainer import RetrainConfig, Retrainer, TrainingState
 from asose_fast.engine.state import SearchState
 from asose_fast.engine.step.optimizers import of_derived
-from asose_fast.space.build import Spec
+from asose_fast.space.build import Spec, spec_from_dict
 from asose_fast.space.cost import cost_of
 from asose_fast.space.latency import Target, network_latency
 from asose_fast.space.network import NetworkSpec
@@ -77,7 +77,7 @@ def train(
 ) -> Trained:
     """Trains a network, or goes on with it, and leaves it in `folder` as a run leaves what it found.
 
-    Then its latency is measured on `target`. Where that is not there, a warning says so, and the network has none.
+    Then its latency is measured on `target`, as `completed` does.
 
     Raises InterruptedRunError or CheckpointError; what was checkpointed stays.
     """
@@ -93,9 +93,21 @@ def train(
     seconds = float(sum(record["seconds"] for record in state.history))
     costs, accuracy = cost_of(spec, data.image_size), state.test_accuracy()
     found = Trained(name, spec.to_dict(), *costs, seconds, accuracy, size)
+    return completed(found, folder, data.image_size, target, warn)
+
+
+def completed(found: Trained, folder: Path, image_size: int, target: Target, warn: Callable[[str], None]) -> Trained:
+    """Measures what is not known of a trained network yet: the size of its weights in `folder`, and its latency.
+
+    Where `target` is not there, a warning says so, and the network has no latency.
+    """
+    if found.size is None and (weights := folder / derived.WEIGHTS).is_file():
+        found = dataclasses.replace(found, size=weights.stat().st_size)
+    if found.latency is not None:
+        return found
     try:
-        timing = network_latency(spec, data.image_size, target)
+        timing = network_latency(spec_from_dict(found.network), image_size, target)
     except ValueError as error:
-        warn(f"the latency of {name} is not measured: {error}")
+        warn(f"the latency of {found.name} is not measured: {error}")
         return found
     return dataclasses.replace(found, latency=timing.low, latency_high=timing.high)

@@ -20,14 +20,23 @@ from asose_fast.training_config import OptimizerConfig, RecipeConfig
 
 def weight_optimizer(
     config: OptimizerConfig, network: nn.Module, recipe: RecipeConfig | None = None
-) -> torch.optim.SGD:
+) -> torch.optim.Optimizer:
     """SGD over all parameters of `network`, in one call for those that have a gradient: of our kernel for plain ones on
     the CPU.
 
-    `recipe`: of a derived network; its `nesterov` and `decay_norms` hold.
+    `recipe`: of a derived network; its `optimizer`, `nesterov` and `decay_norms` hold.
     """
     parameters = list(network.parameters())
     groups = parameters if recipe is None or recipe.decay_norms else _by_decay(parameters)
+    if recipe is not None and recipe.optimizer == "adamw":
+        return torch.optim.AdamW(
+            groups,
+            config.learning_rate,
+            betas=(config.momentum, 0.999),
+            weight_decay=config.weight_decay,
+            fused=_fused(parameters),
+            capturable=all(p.is_cuda for p in parameters),
+        )
     nesterov = recipe is not None and recipe.nesterov
     if all([type(p) in PLAIN and p.is_cpu and p.dtype in WIDE for p in parameters]):
         return SGD(groups, config.learning_rate, config.momentum, config.weight_decay, nesterov)
@@ -54,7 +63,7 @@ def _by_decay(parameters: Sequence[nn.Parameter]) -> list[dict[str, Any]]:
 
 def graphed_weight_optimizer(
     config: OptimizerConfig, network: nn.Module, device: torch.device, recipe: RecipeConfig | None = None
-) -> torch.optim.SGD:
+) -> torch.optim.Optimizer:
     """`weight_optimizer`, for steps that may become CUDA graphs: on a GPU its learning rate is kept there."""
     optimizer = weight_optimizer(config, network, recipe)
     if device.type == "cuda":

@@ -63,6 +63,35 @@ def test_steps_of_the_optimizer(nesterov, decay_norms):
         torch.testing.assert_close(p.detach().double(), value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("decay_norms", [False, True])
+def test_steps_of_adamw(decay_norms):
+    """Both moments have their biases corrected, and the decay is apart from them (arXiv 1711.05101)."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    config = OptimizerConfig(learning_rate=0.1, momentum=0.8, weight_decay=0.05)
+    optimizer = weight_optimizer(config, network, RecipeConfig(optimizer="adamw", decay_norms=decay_norms))
+    expected = [p.detach().clone().double() for p in network.parameters()]
+    first, second = ([torch.zeros_like(p) for p in expected] for _ in range(2))
+    for step in range(1, 5):
+        for i, p in enumerate(network.parameters()):
+            p.grad = torch.full_like(p, step * (i - 1.5))
+            gradient = p.grad.double()
+            first[i] = 0.8 * first[i] + 0.2 * gradient
+            second[i] = 0.999 * second[i] + 0.001 * gradient.square()
+            expected[i] = expected[i] * (1 - 0.1 * (0.05 if decay_norms or i == 0 else 0.0))
+            mean, variance = first[i] / (1 - 0.8**step), second[i] / (1 - 0.999**step)
+            expected[i] = expected[i] - 0.1 * mean / (variance.sqrt() + 1e-8)
+        optimizer.step()
+    for p, value in zip(network.parameters(), expected, strict=True):
+        torch.testing.assert_close(p.detach().double(), value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", [Config, RetrainConfig])
+def test_adamw_whose_moment_never_decays_is_refused(settings):
+    with pytest.raises(ValueError, match="adamw needs a momentum below 1"):
+        settings(optimizer="adamw", momentum=1.0)
+
+
 @pytest.mark.parametrize("settings", [Config, RetrainConfig])
 def test_nesterov_without_momentum_is_refused(settings):
     with pytest.raises(ValueError, match="nesterov needs a momentum above 0, got 0"):

@@ -41,6 +41,7 @@ SHARED = {
     "mixup": 0.4,
     "cutmix": 1.0,
 }
+ADAMW = {"optimizer": "adamw"}
 OWN = {
     "optimize_learning_rate": 0.1,
     "optimize_weight_decay": 0.01,
@@ -78,9 +79,9 @@ def plain(tmp_path_factory):
     return trainer
 
 
-@pytest.mark.parametrize("option", SHARED | OWN)
+@pytest.mark.parametrize("option", SHARED | OWN | ADAMW)
 def test_every_option_changes_optimize_and_nothing_before(tmp_path, plain, option):
-    changed = make_trainer(tmp_path, **PHASES, **{option: (SHARED | OWN)[option]})
+    changed = make_trainer(tmp_path, **PHASES, **{option: (SHARED | OWN | ADAMW)[option]})
     changed.run()
     searched = [without_timings(trainer.state.history)[:3] for trainer in (plain, changed)]
     assert searched[0] == searched[1]
@@ -88,19 +89,19 @@ def test_every_option_changes_optimize_and_nothing_before(tmp_path, plain, optio
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("option", SHARED)
+@pytest.mark.parametrize("option", SHARED | ADAMW)
 def test_every_option_changes_a_training_from_scratch(option):
-    plain, changed = make_retrainer(epochs=2), make_retrainer(epochs=2, **{option: SHARED[option]})
+    plain, changed = make_retrainer(epochs=2), make_retrainer(epochs=2, **{option: (SHARED | ADAMW)[option]})
     plain.run()
     changed.run()
     ours, theirs = plain.state.result.state_dict(), changed.state.result.state_dict()
     assert any(not torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("more", [{}, {"precision": "bf16"}, ADAMW, {**ADAMW, "optimize_from": "supernet"}], ids=str)
 @pytest.mark.parametrize(("epoch", "step"), [(3, 2), (4, 1), (5, 6)])
-def test_a_search_stopped_in_optimize_ends_with_the_same_bits(tmp_path, precision, epoch, step):
-    settings = {**PHASES, **SHARED, **OWN, "precision": precision}
+def test_a_search_stopped_in_optimize_ends_with_the_same_bits(tmp_path, more, epoch, step):
+    settings = {**PHASES, **SHARED, **OWN, **more}
 
     def stop(state):
         if (state.progress.epoch, state.progress.step) == (epoch, step):
@@ -120,12 +121,13 @@ def test_a_search_stopped_in_optimize_ends_with_the_same_bits(tmp_path, precisio
     assert without_timings(whole.state.history) == without_timings(again.state.history)
 
 
-def test_a_training_from_scratch_stopped_within_an_epoch_ends_with_the_same_bits(tmp_path):
+@pytest.mark.parametrize("more", [{}, ADAMW], ids=str)
+def test_a_training_from_scratch_stopped_within_an_epoch_ends_with_the_same_bits(tmp_path, more):
     def stop(state):
         if (state.progress.epoch, state.progress.step) == (1, 2):
             state.stop(signal.SIGTERM)
 
-    settings = {**SHARED, "auxiliary": 0.4, "drop_path": 0.3}
+    settings = {**SHARED, "auxiliary": 0.4, "drop_path": 0.3, **more}
     whole = make_retrainer(**settings)
     whole.run()
     (tmp_path / "checkpoints").mkdir()
