@@ -24,7 +24,7 @@ DTYPES = dense_conv.DTYPES
 
 
 def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv: Dense) -> str | None:
-    """It is left to the operators one by one where one of the convolution's results is oneDNN's."""
+    """It is left to the operators one by one where one of the convolution's results is."""
     reasons = (dense_conv.unfit(shape, dtype, weight, conv, result) for result in RESULTS)
     return next((reason for reason in reasons if reason), None)
 
