@@ -18,7 +18,7 @@ class ConvNormPlan {
                int64_t stride_across, bool relu, bool pool, bool blend, device::Execution threads)
       : op_{dense_conv(dtype, shape, weights, stride_down, stride_across, relu), pool, blend},
         threads_(threads) {
-    if (pool && blend) throw std::invalid_argument("pool and blend must not be given together");
+    if (pool && blend) throw std::invalid_argument("pool or blend must be false");
     expect_at_least("threads", threads, 1);
   }
 

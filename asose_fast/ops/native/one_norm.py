@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -29,6 +30,12 @@ def forward_arguments(norm: OneNorm) -> tuple[list[int], list[int], bool, float,
     gamma, beta, mean, var, batches, of_batch, eps, momentum = norm
     tables = addresses((mean, var, batches, gamma, beta))
     return tables, _codes((mean, gamma, beta)), of_batch, eps, momentum
+
+
+def of_several(norms: Sequence[OneNorm]) -> tuple[list[int], list[int], list[bool], list[float], list[float]]:
+    """The arguments of a forward pass through several `readable` norms."""
+    tables, dtypes, of_batch, eps, momenta = zip(*map(forward_arguments, norms), strict=True)
+    return list(itertools.chain(*tables)), list(itertools.chain(*dtypes)), list(of_batch), list(eps), list(momenta)
 
 
 class Gradients:
