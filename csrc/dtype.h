@@ -19,6 +19,11 @@ namespace {
 // Sums of a dtype are kept in values of so many bytes: those of Element<T>::Acc.
 constexpr int64_t accumulation_bytes(DType dtype) { return dtype == DType::f64 ? 8 : 4; }
 
+// Values of a dtype are of so many bytes.
+constexpr int64_t element_bytes(DType dtype) {
+  return dtype == DType::f64 ? 8 : dtype == DType::f32 ? 4 : 2;
+}
+
 // Acc is the type that sums are kept in.
 template <class T>
 struct Element {

@@ -18,7 +18,6 @@ struct NormLerpForward {
   const void* gain;            // one value of the accumulation type; z is not added where it is 0
   RunningNorm norm;            // but for the statistics of the batch, which are computed
   const double *gamma, *beta;  // [channels]; null: 1 and 0
-  double unbiased;             // as in NormTables
   double* partials;            // [LaneGrid(space, kSumRows).groups(), 2, channels]
   double* statistics;          // workspace, [2, channels]
   double* mean;                // [channels]: what the norm normalises by

@@ -26,6 +26,7 @@ from asose_fast.ops.pool_pair import pool_3x3 as pool_3x3
 from asose_fast.ops.pool_pair import pool_pair as pool_pair
 from asose_fast.ops.registry import backend as backend
 from asose_fast.ops.separable import separable as separable
+from asose_fast.ops.separable_norm import separable_norm as separable_norm
 from asose_fast.ops.sgd import Clip as Clip
 from asose_fast.ops.sgd import sgd as sgd
 from asose_fast.ops.total_norm import total_norm as total_norm

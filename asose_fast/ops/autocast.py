@@ -10,8 +10,10 @@ from torch import Tensor
 
 def autocasts(x: Tensor) -> bool:
     """Whether autocast is on for the device of `x`."""
+    if x.is_cpu:  # which is asked for every operator of a step, and takes a fifth of the time of a device's type
+        return torch.is_autocast_enabled("cpu")
     kind = x.device.type
-    known = kind in ("cpu", "cuda") or torch.amp.is_autocast_available(kind)
+    known = kind == "cuda" or torch.amp.is_autocast_available(kind)
     return known and torch.is_autocast_enabled(kind)
 
 

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from asose_fast.ops import registry
 from asose_fast.ops.autocast import computing_dtype, without_autocast
-from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
+from asose_fast.ops.checks import check_like
+from asose_fast.ops.conv_norm_call import Backward, Forward
 from asose_fast.ops.dense import Dense
-from asose_fast.ops.dense_conv import check_convolution, dense_conv_bwd, dense_conv_fwd
-from asose_fast.ops.dtypes import accumulation_dtype
-from asose_fast.ops.library import operators
-from asose_fast.ops.norm_lerp import check_blend, norm_lerp_bwd, norm_lerp_fwd
-from asose_fast.ops.norm_pool import check_pool, norm_pool_bwd, norm_pool_fwd
-from asose_fast.ops.norms import OneNorm, check_count, check_norm, held, measured, uses_batch
-from asose_fast.ops.reference.dense_conv import reference as convolved
-from asose_fast.ops.reference.norm_lerp import reference as blended
-from asose_fast.ops.reference.norm_pool import reference as pooled
+from asose_fast.ops.dense_conv import CONV, check_convolution
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
+from asose_fast.ops.layout import empty_channels_last
+from asose_fast.ops.library import define
+from asose_fast.ops.norm_lerp import check_blend
+from asose_fast.ops.norm_pool import check_pool
+from asose_fast.ops.norms import (
+    ONE_NORM,
+    OneNorm,
+    check_count,
+    check_norm,
+    check_tables,
+    fake_affine_gradients,
+    held,
+    measured,
+    uses_batch,
+)
+from asose_fast.ops.reference.conv_norm import reference
+from asose_fast.ops.reference.norm_pool import pooled
+
+registry.register(
+    "conv_norm",
+    {"reference": "asose_fast.ops.reference.conv_norm", "cpu": "asose_fast.ops.native.conv_norm"},
+    small=True,
+)
 
 
 def conv_norm(
@@ -40,7 +58,7 @@ def conv_norm(
         y = BN(z),        max of BN(z) over windows of 2x2,        or s + g (BN(z) - s)
 
     It computes what `dense_conv` and `norm_pool` or `norm_lerp` compute one after the other, with their kernels, and
-    has half of their nodes.
+    has half of their nodes. Where kernels serve all of that, it is one call of them a direction.
 
     Args:
         x: (N, C_in, H, W) float16, bfloat16, float32 or float64. Other layouts than channels_last are converted.
@@ -66,7 +84,7 @@ def conv_norm(
     x = x.to(computing_dtype(x))
     with without_autocast(x):
         if transformed():
-            return _plain(x, weight, conv, norm, pool, shortcut, gain)
+            return reference(x, weight, norm, conv, pool, shortcut, gain)
         x = x.contiguous(memory_format=torch.channels_last)
         call = _Call(conv, norm, uses_batch(norm), pool)
         check_count([call.of_batch], torch.Size(conv.out_shape(x, weight)))
@@ -88,24 +106,14 @@ def _check(
     check_convolution("conv_norm", x, weight, conv)
     check_norm("conv_norm: norm", norm, weight.transpose(0, 1), "weight gives")
     check_pool("conv_norm", pool)
-    if (shortcut is None) != (gain is None) or (gain is not None and pool != 1):
-        raise ValueError("conv_norm: shortcut and gain must be given together, and without a pool")
+    _check_whole("conv_norm", pool, shortcut, gain)
     if shortcut is not None and gain is not None:
         check_blend("conv_norm", conv.out_shape(x, weight), computing_dtype(x), x.device, shortcut, gain)
 
 
-def _plain(
-    x: Tensor,
-    weight: Tensor,
-    conv: Dense,
-    norm: Callable[[Tensor], Tensor],
-    pool: int,
-    shortcut: Tensor | None,
-    gain: Tensor | None,
-) -> Tensor:
-    """What `conv_norm` computes, as PyTorch would."""
-    z = convolved(x, weight, conv)
-    return pooled(z, norm, pool) if shortcut is None or gain is None else blended(z, norm, shortcut, gain)
+def _check_whole(where: str, pool: int, shortcut: Tensor | None, gain: Tensor | None) -> None:
+    if (shortcut is None) != (gain is None) or (gain is not None and pool != 1):
+        raise ValueError(f"{where}: shortcut and gain must be given together, and without a pool")
 
 
 class _Call(NamedTuple):
@@ -118,13 +126,13 @@ class _Call(NamedTuple):
 
 
 def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight, _, gamma, beta, found, shortcut, gain = ctx.saved_tensors
+    x, weight, _, shortcut, gain, gamma, beta, found = ctx.saved_tensors
 
     def plain(call: _Call, x: Tensor, weight: Tensor, *others: Tensor | None) -> Tensor:
         gamma, beta, shortcut, gain = others
         rows = [None if t is None else t[None] for t in (gamma, beta)]
         (norm,) = measured(found[:1], found[1:], rows[0], rows[1], [call.of_batch])
-        return _plain(x, weight, call.conv, norm, call.pool, shortcut, gain)
+        return reference(x, weight, norm, call.conv, call.pool, shortcut, gain)
 
     return gradients(ctx, plain, (ctx.call, x, weight, gamma, beta, shortcut, gain), [grad])
 
@@ -142,35 +150,92 @@ class _ConvNorm(torch.autograd.Function):
         gain: Tensor | None,
     ) -> Tensor:
         ctx.call = call
-        norm = OneNorm.of(call.norm, call.of_batch, gamma, beta)
-        run = operators([x, weight, shortcut, gain, *norm[:5]])
-        z = run(dense_conv_fwd)(x, weight, *call.conv)
-        if gain is None:
-            y, tables = run(norm_pool_fwd)(z, *norm, call.pool)
-        else:
-            y, tables = run(norm_lerp_fwd)(z, shortcut, gain, *norm)
-        save(ctx, x, weight, z, gamma, beta, tables, shortcut, gain)
-        return y  # type: ignore[no-any-return]
+        y: Tensor
+        y, z, tables = conv_norm_fwd.unchecked(
+            x, weight, shortcut, gain, *OneNorm.of(call.norm, call.of_batch, gamma, beta), *call.conv, call.pool
+        )
+        save(ctx, x, weight, z, shortcut, gain, gamma, beta, tables)
+        return y
 
     @staticmethod
     @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
-        x, weight, z, gamma, beta, tables, shortcut, gain = saved = ctx.saved_tensors
         _, need_x, need_weight, need_gamma, need_beta, need_shortcut, need_gain = needs = ctx.needs_input_grad
-        need_z, need_affine = need_x or need_weight, need_gamma or need_beta
-        of_shortcut = of_gain = of_x = of_weight = None
-        run = operators([grad, *saved], checked=ctx.exchanged)
-        if gain is None:
-            of_z, *affine = run(norm_pool_bwd)(
-                grad, z, gamma, beta, tables, call.of_batch, call.pool, need_z, need_affine
-            )
-        else:
-            of_z, of_shortcut, of_gain, *affine = run(norm_lerp_bwd)(
-                grad, z, shortcut, gain, gamma, beta, tables, call.of_batch,
-                need_z, need_shortcut, need_gain, need_affine,
-            )  # fmt: skip
-        if need_z:
-            of_x, of_weight = run(dense_conv_bwd)(of_z, x, weight, *call.conv, need_x, need_weight)
+        of_x, of_weight, of_shortcut, of_gain, *affine = on_saved(ctx, conv_norm_bwd)(
+            grad, *ctx.saved_tensors, call.of_batch, *call.conv, call.pool,
+            need_x, need_weight, need_shortcut, need_gain, need_gamma or need_beta,
+        )  # fmt: skip
         found = None, of_x, of_weight, *affine, of_shortcut, of_gain
-        return tuple(g if need else None for g, need in zip(found, needs, strict=True))
+        return tuple([g if need else None for g, need in zip(found, needs, strict=True)])
+
+
+def _fwd(*args: Any) -> Any:
+    call = Forward(*args)
+    return registry.select("conv_norm", call.x, call.weight.shape, call.conv).forward(call)
+
+
+def _check_fwd(*args: Any) -> None:
+    where, call = "conv_norm_fwd", Forward(*args)
+    _check_tensors(where, call)
+    call.norm.check(where, torch.Size(call.conv.out_shape(call.x, call.weight)))
+
+
+def _check_tensors(where: str, call: Forward | Backward) -> None:
+    check_convolution(where, call.x, call.weight, call.conv)
+    check_like(f"{where}: weight", call.weight, tuple(call.weight.shape), *FLOATS)
+    check_pool(where, call.pool)
+    _check_whole(where, call.pool, call.shortcut, call.gain)
+    check_like(f"{where}: shortcut", call.shortcut, call.conv.out_shape(call.x, call.weight), call.x.dtype)
+    check_like(f"{where}: gain", call.gain, (), accumulation_dtype(call.x.dtype))
+
+
+def _fwd_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    call = Forward(*args)
+    x, z = call.x, call.conv.out_shape(call.x, call.weight)
+    tables = x.new_empty(2, z[1], dtype=torch.float64)
+    return empty_channels_last(x, pooled(z, call.pool)), empty_channels_last(x, z), tables
+
+
+def _bwd(*args: Any) -> Any:
+    call = Backward(*args)
+    return registry.select("conv_norm", call.x, call.weight.shape, call.conv).backward(call)
+
+
+def _check_bwd(*args: Any) -> None:
+    where, call = "conv_norm_bwd", Backward(*args)
+    _check_tensors(where, call)
+    z = call.conv.out_shape(call.x, call.weight)
+    check_like(f"{where}: z", call.z, z, call.x.dtype)
+    check_like(f"{where}: grad", call.grad, pooled(z, call.pool), call.x.dtype)
+    check_tables(where, call.z.shape, gamma=call.gamma, beta=call.beta)
+    check_like(f"{where}: tables", call.tables, (2, z[1]), torch.float64)
+
+
+def _bwd_fake(*args: Any) -> tuple[Tensor, ...]:
+    call = Backward(*args)
+    none = call.grad.new_empty
+    return (
+        empty_channels_last(call.x, call.x.shape) if call.need_x else none(0),
+        torch.empty_like(call.weight) if call.need_weight else none(0),
+        empty_channels_last(call.z, call.z.shape) if call.need_shortcut else none(0),
+        none(0) if call.gain is None or not call.need_gain else torch.empty_like(call.gain),
+        *fake_affine_gradients(call.grad, call.gamma, call.beta, call.need_affine),
+    )
+
+
+TENSORS = "Tensor? shortcut, Tensor? gain"
+conv_norm_fwd = define(
+    f"conv_norm_fwd(Tensor x, Tensor weight, {TENSORS}, {ONE_NORM}, {CONV}, int pool) -> (Tensor, Tensor, Tensor)",
+    _fwd,
+    _fwd_fake,
+    _check_fwd,
+)
+conv_norm_bwd = define(
+    f"conv_norm_bwd(Tensor grad, Tensor x, Tensor weight, Tensor z, {TENSORS}, Tensor? gamma, Tensor? beta, "
+    f"Tensor tables, bool of_batch, {CONV}, int pool, bool need_x, bool need_weight, bool need_shortcut, "
+    "bool need_gain, bool need_affine) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _bwd,
+    _bwd_fake,
+    _check_bwd,
+)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -31,8 +32,12 @@ class Dense(NamedTuple):
 
     def out_shape(self, x: Tensor, weight: Tensor) -> tuple[int, int, int, int]:
         """The shape of the output."""
-        n, _, height, width = x.shape
-        return n, weight.shape[0], (height - 1) // self.down + 1, (width - 1) // self.across + 1
+        return self.shape_for(x.shape, weight.shape)
+
+    def shape_for(self, x: Sequence[int], weight: Sequence[int]) -> tuple[int, int, int, int]:
+        """The same for tensors of these shapes."""
+        n, _, height, width = x
+        return n, weight[0], (height - 1) // self.down + 1, (width - 1) // self.across + 1
 
 
 def padding(weight: Tensor) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """What the operators count in `torch.utils.flop_counter.FlopCounterMode`: the convolutions that they stand for.
 
 Those are counted as PyTorch counts its own, so that a fused layer counts what its modules do. One thing is more:
-backward of `separable` and `stage` computes the depthwise outputs again that PyTorch keeps.
+backward of `separable`, `stage` and `separable_norm` computes the depthwise outputs again that PyTorch keeps.
 """
 
 from __future__ import annotations
@@ -151,6 +151,39 @@ def dense_conv_bwd(grad: Shape, x: Shape, weight: Shape, *rest: Any, out_shape: 
     return _backward(grad, x, weight, (need_x, need_weight))
 
 
+def conv_norm_fwd(x: Shape, weight: Shape, *rest: Any, out_shape: Any) -> int:
+    """The operations of the forward pass."""
+    return _forward(x, weight, out_shape[1])
+
+
+def conv_norm_bwd(grad: Shape, x: Shape, weight: Shape, z: Shape, *rest: Any, out_shape: Any) -> int:
+    """The operations of the gradients that are needed."""
+    *_, need_x, need_weight, _, _, _ = rest
+    return _backward(z, x, weight, (need_x, need_weight))
+
+
+def separable_norm_fwd(x: Shape, depthwise: list[Shape], *rest: Any, out_shape: Any) -> int:
+    """The operations of the forward pass, depthwise and pointwise of every stage."""
+    y, count = out_shape[0], 0
+    for s, weight in enumerate(depthwise):
+        count += _forward(y if s else x, weight, y, x[1]) + _forward(y, _pointwise(x), y)
+    return count
+
+
+def separable_norm_bwd(grad: Shape, x: Shape, depthwise: list[Shape], *rest: Any, out_shape: Any) -> int:
+    """The operations of the gradients that are needed, and of the depthwise outputs, which are computed again."""
+    *_, need_x, _, _, need_depthwise, need_pointwise, need_affine = rest
+    handed_on, count = need_x, 0
+    for s, weight in enumerate(depthwise):
+        given = grad if s else x
+        handed_on = handed_on or (s > 0 and need_affine[s - 1])
+        count += _backward(grad, grad, _pointwise(x), (handed_on or need_depthwise[s], need_pointwise[s]))
+        count += _backward(grad, given, weight, (handed_on, need_depthwise[s]), x[1])
+        count += need_pointwise[s] * _forward(given, weight, grad, x[1])
+        handed_on = handed_on or need_depthwise[s] or need_pointwise[s]
+    return count
+
+
 def pointwise_fwd(x: Shape, weights: list[Shape], stride: int, *, out_shape: Shape) -> int:
     """The operations of the forward pass."""
     n, _, height, width = out_shape
@@ -177,6 +210,10 @@ FORMULAS = (
     line_conv_bwd,
     dense_conv_fwd,
     dense_conv_bwd,
+    conv_norm_fwd,
+    conv_norm_bwd,
+    separable_norm_fwd,
+    separable_norm_bwd,
     pointwise_fwd,
     pointwise_bwd,
 )

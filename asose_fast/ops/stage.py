@@ -61,7 +61,7 @@ def _fwd(*args: Any) -> Any:
 
 def _check_fwd(*args: Any) -> None:
     where, call = "stage_fwd", _Forward(*args)
-    _check_weights(where, call.depthwise, call.pointwise)
+    check_weights(where, call.depthwise, call.pointwise)
     _check_norms(where, call.depthwise, mean=call.mean, rstd=call.rstd, gamma=call.gamma, beta=call.beta)
     _check_images(where, call.xs, call.depthwise, call.plan())
 
@@ -76,7 +76,8 @@ def _check_images(where: str, xs: list[Tensor], depthwise: list[Tensor], plan: D
     return rows
 
 
-def _check_weights(where: str, depthwise: list[Tensor], pointwise: list[Tensor]) -> None:
+def check_weights(where: str, depthwise: list[Tensor], pointwise: list[Tensor]) -> None:
+    """Raises TypeError or ValueError unless these are the weights of stages."""
     check_length(f"{where}: depthwise", depthwise, 1, MAX_BRANCHES)
     check_length(f"{where}: pointwise", pointwise, len(depthwise), len(depthwise))
     for name, weights in (("depthwise", depthwise), ("pointwise", pointwise)):
@@ -151,7 +152,7 @@ def _bwd(*args: Any) -> Any:
 
 def _check_bwd(*args: Any) -> None:
     where, call = "stage_bwd", _Backward(*args)
-    _check_weights(where, call.depthwise, call.pointwise)
+    check_weights(where, call.depthwise, call.pointwise)
     _check_norms(where, call.depthwise, mean=call.mean, rstd=call.rstd, gamma=call.gamma)
     plan, branches = call.plan(), len(call.depthwise)
     rows = _check_images(where, call.xs, call.depthwise, plan)

@@ -22,6 +22,7 @@ from asose_fast.ops.line_conv import has_kernels, line_conv
 from asose_fast.ops.mixed_layer import Stage, mixed_layer
 from asose_fast.ops.mixed_sum import mixed_sum
 from asose_fast.ops.pointwise import pointwise
+from asose_fast.ops.separable_norm import separable_norm
 from asose_fast.ops.term_weights import SHORTCUT, term_weights
 from asose_fast.space.candidates import FactorizedReduce, Zero
 from asose_fast.space.exact import computes
@@ -161,6 +162,11 @@ class Branches(NamedTuple):
         return found
 
     @property
+    def _is_chain(self) -> bool:
+        """Says whether a separable candidate is the only one."""
+        return len(self.separable) == 1 and not (self.pools or self.normed or self.others or self.zeros)
+
+    @property
     def folded(self) -> int:
         """Returns how many candidates have their last norm folded into the sum."""
         return len(self.separable) + len(self.pools) + len(self.normed)
@@ -238,6 +244,12 @@ class Branches(NamedTuple):
         Returns:
             (N, C, ceil(H / stride), ceil(W / stride)), channels_last.
         """
+
+        if weights is None and self._is_chain and not self.recompute:
+            (chain,) = self.separable.values()
+            return separable_norm(
+                x, chain, stride=self.stride, shortcut=None if gain is None else shortcut, gain=gain, checked=True
+            )
 
         def name(k: int) -> str:
             return names[k] if names is not None else str(k)

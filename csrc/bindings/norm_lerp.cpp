@@ -13,7 +13,7 @@ namespace {
 // The addresses are those of z, shortcut, gain, partials, statistics, mean, rstd, tables and y.
 void norm_lerp_forward(int dtype, int64_t outer, int64_t channels, int64_t inner,
                        const Addresses& norm_tables, const Integers& dtypes, bool of_batch,
-                       double eps, double momentum, double unbiased, const Addresses& addresses,
+                       double eps, double momentum, const Addresses& addresses,
                        device::Execution execution) {
   const ChannelSpace space = channel_space(outer, channels, inner);
   const GivenNorm norm(norm_tables, dtypes, of_batch, eps, momentum, channels);
@@ -23,7 +23,7 @@ void norm_lerp_forward(int dtype, int64_t outer, int64_t channels, int64_t inner
   device::run_unlocked(
       device::norm_lerp_forward,
       {static_cast<DType>(dtype), space, to[0], to[1], to[2], norm.running, norm.gamma.data(),
-       norm.beta.data(), unbiased, table(3), table(4), table(5), table(6), to[7], to[8]},
+       norm.beta.data(), table(3), table(4), table(5), table(6), to[7], to[8]},
       execution);
 }
 

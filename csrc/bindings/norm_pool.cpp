@@ -27,18 +27,18 @@ int64_t groups(int64_t outer, int64_t channels, int64_t inner, int64_t height, i
 // The addresses are those of z, partials, statistics, mean, rstd, tables and y.
 void norm_pool_forward(int dtype, int64_t outer, int64_t channels, int64_t inner, int64_t height,
                        int64_t width, const Addresses& norm_tables, const Integers& dtypes,
-                       bool of_batch, double eps, double momentum, double unbiased,
-                       const Addresses& addresses, device::Execution execution) {
+                       bool of_batch, double eps, double momentum, const Addresses& addresses,
+                       device::Execution execution) {
   const ChannelSpace space = channel_space(outer, channels, inner);
   const GivenNorm norm(norm_tables, dtypes, of_batch, eps, momentum, channels);
   expect_count("addresses", addresses.size(), 7);
   const auto to = pointers(addresses);
   const auto table = [&](int i) { return static_cast<double*>(to[i]); };
-  device::run_unlocked(device::norm_pool_forward,
-                       {static_cast<DType>(dtype), space, pooling_of(space, height, width), to[0],
-                        norm.running, norm.gamma.data(), norm.beta.data(), unbiased, table(1),
-                        table(2), table(3), table(4), to[5], to[6]},
-                       execution);
+  device::run_unlocked(
+      device::norm_pool_forward,
+      {static_cast<DType>(dtype), space, pooling_of(space, height, width), to[0], norm.running,
+       norm.gamma.data(), norm.beta.data(), table(1), table(2), table(3), table(4), to[5], to[6]},
+      execution);
 }
 
 // The addresses are those of z, grad, mean, rstd, partials, sums, tables and grad_z.

@@ -19,8 +19,8 @@ void expect_whole_images(int64_t images, const ChannelSpace& space) {
 // The addresses are those of x, partials, statistics, mean, rstd, active, tables and y.
 void norm_relu_mean_forward(int dtype, int64_t images, int64_t outer, int64_t channels,
                             int64_t inner, const Addresses& norm_tables, const Integers& dtypes,
-                            bool of_batch, double eps, double momentum, double unbiased,
-                            const Addresses& addresses, device::Execution execution) {
+                            bool of_batch, double eps, double momentum, const Addresses& addresses,
+                            device::Execution execution) {
   const ChannelSpace space = channel_space(outer, channels, inner);
   expect_whole_images(images, space);
   const GivenNorm norm(norm_tables, dtypes, of_batch, eps, momentum, channels);
@@ -30,7 +30,7 @@ void norm_relu_mean_forward(int dtype, int64_t images, int64_t outer, int64_t ch
   device::run_unlocked(
       device::norm_relu_mean_forward,
       {static_cast<DType>(dtype), images, space, to[0], norm.running, norm.gamma.data(),
-       norm.beta.data(), unbiased, table(1), table(2), table(3), table(4), table(5), to[6], to[7]},
+       norm.beta.data(), table(1), table(2), table(3), table(4), table(5), to[6], to[7]},
       execution);
 }
 

@@ -8,41 +8,16 @@
 #include "depthwise.h"
 #include "device.h"
 #include "module.h"
+#include "strided_weights.h"
 
 namespace asose {
 namespace {
-
-// Of each weight: dtype, address, columns, side, and three strides.
-std::vector<StridedWeight> strided_weights(const Integers& values, int branches) {
-  constexpr int kValues = 7;
-  expect_count("weights", values.size(), kValues * branches);
-  std::vector<StridedWeight> weights;
-  weights.reserve(branches);
-  for (int b = 0; b < branches; ++b) {
-    const int64_t* of = values.data() + kValues * b;
-    expect_at_least("columns", of[2], 1);
-    expect_at_least("side", of[3], 1);
-    weights.push_back({static_cast<DType>(of[0]),
-                       address(static_cast<uintptr_t>(of[1])),
-                       of[2],
-                       of[3],
-                       {of[4], of[5], of[6]}});
-  }
-  return weights;
-}
 
 StageNorms stage_norms(int count, const Addresses& tables) {
   expect_at_least("norms", count, 0);
   expect_count("tables", tables.size(), 4);
   return {count, address<double>(tables[0]), address<double>(tables[1]), address<double>(tables[2]),
           address<double>(tables[3])};
-}
-
-// The kernels of the branches, whose sides the weights have.
-Integers sides(const std::vector<StridedWeight>& weights) {
-  Integers found;
-  for (const StridedWeight& weight : weights) found.push_back(weight.side);
-  return found;
 }
 
 // The addresses are those of x[0..inputs), z[0..branches); the tables are those of mean, rstd,

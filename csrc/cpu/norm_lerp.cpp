@@ -3,8 +3,7 @@
 
 #include <cstdint>
 
-#include "../batch_statistics.h"
-#include "element.h"
+#include "measured_norm.h"
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
@@ -12,17 +11,10 @@ namespace {
 template <class T>
 void forward(const NormLerpForward& args, int threads) {
   using Acc = typename Element<T>::Acc;
-  constexpr DType kWide = sizeof(Acc) == 8 ? DType::f64 : DType::f32;
   const Acc gain = *static_cast<const Acc*>(args.gain), weights[] = {gain, 1 - gain};
   const void* const inputs[] = {args.z, args.shortcut};
-  RunningNorm norm = args.norm;
-  if (norm.of_batch) {
-    double* var = args.statistics + args.space.channels;
-    batch_statistics({args.dtype, args.space, 1, inputs, args.partials, args.statistics, var},
-                     threads);
-    norm.batch_mean = args.statistics, norm.batch_var = var;
-  }
-  norm_tables({kWide, 1, args.space.channels, &norm, args.unbiased, args.mean, args.rstd}, threads);
+  measure<T>(args.dtype, args.space, args.z, args.norm, args.partials, args.statistics, args.mean,
+             args.rstd, threads);
   mixed_norm_sum_forward({args.dtype,
                           args.space,
                           2,

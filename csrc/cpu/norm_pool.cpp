@@ -6,10 +6,10 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "../batch_statistics.h"
 #include "../mixed_norm_sum.h"
 #include "channel_tables.h"
 #include "element.h"
+#include "measured_norm.h"
 #include "norm_gradient.h"
 #include "simd.h"
 
@@ -268,19 +268,11 @@ void pool_backward(const NormPoolBackward& args, const FoldedNorms& norms, int t
 
 template <class T>
 void forward(const NormPoolForward& args, int threads) {
-  using Acc = typename Element<T>::Acc;
-  constexpr DType kWide = sizeof(Acc) == 8 ? DType::f64 : DType::f32;
-  RunningNorm norm = args.norm;
-  if (norm.of_batch) {
-    double* var = args.statistics + args.space.channels;
-    batch_statistics({args.dtype, args.space, 1, &args.z, args.partials, args.statistics, var},
-                     threads);
-    norm.batch_mean = args.statistics, norm.batch_var = var;
-  }
-  norm_tables({kWide, 1, args.space.channels, &norm, args.unbiased, args.mean, args.rstd}, threads);
+  measure<T>(args.dtype, args.space, args.z, args.norm, args.partials, args.statistics, args.mean,
+             args.rstd, threads);
   const FoldedNorms norms{1, args.gamma, args.beta, args.mean, args.rstd};
   if (args.pooling.wanted()) return pool<T>(args, norms, threads);
-  const Acc weight = 1;
+  const typename Element<T>::Acc weight = 1;
   mixed_norm_sum_forward({args.dtype, args.space, 1, &args.z, &weight, norms, args.tables, args.y},
                          threads);
 }

@@ -5,9 +5,9 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../batch_statistics.h"
 #include "channel_tables.h"
 #include "element.h"
+#include "measured_norm.h"
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
@@ -71,17 +71,10 @@ void sum_active(const T* x, const ChannelSpace& space, const LaneGrid& grid, con
 template <class T>
 void forward(const NormReluMeanForward& args, int threads) {
   using Acc = typename Element<T>::Acc;
-  constexpr DType kWide = sizeof(Acc) == 8 ? DType::f64 : DType::f32;
   const int64_t channels = args.space.channels;
-  RunningNorm norm = args.norm;
-  if (norm.of_batch) {
-    double* var = args.statistics + channels;
-    batch_statistics({args.dtype, args.space, 1, &args.x, args.partials, args.statistics, var},
-                     threads);
-    norm.batch_mean = args.statistics, norm.batch_var = var;
-  }
-  if (norm.of_batch || norm.mean) {
-    norm_tables({kWide, 1, channels, &norm, args.unbiased, args.mean, args.rstd}, threads);
+  if (args.norm.of_batch || args.norm.mean) {
+    measure<T>(args.dtype, args.space, args.x, args.norm, args.partials, args.statistics, args.mean,
+               args.rstd, threads);
   } else {
     std::fill_n(args.mean, channels, 0.0);
     std::fill_n(args.rstd, channels, 1.0);

@@ -241,8 +241,14 @@ def test_scratch_is_bounded_by_the_image():
         assert flat < 4 * near * 1000 / 8
 
 
-NORM = ([0] * 5, [0] * 3, False, 0.0, 0.0, 1.0)
-"""What says which norm an operator has: addresses, dtypes, whether it is of the batch, eps, momentum, correction."""
+NORM = ([0] * 5, [0] * 3, False, 0.0, 0.0)
+"""What says which norm an operator has: addresses, dtypes, whether it is of the batch, eps, momentum."""
+NORMS = ([0] * 10, [0] * 6, [True] * 2, [1e-5] * 2, [0.1] * 2)
+TAPS, MATRICES = [0, 0, 9, 3, 9, 3, 1] * 2, [0, 0, 2, 1, 2, 1, 0] * 2
+"""Weights of two stages: dtype, address, columns, side, strides."""
+DENSE_PLAN = ("ConvNormPlan", 0, [1, 2, 3, 3], [4, 2, 3, 3], 1, 1, False, False, False, 1)
+STRIDED_PLAN = ("ConvNormPlan", 0, [1, 2, 3, 3], [4, 2, 3, 3], 2, 1, False, False, False, 1)
+STAGES_PLAN = ("SeparableNormPlan", 0, [1, 2, 3, 3], [3, 3], [1, 1], 1, 1)
 
 
 @pytest.mark.skipif(bool(registry.why_not("mixed_sum", "cpu", "cpu")), reason="needs the CPU kernels")
@@ -270,6 +276,15 @@ NORM = ([0] * 5, [0] * 3, False, 0.0, 0.0, 1.0)
         ("dense_conv_plan", (0, [1, 2, 3, 3], [4, 2, 3, 2], 1, 1, False)),
         ("dense_conv_plan", (0, [1, 2, 3, 3], [4, 3, 3, 3], 1, 1, False)),
         ("dense_conv_plan", (0, [1, 2, 3, 3], [4, 2, 3, 3], 1, 0, False)),
+        ("ConvNormPlan", (0, [1, 2, 3, 3], [4, 2, 3], 1, 1, False, False, False, 1)),
+        ("ConvNormPlan", (0, [1, 2, 3, 3], [4, 2, 3, 3], 1, 1, False, True, True, 1)),
+        ("ConvNormPlan", (0, [1, 2, 3, 3], [4, 2, 3, 3], 1, 1, False, False, False, 0)),
+        ("SeparableNormPlan", (0, [1, 2, 3], [3], [1], 1, 1)),
+        ("SeparableNormPlan", (0, [0, 2, 3, 3], [3], [1], 1, 1)),
+        ("SeparableNormPlan", (0, [1, 2, 3, 3], [], [], 1, 1)),
+        ("SeparableNormPlan", (0, [1, 2, 3, 3], [3, 3], [1], 1, 1)),
+        ("SeparableNormPlan", (0, [1, 2, 3, 3], [4], [1], 1, 1)),
+        ("SeparableNormPlan", (0, [1, 2, 3, 3], [3], [1], 1, 0)),
         ("avg_pool_2x2_forward", (0, [1, 2, 3], 0, 0, 1)),
         ("norm_relu_mean_forward", (0, 0, 4, 3, 1, *NORM, [0] * 8, 1)),
         ("norm_relu_mean_forward", (0, 3, 4, 3, 1, *NORM, [0] * 8, 1)),
@@ -306,6 +321,33 @@ NORM = ([0] * 5, [0] * 3, False, 0.0, 0.0, 1.0)
 def test_bindings_refuse_numbers_and_lists_that_do_not_fit(name, arguments):
     with pytest.raises(ValueError, match=r"must be|must hold|element type"):
         getattr(_native.kernels("cpu"), name)(*arguments)
+
+
+@pytest.mark.skipif(bool(registry.why_not("mixed_sum", "cpu", "cpu")), reason="needs the CPU kernels")
+@pytest.mark.parametrize(
+    ("plan", "method", "arguments"),
+    [
+        (DENSE_PLAN, "forward", ([0] * 3, *NORM, [0] * 8)),
+        (DENSE_PLAN, "forward", ([0] * 4, *NORM, [0] * 7)),
+        (DENSE_PLAN, "backward", ([0] * 4, [0] * 4, [0] * 3, [0] * 2, True, [0] * 12)),
+        (DENSE_PLAN, "backward", ([0] * 4, [0] * 4, [0] * 4, [0] * 2, True, [0] * 11)),
+        (STRIDED_PLAN, "backward", ([0] * 4, [0] * 4, [0] * 4, [0] * 2, True, [0] * 7 + [64] + [0] * 4)),
+        (STAGES_PLAN, "forward", (TAPS[:-1], MATRICES, *NORMS, [0] * 8)),
+        (STAGES_PLAN, "forward", (MATRICES, MATRICES, *NORMS, [0] * 8)),
+        (STAGES_PLAN, "forward", (TAPS, TAPS, *NORMS, [0] * 8)),
+        (STAGES_PLAN, "forward", (TAPS, MATRICES, *NORMS, [0] * 7)),
+        (STAGES_PLAN, "forward", (TAPS, MATRICES, [0] * 9, *NORMS[1:], [0] * 8)),
+        (STAGES_PLAN, "forward", (TAPS, MATRICES, *NORMS[:-1], [0.1], [0] * 8)),
+        (STAGES_PLAN, "backward", (TAPS, MATRICES, TAPS, MATRICES, [0] * 8, [0] * 4, [True] * 2, False, [0] * 10)),
+        (STAGES_PLAN, "backward", (TAPS, MATRICES, TAPS, MATRICES, [0] * 8, [0] * 4, [True], False, [0] * 11)),
+        (STAGES_PLAN, "backward", (TAPS, MATRICES, TAPS, TAPS, [0] * 8, [0] * 4, [True] * 2, False, [0] * 11)),
+    ],
+)
+def test_plans_refuse_numbers_and_lists_that_do_not_fit(plan, method, arguments):
+    name, *values = plan
+    made = getattr(_native.kernels("cpu"), name)(*values)
+    with pytest.raises(ValueError, match=r"must be|must hold"):
+        getattr(made, method)(*arguments)
 
 
 def test_memory_of_no_size_that_there_is_cannot_be_had():

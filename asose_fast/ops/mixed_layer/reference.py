@@ -75,8 +75,8 @@ def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]
                 )
             for k, norm in enumerate(norms):
                 chains[k].append((
-                    _convolution(parts.depthwise[depth][k], plan.stride, plan.pad(k), plan.dilations[k], x),
-                    _convolution(parts.pointwise[depth][k], 1, 0, 1, x),
+                    convolution(parts.depthwise[depth][k], plan.stride, plan.pad(k), plan.dilations[k], x),
+                    convolution(parts.pointwise[depth][k], 1, 0, 1, x),
                     norm,
                 ))  # fmt: skip
         pools, others = last_norms[layer.chains :][: layer.pools], last_norms[layer.chains + layer.pools :]
@@ -88,7 +88,7 @@ def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]
     return gradients(ctx, plain, (layer, saved.weights, saved.x, *saved.parameters.flat(), *saved.zs, *terms), [grad])
 
 
-def _convolution(weight: Tensor, stride: int, padding: int, dilation: int, x: Tensor) -> Map:
+def convolution(weight: Tensor, stride: int, padding: int, dilation: int, x: Tensor) -> Map:
     """A convolution in the accumulation dtype of x, whose groups are told from the shape of the weight."""
     return functools.partial(
         F.conv2d,

@@ -28,8 +28,8 @@ def kernels_of(device: torch.device) -> tuple[ModuleType, int]:
 
 def addresses(tensors: Sequence[Tensor | None]) -> list[int]:
     """`address` of each."""
-    found = [0 if tensor is None else tensor.data_ptr() for tensor in tensors]
-    return found if all(found) else [address(tensor) for tensor in tensors]
+    # Only those of fakes and of empty tensors are 0; the others need no call.
+    return [0 if tensor is None else tensor.data_ptr() or address(tensor) for tensor in tensors]
 
 
 def address(tensor: Tensor | None) -> int:

@@ -28,7 +28,7 @@ def forward(z: Tensor, shortcut: Tensor, gain: Tensor, norm: OneNorm) -> tuple[T
     # Partial sums, statistics of the batch, and tables of the sum.
     held, scratch = memory.workspace(2 * row * groups(space), 2 * row, 5 * row)
     kernels.norm_lerp_forward(
-        DTYPE_CODES[z.dtype], *space, *forward_arguments(given, z.numel() // channels),
+        DTYPE_CODES[z.dtype], *space, *forward_arguments(given),
         [*addresses((z, shortcut, gain)), *scratch[:2], mean, mean + row, scratch[2], address(y)], threads,
     )  # fmt: skip
     del held

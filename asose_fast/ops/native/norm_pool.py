@@ -31,7 +31,7 @@ def forward(z: Tensor, norm: OneNorm, pool: int) -> tuple[Tensor, Tensor]:
     # Partial sums, statistics of the batch, and tables of the kernel.
     held, scratch = memory.workspace(2 * row * groups(space) * norm.of_batch, 2 * row * norm.of_batch, 3 * row)
     kernels.norm_pool_forward(
-        DTYPE_CODES[z.dtype], *space, *_pooling(z, pool), *forward_arguments(given, z.numel() // channels),
+        DTYPE_CODES[z.dtype], *space, *_pooling(z, pool), *forward_arguments(given),
         [address(z), *scratch[:2], mean, mean + row, scratch[2], address(y)], threads,
     )  # fmt: skip
     del held

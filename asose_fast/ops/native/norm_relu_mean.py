@@ -31,7 +31,7 @@ def forward(x: Tensor, norm: OneNorm) -> tuple[Tensor, Tensor, Tensor]:
     held, scratch = memory.workspace(2 * row * groups(space) * norm.of_batch, 2 * row * norm.of_batch, 3 * row)
     mean = address(tables)
     kernels.norm_relu_mean_forward(
-        DTYPE_CODES[x.dtype], images, *space, *forward_arguments(given, x.numel() // channels),
+        DTYPE_CODES[x.dtype], images, *space, *forward_arguments(given),
         [address(x), *scratch[:2], mean, mean + row, address(active), scratch[2], address(y)], threads,
     )  # fmt: skip
     del held

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -24,11 +25,17 @@ def readable(norm: OneNorm) -> OneNorm | None:
     return norm if gamma is norm.gamma and beta is norm.beta else norm._replace(gamma=gamma, beta=beta)
 
 
-def forward_arguments(norm: OneNorm, values: int) -> tuple[list[int], list[int], bool, float, float, float]:
-    """The arguments of a forward pass over so many values a channel, from a `readable` norm."""
+def forward_arguments(norm: OneNorm) -> tuple[list[int], list[int], bool, float, float]:
+    """The arguments of a forward pass, from a `readable` norm."""
     gamma, beta, mean, var, batches, of_batch, eps, momentum = norm
     tables = addresses((mean, var, batches, gamma, beta))
-    return tables, _codes((mean, gamma, beta)), of_batch, eps, momentum, values / max(1, values - 1)
+    return tables, _codes((mean, gamma, beta)), of_batch, eps, momentum
+
+
+def of_several(norms: Sequence[OneNorm]) -> tuple[list[int], list[int], list[bool], list[float], list[float]]:
+    """The arguments of a forward pass through several `readable` norms."""
+    tables, dtypes, of_batch, eps, momenta = zip(*map(forward_arguments, norms), strict=True)
+    return list(itertools.chain(*tables)), list(itertools.chain(*dtypes)), list(of_batch), list(eps), list(momenta)
 
 
 class Gradients:

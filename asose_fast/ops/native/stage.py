@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from asose_fast.ops.layout import all_dense, dense
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 from asose_fast.ops.native.channels import wide
 from asose_fast.ops.native.multi_depthwise import DTYPES
+from asose_fast.ops.native.strided_weights import known, known_dtype, strided
 from asose_fast.ops.reference import stage as reference
 
 __all__ = ["DTYPES", "backward", "forward"]
@@ -46,11 +46,11 @@ def forward(
     held, (blocked, partials, scratch) = memory.workspace(
         branches * channels * row * acc.itemsize, slices * 2 * batch_mean.nbytes, threads * size
     )
-    depthwise, pointwise = ([w.to(_known(w.dtype)) for w in weights] for weights in (depthwise, pointwise))
+    depthwise, pointwise = known(depthwise), known(pointwise)
     tables = [wide(t) for t in (mean, rstd, gamma, beta)]
     kernels.stage_forward(
         DTYPE_CODES[x.dtype], DTYPE_CODES[acc], x.shape, plan.dilations, plan.stride, plan.inputs,
-        _strided(depthwise, depthwise), _strided(pointwise, pointwise), branches if plan.affine else 0,
+        strided(depthwise), strided(pointwise), branches if plan.affine else 0,
         [address(t) for t in tables], [address(t) for t in (*xs, *zs)], address(params), address(matrices),
         blocked, partials, address(batch_mean), address(batch_var), scratch, threads,
     )  # fmt: skip
@@ -98,7 +98,10 @@ def backward(
         slices * of_params, of_pointwise * slices * blocks, of_params, of_pointwise * blocks, blocks, threads * size
     )
     found = [
-        [torch.empty_like(w, dtype=_known(w.dtype)) if need else None for w, need in zip(weights, needs, strict=True)]
+        [
+            torch.empty_like(w, dtype=known_dtype(w.dtype)) if need else None
+            for w, need in zip(weights, needs, strict=True)
+        ]
         for weights, needs in ((depthwise, need_depthwise), (pointwise, need_pointwise))
     ]
     norms = branches if plan.affine else 0
@@ -108,7 +111,7 @@ def backward(
     norm_tables = [wide(mean), wide(rstd), wide(gamma), None]
     kernels.stage_backward(
         DTYPE_CODES[x.dtype], DTYPE_CODES[acc], x.shape, plan.dilations, plan.stride, plan.inputs,
-        _strided(depthwise, found[0]), _strided(pointwise, found[1]), norms, [address(t) for t in norm_tables],
+        strided(depthwise, found[0]), strided(pointwise, found[1]), norms, [address(t) for t in norm_tables],
         [address(t) for t in (*xs, *grads, *zs, *grad_xs)], address(params), address(matrices), scratch[4],
         address(tables), of_depthwise, of_pointwise, need_sums, *scratch[:4], address(s0), address(s1),
         address(replaced), scratch[5], threads,
@@ -128,23 +131,4 @@ def _workspace(dtype: torch.dtype, shape: torch.Size, plan: DepthwisePlan) -> tu
     found: tuple[int, int, int] = kernels.separable_plan(
         DTYPE_CODES[dtype], shape, plan.kernels, plan.dilations, plan.stride, plan.affine, plan.inputs
     )
-    return found
-
-
-def _known(dtype: torch.dtype) -> torch.dtype:
-    """The dtype, or for one that the kernels do not know a wider one that they do."""
-    return dtype if dtype in DTYPES else torch.float32
-
-
-def _strided(weights: Sequence[Tensor], tensors: Sequence[Tensor | None]) -> list[int]:
-    """Of the tensors of these weights: dtype, address, columns, side, and the strides of channels and columns."""
-    found: list[int] = []
-    for w, t in zip(weights, tensors, strict=True):
-        channels, inputs, _, side = w.shape
-        over, across, *down = (0, 0, 0, 0) if t is None else t.stride()
-        kind = 0 if t is None else DTYPE_CODES[t.dtype]
-        if side == 1 and inputs == channels > 1:
-            found += (kind, address(t), inputs, 1, over, across, 0)
-        else:
-            found += (kind, address(t), side * side, side, over, *down)
     return found

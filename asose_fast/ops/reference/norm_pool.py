@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -24,7 +24,12 @@ def reference(z: Tensor, norm: Callable[[Tensor], Tensor], pool: int) -> Tensor:
 
 def out_shape(z: Tensor, pool: int) -> tuple[int, ...]:
     """(N, C, ceil(H / pool), ceil(W / pool))."""
-    return (*z.shape[:2], *((side + pool - 1) // pool for side in z.shape[2:]))
+    return pooled(z.shape, pool)
+
+
+def pooled(shape: Sequence[int], pool: int) -> tuple[int, ...]:
+    """The same of a shape."""
+    return (*shape[:2], *((side + pool - 1) // pool for side in shape[2:]))
 
 
 def forward(z: Tensor, norm: OneNorm, pool: int) -> tuple[Tensor, Tensor]:

@@ -1,11 +1,35 @@
+from __future__ import annotations
+
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from asose_fast import ops
-from tests.ops.cases import Case, random
+from tests.ops.cases import Case, Images, random, table
 from tests.ops.cases.mixed_norm_sum import NORMS
 from tests.ops.test_mixed_layer import KINDS, new_norm
+
+
+def raw_calls(images: Images) -> dict[str, dict[str, object]]:
+    out = 4
+    n, _, height, width = images.shape
+    tensors = {"x": images.table(), "weight": images.table(out, images.channels, 3, 3)}
+    blend = {"shortcut": images.table(n, out, height, width), "gain": images.accumulated(1)[0]}
+    affine = {"gamma": images.accumulated(out), "beta": None}
+    running = {"running_mean": images.accumulated(out), "running_var": images.accumulated(out)}
+    rest = {"down": 1, "across": 1, "relu": True, "pool": 1}
+    needs = {"need_x": True, "need_weight": True, "need_shortcut": True, "need_gain": True, "need_affine": True}
+    z = images.table(n, out, height, width)
+    return {
+        "conv_norm_fwd": {
+            **tensors, **blend, **affine, **running, "batches": torch.tensor(4), "of_batch": True, "eps": 1e-5,
+            "momentum": 0.1, **rest,
+        },
+        "conv_norm_bwd": {
+            "grad": z, **tensors, "z": z, **blend, **affine, "tables": table(2, out), "of_batch": True, **rest, **needs
+        },
+    }  # fmt: skip
 
 
 def case(kind: str, pool: int) -> Case:

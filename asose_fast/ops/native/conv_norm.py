@@ -1,0 +1,92 @@
+"""`conv_norm` on the compiled kernels (csrc/conv_norm.h): a call a direction, by a plan that is made once a shape."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from asose_fast import _native
+from asose_fast.ops.by_result import RESULTS
+from asose_fast.ops.conv_norm_call import Backward, Forward
+from asose_fast.ops.dense import Dense
+from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.layout import dense
+from asose_fast.ops.native import DTYPE_CODES, addresses, dense_conv, memory
+from asose_fast.ops.native.one_norm import Gradients, forward_arguments, readable
+from asose_fast.ops.reference import conv_norm as in_turn
+from asose_fast.ops.reference.norm_pool import pooled
+
+DTYPES = dense_conv.DTYPES
+
+
+def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv: Dense) -> str | None:
+    """It is left to the operators one by one where one of the convolution's results is."""
+    reasons = (dense_conv.unfit(shape, dtype, weight, conv, result) for result in RESULTS)
+    return next((reason for reason in reasons if reason), None)
+
+
+def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
+    """y, the output of the convolution, and mean and rstd that the norm normalises by, (2, C) float64."""
+    if not call.x.numel() or (norm := readable(call.norm)) is None:
+        return in_turn.forward(call)
+    x, taps = dense(call.x), call.weight.to(accumulation_dtype(call.x.dtype))
+    plan = _plan(x.dtype, x.shape, taps.shape, call.conv, call.pool, call.gain is not None, torch.get_num_threads())
+    z, y = memory.empty(plan.z, x), memory.empty(plan.y, x)
+    tables = torch.empty(2, taps.shape[0], dtype=torch.float64)
+    shortcut = None if call.shortcut is None else dense(call.shortcut)
+    held, room = memory.workspace(plan.forward_bytes)
+    plan.kernels.forward(
+        taps.stride(), *forward_arguments(norm), [*addresses((x, taps, shortcut, call.gain, z, tables, y)), *room]
+    )
+    del held
+    return y, z, tables
+
+
+def backward(call: Backward) -> tuple[Tensor, ...]:
+    """The gradients of x, weight, shortcut, gain, gamma and beta, empty where they are not needed."""
+    if not call.x.numel() or (call.need_x and call.conv.stride != (1, 1)):
+        return in_turn.backward(call)
+    x, z, grad, tables = dense(call.x), dense(call.z), dense(call.grad), call.tables.contiguous()
+    taps = call.weight.to(accumulation_dtype(x.dtype))
+    plan = _plan(x.dtype, x.shape, taps.shape, call.conv, call.pool, call.gain is not None, torch.get_num_threads())
+    grad_x = memory.empty(x.shape, x) if call.need_x else None
+    grad_taps = torch.empty_like(taps) if call.need_weight else None
+    shortcut = None if call.shortcut is None else dense(call.shortcut)
+    grad_shortcut = memory.empty(z.shape, z) if call.need_shortcut else None
+    grad_gain = None if call.gain is None or not call.need_gain else torch.empty_like(call.gain)
+    affine = Gradients(call.gamma, call.beta, call.need_affine)
+    held, room = memory.workspace(plan.backward_bytes)
+    tensors = grad, x, taps, z, shortcut, call.gain, tables, grad_x, grad_taps, grad_shortcut, grad_gain
+    plan.kernels.backward(
+        taps.stride(), (taps if grad_taps is None else grad_taps).stride(), *affine.arguments(), call.of_batch,
+        [*addresses(tensors), *room],
+    )  # fmt: skip
+    del held
+    grad_weight = None if grad_taps is None else grad_taps.to(call.weight.dtype)
+    found = [grad.new_empty(0) if t is None else t for t in (grad_x, grad_weight, grad_shortcut, grad_gain)]
+    return *found, *affine.found(grad)
+
+
+class _Plan(NamedTuple):
+    """What calls of a shape have in common."""
+
+    kernels: Any
+    z: tuple[int, ...]
+    """The shape of the convolution's output."""
+    y: tuple[int, ...]
+    forward_bytes: int
+    """Of the workspace; those of `backward_bytes` are for a backward pass."""
+    backward_bytes: int
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(
+    dtype: torch.dtype, shape: torch.Size, taps: torch.Size, conv: Dense, pool: int, blend: bool, threads: int
+) -> _Plan:
+    kernels = _native.kernels("cpu").ConvNormPlan(DTYPE_CODES[dtype], shape, taps, *conv, pool > 1, blend, threads)
+    z = conv.shape_for(shape, taps)
+    return _Plan(kernels, z, pooled(z, pool), kernels.forward_bytes, kernels.backward_bytes)

@@ -1,0 +1,120 @@
+"""`separable_norm` on the compiled kernels (csrc/separable_norm.h): a call a direction, by a plan made once a shape."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from asose_fast import _native
+from asose_fast.ops.layout import dense
+from asose_fast.ops.native import DTYPE_CODES, address, addresses, memory, one_norm
+from asose_fast.ops.native.multi_depthwise import DTYPES
+from asose_fast.ops.native.strided_weights import known, strided
+from asose_fast.ops.reference import separable_norm as reference
+from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients
+from asose_fast.ops.separable_norm_call import strided as shape_of
+
+__all__ = ["DTYPES", "backward", "forward"]
+
+
+def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
+    """y, `Backward.zs`, and mean and rstd that these normalise by, (S, 2, C) float64."""
+    norms = [norm for norm in map(one_norm.readable, call.norms) if norm is not None]
+    if not call.x.numel() or len(norms) < len(call.depthwise):
+        return reference.forward(call)
+    x, shape, stages = dense(call.x), shape_of(call.x.shape, call.stride), len(call.depthwise)
+    plan = _plan_of(x, call)
+    y, zs = memory.empty(shape, x), memory.empty((stages * shape[0], *shape[1:]), x)
+    tables = torch.empty(stages, 2, x.shape[1], dtype=torch.float64)
+    shortcut = x if call.shortcut is None else dense(call.shortcut)
+    of_tables, dtypes, of_batch, eps, momenta = one_norm.of_several(norms)
+    held, room = memory.workspace(plan.forward_bytes)
+    plan.kernels.forward(
+        strided(known(call.depthwise)), strided(known(call.pointwise)), of_tables, dtypes, of_batch, eps, momenta,
+        [*addresses((x, shortcut, call.gain, tables, y)), *room, *_rows(zs, stages)],
+    )  # fmt: skip
+    del held
+    return y, zs, tables
+
+
+def backward(call: Backward) -> Gradients:
+    """The gradients (`asose_fast.ops.separable_norm_call.Gradients`)."""
+    if not call.x.numel():
+        return reference.backward(call)
+    x, grad, zs, tables = dense(call.x), dense(call.grad), dense(call.zs), call.tables.contiguous()
+    plan = _plan_of(x, call)
+    grad_x = memory.empty(x.shape, x) if call.need_x else None
+    grad_shortcut = memory.empty(grad.shape, grad) if call.shortcut is not None and call.need_shortcut else None
+    grad_gain = torch.empty_like(call.gain) if call.gain is not None and call.need_gain else None
+    shortcut = x if call.shortcut is None else dense(call.shortcut)
+    dead = call.gain is not None and call.gain.item() == 0
+    weights, needs = [known(call.depthwise), known(call.pointwise)], [call.need_depthwise, call.need_pointwise]
+    new = torch.zeros_like if dead else torch.empty_like
+    found = [
+        [new(w) if need else None for w, need in zip(*of_kind, strict=True)]
+        for of_kind in zip(weights, needs, strict=True)
+    ]
+    if dead and grad_x is not None:
+        grad_x.zero_()
+    affine = [one_norm.Gradients(*norm) for norm in zip(call.gamma, call.beta, call.need_affine, strict=True)]
+    of_affine = [norm.arguments() for norm in affine]
+    held, room = memory.workspace(plan.backward_bytes)
+    tensors = grad, x, shortcut, call.gain, tables, grad_x, grad_shortcut, grad_gain
+    plan.kernels.backward(
+        *map(strided, weights), *map(strided, weights, found), [t for tables, _ in of_affine for t in tables],
+        [d for _, dtypes in of_affine for d in dtypes], call.of_batch, call.gain is not None and call.shortcut is None,
+        [*addresses(tensors), *room, *_rows(zs, len(call.depthwise))],
+    )  # fmt: skip
+    del held
+    of_weights = [
+        [g.to(w.dtype) for g, w in zip(gs, ws, strict=True) if g is not None]
+        for gs, ws in zip(found, (call.depthwise, call.pointwise), strict=True)
+    ]
+    of_norms = [norm.found(grad) for norm in affine]
+    of_gamma, of_beta = (
+        [found[i] for found, t, need in zip(of_norms, tensors, call.need_affine, strict=True) if need and t is not None]
+        for i, tensors in enumerate((call.gamma, call.beta))
+    )
+    of_x, of_shortcut, of_gain = (grad.new_empty(0) if t is None else t for t in (grad_x, grad_shortcut, grad_gain))
+    of_depthwise, of_pointwise = of_weights
+    return Gradients(of_x, of_shortcut, of_gain, of_depthwise, of_pointwise, of_gamma, of_beta)
+
+
+def _rows(zs: Tensor, stages: int) -> list[int]:
+    """The addresses of the outputs of the stages."""
+    base, step = address(zs), zs.nbytes // stages
+    return [base + s * step for s in range(stages)]
+
+
+class _Plan(NamedTuple):
+    """What calls of a shape have in common."""
+
+    kernels: Any
+    forward_bytes: int
+    """Of the workspace; those of `backward_bytes` are for a backward pass."""
+    backward_bytes: int
+
+
+def _plan_of(x: Tensor, call: Forward | Backward) -> _Plan:
+    kernels = tuple([w.shape[-1] for w in call.depthwise])
+    return _plan(x.dtype, x.shape, kernels, tuple(call.dilations), call.stride, torch.get_num_threads())
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(
+    dtype: torch.dtype,
+    shape: torch.Size,
+    sides: Sequence[int],
+    dilations: Sequence[int],
+    stride: int,
+    threads: int,
+) -> _Plan:
+    # A dilation as long as an image leaves the middle tap alone, as any longer one does.
+    longest = max(shape[2:])
+    within = [min(dilation, longest) for dilation in dilations]
+    kernels = _native.kernels("cpu").SeparableNormPlan(DTYPE_CODES[dtype], shape, sides, within, stride, threads)
+    return _Plan(kernels, kernels.forward_bytes, kernels.backward_bytes)
