@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from asose_fast.ops.autograd import gradients, stand_in
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import channels_last
 from asose_fast.ops.mixed_layer.plan import LayerPlan, Saved
 from asose_fast.ops.norms import measured
+from asose_fast.ops.reference.convolution import convolution
 from asose_fast.ops.reference.mixed_sum import reference as sum_reference
 from asose_fast.ops.reference.pool_pair import reference as pool_reference
 
@@ -86,15 +85,3 @@ def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]
         )  # fmt: skip
 
     return gradients(ctx, plain, (layer, saved.weights, saved.x, *saved.parameters.flat(), *saved.zs, *terms), [grad])
-
-
-def convolution(weight: Tensor, stride: int, padding: int, dilation: int, x: Tensor) -> Map:
-    """A convolution in the accumulation dtype of x, whose groups are told from the shape of the weight."""
-    return functools.partial(
-        F.conv2d,
-        weight=weight.to(accumulation_dtype(x.dtype)),
-        stride=stride,
-        padding=padding,
-        dilation=dilation,
-        groups=x.shape[1] // weight.shape[1],
-    )

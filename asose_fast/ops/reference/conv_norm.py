@@ -6,12 +6,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from asose_fast.ops import by_result, registry
 from asose_fast.ops.conv_norm_call import Backward, Forward
 from asose_fast.ops.dense import Dense
-from asose_fast.ops.dense_conv import dense_conv_bwd, dense_conv_fwd
 from asose_fast.ops.dtypes import FLOATS
-from asose_fast.ops.norm_lerp import norm_lerp_bwd, norm_lerp_fwd
-from asose_fast.ops.norm_pool import norm_pool_bwd, norm_pool_fwd
 from asose_fast.ops.reference import dense_conv, norm_lerp, norm_pool
 
 DTYPES = FLOATS
@@ -36,11 +34,12 @@ def reference(
 def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
     """y, the output of the convolution, and mean and rstd that the norm normalises by, (2, C) float64; as a backend,
     each operator of which is of the backend that serves it best."""
-    z = dense_conv_fwd.body(call.x, call.weight, *call.conv)
+    x, weight, conv, norm = call.x, call.weight, call.conv, call.norm
+    z = registry.select("dense_conv", x, weight.shape, conv, "y").forward(x, weight, conv)
     if call.gain is None:
-        y, tables = norm_pool_fwd.body(z, *call.norm, call.pool)
+        y, tables = registry.select("norm_pool", z).forward(z, norm, call.pool)
     else:
-        y, tables = norm_lerp_fwd.body(z, call.shortcut, call.gain, *call.norm)
+        y, tables = registry.select("norm_lerp", z).forward(z, call.shortcut, call.gain, norm)
     return y, z, tables
 
 
@@ -49,15 +48,20 @@ def backward(call: Backward) -> tuple[Tensor, ...]:
     none, need_z = call.grad.new_empty(0), call.need_x or call.need_weight
     statistics = call.gamma, call.beta, call.tables, call.of_batch
     if call.gain is None:
-        of_z, *affine = norm_pool_bwd.body(call.grad, call.z, *statistics, call.pool, need_z, call.need_affine)
+        of_z, *affine = registry.select("norm_pool", call.z).backward(
+            call.grad, call.z, *statistics, call.pool, need_z, call.need_affine
+        )
         blended = [none, none.clone()]
     else:
-        of_z, *blended_and_affine = norm_lerp_bwd.body(
+        of_z, *blended_and_affine = registry.select("norm_lerp", call.z).backward(
             call.grad, call.z, call.shortcut, call.gain, *statistics,
             need_z, call.need_shortcut, call.need_gain, call.need_affine,
         )  # fmt: skip
         blended, affine = blended_and_affine[:2], blended_and_affine[2:]
     if not need_z:
         return none.clone(), none.clone(), *blended, *affine
-    of_conv = dense_conv_bwd.body(of_z, call.x, call.weight, *call.conv, call.need_x, call.need_weight)
+    of_conv = by_result.backward(
+        "dense_conv", (call.weight.shape, call.conv), (of_z, call.x, call.weight), call.conv, call.need_x,
+        call.need_weight,
+    )  # fmt: skip
     return *of_conv, *blended, *affine

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import channels_last
-from asose_fast.ops.mixed_layer.reference import convolution
 from asose_fast.ops.norms import Measured
 from asose_fast.ops.reference import norm_lerp, norm_pool, norm_tables, separable
+from asose_fast.ops.reference.convolution import convolution
 from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients
 
 DTYPES = FLOATS
