@@ -247,9 +247,11 @@ class Branches(NamedTuple):
 
         if weights is None and self._is_chain and not self.recompute:
             (chain,) = self.separable.values()
-            return separable_norm(
-                x, chain, stride=self.stride, shortcut=None if gain is None else shortcut, gain=gain, checked=True
-            )
+            if gain is None:
+                return separable_norm(x, chain, stride=self.stride, checked=True)
+            shortcut = x if shortcut is None else shortcut
+            require_shortcut(shortcut, self._shape(x))
+            return separable_norm(x, chain, stride=self.stride, shortcut=shortcut, gain=gain, checked=True)
 
         def name(k: int) -> str:
             return names[k] if names is not None else str(k)
