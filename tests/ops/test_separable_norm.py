@@ -157,5 +157,8 @@ def test_what_does_not_fit_is_refused(changes, error, match):
 
 def test_opcheck():
     calls = right_calls()
-    for name in ("separable_norm_fwd", "separable_norm_bwd"):
-        torch.library.opcheck(getattr(OPERATORS, name), tuple(calls[name].values()))
+    forward = calls["separable_norm_fwd"]
+    updating = {"of_batch": [True, False], "updates": [True, False], "counts": [torch.tensor(4)]}
+    for changes in ({}, updating):
+        torch.library.opcheck(OPERATORS.separable_norm_fwd, tuple((forward | changes).values()))
+    torch.library.opcheck(OPERATORS.separable_norm_bwd, tuple(calls["separable_norm_bwd"].values()))

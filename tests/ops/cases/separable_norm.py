@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import copy
 from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from asose_fast import ops
 from asose_fast.ops.mixed_layer import Stage
-from tests.ops.cases import Case, Images, random, table
+from asose_fast.ops.reference.separable_norm import forward
+from asose_fast.ops.separable_norm_call import Forward
+from tests.ops.cases import Case, Images, random
 from tests.ops.cases.mixed_norm_sum import NORMS
 from tests.ops.test_mixed_layer import KINDS, new_norm
 
@@ -26,16 +28,17 @@ def raw_calls(images: Images) -> dict[str, dict[str, object]]:
     norms = {
         "running_mean": [images.accumulated(channels) for _ in range(2)],
         "running_var": [images.accumulated(channels) for _ in range(2)],
-        "counts": [torch.tensor(4)], "has_running": [True, True], "updates": [True, False], "of_batch": [True, False],
+        "counts": [], "has_running": [True, True], "updates": [False, False], "of_batch": [False, False],
         "eps": [1e-5, 1e-3], "momenta": [0.1, 0.2],
     }  # fmt: skip
     plan = {"dilations": [2, 1], "stride": 1}
     needs = {"need_x": True, "need_shortcut": True, "need_gain": True}
     lists = {"need_depthwise": [True, True], "need_pointwise": [True, False], "need_affine": [True, True]}
+    _, zs, tables = forward(Forward(**copy.deepcopy({**tensors, **norms, **plan})))  # which backward goes by
     return {
         "separable_norm_fwd": {**tensors, **norms, **plan},
         "separable_norm_bwd": {
-            "grad": x, **tensors, "zs": torch.cat([x, x]), "tables": table(2, 2, channels), "of_batch": [True, False],
+            "grad": x, **tensors, "zs": zs, "tables": tables, "of_batch": [False, False],
             **plan, **needs, **lists,
         },
     }  # fmt: skip
