@@ -9,6 +9,7 @@ from asose_fast.ops import registry
 from asose_fast.space import MixedOp
 from tests.helpers import python
 from tests.ops.cases import table
+from tests.ops.cases.separable_norm import stages
 from tests.ops.raw_calls import OPERATORS, call, cut_short, freed, hostile, right_calls, tensors
 
 REFUSALS = (TypeError, ValueError, NotImplementedError)
@@ -31,6 +32,7 @@ FITTING = {
     ("pool_pair_bwd", "factors"),
     ("pool_pair_bwd", "terms"),
     ("pool_pair_fwd", "x"),
+    ("separable_norm_fwd", "counts"),  # there are none
     ("stage_bwd", "mean"),
     ("stage_bwd", "rstd"),
     ("stage_bwd", "tables"),
@@ -143,6 +145,7 @@ SAVING = {
     "norm_pool": lambda x: ops.norm_pool(x, torch.nn.BatchNorm2d(3)),
     "norm_lerp": lambda x: ops.norm_lerp(x, torch.nn.BatchNorm2d(3), x, torch.tensor(0.5)),
     "norm_relu_mean": lambda x: ops.norm_relu_mean(x, torch.nn.BatchNorm2d(3)),
+    "separable_norm": lambda x: ops.separable_norm(x, stages(3, torch.nn.BatchNorm2d(3))),
     "conv_norm": lambda x: ops.conv_norm(x, torch.ones(3, 3, 3, 3), torch.nn.BatchNorm2d(3)),
 }
 
