@@ -137,16 +137,6 @@ def observed(tensors: Sequence[Tensor | None]) -> bool:
     return not PLAIN.issuperset(map(type, there)) or False in map(_is_cpu, there) or True in map(_is_neg, there)
 
 
-def operators(tensors: Sequence[Tensor | None], checked: bool = False) -> Callable[[Operator], Call]:
-    """How a node runs its operators, which are given these tensors and what comes of them: by their bodies where nobody
-    listens and they need not be `checked`. So it is asked once a node."""
-    return _itself if checked or observed(tensors) else attrgetter("body")
-
-
-def _itself(operator: Operator) -> Call:
-    return operator
-
-
 def _on_their_device(body: Callable[..., Any]) -> Callable[..., Any]:
     """Launches go to the current device, which need not be that of the tensors."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from asose_fast.ops.depthwise_plan import check_branch
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define, present
+from asose_fast.ops.mixed_layer.backward import placed
 from asose_fast.ops.mixed_layer.checks import check_modules
 from asose_fast.ops.mixed_layer.plan import Stage
 from asose_fast.ops.norm_lerp import check_blend
@@ -157,10 +158,10 @@ class _SeparableNorm(torch.autograd.Function):
             )
         )  # fmt: skip
         of_norms = (
-            _placed(of, [need and t is not None for need, t in zip(need_norms, tensors, strict=True)])
+            placed(of, [need and t is not None for need, t in zip(need_norms, tensors, strict=True)])
             for of, tensors in ((found.gamma, gamma), (found.beta, beta))
         )
-        given = chain(_placed(found.depthwise, need_depthwise), _placed(found.pointwise, need_pointwise), *of_norms)
+        given = chain(placed(found.depthwise, need_depthwise), placed(found.pointwise, need_pointwise), *of_norms)
         return (
             None,
             found.x if need_x else None,
@@ -168,12 +169,6 @@ class _SeparableNorm(torch.autograd.Function):
             found.gain if need_gain else None,
             *(g if need else None for g, need in zip(given, needs, strict=True)),
         )
-
-
-def _placed(found: Sequence[Tensor], there: Sequence[bool]) -> Iterator[Tensor | None]:
-    """What was found in the places where it is."""
-    rest = iter(found)
-    return (next(rest) if is_there else None for is_there in there)
 
 
 def _fwd(*args: Any) -> Any:

@@ -166,7 +166,7 @@ def _ends(
     if need_gamma or need_beta:
         kept = _keep(saved.weights[:count, None].double(), [*layer.tracked, *[True] * layer.others])
         affine = gradients_of_affine(sums, kept)
-    return Ends(grad_weights if wanted.weights else None, affine, _placed(found, own), tables)
+    return Ends(grad_weights if wanted.weights else None, affine, placed(found, own), tables)
 
 
 def _stages(
@@ -233,11 +233,11 @@ def _stage(
         saved.parameters.pointwise[depth], *before, None if wanted.alive is None else wanted.alive[: len(used)],
         plan.dilations, plan.stride, used if depth else [wanted.x], *needs, need_affine,
     )  # fmt: skip
-    gradients = _placed(depthwise, needs[0]), _placed(pointwise, needs[1])
+    gradients = placed(depthwise, needs[0]), placed(pointwise, needs[1])
     if not depth:
         return Step(*gradients, (None, None), next(iter(grad_inputs), None), back)
     zs = [z if b else None for z, b in zip(inputs, uses, strict=True)]
-    return Step(*gradients, (s1, s0), None, Back(_placed(grad_inputs, used), zs, tables))
+    return Step(*gradients, (s1, s0), None, Back(placed(grad_inputs, used), zs, tables))
 
 
 def _input(
@@ -294,7 +294,7 @@ def _seen(weights: Tensor) -> list[float] | None:
     return weights.tolist() if weights.is_cpu else None
 
 
-def _placed(found: Sequence[Tensor], wanted: Sequence[bool]) -> Gradients:
+def placed(found: Sequence[Tensor], wanted: Sequence[bool]) -> Gradients:
     """What was found at the places where it is wanted, and None elsewhere."""
     rest = iter(found)
     return [next(rest) if want else None for want in wanted]
