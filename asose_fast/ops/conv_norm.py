@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import registry
+from asose_fast.ops import registry, tape
 from asose_fast.ops.autocast import computing_dtype, without_autocast
-from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import bound, differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_like
 from asose_fast.ops.conv_norm_call import Backward, Forward
 from asose_fast.ops.dense import Dense
 from asose_fast.ops.dense_conv import CONV, check_convolution
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
-from asose_fast.ops.layout import empty_channels_last
+from asose_fast.ops.layout import dense, empty_channels_last
 from asose_fast.ops.library import define
 from asose_fast.ops.norm_lerp import check_blend
 from asose_fast.ops.norm_pool import check_pool
@@ -90,8 +91,7 @@ def conv_norm(
         check_count([call.of_batch], torch.Size(conv.out_shape(x, weight)))
         if gain is not None:
             gain = gain.to(accumulation_dtype(x.dtype))
-        y: Tensor = _ConvNorm.apply(call, x, weight, held(norm, "weight"), held(norm, "bias"), shortcut, gain)
-    return y
+        return tape.apply(_ConvNorm, call, x, weight, held(norm, "weight"), held(norm, "bias"), shortcut, gain)
 
 
 def _check(
@@ -125,7 +125,7 @@ class _Call(NamedTuple):
     pool: int
 
 
-def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     x, weight, _, shortcut, gain, gamma, beta, found = ctx.saved_tensors
 
     def plain(call: _Call, x: Tensor, weight: Tensor, *others: Tensor | None) -> Tensor:
@@ -134,10 +134,26 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
         (norm,) = measured(found[:1], found[1:], rows[0], rows[1], [call.of_batch])
         return reference(x, weight, norm, call.conv, call.pool, shortcut, gain)
 
-    return gradients(ctx, plain, (ctx.call, x, weight, gamma, beta, shortcut, gain), [grad])
+    return plain, (ctx.call, x, weight, gamma, beta, shortcut, gain)
+
+
+def _arguments(
+    call: _Call, x: Tensor, weight: Tensor, gamma: Tensor | None, beta: Tensor | None, *blend: Tensor | None
+) -> Forward:
+    shortcut, gain = blend
+    norm = OneNorm.of(call.norm, call.of_batch, gamma, beta)
+    return Forward(x, weight, shortcut, gain, *norm, *call.conv, call.pool)
+
+
+def _bind(*arguments: Any) -> Any:
+    given = _arguments(*arguments)
+    bind = getattr(registry.select("conv_norm", given.x, given.weight.shape, given.conv), "bound", None)
+    return bind(given) if bind else None
 
 
 class _ConvNorm(torch.autograd.Function):
+    plain, bind = staticmethod(_plain), staticmethod(_bind)
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -151,23 +167,29 @@ class _ConvNorm(torch.autograd.Function):
     ) -> Tensor:
         ctx.call = call
         y: Tensor
-        y, z, tables = conv_norm_fwd.unchecked(
-            x, weight, shortcut, gain, *OneNorm.of(call.norm, call.of_batch, gamma, beta), *call.conv, call.pool
-        )
+        if kernels := bound(ctx):
+            y, z, tables = kernels.forward(x, shortcut)
+        else:
+            y, z, tables = conv_norm_fwd.unchecked(*_arguments(call, x, weight, gamma, beta, shortcut, gain))
         save(ctx, x, weight, z, shortcut, gain, gamma, beta, tables)
         return y
 
     @staticmethod
-    @twice_differentiable(_differentiable_backward)
+    @twice_differentiable(differentiable(_plain))
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
         _, need_x, need_weight, need_gamma, need_beta, need_shortcut, need_gain = needs = ctx.needs_input_grad
-        of_x, of_weight, of_shortcut, of_gain, *affine = on_saved(ctx, conv_norm_bwd)(
-            grad, *ctx.saved_tensors, call.of_batch, *call.conv, call.pool,
-            need_x, need_weight, need_shortcut, need_gain, need_gamma or need_beta,
-        )  # fmt: skip
-        found = None, of_x, of_weight, *affine, of_shortcut, of_gain
-        return tuple([g if need else None for g, need in zip(found, needs, strict=True)])
+        wanted = need_x, need_weight, need_shortcut, need_gain, need_gamma or need_beta
+        if kernels := bound(ctx):
+            x, _, z, shortcut, *_, tables = ctx.saved_tensors
+            found = kernels.backward(dense(grad), x, z, shortcut, tables, wanted)
+        else:
+            found = on_saved(ctx, conv_norm_bwd)(
+                grad, *ctx.saved_tensors, call.of_batch, *call.conv, call.pool, *wanted
+            )
+        of_x, of_weight, of_shortcut, of_gain, *affine = found
+        given = None, of_x, of_weight, *affine, of_shortcut, of_gain
+        return tuple([g if need else None for g, need in zip(given, needs, strict=True)])
 
 
 def _fwd(*args: Any) -> Any:

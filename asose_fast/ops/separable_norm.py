@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import registry
+from asose_fast.ops import registry, tape
 from asose_fast.ops.autocast import computing_dtype, without_autocast
-from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import bound, differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_images, check_length, check_like, check_stride
 from asose_fast.ops.depthwise_plan import check_branch
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
-from asose_fast.ops.layout import empty_channels_last
+from asose_fast.ops.layout import dense, empty_channels_last
 from asose_fast.ops.library import define, present
 from asose_fast.ops.mixed_layer.backward import placed
 from asose_fast.ops.mixed_layer.checks import check_modules
@@ -92,7 +92,7 @@ def separable_norm(
             gain = gain.to(accumulation_dtype(x.dtype))
         affine = [[held(norm, name) for norm in norms] for name in ("weight", "bias")]
         x = x.contiguous(memory_format=torch.channels_last)
-        y: Tensor = _SeparableNorm.apply(call, x, shortcut, gain, *depthwise, *pointwise, *chain(*affine))
+        y = tape.apply(_SeparableNorm, call, x, shortcut, gain, *depthwise, *pointwise, *chain(*affine))
     return y.to(given.dtype)
 
 
@@ -110,7 +110,7 @@ class _Call(NamedTuple):
         return [list(values[i : i + stages]) for i in range(0, 4 * stages, stages)]
 
 
-def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     call: _Call = ctx.call
     x, shortcut, gain, _, tables, *tensors = ctx.saved_tensors
 
@@ -119,55 +119,71 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
         norms = measured_norms(tables, gamma, beta, call.of_batch)
         return reference(x, depthwise, pointwise, norms, call.dilations, call.stride, shortcut, gain)
 
-    return gradients(ctx, plain, (call, x, shortcut, gain, *tensors), [grad])
+    return plain, (call, x, shortcut, gain, *tensors)
+
+
+def _arguments(
+    call: _Call, x: Tensor, shortcut: Tensor | None, gain: Tensor | None, *tensors: Tensor | None
+) -> Forward:
+    statistics = [running_statistics(norm) for norm in call.norms]
+    means, variances, counts, momenta = zip(*statistics, strict=True)
+    depthwise, pointwise, gamma, beta = call.split(tensors)
+    return Forward(
+        x, depthwise, pointwise, shortcut, gain, gamma, beta, present(means), present(variances), present(counts),
+        [mean is not None for mean in means], [count is not None for count in counts], call.of_batch,
+        [norm.eps for norm in call.norms], list(momenta), call.dilations, call.stride,
+    )  # fmt: skip
+
+
+def _bind(*arguments: Any) -> Any:
+    given = _arguments(*arguments)
+    bind = getattr(registry.select("separable_norm", given.x), "bound", None)
+    return bind(given) if bind else None
 
 
 class _SeparableNorm(torch.autograd.Function):
     """Its inputs: what it computes, x, the shortcut, the gain, and what `_Call.split` names."""
 
+    plain, bind = staticmethod(_plain), staticmethod(_bind)
+
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
         ctx, call, x, shortcut, gain, *tensors = arguments
         ctx.call = call
-        statistics = [running_statistics(norm) for norm in call.norms]
-        means, variances, counts, momenta = zip(*statistics, strict=True)
-        depthwise, pointwise, gamma, beta = call.split(tensors)
         y: Tensor
-        y, zs, tables = separable_norm_fwd.unchecked(
-            x, depthwise, pointwise, shortcut, gain, gamma, beta, present(means), present(variances), present(counts),
-            [mean is not None for mean in means], [count is not None for count in counts], call.of_batch,
-            [norm.eps for norm in call.norms], list(momenta), call.dilations, call.stride,
-        )  # fmt: skip
+        if kernels := bound(ctx):
+            y, zs, tables = kernels.forward(x, shortcut)
+        else:
+            y, zs, tables = separable_norm_fwd.unchecked(*_arguments(*arguments[1:]))
         save(ctx, x, shortcut, gain, zs, tables, *tensors)
         return y
 
     @staticmethod
-    @twice_differentiable(_differentiable_backward)
+    @twice_differentiable(differentiable(_plain))
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
         x, shortcut, gain, zs, tables, *tensors = ctx.saved_tensors
         _, need_x, need_shortcut, need_gain, *needs = ctx.needs_input_grad
-        depthwise, pointwise, gamma, beta = call.split(tensors)
         need_depthwise, need_pointwise, *need_affine = call.split(needs)
         need_norms = list(map(any, zip(*need_affine, strict=True)))
-        found = Gradients(
-            *on_saved(ctx, separable_norm_bwd)(
+        wanted = need_x, need_shortcut, need_gain, need_depthwise, need_pointwise, need_norms
+        if kernels := bound(ctx):
+            found = kernels.backward(dense(grad), x, shortcut, zs, tables, wanted)
+            of_x, of_shortcut, of_gain, *of_stages = found
+        else:
+            depthwise, pointwise, gamma, beta = call.split(tensors)
+            of_x, of_shortcut, of_gain, *given = on_saved(ctx, separable_norm_bwd)(
                 grad, x, depthwise, pointwise, shortcut, gain, gamma, beta, zs, tables,
-                call.of_batch, call.dilations, call.stride, need_x, need_shortcut, need_gain, need_depthwise,
-                need_pointwise, need_norms,
-            )
-        )  # fmt: skip
-        of_norms = (
-            placed(of, [need and t is not None for need, t in zip(need_norms, tensors, strict=True)])
-            for of, tensors in ((found.gamma, gamma), (found.beta, beta))
-        )
-        given = chain(placed(found.depthwise, need_depthwise), placed(found.pointwise, need_pointwise), *of_norms)
+                call.of_batch, call.dilations, call.stride, *wanted,
+            )  # fmt: skip
+            of_norms = [[need and t is not None for need, t in zip(need_norms, of, strict=True)] for of in (gamma, beta)]
+            of_stages = map(placed, given, (need_depthwise, need_pointwise, *of_norms))
         return (
             None,
-            found.x if need_x else None,
-            found.shortcut if need_shortcut else None,
-            found.gain if need_gain else None,
-            *(g if need else None for g, need in zip(given, needs, strict=True)),
+            of_x if need_x else None,
+            of_shortcut if need_shortcut else None,
+            of_gain if need_gain else None,
+            *(g if need else None for g, need in zip(chain(*of_stages), needs, strict=True)),
         )
 
 
