@@ -176,8 +176,10 @@ class _SeparableNorm(torch.autograd.Function):
                 grad, x, depthwise, pointwise, shortcut, gain, gamma, beta, zs, tables,
                 call.of_batch, call.dilations, call.stride, *wanted,
             )  # fmt: skip
-            of_norms = [[need and t is not None for need, t in zip(need_norms, of, strict=True)] for of in (gamma, beta)]
-            of_stages = map(placed, given, (need_depthwise, need_pointwise, *of_norms))
+            of_norms = (
+                [need and t is not None for need, t in zip(need_norms, of, strict=True)] for of in (gamma, beta)
+            )
+            of_stages = list(map(placed, given, (need_depthwise, need_pointwise, *of_norms)))
         return (
             None,
             of_x if need_x else None,

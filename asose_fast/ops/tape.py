@@ -28,8 +28,8 @@ class Function(Protocol):
     backward: Callable[..., tuple[Tensor | None, ...]]
     plain: Callable[[Any], tuple[Callable[..., Tensor], Sequence[Any]]]
     """From the ctx of a backward pass, the function in plain PyTorch and its arguments (`autograd.gradients`)."""
-    bind: Callable[..., Any]
-    """From the arguments, kernels to which parameters and shapes are bound, for `autograd.bound`; None without any."""
+    """It may also have `bind`, which gives, from the arguments, kernels to which parameters and shapes are bound, for
+    `autograd.bound`, or None."""
 
 
 class Call(NamedTuple):
@@ -44,7 +44,7 @@ class Call(NamedTuple):
     parameters: tuple[tuple[int, int], ...]
     """Other places, and the numbers of the recording's parameters there."""
     kernels: Any
-    """What `Function.bind` gave."""
+    """What `bind` of the function gave."""
 
     def given(self, values: Sequence[Tensor], parameters: Sequence[Tensor] | None = None) -> list[Any]:
         """The arguments with these values and, in place of those recorded, these parameters."""
@@ -131,7 +131,9 @@ def compiled(
                 of_parameters.append((place, parameters.setdefault(id(argument), len(parameters))))
             else:
                 return None
-        found.append(Call(function, tuple(rest), tuple(of_values), tuple(of_parameters), function.bind(*arguments)))
+        bind = getattr(function, "bind", None)
+        kernels = bind(*arguments) if bind else None
+        found.append(Call(function, tuple(rest), tuple(of_values), tuple(of_parameters), kernels))
         values[id(output)] = len(found)
     if id(y) not in values:
         return None

@@ -43,15 +43,21 @@ class _Kind(NamedTuple):
     """What a recording depends on apart from modules."""
 
     choice: int | None
+    training: bool
+    """A flag of the owner. It is here so that epochs of training and tests between them do not undo each other's."""
     shape: torch.Size
     dtype: torch.dtype
+
+    @staticmethod
+    def of(part: Part, shape: torch.Size, dtype: torch.dtype) -> _Kind:
+        return _Kind(part.choice, part.owner.training, shape, dtype)
 
 
 class _Watch:
     """Says whether modules are as they were: their attributes, hooks, and the tensors and modules that they hold."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._dicts = [
+        self._dicts: list[dict[Any, Any]] = [
             of
             for module in modules
             for of in (
@@ -71,6 +77,11 @@ class _Watch:
             and places(self.tensors) == self._places
         )
 
+    def held(self) -> bool:
+        """Says the same apart from flags: whether modules still hold what they held."""
+        now = zip(self._now(), self._values, strict=False)
+        return list(map(len, self._dicts)) == self._lengths and all(a is b or type(a) is bool for a, b in now)
+
     def _now(self) -> Iterable[Any]:
         return itertools.chain.from_iterable(map(dict.values, self._dicts))
 
@@ -88,20 +99,22 @@ _known: weakref.WeakKeyDictionary[nn.Module, dict[_Kind, _Known]] = weakref.Weak
 
 
 def run_parts(parts: Iterable[Part], x: Tensor) -> Tensor:
-    """Runs them one after the other, those that are known from their recordings. Results are those of their modules,
-    to the bit."""
+    """Runs them one after the other on x, which is `replayable`: those that are known from their recordings. Results
+    are those of their modules, to the bit."""
     waiting: list[_Known] = []
-    replayable = _replayable(x)
+    fits = True
     for part in parts:
-        shape = waiting[-1].shape if waiting else x.shape
-        known = _find(part, _Kind(part.choice, shape, x.dtype)) if replayable else None
+        if not fits:
+            x = part.run(x)
+            continue
+        known = _find(part, _Kind.of(part, waiting[-1].shape if waiting else x.shape, x.dtype))
         if known is not None and known.recording is not None:
             waiting.append(known)
             continue
         x = _play(waiting, x)
         waiting = []
-        x = _record(part, x) if known is None and replayable else part.run(x)
-        replayable = replayable and _takes(x)
+        x = _record(part, x) if known is None else part.run(x)
+        fits = _takes(x)
     return _play(waiting, x)
 
 
@@ -119,21 +132,21 @@ def _find(part: Part, kind: _Kind) -> _Known | None:
 def _record(part: Part, x: Tensor) -> Tensor:
     """Runs a part, and keeps what it calls."""
     x = x.contiguous(memory_format=torch.channels_last)
-    kind, modules = _Kind(part.choice, x.shape, x.dtype), list(part.modules())
+    kind, modules = _Kind.of(part, x.shape, x.dtype), list(part.modules())
     watch = _Watch(modules)
     with recording() as calls:
         y = part.run(x)
     tensors = {id(tensor): tensor for tensor in watch.tensors if tensor.is_leaf and type(tensor) in PLAIN}
     found = compiled(calls, x, y, tensors) if all(map(is_told, modules)) else None
     # What no longer holds would keep alive what modules have let go.
-    held = {kind: known for kind, known in _known.get(part.owner, {}).items() if known.watch.unchanged()}
+    held = {kind: known for kind, known in _known.get(part.owner, {}).items() if known.watch.held()}
     held[kind] = _Known(watch, found, x.shape if found is None else y.shape)
     _known[part.owner] = dict(list(held.items())[-MOST:])
     return y
 
 
-def _replayable(x: Tensor) -> bool:
-    """Says whether nobody follows the modules of a network, or the operators, one by one."""
+def replayable(x: Tensor) -> bool:
+    """Says whether x is for kernels, and nobody follows the modules of a network, or the operators, one by one."""
     return (
         not torch.compiler.is_compiling()
         and _takes(x)

@@ -40,8 +40,8 @@ def backward(call: Backward) -> Gradients:
     of_x, of_shortcut, of_gain, *of_stages = Bound(call, []).backward(
         dense(call.grad), dense(call.x), shortcut, dense(call.zs), call.tables.contiguous(), call[13:]
     )
-    ones = (call.grad.new_empty(0) if t is None else t for t in (of_x, of_shortcut, of_gain))
-    return Gradients(*ones, *map(present, of_stages))
+    of_x, of_shortcut, of_gain = (call.grad.new_empty(0) if t is None else t for t in (of_x, of_shortcut, of_gain))
+    return Gradients(of_x, of_shortcut, of_gain, *map(present, of_stages))
 
 
 def bound(call: Forward) -> Bound | None:
@@ -91,8 +91,8 @@ class Bound:
     def backward(
         self, grad: Tensor, x: Tensor, shortcut: Tensor | None, zs: Tensor, tables: Tensor, needs: Sequence[Any]
     ) -> tuple[Any, ...]:
-        """The gradients of x, shortcut and gain, and of every stage's depthwise and pointwise weights, gammas and betas,
-        None for those that are not needed; `needs` as in `Backward`."""
+        """The gradients of x, shortcut and gain, and lists with those of the stages: of depthwise weights, pointwise
+        weights, gammas and betas. None stands for those that are not needed; `needs` are as in `Backward`."""
         need_x, need_shortcut, need_gain, need_depthwise, need_pointwise, need_affine = needs
         plan, gain = _plan(*self._kind, torch.get_num_threads()), self._gain
         dead = gain is not None and gain.item() == 0
