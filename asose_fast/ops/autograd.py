@@ -52,12 +52,6 @@ def on_saved(ctx: Any, operator: Operator) -> Callable[..., Any]:
     return operator if ctx.exchanged else operator.unchecked
 
 
-def bound(ctx: Any) -> Any:
-    """The kernels of a call that is played from a tape (`asose_fast.ops.tape`), to which parameters and shapes are
-    bound; None elsewhere."""
-    return getattr(ctx, "bound", None)
-
-
 def batched(*tensors: Tensor | None) -> bool:
     """Whether tensors stand for several, in torch.func.vmap or in torch.autograd.grad with is_grads_batched."""
     if torch.compiler.is_compiling():

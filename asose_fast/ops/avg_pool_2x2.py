@@ -13,7 +13,7 @@ from asose_fast.ops.autograd import differentiable, transformed, twice_different
 from asose_fast.ops.checks import check_floats, check_images, check_like
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
-from asose_fast.ops.reference.avg_pool_2x2 import reference
+from asose_fast.ops.reference.avg_pool_2x2 import out_shape, reference
 
 registry.register(
     "avg_pool_2x2",
@@ -45,18 +45,12 @@ def avg_pool_2x2(x: Tensor) -> Tensor:
     return tape.apply(_AvgPool2x2, x.contiguous(memory_format=torch.channels_last))
 
 
-def out_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """(N, C, ceil(H / 2), ceil(W / 2)) of (N, C, H, W)."""
-    images, channels, height, width = shape
-    return images, channels, (height + 1) // 2, (width + 1) // 2
-
-
 def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     x = torch.zeros((), dtype=ctx.dtype, device=ctx.device).expand(ctx.shape).requires_grad_()
     return reference, (x,)
 
 
-class _AvgPool2x2(torch.autograd.Function):
+class _AvgPool2x2(tape.Playable):
     plain = staticmethod(_plain)
 
     @staticmethod

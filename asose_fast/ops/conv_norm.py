@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from asose_fast.ops import registry, tape
 from asose_fast.ops.autocast import computing_dtype, without_autocast
-from asose_fast.ops.autograd import bound, differentiable, on_saved, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_like
 from asose_fast.ops.conv_norm_call import Backward, Forward
 from asose_fast.ops.dense import Dense
 from asose_fast.ops.dense_conv import CONV, check_convolution
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
-from asose_fast.ops.layout import dense, empty_channels_last
+from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
 from asose_fast.ops.norm_lerp import check_blend
 from asose_fast.ops.norm_pool import check_pool
@@ -151,8 +151,14 @@ def _bind(*arguments: Any) -> Any:
     return bind(given) if bind else None
 
 
-class _ConvNorm(torch.autograd.Function):
-    plain, bind = staticmethod(_plain), staticmethod(_bind)
+def _keep(ctx: Any, arguments: Sequence[Any], *saved: Tensor) -> None:
+    z, tables = saved
+    ctx.call, x, weight, gamma, beta, shortcut, gain = arguments
+    save(ctx, x, weight, z, shortcut, gain, gamma, beta, tables)
+
+
+class _ConvNorm(tape.Playable):
+    plain, bind, keep = staticmethod(_plain), staticmethod(_bind), staticmethod(_keep)
 
     @staticmethod
     def forward(
@@ -165,13 +171,10 @@ class _ConvNorm(torch.autograd.Function):
         shortcut: Tensor | None,
         gain: Tensor | None,
     ) -> Tensor:
-        ctx.call = call
+        arguments = call, x, weight, gamma, beta, shortcut, gain
         y: Tensor
-        if kernels := bound(ctx):
-            y, z, tables = kernels.forward(x, shortcut)
-        else:
-            y, z, tables = conv_norm_fwd.unchecked(*_arguments(call, x, weight, gamma, beta, shortcut, gain))
-        save(ctx, x, weight, z, shortcut, gain, gamma, beta, tables)
+        y, z, tables = conv_norm_fwd.unchecked(*_arguments(*arguments))
+        _keep(ctx, arguments, z, tables)
         return y
 
     @staticmethod
@@ -179,17 +182,12 @@ class _ConvNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
         _, need_x, need_weight, need_gamma, need_beta, need_shortcut, need_gain = needs = ctx.needs_input_grad
-        wanted = need_x, need_weight, need_shortcut, need_gain, need_gamma or need_beta
-        if kernels := bound(ctx):
-            x, _, z, shortcut, *_, tables = ctx.saved_tensors
-            found = kernels.backward(dense(grad), x, z, shortcut, tables, wanted)
-        else:
-            found = on_saved(ctx, conv_norm_bwd)(
-                grad, *ctx.saved_tensors, call.of_batch, *call.conv, call.pool, *wanted
-            )
-        of_x, of_weight, of_shortcut, of_gain, *affine = found
-        given = None, of_x, of_weight, *affine, of_shortcut, of_gain
-        return tuple([g if need else None for g, need in zip(given, needs, strict=True)])
+        of_x, of_weight, of_shortcut, of_gain, *affine = on_saved(ctx, conv_norm_bwd)(
+            grad, *ctx.saved_tensors, call.of_batch, *call.conv, call.pool,
+            need_x, need_weight, need_shortcut, need_gain, need_gamma or need_beta,
+        )  # fmt: skip
+        found = None, of_x, of_weight, *affine, of_shortcut, of_gain
+        return tuple([g if need else None for g, need in zip(found, needs, strict=True)])
 
 
 def _fwd(*args: Any) -> Any:

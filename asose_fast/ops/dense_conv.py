@@ -89,7 +89,7 @@ def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     return plain, (ctx.conv, *ctx.saved_tensors)
 
 
-class _DenseConv(torch.autograd.Function):
+class _DenseConv(tape.Playable):
     plain = staticmethod(_plain)
 
     @staticmethod

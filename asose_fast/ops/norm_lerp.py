@@ -113,7 +113,7 @@ def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     return plain, (None, ctx.of_batch, z, shortcut, gain, gamma, beta)
 
 
-class _NormLerp(torch.autograd.Function):
+class _NormLerp(tape.Playable):
     plain = staticmethod(_plain)
 
     @staticmethod

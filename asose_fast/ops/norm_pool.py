@@ -96,7 +96,7 @@ def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     return plain, (None, ctx.of_batch, ctx.pool, z, gamma, beta)
 
 
-class _NormPool(torch.autograd.Function):
+class _NormPool(tape.Playable):
     plain = staticmethod(_plain)
 
     @staticmethod

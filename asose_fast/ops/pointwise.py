@@ -15,7 +15,7 @@ from asose_fast.ops.checks import as_list, check_images, check_like, check_strid
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
-from asose_fast.ops.reference.pointwise import reference
+from asose_fast.ops.reference.pointwise import out_shape, reference
 
 registry.register(
     "pointwise",
@@ -72,12 +72,6 @@ def _check(where: str, x: Tensor, weights: list[Tensor], stride: int) -> None:
         raise ValueError(f"{where}: weights must have outputs")
 
 
-def out_shape(x: Tensor, weights: Sequence[Tensor], stride: int) -> tuple[int, ...]:
-    """The shape of what the convolutions make of x."""
-    n, _, height, width = x.shape
-    return n, sum([len(w) for w in weights]), (height - 1) // stride + 1, (width - 1) // stride + 1
-
-
 def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     def plain(stride: int, x: Tensor, *weights: Tensor) -> Tensor:
         return reference(x, weights, stride)
@@ -85,7 +79,7 @@ def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     return plain, (ctx.stride, *ctx.saved_tensors)
 
 
-class _Pointwise(torch.autograd.Function):
+class _Pointwise(tape.Playable):
     plain = staticmethod(_plain)
 
     @staticmethod

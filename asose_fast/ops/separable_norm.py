@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from asose_fast.ops import registry, tape
 from asose_fast.ops.autocast import computing_dtype, without_autocast
-from asose_fast.ops.autograd import bound, differentiable, on_saved, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_images, check_length, check_like, check_stride
 from asose_fast.ops.depthwise_plan import check_branch
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
-from asose_fast.ops.layout import dense, empty_channels_last
+from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define, present
 from asose_fast.ops.mixed_layer.backward import placed
 from asose_fast.ops.mixed_layer.checks import check_modules
@@ -141,21 +141,23 @@ def _bind(*arguments: Any) -> Any:
     return bind(given) if bind else None
 
 
-class _SeparableNorm(torch.autograd.Function):
+def _keep(ctx: Any, arguments: Sequence[Any], *saved: Tensor) -> None:
+    zs, tables = saved
+    ctx.call, x, shortcut, gain, *tensors = arguments
+    save(ctx, x, shortcut, gain, zs, tables, *tensors)
+
+
+class _SeparableNorm(tape.Playable):
     """Its inputs: what it computes, x, the shortcut, the gain, and what `_Call.split` names."""
 
-    plain, bind = staticmethod(_plain), staticmethod(_bind)
+    plain, bind, keep = staticmethod(_plain), staticmethod(_bind), staticmethod(_keep)
 
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
-        ctx, call, x, shortcut, gain, *tensors = arguments
-        ctx.call = call
+        ctx, *given = arguments
         y: Tensor
-        if kernels := bound(ctx):
-            y, zs, tables = kernels.forward(x, shortcut)
-        else:
-            y, zs, tables = separable_norm_fwd.unchecked(*_arguments(*arguments[1:]))
-        save(ctx, x, shortcut, gain, zs, tables, *tensors)
+        y, zs, tables = separable_norm_fwd.unchecked(*_arguments(*given))
+        _keep(ctx, given, zs, tables)
         return y
 
     @staticmethod
@@ -164,28 +166,27 @@ class _SeparableNorm(torch.autograd.Function):
         call: _Call = ctx.call
         x, shortcut, gain, zs, tables, *tensors = ctx.saved_tensors
         _, need_x, need_shortcut, need_gain, *needs = ctx.needs_input_grad
+        depthwise, pointwise, gamma, beta = call.split(tensors)
         need_depthwise, need_pointwise, *need_affine = call.split(needs)
         need_norms = list(map(any, zip(*need_affine, strict=True)))
-        wanted = need_x, need_shortcut, need_gain, need_depthwise, need_pointwise, need_norms
-        if kernels := bound(ctx):
-            found = kernels.backward(dense(grad), x, shortcut, zs, tables, wanted)
-            of_x, of_shortcut, of_gain, *of_stages = found
-        else:
-            depthwise, pointwise, gamma, beta = call.split(tensors)
-            of_x, of_shortcut, of_gain, *given = on_saved(ctx, separable_norm_bwd)(
+        found = Gradients(
+            *on_saved(ctx, separable_norm_bwd)(
                 grad, x, depthwise, pointwise, shortcut, gain, gamma, beta, zs, tables,
-                call.of_batch, call.dilations, call.stride, *wanted,
-            )  # fmt: skip
-            of_norms = (
-                [need and t is not None for need, t in zip(need_norms, of, strict=True)] for of in (gamma, beta)
+                call.of_batch, call.dilations, call.stride, need_x, need_shortcut, need_gain, need_depthwise,
+                need_pointwise, need_norms,
             )
-            of_stages = list(map(placed, given, (need_depthwise, need_pointwise, *of_norms)))
+        )  # fmt: skip
+        of_norms = (
+            placed(of, [need and t is not None for need, t in zip(need_norms, tensors, strict=True)])
+            for of, tensors in ((found.gamma, gamma), (found.beta, beta))
+        )
+        given = chain(placed(found.depthwise, need_depthwise), placed(found.pointwise, need_pointwise), *of_norms)
         return (
             None,
-            of_x if need_x else None,
-            of_shortcut if need_shortcut else None,
-            of_gain if need_gain else None,
-            *(g if need else None for g, need in zip(chain(*of_stages), needs, strict=True)),
+            found.x if need_x else None,
+            found.shortcut if need_shortcut else None,
+            found.gain if need_gain else None,
+            *(g if need else None for g, need in zip(given, needs, strict=True)),
         )
 
 

@@ -20,7 +20,8 @@ from asose_fast.ops import registry
 from asose_fast.ops.autocast import autocasts
 from asose_fast.ops.autograd import saved_elsewhere, transformed
 from asose_fast.ops.library import PLAIN
-from asose_fast.ops.tape import Recording, compiled, places, play, recording
+from asose_fast.ops.played import places, play
+from asose_fast.ops.tape import Recording, compiled, recording
 from asose_fast.space.exact import classes_are_theirs, is_told
 
 MOST = 64

@@ -367,6 +367,54 @@ def test_a_profiler_sees_the_operators() -> None:
     assert played(loss) == 1
 
 
+def test_a_profiler_that_begins_before_backward_sees_it() -> None:
+    network, x = small()
+    expected = results(network, x)
+    network.zero_grad()
+    given = x.clone().requires_grad_()
+    loss = network(given, path=PATH).square().mean()
+    assert played(loss) == 1
+    with torch.profiler.profile() as profile:
+        loss.backward()
+    assert "asose_fast::conv_norm_bwd" in [event.name for event in profile.events()]
+    found = [given.grad, *(p.grad for p in network.parameters())]
+    assert_same(found, expected[1 : 1 + len(found)])
+
+
+@pytest.mark.parametrize("nan", [False, True])
+def test_a_gain_of_zero_is_that_of_the_modules(nan: bool) -> None:
+    network, x = small()
+    twin = copy.deepcopy(network)
+    for one in (network, twin):
+        with torch.no_grad():
+            one.evolvable_blocks()[1].gain.zero_()
+            if nan:
+                one.blocks[1].mixed.ops["sep_conv_3x3"][2].weight.fill_(torch.nan)  # type: ignore[index,operator,union-attr]
+    for _ in range(3):
+        for a, b in zip(results(network, x), by_modules(lambda: results(twin, x)), strict=True):
+            assert (a is None) == (b is None)
+            assert a is None or b is None or torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def test_other_numbers_of_threads() -> None:
+    network, x = small()
+    twin = copy.deepcopy(network)
+    try:
+        for threads in (1, 2, 3, 1):
+            torch.set_num_threads(threads)
+            assert_same(results(network, x), by_modules(lambda: results(twin, x)))
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_parameters_of_other_dtypes_and_layouts() -> None:
+    network, x = small(torch.float64)
+    for block in network.evolvable_blocks():
+        block.gain = nn.Parameter(block.gain.detach().float())
+    conv(network).weight = nn.Parameter(torch.randn(32, 16, 3, 3, dtype=torch.float64)[::2])
+    check(network, x)
+
+
 def test_recordings_keep_nothing_alive() -> None:
     network, x = small()
     results(network, x)

@@ -16,7 +16,9 @@ from asose_fast.ops.dense import Dense
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
 from asose_fast.ops.native import DTYPE_CODES, address, addresses, dense_conv, memory
-from asose_fast.ops.native.one_norm import Affine, forward_arguments, readable
+from asose_fast.ops.native.one_norm import Gradients, forward_arguments, readable
+from asose_fast.ops.native.script import NOTHING, ROOM, Bound, Launch, Place, Places
+from asose_fast.ops.native.strided_weights import kept_order
 from asose_fast.ops.norms import OneNorm
 from asose_fast.ops.reference import conv_norm as in_turn
 from asose_fast.ops.reference.norm_pool import pooled
@@ -34,84 +36,83 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
     """y, the output of the convolution, and mean and rstd that the norm normalises by, (2, C) float64."""
     if not call.x.numel() or (norm := readable(call.norm)) is None:
         return in_turn.forward(call)
+    x, taps = dense(call.x), call.weight.to(accumulation_dtype(call.x.dtype))
+    plan = _plan(x.dtype, x.shape, taps.shape, call.conv, call.pool, call.gain is not None, torch.get_num_threads())
+    z, y = memory.empty(plan.z, x), memory.empty(plan.y, x)
+    tables = torch.empty(2, taps.shape[0], dtype=torch.float64)
     shortcut = None if call.shortcut is None else dense(call.shortcut)
-    return Bound(call, norm).forward(dense(call.x), shortcut)
+    held, room = memory.workspace(plan.forward_bytes)
+    plan.kernels.forward(
+        taps.stride(), *forward_arguments(norm), [*addresses((x, taps, shortcut, call.gain, z, tables, y)), *room]
+    )
+    del held
+    return y, z, tables
 
 
 def backward(call: Backward) -> tuple[Tensor, ...]:
     """The gradients of x, weight, shortcut, gain, gamma and beta, empty where they are not needed."""
     if not call.x.numel() or (call.need_x and call.conv.stride != (1, 1)):
         return in_turn.backward(call)
+    x, z, grad, tables = dense(call.x), dense(call.z), dense(call.grad), call.tables.contiguous()
+    taps = call.weight.to(accumulation_dtype(x.dtype))
+    plan = _plan(x.dtype, x.shape, taps.shape, call.conv, call.pool, call.gain is not None, torch.get_num_threads())
+    grad_x = memory.empty(x.shape, x) if call.need_x else None
+    grad_taps = torch.empty_like(taps) if call.need_weight else None
     shortcut = None if call.shortcut is None else dense(call.shortcut)
-    found = Bound(call, None).backward(
-        dense(call.grad), dense(call.x), dense(call.z), shortcut, call.tables.contiguous(), call[14:]
-    )
-    return tuple([call.grad.new_empty(0) if t is None else t for t in found])
+    grad_shortcut = memory.empty(z.shape, z) if call.need_shortcut else None
+    grad_gain = None if call.gain is None or not call.need_gain else torch.empty_like(call.gain)
+    affine = Gradients(call.gamma, call.beta, call.need_affine)
+    held, room = memory.workspace(plan.backward_bytes)
+    tensors = grad, x, taps, z, shortcut, call.gain, tables, grad_x, grad_taps, grad_shortcut, grad_gain
+    plan.kernels.backward(
+        taps.stride(), (taps if grad_taps is None else grad_taps).stride(), *affine.arguments(), call.of_batch,
+        [*addresses(tensors), *room],
+    )  # fmt: skip
+    del held
+    grad_weight = None if grad_taps is None else grad_taps.to(call.weight.dtype)
+    found = [grad.new_empty(0) if t is None else t for t in (grad_x, grad_weight, grad_shortcut, grad_gain)]
+    return *found, *affine.found(grad)
 
 
 def bound(call: Forward) -> Bound | None:
-    """The call, for other x and shortcuts of the same kind; None where parameters are not read where they lie."""
-    given = call.norm
-    norm = readable(given)
-    if (
-        not call.x.numel()
-        or norm is not given
-        or call.weight.dtype != accumulation_dtype(call.x.dtype)
-        or call.conv.stride != (1, 1)
-    ):
-        return None
-    return Bound(call, norm)
+    """The call as part of a script; None where parameters and gradients are not as the kernels read and write them."""
+    norm, dtype = call.norm, accumulation_dtype(call.x.dtype)
+    fits = call.x.numel() and call.weight.dtype == dtype == call.x.dtype and call.conv.stride == (1, 1)
+    return _Bound(call, norm) if fits and readable(norm) is norm and kept_order(call.weight) else None
 
 
-class Bound:
-    """A call but for x and the shortcut, which are dense: what the kernels are given of all else."""
+class _Bound(Bound):
+    """In a script."""
 
-    def __init__(self, call: Forward | Backward, norm: OneNorm | None) -> None:
-        """`norm`, a `readable` one, is for forward passes."""
-        x, self._like, self._gain = call.x, call.weight, call.gain
-        self._taps = self._like.to(accumulation_dtype(x.dtype))
-        self._strides, self._at = self._taps.stride(), self._taps.data_ptr()
-        self._of_gain = address(call.gain)
-        self._norm = None if norm is None else forward_arguments(norm)
-        self._affine, self._of_batch = Affine(call.gamma, call.beta), call.of_batch
-        self._kind = x.dtype, x.shape, self._taps.shape, call.conv, call.pool, call.gain is not None
+    def __init__(self, call: Forward, norm: OneNorm) -> None:
+        x, weight = call.x, call.weight
+        self._strides, self._norm, self._of_batch = weight.stride(), forward_arguments(norm), norm.of_batch
+        self._weight, self._gain = (Place(0, address(t)) for t in (weight, call.gain))
+        self._affine = [Place(0, address(t)) for t in (norm.gamma, norm.beta)]
+        self.plan = functools.partial(
+            _plan, x.dtype, x.shape, weight.shape, call.conv, call.pool, call.gain is not None
+        )
+        self.inputs, z = 1 + (call.shortcut is not None), call.conv.shape_for(x.shape, weight.shape)
+        self.y, self.saved = pooled(z, call.pool), ((z, x.dtype), ((2, z[1]), torch.float64))
 
-    def forward(self, x: Tensor, shortcut: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """As above."""
-        assert self._norm is not None
-        plan = _plan(*self._kind, torch.get_num_threads())
-        z, y = memory.empty(plan.z, x), memory.empty(plan.y, x)
-        tables = torch.empty(2, plan.z[1], dtype=torch.float64)
-        held, (room,) = memory.workspace(plan.forward_bytes)
-        plan.kernels.forward(
-            self._strides, *self._norm,
-            [x.data_ptr(), self._at, address(shortcut), self._of_gain, z.data_ptr(), tables.data_ptr(), y.data_ptr(),
-             room],
-        )  # fmt: skip
-        del held
-        return y, z, tables
+    def forward(self, values: Sequence[Place], y: Place, saved: Sequence[Place], threads: int) -> Launch:
+        """As `forward` above."""
+        x, shortcut = (*values, NOTHING)[:2]
+        places = Places((x, self._weight, shortcut, self._gain, *saved, y, ROOM))
+        return self.plan(threads).kernels.forward, (self._strides, *self._norm, places)
 
     def backward(
-        self, grad: Tensor, x: Tensor, z: Tensor, shortcut: Tensor | None, tables: Tensor, needs: Sequence[bool]
-    ) -> tuple[Tensor | None, ...]:
-        """The gradients, None for those that are not needed; `needs` as in `Backward`."""
-        need_x, need_weight, need_shortcut, need_gain, need_affine = needs
-        plan, taps = _plan(*self._kind, torch.get_num_threads()), self._taps
-        grad_x = memory.empty(x.shape, x) if need_x else None
-        grad_taps = torch.empty_like(taps) if need_weight else None
-        grad_shortcut = memory.empty(plan.z, x) if need_shortcut else None
-        grad_gain = None if self._gain is None or not need_gain else torch.empty_like(self._gain)
-        of_affine = self._affine.gradients(need_affine)
-        held, (room,) = memory.workspace(plan.backward_bytes)
-        plan.kernels.backward(
-            self._strides, self._strides if grad_taps is None else grad_taps.stride(),
-            *self._affine.arguments(of_affine), self._of_batch,
-            [grad.data_ptr(), x.data_ptr(), self._at, z.data_ptr(), address(shortcut), self._of_gain, tables.data_ptr(),
-             *addresses((grad_x, grad_taps, grad_shortcut, grad_gain)), room],
-        )  # fmt: skip
-        del held
-        grad_weight = None if grad_taps is None else grad_taps.to(self._like.dtype)
-        return grad_x, grad_weight, grad_shortcut, grad_gain, *self._affine.found(of_affine)
+        self, grad: Place, values: Sequence[Place], saved: Sequence[Place], to: Sequence[Place], threads: int
+    ) -> Launch:
+        """As `backward` above."""
+        (x, shortcut), (z, tables) = (*values, NOTHING)[:2], saved
+        _, of_x, of_weight, of_gamma, of_beta, of_shortcut, of_gain = to
+        places = Places(
+            (grad, x, self._weight, z, shortcut, self._gain, tables, of_x, of_weight, of_shortcut, of_gain, ROOM)
+        )
+        affine = Places((*self._affine, of_gamma, of_beta))
+        fixed = self._strides, self._strides, affine, self._norm[1][1:], self._of_batch
+        return self.plan(threads).kernels.backward, (*fixed, places)
 
 
 class _Plan(NamedTuple):

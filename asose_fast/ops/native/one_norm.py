@@ -13,6 +13,8 @@ from asose_fast.ops.native.channels import wide
 from asose_fast.ops.native.norm_tables import known
 from asose_fast.ops.norms import OneNorm
 
+Affine = tuple[Tensor | None, Tensor | None]
+
 
 def readable(norm: OneNorm) -> OneNorm | None:
     """The norm with gamma and beta as the kernels read them; None where its running statistics are not for them."""
@@ -36,44 +38,24 @@ def of_several(norms: Sequence[OneNorm]) -> tuple[list[int], list[int], list[boo
     return list(itertools.chain(*tables)), list(itertools.chain(*dtypes)), list(of_batch), list(eps), list(momenta)
 
 
-class Affine:
-    """gamma and beta of a norm in backward passes, as far as they are there."""
-
-    def __init__(self, gamma: Tensor | None, beta: Tensor | None) -> None:
-        self._like = gamma, beta
-        self._read = _dense(gamma), _dense(beta)
-        self._given, self._codes = addresses(self._read), _codes(self._read)
-
-    def gradients(self, wanted: bool) -> list[Tensor | None]:
-        """Room for those of gamma and beta."""
-        return [None if t is None or not wanted else torch.empty_like(t) for t in self._read]
-
-    def arguments(self, gradients: list[Tensor | None]) -> tuple[list[int], list[int]]:
-        """What the kernels are given."""
-        return self._given + addresses(gradients), self._codes
-
-    def found(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
-        """dL/dgamma and dL/dbeta, in the dtypes of gamma and beta."""
-        return [
-            g if g is None or like is None or g.dtype is like.dtype else g.to(like.dtype)
-            for g, like in zip(gradients, self._like, strict=True)
-        ]
-
-
 class Gradients:
-    """Those of gamma and beta in one backward pass."""
+    """gamma, beta and their gradients in a backward pass, as far as they are there."""
 
     def __init__(self, gamma: Tensor | None, beta: Tensor | None, wanted: bool) -> None:
-        self._affine = Affine(gamma, beta)
-        self._found = self._affine.gradients(wanted)
+        self._like = gamma, beta
+        self._read = _dense(gamma), _dense(beta)
+        self._found = [None if t is None or not wanted else torch.empty_like(t) for t in self._read]
 
     def arguments(self) -> tuple[list[int], list[int]]:
         """What the kernels are given."""
-        return self._affine.arguments(self._found)
+        return addresses((*self._read, *self._found)), _codes(self._read)
 
     def found(self, none: Tensor) -> tuple[Tensor, Tensor]:
         """dL/dgamma and dL/dbeta, or empty tensors like `none`."""
-        of_gamma, of_beta = (none.new_empty(0) if g is None else g for g in self._affine.found(self._found))
+        of_gamma, of_beta = (
+            none.new_empty(0) if g is None else g if like is None or g.dtype is like.dtype else g.to(like.dtype)
+            for g, like in zip(self._found, self._like, strict=True)
+        )
         return of_gamma, of_beta
 
 

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
-from operator import is_
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from asose_fast import _native
+from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
-from asose_fast.ops.library import present
 from asose_fast.ops.native import DTYPE_CODES, address, addresses, memory, one_norm
 from asose_fast.ops.native.multi_depthwise import DTYPES
-from asose_fast.ops.native.strided_weights import known, strided
-from asose_fast.ops.norms import OneNorm
+from asose_fast.ops.native.script import NOTHING, ROOM, Bound, Launch, Place, Places
+from asose_fast.ops.native.strided_weights import kept_order, known, strided
 from asose_fast.ops.reference import separable_norm as reference
 from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients
 from asose_fast.ops.separable_norm_call import strided as shape_of
 
-__all__ = ["DTYPES", "Bound", "backward", "bound", "forward"]
+__all__ = ["DTYPES", "backward", "bound", "forward"]
 
 
 def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
@@ -29,100 +29,144 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
     norms = [norm for norm in map(one_norm.readable, call.norms) if norm is not None]
     if not call.x.numel() or len(norms) < len(call.depthwise):
         return reference.forward(call)
-    return Bound(call, norms).forward(dense(call.x), None if call.shortcut is None else dense(call.shortcut))
+    x, shape, stages = dense(call.x), shape_of(call.x.shape, call.stride), len(call.depthwise)
+    plan = _plan_of(x, call)
+    y, zs = memory.empty(shape, x), memory.empty((stages * shape[0], *shape[1:]), x)
+    tables = torch.empty(stages, 2, x.shape[1], dtype=torch.float64)
+    shortcut = x if call.shortcut is None else dense(call.shortcut)
+    of_tables, dtypes, of_batch, eps, momenta = one_norm.of_several(norms)
+    held, room = memory.workspace(plan.forward_bytes)
+    plan.kernels.forward(
+        strided(known(call.depthwise)), strided(known(call.pointwise)), of_tables, dtypes, of_batch, eps, momenta,
+        [*addresses((x, shortcut, call.gain, tables, y)), *room, *_rows(zs, stages)],
+    )  # fmt: skip
+    del held
+    return y, zs, tables
 
 
 def backward(call: Backward) -> Gradients:
     """The gradients (`asose_fast.ops.separable_norm_call.Gradients`)."""
     if not call.x.numel():
         return reference.backward(call)
-    shortcut = None if call.shortcut is None else dense(call.shortcut)
-    of_x, of_shortcut, of_gain, *of_stages = Bound(call, []).backward(
-        dense(call.grad), dense(call.x), shortcut, dense(call.zs), call.tables.contiguous(), call[13:]
+    x, grad, zs, tables = dense(call.x), dense(call.grad), dense(call.zs), call.tables.contiguous()
+    plan = _plan_of(x, call)
+    grad_x = memory.empty(x.shape, x) if call.need_x else None
+    grad_shortcut = memory.empty(grad.shape, grad) if call.shortcut is not None and call.need_shortcut else None
+    grad_gain = torch.empty_like(call.gain) if call.gain is not None and call.need_gain else None
+    shortcut = x if call.shortcut is None else dense(call.shortcut)
+    dead = call.gain is not None and call.gain.item() == 0
+    weights, needs = [known(call.depthwise), known(call.pointwise)], [call.need_depthwise, call.need_pointwise]
+    new = torch.zeros_like if dead else torch.empty_like
+    found = [
+        [new(w) if need else None for w, need in zip(*of_kind, strict=True)]
+        for of_kind in zip(weights, needs, strict=True)
+    ]
+    if dead and grad_x is not None:
+        grad_x.zero_()
+    affine = [one_norm.Gradients(*norm) for norm in zip(call.gamma, call.beta, call.need_affine, strict=True)]
+    of_affine = [norm.arguments() for norm in affine]
+    held, room = memory.workspace(plan.backward_bytes)
+    tensors = grad, x, shortcut, call.gain, tables, grad_x, grad_shortcut, grad_gain
+    plan.kernels.backward(
+        *map(strided, weights), *map(strided, weights, found), [t for tables, _ in of_affine for t in tables],
+        [d for _, dtypes in of_affine for d in dtypes], call.of_batch, call.gain is not None and call.shortcut is None,
+        [*addresses(tensors), *room, *_rows(zs, len(call.depthwise))],
+    )  # fmt: skip
+    del held
+    of_weights = [
+        [g.to(w.dtype) for g, w in zip(gs, ws, strict=True) if g is not None]
+        for gs, ws in zip(found, (call.depthwise, call.pointwise), strict=True)
+    ]
+    of_norms = [norm.found(grad) for norm in affine]
+    of_gamma, of_beta = (
+        [found[i] for found, t, need in zip(of_norms, tensors, call.need_affine, strict=True) if need and t is not None]
+        for i, tensors in enumerate((call.gamma, call.beta))
     )
-    of_x, of_shortcut, of_gain = (call.grad.new_empty(0) if t is None else t for t in (of_x, of_shortcut, of_gain))
-    return Gradients(of_x, of_shortcut, of_gain, *map(present, of_stages))
+    of_x, of_shortcut, of_gain = (grad.new_empty(0) if t is None else t for t in (grad_x, grad_shortcut, grad_gain))
+    of_depthwise, of_pointwise = of_weights
+    return Gradients(of_x, of_shortcut, of_gain, of_depthwise, of_pointwise, of_gamma, of_beta)
 
 
 def bound(call: Forward) -> Bound | None:
-    """The call, for other x and shortcuts of the same kind; None where parameters are not read where they lie."""
-    given = call.norms
-    norms = [norm for norm in map(one_norm.readable, given) if norm is not None]
-    weights = [*call.depthwise, *call.pointwise]
-    if not call.x.numel() or any(w.dtype not in DTYPES for w in weights) or not all(map(is_, norms, given)):
-        return None
-    return Bound(call, norms) if len(norms) == len(given) else None
+    """The call as part of a script; None where parameters and gradients are not as the kernels read and write them."""
+    norms, weights, dtype = call.norms, [*call.depthwise, *call.pointwise], call.x.dtype
+    fits = call.x.numel() and all(w.dtype in DTYPES and kept_order(w) for w in weights)
+    plain = all(one_norm.readable(norm) is norm for norm in norms)
+    return _Bound(call) if fits and plain and dtype == accumulation_dtype(dtype) else None
 
 
-class Bound:
-    """A call but for x and the shortcut, which are dense: what the kernels are given of all else."""
+class _Bound(Bound):
+    """In a script."""
 
-    def __init__(self, call: Forward | Backward, norms: Sequence[OneNorm]) -> None:
-        """`norms`, `readable` ones, are for forward passes."""
-        self._like = call.depthwise, call.pointwise
-        self._weights = known(call.depthwise), known(call.pointwise)
-        self._given = [strided(weights) for weights in self._weights]
-        self._norms = one_norm.of_several(norms) if norms else None
-        self._affine = [one_norm.Affine(*pair) for pair in zip(call.gamma, call.beta, strict=True)]
-        self._of_batch, self._gain, self._of_gain = call.of_batch, call.gain, address(call.gain)
-        shape = call.x.shape
-        self._stages, self._tables = len(self._affine), (len(self._affine), 2, shape[1])
-        self._y = shape_of(shape, call.stride)
-        self._zs = self._stages * self._y[0], *self._y[1:]
+    def __init__(self, call: Forward) -> None:
+        x, norms = call.x, call.norms
+        self._stages, self._gain, self._of_batch = len(norms), call.gain, call.of_batch
+        self._own = call.gain is not None and call.shortcut is None
+        self._weights = call.depthwise, call.pointwise
+        self._norms = one_norm.of_several(norms)
+        self._affine = [[Place(0, address(t)) for t in (norm.gamma, norm.beta)] for norm in norms]
         sides = tuple([w.shape[-1] for w in call.depthwise])
-        self._kind = call.x.dtype, shape, sides, tuple(call.dilations), call.stride
+        self.plan = functools.partial(_plan, x.dtype, x.shape, sides, tuple(call.dilations), call.stride)
+        self.inputs, self.y = 1 + (call.shortcut is not None), shape_of(x.shape, call.stride)
+        images, *rest = self.y
+        zs, tables = (self._stages * images, *rest), (self._stages, 2, x.shape[1])
+        self._z_bytes = math.prod(self.y) * x.itemsize
+        self.saved = ((zs, x.dtype), (tables, torch.float64))
 
-    def forward(self, x: Tensor, shortcut: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """As above."""
-        assert self._norms is not None
-        plan = _plan(*self._kind, torch.get_num_threads())
-        y, zs = memory.empty(self._y, x), memory.empty(self._zs, x)
-        tables = torch.empty(self._tables, dtype=torch.float64)
-        held, (room,) = memory.workspace(plan.forward_bytes)
-        at_x = x.data_ptr()
-        plan.kernels.forward(
-            *self._given, *self._norms,
-            [at_x, at_x if shortcut is None else shortcut.data_ptr(), self._of_gain, tables.data_ptr(), y.data_ptr(),
-             room, *_rows(zs, self._stages)],
-        )  # fmt: skip
-        del held
-        return y, zs, tables
+    def forward(self, values: Sequence[Place], y: Place, saved: Sequence[Place], threads: int) -> Launch:
+        """As `forward` above."""
+        x, shortcut = (*values, values[0])[:2]
+        zs, tables = saved
+        places = Places((x, shortcut, Place(0, address(self._gain)), tables, y, ROOM, *self._rows(zs)))
+        return self.plan(threads).kernels.forward, (*map(strided, self._weights), *self._norms, places)
 
     def backward(
-        self, grad: Tensor, x: Tensor, shortcut: Tensor | None, zs: Tensor, tables: Tensor, needs: Sequence[Any]
-    ) -> tuple[Any, ...]:
-        """The gradients of x, shortcut and gain, and lists with those of the stages: of depthwise weights, pointwise
-        weights, gammas and betas. None stands for those that are not needed; `needs` are as in `Backward`."""
-        need_x, need_shortcut, need_gain, need_depthwise, need_pointwise, need_affine = needs
-        plan, gain = _plan(*self._kind, torch.get_num_threads()), self._gain
-        dead = gain is not None and gain.item() == 0
-        grad_x = memory.empty(x.shape, x) if need_x else None
-        if dead and grad_x is not None:
-            grad_x.zero_()
-        grad_shortcut = memory.empty(self._y, x) if shortcut is not None and need_shortcut else None
-        grad_gain = torch.empty_like(gain) if gain is not None and need_gain else None
-        new = torch.zeros_like if dead else torch.empty_like
-        of_weights = [
-            [new(w) if need else None for w, need in zip(*of_kind, strict=True)]
-            for of_kind in zip(self._weights, (need_depthwise, need_pointwise), strict=True)
+        self, grad: Place, values: Sequence[Place], saved: Sequence[Place], to: Sequence[Place], threads: int
+    ) -> Launch:
+        """As `backward` above, where the gain is not 0."""
+        (x, shortcut), (zs, tables) = (*values, values[0])[:2], saved
+        _, of_x, of_shortcut, of_gain, *of_stages = to
+        rows = [of_stages[i : i + self._stages] for i in range(0, 4 * self._stages, self._stages)]
+        of_depthwise, of_pointwise, of_gamma, of_beta = rows
+        of_weights = [_placed(*pair) for pair in zip(self._weights, (of_depthwise, of_pointwise), strict=True)]
+        affine = [
+            place for norm in zip(self._affine, of_gamma, of_beta, strict=True) for place in (*norm[0], *norm[1:])
         ]
-        of_affine = [affine.gradients(need) for affine, need in zip(self._affine, need_affine, strict=True)]
-        of_norms = [affine.arguments(found) for affine, found in zip(self._affine, of_affine, strict=True)]
-        held, (room,) = memory.workspace(plan.backward_bytes)
-        tensors = grad, x, x if shortcut is None else shortcut, gain, tables, grad_x, grad_shortcut, grad_gain
-        plan.kernels.backward(
-            *self._given, *map(strided, self._weights, of_weights), [t for tables, _ in of_norms for t in tables],
-            [d for _, dtypes in of_norms for d in dtypes], self._of_batch, gain is not None and shortcut is None,
-            [*addresses(tensors), room, *_rows(zs, self._stages)],
-        )  # fmt: skip
-        del held
-        of_depthwise, of_pointwise = (
-            [None if g is None else g.to(w.dtype) for g, w in zip(gs, ws, strict=True)]
-            for gs, ws in zip(of_weights, self._like, strict=True)
+        codes = [code for s in range(self._stages) for code in self._norms[1][3 * s + 1 : 3 * s + 3]]
+        places = Places(
+            (
+                grad,
+                x,
+                shortcut,
+                Place(0, address(self._gain)),
+                tables,
+                of_x,
+                of_shortcut,
+                of_gain,
+                ROOM,
+                *self._rows(zs),
+            )
         )
-        found = [affine.found(gradients) for affine, gradients in zip(self._affine, of_affine, strict=True)]
-        of_gamma, of_beta = zip(*found, strict=True)
-        return grad_x, grad_shortcut, grad_gain, of_depthwise, of_pointwise, of_gamma, of_beta
+        return self.plan(threads).kernels.backward, (
+            *map(strided, self._weights), *of_weights, Places(affine), codes, self._of_batch, self._own, places,
+        )  # fmt: skip
+
+    def live(self) -> bool:
+        """Where the gain is 0, gradients are 0 and not computed."""
+        return self._gain is None or self._gain.item() != 0
+
+    def _rows(self, zs: Place) -> list[Place]:
+        """The outputs of the stages."""
+        return [zs._replace(offset=zs.offset + s * self._z_bytes) for s in range(self._stages)]
+
+
+def _placed(weights: Sequence[Tensor], places: Sequence[Place]) -> Places:
+    """`strided` of the gradients of weights at these places."""
+    found: list[Place] = []
+    for w, place in zip(weights, places, strict=True):
+        kind, _, *rest = strided([w], [None if place == NOTHING else w])
+        found += [Place(0, kind), place, *[Place(0, value) for value in rest]]
+    return Places(found)
 
 
 def _rows(zs: Tensor, stages: int) -> list[int]:
@@ -138,6 +182,11 @@ class _Plan(NamedTuple):
     forward_bytes: int
     """Of the workspace; those of `backward_bytes` are for a backward pass."""
     backward_bytes: int
+
+
+def _plan_of(x: Tensor, call: Forward | Backward) -> _Plan:
+    kernels = tuple([w.shape[-1] for w in call.depthwise])
+    return _plan(x.dtype, x.shape, kernels, tuple(call.dilations), call.stride, torch.get_num_threads())
 
 
 @functools.lru_cache(maxsize=1024)
