@@ -38,8 +38,13 @@ def save(ctx: Any, *tensors: Tensor | None) -> None:
     if looked_at and True in map(Tensor.is_inference, present(tensors)):
         tensors = tuple([t if t is None or not t.is_inference() else t.clone() for t in tensors])
     # Where hooks are there, others may be handed back than were saved.
-    ctx.exchanged = torch.compiler.is_compiling() or _hooks(False) is not None
+    ctx.exchanged = torch.compiler.is_compiling() or saved_elsewhere()
     ctx.save_for_backward(*tensors)
+
+
+def saved_elsewhere() -> bool:
+    """Whether hooks take the tensors that are saved for backward."""
+    return _hooks(False) is not None
 
 
 def on_saved(ctx: Any, operator: Operator) -> Callable[..., Any]:
@@ -98,6 +103,17 @@ def gradients(
         wanted = [a for a, need in zip(arguments, needs, strict=True) if need]
         found = iter(torch.autograd.grad(values, wanted, given, create_graph=again, allow_unused=True))
     return tuple(next(found) if need else None for need in needs)
+
+
+def differentiable(plain: Callable[[Any], tuple[Callable[..., Tensor], Sequence[Any]]]) -> Backward:
+    """A backward made of differentiable operators, where `plain` gives, from its ctx, the function in plain PyTorch and
+    the arguments of the forward pass."""
+
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        function, arguments = plain(ctx)
+        return gradients(ctx, function, arguments, grads)
+
+    return backward
 
 
 def once_differentiable(y: Tensor, why: str) -> Tensor:

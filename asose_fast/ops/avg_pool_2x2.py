@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from asose_fast.ops import registry
-from asose_fast.ops.autograd import gradients, transformed, twice_differentiable
+from asose_fast.ops import registry, tape
+from asose_fast.ops.autograd import differentiable, transformed, twice_differentiable
 from asose_fast.ops.checks import check_floats, check_images, check_like
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
-from asose_fast.ops.reference.avg_pool_2x2 import reference
+from asose_fast.ops.reference.avg_pool_2x2 import out_shape, reference
 
 registry.register(
     "avg_pool_2x2",
@@ -42,29 +42,25 @@ def avg_pool_2x2(x: Tensor) -> Tensor:
     check_images("avg_pool_2x2: x", x)
     if transformed():
         return reference(x)
-    return _AvgPool2x2.apply(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+    return tape.apply(_AvgPool2x2, x.contiguous(memory_format=torch.channels_last))
 
 
-def out_shape(shape: Sequence[int]) -> tuple[int, ...]:
-    """(N, C, ceil(H / 2), ceil(W / 2)) of (N, C, H, W)."""
-    images, channels, height, width = shape
-    return images, channels, (height + 1) // 2, (width + 1) // 2
+def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
+    x = torch.zeros((), dtype=ctx.dtype, device=ctx.device).expand(ctx.shape).requires_grad_()
+    return reference, (x,)
 
 
-def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x = torch.zeros((), dtype=grad.dtype, device=grad.device).expand(ctx.shape).requires_grad_()
-    return gradients(ctx, reference, (x,), [grad])
+class _AvgPool2x2(tape.Playable):
+    plain = staticmethod(_plain)
 
-
-class _AvgPool2x2(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.shape = x.shape
+        ctx.shape, ctx.dtype, ctx.device = x.shape, x.dtype, x.device
         y: Tensor = avg_pool_2x2_fwd.unchecked(x)
         return y
 
     @staticmethod
-    @twice_differentiable(_differentiable_backward)
+    @twice_differentiable(differentiable(_plain))
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (avg_pool_2x2_bwd.unchecked(grad, ctx.shape),)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import registry
+from asose_fast.ops import registry, tape
 from asose_fast.ops.autocast import computing_dtype, without_autocast
-from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_like
 from asose_fast.ops.conv_norm_call import Backward, Forward
 from asose_fast.ops.dense import Dense
@@ -90,8 +91,7 @@ def conv_norm(
         check_count([call.of_batch], torch.Size(conv.out_shape(x, weight)))
         if gain is not None:
             gain = gain.to(accumulation_dtype(x.dtype))
-        y: Tensor = _ConvNorm.apply(call, x, weight, held(norm, "weight"), held(norm, "bias"), shortcut, gain)
-    return y
+        return tape.apply(_ConvNorm, call, x, weight, held(norm, "weight"), held(norm, "bias"), shortcut, gain)
 
 
 def _check(
@@ -125,7 +125,7 @@ class _Call(NamedTuple):
     pool: int
 
 
-def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     x, weight, _, shortcut, gain, gamma, beta, found = ctx.saved_tensors
 
     def plain(call: _Call, x: Tensor, weight: Tensor, *others: Tensor | None) -> Tensor:
@@ -134,10 +134,32 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
         (norm,) = measured(found[:1], found[1:], rows[0], rows[1], [call.of_batch])
         return reference(x, weight, norm, call.conv, call.pool, shortcut, gain)
 
-    return gradients(ctx, plain, (ctx.call, x, weight, gamma, beta, shortcut, gain), [grad])
+    return plain, (ctx.call, x, weight, gamma, beta, shortcut, gain)
 
 
-class _ConvNorm(torch.autograd.Function):
+def _arguments(
+    call: _Call, x: Tensor, weight: Tensor, gamma: Tensor | None, beta: Tensor | None, *blend: Tensor | None
+) -> Forward:
+    shortcut, gain = blend
+    norm = OneNorm.of(call.norm, call.of_batch, gamma, beta)
+    return Forward(x, weight, shortcut, gain, *norm, *call.conv, call.pool)
+
+
+def _bind(*arguments: Any) -> Any:
+    given = _arguments(*arguments)
+    bind = getattr(registry.select("conv_norm", given.x, given.weight.shape, given.conv), "bound", None)
+    return bind(given) if bind else None
+
+
+def _keep(ctx: Any, arguments: Sequence[Any], *saved: Tensor) -> None:
+    z, tables = saved
+    ctx.call, x, weight, gamma, beta, shortcut, gain = arguments
+    save(ctx, x, weight, z, shortcut, gain, gamma, beta, tables)
+
+
+class _ConvNorm(tape.Playable):
+    plain, bind, keep = staticmethod(_plain), staticmethod(_bind), staticmethod(_keep)
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -149,16 +171,14 @@ class _ConvNorm(torch.autograd.Function):
         shortcut: Tensor | None,
         gain: Tensor | None,
     ) -> Tensor:
-        ctx.call = call
+        arguments = call, x, weight, gamma, beta, shortcut, gain
         y: Tensor
-        y, z, tables = conv_norm_fwd.unchecked(
-            x, weight, shortcut, gain, *OneNorm.of(call.norm, call.of_batch, gamma, beta), *call.conv, call.pool
-        )
-        save(ctx, x, weight, z, shortcut, gain, gamma, beta, tables)
+        y, z, tables = conv_norm_fwd.unchecked(*_arguments(*arguments))
+        _keep(ctx, arguments, z, tables)
         return y
 
     @staticmethod
-    @twice_differentiable(_differentiable_backward)
+    @twice_differentiable(differentiable(_plain))
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
         _, need_x, need_weight, need_gamma, need_beta, need_shortcut, need_gain = needs = ctx.needs_input_grad

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from asose_fast.ops import by_result, registry
+from asose_fast.ops import by_result, registry, tape
 from asose_fast.ops.autocast import computing_dtype, without_autocast
-from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_flag, check_images, check_integer, check_like, check_tensor
 from asose_fast.ops.dense import Dense
 from asose_fast.ops.dtypes import FLOATS
@@ -50,7 +51,7 @@ def dense_conv(x: Tensor, weight: Tensor, *, stride: int | tuple[int, int] = 1, 
     with without_autocast(x):
         if transformed():
             return reference(x, weight, conv)
-        return _DenseConv.apply(conv, x.contiguous(memory_format=torch.channels_last), weight)  # type: ignore[no-any-return]
+        return tape.apply(_DenseConv, conv, x.contiguous(memory_format=torch.channels_last), weight)
 
 
 def check_convolution(where: str, x: Tensor, weight: Tensor, conv: Dense) -> None:
@@ -81,14 +82,16 @@ def has_kernels(x: Tensor, weight: Tensor, conv: Dense) -> bool:
     return by_result.has_kernels("dense_conv", x, weight.shape, conv)
 
 
-def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     def plain(conv: Dense, x: Tensor, weight: Tensor) -> Tensor:
         return reference(x, weight, conv)
 
-    return gradients(ctx, plain, (ctx.conv, *ctx.saved_tensors), [grad])
+    return plain, (ctx.conv, *ctx.saved_tensors)
 
 
-class _DenseConv(torch.autograd.Function):
+class _DenseConv(tape.Playable):
+    plain = staticmethod(_plain)
+
     @staticmethod
     def forward(ctx: Any, conv: Dense, x: Tensor, weight: Tensor) -> Tensor:
         ctx.conv = conv
@@ -97,7 +100,7 @@ class _DenseConv(torch.autograd.Function):
         return y
 
     @staticmethod
-    @twice_differentiable(_differentiable_backward)
+    @twice_differentiable(differentiable(_plain))
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         _, need_x, need_weight = ctx.needs_input_grad

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import registry
-from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
+from asose_fast.ops import registry, tape
+from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_channels, check_like, check_tensor
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import memory_format
@@ -68,8 +68,15 @@ def norm_lerp(z: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor, gain: Tensor) -
         return reference(z, norm, shortcut, gain)
     of_batch = uses_batch(norm)
     check_count([of_batch], z.shape)
-    y: Tensor = _NormLerp.apply(
-        norm, of_batch, z, shortcut, gain.to(accumulation_dtype(z.dtype)), held(norm, "weight"), held(norm, "bias")
+    y = tape.apply(
+        _NormLerp,
+        norm,
+        of_batch,
+        z,
+        shortcut,
+        gain.to(accumulation_dtype(z.dtype)),
+        held(norm, "weight"),
+        held(norm, "bias"),
     )
     return y
 
@@ -93,7 +100,7 @@ def _check_shortcut(
         raise ValueError(f"{where}: shortcut is on {shortcut.device}, z on {device}")
 
 
-def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     z, shortcut, gain, gamma, beta, found = ctx.saved_tensors
 
     def plain(
@@ -103,10 +110,12 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
         (norm,) = measured(found[:1], found[1:], rows[0], rows[1], [of_batch])
         return reference(z, norm, shortcut, gain)
 
-    return gradients(ctx, plain, (None, ctx.of_batch, z, shortcut, gain, gamma, beta), [grad])
+    return plain, (None, ctx.of_batch, z, shortcut, gain, gamma, beta)
 
 
-class _NormLerp(torch.autograd.Function):
+class _NormLerp(tape.Playable):
+    plain = staticmethod(_plain)
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -125,7 +134,7 @@ class _NormLerp(torch.autograd.Function):
         return y
 
     @staticmethod
-    @twice_differentiable(_differentiable_backward)
+    @twice_differentiable(differentiable(_plain))
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _, _, *needs = ctx.needs_input_grad
         need_gamma, need_beta = needs[3:]

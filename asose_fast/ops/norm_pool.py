@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import registry
-from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
+from asose_fast.ops import registry, tape
+from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_channels, check_images, check_integer, check_like
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
@@ -65,7 +66,7 @@ def norm_pool(z: Tensor, norm: nn.BatchNorm2d, pool: int = 1, *, checked: bool =
         return reference(z, norm, pool)
     of_batch = uses_batch(norm)
     check_count([of_batch], z.shape)
-    y: Tensor = _NormPool.apply(norm, of_batch, pool, z, held(norm, "weight"), held(norm, "bias"))
+    y = tape.apply(_NormPool, norm, of_batch, pool, z, held(norm, "weight"), held(norm, "bias"))
     return y
 
 
@@ -84,7 +85,7 @@ def _check_z(where: str, z: Tensor, pool: int) -> None:
         check_images(f"{where}: z", z)
 
 
-def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     z, gamma, beta, found = ctx.saved_tensors
 
     def plain(_: object, of_batch: bool, pool: int, z: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
@@ -92,10 +93,12 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
         (norm,) = measured(found[:1], found[1:], rows[0], rows[1], [of_batch])
         return reference(z, norm, pool)
 
-    return gradients(ctx, plain, (None, ctx.of_batch, ctx.pool, z, gamma, beta), [grad])
+    return plain, (None, ctx.of_batch, ctx.pool, z, gamma, beta)
 
 
-class _NormPool(torch.autograd.Function):
+class _NormPool(tape.Playable):
+    plain = staticmethod(_plain)
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -113,7 +116,7 @@ class _NormPool(torch.autograd.Function):
         return y
 
     @staticmethod
-    @twice_differentiable(_differentiable_backward)
+    @twice_differentiable(differentiable(_plain))
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         *_, need_z, need_gamma, need_beta = ctx.needs_input_grad
         found = on_saved(ctx, norm_pool_bwd)(

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from asose_fast.ops import registry
+from asose_fast.ops import registry, tape
 from asose_fast.ops.autocast import computing_dtype, without_autocast
-from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import as_list, check_images, check_like, check_stride, check_tensor
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
-from asose_fast.ops.reference.pointwise import reference
+from asose_fast.ops.reference.pointwise import out_shape, reference
 
 registry.register(
     "pointwise",
@@ -55,7 +55,7 @@ def pointwise(x: Tensor, weights: Sequence[Tensor], *, stride: int = 1) -> Tenso
     with without_autocast(x):
         if transformed():
             return reference(x, weights, stride)
-        return _Pointwise.apply(stride, x.contiguous(memory_format=torch.channels_last), *weights)  # type: ignore[no-any-return]
+        return tape.apply(_Pointwise, stride, x.contiguous(memory_format=torch.channels_last), *weights)
 
 
 def _check(where: str, x: Tensor, weights: list[Tensor], stride: int) -> None:
@@ -72,20 +72,16 @@ def _check(where: str, x: Tensor, weights: list[Tensor], stride: int) -> None:
         raise ValueError(f"{where}: weights must have outputs")
 
 
-def out_shape(x: Tensor, weights: Sequence[Tensor], stride: int) -> tuple[int, ...]:
-    """The shape of what the convolutions make of x."""
-    n, _, height, width = x.shape
-    return n, sum([len(w) for w in weights]), (height - 1) // stride + 1, (width - 1) // stride + 1
-
-
-def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     def plain(stride: int, x: Tensor, *weights: Tensor) -> Tensor:
         return reference(x, weights, stride)
 
-    return gradients(ctx, plain, (ctx.stride, *ctx.saved_tensors), [grad])
+    return plain, (ctx.stride, *ctx.saved_tensors)
 
 
-class _Pointwise(torch.autograd.Function):
+class _Pointwise(tape.Playable):
+    plain = staticmethod(_plain)
+
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
         ctx, stride, x, *weights = arguments
@@ -95,7 +91,7 @@ class _Pointwise(torch.autograd.Function):
         return z
 
     @staticmethod
-    @twice_differentiable(_differentiable_backward)
+    @twice_differentiable(differentiable(_plain))
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, *weights = ctx.saved_tensors
         _, need_x, *needs = ctx.needs_input_grad

@@ -74,6 +74,11 @@ def backend(name: str) -> Iterator[None]:
         _forced = before
 
 
+def forced() -> str | None:
+    """The backend that every operator runs on, inside the block of `backend`."""
+    return _forced
+
+
 @functools.cache
 def _triton_missing() -> str | None:
     if importlib.util.find_spec("triton") is None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import registry
+from asose_fast.ops import registry, tape
 from asose_fast.ops.autocast import computing_dtype, without_autocast
-from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_images, check_length, check_like, check_stride
 from asose_fast.ops.depthwise_plan import check_branch
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
@@ -92,7 +92,7 @@ def separable_norm(
             gain = gain.to(accumulation_dtype(x.dtype))
         affine = [[held(norm, name) for norm in norms] for name in ("weight", "bias")]
         x = x.contiguous(memory_format=torch.channels_last)
-        y: Tensor = _SeparableNorm.apply(call, x, shortcut, gain, *depthwise, *pointwise, *chain(*affine))
+        y = tape.apply(_SeparableNorm, call, x, shortcut, gain, *depthwise, *pointwise, *chain(*affine))
     return y.to(given.dtype)
 
 
@@ -110,7 +110,7 @@ class _Call(NamedTuple):
         return [list(values[i : i + stages]) for i in range(0, 4 * stages, stages)]
 
 
-def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     call: _Call = ctx.call
     x, shortcut, gain, _, tables, *tensors = ctx.saved_tensors
 
@@ -119,30 +119,49 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
         norms = measured_norms(tables, gamma, beta, call.of_batch)
         return reference(x, depthwise, pointwise, norms, call.dilations, call.stride, shortcut, gain)
 
-    return gradients(ctx, plain, (call, x, shortcut, gain, *tensors), [grad])
+    return plain, (call, x, shortcut, gain, *tensors)
 
 
-class _SeparableNorm(torch.autograd.Function):
+def _arguments(
+    call: _Call, x: Tensor, shortcut: Tensor | None, gain: Tensor | None, *tensors: Tensor | None
+) -> Forward:
+    statistics = [running_statistics(norm) for norm in call.norms]
+    means, variances, counts, momenta = zip(*statistics, strict=True)
+    depthwise, pointwise, gamma, beta = call.split(tensors)
+    return Forward(
+        x, depthwise, pointwise, shortcut, gain, gamma, beta, present(means), present(variances), present(counts),
+        [mean is not None for mean in means], [count is not None for count in counts], call.of_batch,
+        [norm.eps for norm in call.norms], list(momenta), call.dilations, call.stride,
+    )  # fmt: skip
+
+
+def _bind(*arguments: Any) -> Any:
+    given = _arguments(*arguments)
+    bind = getattr(registry.select("separable_norm", given.x), "bound", None)
+    return bind(given) if bind else None
+
+
+def _keep(ctx: Any, arguments: Sequence[Any], *saved: Tensor) -> None:
+    zs, tables = saved
+    ctx.call, x, shortcut, gain, *tensors = arguments
+    save(ctx, x, shortcut, gain, zs, tables, *tensors)
+
+
+class _SeparableNorm(tape.Playable):
     """Its inputs: what it computes, x, the shortcut, the gain, and what `_Call.split` names."""
+
+    plain, bind, keep = staticmethod(_plain), staticmethod(_bind), staticmethod(_keep)
 
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
-        ctx, call, x, shortcut, gain, *tensors = arguments
-        ctx.call = call
-        statistics = [running_statistics(norm) for norm in call.norms]
-        means, variances, counts, momenta = zip(*statistics, strict=True)
-        depthwise, pointwise, gamma, beta = call.split(tensors)
+        ctx, *given = arguments
         y: Tensor
-        y, zs, tables = separable_norm_fwd.unchecked(
-            x, depthwise, pointwise, shortcut, gain, gamma, beta, present(means), present(variances), present(counts),
-            [mean is not None for mean in means], [count is not None for count in counts], call.of_batch,
-            [norm.eps for norm in call.norms], list(momenta), call.dilations, call.stride,
-        )  # fmt: skip
-        save(ctx, x, shortcut, gain, zs, tables, *tensors)
+        y, zs, tables = separable_norm_fwd.unchecked(*_arguments(*given))
+        _keep(ctx, given, zs, tables)
         return y
 
     @staticmethod
-    @twice_differentiable(_differentiable_backward)
+    @twice_differentiable(differentiable(_plain))
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
         x, shortcut, gain, zs, tables, *tensors = ctx.saved_tensors

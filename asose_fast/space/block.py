@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from asose_fast.space.exact import told
 from asose_fast.space.mixed import MixedOp
 from asose_fast.space.parts import run_on_kernels
 from asose_fast.space.shortcut import averaged
@@ -44,6 +46,7 @@ def halving() -> nn.Module:
     return nn.MaxPool2d(2, ceil_mode=True)
 
 
+@told
 class EvolvableBlock(nn.Module):
     """y = s + gain * (mixed(x) - s), with the shortcut s = x, or, at stride 2, s = the 2x2 means of x. Where channels
     change, BN(conv1x1(ReLU(.))) of that follows. In the space stages it is maxpool2x2(BN(conv3x3(ReLU(.)))).
@@ -100,6 +103,14 @@ class EvolvableBlock(nn.Module):
         if self.spec.stride == 1:
             return x
         return averaged(x, self.spec.stride)
+
+    def running(self, index: int | None) -> Iterator[nn.Module]:
+        """Yields the modules that may run where candidate `index` is sampled, or the only one is."""
+        candidate = list(self.mixed.ops.values())[index or 0]
+        parts = candidate, *([] if self.project is None else [self.project])
+        yield from (self, self.mixed, self.mixed.ops)
+        for part in parts:
+            yield from part.modules()
 
     def derive(self, index: int) -> EvolvableBlock:
         """Returns the block with candidate `index` alone. Its modules are this block's own, not copies."""

@@ -40,6 +40,16 @@ _CALLED: dict[type[nn.Module], attrgetter[object]] = {
 """A call also goes through these methods of the classes that are told."""
 
 
+_CONTAINERS = {nn.ModuleDict}
+
+
+def told(kind: type[ModuleT]) -> type[ModuleT]:
+    """Adds a class to those that are told."""
+    _CALLED[kind] = attrgetter("__call__", "forward")
+    _METHODS.append(_CALLED[kind](kind))
+    return kind
+
+
 def _methods() -> list[object]:
     return [get(kind) for kind, get in _CALLED.items()]
 
@@ -57,6 +67,12 @@ def computes(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
         own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"]
     )  # a step asks this of every module: read one by one, they take half the time of a tuple and `any`
     return not hooks and own.keys().isdisjoint(_OF_INSTANCES)
+
+
+def is_told(module: nn.Module) -> bool:
+    """Says whether a module computes what its class says, and that class is told here or has modules and no more."""
+    kind = type(module)
+    return (kind in _CALLED or kind in _CONTAINERS) and computes(module, kind)
 
 
 def classes_are_theirs() -> bool:

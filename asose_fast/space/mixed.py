@@ -22,7 +22,7 @@ from asose_fast.ops.term_weights import SHORTCUT, term_weights
 from asose_fast.ops.torch_faults import usual_gradient
 from asose_fast.ops.tracing import recorded_sum, tracing
 from asose_fast.space.candidates import Zero, build_candidate
-from asose_fast.space.exact import classes_are_theirs, computes
+from asose_fast.space.exact import classes_are_theirs, computes, told
 from asose_fast.space.lone import blended
 from asose_fast.space.outputs import require_alike, require_shortcut, run
 from asose_fast.space.stacked import Branches
@@ -43,6 +43,7 @@ class Plan:
     kept: tuple[int, ...] | None = None
 
 
+@told
 class MixedOp(nn.Module):
     """A choice between candidates: any modules that map a tensor x to tensors of one shape, under any names.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -16,6 +17,7 @@ from asose_fast.space.candidates import build_candidate
 from asose_fast.space.geometry import StemStride, after_stem, poolings, stem_stride
 from asose_fast.space.global_average import GlobalAverage
 from asose_fast.space.parts import run_on_kernels
+from asose_fast.space.replay import Part, replayable, run_parts
 from asose_fast.space.supernet import Supernet
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -317,11 +319,22 @@ class Network(Supernet):
         `weights` (L, K), `path` (L indices) and `kept` (L tuples of indices) choose the plan of every block as in
         MixedOp; a derived network needs none of them.
         """
-        x = run_on_kernels(self.stem, x)
-        rows = None if weights is None else weights.unbind()
-        for i, block in enumerate(self.blocks):
-            x = block(x, *(None if table is None else table[i] for table in (rows, path, kept)))
+        if weights is None and kept is None and replayable(x):
+            x = run_parts(self._parts(path), x)
+        else:
+            x = run_on_kernels(self.stem, x)
+            rows = None if weights is None else weights.unbind()
+            for i, block in enumerate(self.blocks):
+                x = block(x, *(None if table is None else table[i] for table in (rows, path, kept)))
         return run_on_kernels(self.head, x)
+
+    def _parts(self, path: Sequence[int] | None) -> Iterator[Part]:
+        """Yields what comes before the head, with one candidate a block."""
+        stem = self.stem
+        yield Part(functools.partial(run_on_kernels, stem), stem, None, stem.modules)
+        for i, block in enumerate(self.evolvable_blocks()):
+            index = None if path is None else path[i]
+            yield Part(functools.partial(block, index=index), block, index, functools.partial(block.running, index))
 
     def derive(self, path: Sequence[int]) -> Network:
         """Returns the network with one candidate a block. Its modules, and so its parameters, are this network's

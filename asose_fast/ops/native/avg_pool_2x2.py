@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from asose_fast.ops.avg_pool_2x2 import out_shape
 from asose_fast.ops.layout import dense
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
+from asose_fast.ops.reference.avg_pool_2x2 import out_shape
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 

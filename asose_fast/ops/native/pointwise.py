@@ -10,8 +10,8 @@ from torch import Tensor
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
-from asose_fast.ops.pointwise import out_shape
 from asose_fast.ops.reference import pointwise as reference
+from asose_fast.ops.reference.pointwise import out_shape
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 

@@ -14,6 +14,12 @@ from asose_fast.ops.layout import channels_last
 DTYPES = FLOATS
 
 
+def out_shape(shape: Sequence[int]) -> tuple[int, ...]:
+    """(N, C, ceil(H / 2), ceil(W / 2)) of (N, C, H, W)."""
+    images, channels, height, width = shape
+    return images, channels, (height + 1) // 2, (width + 1) // 2
+
+
 def reference(x: Tensor) -> Tensor:
     """What `avg_pool_2x2` computes, as PyTorch would."""
     return F.avg_pool2d(channels_last(x), 2, ceil_mode=True, count_include_pad=False)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import dense, empty_channels_last
-from asose_fast.ops.pointwise import out_shape
+from asose_fast.ops.reference.pointwise import out_shape
 from asose_fast.ops.triton.dots import Cut, depth_of, number_of, one_of, types_of, warps_of
 from asose_fast.ops.triton.sums import added_up
 from asose_fast.ops.triton.tiles import aligned, launched, pixels

@@ -1,0 +1,161 @@
+"""Parts of a network run from recordings of themselves, as one node of autograd (docs/kernels.md).
+
+What a part calls depends on its modules and on what kind of tensor it is given. The first time it runs as its modules
+say, and what it calls is recorded. While neither has changed, the recording is played. A part in which something else
+than recorded calls of kernels makes the output always runs as its modules say.
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable, Iterable, Sequence
+from operator import is_
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from asose_fast.ops import registry
+from asose_fast.ops.autocast import autocasts
+from asose_fast.ops.autograd import saved_elsewhere, transformed
+from asose_fast.ops.library import PLAIN
+from asose_fast.ops.played import places, play
+from asose_fast.ops.tape import Recording, compiled, recording
+from asose_fast.space.exact import classes_are_theirs, is_told
+
+MOST = 64
+"""So many recordings are kept of a part; it rarely needs more than one a candidate, and one for a batch cut short."""
+
+
+class Part(NamedTuple):
+    """A part of a network, and all that decides what it calls."""
+
+    run: Callable[[Tensor], Tensor]
+    owner: nn.Module
+    """The recordings are kept as long as this one lives."""
+    choice: int | None
+    """Its candidate, where there is a choice."""
+    modules: Callable[[], Iterable[nn.Module]]
+    """Gives the modules that may run."""
+
+
+class _Kind(NamedTuple):
+    """What a recording depends on apart from modules."""
+
+    choice: int | None
+    training: bool
+    """A flag of the owner. It is here so that epochs of training and tests between them do not undo each other's."""
+    shape: torch.Size
+    dtype: torch.dtype
+
+    @staticmethod
+    def of(part: Part, shape: torch.Size, dtype: torch.dtype) -> _Kind:
+        return _Kind(part.choice, part.owner.training, shape, dtype)
+
+
+class _Watch:
+    """Says whether modules are as they were: their attributes, hooks, and the tensors and modules that they hold."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._dicts: list[dict[Any, Any]] = [
+            of
+            for module in modules
+            for of in (
+                module.__dict__, module._parameters, module._buffers, module._modules, module._forward_hooks,
+                module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks,
+            )
+        ]  # fmt: skip
+        self._lengths, self._values = list(map(len, self._dicts)), list(self._now())
+        self.tensors = [value for value in self._values if isinstance(value, Tensor)]
+        self._places = places(self.tensors)
+
+    def unchanged(self) -> bool:
+        """Says whether nothing that was there has been replaced, and nothing added."""
+        return (
+            list(map(len, self._dicts)) == self._lengths
+            and all(map(is_, self._now(), self._values))
+            and places(self.tensors) == self._places
+        )
+
+    def held(self) -> bool:
+        """Says the same apart from flags: whether modules still hold what they held."""
+        now = zip(self._now(), self._values, strict=False)
+        return list(map(len, self._dicts)) == self._lengths and all(a is b or type(a) is bool for a, b in now)
+
+    def _now(self) -> Iterable[Any]:
+        return itertools.chain.from_iterable(map(dict.values, self._dicts))
+
+
+class _Known(NamedTuple):
+    """What is known of a part for tensors of a kind."""
+
+    watch: _Watch
+    recording: Recording | None
+    shape: torch.Size
+    """That of the output, where there is a recording."""
+
+
+_known: weakref.WeakKeyDictionary[nn.Module, dict[_Kind, _Known]] = weakref.WeakKeyDictionary()
+
+
+def run_parts(parts: Iterable[Part], x: Tensor) -> Tensor:
+    """Runs them one after the other on x, which is `replayable`: those that are known from their recordings. Results
+    are those of their modules, to the bit."""
+    waiting: list[_Known] = []
+    fits = True
+    for part in parts:
+        if not fits:
+            x = part.run(x)
+            continue
+        known = _find(part, _Kind.of(part, waiting[-1].shape if waiting else x.shape, x.dtype))
+        if known is not None and known.recording is not None:
+            waiting.append(known)
+            continue
+        x = _play(waiting, x)
+        waiting = []
+        x = _record(part, x) if known is None else part.run(x)
+        fits = _takes(x)
+    return _play(waiting, x)
+
+
+def _play(waiting: Sequence[_Known], x: Tensor) -> Tensor:
+    recordings = [known.recording for known in waiting if known.recording is not None]
+    return play(recordings, x.contiguous(memory_format=torch.channels_last)) if recordings else x
+
+
+def _find(part: Part, kind: _Kind) -> _Known | None:
+    """Returns what is known of a part, as far as it still holds."""
+    known = _known.get(part.owner, {}).get(kind)
+    return known if known is not None and known.watch.unchanged() else None
+
+
+def _record(part: Part, x: Tensor) -> Tensor:
+    """Runs a part, and keeps what it calls."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    kind, modules = _Kind.of(part, x.shape, x.dtype), list(part.modules())
+    watch = _Watch(modules)
+    with recording() as calls:
+        y = part.run(x)
+    tensors = {id(tensor): tensor for tensor in watch.tensors if tensor.is_leaf and type(tensor) in PLAIN}
+    found = compiled(calls, x, y, tensors) if all(map(is_told, modules)) else None
+    # What no longer holds would keep alive what modules have let go.
+    held = {kind: known for kind, known in _known.get(part.owner, {}).items() if known.watch.held()}
+    held[kind] = _Known(watch, found, x.shape if found is None else y.shape)
+    _known[part.owner] = dict(list(held.items())[-MOST:])
+    return y
+
+
+def replayable(x: Tensor) -> bool:
+    """Says whether x is for kernels, and nobody follows the modules of a network, or the operators, one by one."""
+    return (
+        not torch.compiler.is_compiling()
+        and _takes(x)
+        and not (transformed() or torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack())
+        and not (autocasts(x) or saved_elsewhere() or registry.forced())
+        and classes_are_theirs()
+    )
+
+
+def _takes(x: Tensor) -> bool:
+    return type(x) in PLAIN and x.is_cpu and x.dim() == 4 and x.dtype in (torch.float32, torch.float64)

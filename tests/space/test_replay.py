@@ -1,0 +1,437 @@
+"""A path that is played from recordings is, to the bit, what its modules give, and every change of them is noticed."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from asose_fast.config import SpaceConfig
+from asose_fast.space import Network, NetworkSpec, replay
+from asose_fast.space import network as network_module
+
+CANDIDATES = ("skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "nor_conv_3x3", "res_conv_3x3")
+PATH = [5, 1, 4]
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "_known", weakref.WeakKeyDictionary())
+
+
+def small(dtype: torch.dtype = torch.float32, skeleton: str = "stages") -> tuple[Network, Tensor]:
+    """A network of three blocks, all of whose tensors are random, and images for it."""
+    torch.manual_seed(0)
+    config = SpaceConfig(candidates=CANDIDATES, channels=16, depth=3)
+    network = Network(getattr(NetworkSpec, skeleton)(config, 3, 10, 8)).to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.no_grad():
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.is_floating_point():
+                tensor.uniform_(0.1, 0.9) if tensor.dim() < 2 else tensor.normal_(0, 0.2)
+    return network, torch.randn(4, 3, 8, 8, dtype=dtype)
+
+
+def by_modules(run: Callable[[], Any]) -> Any:
+    """What `run` gives while nothing is played."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network_module, "replayable", lambda x: False)
+        return run()
+
+
+def played(y: Tensor) -> int:
+    """How many nodes of a graph stand for played recordings."""
+    waiting, seen = [y.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    return sum(type(node).__name__ == "_PlayedBackward" for node in seen)
+
+
+def results(network: Network, x: Tensor, path: list[int] | None = PATH) -> list[Tensor | None]:
+    """Scores, all gradients, and the buffers afterwards."""
+    network.zero_grad()
+    x = x.detach().requires_grad_()
+    y = network(x, path=path)
+    y.square().mean().backward()
+    return [y.detach(), x.grad, *(p.grad for p in network.parameters()), *(b.clone() for b in network.buffers())]
+
+
+def assert_same(found: list[Tensor | None], expected: list[Tensor | None]) -> None:
+    for a, b in zip(found, expected, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or b is None or torch.equal(a, b)
+
+
+def check(network: Network, x: Tensor, path: list[int] | None = PATH, count: int = 1) -> None:
+    """It gives what its modules give; in the end `count` nodes are played."""
+    twin = copy.deepcopy(network)
+    for _ in range(3):
+        assert_same(results(network, x, path), by_modules(lambda: results(twin, x, path)))
+    assert played(network(x, path=path)) == count
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_every_path_is_that_of_its_modules(dtype: torch.dtype, training: bool) -> None:
+    network, x = small(dtype)
+    network.train(training)
+    twin = copy.deepcopy(network)
+    for seed in range(24):
+        path = torch.randint(6, (3,), generator=torch.Generator().manual_seed(seed)).tolist()
+        assert_same(results(network, x, path), by_modules(lambda p=path: results(twin, x, p)))
+    assert played(network(x, path=PATH)) == 1
+
+
+def test_what_torch_computes_divides_a_path() -> None:
+    network, x = small(skeleton="chain")
+    check(network, x, count=2)
+
+
+def test_a_derived_network_is_played() -> None:
+    network, x = small()
+    check(network.derive(PATH), x, path=None)
+
+
+def test_batches_of_other_sizes_are_other_recordings() -> None:
+    network, x = small()
+    twin = copy.deepcopy(network)
+    for size in (4, 3, 4, 1, 3):
+        assert_same(results(network, x[:size]), by_modules(lambda n=size: results(twin, x[:n])))
+
+
+def test_a_test_between_epochs_does_not_undo_their_recordings() -> None:
+    network, x = small()
+    known = []
+    for training in (True, False, True, False):
+        network.train(training)
+        network(x, path=PATH)
+        known.append({id(one) for kinds in replay._known.values() for one in kinds.values()})
+    assert known[1] == known[3]
+    assert known[0] < known[1]
+
+
+def conv(network: Network) -> nn.Conv2d:
+    return network.blocks[0].mixed.ops["res_conv_3x3"][1]  # type: ignore[index,return-value,union-attr]
+
+
+def norm(network: Network) -> nn.BatchNorm2d:
+    return network.stem[1]  # type: ignore[return-value]
+
+
+def _replace_parameter(network: Network) -> None:
+    conv(network).weight = nn.Parameter(torch.randn_like(conv(network).weight))
+
+
+def _replace_data(network: Network) -> None:
+    conv(network).weight.data = torch.randn_like(conv(network).weight)
+
+
+def _other_strides(network: Network) -> None:
+    conv(network).weight.data = conv(network).weight.data.contiguous()
+
+
+def _write(network: Network) -> None:
+    with torch.no_grad():
+        conv(network).weight.mul_(2)
+
+
+def _freeze(network: Network) -> None:
+    conv(network).weight.requires_grad_(False)
+
+
+def _other_eps(network: Network) -> None:
+    norm(network).eps = 0.5
+
+
+def _other_momentum(network: Network) -> None:
+    norm(network).momentum = None
+
+
+def _one_norm_in_eval(network: Network) -> None:
+    norm(network).eval()
+
+
+def _no_statistics(network: Network) -> None:
+    norm(network).running_mean = norm(network).running_var = None
+
+
+def _other_count(network: Network) -> None:
+    norm(network).num_batches_tracked = torch.tensor(7)
+
+
+def _leaky(network: Network) -> None:
+    network.blocks[1].mixed.ops["sep_conv_3x3"][0] = nn.LeakyReLU(0.5)  # type: ignore[index,union-attr]
+
+
+def _dilate(network: Network) -> None:
+    conv(network).dilation, conv(network).padding, conv(network).zeros = (2, 2), (2, 2), (2, 2)
+
+
+def _bias(network: Network) -> None:
+    conv(network).bias = nn.Parameter(torch.ones(16))
+
+
+def _own_forward(network: Network) -> None:
+    relu = network.blocks[0].mixed.ops["res_conv_3x3"][0]  # type: ignore[index,union-attr]
+    relu.forward = lambda x: x.abs()  # type: ignore[assignment,union-attr]
+
+
+def _shared(network: Network) -> None:
+    network.blocks[0].mixed.ops["res_conv_3x3"][4] = conv(network)  # type: ignore[index,operator,union-attr]
+
+
+def _other_gain(network: Network) -> None:
+    network.blocks[0].gain = nn.Parameter(torch.tensor(0.0))
+
+
+def _append(network: Network) -> None:
+    network.stem.append(nn.Softplus())
+
+
+CHANGES = [
+    _replace_parameter, _replace_data, _other_strides, _write, _freeze, _other_eps, _other_momentum, _one_norm_in_eval,
+    _no_statistics, _other_count, _leaky, _dilate, _bias, _own_forward, _shared, _other_gain, _append,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_modules_is_noticed(change: Callable[[Network], None]) -> None:
+    network, x = small()
+    check(network, x)
+    twin = copy.deepcopy(network)
+    for one in (network, twin):
+        torch.manual_seed(1)
+        change(one)
+    for _ in range(2):
+        assert_same(results(network, x), by_modules(lambda: results(twin, x)))
+
+
+def test_hooks_are_called() -> None:
+    network, x = small()
+    check(network, x)
+    seen: list[str] = []
+    relu = network.blocks[0].mixed.ops["res_conv_3x3"][3]  # type: ignore[index,union-attr]
+    handles = [
+        relu.register_forward_hook(lambda *_: seen.append("forward")),  # type: ignore[operator,union-attr]
+        network.blocks[2].register_full_backward_hook(lambda *_: seen.append("backward")),
+    ]
+    results(network, x)
+    assert seen == ["forward", "backward"]
+    for handle in handles:
+        handle.remove()
+    check(network, x)
+
+
+def test_hooks_on_all_modules_are_called() -> None:
+    network, x = small()
+    check(network, x)
+    seen: list[nn.Module] = []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module))
+    try:
+        network(x, path=PATH)
+    finally:
+        handle.remove()
+    assert set(seen) >= {network.blocks[0], norm(network), conv(network)}
+
+
+def test_drop_path_is_drawn_anew() -> None:
+    network, x = small()
+    check(network, x)
+    network.set_drop_path(0.5)
+    assert not torch.equal(network(x, path=PATH), network(x, path=PATH))
+    network.set_drop_path(0.0)
+    check(network, x)
+
+
+def test_a_candidate_with_side_effects_is_not_played() -> None:
+    calls = []
+
+    class Counting(nn.Identity):
+        def forward(self, x: Tensor) -> Tensor:
+            calls.append(1)
+            return x
+
+    network, x = small()
+    network.blocks[1].mixed.ops["skip_connect"] = Counting()  # type: ignore[index,operator,union-attr]
+    for _ in range(3):
+        network(x, path=[5, 0, 4])
+    assert len(calls) == 3
+
+
+def test_second_derivatives() -> None:
+    network, x = small(torch.float64)
+    check(network, x)
+
+    def penalty() -> list[Tensor]:
+        given = x.clone().requires_grad_()
+        (of_x,) = torch.autograd.grad(network(given, path=PATH).square().sum(), given, create_graph=True)
+        wanted = [given, *(p for p in network.parameters() if p.requires_grad)]
+        found = torch.autograd.grad(of_x.square().sum(), wanted, allow_unused=True)
+        return [t for t in found if t is not None]
+
+    network.eval()
+    for training in (False, True):
+        network.train(training)
+        network(x, path=PATH)
+        for a, b in zip(penalty(), by_modules(penalty), strict=True):
+            torch.testing.assert_close(a, b)
+
+
+def test_several_gradients_at_once_and_twice() -> None:
+    network, x = small(torch.float64)
+    network.eval()
+    network(x, path=PATH)
+
+    def jacobian() -> list[Tensor]:
+        given = x.clone().requires_grad_()
+        y = network(given, path=PATH)[0, :3]
+        (rows,) = torch.autograd.grad(y, given, torch.eye(3, dtype=y.dtype), retain_graph=True, is_grads_batched=True)
+        twice = [torch.autograd.grad(y.sum(), given, retain_graph=True)[0] for _ in range(2)]
+        return [rows, *twice]
+
+    found = jacobian()
+    assert torch.equal(found[1], found[2])
+    for a, b in zip(found, by_modules(jacobian), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_weights_that_are_written_before_backward_are_an_error() -> None:
+    network, x = small()
+    network(x, path=PATH)
+    loss = network(x, path=PATH).sum()
+    assert played(loss) == 1
+    _write(network)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_weights_that_are_moved_before_backward_are_read_where_they_are() -> None:
+    network, x = small()
+    twin = copy.deepcopy(network)
+    network(x, path=PATH), by_modules(lambda: twin(x, path=PATH))
+
+    def moved(one: Network) -> list[Tensor | None]:
+        loss = one(x, path=PATH).sum()
+        for parameter in one.parameters():
+            parameter.data = parameter.data.clone()
+        loss.backward()
+        return [p.grad for p in one.parameters()]
+
+    assert_same(moved(network), by_modules(lambda: moved(twin)))
+
+
+def test_torch_func_and_saved_tensor_hooks_follow_the_modules() -> None:
+    network, x = small(torch.float64)
+    network.eval()
+    network(x, path=PATH)
+    expected = by_modules(lambda: network(x, path=PATH))
+    values, tangents = torch.func.jvp(lambda x: network(x, path=PATH), (x,), (torch.ones_like(x),))
+    torch.testing.assert_close(values, expected)
+    assert tangents.abs().sum() > 0
+    with torch.autograd.graph.save_on_cpu():
+        y = network(x.clone().requires_grad_(), path=PATH)
+    assert played(y) == 0
+    weights = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    found = torch.func.functional_call(network, weights, (x,), {"path": PATH})
+    torch.testing.assert_close(found, expected)
+
+
+def test_inference_mode_and_no_grad() -> None:
+    network, x = small()
+    network.eval()
+    expected = by_modules(lambda: network(x, path=PATH))
+    for mode in (torch.inference_mode, torch.no_grad):
+        for _ in range(2):
+            with mode():
+                assert torch.equal(network(x, path=PATH), expected)
+    assert_same(results(network, x), by_modules(lambda: results(network, x)))
+
+
+def test_a_profiler_sees_the_operators() -> None:
+    network, x = small()
+    network(x, path=PATH)
+    with torch.profiler.profile() as profile:
+        loss = network(x, path=PATH).sum()
+        loss.backward()
+    names = [event.name for event in profile.events()]
+    for operator in ("conv_norm_fwd", "conv_norm_bwd", "separable_norm_fwd", "separable_norm_bwd"):
+        assert f"asose_fast::{operator}" in names
+    assert played(loss) == 1
+
+
+def test_a_profiler_that_begins_before_backward_sees_it() -> None:
+    network, x = small()
+    expected = results(network, x)
+    network.zero_grad()
+    given = x.clone().requires_grad_()
+    loss = network(given, path=PATH).square().mean()
+    assert played(loss) == 1
+    with torch.profiler.profile() as profile:
+        loss.backward()
+    assert "asose_fast::conv_norm_bwd" in [event.name for event in profile.events()]
+    found = [given.grad, *(p.grad for p in network.parameters())]
+    assert_same(found, expected[1 : 1 + len(found)])
+
+
+@pytest.mark.parametrize("nan", [False, True])
+def test_a_gain_of_zero_is_that_of_the_modules(nan: bool) -> None:
+    network, x = small()
+    twin = copy.deepcopy(network)
+    for one in (network, twin):
+        with torch.no_grad():
+            one.evolvable_blocks()[1].gain.zero_()
+            if nan:
+                one.blocks[1].mixed.ops["sep_conv_3x3"][2].weight.fill_(torch.nan)  # type: ignore[index,operator,union-attr]
+    for _ in range(3):
+        for a, b in zip(results(network, x), by_modules(lambda: results(twin, x)), strict=True):
+            assert (a is None) == (b is None)
+            assert a is None or b is None or torch.equal(a.nan_to_num(), b.nan_to_num())
+
+
+def test_other_numbers_of_threads() -> None:
+    network, x = small()
+    twin = copy.deepcopy(network)
+    try:
+        for threads in (1, 2, 3, 1):
+            torch.set_num_threads(threads)
+            assert_same(results(network, x), by_modules(lambda: results(twin, x)))
+    finally:
+        torch.set_num_threads(1)
+
+
+def test_parameters_of_other_dtypes_and_layouts() -> None:
+    network, x = small(torch.float64)
+    for block in network.evolvable_blocks():
+        block.gain = nn.Parameter(block.gain.detach().float())
+    conv(network).weight = nn.Parameter(torch.randn(32, 16, 3, 3, dtype=torch.float64)[::2])
+    check(network, x)
+
+
+def test_recordings_keep_nothing_alive() -> None:
+    network, x = small()
+    results(network, x)
+    old, rest = weakref.ref(conv(network).weight), weakref.ref(norm(network))
+    _replace_parameter(network)
+    results(network, x)
+    gc.collect()
+    assert old() is None
+    del network
+    gc.collect()
+    assert rest() is None
+    assert not replay._known
+
+
+def test_recordings_of_a_part_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "MOST", 2)
+    network, _ = small()
+    for size in range(2, 6):
+        network(torch.randn(size, 3, 8, 8), path=PATH)
+    assert {len(kinds) for kinds in replay._known.values()} == {2}
