@@ -1,13 +1,11 @@
-"""Recordings of calls (`asose_fast.ops.tape`) are played as one node of autograd."""
+"""A recording of calls (`asose_fast.ops.tape`) is played as one node of autograd."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,20 +14,19 @@ from asose_fast.ops.autograd import batched, gradients
 from asose_fast.ops.tape import Recording
 
 
-def play(recordings: Sequence[Recording], x: Tensor) -> Tensor:
-    """What the recordings make of x, one after the other, as one node of autograd.
+def play(recording: Recording, x: Tensor) -> Tensor:
+    """What a recording makes of x.
 
     Args:
-        recordings: none of which has to be made anew.
-        x: like that of the first recording: of its shape, dtype, device and memory format.
+        recording: one that has not to be made anew.
+        x: like that of the recording: of its shape, dtype, device and memory format.
 
     Returns:
         What the calls would give one by one, to the bit, running statistics and gradients included.
     """
-    if not any(recording.calls for recording in recordings):
+    if not recording.calls:
         return x
-    parameters = [parameter for recording in recordings for parameter in recording.parameters]
-    y: Tensor = _Played.apply(recordings, x, *parameters)
+    y: Tensor = _Played.apply(recording, x, *recording.parameters)
     return y
 
 
@@ -53,86 +50,46 @@ class _Context:
         self.saved_tensors = tensors
 
 
-class _Part(NamedTuple):
-    """What a node knows of a recording that it plays."""
-
-    recording: Recording
-    need: bool
-    """Whether the gradient of the input is wanted; `needs` says so of the parameters."""
-    needs: tuple[bool, ...]
-    contexts: list[_Context] | None
-    """Those of the calls, or None where the script runs."""
-    saved: int
-    """How many tensors the node saves for it: those of all contexts, or the script's x and what it keeps."""
-
-    def contexts_with(self, saved: Sequence[Tensor]) -> list[_Context]:
-        """The contexts of all calls, for a backward pass."""
-        contexts = self._of_script(*saved) if self.contexts is None else self.contexts
-        if self.contexts is not None:
-            end = 0
-            for own in contexts:
-                start, end = end, end + len(own.saved_tensors)
-                own.saved_tensors = tuple(saved[start:end])
-        return contexts
-
-    def _of_script(self, x: Tensor, kept: Tensor) -> list[_Context]:
-        assert self.recording.script is not None
-        contexts, needed = [], [self.need]
-        tensors = self.recording.script.kept_tensors(x, kept)
-        for call, (values, saved) in zip(self.recording.calls, tensors, strict=True):
-            own = _Context(call.needs(needed, self.needs))
-            given = list(call.arguments)
-            for (place, _), value in zip(call.values, values, strict=True):
-                given[place] = value
-            call.function.keep(own, given, *saved)
-            needed.append(True in own.needs_input_grad)
-            contexts.append(own)
-        return contexts
-
-
 class _Played(torch.autograd.Function):
-    """Its inputs: the recordings, x and the parameters of all."""
+    """Its inputs: the recording, x and the parameters. It saves x and the parameters, and what the script or the calls
+    save. Autograd keeps that, as it keeps what other nodes save, and frees it after backward."""
 
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
-        ctx, recordings, x, *parameters = arguments
-        _, need, *needs = ctx.needs_input_grad
-        saved = [x, *parameters]
-        parts: list[_Part] = []
-        end = 0
-        for recording in recordings:
-            start, end = end, end + len(recording.parameters)
-            part, x, need, more = _forward(recording, x, need, tuple(needs[start:end]))
-            parts.append(part)
-            saved += more
-        # Autograd keeps them, as it keeps those of other nodes, and frees them after backward.
-        ctx.save_for_backward(*saved)
-        ctx.parts, ctx.places = parts, places(parameters)
-        return x  # type: ignore[no-any-return]
+        recording: Recording
+        ctx, recording, x, *parameters = arguments
+        ctx.recording, ctx.places, ctx.contexts = recording, places(parameters), None
+        if recording.script is not None and not _followed():
+            y, kept = recording.script.forward(x)
+            ctx.save_for_backward(x, *parameters, kept)
+            return y
+        contexts, saved = _contexts(recording, *ctx.needs_input_grad[1:]), list[Tensor | None]()
+        values: list[Tensor] = [x]
+        for call, own in zip(recording.calls, contexts, strict=True):
+            values.append(call.function.forward(own, *call.given(values)))
+            saved += own.saved_tensors
+            # Where the node has them: here they would live as long as the graph.
+            own.saved_tensors = (None,) * len(own.saved_tensors)
+        ctx.contexts = contexts
+        ctx.save_for_backward(x, *parameters, *saved)
+        return values[recording.output]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        parts: list[_Part] = ctx.parts
-        end = len(ctx.needs_input_grad) - 1
-        (x, *parameters), saved = ctx.saved_tensors[:end], ctx.saved_tensors[end:]
-        if torch.is_grad_enabled() or batched(grad):
-            with _contexts(parts, saved) as played:
-                recordings = [part.recording for part in parts]
-                return gradients(ctx, functools.partial(_plain, played), (recordings, x, *parameters), [grad])
-        scripted = not _followed() and places(parameters) == ctx.places
-        found: list[Tensor | None] = []
-        of_x: Tensor | None = grad
-        for part in reversed(parts):
-            own, saved = saved[len(saved) - part.saved :], saved[: len(saved) - part.saved]
-            script = part.recording.script if scripted and part.contexts is None else None
-            if script is not None and of_x is not None and script.live():
-                of_x = of_x.contiguous(memory_format=torch.channels_last)
-                of_x, more = script.backward(of_x, *own, part.recording.parameters, part.need, part.needs)
-            else:
-                with _contexts([part], own) as (contexts,):
-                    of_x, more = _backward(part.recording, contexts, of_x)
-            found = more + found
-        return None, of_x, *found
+        recording = ctx.recording
+        x, *tensors = ctx.saved_tensors
+        count = len(recording.parameters)
+        parameters, saved = tensors[:count], tensors[count:]
+        differentiable = torch.is_grad_enabled() or batched(grad)
+        moved = places(parameters) != ctx.places
+        if not (differentiable or moved or ctx.contexts or _followed()) and recording.script.live():
+            (kept,), (_, need, *needs) = saved, ctx.needs_input_grad
+            grad = grad.contiguous(memory_format=torch.channels_last)
+            return None, *recording.script.backward(grad, x, kept, parameters, need, tuple(needs))
+        contexts = _as_they_were(ctx, x, saved)
+        if differentiable:
+            return gradients(ctx, functools.partial(_plain, contexts), (recording, x, *parameters), [grad])
+        return None, *_backward(recording, contexts, grad)
 
 
 def _followed() -> bool:
@@ -140,49 +97,37 @@ def _followed() -> bool:
     return bool(torch.autograd.profiler._is_profiler_enabled)
 
 
-def _forward(
-    recording: Recording, x: Tensor, need: bool, needs: tuple[bool, ...]
-) -> tuple[_Part, Tensor, bool, Sequence[Tensor | None]]:
-    """What the node is to know of a recording, its output, whether that has a gradient, and what is to be saved."""
-    if recording.script is not None and not _followed():
-        y, kept = recording.script.forward(x)
-        return _Part(recording, need, needs, None, 2), y, need or True in needs, (x, kept)
-    values, needed, contexts, saved = [x], [need], list[_Context](), list[Tensor | None]()
+def _contexts(recording: Recording, need: bool, *needs: bool) -> list[_Context]:
+    """One for each call, where the gradients of x and of these parameters are wanted."""
+    contexts, needed = [], [need]
     for call in recording.calls:
-        own = _Context(call.needs(needed, needs))
-        values.append(call.function.forward(own, *call.given(values)))
-        needed.append(True in own.needs_input_grad)
-        saved += own.saved_tensors
-        contexts.append(own)
-    part = _Part(recording, need, needs, contexts, len(saved))
-    _let_go(contexts)
-    return part, values[recording.output], needed[recording.output], saved
+        contexts.append(_Context(call.needs(needed, needs)))
+        needed.append(True in contexts[-1].needs_input_grad)
+    return contexts
 
 
-@contextlib.contextmanager
-def _contexts(parts: Sequence[_Part], saved: Sequence[Tensor]) -> Iterator[list[list[_Context]]]:
-    """The contexts of the calls of all parts, which have what was saved inside the block."""
-    found, end = [], 0
-    for part in parts:
-        start, end = end, end + part.saved
-        found.append(part.contexts_with(saved[start:end]))
-    try:
-        yield found
-    finally:
-        _let_go(itertools.chain.from_iterable(found))
+def _as_they_were(ctx: Any, x: Tensor, saved: Sequence[Tensor]) -> list[_Context]:
+    """The contexts of the calls after forward, each with what its call saved."""
+    recording: Recording = ctx.recording
+    contexts = _contexts(recording, *ctx.needs_input_grad[1:])
+    if ctx.contexts is None:
+        assert recording.script is not None
+        of_calls = recording.script.kept_tensors(x, *saved)
+        for call, own, (values, kept) in zip(recording.calls, contexts, of_calls, strict=True):
+            given = list(call.arguments)
+            for (place, _), value in zip(call.values, values, strict=True):
+                given[place] = value
+            call.function.keep(own, given, *kept)
+        return contexts
+    end = 0
+    for own, before in zip(contexts, ctx.contexts, strict=True):
+        start, end = end, end + len(before.saved_tensors)
+        vars(own).update(vars(before), saved_tensors=tuple(saved[start:end]))
+    return contexts
 
 
-def _let_go(contexts: Iterable[_Context]) -> None:
-    """Leaves the number of the saved tensors and not these, which would live as long as the graph."""
-    for own in contexts:
-        own.saved_tensors = (None,) * len(own.saved_tensors)
-
-
-def _backward(
-    recording: Recording, contexts: Sequence[_Context], grad: Tensor | None
-) -> tuple[Tensor | None, list[Tensor | None]]:
-    """The gradients of the input of a recording and of its parameters, as far as they are needed, from that of the
-    output."""
+def _backward(recording: Recording, contexts: Sequence[_Context], grad: Tensor) -> list[Tensor | None]:
+    """The gradients of x and of the parameters, as far as they are needed, from that of the output."""
     values: list[Tensor | None] = [None] * (len(contexts) + 1)
     parameters: list[Tensor | None] = [None] * len(recording.parameters)
     values[recording.output] = grad
@@ -195,19 +140,14 @@ def _backward(
             for place, to in places:
                 one, other = found[place], sums[to]
                 sums[to] = one if other is None else other if one is None else other + one
-    return values[0], parameters
+    return [values[0], *parameters]
 
 
-def _plain(
-    played: Sequence[Sequence[_Context]], recordings: Sequence[Recording], x: Tensor, *parameters: Tensor
-) -> Tensor:
+def _plain(contexts: Sequence[_Context], recording: Recording, x: Tensor, *parameters: Tensor) -> Tensor:
     """The calls in plain PyTorch, with the norms as they were."""
-    start = 0
-    for recording, contexts in zip(recordings, played, strict=True):
-        values, end = [x], start + len(recording.parameters)
-        for call, own in zip(recording.calls, contexts, strict=True):
-            function, arguments = call.function.plain(own)
-            same = call._replace(arguments=tuple(arguments))
-            values.append(function(*same.given(values, parameters[start:end])))
-        x, start = values[recording.output], end
-    return x
+    values = [x]
+    for call, own in zip(recording.calls, contexts, strict=True):
+        function, arguments = call.function.plain(own)
+        same = call._replace(arguments=tuple(arguments))
+        values.append(function(*same.given(values, parameters)))
+    return values[recording.output]

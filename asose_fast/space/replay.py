@@ -1,4 +1,4 @@
-"""Parts of a network run from recordings of themselves, as one node of autograd (docs/kernels.md).
+"""Parts of a network run from recordings of themselves, as one node of autograd each (docs/kernels.md).
 
 What a part calls depends on its modules and on what kind of tensor it is given. The first time it runs as its modules
 say, and what it calls is recorded. While neither has changed, the recording is played. A part in which something else
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import autocasts
 from asose_fast.ops.autograd import saved_elsewhere, transformed
+from asose_fast.ops.layout import dense
 from asose_fast.ops.library import PLAIN
 from asose_fast.ops.played import places, play
 from asose_fast.ops.tape import Recording, compiled, recording
@@ -50,8 +51,8 @@ class _Kind(NamedTuple):
     dtype: torch.dtype
 
     @staticmethod
-    def of(part: Part, shape: torch.Size, dtype: torch.dtype) -> _Kind:
-        return _Kind(part.choice, part.owner.training, shape, dtype)
+    def of(part: Part, x: Tensor) -> _Kind:
+        return _Kind(part.choice, part.owner.training, x.shape, x.dtype)
 
 
 class _Watch:
@@ -92,8 +93,6 @@ class _Known(NamedTuple):
 
     watch: _Watch
     recording: Recording | None
-    shape: torch.Size
-    """That of the output, where there is a recording."""
 
 
 _known: weakref.WeakKeyDictionary[nn.Module, dict[_Kind, _Known]] = weakref.WeakKeyDictionary()
@@ -102,38 +101,27 @@ _known: weakref.WeakKeyDictionary[nn.Module, dict[_Kind, _Known]] = weakref.Weak
 def run_parts(parts: Iterable[Part], x: Tensor) -> Tensor:
     """Runs them one after the other on x, which is `replayable`: those that are known from their recordings. Results
     are those of their modules, to the bit."""
-    waiting: list[_Known] = []
-    fits = True
     for part in parts:
-        if not fits:
-            x = part.run(x)
-            continue
-        known = _find(part, _Kind.of(part, waiting[-1].shape if waiting else x.shape, x.dtype))
+        takes = _takes(x)
+        known = _find(part, x) if takes else None
         if known is not None and known.recording is not None:
-            waiting.append(known)
-            continue
-        x = _play(waiting, x)
-        waiting = []
-        x = _record(part, x) if known is None else part.run(x)
-        fits = _takes(x)
-    return _play(waiting, x)
+            x = play(known.recording, dense(x))
+        elif known is None and takes:
+            x = _record(part, dense(x))
+        else:
+            x = part.run(x)
+    return x
 
 
-def _play(waiting: Sequence[_Known], x: Tensor) -> Tensor:
-    recordings = [known.recording for known in waiting if known.recording is not None]
-    return play(recordings, x.contiguous(memory_format=torch.channels_last)) if recordings else x
-
-
-def _find(part: Part, kind: _Kind) -> _Known | None:
+def _find(part: Part, x: Tensor) -> _Known | None:
     """Returns what is known of a part, as far as it still holds."""
-    known = _known.get(part.owner, {}).get(kind)
+    known = _known.get(part.owner, {}).get(_Kind.of(part, x))
     return known if known is not None and known.watch.unchanged() else None
 
 
 def _record(part: Part, x: Tensor) -> Tensor:
     """Runs a part, and keeps what it calls."""
-    x = x.contiguous(memory_format=torch.channels_last)
-    kind, modules = _Kind.of(part, x.shape, x.dtype), list(part.modules())
+    modules = list(part.modules())
     watch = _Watch(modules)
     with recording() as calls:
         y = part.run(x)
@@ -141,7 +129,7 @@ def _record(part: Part, x: Tensor) -> Tensor:
     found = compiled(calls, x, y, tensors) if all(map(is_told, modules)) else None
     # What no longer holds would keep alive what modules have let go.
     held = {kind: known for kind, known in _known.get(part.owner, {}).items() if known.watch.held()}
-    held[kind] = _Known(watch, found, x.shape if found is None else y.shape)
+    held[_Kind.of(part, x)] = _Known(watch, found)
     _known[part.owner] = dict(list(held.items())[-MOST:])
     return y
 

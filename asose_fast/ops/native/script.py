@@ -164,7 +164,7 @@ class Script:
 
     def backward(
         self, grad: Tensor, x: Tensor, kept: Tensor, parameters: Sequence[Tensor], need_x: bool, needs: tuple[bool, ...]
-    ) -> tuple[Tensor | None, list[Tensor | None]]:
+    ) -> list[Tensor | None]:
         """The gradients of x and of the parameters, as far as they are needed."""
         key = need_x, needs, torch.get_num_threads()
         if (made := self._backward.get(key)) is None:
@@ -176,7 +176,7 @@ class Script:
         bases = [0, x.data_ptr(), kept.data_ptr(), room, grad.data_ptr(), address(grad_x), *map(address, found)]
         _run(launches, bases)
         del held
-        return grad_x, found
+        return [grad_x, *found]
 
     def kept_tensors(self, x: Tensor, kept: Tensor) -> list[tuple[list[Tensor], list[Tensor]]]:
         """Of each call, the values that it was given and what it saved."""
