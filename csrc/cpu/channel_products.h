@@ -100,12 +100,12 @@ struct Gradients {
   ptrdiff_t pixel, image;
 };
 
-// to[tap][vector] += sum over pixels of x[tap] * grad; rows of `to` are as far apart as the pixels
-// of grad, and images of x `image` values. A half vector is written for two taps at once, as `mix`
-// reads it.
+// to[tap][vector] = sum over pixels of x[tap] * grad, which is added where there is `more`; rows of
+// `to` are as far apart as the pixels of grad, and images of x `image` values. A half vector is
+// written for two taps at once, as `mix` reads it.
 template <class A, int kTaps, int kVectors, bool kHalf>
 void correlate(const A* x, const Extent& extent, ptrdiff_t image, const Gradients<A>& grads,
-               A* to) {
+               bool more, A* to) {
   Vector<A> sum[kTaps][kVectors + 1] = {}, half[kTaps / 2 + 1] = {};
   const ptrdiff_t pitch = grads.pixel;
   for (int row = 0; row < grads.images * grads.rows; ++row) {
@@ -131,13 +131,13 @@ void correlate(const A* x, const Extent& extent, ptrdiff_t image, const Gradient
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       A* at = to + k * pitch + v * kLanes<A>;
-      store(at, load(at) + sum[k][v]);
+      store(at, more ? load(at) + sum[k][v] : sum[k][v]);
     }
   if constexpr (kHalf)
 #pragma GCC unroll 8
     for (int k = 0; k < kTaps; k += 2) {
       A* at = to + k * pitch + kVectors * kLanes<A>;
-      store(at, load(at) + half[k / 2]);
+      store(at, more ? load(at) + half[k / 2] : half[k / 2]);
     }
 }
 

@@ -156,8 +156,8 @@ void weight_gradient(const DenseConvBackward& args, const DenseTiling& tiling, i
   A* source = scratch_of<A>(args.scratch, tiling.scratch_bytes);
   A* gradients = source + tiling.together * tiling.source_values;
   A* sums = static_cast<A*>(args.partials) + slice * tiling.partial_values;
-  std::fill_n(sums, op.down * run * pitch, A{});
   const Extent extent = extent_of(op, op.in_channels);
+  bool more = false;
   for (int64_t tile = slice * tiling.tiles / tiling.slices;
        tile < (slice + 1) * tiling.tiles / tiling.slices; ++tile) {
     const int64_t first = tile / tiling.strips * tiling.together;
@@ -176,10 +176,11 @@ void weight_gradient(const DenseConvBackward& args, const DenseTiling& tiling, i
         in_parts<kTaps>(static_cast<int>(run), [&](int k, auto count) {
           if constexpr (!half.value || count.value % 2 == 0)
             correlate<A, count.value, kVectors, half.value>(
-                source + row * extent.row + k, extent, tiling.source_values, of,
+                source + row * extent.row + k, extent, tiling.source_values, of, more,
                 sums + (row * run + k) * pitch + vector * kLanes<A>);
         });
     });
+    more = true;
   }
 }
 

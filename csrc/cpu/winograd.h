@@ -238,8 +238,8 @@ void winograd_slice(const DenseConvBackward& args, const WinogradTiling& tiling,
   const ptrdiff_t pitch = width.all() * kLanes<float>;
   const Extent extent{1, static_cast<int>(op.in_channels), 0, op.in_channels, 0};
   float* sums = static_cast<float*>(args.partials) + slice * tiling.partial_values;
-  std::fill_n(sums, tiling.points() * op.in_channels * pitch, 0.0f);
   const WinogradScratch own(args.scratch, tiling);
+  bool more = false;
   for (int64_t index = slice * tiling.blocks / tiling.slices;
        index < (slice + 1) * tiling.blocks / tiling.slices; ++index) {
     const Block block(tiling, op, index);
@@ -264,10 +264,11 @@ void winograd_slice(const DenseConvBackward& args, const WinogradTiling& tiling,
           in_parts<kTaps>(extent.run, [&](int c, auto taps) {
             if constexpr (!half.value || taps.value % 2 == 0)
               correlate<float, taps.value, kVectors, half.value>(
-                  own.inputs + p * tiling.point_values + c, extent, 0, of,
+                  own.inputs + p * tiling.point_values + c, extent, 0, of, more,
                   sums + (p * op.in_channels + c) * pitch + vector * kLanes<float>);
           });
         });
+      more = true;
     }
   }
 }
