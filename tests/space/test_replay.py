@@ -26,15 +26,15 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small(dtype: torch.dtype = torch.float32, skeleton: str = "stages") -> tuple[Network, Tensor]:
-    """A network of three blocks, all of whose tensors are random, and images for it."""
+    """A network of three blocks, all of whose tensors are random, and images for it, with channels enough for kernels."""
     torch.manual_seed(0)
     config = SpaceConfig(candidates=CANDIDATES, channels=16, depth=3)
-    network = Network(getattr(NetworkSpec, skeleton)(config, 3, 10, 8)).to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = Network(getattr(NetworkSpec, skeleton)(config, 16, 10, 8)).to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         for tensor in (*network.parameters(), *network.buffers()):
             if tensor.is_floating_point():
                 tensor.uniform_(0.1, 0.9) if tensor.dim() < 2 else tensor.normal_(0, 0.2)
-    return network, torch.randn(4, 3, 8, 8, dtype=dtype)
+    return network, torch.randn(4, 16, 8, 8, dtype=dtype)
 
 
 def by_modules(run: Callable[[], Any]) -> Any:
@@ -433,5 +433,5 @@ def test_recordings_of_a_part_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "MOST", 2)
     network, _ = small()
     for size in range(2, 6):
-        network(torch.randn(size, 3, 8, 8), path=PATH)
+        network(torch.randn(size, 16, 8, 8), path=PATH)
     assert {len(kinds) for kinds in replay._known.values()} == {2}
