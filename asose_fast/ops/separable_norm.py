@@ -28,7 +28,11 @@ from asose_fast.ops.stage import check_weights
 
 registry.register(
     "separable_norm",
-    {"reference": "asose_fast.ops.reference.separable_norm", "cpu": "asose_fast.ops.native.separable_norm"},
+    {
+        "reference": "asose_fast.ops.reference.separable_norm",
+        "cpu": "asose_fast.ops.native.separable_norm",
+        "triton": "asose_fast.ops.triton.separable_norm",
+    },
     small=True,
 )
 

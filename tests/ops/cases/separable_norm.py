@@ -19,7 +19,7 @@ def raw_calls(images: Images) -> dict[str, dict[str, object]]:
     tensors = {
         "x": x,
         "depthwise": [images.table(channels, 1, 3, 3), images.table(channels, 1, 5, 5)],
-        "pointwise": [images.table(channels, channels, 1, 1) for _ in range(2)],
+        "pointwise": [images.table(channels, channels, 1, 1) / 16 for _ in range(2)],  # for float16
         "shortcut": x,
         "gain": images.accumulated(1)[0],
         "gamma": [images.accumulated(channels), None],
