@@ -23,7 +23,7 @@ from asose_fast.ops.mixed_layer.plan import Stage
 from asose_fast.ops.norm_lerp import check_blend
 from asose_fast.ops.norms import check_count, held, running_statistics, uses_batch
 from asose_fast.ops.reference.separable_norm import measured_norms, reference
-from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients, strided
+from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients, none_kept, rows_of_params, strided
 from asose_fast.ops.stage import check_weights
 
 registry.register(
@@ -116,7 +116,7 @@ class _Call(NamedTuple):
 
 def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     call: _Call = ctx.call
-    x, shortcut, gain, _, tables, *tensors = ctx.saved_tensors
+    x, shortcut, gain, _, tables, _, _, *tensors = ctx.saved_tensors
 
     def plain(_: object, x: Tensor, shortcut: Tensor | None, gain: Tensor | None, *tensors: Tensor | None) -> Tensor:
         depthwise, pointwise, gamma, beta = call.split(tensors)
@@ -137,26 +137,26 @@ class _SeparableNorm(torch.autograd.Function):
         means, variances, counts, momenta = zip(*statistics, strict=True)
         depthwise, pointwise, gamma, beta = call.split(tensors)
         y: Tensor
-        y, zs, tables = separable_norm_fwd.unchecked(
+        y, *found = separable_norm_fwd.unchecked(
             x, depthwise, pointwise, shortcut, gain, gamma, beta, present(means), present(variances), present(counts),
             [mean is not None for mean in means], [count is not None for count in counts], call.of_batch,
             [norm.eps for norm in call.norms], list(momenta), call.dilations, call.stride,
         )  # fmt: skip
-        save(ctx, x, shortcut, gain, zs, tables, *tensors)
+        save(ctx, x, shortcut, gain, *found, *tensors)
         return y
 
     @staticmethod
     @twice_differentiable(_differentiable_backward)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
-        x, shortcut, gain, zs, tables, *tensors = ctx.saved_tensors
+        x, shortcut, gain, zs, tables, ys, params, *tensors = ctx.saved_tensors
         _, need_x, need_shortcut, need_gain, *needs = ctx.needs_input_grad
         depthwise, pointwise, gamma, beta = call.split(tensors)
         need_depthwise, need_pointwise, *need_affine = call.split(needs)
         need_norms = list(map(any, zip(*need_affine, strict=True)))
         found = Gradients(
             *on_saved(ctx, separable_norm_bwd)(
-                grad, x, depthwise, pointwise, shortcut, gain, gamma, beta, zs, tables,
+                grad, x, depthwise, pointwise, shortcut, gain, gamma, beta, zs, tables, ys, params,
                 call.of_batch, call.dilations, call.stride, need_x, need_shortcut, need_gain, need_depthwise,
                 need_pointwise, need_norms,
             )
@@ -214,11 +214,16 @@ def _check_fwd(*args: Any) -> None:
         norm.check(where, torch.Size(call.out_shape))
 
 
-def _fwd_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _fwd_fake(*args: Any) -> tuple[Tensor, ...]:
     call = Forward(*args)
-    stages, (images, *rest) = len(call.depthwise), call.out_shape
-    tables = call.x.new_empty(stages, 2, call.x.shape[1], dtype=torch.float64)
-    return empty_channels_last(call.x, call.out_shape), empty_channels_last(call.x, (stages * images, *rest)), tables
+    x, stages, (images, *rest) = call.x, len(call.depthwise), call.out_shape
+    y, zs = empty_channels_last(x, call.out_shape), empty_channels_last(x, (stages * images, *rest))
+    tables = x.new_empty(stages, 2, x.shape[1], dtype=torch.float64)
+    keeps = getattr(registry.select("separable_norm", x), "keeps", None)
+    if keeps is None or not keeps(call):
+        return y, zs, tables, *none_kept(x)
+    params = x.new_empty(sum(rows_of_params(call.depthwise)), x.shape[1], dtype=accumulation_dtype(x.dtype))
+    return y, zs, tables, empty_channels_last(x, zs.shape), params
 
 
 def _bwd(*args: Any) -> Any:
@@ -232,6 +237,10 @@ def _check_bwd(*args: Any) -> None:
     check_like(f"{where}: grad", call.grad, shape, call.x.dtype)
     check_like(f"{where}: zs", call.zs, (stages * shape[0], *shape[1:]), call.x.dtype)
     check_like(f"{where}: tables", call.tables, (stages, 2, call.x.shape[1]), torch.float64)
+    kept, rows = call.ys.numel() > 0, sum(rows_of_params(call.depthwise))
+    check_like(f"{where}: ys", call.ys, tuple(call.zs.shape) if kept else (0,), call.x.dtype)
+    params = (rows, call.x.shape[1]) if kept else (0,)
+    check_like(f"{where}: params", call.params, params, accumulation_dtype(call.x.dtype))
     for name in ("need_depthwise", "need_pointwise", "need_affine"):
         check_length(f"{where}: {name}", getattr(call, name), stages, stages)
 
@@ -260,15 +269,16 @@ TENSORS = (
 separable_norm_fwd = define(
     f"separable_norm_fwd({TENSORS}, Tensor(a!)[] running_mean, Tensor(b!)[] running_var, Tensor(c!)[] counts, "
     "bool[] has_running, bool[] updates, bool[] of_batch, float[] eps, float[] momenta, int[] dilations, int stride) "
-    "-> (Tensor, Tensor, Tensor)",
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _fwd,
     _fwd_fake,
     _check_fwd,
 )
 separable_norm_bwd = define(
-    f"separable_norm_bwd(Tensor grad, {TENSORS}, Tensor zs, Tensor tables, bool[] of_batch, int[] dilations, "
-    "int stride, bool need_x, bool need_shortcut, bool need_gain, bool[] need_depthwise, bool[] need_pointwise, "
-    "bool[] need_affine) -> (Tensor, Tensor, Tensor, Tensor[], Tensor[], Tensor[], Tensor[])",
+    f"separable_norm_bwd(Tensor grad, {TENSORS}, Tensor zs, Tensor tables, Tensor ys, Tensor params, "
+    "bool[] of_batch, int[] dilations, int stride, bool need_x, bool need_shortcut, bool need_gain, "
+    "bool[] need_depthwise, bool[] need_pointwise, bool[] need_affine) "
+    "-> (Tensor, Tensor, Tensor, Tensor[], Tensor[], Tensor[], Tensor[])",
     _bwd,
     _bwd_fake,
     _check_bwd,

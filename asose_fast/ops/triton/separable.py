@@ -1,7 +1,7 @@
 """`separable` on GPUs: depthwise kernels, and the products of all branches in one launch each.
 
-Depthwise outputs are stored for the product that follows, and computed again backward. Of the operators' backends each
-step takes the one that the registry picks.
+Depthwise outputs are stored for the product that follows and, unless they are kept, computed again backward. Of the
+operators' backends each step takes the one that the registry picks.
 """
 
 from __future__ import annotations
@@ -79,12 +79,14 @@ def summands(
     need_depthwise: bool,
     need_pointwise: bool,
     need_affine: bool,
+    ys: list[Tensor] | None = None,
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     """`backward` with the gradients of params and pointwise in parts that are yet to be added up.
 
     Those of params are (slices, rows, C), and rows that are not needed hold anything. Those of pointwise are
     (tasks, B, C, C), and those of branches without a gradient, or whose `alive` is 0, hold anything; there are none
-    where no branch has a gradient or none is needed.
+    where no branch has a gradient or none is needed. `ys` are the depthwise outputs of the branches with a gradient,
+    where they were kept.
     """
     depthwise = registry.select("multi_depthwise", xs[0], plan)
     used = [g is not None for g in grads]
@@ -96,7 +98,10 @@ def summands(
             [g for g in grads if g is not None], [zs[b] for b in branches],
             tables.to(accumulation_dtype(xs[0].dtype)).contiguous(), branches,
         )  # fmt: skip
-        ys = depthwise.forward(*_of_branches(branches, xs, params, plan)) if need_pointwise else None
+        if not need_pointwise:
+            ys = None
+        elif ys is None:
+            ys = depthwise.forward(*_of_branches(branches, xs, params, plan))
         found, params, partials = products.backward(handed, ys, pointwise, params, plan, alive)
         for b, grad_y in zip(branches, found, strict=True):
             grad_ys[b] = grad_y

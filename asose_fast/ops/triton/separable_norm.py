@@ -1,7 +1,8 @@
 """`separable_norm` on GPUs: the kernels of a mixed layer, for one chain.
 
-Depthwise outputs are stored for the product that follows, and computed again backward. The products take the statistics
-for the norms along, and backward they make dL/dz of what the norms were handed back, which is stored nowhere.
+Depthwise outputs are stored for the product that follows, and kept for backward: to compute them again is a launch, and
+reads as much. The products take the statistics for the norms along, and backward they make dL/dz of what the norms were
+handed back, which is stored nowhere.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import dense, empty_channels_last
 from asose_fast.ops.library import present
 from asose_fast.ops.reference import separable_norm as reference
-from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients
+from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients, rows_of_params
 from asose_fast.ops.triton import chain_weights, norm_lerp, products, stage
 from asose_fast.ops.triton.norm_tables import known
 from asose_fast.ops.triton.one_norm import measure
@@ -24,29 +25,37 @@ DTYPES = FLOATS
 _FORMAT = torch.channels_last
 
 
-def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
-    """y, `Backward.zs`, and mean and rstd that these normalise by, (S, 2, C) float64."""
-    counts = call.counts
-    if not call.x.numel() or not known([*call.running_mean, *call.running_var, *counts], call.x.device):
+def keeps(call: Forward) -> bool:
+    """Whether `forward` keeps depthwise outputs and params, which it does unless it is left to plain PyTorch."""
+    running = call.running_mean
+    # A norm that comes twice has statistics that depend on the order.
+    once = len(set(map(id, running))) == len(running)
+    return once and call.x.numel() > 0 and known([*running, *call.running_var, *call.counts], call.x.device)
+
+
+def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """y, and `zs`, `tables`, `ys` and `params` of `Backward`."""
+    if not keeps(call):
         return reference.forward(call)
-    if len({id(table) for table in call.running_mean}) < len(call.running_mean):
-        return reference.forward(call)  # one norm twice: its statistics depend on the order
     x, norms, stages, shape = dense(call.x), call.norms, len(call.depthwise), call.out_shape
-    zs = empty_channels_last(x, (stages * shape[0], *shape[1:]))
+    zs, ys = (empty_channels_last(x, (stages * shape[0], *shape[1:])) for _ in range(2))
     tables = x.new_empty(stages, 2, shape[1], dtype=torch.float64)
-    params = chain_weights.pack(call.depthwise, accumulation_dtype(x.dtype), call.gamma, call.beta, None)
-    z = x
-    for s, (plan, norm, into) in enumerate(zip(_plans(call), norms, zs.split(shape[0]), strict=True)):
-        ys = registry.select("multi_depthwise", z, plan).forward([z], params[s], plan)
-        (z,), partials = products.forward(ys, _matrix(call.pointwise[s]), norm.of_batch, [into])
+    packed = chain_weights.pack(call.depthwise, accumulation_dtype(x.dtype))
+    params, z = packed.split(rows_of_params(call.depthwise)), x
+    into = zip(ys.split(shape[0]), zs.split(shape[0]), strict=True)
+    for s, (plan, norm, (y, z_of_stage)) in enumerate(zip(_plans(call), norms, into, strict=True)):
+        registry.select("multi_depthwise", z, plan).forward([z], params[s], plan, [y])
+        z = z_of_stage
+        _, partials = products.forward([y], _matrix(call.pointwise[s]), norm.of_batch, [z])
         measure(norm, partials, tables[s], z, params[s + 1][-2:] if s + 1 < stages else None)
     shortcut = x if call.shortcut is None else dense(call.shortcut)
-    return norm_lerp.blended(z, shortcut, call.gain, norms[-1], tables[-1], counts, _FORMAT), zs, tables
+    y = norm_lerp.blended(z, shortcut, call.gain, norms[-1], tables[-1], call.counts, _FORMAT)
+    return y, zs, tables, ys, packed
 
 
 def backward(call: Backward) -> Gradients:
     """The gradients (`asose_fast.ops.separable_norm_call.Gradients`)."""
-    if not call.x.numel():
+    if not call.ys.numel():
         return reference.backward(call)
     x, grad, tables, gain, stages = dense(call.x), dense(call.grad), call.tables, call.gain, len(call.depthwise)
     zs, tables, needs, plans = dense(call.zs).split(grad.shape[0]), tables.contiguous(), _needs(call), _plans(call)
@@ -56,7 +65,7 @@ def backward(call: Backward) -> Gradients:
         tables[-1], call.of_batch[-1], needs[-1], need_gain, call.need_affine[-1], _FORMAT,
     )  # fmt: skip
     of_affine, of_depthwise, of_pointwise = [affine], list[Tensor](), list[Tensor]()
-    params = chain_weights.pack(call.depthwise, maps.dtype, call.gamma, call.beta, tables) if needs[-1] else []
+    ys, params = dense(call.ys).split(grad.shape[0]), call.params.split(rows_of_params(call.depthwise))
     alive = None if gain is None else gain.reshape(1)
     back, table = [grad], maps[None, :4]
     for s in reversed(range(needs.index(True) if True in needs else stages, stages)):
@@ -68,6 +77,7 @@ def backward(call: Backward) -> Gradients:
             _matrix(call.pointwise[s]), [call.depthwise[s]], [call.pointwise[s]], mean, rstd,
             None if gamma is None else gamma[None], alive, plans[s], [hands], [call.need_depthwise[s]],
             [call.need_pointwise[s]], s > 0 and (call.need_affine[s - 1] or (hands and call.of_batch[s - 1])),
+            [ys[s]],
         )  # fmt: skip
         of_depthwise[:0], of_pointwise[:0] = depthwise, pointwise
         if s and call.need_affine[s - 1]:

@@ -47,12 +47,16 @@ def backward(
     need_depthwise: list[bool],
     need_pointwise: list[bool],
     need_sums: bool,
+    ys: list[Tensor] | None = None,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
-    """The gradients and the tables (`asose_fast.ops.reference.stage.backward`)."""
+    """The gradients and the tables (`asose_fast.ops.reference.stage.backward`).
+
+    `ys` are the outputs of the depthwise convolutions, which are computed again where they were not kept.
+    """
     used, pixels = [g is not None for g in grads], xs[0].numel() // xs[0].shape[1]
     grad_xs, grad_params, grad_matrices = separable.summands(
         grads, zs, tables[: len(depthwise)], xs, params, matrices, alive, plan, need_x, any(need_depthwise),
-        any(need_pointwise), need_sums,
+        any(need_pointwise), need_sums, ys,
     )  # fmt: skip
     return grad_xs, *stage_weights.backward(
         grad_params, grad_matrices, depthwise, pointwise, mean, rstd, gamma, alive, used, need_depthwise,
