@@ -38,6 +38,7 @@ FITTING = {
     ("stage_bwd", "mean"),
     ("stage_bwd", "rstd"),
     ("stage_bwd", "tables"),
+    ("stage_bwd", "ys"),
     ("stage_fwd", "mean"),
     ("stage_fwd", "rstd"),
     ("term_weights_bwd", "weights"),
