@@ -26,7 +26,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def small(dtype: torch.dtype = torch.float32, skeleton: str = "stages") -> tuple[Network, Tensor]:
-    """A network of three blocks, all of whose tensors are random, and images for it, with channels enough for kernels."""
+    """A network of three blocks, all of whose tensors are random, and images with channels enough for kernels."""
     torch.manual_seed(0)
     config = SpaceConfig(candidates=CANDIDATES, channels=16, depth=3)
     network = Network(getattr(NetworkSpec, skeleton)(config, 16, 10, 8)).to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
