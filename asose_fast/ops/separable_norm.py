@@ -20,6 +20,7 @@ from asose_fast.ops.library import define, present
 from asose_fast.ops.mixed_layer.backward import placed
 from asose_fast.ops.mixed_layer.checks import check_modules
 from asose_fast.ops.mixed_layer.plan import Stage
+from asose_fast.ops.native.script import Bound
 from asose_fast.ops.norm_lerp import check_blend
 from asose_fast.ops.norms import check_count, held, running_statistics, uses_batch
 from asose_fast.ops.reference.separable_norm import measured_norms, reference
@@ -139,10 +140,9 @@ def _arguments(
     )  # fmt: skip
 
 
-def _bind(*arguments: Any) -> Any:
+def _bind(*arguments: Any) -> Bound | None:
     given = _arguments(*arguments)
-    bind = getattr(registry.select("separable_norm", given.x), "bound", None)
-    return bind(given) if bind else None
+    return tape.bound(registry.select("separable_norm", given.x), given)
 
 
 def _keep(ctx: Any, arguments: Sequence[Any], *saved: Tensor) -> None:
