@@ -127,7 +127,7 @@ struct WinogradTiling : DenseRoom {
   static constexpr int64_t kTileBytes = 384 << 10, kManyTileBytes = 5 << 19;
   static constexpr int64_t kStripBytes = 256 << 10;
   static constexpr int64_t kPartialBytes = 8 << 20;  // of all slices, if weights are not larger
-  static constexpr int64_t kMaxSlices = 32, kSliceTiles = 256;
+  static constexpr int64_t kMinSlices = 2, kMaxSlices = 32, kSliceTiles = 256;
   static constexpr int64_t kMostPairs = 1 << 16, kPairsATile = 1 << 8;
 
   static bool fits(const DenseConv& op) {
@@ -165,13 +165,16 @@ struct WinogradTiling : DenseRoom {
     source_values = ceil_div(source(rows) + kLanes, kLanes) * kLanes;
     const int64_t images = std::min(tiles / (rows * across), strip_bytes / (source_values * size));
     together = strips > 1 ? 1 : std::clamp<int64_t>(images, 1, op.images);
+    // Two threads are to share out few blocks, if those are no smaller than a round of tiles.
+    const int64_t shared = ceil_div(op.images, ceil_div(ceil_div(op.images, together), 2) * 2);
+    if (shared * rows * across >= kLeastTiles) together = shared;
     blocks = ceil_div(op.images, together) * strips;
     // So that no round has few of a block's tiles.
     const int64_t of_block = together * rows * across;
     tiles = ceil_div(of_block, std::max<int64_t>(of_block / tiles, 1));
     packed_values = points() * padded * most;
     partial_values = points() * op.in_channels * ceil_div(op.out_channels, kLanes) * kLanes;
-    const int64_t enough = op.images * down * across / kSliceTiles + 1;
+    const int64_t enough = std::max(op.images * down * across / kSliceTiles + 1, kMinSlices);
     slices = std::min(kPartialBytes / (partial_values * size), enough);
     slices = std::clamp<int64_t>(slices, 1, std::min(kMaxSlices, blocks));
     // An odd number of lines, so that points do not compete for the same sets of the cache.

@@ -18,6 +18,7 @@ from asose_fast.ops.dense_conv import CONV, check_convolution
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
+from asose_fast.ops.native.script import Bound
 from asose_fast.ops.norm_lerp import check_blend
 from asose_fast.ops.norm_pool import check_pool
 from asose_fast.ops.norms import (
@@ -145,10 +146,9 @@ def _arguments(
     return Forward(x, weight, shortcut, gain, *norm, *call.conv, call.pool)
 
 
-def _bind(*arguments: Any) -> Any:
+def _bind(*arguments: Any) -> Bound | None:
     given = _arguments(*arguments)
-    bind = getattr(registry.select("conv_norm", given.x, given.weight.shape, given.conv), "bound", None)
-    return bind(given) if bind else None
+    return tape.bound(registry.select("conv_norm", given.x, given.weight.shape, given.conv), given)
 
 
 def _keep(ctx: Any, arguments: Sequence[Any], *saved: Tensor) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from asose_fast.ops.autograd import batched, gradients
-from asose_fast.ops.tape import Recording
+from asose_fast.ops.autograd import batched, gradients, save
+from asose_fast.ops.tape import Recording, whereabouts
 
 
 def play(recording: Recording, x: Tensor) -> Tensor:
@@ -28,14 +28,6 @@ def play(recording: Recording, x: Tensor) -> Tensor:
         return x
     y: Tensor = _Played.apply(recording, x, *recording.parameters)
     return y
-
-
-def places(tensors: Sequence[Tensor]) -> list[Any]:
-    """Where tensors lie, and what they are like: the same as long as kernels can be bound to them."""
-    return [*map(Tensor.data_ptr, tensors), *map(Tensor.stride, tensors), *map(_kind, tensors)]
-
-
-_kind = attrgetter("shape", "dtype", "device")
 
 
 class _Context:
@@ -58,10 +50,10 @@ class _Played(torch.autograd.Function):
     def forward(*arguments: Any) -> Tensor:
         recording: Recording
         ctx, recording, x, *parameters = arguments
-        ctx.recording, ctx.places, ctx.contexts = recording, places(parameters), None
+        ctx.recording, ctx.x, ctx.contexts = recording, whereabouts([x]), None
         if recording.script is not None and not _followed():
             y, kept = recording.script.forward(x)
-            ctx.save_for_backward(x, *parameters, kept)
+            save(ctx, x, *parameters, kept)
             return y
         contexts, saved = _contexts(recording, *ctx.needs_input_grad[1:]), list[Tensor | None]()
         values: list[Tensor] = [x]
@@ -71,7 +63,7 @@ class _Played(torch.autograd.Function):
             # Where the node has them: here they would live as long as the graph.
             own.saved_tensors = (None,) * len(own.saved_tensors)
         ctx.contexts = contexts
-        ctx.save_for_backward(x, *parameters, *saved)
+        save(ctx, x, *parameters, *saved)
         return values[recording.output]
 
     @staticmethod
@@ -81,7 +73,7 @@ class _Played(torch.autograd.Function):
         count = len(recording.parameters)
         parameters, saved = tensors[:count], tensors[count:]
         differentiable = torch.is_grad_enabled() or batched(grad)
-        moved = places(parameters) != ctx.places
+        moved = whereabouts([x]) != ctx.x or whereabouts(parameters) != recording.whereabouts
         if not (differentiable or moved or ctx.contexts or _followed()) and recording.script.live():
             (kept,), (_, need, *needs) = saved, ctx.needs_input_grad
             grad = grad.contiguous(memory_format=torch.channels_last)
@@ -93,8 +85,8 @@ class _Played(torch.autograd.Function):
 
 
 def _followed() -> bool:
-    """Whether a profiler is to see the operators."""
-    return bool(torch.autograd.profiler._is_profiler_enabled)
+    """Whether a profiler or a mode is to see the operators."""
+    return bool(torch.autograd.profiler._is_profiler_enabled or torch._C._len_torch_dispatch_stack())
 
 
 def _contexts(recording: Recording, need: bool, *needs: bool) -> list[_Context]:
@@ -109,20 +101,20 @@ def _contexts(recording: Recording, need: bool, *needs: bool) -> list[_Context]:
 def _as_they_were(ctx: Any, x: Tensor, saved: Sequence[Tensor]) -> list[_Context]:
     """The contexts of the calls after forward, each with what its call saved."""
     recording: Recording = ctx.recording
-    contexts = _contexts(recording, *ctx.needs_input_grad[1:])
-    if ctx.contexts is None:
-        assert recording.script is not None
-        of_calls = recording.script.kept_tensors(x, *saved)
-        for call, own, (values, kept) in zip(recording.calls, contexts, of_calls, strict=True):
-            given = list(call.arguments)
-            for (place, _), value in zip(call.values, values, strict=True):
-                given[place] = value
-            call.function.keep(own, given, *kept)
+    if ctx.contexts is not None:
+        contexts, end = list(map(copy.copy, ctx.contexts)), 0
+        for own in contexts:
+            start, end = end, end + len(own.saved_tensors)
+            own.saved_tensors = tuple(saved[start:end])
         return contexts
-    end = 0
-    for own, before in zip(contexts, ctx.contexts, strict=True):
-        start, end = end, end + len(before.saved_tensors)
-        vars(own).update(vars(before), saved_tensors=tuple(saved[start:end]))
+    assert recording.script is not None
+    contexts = _contexts(recording, *ctx.needs_input_grad[1:])
+    of_calls = recording.script.kept_tensors(x, *saved)
+    for call, own, (values, kept) in zip(recording.calls, contexts, of_calls, strict=True):
+        given = list(call.arguments)
+        for (place, _), value in zip(call.values, values, strict=True):
+            given[place] = value
+        call.function.keep(own, given, *kept)
     return contexts
 
 
@@ -136,8 +128,8 @@ def _backward(recording: Recording, contexts: Sequence[_Context], grad: Tensor) 
         if given is None or True not in own.needs_input_grad:
             continue
         found = call.function.backward(own, given)
-        for places, sums in ((call.values, values), (call.parameters, parameters)):
-            for place, to in places:
+        for uses, sums in ((call.values, values), (call.parameters, parameters)):
+            for place, to in uses:
                 one, other = found[place], sums[to]
                 sums[to] = one if other is None else other if one is None else other + one
     return [values[0], *parameters]

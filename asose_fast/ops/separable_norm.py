@@ -20,15 +20,20 @@ from asose_fast.ops.library import define, present
 from asose_fast.ops.mixed_layer.backward import placed
 from asose_fast.ops.mixed_layer.checks import check_modules
 from asose_fast.ops.mixed_layer.plan import Stage
+from asose_fast.ops.native.script import Bound
 from asose_fast.ops.norm_lerp import check_blend
 from asose_fast.ops.norms import check_count, held, running_statistics, uses_batch
 from asose_fast.ops.reference.separable_norm import measured_norms, reference
-from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients, strided
+from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients, none_kept, rows_of_params, strided
 from asose_fast.ops.stage import check_weights
 
 registry.register(
     "separable_norm",
-    {"reference": "asose_fast.ops.reference.separable_norm", "cpu": "asose_fast.ops.native.separable_norm"},
+    {
+        "reference": "asose_fast.ops.reference.separable_norm",
+        "cpu": "asose_fast.ops.native.separable_norm",
+        "triton": "asose_fast.ops.triton.separable_norm",
+    },
     small=True,
 )
 
@@ -112,7 +117,7 @@ class _Call(NamedTuple):
 
 def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     call: _Call = ctx.call
-    x, shortcut, gain, _, tables, *tensors = ctx.saved_tensors
+    x, shortcut, gain, _, tables, _, _, *tensors = ctx.saved_tensors
 
     def plain(_: object, x: Tensor, shortcut: Tensor | None, gain: Tensor | None, *tensors: Tensor | None) -> Tensor:
         depthwise, pointwise, gamma, beta = call.split(tensors)
@@ -135,16 +140,15 @@ def _arguments(
     )  # fmt: skip
 
 
-def _bind(*arguments: Any) -> Any:
+def _bind(*arguments: Any) -> Bound | None:
     given = _arguments(*arguments)
-    bind = getattr(registry.select("separable_norm", given.x), "bound", None)
-    return bind(given) if bind else None
+    return tape.bound(registry.select("separable_norm", given.x), given)
 
 
 def _keep(ctx: Any, arguments: Sequence[Any], *saved: Tensor) -> None:
-    zs, tables = saved
     ctx.call, x, shortcut, gain, *tensors = arguments
-    save(ctx, x, shortcut, gain, zs, tables, *tensors)
+    zs, tables, *kept = saved
+    save(ctx, x, shortcut, gain, zs, tables, *(kept or none_kept(x)), *tensors)
 
 
 class _SeparableNorm(tape.Playable):
@@ -156,22 +160,22 @@ class _SeparableNorm(tape.Playable):
     def forward(*arguments: Any) -> Tensor:
         ctx, *given = arguments
         y: Tensor
-        y, zs, tables = separable_norm_fwd.unchecked(*_arguments(*given))
-        _keep(ctx, given, zs, tables)
+        y, *saved = separable_norm_fwd.unchecked(*_arguments(*given))
+        _keep(ctx, given, *saved)
         return y
 
     @staticmethod
     @twice_differentiable(differentiable(_plain))
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         call: _Call = ctx.call
-        x, shortcut, gain, zs, tables, *tensors = ctx.saved_tensors
+        x, shortcut, gain, zs, tables, ys, params, *tensors = ctx.saved_tensors
         _, need_x, need_shortcut, need_gain, *needs = ctx.needs_input_grad
         depthwise, pointwise, gamma, beta = call.split(tensors)
         need_depthwise, need_pointwise, *need_affine = call.split(needs)
         need_norms = list(map(any, zip(*need_affine, strict=True)))
         found = Gradients(
             *on_saved(ctx, separable_norm_bwd)(
-                grad, x, depthwise, pointwise, shortcut, gain, gamma, beta, zs, tables,
+                grad, x, depthwise, pointwise, shortcut, gain, gamma, beta, zs, tables, ys, params,
                 call.of_batch, call.dilations, call.stride, need_x, need_shortcut, need_gain, need_depthwise,
                 need_pointwise, need_norms,
             )
@@ -229,11 +233,16 @@ def _check_fwd(*args: Any) -> None:
         norm.check(where, torch.Size(call.out_shape))
 
 
-def _fwd_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _fwd_fake(*args: Any) -> tuple[Tensor, ...]:
     call = Forward(*args)
-    stages, (images, *rest) = len(call.depthwise), call.out_shape
-    tables = call.x.new_empty(stages, 2, call.x.shape[1], dtype=torch.float64)
-    return empty_channels_last(call.x, call.out_shape), empty_channels_last(call.x, (stages * images, *rest)), tables
+    x, stages, (images, *rest) = call.x, len(call.depthwise), call.out_shape
+    y, zs = empty_channels_last(x, call.out_shape), empty_channels_last(x, (stages * images, *rest))
+    tables = x.new_empty(stages, 2, x.shape[1], dtype=torch.float64)
+    keeps = getattr(registry.select("separable_norm", x), "keeps", None)
+    if keeps is None or not keeps(call):
+        return y, zs, tables, *none_kept(x)
+    params = x.new_empty(sum(rows_of_params(call.depthwise)), x.shape[1], dtype=accumulation_dtype(x.dtype))
+    return y, zs, tables, empty_channels_last(x, zs.shape), params
 
 
 def _bwd(*args: Any) -> Any:
@@ -247,6 +256,10 @@ def _check_bwd(*args: Any) -> None:
     check_like(f"{where}: grad", call.grad, shape, call.x.dtype)
     check_like(f"{where}: zs", call.zs, (stages * shape[0], *shape[1:]), call.x.dtype)
     check_like(f"{where}: tables", call.tables, (stages, 2, call.x.shape[1]), torch.float64)
+    kept, rows = call.ys.numel() > 0, sum(rows_of_params(call.depthwise))
+    check_like(f"{where}: ys", call.ys, tuple(call.zs.shape) if kept else (0,), call.x.dtype)
+    params = (rows, call.x.shape[1]) if kept else (0,)
+    check_like(f"{where}: params", call.params, params, accumulation_dtype(call.x.dtype))
     for name in ("need_depthwise", "need_pointwise", "need_affine"):
         check_length(f"{where}: {name}", getattr(call, name), stages, stages)
 
@@ -275,15 +288,16 @@ TENSORS = (
 separable_norm_fwd = define(
     f"separable_norm_fwd({TENSORS}, Tensor(a!)[] running_mean, Tensor(b!)[] running_var, Tensor(c!)[] counts, "
     "bool[] has_running, bool[] updates, bool[] of_batch, float[] eps, float[] momenta, int[] dilations, int stride) "
-    "-> (Tensor, Tensor, Tensor)",
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _fwd,
     _fwd_fake,
     _check_fwd,
 )
 separable_norm_bwd = define(
-    f"separable_norm_bwd(Tensor grad, {TENSORS}, Tensor zs, Tensor tables, bool[] of_batch, int[] dilations, "
-    "int stride, bool need_x, bool need_shortcut, bool need_gain, bool[] need_depthwise, bool[] need_pointwise, "
-    "bool[] need_affine) -> (Tensor, Tensor, Tensor, Tensor[], Tensor[], Tensor[], Tensor[])",
+    f"separable_norm_bwd(Tensor grad, {TENSORS}, Tensor zs, Tensor tables, Tensor ys, Tensor params, "
+    "bool[] of_batch, int[] dilations, int stride, bool need_x, bool need_shortcut, bool need_gain, "
+    "bool[] need_depthwise, bool[] need_pointwise, bool[] need_affine) "
+    "-> (Tensor, Tensor, Tensor, Tensor[], Tensor[], Tensor[], Tensor[])",
     _bwd,
     _bwd_fake,
     _check_bwd,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.norms import OneNorm
 
 
@@ -68,6 +69,10 @@ class Backward(NamedTuple):
     """(S N, C, H, W), channels_last: the outputs of the stages before their norms, one after the other."""
     tables: Tensor
     """(S, 2, C) float64: mean and rstd that the norms normalised by."""
+    ys: Tensor
+    """The outputs of the depthwise convolutions in the shape of zs; empty where a backend does not keep them."""
+    params: Tensor
+    """(rows, C): those of `multi_depthwise` of the stages, one after the other; kept with ys."""
     of_batch: list[bool]
     dilations: list[int]
     stride: int
@@ -96,3 +101,13 @@ def strided(shape: torch.Size, stride: int) -> tuple[int, ...]:
     """(N, C, ceil(H / stride), ceil(W / stride))."""
     n, channels, height, width = shape
     return n, channels, (height - 1) // stride + 1, (width - 1) // stride + 1
+
+
+def rows_of_params(depthwise: list[Tensor]) -> list[int]:
+    """The rows of the params of every stage: its taps, then scale and shift of the norm before, if there is one."""
+    return [w.shape[2] * w.shape[3] + 2 * (s > 0) for s, w in enumerate(depthwise)]
+
+
+def none_kept(x: Tensor) -> tuple[Tensor, Tensor]:
+    """`Backward.ys` and `Backward.params` where they are not kept."""
+    return x.new_empty(0), x.new_empty(0, dtype=accumulation_dtype(x.dtype))

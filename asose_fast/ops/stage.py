@@ -53,6 +53,11 @@ class _Forward(NamedTuple):
         return _plan(self.depthwise, len(self.xs), self.dilations, self.stride, self.mean is not None)
 
 
+def _keeps(x: Tensor) -> bool:
+    """Whether the backend keeps depthwise outputs for the backward pass."""
+    return getattr(registry.select("stage", x), "KEEPS", False)
+
+
 def _fwd(*args: Any) -> Any:
     call = _Forward(*args)
     x = call.xs[0]
@@ -113,6 +118,7 @@ def _fwd_fake(*args: Any) -> Any:
         x.new_empty(len(plan.kernels), channels, channels, dtype=acc),
         x.new_empty(shape, dtype=torch.float64),
         x.new_empty(shape, dtype=torch.float64),
+        [empty_channels_last(x, plan.out_shape(x)) for _ in plan.kernels] if _keeps(x) else [],
     )
 
 
@@ -138,6 +144,8 @@ class _Backward(NamedTuple):
     need_depthwise: list[bool]
     need_pointwise: list[bool]
     need_sums: bool
+    ys: list[Tensor | None]
+    """The depthwise outputs; nothing, or None for some, where they are not kept."""
 
     def plan(self) -> DepthwisePlan:
         """The plan of the convolutions."""
@@ -147,7 +155,8 @@ class _Backward(NamedTuple):
 def _bwd(*args: Any) -> Any:
     call = _Backward(*args)
     x = call.xs[0]
-    return registry.select("stage", x).backward(*call[:12], call.plan().within(x), *call[14:])
+    kept = [call.ys] if call.ys and _keeps(x) else []
+    return registry.select("stage", x).backward(*call[:12], call.plan().within(x), *call[14:-1], *kept)
 
 
 def _check_bwd(*args: Any) -> None:
@@ -161,6 +170,7 @@ def _check_bwd(*args: Any) -> None:
     check_like(f"{where}: matrices", call.matrices, (branches, channels, channels), acc)
     check_all_like(f"{where}: grads", call.grads, branches, plan.out_shape(x), x.dtype)
     check_all_like(f"{where}: zs", call.zs, branches, plan.out_shape(x), x.dtype)
+    check_all_like(f"{where}: ys", call.ys, branches if call.ys else 0, plan.out_shape(x), x.dtype)
     check_like(f"{where}: tables", call.tables, (max(branches, len(call.tables)), 4, channels), acc)
     for name in ("need_depthwise", "need_pointwise"):
         check_length(f"{where}: {name}", getattr(call, name), branches, branches)
@@ -183,7 +193,8 @@ def _bwd_fake(*args: Any) -> tuple[list[Tensor], list[Tensor], list[Tensor], Ten
 
 stage_fwd = define(
     "stage_fwd(Tensor[] xs, Tensor[] depthwise, Tensor[] pointwise, Tensor? mean, Tensor? rstd, Tensor? gamma, "
-    "Tensor? beta, int[] dilations, int stride, bool statistics) -> (Tensor[], Tensor, Tensor, Tensor, Tensor)",
+    "Tensor? beta, int[] dilations, int stride, bool statistics) "
+    "-> (Tensor[], Tensor, Tensor, Tensor, Tensor, Tensor[])",
     _fwd,
     _fwd_fake,
     _check_fwd,
@@ -191,7 +202,8 @@ stage_fwd = define(
 stage_bwd = define(
     "stage_bwd(Tensor?[] grads, Tensor?[] zs, Tensor tables, Tensor[] xs, Tensor params, Tensor matrices, "
     "Tensor[] depthwise, Tensor[] pointwise, Tensor? mean, Tensor? rstd, Tensor? gamma, Tensor? alive, "
-    "int[] dilations, int stride, bool[] need_x, bool[] need_depthwise, bool[] need_pointwise, bool need_sums) "
+    "int[] dilations, int stride, bool[] need_x, bool[] need_depthwise, bool[] need_pointwise, bool need_sums, "
+    "Tensor?[] ys) "
     "-> (Tensor[], Tensor[], Tensor[], Tensor, Tensor, Tensor)",
     _bwd,
     _bwd_fake,

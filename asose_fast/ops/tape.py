@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import torch
@@ -81,6 +82,8 @@ class Recording(NamedTuple):
     """Each once."""
     script: Script | None
     """What the calls launch, where kernels are bound to all of them."""
+    whereabouts: list[Any]
+    """Of the parameters."""
 
 
 Noted = tuple[type[Playable], tuple[Any, ...], Tensor]
@@ -114,7 +117,21 @@ def recording() -> Iterator[list[Noted]]:
         _tape.calls = before
 
 
-def compiled(calls: Sequence[Noted], x: Tensor, y: Tensor, known: Mapping[int, Tensor]) -> Recording | None:
+def whereabouts(tensors: Sequence[Tensor]) -> list[Any]:
+    """Where tensors lie, and what they are like: the same as long as kernels can be bound to them."""
+    return [*map(Tensor.data_ptr, tensors), *map(Tensor.stride, tensors), *map(_kind, tensors)]
+
+
+_kind = attrgetter("shape", "dtype", "device")
+
+
+def bound(backend: Any, call: Any) -> Bound | None:
+    """What `bound` of a backend of an operator, where it has that, makes of a call."""
+    bind: Callable[[Any], Bound | None] | None = getattr(backend, "bound", None)
+    return bind(call) if bind else None
+
+
+def assembled(calls: Sequence[Noted], x: Tensor, y: Tensor, known: Mapping[int, Tensor]) -> Recording | None:
     """What makes y of x, from all calls on the way; None where something else has a part in it: a tensor that is
     neither x, nor the output of a call, nor one of those `known` by their ids."""
     values = {id(x): 0}
@@ -137,5 +154,5 @@ def compiled(calls: Sequence[Noted], x: Tensor, y: Tensor, known: Mapping[int, T
         values[id(output)] = len(found)
     if id(y) not in values:
         return None
-    last = values[id(y)]
-    return Recording(tuple(found), last, tuple([known[key] for key in parameters]), Script.of(found, last, x))
+    last, tensors = values[id(y)], tuple([known[key] for key in parameters])
+    return Recording(tuple(found), last, tensors, Script.of(found, last, x), whereabouts(tensors))

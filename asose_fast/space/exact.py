@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import isfunction
 from operator import attrgetter
 from typing import TypeGuard, TypeVar
 
@@ -31,6 +32,7 @@ _CALLED: dict[type[nn.Module], attrgetter[object]] = {
     nn.Flatten: attrgetter("__call__", "forward"),
     nn.Identity: attrgetter("__call__", "forward"),
     nn.MaxPool2d: attrgetter("__call__", "forward"),
+    nn.ModuleDict: attrgetter("__call__", "values"),
     nn.ReLU: attrgetter("__call__", "forward"),
     nn.Sequential: attrgetter("__call__", "forward"),
     FactorizedReduce: attrgetter("__call__", "forward"),
@@ -40,12 +42,9 @@ _CALLED: dict[type[nn.Module], attrgetter[object]] = {
 """A call also goes through these methods of the classes that are told."""
 
 
-_CONTAINERS = {nn.ModuleDict}
-
-
 def told(kind: type[ModuleT]) -> type[ModuleT]:
-    """Adds a class to those that are told."""
-    _CALLED[kind] = attrgetter("__call__", "forward")
+    """Adds a class to those that are told, with all of its own methods."""
+    _CALLED[kind] = attrgetter("__call__", *[name for name, of in vars(kind).items() if isfunction(of)])
     _METHODS.append(_CALLED[kind](kind))
     return kind
 
@@ -70,9 +69,9 @@ def computes(module: object, kind: type[ModuleT]) -> TypeGuard[ModuleT]:
 
 
 def is_told(module: nn.Module) -> bool:
-    """Says whether a module computes what its class says, and that class is told here or has modules and no more."""
+    """Says whether a module is of a class that is told here, and computes what that says."""
     kind = type(module)
-    return (kind in _CALLED or kind in _CONTAINERS) and computes(module, kind)
+    return kind in _CALLED and computes(module, kind)
 
 
 def classes_are_theirs() -> bool:

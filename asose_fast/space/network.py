@@ -17,7 +17,7 @@ from asose_fast.space.candidates import build_candidate
 from asose_fast.space.geometry import StemStride, after_stem, poolings, stem_stride
 from asose_fast.space.global_average import GlobalAverage
 from asose_fast.space.parts import run_on_kernels
-from asose_fast.space.replay import Part, replayable, run_parts
+from asose_fast.space.replay import Part, Recordings, replayable
 from asose_fast.space.supernet import Supernet
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -240,13 +240,22 @@ def _told(spec: NetworkSpec | BlockSpec) -> dict[str, Any]:
     return {name: value for name, value in values if name not in _OPTIONAL or value != _OPTIONAL[name]}
 
 
+def _run(block: nn.Module, index: int | None, x: Tensor) -> Tensor:
+    y: Tensor = block(x, None, index, None)
+    return y
+
+
+def _running(block: nn.Module, index: int | None) -> list[nn.Module] | None:
+    return block.running(index) if type(block) is EvolvableBlock else None
+
+
 class Network(Supernet):
     """The network is a stem and blocks, then BN, ReLU, global average pooling and a linear classifier. In the space
     stages the stem may pool, and the head has no BN."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        self._spec = spec
+        self._spec, self._recordings = spec, Recordings()
         stages = spec.skeleton == "stages"
         self.stem = nn.Sequential(
             _stem_convolution(spec),
@@ -319,8 +328,9 @@ class Network(Supernet):
         `weights` (L, K), `path` (L indices) and `kept` (L tuples of indices) choose the plan of every block as in
         MixedOp; a derived network needs none of them.
         """
+        path = path.tolist() if isinstance(path, Tensor) else path
         if weights is None and kept is None and replayable(x):
-            x = run_parts(self._parts(path), x)
+            x = self._recordings.run(self._parts(path), x)
         else:
             x = run_on_kernels(self.stem, x)
             rows = None if weights is None else weights.unbind()
@@ -331,10 +341,11 @@ class Network(Supernet):
     def _parts(self, path: Sequence[int] | None) -> Iterator[Part]:
         """Yields what comes before the head, with one candidate a block."""
         stem = self.stem
-        yield Part(functools.partial(run_on_kernels, stem), stem, None, stem.modules)
-        for i, block in enumerate(self.evolvable_blocks()):
+        yield Part(functools.partial(run_on_kernels, stem), stem, None, lambda: list(stem.modules()))
+        for i, block in enumerate(self.blocks):
             index = None if path is None else path[i]
-            yield Part(functools.partial(block, index=index), block, index, functools.partial(block.running, index))
+            choice = index if index is None or type(index) is int else -1
+            yield Part(functools.partial(_run, block, index), block, choice, functools.partial(_running, block, index))
 
     def derive(self, path: Sequence[int]) -> Network:
         """Returns the network with one candidate a block. Its modules, and so its parameters, are this network's

@@ -11,6 +11,7 @@ import itertools
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from operator import is_
+from types import NoneType
 from typing import Any, NamedTuple
 
 import torch
@@ -21,8 +22,8 @@ from asose_fast.ops.autocast import autocasts
 from asose_fast.ops.autograd import saved_elsewhere, transformed
 from asose_fast.ops.layout import dense
 from asose_fast.ops.library import PLAIN
-from asose_fast.ops.played import places, play
-from asose_fast.ops.tape import Recording, compiled, recording
+from asose_fast.ops.played import play
+from asose_fast.ops.tape import Recording, assembled, recording, whereabouts
 from asose_fast.space.exact import classes_are_theirs, is_told
 
 MOST = 64
@@ -37,8 +38,8 @@ class Part(NamedTuple):
     """The recordings are kept as long as this one lives."""
     choice: int | None
     """Its candidate, where there is a choice."""
-    modules: Callable[[], Iterable[nn.Module]]
-    """Gives the modules that may run."""
+    modules: Callable[[], list[nn.Module] | None]
+    """Gives the modules that may run; None where that is not known, and the part always runs."""
 
 
 class _Kind(NamedTuple):
@@ -59,6 +60,8 @@ class _Watch:
     """Says whether modules are as they were: their attributes, hooks, and the tensors and modules that they hold."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules = list(map(weakref.ref, modules))
+        self._types = list(map(type, modules))
         self._dicts: list[dict[Any, Any]] = [
             of
             for module in modules
@@ -69,18 +72,19 @@ class _Watch:
         ]  # fmt: skip
         self._lengths, self._values = list(map(len, self._dicts)), list(self._now())
         self.tensors = [value for value in self._values if isinstance(value, Tensor)]
-        self._places = places(self.tensors)
+        self._whereabouts = whereabouts(self.tensors)
 
     def unchanged(self) -> bool:
         """Says whether nothing that was there has been replaced, and nothing added."""
         return (
-            list(map(len, self._dicts)) == self._lengths
+            [type(module()) for module in self._modules] == self._types
+            and list(map(len, self._dicts)) == self._lengths
             and all(map(is_, self._now(), self._values))
-            and places(self.tensors) == self._places
+            and whereabouts(self.tensors) == self._whereabouts
         )
 
-    def held(self) -> bool:
-        """Says the same apart from flags: whether modules still hold what they held."""
+    def unchanged_but_for_flags(self) -> bool:
+        """Says whether modules still hold what they held."""
         now = zip(self._now(), self._values, strict=False)
         return list(map(len, self._dicts)) == self._lengths and all(a is b or type(a) is bool for a, b in now)
 
@@ -95,43 +99,52 @@ class _Known(NamedTuple):
     recording: Recording | None
 
 
-_known: weakref.WeakKeyDictionary[nn.Module, dict[_Kind, _Known]] = weakref.WeakKeyDictionary()
+class Recordings:
+    """What is known of the parts of a network. Copies of it, and what is read from a file, know nothing."""
+
+    def __init__(self) -> None:
+        self._known: weakref.WeakKeyDictionary[nn.Module, dict[_Kind, _Known]] = weakref.WeakKeyDictionary()
+
+    def __reduce__(self) -> tuple[type[Recordings], tuple[()]]:
+        return Recordings, ()
+
+    def run(self, parts: Iterable[Part], x: Tensor) -> Tensor:
+        """Runs parts one after the other on x, which is `replayable`, those that are known from their recordings.
+        Results are those of their modules, to the bit."""
+        for part in parts:
+            if not _takes(x):
+                x = part.run(x)
+                continue
+            known = self._known.get(part.owner, {}).get(_Kind.of(part, x))
+            if known is None or not known.watch.unchanged():
+                x = self._record(part, dense(x))
+            elif known.recording is None:
+                x = part.run(x)
+            else:
+                x = play(known.recording, dense(x))
+        return x
+
+    def _record(self, part: Part, x: Tensor) -> Tensor:
+        """Runs a part, and keeps what it calls."""
+        modules = part.modules()
+        # What stands in for parameters, as in torch.func.functional_call, comes and goes.
+        if modules is None or not all(map(_has_parameters_of_its_own, modules)):
+            return part.run(x)
+        watch = _Watch(modules)
+        with recording() as calls:
+            y = part.run(x)
+        tensors = {id(tensor): tensor for tensor in watch.tensors if tensor.is_leaf and type(tensor) in PLAIN}
+        found = assembled(calls, x, y, tensors) if all(map(is_told, modules)) else None
+        # What no longer holds would keep alive what modules have let go.
+        before = self._known.get(part.owner, {}).items()
+        held = {kind: known for kind, known in before if known.watch.unchanged_but_for_flags()}
+        held[_Kind.of(part, x)] = _Known(watch, found)
+        self._known[part.owner] = dict(list(held.items())[-MOST:])
+        return y
 
 
-def run_parts(parts: Iterable[Part], x: Tensor) -> Tensor:
-    """Runs them one after the other on x, which is `replayable`: those that are known from their recordings. Results
-    are those of their modules, to the bit."""
-    for part in parts:
-        takes = _takes(x)
-        known = _find(part, x) if takes else None
-        if known is not None and known.recording is not None:
-            x = play(known.recording, dense(x))
-        elif known is None and takes:
-            x = _record(part, dense(x))
-        else:
-            x = part.run(x)
-    return x
-
-
-def _find(part: Part, x: Tensor) -> _Known | None:
-    """Returns what is known of a part, as far as it still holds."""
-    known = _known.get(part.owner, {}).get(_Kind.of(part, x))
-    return known if known is not None and known.watch.unchanged() else None
-
-
-def _record(part: Part, x: Tensor) -> Tensor:
-    """Runs a part, and keeps what it calls."""
-    modules = list(part.modules())
-    watch = _Watch(modules)
-    with recording() as calls:
-        y = part.run(x)
-    tensors = {id(tensor): tensor for tensor in watch.tensors if tensor.is_leaf and type(tensor) in PLAIN}
-    found = compiled(calls, x, y, tensors) if all(map(is_told, modules)) else None
-    # What no longer holds would keep alive what modules have let go.
-    held = {kind: known for kind, known in _known.get(part.owner, {}).items() if known.watch.held()}
-    held[_Kind.of(part, x)] = _Known(watch, found)
-    _known[part.owner] = dict(list(held.items())[-MOST:])
-    return y
+def _has_parameters_of_its_own(module: nn.Module) -> bool:
+    return all(type(parameter) in (nn.Parameter, NoneType) for parameter in module._parameters.values())
 
 
 def replayable(x: Tensor) -> bool:

@@ -190,12 +190,12 @@ class Branches(NamedTuple):
         """Says whether stacking is the faster plan, by the rows of benchmarks/test_mixed_op.py.
 
         Several branches gain together. A lone one gains where it is separable, and others do where x is large, unless
-        they are `blended` with a shortcut, which is a node with their last norm. On a GPU, where launches count, a lone
-        one is left to cuDNN; that is not measured.
+        they are `blended` with a shortcut, which is a node with their last norm. On a GPU, where launches count, these
+        are left to cuDNN; that is not measured.
         """
-        if self.folded != 1 or x.is_cuda:
+        if self.folded != 1:
             return self.folded > 1
-        return bool(self.separable) or (not blended and x.numel() >= LARGE)
+        return bool(self.separable) or not (blended or x.is_cuda or x.numel() < LARGE)
 
     def fits(self, x: Tensor) -> bool:
         """Says whether the modules of chains and pools take x, and kernels with them. Where not, PyTorch says why."""

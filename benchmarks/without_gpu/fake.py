@@ -34,7 +34,7 @@ def fake_gpu() -> Iterator[None]:
         stack.enter_context(patch.object(registry, "select", triton))
         stack.enter_context(patch.object(registry, "has_kernels", has_kernels))
         # What this says of tensors on a GPU.
-        stack.enter_context(patch.object(Branches, "worthwhile", lambda branches, *_: branches.folded > 1))
+        stack.enter_context(patch.object(Branches, "worthwhile", lambda b, *_: b.folded > 1 or bool(b.separable)))
         # The bodies themselves, not what stands in for them.
         for module in (library, mixed_layer.forward, mixed_layer.node):
             stack.enter_context(patch.object(module, "observed", lambda _: False))

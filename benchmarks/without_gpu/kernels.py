@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from asose_fast import ops
+from asose_fast.ops.mixed_layer import Stage
 from asose_fast.space import CANDIDATES, MixedOp
 from benchmarks.without_gpu.code import LEAST_WARPS, MOST_SPILLS, cell, read, worst
 from benchmarks.without_gpu.fake import fake_gpu
@@ -24,6 +25,7 @@ LEAST_BITS = 64
 ON_TABLES = {
     "_arch_weights_fwd_kernel",
     "_arch_weights_bwd_kernel",
+    "_chain_kernel",
     "_grad_weights_kernel",
     "_merge_kernel",
     "_norm_tables_kernel",
@@ -90,6 +92,7 @@ def rows(arch: int, dtype: str, channels: int, strides: Iterable[int] = (1, 2)) 
         for stride in strides:
             _layer(DTYPES[dtype], channels, stride)
         _lone(DTYPES[dtype], channels)
+        _chain(DTYPES[dtype], channels)
         _sums_and_samples(DTYPES[dtype], channels)
     found: dict[str, Row] = {}
     for launch in {launch.cubin: launch for launch in launches}.values():
@@ -121,6 +124,16 @@ def _lone(dtype: torch.dtype, channels: int) -> None:
     z = ops.pointwise(x, weights, stride=2)
     shortcut = _images(dtype, channels, SIDE // 2)
     ops.norm_lerp(z, nn.BatchNorm2d(channels), shortcut, gain).float().sum().backward()
+
+
+def _chain(dtype: torch.dtype, channels: int) -> None:
+    def stage() -> Stage:
+        depthwise = nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False)
+        return Stage(depthwise, nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
+
+    x, gain = _images(dtype, channels), torch.ones((), requires_grad=True)
+    ops.separable_norm(x, [stage(), stage()], shortcut=x, gain=gain).float().sum().backward()
+    ops.separable_norm(x, [stage()]).float().sum().backward()
 
 
 def _sums_and_samples(dtype: torch.dtype, channels: int) -> None:

@@ -94,8 +94,10 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 def _depthwise(counted: Launched) -> SimpleNamespace:
     """`multi_depthwise` as the launcher of the CUDA kernels, whose launches it counts."""
 
-    def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
-        ys = [empty_channels_last(xs[0], plan.out_shape(xs[0])) for _ in plan.kernels]
+    def forward(
+        xs: list[Tensor], params: Tensor, plan: DepthwisePlan, into: list[Tensor] | None = None
+    ) -> list[Tensor]:
+        ys = into or [empty_channels_last(xs[0], plan.out_shape(xs[0])) for _ in plan.kernels]
         counted.launch("multi_depthwise_fwd", [*xs, params, *ys])
         return ys
 

@@ -100,12 +100,12 @@ struct Gradients {
   ptrdiff_t pixel, image;
 };
 
-// to[tap][vector] += sum over pixels of x[tap] * grad; rows of `to` are as far apart as the pixels
-// of grad, and images of x `image` values. A half vector is written for two taps at once, as `mix`
-// reads it.
+// to[tap][vector] = sum over pixels of x[tap] * grad, which is added where there is `more`; rows of
+// `to` are as far apart as the pixels of grad, and images of x `image` values. A half vector is
+// written for two taps at once, as `mix` reads it.
 template <class A, int kTaps, int kVectors, bool kHalf>
 void correlate(const A* x, const Extent& extent, ptrdiff_t image, const Gradients<A>& grads,
-               A* to) {
+               bool more, A* to) {
   Vector<A> sum[kTaps][kVectors + 1] = {}, half[kTaps / 2 + 1] = {};
   const ptrdiff_t pitch = grads.pixel;
   for (int row = 0; row < grads.images * grads.rows; ++row) {
@@ -131,13 +131,13 @@ void correlate(const A* x, const Extent& extent, ptrdiff_t image, const Gradient
 #pragma GCC unroll 4
     for (int v = 0; v < kVectors; ++v) {
       A* at = to + k * pitch + v * kLanes<A>;
-      store(at, load(at) + sum[k][v]);
+      store(at, more ? load(at) + sum[k][v] : sum[k][v]);
     }
   if constexpr (kHalf)
 #pragma GCC unroll 8
     for (int k = 0; k < kTaps; k += 2) {
       A* at = to + k * pitch + kVectors * kLanes<A>;
-      store(at, load(at) + half[k / 2]);
+      store(at, more ? load(at) + half[k / 2] : half[k / 2]);
     }
 }
 
@@ -145,7 +145,8 @@ template <int kValue>
 using Constant = std::integral_constant<int, kValue>;
 
 // Calls body(first, number) with constant numbers, the largest that `kMost` and what is left allow.
-// They are even for an even count.
+// They are even for an even count. Nine are a row of three taps and three channels, the last of
+// which would be a loop of its own.
 template <int kMost, class Body>
 inline void in_parts(int count, const Body& body) {
   int first = 0;
@@ -153,8 +154,10 @@ inline void in_parts(int count, const Body& body) {
     if constexpr (number.value <= kMost)
       for (; first + number.value <= count; first += number.value) body(first, number);
   };
-  parts(Constant<16>{}), parts(Constant<12>{}), parts(Constant<8>{}), parts(Constant<6>{});
-  parts(Constant<4>{}), parts(Constant<2>{}), parts(Constant<1>{});
+  parts(Constant<16>{}), parts(Constant<12>{});
+  if (count - first == 9) parts(Constant<9>{});
+  parts(Constant<8>{}), parts(Constant<6>{}), parts(Constant<4>{}), parts(Constant<2>{});
+  parts(Constant<1>{});
 }
 
 // Calls body(first, number, half) for groups of vectors, with constants; four are two pairs.
@@ -208,6 +211,29 @@ inline void put(Vector<typename Element<T>::Acc> value, T* to, const T* mask, in
   using Values = Vector<typename Element<T>::Acc>;
   if (mask) value = load(mask, lanes) <= Values{} ? Values{} : value;
   store(to, value, lanes);
+}
+
+// Writes what `mix` gives for pixels side by side, from channel `first` of `channels` on; `to` and
+// `mask`, as in `put`, begin where the first pixel does.
+template <class T, int kVectors, bool kHalf, class A = typename Element<T>::Acc>
+inline void put_pixels(const A* sums, int pixels, T* to, const T* mask, int64_t first,
+                       int64_t channels) {
+  constexpr int kAll = kVectors + kHalf;
+  const int last =
+      static_cast<int>(std::min<int64_t>(kLanes<A>, channels - first - (kAll - 1) * kLanes<A>));
+  to += first;
+  if (mask) mask += first;
+  for (int p = 0; p < pixels; ++p, to += channels) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kAll; ++v, sums += kLanes<A>) {
+      Vector<A> sum = load(sums);
+      if constexpr (kHalf)
+        if (v == kVectors) sum = gathered(sum);
+      put(sum, to + v * kLanes<A>, mask ? mask + v * kLanes<A> : nullptr,
+          v == kAll - 1 ? last : kLanes<A>);
+    }
+    if (mask) mask += channels;
+  }
 }
 
 }  // namespace

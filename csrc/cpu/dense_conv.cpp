@@ -84,19 +84,12 @@ void convolve(const Strip& strip, const Extent& extent, const A* source, const A
       mix<A, rows.value, pixels.value, kVectors, half.value>(
           source + y * extent.down + x * extent.pixel, weights + first * panel, panel, extent,
           sums);
-      for (int r = 0; r < rows.value; ++r)
-        for (int p = 0; p < pixels.value; ++p) {
-          T* to = result.row(strip.image, strip.top + y + r) + (x + p) * result.channels;
-          const T* masked = mask ? mask + (to - result.data) : nullptr;
-          for (int v = 0; v < kAll; ++v) {
-            const int64_t channel = (first + v) * kLanes<A>;
-            Vector<A> sum = load(sums + ((r * pixels.value + p) * kAll + v) * kLanes<A>);
-            if constexpr (half.value)
-              if (v == kVectors) sum = gathered(sum);
-            put(sum, to + channel, masked ? masked + channel : nullptr,
-                static_cast<int>(std::min<int64_t>(kLanes<A>, result.channels - channel)));
-          }
-        }
+      for (int r = 0; r < rows.value; ++r) {
+        T* to = result.row(strip.image, strip.top + y + r) + x * result.channels;
+        put_pixels<T, kVectors, half.value>(
+            sums + r * pixels.value * kAll * kLanes<A>, pixels.value, to,
+            mask ? mask + (to - result.data) : nullptr, first * kLanes<A>, result.channels);
+      }
     };
     in_parts<kPixels>(static_cast<int>(result.width), [&](int x, auto pixels) {
       int y = 0;
@@ -163,8 +156,8 @@ void weight_gradient(const DenseConvBackward& args, const DenseTiling& tiling, i
   A* source = scratch_of<A>(args.scratch, tiling.scratch_bytes);
   A* gradients = source + tiling.together * tiling.source_values;
   A* sums = static_cast<A*>(args.partials) + slice * tiling.partial_values;
-  std::fill_n(sums, op.down * run * pitch, A{});
   const Extent extent = extent_of(op, op.in_channels);
+  bool more = false;
   for (int64_t tile = slice * tiling.tiles / tiling.slices;
        tile < (slice + 1) * tiling.tiles / tiling.slices; ++tile) {
     const int64_t first = tile / tiling.strips * tiling.together;
@@ -183,10 +176,11 @@ void weight_gradient(const DenseConvBackward& args, const DenseTiling& tiling, i
         in_parts<kTaps>(static_cast<int>(run), [&](int k, auto count) {
           if constexpr (!half.value || count.value % 2 == 0)
             correlate<A, count.value, kVectors, half.value>(
-                source + row * extent.row + k, extent, tiling.source_values, of,
+                source + row * extent.row + k, extent, tiling.source_values, of, more,
                 sums + (row * run + k) * pitch + vector * kLanes<A>);
         });
     });
+    more = true;
   }
 }
 

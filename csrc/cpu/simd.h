@@ -2,6 +2,7 @@
 // accumulation type: narrow elements are widened on load and rounded on store.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -61,6 +62,20 @@ inline Vector<float> load(const bfloat16* from) {
   return widened(bits);
 }
 
+typedef float HalfFloats __attribute__((vector_size(kVectorBytes / 2)));
+
+// As many floats as there are doubles in a vector.
+inline Vector<double> load_wide(const float* from) {
+  HalfFloats values;
+  std::memcpy(&values, from, sizeof values);
+  return __builtin_convertvector(values, Vector<double>);
+}
+
+inline void store_narrow(float* to, Vector<double> value) {
+  const HalfFloats values = __builtin_convertvector(value, HalfFloats);
+  std::memcpy(to, &values, sizeof values);
+}
+
 // The upper half of each lane is the nearest bfloat16, but for NaN.
 inline Bits nearest(Vector<float> value) {
   const Bits wide = reinterpret_cast<Bits>(value);
@@ -104,6 +119,14 @@ inline void store_first(T* to, Vector<typename Element<T>::Acc> value, int lanes
   for (int lane = 0; lane < lanes; ++lane) to[lane] = buffer[lane];
 }
 
+// The first `lanes` of from[steps[lane]]; the other lanes are 0.
+template <class A>
+inline Vector<A> gather(const A* from, const int64_t* steps, int lanes) {
+  Vector<A> result = {};
+  for (int lane = 0; lane < lanes; ++lane) result[lane] = from[steps[lane]];
+  return result;
+}
+
 #if defined(__SANITIZE_ADDRESS__)
 
 // AddressSanitizer does not see what masked instructions touch.
@@ -139,6 +162,15 @@ inline void store_first(double* to, Vector<double> value, int lanes) {
 inline void store_first(bfloat16* to, Vector<float> value, int lanes) {
   _mm256_mask_storeu_epi16(to, first_of<__mmask16>(lanes),
                            reinterpret_cast<__m256i>(rounded(value)));
+}
+
+inline Vector<float> gather(const float* from, const int64_t* steps, int lanes) {
+  const auto eight = [&](int first) {
+    const auto mask = first_of<__mmask8>(std::clamp(lanes - first, 0, 8));
+    return _mm512_mask_i64gather_ps(_mm256_setzero_ps(), mask, _mm512_loadu_si512(steps + first),
+                                    from, sizeof(float));
+  };
+  return _mm512_insertf32x8(_mm512_castps256_ps512(eight(0)), eight(8), 1);
 }
 
 #elif defined(__AVX2__)

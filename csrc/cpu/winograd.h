@@ -142,22 +142,24 @@ void winograd_pack(const DenseConv& op, const DenseWeights& weights, bool backwa
   const int64_t of_result = backward ? weights.across : weights.over;
   const Width width = Width::of<float>(results, sources);
   const int64_t point = width.all() * sources * kLanes<float>;
+  int64_t places[9], steps[2][kLanes<float>];  // the latter of whole vectors and of half ones
+  for (int64_t lane = 0; lane < kLanes<float>; ++lane) {
+    steps[0][lane] = lane * of_result;
+    steps[1][lane] = lane / 2 * of_result + lane % 2 * of_source;
+  }
+  for (int tap = 0; tap < 9; ++tap) places[tap] = tap / 3 * weights.down + tap % 3 * weights.along;
 #pragma omp for schedule(static) collapse(2)
   for (int64_t v = 0; v < width.all(); ++v)
     for (int64_t c = 0; c < sources; ++c) {
       const bool half = v == width.vectors;
       if (half && c % 2) continue;  // the even one has it
       const int64_t first = v * kLanes<float>;
-      const int64_t lanes = std::min<int64_t>(kLanes<float>, (results - first) << half);
-      Vector<float> w[9] = {};
-      for (int tap = 0; tap < 9; ++tap) {
-        const int place = backward ? 8 - tap : tap;
-        const float* at = from + place / 3 * weights.down + place % 3 * weights.along;
-        for (int64_t lane = 0; lane < lanes; ++lane) {
-          const int64_t source = half ? c + lane % 2 : c, result = first + (lane >> half);
-          w[tap][lane] = at[source * of_source + result * of_result];
-        }
-      }
+      const int lanes =
+          static_cast<int>(std::min<int64_t>(kLanes<float>, (results - first) << half));
+      const float* at = from + c * of_source + first * of_result;
+      Vector<float> w[9];
+      for (int tap = 0; tap < 9; ++tap)
+        w[backward ? 8 - tap : tap] = gather(at + places[tap], steps[half], lanes);
       float* to = packed + (v * sources + c) * kLanes<float>;
       down_and_across<3, F::kPoints, Vector<float>>(
           [&](int y, int x) { return w[3 * y + x]; }, typename F::Weights{},
@@ -236,8 +238,8 @@ void winograd_slice(const DenseConvBackward& args, const WinogradTiling& tiling,
   const ptrdiff_t pitch = width.all() * kLanes<float>;
   const Extent extent{1, static_cast<int>(op.in_channels), 0, op.in_channels, 0};
   float* sums = static_cast<float*>(args.partials) + slice * tiling.partial_values;
-  std::fill_n(sums, tiling.points() * op.in_channels * pitch, 0.0f);
   const WinogradScratch own(args.scratch, tiling);
+  bool more = false;
   for (int64_t index = slice * tiling.blocks / tiling.slices;
        index < (slice + 1) * tiling.blocks / tiling.slices; ++index) {
     const Block block(tiling, op, index);
@@ -262,10 +264,11 @@ void winograd_slice(const DenseConvBackward& args, const WinogradTiling& tiling,
           in_parts<kTaps>(extent.run, [&](int c, auto taps) {
             if constexpr (!half.value || taps.value % 2 == 0)
               correlate<float, taps.value, kVectors, half.value>(
-                  own.inputs + p * tiling.point_values + c, extent, 0, of,
+                  own.inputs + p * tiling.point_values + c, extent, 0, of, more,
                   sums + (p * op.in_channels + c) * pitch + vector * kLanes<float>);
           });
         });
+      more = true;
     }
   }
 }
@@ -282,23 +285,28 @@ void winograd_add(const DenseConvBackward& args, const WinogradTiling& tiling) {
     for (int v = 0; v < width.all(); ++v) {
       const bool half = v == width.vectors;
       const int64_t first = v * kLanes<float>;
-      double u[F::kPoints * F::kPoints][kLanes<float>] = {};
-      for (int64_t slice = 0; slice < tiling.slices; ++slice)
-        for (int p = 0; p < F::kPoints * F::kPoints; ++p) {
-          const float* from = static_cast<const float*>(args.partials) +
-                              slice * tiling.partial_values +
-                              (p * op.in_channels + (half ? c / 2 * 2 : c)) * pitch + first;
-          for (int lane = 0; lane < kLanes<float>; ++lane) u[p][lane] += from[lane];
-        }
+      float sums[9][kLanes<float>];
+      for (int part = 0; part < kLanes<float>; part += kLanes<double>) {
+        const float* from = static_cast<const float*>(args.partials) +
+                            (half ? c / 2 * 2 : c) * pitch + first + part;
+        down_and_across<F::kPoints, 3, Vector<double>>(
+            [&](int y, int x) {
+              const float* at = from + (y * F::kPoints + x) * op.in_channels * pitch;
+              Vector<double> sum = {};
+              for (int64_t slice = 0; slice < tiling.slices; ++slice, at += tiling.partial_values)
+                sum += load_wide(at);
+              return sum;
+            },
+            typename F::WeightGradients{},
+            [&](int y, int x, const Vector<double>& value) {
+              store_narrow(sums[3 * y + x] + part, value);
+            });
+      }
       for (int64_t i = 0; i < std::min<int64_t>(kLanes<float>, op.out_channels - first); ++i) {
         const int64_t lane = half ? 2 * i + c % 2 : i;
         float* to = static_cast<float*>(of.data) + (first + i) * of.over + c * of.across;
-        down_and_across<F::kPoints, 3, double>(
-            [&](int y, int x) { return u[y * F::kPoints + x][lane]; },
-            typename F::WeightGradients{},
-            [&](int y, int x, double value) {
-              to[y * of.down + x * of.along] = static_cast<float>(value);
-            });
+        for (int tap = 0; tap < 9; ++tap)
+          to[tap / 3 * of.down + tap % 3 * of.along] = sums[tap][lane];
       }
     }
 }

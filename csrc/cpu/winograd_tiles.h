@@ -51,8 +51,9 @@ struct Filtering<2> {
 
   // Gt u
   struct WeightGradients {
-    ASOSE_INLINE void operator()(const double* u, double* to) const {
-      const double even = (u[1] + u[2]) / 2, odd = (u[1] - u[2]) / 2;
+    template <class V>
+    ASOSE_INLINE void operator()(const V* u, V* to) const {
+      const V even = (u[1] + u[2]) / 2.0, odd = (u[1] - u[2]) / 2.0;
       to[0] = u[0] + even, to[1] = odd, to[2] = even + u[3];
     }
   };
@@ -116,12 +117,13 @@ struct Filtering<4> {
 
   // Gt u
   struct WeightGradients {
-    ASOSE_INLINE void operator()(const double* u, double* to) const {
-      const double even_a = (u[1] + u[2]) * at_a, odd_a = (u[1] - u[2]) * at_a;
-      const double even_b = (u[3] + u[4]) * at_b, odd_b = (u[3] - u[4]) * at_b;
+    template <class V>
+    ASOSE_INLINE void operator()(const V* u, V* to) const {
+      const V even_a = (u[1] + u[2]) * at_a, odd_a = (u[1] - u[2]) * at_a;
+      const V even_b = (u[3] + u[4]) * at_b, odd_b = (u[3] - u[4]) * at_b;
       to[0] = u[0] * at_0 + even_a + even_b;
-      to[1] = odd_a * a + odd_b * b;
-      to[2] = even_a * aa + even_b * bb + u[5];
+      to[1] = odd_a * double{a} + odd_b * double{b};
+      to[2] = even_a * double{aa} + even_b * double{bb} + u[5];
     }
   };
 

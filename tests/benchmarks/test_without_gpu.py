@@ -19,10 +19,13 @@ from benchmarks.without_gpu.kernels import CHANNELS, DTYPES, Row, rows
 
 pytestmark = pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled for a GPU")
 MOST_LAUNCHES = {
-    **{f"layer, stride {stride}, {dtype}": 35 + 5 * stride for stride in (1, 2) for dtype in ("fp32", "bf16")},
-    "ours, soft, fp32": 300,
+    **{f"layer, stride {stride}, {dtype}": 33 + 5 * stride for stride in (1, 2) for dtype in ("fp32", "bf16")},
+    "ours, soft, fp32": 285,
+    "ours, sampled, fp32": 139,
 }
 """Of a layer and of a network of six, forward and backward."""
+MOST_MOVED = {"layer, stride 1, fp32": 143, "layer, stride 2, fp32": 62}
+"""In tensors of the layer's input."""
 
 
 def same_versions():
@@ -32,9 +35,10 @@ def same_versions():
 
 def test_a_layer_and_a_step_launch_and_move_no_more_than_is_stored():
     found, stored = launches.collect(), pages.stored()["counts"]
-    assert found.keys() == stored.keys() > MOST_LAUNCHES.keys()
+    assert found.keys() == stored.keys() > MOST_LAUNCHES.keys() | MOST_MOVED.keys()
     for name, counts in found.items():
         assert counts["launches"] <= MOST_LAUNCHES.get(name, counts["launches"])
+        assert name not in MOST_MOVED or counts["tensors"] <= MOST_MOVED[name]
         if same_versions():
             assert counts == stored[name], "`python -m benchmarks.without_gpu --measure` stores what was meant"
     assert found["ours, soft, fp32"]["launches"] < found["eager, soft, fp32"]["launches"]

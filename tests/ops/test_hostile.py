@@ -32,10 +32,13 @@ FITTING = {
     ("pool_pair_bwd", "factors"),
     ("pool_pair_bwd", "terms"),
     ("pool_pair_fwd", "x"),
-    ("separable_norm_fwd", "counts"),  # there are none
+    ("separable_norm_bwd", "params"),  # they are empty, as are the next ones
+    ("separable_norm_bwd", "ys"),
+    ("separable_norm_fwd", "counts"),
     ("stage_bwd", "mean"),
     ("stage_bwd", "rstd"),
     ("stage_bwd", "tables"),
+    ("stage_bwd", "ys"),
     ("stage_fwd", "mean"),
     ("stage_fwd", "rstd"),
     ("term_weights_bwd", "weights"),

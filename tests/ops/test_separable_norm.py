@@ -13,8 +13,9 @@ from tests.ops.cases.separable_norm import stages
 from tests.ops.raw_calls import OPERATORS, right_calls
 from tests.ops.test_mixed_layer import KINDS, new_norm
 
-BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("separable_norm", b, "cpu")]
+BACKENDS = [b for b in ("reference", "cpu", "triton") if not registry.why_not("separable_norm", b, "cpu")]
 SHAPES = [(4, 5, 3, 3), (3, 17, 7, 2), (2, 40, 12, 19), (3, 1, 1, 2)]
+IN_THE_INTERPRETER = [(2, 17, 7, 10), (3, 1, 1, 2)]  # which is slow
 BLENDS = ["none", "x", "other"]
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 2e-5}
 
@@ -52,9 +53,10 @@ def results(run, chain, stride, blend, tensors):
     return [y, *(t.grad for t in leaves), *(p.grad for p in modules.parameters()), *modules.buffers()]
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    ("backend", "shape"), [(b, shape) for b in BACKENDS for shape in (IN_THE_INTERPRETER if b == "triton" else SHAPES)]
+)
 @pytest.mark.parametrize(("count", "stride", "blend"), [(1, 1, "x"), (2, 1, "x"), (3, 2, "other"), (2, 2, "none")])
-@pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_what_the_modules_do(dtype, kind, shape, count, stride, blend, backend):

@@ -61,7 +61,7 @@ def test_both_directions_are_those_of_the_parts(dtype, channels, size, layout, b
     exact_params = exact_weights.forward(*wide[1:], mean, rstd, gamma, beta, torch.float64)
     exact_zs, *statistics = exact_separable.forward(wide[0], *exact_params, plan, True)
     with ops.backend(backend):
-        zs, params, matrices, *found = OPERATORS.stage_fwd(
+        zs, params, matrices, *found, ys = OPERATORS.stage_fwd(
             xs, depthwise, pointwise, mean, rstd, gamma, beta, [2, 1], 1, True
         )
     close = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {}
@@ -79,7 +79,7 @@ def test_both_directions_are_those_of_the_parts(dtype, channels, size, layout, b
     with ops.backend(backend):
         got = OPERATORS.stage_bwd(
             grads, zs, tables, xs, params, matrices, depthwise, pointwise, mean, rstd, gamma, None, [2, 1], 1,
-            [True, True], [True, True], [True, True], True,
+            [True, True], [True, True], [True, True], True, ys,
         )  # fmt: skip
     expected = [*grad_xs, *tensors(exact[:4]), torch.cat([exact[4], tables[2:].double()])]
     tolerance = {"rtol": 2e-3, "atol": 2e-3} if dtype == torch.float32 else {"rtol": 1e-7, "atol": 1e-7}

@@ -15,7 +15,13 @@ pytest.importorskip("triton")
 @pytest.mark.long
 def test_kernels_in_the_interpreter():
     # TRITON_INTERPRET must be set before Triton is imported, hence the process.
-    small = ("test_stage.py", "test_term_weights.py", "test_norm_tables.py", "test_norm_lerp.py")
+    small = (
+        "test_stage.py",
+        "test_term_weights.py",
+        "test_norm_tables.py",
+        "test_norm_lerp.py",
+        "test_separable_norm.py",
+    )
     checks = [Path(__file__).with_name(name) for name in ("triton_interpreter.py", *small)]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *map(str, checks)],

@@ -11,30 +11,27 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from asose_fast.config import SpaceConfig
-from asose_fast.space import Network, NetworkSpec, replay
+from asose_fast.space import EvolvableBlock, Network, NetworkSpec, replay
 from asose_fast.space import network as network_module
+from asose_fast.space.mixed import Plan
 
 CANDIDATES = ("skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "nor_conv_3x3", "res_conv_3x3")
 PATH = [5, 1, 4]
 
 
-@pytest.fixture(autouse=True)
-def fresh(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replay, "_known", weakref.WeakKeyDictionary())
-
-
 def small(dtype: torch.dtype = torch.float32, skeleton: str = "stages") -> tuple[Network, Tensor]:
-    """A network of three blocks, all of whose tensors are random, and images for it."""
+    """A network of three blocks, all of whose tensors are random, and images with channels enough for kernels."""
     torch.manual_seed(0)
     config = SpaceConfig(candidates=CANDIDATES, channels=16, depth=3)
-    network = Network(getattr(NetworkSpec, skeleton)(config, 3, 10, 8)).to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = Network(getattr(NetworkSpec, skeleton)(config, 16, 10, 8)).to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
     with torch.no_grad():
         for tensor in (*network.parameters(), *network.buffers()):
             if tensor.is_floating_point():
                 tensor.uniform_(0.1, 0.9) if tensor.dim() < 2 else tensor.normal_(0, 0.2)
-    return network, torch.randn(4, 3, 8, 8, dtype=dtype)
+    return network, torch.randn(4, 16, 8, 8, dtype=dtype)
 
 
 def by_modules(run: Callable[[], Any]) -> Any:
@@ -113,7 +110,7 @@ def test_a_test_between_epochs_does_not_undo_their_recordings() -> None:
     for training in (True, False, True, False):
         network.train(training)
         network(x, path=PATH)
-        known.append({id(one) for kinds in replay._known.values() for one in kinds.values()})
+        known.append({id(one) for kinds in network._recordings._known.values() for one in kinds.values()})
     assert known[1] == known[3]
     assert known[0] < known[1]
 
@@ -423,15 +420,141 @@ def test_recordings_keep_nothing_alive() -> None:
     results(network, x)
     gc.collect()
     assert old() is None
+    network.blocks[0].mixed.parent = [network.blocks[0]]  # type: ignore[union-attr]
+    results(network, x)
     del network
     gc.collect()
     assert rest() is None
-    assert not replay._known
 
 
 def test_recordings_of_a_part_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "MOST", 2)
     network, _ = small()
     for size in range(2, 6):
-        network(torch.randn(size, 3, 8, 8), path=PATH)
-    assert {len(kinds) for kinds in replay._known.values()} == {2}
+        network(torch.randn(size, 16, 8, 8), path=PATH)
+    assert {len(kinds) for kinds in network._recordings._known.values()} == {2}
+
+
+def test_what_stands_in_for_parameters_is_not_kept() -> None:
+    network, x = small()
+    weights = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    one = weakref.ref(weights["stem.0.weight"])
+    torch.func.functional_call(network, weights, (x,), {"path": PATH})
+    del weights
+    gc.collect()
+    assert one() is None
+
+
+def test_images_that_change_before_backward_are_those_of_the_modules() -> None:
+    def swapped(network: Network, x: Tensor, other: Callable[[Tensor], Tensor]) -> list[Tensor | None]:
+        network.zero_grad()
+        x = x.clone().requires_grad_()
+        loss = network(x, path=PATH).square().sum()
+        x.data = other(x.data)
+        loss.backward()
+        return [x.grad, *(p.grad for p in network.parameters())]
+
+    network, x = small()
+    x = x.to(memory_format=torch.channels_last)
+    twin = copy.deepcopy(network)
+    check(network, x), check(twin, x)
+    for other in (torch.clone, lambda x: x.contiguous(), lambda x: x * 2):
+        assert_same(swapped(network, x, other), by_modules(lambda of=other: swapped(twin, x, of)))
+
+
+def test_images_without_memory_are_an_error() -> None:
+    network, x = small()
+    x = x.to(memory_format=torch.channels_last)
+    network(x, path=PATH)
+    loss = network(x, path=PATH).sum()
+    x.untyped_storage().resize_(0)
+    for run in (loss.backward, lambda: network(x, path=PATH)):
+        with pytest.raises(ValueError, match="no memory"):
+            run()
+
+
+def test_blocks_of_other_kinds_run() -> None:
+    class Twice(nn.Module):
+        def __init__(self, block: nn.Module) -> None:
+            super().__init__()
+            self.block = block
+
+        def forward(self, x: Tensor, *rest: Any) -> Tensor:
+            y: Tensor = self.block(x, *rest)
+            return y * 2
+
+    class Thrice(EvolvableBlock):
+        def forward(self, x: Tensor, *rest: Any) -> Tensor:
+            return super().forward(x, *rest) * 3
+
+    network, x = small()
+    check(network, x)
+    network.blocks[1] = Twice(network.blocks[1])
+    check(network, x, count=3)
+    network.blocks[0].__class__ = Thrice
+    check(network, x, count=2)
+
+
+def test_a_method_that_is_replaced_on_a_class_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = small()
+    check(network, x)
+    monkeypatch.setattr(EvolvableBlock, "shortcut", lambda self, x: x * 2)
+    check(network, x, count=0)
+
+
+def test_plans_decide_what_runs() -> None:
+    network, x = small()
+    network.eval()
+    seen: list[int] = []
+    for index in (0, 1, 5):
+        for block in network.evolvable_blocks():
+            block.mixed.plan = Plan(index=index)
+        for _ in range(2):
+            assert torch.equal(network(x), by_modules(lambda: network(x)))
+        handle = (
+            network.blocks[0]
+            .mixed.ops[CANDIDATES[index]]
+            .register_forward_hook(  # type: ignore[index,operator,union-attr]
+                lambda *_, i=index: seen.append(i)
+            )
+        )
+        network(x)
+        handle.remove()
+    assert seen == [0, 1, 5]
+
+
+def test_paths_of_tensors_are_played_and_bad_ones_are_errors() -> None:
+    network, x = small()
+    check(network, x)
+    assert played(network(x, path=torch.tensor(PATH))) == 4
+    for bad, error in (([9, 0, 0], "must be one of"), (["a", 0, 0], "integer"), ([1.0, 0, 0], "integer")):
+        with pytest.raises((TypeError, ValueError), match=error):
+            network(x, path=bad)  # type: ignore[arg-type]
+
+
+def test_images_of_inference_mode_train() -> None:
+    network, x = small()
+    with torch.inference_mode():
+        x = x.to(memory_format=torch.channels_last).clone()
+    for _ in range(2):
+        network(x, path=PATH).sum().backward()
+
+
+def test_a_mode_around_backward_sees_the_operators() -> None:
+    network, x = small()
+    network(x, path=PATH)
+    loss = network(x, path=PATH).sum()
+    with FlopCounterMode(display=False) as found:
+        loss.backward()
+    loss = by_modules(lambda: network(x, path=PATH).sum())
+    with FlopCounterMode(display=False) as expected:
+        loss.backward()
+    assert found.get_total_flops() == expected.get_total_flops()
+
+
+def test_hooks_see_the_arguments_of_before() -> None:
+    network, x = small()
+    seen: list[int] = []
+    network.blocks[0].register_forward_pre_hook(lambda _, arguments: seen.append(len(arguments)))
+    network(x, path=PATH)
+    assert seen == [4]

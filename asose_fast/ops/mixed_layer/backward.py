@@ -232,6 +232,7 @@ def _stage(
         back.grads, back.zs, back.tables, inputs, stage.params, stage.pointwise, saved.parameters.depthwise[depth],
         saved.parameters.pointwise[depth], *before, None if wanted.alive is None else wanted.alive[: len(used)],
         plan.dilations, plan.stride, used if depth else [wanted.x], *needs, need_affine,
+        saved.ys[depth],
     )  # fmt: skip
     gradients = placed(depthwise, needs[0]), placed(pointwise, needs[1])
     if not depth:

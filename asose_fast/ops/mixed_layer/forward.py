@@ -29,6 +29,8 @@ class Result(NamedTuple):
     stages: list[StageTables]
     outputs: list[list[Tensor]]
     pooled: list[Tensor]
+    ys: list[list[Tensor]]
+    """The depthwise outputs by depth, where the backend keeps them."""
     uses_batch: list[list[bool]]
     """Which norms use the statistics of the batch: by depth, then the last norms."""
     parts: Parts
@@ -52,12 +54,14 @@ def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]
     _check_unchanged(layer, parts, shape[1])
 
     outputs: list[list[Tensor]] = []
+    kept: list[list[Tensor]] = []
     stages: list[StageTables] = []
     statistics: list[tuple[Tensor, Tensor]] = []
     for depth, norms in enumerate(layer.norms):
         before = (stages[-1].mean, stages[-1].rstd, *parts.affine[depth - 1]) if depth else NO_NORMS
-        zs, params, matrices, *found = run_stage(x, outputs, layer, parts, before, any(uses[depth]), operators)
+        zs, params, matrices, *found, ys = run_stage(x, outputs, layer, parts, before, any(uses[depth]), operators)
         outputs.append(zs)
+        kept.append(ys)
         statistics.append((found[0], found[1]))
         inner = layer.inputs(depth + 1)
         normalised: tuple[Tensor | None, Tensor | None] = None, None
@@ -74,7 +78,7 @@ def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]
     y = operators.mixed_norm_sum_fwd(
         layer.last(outputs) + rest + parts.plain, weights, *parts.affine[-1], mean, rstd
     )  # fmt: skip
-    return Result(y, mean, rstd, stages, outputs, pooled, [*uses[:-1], last_uses], parts)
+    return Result(y, mean, rstd, stages, outputs, pooled, kept, [*uses[:-1], last_uses], parts)
 
 
 def run_stage(

@@ -30,11 +30,13 @@ class MixedLayer(torch.autograd.Function):
         ctx.layer, ctx.uses_batch = layer, result.uses_batch
         ctx.like = [None if t is None else (t.dtype, t.shape) for t in tensors]
         parts = result.parts
+        ys = _kept_ys(layer, result.ys, ctx.needs_input_grad)
+        ctx.with_ys = list(map(len, ys))
         saved = Saved(
             x, weights, result.mean, result.rstd, parts.affine, result.stages,
             parts.zs, parts.plain if ctx.needs_input_grad[1] else [],
             *([], []) if layer.recompute else (_kept(layer, result.outputs), result.pooled),
-            parts._replace(zs=[], plain=[]),
+            ys, parts._replace(zs=[], plain=[]),
         )  # fmt: skip
         tensors = saved.tensors()
         ctx.kinds = _kinds([result.y, *tensors])
@@ -46,7 +48,7 @@ class MixedLayer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         layer: LayerPlan = ctx.layer
         needs, tensors = ctx.needs_input_grad, ctx.saved_tensors
-        saved = Saved.of(layer, needs[1], tensors)
+        saved = Saved.of(layer, needs[1], ctx.with_ys, tensors)
         # Hooks may exchange what was saved, and the operators say what is wrong with it.
         read = [grad, *tensors]
         looked_at = layer.checked and _kinds(read) == ctx.kinds and not observed(read)
@@ -77,6 +79,15 @@ def _kept(layer: LayerPlan, outputs: list[list[Tensor]]) -> list[list[Tensor | N
     return [
         [z if layer.tracked[k] or layer.lengths[k] == depth + 1 else None for k, z in enumerate(zs)]
         for depth, zs in enumerate(outputs)
+    ]
+
+
+def _kept_ys(layer: LayerPlan, ys: list[list[Tensor]], needs: Sequence[bool]) -> list[list[Tensor | None]]:
+    """The depthwise outputs that backward reads, for the gradients of pointwise weights."""
+    wanted = layer.split(needs[3:]).pointwise
+    return [
+        [y if layer.tracked[k] else None for k, y in enumerate(of_depth)] if any(need) and not layer.recompute else []
+        for of_depth, need in zip(ys, wanted, strict=True)
     ]
 
 

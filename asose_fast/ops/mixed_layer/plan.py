@@ -132,6 +132,8 @@ class Saved(NamedTuple):
     outputs: list[list[Any]]
     """The outputs of the stages, by depth; these and `pooled` are empty where backward computes them again."""
     pooled: list[Tensor]
+    ys: list[list[Any]]
+    """The depthwise outputs by depth: of a depth all that its backward pass reads, or nothing."""
     parameters: Parts
     """The node's own inputs: the gradients are in their shapes, and second derivatives need them. No zs and plain."""
 
@@ -140,12 +142,12 @@ class Saved(NamedTuple):
         return [
             self.x, self.weights, self.mean, self.rstd, *(gamma for gamma, _ in self.affine), self.affine[-1][1],
             *itertools.chain(*self.stages), *self.zs, *self.plain, *itertools.chain(*self.outputs), *self.pooled,
-            *self.parameters.flat(),
+            *itertools.chain(*self.ys), *self.parameters.flat(),
         ]  # fmt: skip
 
     @staticmethod
-    def of(layer: LayerPlan, with_plain: bool, tensors: Sequence[Any]) -> Saved:
-        """What such a row holds; the plain terms are in it only `with_plain`."""
+    def of(layer: LayerPlan, with_plain: bool, with_ys: Sequence[int], tensors: Sequence[Any]) -> Saved:
+        """What such a row holds: the plain terms only `with_plain`, and `with_ys` depthwise outputs by depth."""
         rest = iter(tensors)
 
         def take(count: int) -> list[Any]:
@@ -159,4 +161,5 @@ class Saved(NamedTuple):
         outputs = [] if layer.recompute else [take(len(plan.kernels)) for plan in layer.plans]
         affine = [*((g, None) for g in inner), (gamma, beta)]
         pooled = take(kept)
-        return Saved(x, weights, mean, rstd, affine, stages, zs, plain, outputs, pooled, layer.split(rest))
+        ys = [take(count) for count in with_ys]
+        return Saved(x, weights, mean, rstd, affine, stages, zs, plain, outputs, pooled, ys, layer.split(rest))

@@ -53,7 +53,7 @@ def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]
     """The backward of a mixed layer that normalises by what its forward pass normalised by. Everything else is computed
     again, and of the tensors that were kept for the kernels only inputs are read."""
     layer: LayerPlan = ctx.layer
-    saved = Saved.of(layer, ctx.needs_input_grad[1], ctx.saved_tensors)
+    saved = Saved.of(layer, ctx.needs_input_grad[1], ctx.with_ys, ctx.saved_tensors)
     terms = saved.plain or [stand_in(grad) for _ in layer.plain_is_x]
 
     def plain(_: object, weights: Tensor, x: Tensor, *tensors: Any) -> Tensor:

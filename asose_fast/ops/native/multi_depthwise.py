@@ -12,11 +12,11 @@ from asose_fast.ops.native import DTYPE_CODES, address, kernels_of, memory
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
 
-def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
-    """The outputs of all branches."""
+def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan, into: list[Tensor] | None = None) -> list[Tensor]:
+    """The outputs of all branches, in the channels_last tensors `into` or in new ones."""
     kernels, execution = kernels_of(xs[0].device)
     x, xs, params = xs[0], all_dense(xs), params.contiguous()
-    ys = [memory.empty(plan.out_shape(x), x) for _ in plan.kernels]
+    ys = [memory.empty(plan.out_shape(x), x) for _ in plan.kernels] if into is None else into
     _, scratch = _workspace(x, plan, execution if x.is_cpu else 0)
     kernels.multi_depthwise_forward(
         DTYPE_CODES[x.dtype], x.shape, plan.kernels, plan.dilations, plan.stride, plan.relu, plan.affine, plan.inputs,

@@ -158,7 +158,7 @@ class Script:
             made = self._forward[threads] = self._launches_forward(threads)
         launches, size = made
         held, (room,) = memory.workspace(size)
-        _run(launches, (0, x.data_ptr(), kept.data_ptr(), room, y.data_ptr()))
+        _run(launches, (0, address(x), kept.data_ptr(), room, y.data_ptr()))
         del held
         return y, kept
 
@@ -173,7 +173,7 @@ class Script:
         grad_x = memory.empty(x.shape, x) if of_x else None
         found = [torch.empty_like(t) if of else None for t, of in zip(parameters, of_parameters, strict=True)]
         held, (room,) = memory.workspace(size)
-        bases = [0, x.data_ptr(), kept.data_ptr(), room, grad.data_ptr(), address(grad_x), *map(address, found)]
+        bases = [0, *map(address, (x, kept)), room, *map(address, (grad, grad_x, *found))]
         _run(launches, bases)
         del held
         return [grad_x, *found]

@@ -18,14 +18,14 @@ from asose_fast.ops.native.multi_depthwise import DTYPES
 from asose_fast.ops.native.script import NOTHING, ROOM, Bound, Launch, Place, Places
 from asose_fast.ops.native.strided_weights import kept_order, known, strided
 from asose_fast.ops.reference import separable_norm as reference
-from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients
+from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients, none_kept
 from asose_fast.ops.separable_norm_call import strided as shape_of
 
 __all__ = ["DTYPES", "backward", "bound", "forward"]
 
 
-def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
-    """y, `Backward.zs`, and mean and rstd that these normalise by, (S, 2, C) float64."""
+def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """y, and `zs`, `tables`, `ys` and `params` of `Backward`, the last two empty."""
     norms = [norm for norm in map(one_norm.readable, call.norms) if norm is not None]
     if not call.x.numel() or len(norms) < len(call.depthwise):
         return reference.forward(call)
@@ -41,7 +41,7 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
         [*addresses((x, shortcut, call.gain, tables, y)), *room, *_rows(zs, stages)],
     )  # fmt: skip
     del held
-    return y, zs, tables
+    return y, zs, tables, *none_kept(x)
 
 
 def backward(call: Backward) -> Gradients:

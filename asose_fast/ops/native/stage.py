@@ -29,8 +29,9 @@ def forward(
     beta: Tensor | None,
     plan: DepthwisePlan,
     statistics: bool,
-) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
-    """The outputs of all branches, params and matrices, and where wanted means and variances (else empty tensors)."""
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
+    """The outputs of all branches, params and matrices, where wanted means and variances (else empty tensors), and no
+    depthwise outputs."""
     x = xs[0]
     if x.numel() == 0:
         return reference.forward(xs, depthwise, pointwise, mean, rstd, gamma, beta, plan, statistics)
@@ -55,7 +56,7 @@ def forward(
         blocked, partials, address(batch_mean), address(batch_var), scratch, threads,
     )  # fmt: skip
     del held
-    return zs, params, matrices, batch_mean, batch_var
+    return zs, params, matrices, batch_mean, batch_var, []
 
 
 def backward(

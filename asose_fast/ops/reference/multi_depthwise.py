@@ -49,12 +49,13 @@ def _unpack(params: Tensor, plan: DepthwisePlan) -> tuple[list[Tensor], Tensor |
     return pieces[: len(plan.kernels)], *(pieces[-2:] if plan.affine else (None, None))
 
 
-def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
-    """What `reference` gives, as a backend."""
+def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan, into: list[Tensor] | None = None) -> list[Tensor]:
+    """What `reference` gives, as a backend: in the tensors `into` or in new ones."""
     depthwise, scale, shift = _unpack(params, plan)
-    return list(
-        reference(xs, depthwise, dilations=plan.dilations, stride=plan.stride, relu=plan.relu, scale=scale, shift=shift)
+    ys = reference(
+        xs, depthwise, dilations=plan.dilations, stride=plan.stride, relu=plan.relu, scale=scale, shift=shift
     )
+    return list(ys) if into is None else [to.copy_(y) for to, y in zip(into, ys, strict=True)]
 
 
 def backward(

@@ -12,7 +12,7 @@ from asose_fast.ops.layout import channels_last
 from asose_fast.ops.norms import Measured
 from asose_fast.ops.reference import norm_lerp, norm_pool, norm_tables, separable
 from asose_fast.ops.reference.convolution import convolution
-from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients
+from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients, none_kept
 
 DTYPES = FLOATS
 
@@ -47,9 +47,8 @@ def measured_norms(
     return [Measured(mean, rstd, g, b, batch) for (mean, rstd), g, b, batch in rows]
 
 
-def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
-    """y, `Backward.zs`, and mean and rstd that these normalise by, (S, 2, C) float64; as
-    a backend."""
+def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """y, and `zs`, `tables`, `ys` and `params` of `Backward`, the last two empty; as a backend."""
     x, norms = call.x, call.norms
     zs: list[Tensor] = []
     tables: list[Tensor] = []
@@ -71,7 +70,8 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
     else:
         shortcut = x if call.shortcut is None else call.shortcut
         y, last = norm_lerp.forward(zs[-1], shortcut, call.gain, norms[-1])
-    return y, torch.cat(zs).contiguous(memory_format=torch.channels_last), torch.stack([*tables, last])
+    whole = torch.cat(zs).contiguous(memory_format=torch.channels_last)
+    return y, whole, torch.stack([*tables, last]), *none_kept(x)
 
 
 def backward(call: Backward) -> Gradients:

@@ -23,12 +23,13 @@ def forward(
     beta: Tensor | None,
     plan: DepthwisePlan,
     statistics: bool,
-) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
-    """The outputs, params and matrices as `separable` takes them, and the statistics of the outputs where wanted."""
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
+    """The outputs, params and matrices as `separable` takes them, the statistics of the outputs where wanted, and the
+    depthwise outputs where a backend keeps them."""
     acc = accumulation_dtype(xs[0].dtype)
     params, matrices = stage_weights.forward(depthwise, pointwise, mean, rstd, gamma, beta, acc)
     zs, *found = registry.select("separable", xs[0]).forward(xs, params, matrices, plan, statistics)
-    return zs, params, matrices, found[0], found[1]
+    return zs, params, matrices, found[0], found[1], []
 
 
 def backward(

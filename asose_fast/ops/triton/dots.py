@@ -20,9 +20,10 @@ _LEAST = 16
 
 
 @triton.constexpr_function
-def depth_of(PRECISION: tl.constexpr, BLOCK_C: tl.constexpr) -> tl.constexpr:
-    """How many channels a product adds up at once: three products of TF32 take twice as many registers as one."""
-    return min(BLOCK_C, 32) if PRECISION == "tf32x3" else BLOCK_C
+def depth_of(PRECISION: tl.constexpr, BLOCK_C: tl.constexpr, MADE: tl.constexpr = False) -> tl.constexpr:
+    """How many channels a product adds up at once: fewer where they take more registers, three products of TF32 or what
+    is `MADE` of two tensors."""
+    return min(BLOCK_C, 32) if PRECISION == "tf32x3" or MADE else BLOCK_C
 
 
 @triton.jit

@@ -299,8 +299,10 @@ def backward(
     grad_xs = tuple(torch.empty_like(grad) if need else grad for need in need_x)
     grad_weights = torch.empty_like(weights) if need_weights else None
     if rows and any(need_x):
+        of_batch = [*batch, *[False] * (len(read) - len(batch))]
+        again = tuple(x if all(both) else grad for x, *both in zip(inputs, need_x, of_batch, strict=True))
         _grads_kernel[grid(rows, channels, blocks)](
-            grad, inputs, tables, grad_xs, weights, grad_weights, sums, gamma, beta, *space, tuple(batch),
+            grad, again, tables, grad_xs, weights, grad_weights, sums, gamma, beta, *space, tuple(batch),
             tuple(need_x), acc, *blocks,
         )  # fmt: skip
     elif grad_weights is not None:

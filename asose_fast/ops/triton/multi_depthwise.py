@@ -351,11 +351,11 @@ def unfit(shape: Sequence[int], dtype: torch.dtype, plan: DepthwisePlan) -> str 
     return f"{taps} taps, more than {_MOST_TAPS}, are too many to unroll a kernel over" if taps > _MOST_TAPS else None
 
 
-def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan) -> list[Tensor]:
-    """The outputs of all branches."""
+def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan, into: list[Tensor] | None = None) -> list[Tensor]:
+    """The outputs of all branches, in the channels_last tensors `into` or in new ones."""
     x, shape = xs[0], plan.out_shape(xs[0])
     n, c, *out = shape
-    ys = tuple(empty_channels_last(x, shape) for _ in plan.kernels)
+    ys = tuple(empty_channels_last(x, shape) for _ in plan.kernels) if into is None else tuple(into)
     if x.numel() == 0:
         return list(ys)
     blocks = pixel_tile(shape, _ELEMENTS)

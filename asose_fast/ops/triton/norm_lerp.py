@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from math import isnan
-
 import torch
 import triton
 import triton.language as tl
@@ -15,8 +13,9 @@ from asose_fast.ops.layout import dense, memory_format
 from asose_fast.ops.library import present
 from asose_fast.ops.norms import OneNorm
 from asose_fast.ops.reference import norm_lerp as reference
-from asose_fast.ops.triton.batch_statistics import CHANNELS, MERGED, merged_tiles, of_tiles
-from asose_fast.ops.triton.norm_tables import average, known, wide
+from asose_fast.ops.triton.batch_statistics import of_tiles
+from asose_fast.ops.triton.norm_tables import known
+from asose_fast.ops.triton.one_norm import measure, of_norm, row_of
 from asose_fast.ops.triton.sums import CHANNELS as SUMMED
 from asose_fast.ops.triton.sums import SUMMANDS, added_up, sums_of_tiles
 from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, place, rows_and_channels, tile
@@ -28,64 +27,14 @@ _ELEMENTS = 2048
 
 @launched
 @triton.jit
-def _one_norm_kernel(
-    partials: tl.tensor,  # or None where the norm does not use the batch, like the next pointers: known when compiling
-    running_mean: tl.tensor,
-    running_var: tl.tensor,
-    batches: tl.tensor,  # or None where the norm is not updated
-    tables: tl.tensor,  # (2, C): mean and rstd
-    rows: tl.int64,
-    tasks: tl.int32,
-    channels: tl.int64,
-    eps: tl.float64,
-    momentum: tl.float64,
-    unbiased: tl.float64,
-    EVEN: tl.constexpr,  # whether all batches have the same share
-    TYPE: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-) -> None:
-    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    there = channel < channels
-    if partials is not None:
-        mean, var = merged_tiles(partials, 0, 1, rows, tasks, channels, channel, BLOCK_P, BLOCK_T, BLOCK_C)
-    else:
-        mean, var = wide(running_mean + channel, there), wide(running_var + channel, there)
-    tl.store(tables + channel, mean, mask=there)
-    tl.store(tables + channels + channel, 1 / tl.sqrt(var + eps), mask=there)
-    if batches is not None:
-        share = tl.zeros([], tl.float64) + momentum
-        if EVEN:
-            # The count of before this batch: it is counted later, by whoever comes to read every channel.
-            share = 1 / (tl.load(batches) + 1).to(tl.float64)
-        average(running_mean + channel, mean.to(TYPE), share, there)
-        average(running_var + channel, (var * unbiased).to(TYPE), share, there)
-
-
-@triton.jit
-def _of_norm(
-    tables: tl.tensor, gamma: tl.tensor, channels: tl.int64, channel: tl.tensor, there: tl.tensor
-) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
-    # The mean of a norm, 1 / its standard deviation, and its scale.
-    mean = tl.load(tables + channel, mask=there, other=0.0)
-    rstd = tl.load(tables + channels + channel, mask=there, other=0.0)
-    scale = rstd
-    if gamma is not None:
-        scale *= tl.load(gamma + channel, mask=there, other=0.0).to(tl.float64)
-    return mean, rstd, scale
-
-
-@launched
-@triton.jit
 def _norm_lerp_fwd_kernel(
     z: tl.tensor,
     shortcut: tl.tensor,
-    gain: tl.tensor,
+    gain: tl.tensor,  # or None, where y is the norm's
     gamma: tl.tensor,  # or None, like beta
     beta: tl.tensor,
     tables: tl.tensor,
-    batches: tl.tensor,  # to be counted up, or None
+    counts: tl.tuple,  # of the batches that norms have seen, to be counted up
     y: tl.tensor,
     rows: tl.int64,
     channels: tl.int64,
@@ -97,28 +46,29 @@ def _norm_lerp_fwd_kernel(
 ) -> None:
     channels = aligned(channels, ALIGN)
     at, inside, channel, there = place(rows, channels, INNER, BLOCK_P, BLOCK_C)
-    mean, _, scale = _of_norm(tables, gamma, channels, channel, there)
+    mean, _, scale = of_norm(tables, gamma, channels, channel, there)
     center = mean.to(ACC)
     offset = scale * (center.to(tl.float64) - mean)
     if beta is not None:
         offset += tl.load(beta + channel, mask=there, other=0.0).to(tl.float64)
-    g = tl.load(gain).to(ACC)
     v = tl.load(z + at, mask=inside, other=0.0).to(ACC)
-    s = tl.load(shortcut + at, mask=inside, other=0.0).to(ACC)
-    normal = scale.to(ACC)[None, :] * (v - center[None, :]) + offset.to(ACC)[None, :]
-    value = tl.where(g != 0, g * normal, 0.0) + (1 - g) * s
+    value = scale.to(ACC)[None, :] * (v - center[None, :]) + offset.to(ACC)[None, :]
+    if gain is not None:
+        g = tl.load(gain).to(ACC)
+        s = tl.load(shortcut + at, mask=inside, other=0.0).to(ACC)
+        value = tl.where(g != 0, g * value, 0.0) + (1 - g) * s
     tl.store(y + at, value.to(y.dtype.element_ty), mask=inside)
-    if batches is not None:  # noqa: SIM102 (known when compiling, unlike the next condition)
-        if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
-            tl.store(batches, tl.load(batches) + 1)
+    if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
+        for i in tl.static_range(len(counts)):
+            tl.store(counts[i], tl.load(counts[i]) + 1)
 
 
 @launched
 @triton.jit
 def _norm_lerp_tables_kernel(
     partials: tl.tensor,  # (tasks, 3, C): sums of dL/dy, and of that times z - mean and the shortcut; or None
-    gain: tl.tensor,
-    gamma: tl.tensor,  # or None, like the next ones
+    gain: tl.tensor,  # or None, like the next ones
+    gamma: tl.tensor,
     beta: tl.tensor,
     tables: tl.tensor,
     of_gamma: tl.tensor,
@@ -135,8 +85,10 @@ def _norm_lerp_tables_kernel(
 ) -> None:
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
     there = channel < channels
-    mean, rstd, scale = _of_norm(tables, gamma, channels, channel, there)
-    g = tl.zeros([BLOCK_C], tl.float64) + tl.load(gain).to(tl.float64)
+    mean, rstd, scale = of_norm(tables, gamma, channels, channel, there)
+    g = tl.full([BLOCK_C], 1, tl.float64)
+    if gain is not None:
+        g *= tl.load(gain).to(tl.float64)
     center = mean.to(ACC).to(tl.float64)
     slope = tl.zeros([BLOCK_C], tl.float64)
     shift = slope
@@ -176,6 +128,7 @@ def _norm_lerp_bwd_kernel(
     maps: tl.tensor,
     of_z: tl.tensor,  # or None, like the next ones
     of_shortcut: tl.tensor,
+    of_branch: tl.tensor,  # what else comes back to the shortcut, and is added
     of_gain: tl.tensor,
     rows: tl.int64,
     channels: tl.int64,
@@ -200,6 +153,8 @@ def _norm_lerp_bwd_kernel(
         tl.store(of_z + at, tl.where(g != 0, value, 0.0).to(of_z.dtype.element_ty), mask=inside)
     if of_shortcut is not None:
         value = tl.where(g != 1, (1 - g) * d, 0.0)
+        if of_branch is not None:
+            value += tl.load(of_branch + at, mask=inside, other=0.0).to(ACC)
         tl.store(of_shortcut + at, value.to(of_shortcut.dtype.element_ty), mask=inside)
     if of_gain is not None:  # noqa: SIM102 (known when compiling, unlike the next condition)
         if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
@@ -212,25 +167,32 @@ def _norm_lerp_bwd_kernel(
 
 def forward(z: Tensor, shortcut: Tensor, gain: Tensor, norm: OneNorm) -> tuple[Tensor, Tensor]:
     """y, and mean and rstd that the norm normalises by, (2, C) float64."""
-    gamma, beta, *running, of_batch, eps, momentum = norm
-    if z.numel() == 0 or not known(present(running), z.device):
+    if z.numel() == 0 or not known(present([norm.running_mean, norm.running_var, norm.batches]), z.device):
         return reference.forward(z, shortcut, gain, norm)
     format = memory_format(z)
     z, shortcut = dense(z, format), dense(shortcut, format)
-    rows, channels, inner = rows_and_channels(z, format)
-    partials = of_tiles([z]) if of_batch else None
-    tables = z.new_empty(2, channels, dtype=torch.float64)
-    acc = accumulator(z.dtype)
-    _one_norm_kernel[(triton.cdiv(channels, CHANNELS),)](
-        None if partials is None else partials.table, *running, tables, rows,
-        0 if partials is None else len(partials.table), channels, eps, momentum, rows / max(1, rows - 1),
-        isnan(momentum), acc, 1 if partials is None else partials.of_tile, MERGED, CHANNELS, num_warps=8,
-    )  # fmt: skip
-    y, blocks = torch.empty_like(z), tile(rows, channels, _ELEMENTS)
+    tables = z.new_empty(2, z.shape[1], dtype=torch.float64)
+    measure(norm, of_tiles([z]) if norm.of_batch else None, tables, z)
+    return blended(z, shortcut, gain, norm, tables, present([norm.batches]), format), tables
+
+
+def blended(
+    z: Tensor,
+    shortcut: Tensor | None,
+    gain: Tensor | None,
+    norm: OneNorm,
+    tables: Tensor,
+    counts: list[Tensor],
+    format: torch.memory_format,
+) -> Tensor:
+    """y, from tensors that are dense in `format`; the norm's alone without a gain. Counts of batches are moved on."""
+    (rows, channels, inner), y = rows_and_channels(z, format), torch.empty_like(z, memory_format=format)
+    blocks = tile(rows, channels, _ELEMENTS)
     _norm_lerp_fwd_kernel[grid(rows, channels, blocks)](
-        z, shortcut, gain, _row(gamma), _row(beta), tables, norm.batches, y, rows, channels, inner, acc, *blocks
-    )
-    return y, tables
+        z, shortcut, gain, row_of(norm.gamma), row_of(norm.beta), tables, tuple(counts), y, rows, channels, inner,
+        accumulator(z.dtype), *blocks,
+    )  # fmt: skip
+    return y
 
 
 def backward(
@@ -254,24 +216,68 @@ def backward(
         )  # fmt: skip
     format = memory_format(z)
     grad, z, shortcut, tables = dense(grad, format), dense(z, format), dense(shortcut, format), tables.contiguous()
-    rows, channels, inner = rows_and_channels(z, format)
-    gamma, beta, acc, partials = _row(gamma), _row(beta), accumulator(z.dtype), None
-    if need_gain or need_affine or (of_batch and need_z):
-        partials = sums_of_tiles(grad, (z, shortcut), tables[:1], (True, need_gain), format)
-    maps = z.new_empty(5, channels, dtype=accumulation_dtype(z.dtype))
-    affine = [torch.empty_like(t) if need_affine and t is not None else None for t in (gamma, beta)]
-    _norm_lerp_tables_kernel[(triton.cdiv(channels, SUMMED),)](
-        partials, gain, gamma, beta, tables, *affine, maps, 0 if partials is None else len(partials), rows, channels,
-        of_batch, need_gain, acc, SUMMANDS, SUMMED, num_warps=8,
-    )  # fmt: skip
-    of_z, of_shortcut = (torch.empty_like(z) if need else None for need in (need_z, need_shortcut))
-    of_gain, blocks = torch.empty_like(gain) if need_gain else None, tile(rows, channels, _ELEMENTS)
-    _norm_lerp_bwd_kernel[grid(rows, channels, blocks)](
-        grad, z, gain, maps, of_z, of_shortcut, of_gain, rows, channels, inner, of_batch, acc, *blocks
+    maps, affine = maps_of(
+        grad, z, shortcut, gain, gamma, beta, tables, of_batch, need_z, need_gain, need_affine, format
     )
+    of_z, of_shortcut = (torch.empty_like(z) if need else None for need in (need_z, need_shortcut))
+    of_gain = torch.empty_like(gain) if need_gain else None
+    hand_back(grad, gain, maps, of_gain, of_shortcut, None, z, of_z, of_batch, format)
     found = of_z, of_shortcut, of_gain, *affine
     return tuple(z.new_empty(0) if t is None else t for t in found)  # type: ignore[return-value]
 
 
-def _row(table: Tensor | None) -> Tensor | None:
-    return None if table is None else table.contiguous()
+def maps_of(
+    grad: Tensor,
+    z: Tensor,
+    shortcut: Tensor | None,
+    gain: Tensor | None,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    tables: Tensor,
+    of_batch: bool,
+    need_z: bool,
+    need_gain: bool,
+    need_affine: bool,
+    format: torch.memory_format,
+) -> tuple[Tensor, list[Tensor | None]]:
+    """What makes dL/dz of dL/dy, from tensors that are dense in `format`, and the gradients of gamma and beta.
+
+    Returns:
+        The map, (5, C): dL/dz = row 0 * dL/dy + row 2 * (z - row 1) + row 3, and the channels' parts of the gain's
+        gradient in the last row. Rows hold anything where they are not needed.
+    """
+    rows, channels, _ = rows_and_channels(z, format)
+    gamma, beta, partials = row_of(gamma), row_of(beta), None
+    if need_gain or need_affine or (of_batch and need_z):
+        # A shortcut that is not there is not read: z stands in for it.
+        others = z, z if shortcut is None else shortcut
+        partials = sums_of_tiles(grad, others, tables[:1], (True, need_gain), format)
+    maps = z.new_empty(5, channels, dtype=accumulation_dtype(z.dtype))
+    affine = [torch.empty_like(t) if need_affine and t is not None else None for t in (gamma, beta)]
+    _norm_lerp_tables_kernel[(triton.cdiv(channels, SUMMED),)](
+        partials, gain, gamma, beta, tables, *affine, maps, 0 if partials is None else len(partials), rows, channels,
+        of_batch, need_gain, accumulator(z.dtype), SUMMANDS, SUMMED, num_warps=8,
+    )  # fmt: skip
+    return maps, affine
+
+
+def hand_back(
+    grad: Tensor,
+    gain: Tensor,
+    maps: Tensor,
+    of_gain: Tensor | None,
+    of_shortcut: Tensor | None,
+    of_branch: Tensor | None,
+    z: Tensor | None,
+    of_z: Tensor | None,
+    of_batch: bool,
+    format: torch.memory_format,
+) -> None:
+    """Writes the gradients `of_gain`, `of_shortcut` and `of_z` where they are wanted, from tensors that are dense in
+    `format`; to that of the shortcut `of_branch` is added, which may be the same tensor."""
+    rows, channels, inner = rows_and_channels(grad, format)
+    blocks = tile(rows, channels, _ELEMENTS)
+    _norm_lerp_bwd_kernel[grid(rows, channels, blocks)](
+        grad, z, gain, maps, of_z, of_shortcut, of_branch, of_gain, rows, channels, inner, of_batch,
+        accumulator(grad.dtype), *blocks,
+    )  # fmt: skip

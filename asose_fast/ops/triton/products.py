@@ -158,7 +158,7 @@ def _products_kernel(
     out = group * BLOCK_C + tl.arange(0, BLOCK_C)
     present = out < channels
     total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
-    BLOCK_K: tl.constexpr = depth_of(PRECISION, BLOCK_C)
+    BLOCK_K: tl.constexpr = depth_of(PRECISION, BLOCK_C, tables is not None)
     for start in tl.range(0, channels, BLOCK_K, num_stages=1):
         channel = start + tl.arange(0, BLOCK_K)
         value = _input(x, z, maps, has_z, row, exists, channels, channel, ACC, TYPE)
@@ -251,9 +251,14 @@ def _products_bwd_kernel(
                 _only_alive(table, alive, alive_table, first + tl.arange(0, BLOCK_C), channels, channel, TAPS, ROWS)
 
 
-def forward(xs: list[Tensor], matrices: Tensor, statistics: bool) -> tuple[list[Tensor], Partials | None]:
-    """z = x matrix^T of every branch and, where wanted, the statistics of their tiles."""
-    x, zs = xs[0], _empty(xs)
+def forward(
+    xs: list[Tensor], matrices: Tensor, statistics: bool, into: list[Tensor] | None = None
+) -> tuple[list[Tensor], Partials | None]:
+    """z = x matrix^T of every branch and, where wanted, the statistics of their tiles.
+
+    The z are written to the channels_last tensors `into`, or to new ones.
+    """
+    x, zs = xs[0], _empty(xs) if into is None else tuple(into)
     channels, cut = x.shape[1], _cut(x, _PIXELS)
     groups = cut.groups(channels)
     table = x.new_empty(cut.tasks, len(xs), 2, channels, dtype=torch.float64) if statistics else None

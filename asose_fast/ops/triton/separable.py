@@ -1,11 +1,12 @@
 """`separable` on GPUs: depthwise kernels, and the products of all branches in one launch each.
 
-Depthwise outputs are stored for the product that follows, and computed again backward. Of the operators' backends each
-step takes the one that the registry picks.
+Depthwise outputs are stored for the product that follows and, unless they are kept, computed again backward. Of the
+operators' backends each step takes the one that the registry picks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import compress
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from asose_fast.ops import registry
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.library import present
 from asose_fast.ops.triton import batch_statistics, products
 from asose_fast.ops.triton.products import Handed
 
@@ -24,13 +26,20 @@ def forward(
     xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: DepthwisePlan, statistics: bool
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """The outputs of all branches and, where wanted, their means and variances (else empty tensors)."""
+    return outputs(xs, params, pointwise, plan, statistics)[:3]
+
+
+def outputs(
+    xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: DepthwisePlan, statistics: bool
+) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor]]:
+    """What `forward` gives, and the depthwise outputs."""
     ys = registry.select("multi_depthwise", xs[0], plan).forward(xs, params, plan)
     zs, partials = products.forward(ys, pointwise, statistics)
     if partials is None:
         mean, var = (params.new_empty(0, dtype=torch.float64) for _ in range(2))
     else:
         mean, var = batch_statistics.merged(partials)
-    return zs, mean, var
+    return zs, mean, var, ys
 
 
 def backward(
@@ -79,12 +88,13 @@ def summands(
     need_depthwise: bool,
     need_pointwise: bool,
     need_affine: bool,
+    ys: Sequence[Tensor | None] = (),
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     """`backward` with the gradients of params and pointwise in parts that are yet to be added up.
 
     Those of params are (slices, rows, C), and rows that are not needed hold anything. Those of pointwise are
     (tasks, B, C, C), and those of branches without a gradient, or whose `alive` is 0, hold anything; there are none
-    where no branch has a gradient or none is needed.
+    where no branch has a gradient or none is needed. `ys` are the depthwise outputs, where they were kept.
     """
     depthwise = registry.select("multi_depthwise", xs[0], plan)
     used = [g is not None for g in grads]
@@ -96,8 +106,12 @@ def summands(
             [g for g in grads if g is not None], [zs[b] for b in branches],
             tables.to(accumulation_dtype(xs[0].dtype)).contiguous(), branches,
         )  # fmt: skip
-        ys = depthwise.forward(*_of_branches(branches, xs, params, plan)) if need_pointwise else None
-        found, params, partials = products.backward(handed, ys, pointwise, params, plan, alive)
+        kept = present([ys[b] for b in branches]) if ys else []
+        if need_pointwise and len(kept) < len(branches):
+            kept = depthwise.forward(*_of_branches(branches, xs, params, plan))
+        found, params, partials = products.backward(
+            handed, kept if need_pointwise else None, pointwise, params, plan, alive
+        )
         for b, grad_y in zip(branches, found, strict=True):
             grad_ys[b] = grad_y
     rest = grad_ys, xs, params, plan, need_x, need_depthwise, need_affine

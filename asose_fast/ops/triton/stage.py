@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
@@ -9,6 +11,8 @@ from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.triton import separable, stage_weights
 
 DTYPES = FLOATS
+KEEPS = True
+"""Depthwise outputs are kept for backward, as the products read them from memory anyway."""
 
 
 def forward(
@@ -21,12 +25,12 @@ def forward(
     beta: Tensor | None,
     plan: DepthwisePlan,
     statistics: bool,
-) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor]:
-    """The outputs, the packed weights and the statistics (`asose_fast.ops.reference.stage.forward`)."""
+) -> tuple[list[Tensor], Tensor, Tensor, Tensor, Tensor, list[Tensor]]:
+    """The outputs, packed weights, statistics and depthwise outputs (`asose_fast.ops.reference.stage.forward`)."""
     acc = accumulation_dtype(xs[0].dtype)
     params, matrices = stage_weights.forward(depthwise, pointwise, mean, rstd, gamma, beta, acc)
-    zs, *found = separable.forward(xs, params, matrices, plan, statistics)
-    return zs, params, matrices, found[0], found[1]
+    zs, mean, var, ys = separable.outputs(xs, params, matrices, plan, statistics)
+    return zs, params, matrices, mean, var, ys
 
 
 def backward(
@@ -47,12 +51,16 @@ def backward(
     need_depthwise: list[bool],
     need_pointwise: list[bool],
     need_sums: bool,
+    ys: Sequence[Tensor | None] = (),
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
-    """The gradients and the tables (`asose_fast.ops.reference.stage.backward`)."""
+    """The gradients and the tables (`asose_fast.ops.reference.stage.backward`).
+
+    `ys` are the depthwise outputs, which are computed again unless all that are needed were kept.
+    """
     used, pixels = [g is not None for g in grads], xs[0].numel() // xs[0].shape[1]
     grad_xs, grad_params, grad_matrices = separable.summands(
         grads, zs, tables[: len(depthwise)], xs, params, matrices, alive, plan, need_x, any(need_depthwise),
-        any(need_pointwise), need_sums,
+        any(need_pointwise), need_sums, ys,
     )  # fmt: skip
     return grad_xs, *stage_weights.backward(
         grad_params, grad_matrices, depthwise, pointwise, mean, rstd, gamma, alive, used, need_depthwise,

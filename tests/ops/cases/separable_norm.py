@@ -19,7 +19,7 @@ def raw_calls(images: Images) -> dict[str, dict[str, object]]:
     tensors = {
         "x": x,
         "depthwise": [images.table(channels, 1, 3, 3), images.table(channels, 1, 5, 5)],
-        "pointwise": [images.table(channels, channels, 1, 1) for _ in range(2)],
+        "pointwise": [images.table(channels, channels, 1, 1) / 16 for _ in range(2)],  # for float16
         "shortcut": x,
         "gain": images.accumulated(1)[0],
         "gamma": [images.accumulated(channels), None],
@@ -34,12 +34,12 @@ def raw_calls(images: Images) -> dict[str, dict[str, object]]:
     plan = {"dilations": [2, 1], "stride": 1}
     needs = {"need_x": True, "need_shortcut": True, "need_gain": True}
     lists = {"need_depthwise": [True, True], "need_pointwise": [True, False], "need_affine": [True, True]}
-    _, zs, tables = forward(Forward(**copy.deepcopy({**tensors, **norms, **plan})))  # which backward goes by
+    _, zs, tables, ys, params = forward(Forward(**copy.deepcopy({**tensors, **norms, **plan})))
     return {
         "separable_norm_fwd": {**tensors, **norms, **plan},
         "separable_norm_bwd": {
-            "grad": x, **tensors, "zs": zs, "tables": tables, "of_batch": [False, False],
-            **plan, **needs, **lists,
+            "grad": x, **tensors, "zs": zs, "tables": tables, "ys": ys, "params": params,
+            "of_batch": [False, False], **plan, **needs, **lists,
         },
     }  # fmt: skip
 

@@ -16,5 +16,6 @@ def raw_calls(images: Images) -> dict[str, dict[str, object]]:
             "params": images.accumulated(9 + 25 + 4, channels),
             "matrices": images.accumulated(2, channels, channels), **weights, **norms, "alive": None, **plan,
             "need_x": [True, False], "need_depthwise": [True, True], "need_pointwise": [True, False], "need_sums": True,
+            "ys": [],
         },
     }  # fmt: skip
