@@ -118,11 +118,16 @@ def stage_bwd(
     *rest: Any,
     out_shape: Any,
 ) -> int:
-    """The operations of the gradients, those of `separable`."""
-    mean, *_, dilations, stride, need_x, need_depthwise, need_pointwise, need_sums = rest
+    """The operations of the gradients, those of `separable` but for depthwise outputs that were kept."""
+    mean, *_, dilations, stride, need_x, need_depthwise, need_pointwise, need_sums, ys = rest
     plan = DepthwisePlan(tuple([w[-1] for w in depthwise]), dilations, len(xs), stride, True, mean is not None)
     needs = need_x, any(need_depthwise), any(need_pointwise), need_sums
-    return separable_bwd(grads, zs, tables, xs, params, matrices, *plan, *needs, out_shape=out_shape)
+    count = separable_bwd(grads, zs, tables, xs, params, matrices, *plan, *needs, out_shape=out_shape)
+    if ys and any(need_pointwise):
+        x = xs[0]
+        used = [of for grad, of in zip(grads, _depthwise(x, plan), strict=True) if grad is not None]
+        count -= sum(_forward(x, weight, y, x[1]) for weight, y in used)
+    return count
 
 
 def _pointwise(x: Shape) -> Shape:
@@ -171,15 +176,17 @@ def separable_norm_fwd(x: Shape, depthwise: list[Shape], *rest: Any, out_shape: 
 
 
 def separable_norm_bwd(grad: Shape, x: Shape, depthwise: list[Shape], *rest: Any, out_shape: Any) -> int:
-    """The operations of the gradients that are needed, and of the depthwise outputs, which are computed again."""
+    """The operations of the gradients that are needed, and of the depthwise outputs where they were not kept."""
     *_, need_x, _, _, need_depthwise, need_pointwise, need_affine = rest
+    ys = rest[7]
     handed_on, count = need_x, 0
     for s, weight in enumerate(depthwise):
         given = grad if s else x
         handed_on = handed_on or (s > 0 and need_affine[s - 1])
         count += _backward(grad, grad, _pointwise(x), (handed_on or need_depthwise[s], need_pointwise[s]))
         count += _backward(grad, given, weight, (handed_on, need_depthwise[s]), x[1])
-        count += need_pointwise[s] * _forward(given, weight, grad, x[1])
+        if need_pointwise[s] and not ys[0]:
+            count += _forward(given, weight, grad, x[1])
         handed_on = handed_on or need_depthwise[s] or need_pointwise[s]
     return count
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from unittest import mock
 
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from asose_fast import ops
+from asose_fast.ops import flops
 from asose_fast.ops.flops import FORMULAS
 from asose_fast.space import MixedOp
 from asose_fast.space.build import build, make_spec
@@ -156,3 +158,22 @@ def test_formulas_are_registered_whatever_is_imported_first(imports):
 def test_the_counter_is_not_imported_before_it_is_wanted():
     result = python("-c", "import asose_fast.ops, sys; assert 'torch.utils.flop_counter' not in sys.modules")
     assert result.returncode == 0, result.stderr
+
+
+def test_depthwise_outputs_that_were_kept_are_not_computed_again():
+    x, taps, matrix = (2, 8, 4, 4), (8, 1, 3, 3), (8, 8, 1, 1)
+    again = 2 * math.prod(x) * 9
+
+    def lone(ys):
+        nothing = [None] * 4
+        needs = [[True], [1], 1, True, False, False, [True], [True], [True]]
+        return flops.separable_norm_bwd(
+            x, x, [taps], [matrix], *nothing, x, (1, 2, 8), ys, (0,), *needs, out_shape=None
+        )
+
+    def stage(ys):
+        tables = [(1, 2, 8), [x], (9, 8), (1, 8, 8), [taps], [matrix], *[None] * 4]
+        return flops.stage_bwd([x], [x], *tables, [1], 1, [True], [True], [True], False, ys, out_shape=None)
+
+    assert lone((0,)) - lone(x) == again
+    assert stage([]) - stage([x]) == again
