@@ -57,6 +57,14 @@ def layouts(draw: st.DrawFn) -> tuple[list[int], list[tuple[list[int], list[int]
     return shape, draw(st.lists(st.tuples(order, steps, st.integers(0, 3)), min_size=1, max_size=5))
 
 
+COMMON = {"separable_norm_fwd": 3, "stage_fwd": 5}
+"""So many results of these operators are those of every backend; others it keeps for its own backward, or not."""
+
+
+def common(name: str, results: object) -> list[Tensor]:
+    return tensors(results[: COMMON[name]] if name in COMMON else results)
+
+
 class BackendChecks:
     """Runs each test on one backend, with NaN in every output that was not written."""
 
@@ -89,8 +97,8 @@ class EveryOperatorChecks(BackendChecks):
         for name in names:
             arguments = {key: self.moved(value) for key, value in right_calls(dtype)[name].items()}
             with ops.backend("reference"):
-                expected = tensors(call(name, arguments))
-            for i, (a, b) in enumerate(zip(tensors(call(name, arguments)), expected, strict=True)):
+                expected = common(name, call(name, arguments))
+            for i, (a, b) in enumerate(zip(common(name, call(name, arguments)), expected, strict=True)):
                 try:
                     close(a, b, dtype, slack=self.slack.get(dtype, 1.0))
                 except AssertionError as error:
