@@ -109,12 +109,9 @@ def _as_they_were(ctx: Any, x: Tensor, saved: Sequence[Tensor]) -> list[_Context
         return contexts
     assert recording.script is not None
     contexts = _contexts(recording, *ctx.needs_input_grad[1:])
-    of_calls = recording.script.kept_tensors(x, *saved)
-    for call, own, (values, kept) in zip(recording.calls, contexts, of_calls, strict=True):
-        given = list(call.arguments)
-        for (place, _), value in zip(call.values, values, strict=True):
-            given[place] = value
-        call.function.keep(own, given, *kept)
+    values, of_calls = recording.script.kept_tensors(x, *saved)
+    for call, own, kept in zip(recording.calls, contexts, of_calls, strict=True):
+        call.function.keep(own, call.given(values), *kept)
     return contexts
 
 

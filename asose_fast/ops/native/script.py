@@ -178,8 +178,8 @@ class Script:
         del held
         return [grad_x, *found]
 
-    def kept_tensors(self, x: Tensor, kept: Tensor) -> list[tuple[list[Tensor], list[Tensor]]]:
-        """Of each call, the values that it was given and what it saved."""
+    def kept_tensors(self, x: Tensor, kept: Tensor) -> tuple[list[Tensor], list[list[Tensor]]]:
+        """All values but the output, and what each call saved."""
         flat = kept.view(-1)
 
         def tensor(place: Place, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -193,13 +193,11 @@ class Script:
             return found.view(n, h, w, c).permute(0, 3, 1, 2)
 
         values = [tensor(*one, x.dtype) for one in zip(self._values, self._shapes, strict=True)]
-        return [
-            (
-                [values[number] for _, number in call.values],
-                [tensor(place, *one) for place, one in zip(saved, bound.saved, strict=True)],
-            )
-            for call, bound, saved in zip(self._calls, self._bounds, self._saved, strict=True)
+        saved = [
+            [tensor(place, *one) for place, one in zip(of_call, bound.saved, strict=True)]
+            for bound, of_call in zip(self._bounds, self._saved, strict=True)
         ]
+        return values, saved
 
     def _given(self, call: Call) -> list[Place]:
         return [self._values[number] for _, number in call.values]
