@@ -1,4 +1,4 @@
-"""A recording of calls (`asose_fast.ops.tape`) is played as one node of autograd."""
+"""Recordings of calls (`asose_fast.ops.tape`) are played as one node of autograd."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.autograd import batched, gradients, save
-from asose_fast.ops.tape import Recording, whereabouts
+from asose_fast.ops.tape import Recording, joined, whereabouts
 
 
-def play(recording: Recording, x: Tensor) -> Tensor:
-    """What a recording makes of x.
+def play(recordings: Sequence[Recording], x: Tensor) -> Tensor:
+    """What recordings, one after the other, make of x, as one node.
 
     Args:
-        recording: one that has not to be made anew.
-        x: like that of the recording: of its shape, dtype, device and memory format.
+        recordings: some that have not to be made anew. All have scripts, or there is one.
+        x: like that of the first recording: of its shape, dtype, device and memory format.
 
     Returns:
         What the calls would give one by one, to the bit, running statistics and gradients included.
     """
-    if not recording.calls:
-        return x
-    y: Tensor = _Played.apply(recording, x, *recording.parameters)
+    parameters = [parameter for recording in recordings for parameter in recording.parameters]
+    y: Tensor = _Played.apply(recordings, x, *parameters)
     return y
 
 
@@ -43,45 +42,91 @@ class _Context:
 
 
 class _Played(torch.autograd.Function):
-    """Its inputs: the recording, x and the parameters. It saves x and the parameters, and what the script or the calls
-    save. Autograd keeps that, as it keeps what other nodes save, and frees it after backward."""
+    """Its inputs: the recordings, x and the parameters. Autograd saves x, the parameters and what calls save. What
+    scripts keep the node itself has, and lets go of script by script, as backward is done with it."""
 
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
-        recording: Recording
-        ctx, recording, x, *parameters = arguments
-        ctx.recording, ctx.x, ctx.contexts = recording, whereabouts([x]), None
-        if recording.script is not None and not _followed():
-            y, kept = recording.script.forward(x)
-            save(ctx, x, *parameters, kept)
-            return y
-        contexts, saved = _contexts(recording, *ctx.needs_input_grad[1:]), list[Tensor | None]()
+        recordings: Sequence[Recording]
+        x: Tensor
+        ctx, recordings, x, *parameters = arguments
+        ctx.recordings, ctx.x, ctx.contexts, ctx.kept = recordings, whereabouts([x]), None, []
+        if recordings[0].script is not None and not _followed():
+            save(ctx, x, *parameters)
+            for recording in recordings:
+                assert recording.script is not None
+                y, kept = recording.script.forward(x)
+                ctx.kept.append((x, kept))
+                x = y
+            return x
+        whole = joined(recordings)
+        contexts, saved = _contexts(whole, *ctx.needs_input_grad[1:]), list[Tensor | None]()
         values: list[Tensor] = [x]
-        for call, own in zip(recording.calls, contexts, strict=True):
+        for call, own in zip(whole.calls, contexts, strict=True):
             values.append(call.function.forward(own, *call.given(values)))
             saved += own.saved_tensors
             # Where the node has them: here they would live as long as the graph.
             own.saved_tensors = (None,) * len(own.saved_tensors)
         ctx.contexts = contexts
         save(ctx, x, *parameters, *saved)
-        return values[recording.output]
+        return values[whole.output]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        recording = ctx.recording
+        recordings: Sequence[Recording] = ctx.recordings
         x, *tensors = ctx.saved_tensors
-        count = len(recording.parameters)
-        parameters, saved = tensors[:count], tensors[count:]
         differentiable = torch.is_grad_enabled() or batched(grad)
-        moved = whereabouts([x]) != ctx.x or whereabouts(parameters) != recording.whereabouts
-        if not (differentiable or moved or ctx.contexts or _followed()) and recording.script.live():
-            (kept,), (_, need, *needs) = saved, ctx.needs_input_grad
-            grad = grad.contiguous(memory_format=torch.channels_last)
-            return None, *recording.script.backward(grad, x, kept, parameters, need, tuple(needs))
-        contexts = _as_they_were(ctx, x, saved)
+        parameters = _by_recording(recordings, tensors)
+        moved = whereabouts([x]) != ctx.x or any(
+            whereabouts(own) != recording.whereabouts for own, recording in zip(parameters, recordings, strict=True)
+        )
+        if not (differentiable or moved or ctx.contexts or _followed()) and _live(recordings):
+            return None, *_run_back(ctx, grad, parameters)
+        whole = joined(recordings)
+        contexts = _as_they_were(ctx, whole, x, tensors[len(whole.parameters) :])
         if differentiable:
-            return gradients(ctx, functools.partial(_plain, contexts), (recording, x, *parameters), [grad])
-        return None, *_backward(recording, contexts, grad)
+            of_parameters = tensors[: len(whole.parameters)]
+            return gradients(ctx, functools.partial(_plain, contexts), (whole, x, *of_parameters), [grad])
+        return None, *_backward(whole, contexts, grad)
+
+
+def _by_recording(recordings: Sequence[Recording], of_parameters: Sequence[Any]) -> list[Sequence[Any]]:
+    """What belongs to the parameters of each recording, from what belongs to those of all."""
+    found, end = [], 0
+    for recording in recordings:
+        start, end = end, end + len(recording.parameters)
+        found.append(of_parameters[start:end])
+    return found
+
+
+def _live(recordings: Sequence[Recording]) -> bool:
+    return all([recording.script is not None and recording.script.live() for recording in recordings])
+
+
+def _run_back(ctx: Any, grad: Tensor | None, parameters: Sequence[Sequence[Tensor]]) -> list[Tensor | None]:
+    """The gradients of x and of the parameters, from scripts."""
+    _, need, *rest = ctx.needs_input_grad
+    needs = _by_recording(ctx.recordings, rest)
+    needed = [need]
+    for own in needs:
+        needed.append(needed[-1] or True in own)
+    kept = list(ctx.kept)
+    # Whoever wants to come back needs all of it once more.
+    if not torch._C._autograd._get_current_graph_task_keep_graph():
+        ctx.kept = None
+    found: list[Tensor | None] = []
+    for recording, own, of_x, of_own in zip(
+        reversed(ctx.recordings), reversed(parameters), reversed(needed[:-1]), reversed(needs), strict=True
+    ):
+        x, buffer = kept.pop()
+        if grad is None:
+            found = [*[None] * len(own), *found]
+            continue
+        grad, *of_parameters = recording.script.backward(
+            grad.contiguous(memory_format=torch.channels_last), x, buffer, own, of_x, tuple(of_own)
+        )
+        found = [*of_parameters, *found]
+    return [grad, *found]
 
 
 def _followed() -> bool:
@@ -98,20 +143,23 @@ def _contexts(recording: Recording, need: bool, *needs: bool) -> list[_Context]:
     return contexts
 
 
-def _as_they_were(ctx: Any, x: Tensor, saved: Sequence[Tensor]) -> list[_Context]:
+def _as_they_were(ctx: Any, whole: Recording, x: Tensor, saved: Sequence[Tensor]) -> list[_Context]:
     """The contexts of the calls after forward, each with what its call saved."""
-    recording: Recording = ctx.recording
     if ctx.contexts is not None:
         contexts, end = list(map(copy.copy, ctx.contexts)), 0
         for own in contexts:
             start, end = end, end + len(own.saved_tensors)
             own.saved_tensors = tuple(saved[start:end])
         return contexts
-    assert recording.script is not None
-    contexts = _contexts(recording, *ctx.needs_input_grad[1:])
-    values, of_calls = recording.script.kept_tensors(x, *saved)
-    for call, own, kept in zip(recording.calls, contexts, of_calls, strict=True):
-        call.function.keep(own, call.given(values), *kept)
+    contexts = _contexts(whole, *ctx.needs_input_grad[1:])
+    values, of_calls = list[Tensor](), list[Sequence[Tensor]]()
+    for recording, (own_x, kept) in zip(ctx.recordings, ctx.kept, strict=True):
+        inner, of_own = recording.script.kept_tensors(own_x, kept)
+        values += inner
+        of_calls += of_own
+    values[0] = x
+    for call, own, of_call in zip(whole.calls, contexts, of_calls, strict=True):
+        call.function.keep(own, call.given(values), *of_call)
     return contexts
 
 

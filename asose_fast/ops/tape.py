@@ -156,3 +156,21 @@ def assembled(calls: Sequence[Noted], x: Tensor, y: Tensor, known: Mapping[int, 
         return None
     last, tensors = values[id(y)], tuple([known[key] for key in parameters])
     return Recording(tuple(found), last, tensors, Script.of(found, last, x), whereabouts(tensors))
+
+
+def joined(recordings: Sequence[Recording]) -> Recording:
+    """One recording, without a script, of what several do one after the other."""
+    calls, parameters, given = list[Call](), list[Tensor](), 0
+    for recording in recordings:
+        first, before = len(calls), len(parameters)
+        numbers = [given, *range(first + 1, first + 1 + len(recording.calls))]
+        for call in recording.calls:
+            calls.append(
+                call._replace(
+                    values=tuple([(place, numbers[number]) for place, number in call.values]),
+                    parameters=tuple([(place, before + number) for place, number in call.parameters]),
+                )
+            )
+        parameters += recording.parameters
+        given = numbers[recording.output]
+    return Recording(tuple(calls), given, tuple(parameters), None, [])

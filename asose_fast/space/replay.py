@@ -1,4 +1,4 @@
-"""Parts of a network run from recordings of themselves, as one node of autograd each (docs/kernels.md).
+"""Parts of a network run from recordings of themselves, those in a row as one node of autograd (docs/kernels.md).
 
 What a part calls depends on its modules and on what kind of tensor it is given. The first time it runs as its modules
 say, and what it calls is recorded. While neither has changed, the recording is played. A part in which something else
@@ -48,12 +48,8 @@ class _Kind(NamedTuple):
     choice: int | None
     training: bool
     """A flag of the owner. It is here so that epochs of training and tests between them do not undo each other's."""
-    shape: torch.Size
+    shape: Sequence[int]
     dtype: torch.dtype
-
-    @staticmethod
-    def of(part: Part, x: Tensor) -> _Kind:
-        return _Kind(part.choice, part.owner.training, x.shape, x.dtype)
 
 
 class _Watch:
@@ -111,18 +107,29 @@ class Recordings:
     def run(self, parts: Iterable[Part], x: Tensor) -> Tensor:
         """Runs parts one after the other on x, which is `replayable`, those that are known from their recordings.
         Results are those of their modules, to the bit."""
+        row = list[Recording]()
+        shape: Sequence[int] = x.shape
         for part in parts:
-            if not _takes(x):
+            if not (row or _takes(x)):
                 x = part.run(x)
                 continue
-            known = self._known.get(part.owner, {}).get(_Kind.of(part, x))
-            if known is None or not known.watch.unchanged():
-                x = self._record(part, dense(x))
-            elif known.recording is None:
-                x = part.run(x)
-            else:
-                x = play(known.recording, dense(x))
-        return x
+            known = self._of(part, shape if row else x.shape, x.dtype)
+            if known is not None and (found := known.recording) is not None:
+                if found.script is not None:
+                    row.append(found)
+                    shape = found.script.y
+                elif found.calls:
+                    x, row = _play([found], _play(row, x)), []
+                continue
+            x, row = _play(row, x), []
+            x = self._record(part, dense(x)) if known is None else part.run(x)
+        return _play(row, x)
+
+    def _of(self, part: Part, shape: Sequence[int], dtype: torch.dtype) -> _Known | None:
+        """What is known, and still holds, of a part for tensors of this shape."""
+        kind = _Kind(part.choice, part.owner.training, shape, dtype)
+        known = self._known.get(part.owner, {}).get(kind)
+        return known if known is not None and known.watch.unchanged() else None
 
     def _record(self, part: Part, x: Tensor) -> Tensor:
         """Runs a part, and keeps what it calls."""
@@ -138,9 +145,13 @@ class Recordings:
         # What no longer holds would keep alive what modules have let go.
         before = self._known.get(part.owner, {}).items()
         held = {kind: known for kind, known in before if known.watch.unchanged_but_for_flags()}
-        held[_Kind.of(part, x)] = _Known(watch, found)
+        held[_Kind(part.choice, part.owner.training, x.shape, x.dtype)] = _Known(watch, found)
         self._known[part.owner] = dict(list(held.items())[-MOST:])
         return y
+
+
+def _play(row: Sequence[Recording], x: Tensor) -> Tensor:
+    return play(row, dense(x)) if row else x
 
 
 def _has_parameters_of_its_own(module: nn.Module) -> bool:

@@ -41,15 +41,20 @@ def by_modules(run: Callable[[], Any]) -> Any:
         return run()
 
 
-def played(y: Tensor) -> int:
-    """How many nodes of a graph stand for played recordings."""
+def nodes(y: Tensor) -> list[Any]:
+    """The nodes of a graph that stand for played recordings."""
     waiting, seen = [y.grad_fn], set()
     while waiting:
         node = waiting.pop()
         if node is not None and node not in seen:
             seen.add(node)
             waiting += [before for before, _ in node.next_functions]
-    return sum(type(node).__name__ == "_PlayedBackward" for node in seen)
+    return [node for node in seen if type(node).__name__ == "_PlayedBackward"]
+
+
+def played(y: Tensor) -> int:
+    """How many recordings the nodes of a graph stand for."""
+    return sum(len(node.recordings) for node in nodes(y))
 
 
 def results(network: Network, x: Tensor, path: list[int] | None = PATH) -> list[Tensor | None]:
@@ -300,11 +305,26 @@ def test_several_gradients_at_once_and_twice() -> None:
         torch.testing.assert_close(a, b)
 
 
+def test_backward_lets_go_of_what_it_needed() -> None:
+    network, x = small()
+    network(x, path=PATH)
+    loss = network(x, path=PATH).sum()
+    kept = [weakref.ref(tensor) for node in nodes(loss) for pair in node.kept for tensor in pair]
+    assert len(kept) == 8
+    loss.backward(retain_graph=True)
+    assert all(tensor() is not None for tensor in kept)
+    loss.backward()
+    assert all(tensor() is None or tensor() is x for tensor in kept)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()
+
+
 def test_weights_that_are_written_before_backward_are_an_error() -> None:
     network, x = small()
     network(x, path=PATH)
     loss = network(x, path=PATH).sum()
     assert played(loss) == 4
+    assert len(nodes(loss)) == 1
     _write(network)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()

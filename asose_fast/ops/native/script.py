@@ -123,7 +123,7 @@ class Script:
     def __init__(self, calls: Sequence[Call], x: Tensor) -> None:
         self._calls, self._dtype = calls, x.dtype
         bounds = self._bounds = [call.kernels for call in calls if call.kernels is not None]
-        *shapes, self._y = [bound.y for bound in bounds]
+        *shapes, self.y = [bound.y for bound in bounds]
         end = 0
 
         def kept(shape: Sequence[int], dtype: torch.dtype) -> Place:
@@ -152,7 +152,7 @@ class Script:
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The output, and what is kept."""
-        y, kept = memory.empty(self._y, x), memory.empty(self._kept, x)
+        y, kept = memory.empty(self.y, x), memory.empty(self._kept, x)
         threads = torch.get_num_threads()
         if (made := self._forward.get(threads)) is None:
             made = self._forward[threads] = self._launches_forward(threads)
