@@ -30,6 +30,7 @@ struct MixedNormSumForward {
   void* y;
 };
 
+// dL/dw_k = sum_c gamma sums[1 + k] + beta sums[0], or sum_c sums[1 + k] where k >= count.
 // sums[0] = sum g; sums[1 + k] = sum g rstd (z_k - mean), or sum g z_k where k >= count, or 0 where
 // z_k is null. dL/dz_k = scale g + slope (z_k - center) + shift with the four rows of tables[k];
 // the last two are 0 unless of_batch[k] and sums are there.
@@ -41,11 +42,12 @@ struct MixedNormSumBackward {
   const void* grad;
   const void* weights;  // [inputs]; z_k adds nothing to dz_k = 0 where it is 0
   FoldedNorms norms;
-  const int* of_batch;  // [count]: whether mean and rstd depend on z_k
-  double* partials;     // [LaneGrid(space, kSumRows).groups(), 1 + inputs, channels]
-  double* sums;         // [1 + inputs, channels]; null where it is not wanted
-  void* tables;         // [inputs, 4, channels]: scale, center, slope, shift
-  void* const* grad_z;  // null where it is not wanted
+  const int* of_batch;           // [count]: whether mean and rstd depend on z_k
+  double* partials;              // [LaneGrid(space, kSumRows).groups(), 1 + inputs, channels]
+  double* sums;                  // [1 + inputs, channels]; null where it is not wanted
+  void* tables;                  // [inputs, 4, channels]: scale, center, slope, shift
+  void* const* grad_z;           // null where it is not wanted
+  void* grad_weights = nullptr;  // [inputs], made of the sums; null where it is not wanted
 };
 
 ASOSE_KERNEL(mixed_norm_sum_forward, MixedNormSumForward);

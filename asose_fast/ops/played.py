@@ -51,7 +51,7 @@ class _Played(torch.autograd.Function):
         x: Tensor
         ctx, recordings, x, *parameters = arguments
         ctx.recordings, ctx.x, ctx.contexts, ctx.kept = recordings, whereabouts([x]), None, []
-        if recordings[0].script is not None and not _followed():
+        if recordings[0].script is not None and not followed():
             save(ctx, x, *parameters)
             for recording in recordings:
                 assert recording.script is not None
@@ -80,7 +80,7 @@ class _Played(torch.autograd.Function):
         moved = whereabouts([x]) != ctx.x or any(
             whereabouts(own) != recording.whereabouts for own, recording in zip(parameters, recordings, strict=True)
         )
-        if not (differentiable or moved or ctx.contexts or _followed()) and _live(recordings):
+        if not (differentiable or moved or ctx.contexts or followed()) and _live(recordings):
             return None, *_run_back(ctx, grad, parameters)
         whole = joined(recordings)
         contexts = _as_they_were(ctx, whole, x, tensors[len(whole.parameters) :])
@@ -129,7 +129,7 @@ def _run_back(ctx: Any, grad: Tensor | None, parameters: Sequence[Sequence[Tenso
     return [grad, *found]
 
 
-def _followed() -> bool:
+def followed() -> bool:
     """Whether a profiler or a mode is to see the operators."""
     return bool(torch.autograd.profiler._is_profiler_enabled or torch._C._len_torch_dispatch_stack())
 

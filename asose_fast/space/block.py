@@ -85,13 +85,28 @@ class EvolvableBlock(nn.Module):
 
         `weights`, `index` and `kept` are as in MixedOp.
         """
-        shortcut = self.shortcut(x)
-        if self.training and self.drop_path:
-            mixed = self.mixed(x, weights, index, kept)
-            y: Tensor = shortcut + self._kept_paths(x) * self.gain * (mixed - shortcut)
-        else:
-            y = self.mixed(x, weights, index, kept, gain=self.gain, shortcut=shortcut)
+        y = self.mix(x, weights, index, kept)
         return y if self.project is None else run_on_kernels(self.project, y)
+
+    def mix(
+        self,
+        x: Tensor,
+        weights: Tensor | None = None,
+        index: int | None = None,
+        kept: tuple[int, ...] | None = None,
+    ) -> Tensor:
+        """Gives what comes before the projection."""
+        shortcut = self.shortcut(x)
+        if not self.drops:
+            y: Tensor = self.mixed(x, weights, index, kept, gain=self.gain, shortcut=shortcut)
+            return y
+        mixed: Tensor = self.mixed(x, weights, index, kept)
+        return shortcut + self._kept_paths(x) * self.gain * (mixed - shortcut)
+
+    @property
+    def drops(self) -> bool:
+        """Says whether images take the shortcut alone now and then."""
+        return self.training and self.drop_path > 0
 
     def _kept_paths(self, x: Tensor) -> Tensor:
         """Draws a factor for each image, (N, 1, 1, 1): 0 with probability `drop_path`, else 1 / (1 - drop_path)."""

@@ -14,8 +14,10 @@ from asose_fast.bounds import MOST_CHANNELS, MOST_LAYERS, Bounds, check_value
 from asose_fast.config import SpaceConfig
 from asose_fast.space.block import BlockSpec, EvolvableBlock, halving
 from asose_fast.space.candidates import build_candidate
+from asose_fast.space.exact import is_told
 from asose_fast.space.geometry import StemStride, after_stem, poolings, stem_stride
 from asose_fast.space.global_average import GlobalAverage
+from asose_fast.space.mixtures import Mixtures
 from asose_fast.space.parts import run_on_kernels
 from asose_fast.space.replay import Part, Recordings, replayable
 from asose_fast.space.supernet import Supernet
@@ -240,6 +242,11 @@ def _told(spec: NetworkSpec | BlockSpec) -> dict[str, Any]:
     return {name: value for name, value in values if name not in _OPTIONAL or value != _OPTIONAL[name]}
 
 
+def _sequence(modules: nn.Module) -> Part:
+    """Gives the part that a sequence of modules is."""
+    return Part(functools.partial(run_on_kernels, modules), modules, None, lambda: list(modules.modules()))
+
+
 def _run(block: nn.Module, index: int | None, x: Tensor) -> Tensor:
     y: Tensor = block(x, None, index, None)
     return y
@@ -255,7 +262,7 @@ class Network(Supernet):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        self._spec, self._recordings = spec, Recordings()
+        self._spec, self._recordings, self._mixtures = spec, Recordings(), Mixtures()
         stages = spec.skeleton == "stages"
         self.stem = nn.Sequential(
             _stem_convolution(spec),
@@ -331,6 +338,8 @@ class Network(Supernet):
         path = path.tolist() if isinstance(path, Tensor) else path
         if weights is None and kept is None and replayable(x):
             x = self._recordings.run(self._parts(path), x)
+        elif weights is not None and path is not None and kept is None and replayable(x):
+            x = self._mix(x, weights, path)
         else:
             x = run_on_kernels(self.stem, x)
             rows = None if weights is None else weights.unbind()
@@ -338,10 +347,21 @@ class Network(Supernet):
                 x = block(x, *(None if table is None else table[i] for table in (rows, path, kept)))
         return run_on_kernels(self.head, x)
 
+    def _mix(self, x: Tensor, weights: Tensor, path: Sequence[int]) -> Tensor:
+        """Gives what comes before the head, with all candidates of every block, of which one hands gradients on."""
+        x = self._recordings.run([_sequence(self.stem)], x)
+        for block, row, index in zip(self.blocks, weights.unbind(), path, strict=True):
+            if type(block) is not EvolvableBlock or not is_told(block) or type(index) is not int:
+                x = block(x, row, index)
+                continue
+            x = self._mixtures.run(block, x, row, index)
+            if block.project is not None:
+                x = self._recordings.run([_sequence(block.project)], x)
+        return x
+
     def _parts(self, path: Sequence[int] | None) -> Iterator[Part]:
         """Yields what comes before the head, with one candidate a block."""
-        stem = self.stem
-        yield Part(functools.partial(run_on_kernels, stem), stem, None, lambda: list(stem.modules()))
+        yield _sequence(self.stem)
         for i, block in enumerate(self.blocks):
             index = None if path is None else path[i]
             choice = index if index is None or type(index) is int else -1

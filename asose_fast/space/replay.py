@@ -7,12 +7,10 @@ than recorded calls of kernels makes the output always runs as its modules say.
 
 from __future__ import annotations
 
-import itertools
 import weakref
 from collections.abc import Callable, Iterable, Sequence
-from operator import is_
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +21,9 @@ from asose_fast.ops.autograd import saved_elsewhere, transformed
 from asose_fast.ops.layout import dense
 from asose_fast.ops.library import PLAIN
 from asose_fast.ops.played import play
-from asose_fast.ops.tape import Recording, assembled, recording, whereabouts
+from asose_fast.ops.tape import Recording, assembled, recording
 from asose_fast.space.exact import classes_are_theirs, is_told
+from asose_fast.space.watch import Watch
 
 MOST = 64
 """So many recordings are kept of a part; it rarely needs more than one a candidate, and one for a batch cut short."""
@@ -52,46 +51,10 @@ class _Kind(NamedTuple):
     dtype: torch.dtype
 
 
-class _Watch:
-    """Says whether modules are as they were: their attributes, hooks, and the tensors and modules that they hold."""
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        self._modules = list(map(weakref.ref, modules))
-        self._types = list(map(type, modules))
-        self._dicts: list[dict[Any, Any]] = [
-            of
-            for module in modules
-            for of in (
-                module.__dict__, module._parameters, module._buffers, module._modules, module._forward_hooks,
-                module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks,
-            )
-        ]  # fmt: skip
-        self._lengths, self._values = list(map(len, self._dicts)), list(self._now())
-        self.tensors = [value for value in self._values if isinstance(value, Tensor)]
-        self._whereabouts = whereabouts(self.tensors)
-
-    def unchanged(self) -> bool:
-        """Says whether nothing that was there has been replaced, and nothing added."""
-        return (
-            [type(module()) for module in self._modules] == self._types
-            and list(map(len, self._dicts)) == self._lengths
-            and all(map(is_, self._now(), self._values))
-            and whereabouts(self.tensors) == self._whereabouts
-        )
-
-    def unchanged_but_for_flags(self) -> bool:
-        """Says whether modules still hold what they held."""
-        now = zip(self._now(), self._values, strict=False)
-        return list(map(len, self._dicts)) == self._lengths and all(a is b or type(a) is bool for a, b in now)
-
-    def _now(self) -> Iterable[Any]:
-        return itertools.chain.from_iterable(map(dict.values, self._dicts))
-
-
 class _Known(NamedTuple):
     """What is known of a part for tensors of a kind."""
 
-    watch: _Watch
+    watch: Watch
     recording: Recording | None
 
 
@@ -137,7 +100,7 @@ class Recordings:
         # What stands in for parameters, as in torch.func.functional_call, comes and goes.
         if modules is None or not all(map(_has_parameters_of_its_own, modules)):
             return part.run(x)
-        watch = _Watch(modules)
+        watch = Watch(modules)
         with recording() as calls:
             y = part.run(x)
         tensors = {id(tensor): tensor for tensor in watch.tensors if tensor.is_leaf and type(tensor) in PLAIN}

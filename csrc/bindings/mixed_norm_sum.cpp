@@ -36,8 +36,9 @@ void mixed_norm_sum_forward(int dtype, int inputs, int64_t outer, int64_t channe
 // The tensors are z[0..inputs), grad, grad_z[0..inputs).
 void mixed_norm_sum_backward(int dtype, int inputs, int64_t outer, int64_t channels, int64_t inner,
                              const Addresses& tensors, uintptr_t weights, uintptr_t gamma,
-                             uintptr_t mean, uintptr_t rstd, const std::vector<int>& of_batch,
-                             uintptr_t partials, uintptr_t sums, uintptr_t tables,
+                             uintptr_t beta, uintptr_t mean, uintptr_t rstd,
+                             const std::vector<int>& of_batch, uintptr_t partials, uintptr_t sums,
+                             uintptr_t grad_weights, uintptr_t tables,
                              device::Execution execution) {
   const ChannelSpace space = channel_space(outer, channels, inner);
   expect_between("inputs", inputs, 1, kMaxInputs);
@@ -47,8 +48,9 @@ void mixed_norm_sum_backward(int dtype, int inputs, int64_t outer, int64_t chann
   device::run_unlocked(
       device::mixed_norm_sum_backward,
       {static_cast<DType>(dtype), space, inputs, all.data(), all[inputs], address(weights),
-       folded_norms(static_cast<int>(of_batch.size()), gamma, 0, mean, rstd), of_batch.data(),
-       address<double>(partials), address<double>(sums), address(tables), all.data() + inputs + 1},
+       folded_norms(static_cast<int>(of_batch.size()), gamma, beta, mean, rstd), of_batch.data(),
+       address<double>(partials), address<double>(sums), address(tables), all.data() + inputs + 1,
+       address(grad_weights)},
       execution);
 }
 

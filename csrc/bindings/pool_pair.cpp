@@ -26,19 +26,32 @@ void pool_pair_forward(int dtype, const Integers& shape, int64_t stride, uintptr
                        execution);
 }
 
-// The addresses are those of the gradients of average and max, of their z, of the terms.
+template <class T>
+void read_factors(const T* from, int64_t count, std::vector<double>& to) {
+  for (int64_t i = 0; i < count; ++i) to[i] = static_cast<double>(from[i]);
+}
+
+// The addresses are those of the gradients of average and max, of their z, of the terms. The first
+// `count` terms have factors, f32 or f64; the others count once.
 void pool_pair_backward(int dtype, const Integers& shape, int64_t stride, uintptr_t x,
-                        const Addresses& addresses, uintptr_t tables,
-                        const std::vector<double>& factors, uintptr_t grad_x, uintptr_t scratch,
+                        const Addresses& addresses, uintptr_t tables, int factor_dtype,
+                        int64_t count, uintptr_t factor, uintptr_t grad_x, uintptr_t scratch,
                         device::Execution execution) {
-  expect_count("addresses", addresses.size(), 4 + static_cast<int64_t>(factors.size()));
+  const int64_t terms = static_cast<int64_t>(addresses.size()) - 4;
+  expect_at_least("terms", terms, 0);
+  expect_between("factors", count, 0, terms);
   const auto all = pointers(addresses);
+  std::vector<double> factors(terms, 1);
+  if (static_cast<DType>(factor_dtype) == DType::f64)
+    read_factors(address<const double>(factor), count, factors);
+  else
+    read_factors(address<const float>(factor), count, factors);
   device::run_unlocked(device::pool_pair_backward,
                        {pool_pair(dtype, shape, stride, x),
                         {all[0], all[1]},
                         {all[2], all[3]},
                         address(tables),
-                        static_cast<int>(factors.size()),
+                        static_cast<int>(terms),
                         all.data() + 4,
                         factors.data(),
                         address(grad_x),

@@ -157,6 +157,25 @@ void finish_tables(const MixedNormSumBackward& args) {
   }
 }
 
+template <class Acc>
+void gradient_of_weights(const MixedNormSumBackward& args) {
+  const int64_t channels = args.space.channels;
+  const auto read = [](const double* table, int64_t at, double none) {
+    return table ? table[at] : none;
+  };
+  for (int k = 0; k < args.inputs; ++k) {
+    const double* const s1 = args.sums + (1 + k) * channels;
+    double sum = 0;
+    for (int64_t c = 0; c < channels; ++c) {
+      const int64_t at = k * channels + c;
+      sum += k < args.norms.count ? read(args.norms.gamma, at, 1) * s1[c] +
+                                        read(args.norms.beta, at, 0) * args.sums[c]
+                                  : s1[c];
+    }
+    static_cast<Acc*>(args.grad_weights)[k] = static_cast<Acc>(sum);
+  }
+}
+
 template <class T>
 void backward(const MixedNormSumBackward& args, int threads) {
   using Acc = typename Element<T>::Acc;
@@ -175,6 +194,7 @@ void backward(const MixedNormSumBackward& args, int threads) {
   if (args.sums) {
     reduce<T>(args, threads);
     finish_tables<Acc>(args);
+    if (args.grad_weights) gradient_of_weights<Acc>(args);
   }
   if (std::all_of(args.grad_z, args.grad_z + args.inputs, [](void* to) { return !to; })) return;
 #pragma omp parallel for schedule(static) num_threads(threads)

@@ -9,10 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from asose_fast.ops import registry
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.mixed_layer.forward import NO_NORMS, run_pools, run_stage
 from asose_fast.ops.mixed_layer.operators import Operators
 from asose_fast.ops.mixed_layer.plan import LayerPlan, Parts, Saved
+from asose_fast.ops.native.add_scaled import add_scaled
 from asose_fast.ops.norms import gradients_of_affine
 
 Gradients = list[Tensor | None]
@@ -256,9 +258,9 @@ def _input(
     weights, count, chains = saved.weights, saved.mean.shape[0], layer.chains
     pools, of_plain = any(wanted.pools), wanted.x and any(layer.plain_is_x)
     if wanted.seen is not None and of_chains is not None and not pools:
-        for share, is_x in zip(wanted.seen[count:], layer.plain_is_x, strict=True):
-            if wanted.x and is_x and share:
-                of_chains.add_(grad, alpha=share)
+        for k, is_x in enumerate(layer.plain_is_x, count):
+            if wanted.x and is_x and wanted.counts[k]:
+                _add(of_chains, grad, weights[k])
         return of_chains
     if not pools and not of_plain:
         return of_chains
@@ -280,6 +282,14 @@ def _input(
         factors,
     )  # fmt: skip
     return grad_x
+
+
+def _add(to: Tensor, grad: Tensor, share: Tensor) -> None:
+    """to += share grad, of tensors on the host."""
+    if registry.has_kernels("mixed_sum", to.device.type, to.dtype) and to.stride() == grad.stride():
+        add_scaled(to, grad, share)
+    else:
+        to.add_(grad, alpha=share.item())
 
 
 def _picked(weights: Tensor, picked: list[bool]) -> Tensor:

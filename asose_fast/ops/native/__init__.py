@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asose_fast import _native
+from asose_fast.ops.native import launches
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 """csrc/dtype.h."""
@@ -16,7 +17,8 @@ DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.floa
 
 def cpu_kernels() -> tuple[ModuleType, int]:
     """The kernels of the CPU, and the last argument of each: the number of threads."""
-    return _native.kernels("cpu"), torch.get_num_threads()
+    kernels = _native.kernels("cpu")
+    return kernels if launches.log() is None else launches.Noted(kernels), torch.get_num_threads()  # type: ignore[return-value]
 
 
 def kernels_of(device: torch.device) -> tuple[ModuleType, int]:
@@ -28,6 +30,8 @@ def kernels_of(device: torch.device) -> tuple[ModuleType, int]:
 
 def addresses(tensors: Sequence[Tensor | None]) -> list[int]:
     """`address` of each."""
+    if launches.log() is not None:
+        return list(map(address, tensors))
     # Only those of fakes and of empty tensors are 0; the others need no call.
     return [0 if tensor is None else tensor.data_ptr() or address(tensor) for tensor in tensors]
 
@@ -39,4 +43,6 @@ def address(tensor: Tensor | None) -> int:
     found = tensor.data_ptr()
     if not found and tensor.numel():
         raise ValueError(f"a tensor of shape {tuple(tensor.shape)} has no memory: a fake, or its storage was freed")
+    if (log := launches.log()) is not None:
+        log.note(tensor)
     return found

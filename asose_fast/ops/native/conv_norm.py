@@ -16,6 +16,7 @@ from asose_fast.ops.dense import Dense
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
 from asose_fast.ops.native import DTYPE_CODES, address, addresses, dense_conv, memory
+from asose_fast.ops.native.launches import launch
 from asose_fast.ops.native.one_norm import Gradients, forward_arguments, readable
 from asose_fast.ops.native.script import NOTHING, ROOM, Bound, Launch, Place, Places
 from asose_fast.ops.native.strided_weights import kept_order
@@ -42,8 +43,11 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
     tables = torch.empty(2, taps.shape[0], dtype=torch.float64)
     shortcut = None if call.shortcut is None else dense(call.shortcut)
     held, room = memory.workspace(plan.forward_bytes)
-    plan.kernels.forward(
-        taps.stride(), *forward_arguments(norm), [*addresses((x, taps, shortcut, call.gain, z, tables, y)), *room]
+    launch(
+        plan.kernels.forward,
+        taps.stride(),
+        *forward_arguments(norm),
+        [*addresses((x, taps, shortcut, call.gain, z, tables, y)), *room],
     )
     del held
     return y, z, tables
@@ -64,9 +68,9 @@ def backward(call: Backward) -> tuple[Tensor, ...]:
     affine = Gradients(call.gamma, call.beta, call.need_affine)
     held, room = memory.workspace(plan.backward_bytes)
     tensors = grad, x, taps, z, shortcut, call.gain, tables, grad_x, grad_taps, grad_shortcut, grad_gain
-    plan.kernels.backward(
-        taps.stride(), (taps if grad_taps is None else grad_taps).stride(), *affine.arguments(), call.of_batch,
-        [*addresses(tensors), *room],
+    launch(
+        plan.kernels.backward, taps.stride(), (taps if grad_taps is None else grad_taps).stride(),
+        *affine.arguments(), call.of_batch, [*addresses(tensors), *room],
     )  # fmt: skip
     del held
     grad_weight = None if grad_taps is None else grad_taps.to(call.weight.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils import deterministic, dlpack
 
 from asose_fast import _native
-from asose_fast.ops.native import DTYPE_CODES
+from asose_fast.ops.native import DTYPE_CODES, launches
 
 POOLED_BYTES = 1 << 18
 """Smaller tensors are not worth it."""
@@ -52,6 +52,8 @@ def workspace(*sizes: int) -> tuple[object, list[int]]:
         base = -(-held.data_ptr() // LINE) * LINE
     else:
         held, base = _native.kernels("cpu").pool_workspace(size)
+    if (log := launches.log()) is not None:
+        log.memory.setdefault(base, launches.Memory(size, held))
     return held, [0 if start is None else base + start for start in starts]
 
 

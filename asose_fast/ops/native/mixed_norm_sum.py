@@ -9,7 +9,6 @@ from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 from asose_fast.ops.native.channels import channel_space, wide
-from asose_fast.ops.reference.mixed_norm_sum import gradient_of_weights
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
@@ -53,7 +52,8 @@ def backward(
     saved = iter([x.contiguous(memory_format=format) for x in xs])
     inputs = [next(saved) if is_read else None for is_read in read]
     space, channels = channel_space(grad, format), mean.shape[1]
-    weights, norms = weights.contiguous(), [wide(t) for t in (gamma, mean, rstd)]
+    weights, norms = weights.contiguous(), [wide(t) for t in (gamma, beta, mean, rstd)]
+    grad_weights = torch.empty_like(weights) if need_weights else weights.new_empty(0)
     sums = torch.empty(1 + len(read) if need_sums else 0, channels, dtype=torch.float64)
     partials = torch.empty(kernels.lane_groups(*space), *sums.shape, dtype=torch.float64) if need_sums else None
     tables = torch.empty(len(read), 4, channels, dtype=accumulation_dtype(grad.dtype))
@@ -61,7 +61,6 @@ def backward(
     kernels.mixed_norm_sum_backward(
         DTYPE_CODES[grad.dtype], len(read), *space, [address(t) for t in (*inputs, grad, *grad_xs)],
         address(weights), *map(address, norms), batch,
-        address(partials), address(sums if need_sums else None), address(tables), threads,
+        address(partials), address(sums if need_sums else None), address(grad_weights), address(tables), threads,
     )  # fmt: skip
-    grad_weights = gradient_of_weights(sums, weights, gamma, beta, len(mean)) if need_weights else weights.new_empty(0)
     return [t for t in grad_xs if t is not None], grad_weights, sums, tables

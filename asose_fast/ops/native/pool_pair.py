@@ -40,11 +40,11 @@ def backward(
     acc = accumulation_dtype(x.dtype)
     table = tables.to(acc).contiguous() if len(tables) else None
     grad_x = memory.empty(x.shape, x)
-    given: list[float] = factors.tolist()  # the kernel takes one a term
+    factors = factors.contiguous()
     size = kernels.pool_pair_scratch(x.shape, stride)
     scratch = torch.empty(threads * size, dtype=torch.uint8, device=x.device)
     kernels.pool_pair_backward(
         DTYPE_CODES[x.dtype], x.shape, stride, address(x), [address(t) for t in tensors], address(table),
-        given + [1.0] * (len(terms) - len(given)), address(grad_x), address(scratch), threads,
+        DTYPE_CODES[factors.dtype], len(factors), address(factors), address(grad_x), address(scratch), threads,
     )  # fmt: skip
     return grad_x

@@ -14,6 +14,7 @@ from asose_fast import _native
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
 from asose_fast.ops.native import DTYPE_CODES, address, addresses, memory, one_norm
+from asose_fast.ops.native.launches import launch
 from asose_fast.ops.native.multi_depthwise import DTYPES
 from asose_fast.ops.native.script import NOTHING, ROOM, Bound, Launch, Place, Places
 from asose_fast.ops.native.strided_weights import kept_order, known, strided
@@ -36,8 +37,9 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     shortcut = x if call.shortcut is None else dense(call.shortcut)
     of_tables, dtypes, of_batch, eps, momenta = one_norm.of_several(norms)
     held, room = memory.workspace(plan.forward_bytes)
-    plan.kernels.forward(
-        strided(known(call.depthwise)), strided(known(call.pointwise)), of_tables, dtypes, of_batch, eps, momenta,
+    launch(
+        plan.kernels.forward, strided(known(call.depthwise)), strided(known(call.pointwise)), of_tables, dtypes,
+        of_batch, eps, momenta,
         [*addresses((x, shortcut, call.gain, tables, y)), *room, *_rows(zs, stages)],
     )  # fmt: skip
     del held
@@ -67,9 +69,10 @@ def backward(call: Backward) -> Gradients:
     of_affine = [norm.arguments() for norm in affine]
     held, room = memory.workspace(plan.backward_bytes)
     tensors = grad, x, shortcut, call.gain, tables, grad_x, grad_shortcut, grad_gain
-    plan.kernels.backward(
-        *map(strided, weights), *map(strided, weights, found), [t for tables, _ in of_affine for t in tables],
-        [d for _, dtypes in of_affine for d in dtypes], call.of_batch, call.gain is not None and call.shortcut is None,
+    launch(
+        plan.kernels.backward, *map(strided, weights), *map(strided, weights, found),
+        [t for tables, _ in of_affine for t in tables], [d for _, dtypes in of_affine for d in dtypes], call.of_batch,
+        call.gain is not None and call.shortcut is None,
         [*addresses(tensors), *room, *_rows(zs, len(call.depthwise))],
     )  # fmt: skip
     del held

@@ -1,11 +1,14 @@
-"""`term_weights` on the host: a dozen numbers, which lie there on a CPU."""
+"""`term_weights` on the compiled kernels (csrc/term_weights.h)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from asose_fast.ops.native import DTYPE_CODES, address, addresses, cpu_kernels
 
 DTYPES = frozenset({torch.float32, torch.float64})
 
@@ -14,36 +17,31 @@ def forward(
     weights: Tensor | None, gain: Tensor | None, order: Sequence[int], identity: int, dtype: torch.dtype
 ) -> Tensor:
     """The weights of the terms."""
-    g, w = _numbers(weights, gain, order, identity)
-    share = 1 - g + (g * w[identity] if identity >= 0 else 0)
-    return torch.tensor([share if k < 0 else g * w[k] for k in order], dtype=dtype)
+    kernels, threads = cpu_kernels()
+    weights = None if weights is None else weights.contiguous()
+    v = torch.empty(len(order), dtype=dtype)
+    kernels.term_weights_forward(*_op(weights, gain, order, identity), DTYPE_CODES[dtype], address(v), threads)
+    return v
 
 
 def backward(
     grad: Tensor, weights: Tensor | None, gain: Tensor | None, order: Sequence[int], identity: int
 ) -> tuple[Tensor, Tensor]:
     """dL/dw and dL/dg; an empty tensor and 0 where there are none."""
-    g, w = _numbers(weights, gain, order, identity)
-    of_terms, of_shares = [0.0] * len(w), 0.0
-    for part, k in zip(grad.tolist(), order, strict=True):
-        if k < 0:
-            of_shares += part
-            k = identity
-        if k >= 0:
-            of_terms[k] += part
-    of_gain = 0.0 if gain is None else sum([a * b for a, b in zip(w, of_terms, strict=True)]) - of_shares
+    kernels, threads = cpu_kernels()
+    grad, weights = grad.contiguous(), None if weights is None else weights.contiguous()
+    of_weights = None if weights is None else torch.empty(weights.shape, dtype=weights.dtype)
+    of_gain = None if gain is None else torch.empty((), dtype=gain.dtype)
+    kernels.term_weights_backward(
+        *_op(weights, gain, order, identity), DTYPE_CODES[grad.dtype], *addresses((grad, of_weights, of_gain)), threads
+    )
     return (
-        torch.empty(0, dtype=grad.dtype)
-        if weights is None
-        else torch.tensor([g * part for part in of_terms], dtype=weights.dtype),
-        torch.tensor(of_gain, dtype=grad.dtype if gain is None else gain.dtype),
+        grad.new_empty(0) if of_weights is None else of_weights,
+        grad.new_zeros(()) if of_gain is None else of_gain,
     )
 
 
-def _numbers(
-    weights: Tensor | None, gain: Tensor | None, order: Sequence[int], identity: int
-) -> tuple[float, list[float]]:
-    """g and w."""
-    w: list[float] = [1.0] * (1 + max(*order, identity)) if weights is None else weights.tolist()
-    g: float = 1.0 if gain is None else gain.item()
-    return g, w
+def _op(weights: Tensor | None, gain: Tensor | None, order: Sequence[int], identity: int) -> tuple[Any, ...]:
+    dtypes = [0 if t is None else DTYPE_CODES[t.dtype] for t in (weights, gain)]
+    count = 1 + max(*order, identity) if weights is None else len(weights)
+    return dtypes, count, addresses((weights, gain)), order, identity

@@ -1,0 +1,104 @@
+"""Mixed operations under architecture weights and a sampled candidate run from their launches (docs/kernels.md).
+
+That is what an alpha step asks for: every candidate runs, one hands gradients on, and no weight wants any. The second
+time that a block is asked so, its launches are rehearsed (`asose_fast.ops.native.rehearsed`). While its modules are as
+they were, these are launched from then on.
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from asose_fast.ops.launched import launched
+from asose_fast.ops.layout import dense
+from asose_fast.ops.native.rehearsed import Rehearsed, as_it_was, rehearsed
+from asose_fast.ops.played import followed
+from asose_fast.space.block import EvolvableBlock
+from asose_fast.space.exact import is_told
+from asose_fast.space.watch import Watch
+
+LARGE = 1 << 23
+"""Where x has more bytes, it is kernels that take the time, and rehearsals much memory."""
+
+
+class _Kind(NamedTuple):
+    """What the launches depend on apart from modules."""
+
+    sampled: int
+    training: bool
+    shape: tuple[int, ...]
+    dtypes: tuple[torch.dtype, ...]
+    needs: tuple[bool, ...]
+    threads: int
+
+
+class _Known(NamedTuple):
+    """What is known of a block that is asked so."""
+
+    watch: Watch
+    launches: Rehearsed | None
+    due: bool
+    """It is to be rehearsed next time."""
+
+
+class Mixtures:
+    """What is known of the blocks of a network. Copies of it, and what is read from a file, know nothing."""
+
+    def __init__(self) -> None:
+        self._known: weakref.WeakKeyDictionary[EvolvableBlock, dict[_Kind, _Known]] = weakref.WeakKeyDictionary()
+
+    def __reduce__(self) -> tuple[type[Mixtures], tuple[()]]:
+        return Mixtures, ()
+
+    def run(self, block: EvolvableBlock, x: Tensor, weights: Tensor, index: int) -> Tensor:
+        """What block.mix(x, weights, index) gives, to the bit, of x that is `replay.replayable`."""
+        if not _asked_so(block, x, weights, index):
+            return block.mix(x, weights, index)
+        x, threads = dense(x), torch.get_num_threads()
+        needs = x.requires_grad, weights.requires_grad
+        kind = _Kind(index, block.training, tuple(x.shape), (x.dtype, weights.dtype), needs, threads)
+        kinds = self._known.setdefault(block, {})
+        known = kinds.get(kind)
+        if known is None or not known.watch.unchanged():
+            modules = list(block.modules())
+            due = type(block) is EvolvableBlock and all(map(is_told, modules))
+            for other in [other for other, of in kinds.items() if not of.watch.unchanged_but_for_flags()]:
+                del kinds[other]
+            kinds[kind] = _Known(Watch(modules), None, due)
+            return block.mix(x, weights, index)
+        function = functools.partial(_mix, block, index)
+        if known.due:
+            parameters, buffers = list(block.parameters()), list(block.buffers())
+            known = kinds[kind] = known._replace(
+                launches=rehearsed(function, (x, weights), parameters, buffers), due=False
+            )
+        if known.launches is None:
+            return block.mix(x, weights, index)
+        return launched(known.launches, functools.partial(_again, block, index), x, weights)
+
+
+def _mix(block: EvolvableBlock, index: int, x: Tensor, weights: Tensor) -> Tensor:
+    return block.mix(x, weights, index)
+
+
+def _again(block: EvolvableBlock, index: int, x: Tensor, weights: Tensor) -> Tensor:
+    with as_it_was(list(block.buffers())):
+        return block.mix(x, weights, index)
+
+
+def _asked_so(block: EvolvableBlock, x: Tensor, weights: Tensor, index: int) -> bool:
+    """Whether gradients are for x and weights alone, and weights and gain are those that choose no other launches."""
+    return (
+        x.requires_grad | weights.requires_grad
+        and torch.is_grad_enabled()
+        and x.nbytes <= LARGE
+        and not (block.drops or followed())
+        and True not in [parameter.requires_grad for parameter in block.parameters()]
+        and [k for k, weight in enumerate(weights.tolist()) if weight] == [index]
+        and block.gain.item() not in (0, 1)
+    )

@@ -1,0 +1,49 @@
+"""Whether modules are as they were when something was found out about them."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Iterable, Sequence
+from operator import is_
+from typing import Any
+
+from torch import Tensor, nn
+
+from asose_fast.ops.tape import whereabouts
+
+
+class Watch:
+    """Says whether modules are as they were: their attributes, hooks, and the tensors and modules that they hold."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        self._modules = list(map(weakref.ref, modules))
+        self._types = list(map(type, modules))
+        self._dicts: list[dict[Any, Any]] = [
+            of
+            for module in modules
+            for of in (
+                module.__dict__, module._parameters, module._buffers, module._modules, module._forward_hooks,
+                module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks,
+            )
+        ]  # fmt: skip
+        self._lengths, self._values = list(map(len, self._dicts)), list(self._now())
+        self.tensors = [value for value in self._values if isinstance(value, Tensor)]
+        self._whereabouts = whereabouts(self.tensors)
+
+    def unchanged(self) -> bool:
+        """Says whether nothing that was there has been replaced, and nothing added."""
+        return (
+            [type(module()) for module in self._modules] == self._types
+            and list(map(len, self._dicts)) == self._lengths
+            and all(map(is_, self._now(), self._values))
+            and whereabouts(self.tensors) == self._whereabouts
+        )
+
+    def unchanged_but_for_flags(self) -> bool:
+        """Says whether modules still hold what they held."""
+        now = zip(self._now(), self._values, strict=False)
+        return list(map(len, self._dicts)) == self._lengths and all(a is b or type(a) is bool for a, b in now)
+
+    def _now(self) -> Iterable[Any]:
+        return itertools.chain.from_iterable(map(dict.values, self._dicts))
