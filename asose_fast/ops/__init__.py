@@ -13,6 +13,7 @@ from asose_fast.ops.conv_norm import conv_norm as conv_norm
 from asose_fast.ops.cross_entropy import cross_entropy as cross_entropy
 from asose_fast.ops.dense_conv import dense_conv as dense_conv
 from asose_fast.ops.line_conv import line_conv as line_conv
+from asose_fast.ops.linear import linear as linear
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum as mixed_norm_sum
 from asose_fast.ops.mixed_sum import mixed_sum as mixed_sum
 from asose_fast.ops.multi_depthwise import multi_depthwise as multi_depthwise

@@ -1,4 +1,5 @@
-"""What the operators count in `torch.utils.flop_counter.FlopCounterMode`: the convolutions that they stand for.
+"""What the operators count in `torch.utils.flop_counter.FlopCounterMode`: the convolutions that they stand for, and
+products of matrices.
 
 Those are counted as PyTorch counts its own, so that a fused layer counts what its modules do. One thing is more:
 backward of `separable`, `stage` and `separable_norm` computes the depthwise outputs again that PyTorch keeps.
@@ -206,6 +207,22 @@ def pointwise_bwd(
     return sum(_backward((n, w[0], height, width), (n, w[1], height, width), w, needs) for w in weights)
 
 
+def linear_fwd(x: Shape, weight: Shape, *bias: Any, out_shape: Shape) -> int:
+    """The operations of the forward pass."""
+    return _product(x, weight)
+
+
+def linear_bwd(
+    grad: Shape, x: Shape, weight: Shape, need_x: bool, need_weight: bool, need_bias: bool, *, out_shape: Any
+) -> int:
+    """The operations of the gradients that are needed."""
+    return (need_x + need_weight) * _product(x, weight)
+
+
+def _product(x: Shape, weight: Shape) -> int:
+    return int(_formula("mm")(x, weight[::-1]))
+
+
 FORMULAS = (
     multi_depthwise_fwd,
     multi_depthwise_bwd,
@@ -223,6 +240,8 @@ FORMULAS = (
     separable_norm_bwd,
     pointwise_fwd,
     pointwise_bwd,
+    linear_fwd,
+    linear_bwd,
 )
 """The formulas, named as their operators are; all others count nothing, like the sums, pools and norms of PyTorch."""
 

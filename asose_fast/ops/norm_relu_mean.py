@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import registry
-from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
+from asose_fast.ops import registry, tape
+from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_channels, check_like, check_tensor
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
+from asose_fast.ops.native.script import Bound
 from asose_fast.ops.norms import (
     ONE_NORM,
     OneNorm,
@@ -63,11 +65,10 @@ def norm_relu_mean(x: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
     if transformed():
         return reference(x, norm)
     check_count([of_batch], x.shape)
-    y: Tensor = _NormReluMean.apply(norm, of_batch, x, gamma, beta)
-    return y
+    return tape.apply(_NormReluMean, norm, of_batch, x, gamma, beta)
 
 
-def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     x, gamma, beta, tables, _ = ctx.saved_tensors
 
     def plain(_: object, of_batch: bool, x: Tensor, gamma: Tensor | None, beta: Tensor | None) -> Tensor:
@@ -75,27 +76,40 @@ def _differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...
         (norm,) = measured(tables[:1], tables[1:], rows[0], rows[1], [of_batch])
         return reference(x, norm)
 
-    return gradients(ctx, plain, (None, ctx.of_batch, x, gamma, beta), [grad])
+    return plain, (None, ctx.of_batch, x, gamma, beta)
 
 
 NO_NORM = OneNorm(None, None, None, None, None, False, 0.0, 0.0)
 """There is no norm where one has no statistics and is not `of_batch`."""
 
 
-class _NormReluMean(torch.autograd.Function):
+def _norm_of(norm: nn.BatchNorm2d | None, of_batch: bool, gamma: Tensor | None, beta: Tensor | None) -> OneNorm:
+    return NO_NORM if norm is None else OneNorm.of(norm, of_batch, gamma, beta)
+
+
+def _bind(norm: nn.BatchNorm2d | None, of_batch: bool, x: Tensor, *affine: Tensor | None) -> Bound | None:
+    return tape.bound(registry.select("norm_relu_mean", x), x, _norm_of(norm, of_batch, *affine))
+
+
+def _keep(ctx: Any, arguments: Sequence[Any], *saved: Tensor) -> None:
+    _, ctx.of_batch, *tensors = arguments
+    save(ctx, *tensors, *saved)
+
+
+class _NormReluMean(tape.Playable):
+    plain, bind, keep = staticmethod(_plain), staticmethod(_bind), staticmethod(_keep)
+
     @staticmethod
     def forward(
         ctx: Any, norm: nn.BatchNorm2d | None, of_batch: bool, x: Tensor, gamma: Tensor | None, beta: Tensor | None
     ) -> Tensor:
-        ctx.of_batch = of_batch
-        given = NO_NORM if norm is None else OneNorm.of(norm, of_batch, gamma, beta)
         y: Tensor
-        y, tables, active = norm_relu_mean_fwd.unchecked(x, *given)
-        save(ctx, x, gamma, beta, tables, active)
+        y, *saved = norm_relu_mean_fwd.unchecked(x, *_norm_of(norm, of_batch, gamma, beta))
+        _keep(ctx, (norm, of_batch, x, gamma, beta), *saved)
         return y
 
     @staticmethod
-    @twice_differentiable(_differentiable_backward)
+    @twice_differentiable(differentiable(_plain))
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         _, _, *needs = ctx.needs_input_grad
         found = on_saved(ctx, norm_relu_mean_bwd)(

@@ -122,9 +122,8 @@ def _run_back(ctx: Any, grad: Tensor | None, parameters: Sequence[Sequence[Tenso
         if grad is None:
             found = [*[None] * len(own), *found]
             continue
-        grad, *of_parameters = recording.script.backward(
-            grad.contiguous(memory_format=torch.channels_last), x, buffer, own, of_x, tuple(of_own)
-        )
+        grad = grad.contiguous(memory_format=torch.channels_last if grad.dim() == 4 else torch.contiguous_format)
+        grad, *of_parameters = recording.script.backward(grad, x, buffer, own, of_x, tuple(of_own))
         found = [*of_parameters, *found]
     return [grad, *found]
 

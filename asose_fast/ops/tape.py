@@ -125,10 +125,10 @@ def whereabouts(tensors: Sequence[Tensor]) -> list[Any]:
 _kind = attrgetter("shape", "dtype", "device")
 
 
-def bound(backend: Any, call: Any) -> Bound | None:
+def bound(backend: Any, *call: Any) -> Bound | None:
     """What `bound` of a backend of an operator, where it has that, makes of a call."""
-    bind: Callable[[Any], Bound | None] | None = getattr(backend, "bound", None)
-    return bind(call) if bind else None
+    bind: Callable[..., Bound | None] | None = getattr(backend, "bound", None)
+    return bind(*call) if bind else None
 
 
 def assembled(calls: Sequence[Noted], x: Tensor, y: Tensor, known: Mapping[int, Tensor]) -> Recording | None:

@@ -31,6 +31,7 @@ _CALLED: dict[type[nn.Module], attrgetter[object]] = {
     Conv2d: attrgetter("__call__", "forward", "_conv_forward"),
     nn.Flatten: attrgetter("__call__", "forward"),
     nn.Identity: attrgetter("__call__", "forward"),
+    nn.Linear: attrgetter("__call__", "forward"),
     nn.MaxPool2d: attrgetter("__call__", "forward"),
     nn.ModuleDict: attrgetter("__call__", "values"),
     nn.ReLU: attrgetter("__call__", "forward"),

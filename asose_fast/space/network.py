@@ -336,19 +336,27 @@ class Network(Supernet):
         MixedOp; a derived network needs none of them.
         """
         path = path.tolist() if isinstance(path, Tensor) else path
-        if weights is None and kept is None and replayable(x):
-            x = self._recordings.run(self._parts(path), x)
-        elif weights is not None and path is not None and kept is None and replayable(x):
-            x = self._mix(x, weights, path)
-        else:
-            x = run_on_kernels(self.stem, x)
-            rows = None if weights is None else weights.unbind()
-            for i, block in enumerate(self.blocks):
-                x = block(x, *(None if table is None else table[i] for table in (rows, path, kept)))
+        if kept is not None or not replayable(x) or (weights is not None and path is None):
+            return self._by_modules(x, weights, path, kept)
+        if weights is None or path is None:
+            return self._recordings.run(self._parts(path), x)
+        return self._mix(x, weights, path)
+
+    def _by_modules(
+        self,
+        x: Tensor,
+        weights: Tensor | None,
+        path: Sequence[int] | None,
+        kept: Sequence[tuple[int, ...]] | None,
+    ) -> Tensor:
+        x = run_on_kernels(self.stem, x)
+        rows = None if weights is None else weights.unbind()
+        for i, block in enumerate(self.blocks):
+            x = block(x, *(None if table is None else table[i] for table in (rows, path, kept)))
         return run_on_kernels(self.head, x)
 
     def _mix(self, x: Tensor, weights: Tensor, path: Sequence[int]) -> Tensor:
-        """Gives what comes before the head, with all candidates of every block, of which one hands gradients on."""
+        """Runs all candidates of every block, of which one hands gradients on."""
         x = self._recordings.run([_sequence(self.stem)], x)
         for block, row, index in zip(self.blocks, weights.unbind(), path, strict=True):
             if type(block) is not EvolvableBlock or not is_told(block) or type(index) is not int:
@@ -357,15 +365,16 @@ class Network(Supernet):
             x = self._mixtures.run(block, x, row, index)
             if block.project is not None:
                 x = self._recordings.run([_sequence(block.project)], x)
-        return x
+        return self._recordings.run([_sequence(self.head)], x)
 
     def _parts(self, path: Sequence[int] | None) -> Iterator[Part]:
-        """Yields what comes before the head, with one candidate a block."""
+        """Yields all parts, with one candidate a block."""
         yield _sequence(self.stem)
         for i, block in enumerate(self.blocks):
             index = None if path is None else path[i]
             choice = index if index is None or type(index) is int else -1
             yield Part(functools.partial(_run, block, index), block, choice, functools.partial(_running, block, index))
+        yield _sequence(self.head)
 
     def derive(self, path: Sequence[int]) -> Network:
         """Returns the network with one candidate a block. Its modules, and so its parameters, are this network's

@@ -142,6 +142,17 @@ def test_lone_operators_count():
     assert counter.get_total_flops() == expected.get_total_flops() - forward
 
 
+@pytest.mark.parametrize("needs", [(True, True), (True, False), (False, True)])
+def test_a_linear_layer_counts_as_that_of_pytorch(needs):
+    x, weight = (torch.randn(shape, requires_grad=need) for shape, need in zip([(3, 5), (4, 5)], needs, strict=True))
+    found = []
+    for function in (ops.linear, torch.nn.functional.linear):
+        with FlopCounterMode(display=False) as counter:
+            function(x, weight, torch.randn(4, requires_grad=True)).sum().backward()
+        found.append(counter.get_total_flops())
+    assert found[0] == found[1] == 2 * 3 * 4 * 5 * (1 + sum(needs))
+
+
 @pytest.mark.parametrize(
     "imports",
     [

@@ -23,6 +23,7 @@ FITTING = {
     ("dense_conv_fwd", "x"),
     ("line_conv_fwd", "weight"),
     ("line_conv_fwd", "x"),
+    ("linear_fwd", "x"),
     ("mixed_sum_bwd", "xs"),
     ("norm_pool_fwd", "z"),
     ("norm_tables", "zs"),
@@ -150,6 +151,7 @@ SAVING = {
     "norm_relu_mean": lambda x: ops.norm_relu_mean(x, torch.nn.BatchNorm2d(3)),
     "separable_norm": lambda x: ops.separable_norm(x, stages(3, torch.nn.BatchNorm2d(3))),
     "conv_norm": lambda x: ops.conv_norm(x, torch.ones(3, 3, 3, 3), torch.nn.BatchNorm2d(3)),
+    "linear": lambda x: ops.linear(x.flatten(1), torch.ones(4, 60)),
 }
 
 
@@ -158,7 +160,7 @@ def test_saved_tensors_that_a_hook_exchanges_are_refused(name):
     x = torch.randn(2, 3, 4, 5, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t.flatten()[:1]):
         y = SAVING[name](x)
-    with pytest.raises(ValueError, match=r"_(fwd|bwd): .* must (be \(N, C, H, W\)|have the shape)"):
+    with pytest.raises(ValueError, match=r"_(fwd|bwd): .* must (be \(N, (C, H, W|F)\)|have the shape)"):
         y.sum().backward()
 
 
@@ -254,6 +256,7 @@ TAPS, MATRICES = [0, 0, 9, 3, 9, 3, 1] * 2, [0, 0, 2, 1, 2, 1, 0] * 2
 """Weights of two stages: dtype, address, columns, side, strides."""
 DENSE_PLAN = ("ConvNormPlan", 0, [1, 2, 3, 3], [4, 2, 3, 3], 1, 1, False, False, False, 1)
 STRIDED_PLAN = ("ConvNormPlan", 0, [1, 2, 3, 3], [4, 2, 3, 3], 2, 1, False, False, False, 1)
+LINEAR_PLAN = ("LinearPlan", 0, 1, 2, 3, 1)
 STAGES_PLAN = ("SeparableNormPlan", 0, [1, 2, 3, 3], [3, 3], [1, 1], 1, 1)
 
 
@@ -292,6 +295,10 @@ STAGES_PLAN = ("SeparableNormPlan", 0, [1, 2, 3, 3], [3, 3], [1, 1], 1, 1)
         ("SeparableNormPlan", (0, [1, 2, 3, 3], [3, 3], [1], 1, 1)),
         ("SeparableNormPlan", (0, [1, 2, 3, 3], [4], [1], 1, 1)),
         ("SeparableNormPlan", (0, [1, 2, 3, 3], [3], [1], 1, 0)),
+        ("LinearPlan", (0, -1, 2, 3, 1)),
+        ("LinearPlan", (0, 1, -1, 3, 1)),
+        ("LinearPlan", (0, 1, 2, -1, 1)),
+        ("LinearPlan", (0, 1, 2, 3, 0)),
         ("avg_pool_2x2_forward", (0, [1, 2, 3], 0, 0, 1)),
         ("norm_relu_mean_forward", (0, 0, 4, 3, 1, *NORM, [0] * 8, 1)),
         ("norm_relu_mean_forward", (0, 3, 4, 3, 1, *NORM, [0] * 8, 1)),
@@ -343,6 +350,8 @@ def test_bindings_refuse_numbers_and_lists_that_do_not_fit(name, arguments):
         (DENSE_PLAN, "backward", ([0] * 4, [0] * 4, [0] * 3, [0] * 2, True, [0] * 12)),
         (DENSE_PLAN, "backward", ([0] * 4, [0] * 4, [0] * 4, [0] * 2, True, [0] * 11)),
         (STRIDED_PLAN, "backward", ([0] * 4, [0] * 4, [0] * 4, [0] * 2, True, [0] * 7 + [64] + [0] * 4)),
+        (LINEAR_PLAN, "forward", ([0] * 4,)),
+        (LINEAR_PLAN, "backward", ([0] * 5,)),
         (STAGES_PLAN, "forward", (TAPS[:-1], MATRICES, *NORMS, [0] * 8)),
         (STAGES_PLAN, "forward", (MATRICES, MATRICES, *NORMS, [0] * 8)),
         (STAGES_PLAN, "forward", (TAPS, TAPS, *NORMS, [0] * 8)),

@@ -10,6 +10,7 @@ OPERATORS = (
     "cross_entropy",
     "dense_conv",
     "line_conv",
+    "linear",
     "multi_depthwise",
     "norm_pool",
     "norm_relu_mean",

@@ -46,7 +46,7 @@ def workspace(*sizes: int) -> tuple[object, list[int]]:
     Each begins at a cache line; an array of 0 bytes is absent and has the address 0. The memory is that of the pool: it
     is there as long as what comes with the addresses.
     """
-    starts, size = _places(sizes)
+    starts, size = places(sizes)
     if _off or _poisoned():
         held = torch.empty(size, dtype=torch.uint8)
         base = -(-held.data_ptr() // LINE) * LINE
@@ -58,7 +58,7 @@ def workspace(*sizes: int) -> tuple[object, list[int]]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _places(sizes: tuple[int, ...]) -> tuple[list[int | None], int]:
+def places(sizes: tuple[int, ...]) -> tuple[list[int | None], int]:
     """Where arrays begin after the first cache line, None for those of no bytes, and the bytes of them all."""
     ends = list(itertools.accumulate((-(-size // LINE) * LINE for size in sizes), initial=0))
     return [end if size else None for end, size in zip(ends, sizes, strict=False)], ends[-1] + LINE

@@ -152,7 +152,8 @@ class Script:
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The output, and what is kept."""
-        y, kept = memory.empty(self.y, x), memory.empty(self._kept, x)
+        y = memory.empty(self.y, x) if len(self.y) == 4 else x.new_empty(self.y)
+        kept = memory.empty(self._kept, x)
         threads = torch.get_num_threads()
         if (made := self._forward.get(threads)) is None:
             made = self._forward[threads] = self._launches_forward(threads)

@@ -109,6 +109,17 @@ def for_cross_entropy(draw: Draw) -> dict[str, Any]:
 
 
 @st.composite
+def for_linear(draw: Draw) -> dict[str, Any]:
+    sizes = st.integers(0, 3) | st.integers(0, 40)
+    rows, features, outputs, dtype = draw(sizes), draw(sizes), draw(sizes), draw(st.sampled_from(FLOATS))
+    return {
+        "x": draw(tensors((rows, features), dtype)),
+        "weight": draw(tensors((outputs, features), dtype)),
+        "bias": draw(st.none() | tensors((outputs,), dtype)),
+    }
+
+
+@st.composite
 def for_sgd(draw: Draw) -> dict[str, Any]:
     kinds = [(shapes(draw), draw(st.sampled_from(FLOATS))) for _ in range(draw(st.integers(1, 3)))]
     lists = [[draw(tensors(*kind)) for kind in kinds] for _ in range(3)]
@@ -286,6 +297,7 @@ def targets() -> list[Target]:
         _target(ops.conv_norm, for_conv_norm()),
         _target(ops.arch_weights, for_arch_weights()),
         _target(ops.gumbel_noise, for_gumbel_noise()),
+        _target(ops.linear, for_linear()),
         _target(ops.cross_entropy, for_cross_entropy(), (TypeError, ValueError, IndexError)),
         _target(ops.total_norm, for_total_norm()),
         _target(ops.sgd, for_sgd()),

@@ -8,6 +8,7 @@ from torch import nn
 
 from asose_fast import ops
 from asose_fast.ops import registry
+from asose_fast.ops.tape import assembled, recording
 from asose_fast.space.global_average import GlobalAverage
 from asose_fast.space.parts import head as heads
 from asose_fast.space.parts import run_on_kernels
@@ -101,19 +102,26 @@ def test_a_norm_that_does_not_take_the_tensor_says_so_itself():
         run_on_kernels(head, make_x())
 
 
-@pytest.mark.parametrize("kind", ["small", "no gradient", "no_grad", "class replaced", "hook on all"])
+@needs_kernels
+@pytest.mark.parametrize("kind", ["no gradient", "no_grad"])
+def test_what_runs_does_not_depend_on_gradients(kind, fused):
+    head, x = make_head().eval(), make_x()
+    y = run_on_kernels(head, x)
+    with torch.set_grad_enabled(kind != "no_grad"):
+        assert torch.equal(run_on_kernels(head, x.detach() if kind == "no gradient" else x), y)
+    assert len(fused) == 2
+
+
+@pytest.mark.parametrize("kind", ["small", "class replaced", "hook on all"])
 def test_where_the_modules_are_as_fast_or_watched_they_run(kind, fused, monkeypatch):
     head, x = make_head().eval(), make_x()
     if kind == "small":
         x = x[: LARGE // x[0].numel() - 1]
-    elif kind == "no gradient":
-        x = x.detach()
     elif kind == "class replaced":
         monkeypatch.setattr(GlobalAverage, "forward", lambda self, x: x.amax((2, 3), keepdim=True))
     handle = nn.modules.module.register_module_forward_hook(lambda *_: None) if kind == "hook on all" else None
     try:
-        with torch.set_grad_enabled(kind != "no_grad"):
-            assert torch.equal(run_on_kernels(head, x), head(x))
+        assert torch.equal(run_on_kernels(head, x), head(x))
     finally:
         if handle:
             handle.remove()
@@ -127,6 +135,79 @@ def test_a_hook_on_the_classifier_is_called(fused):
     run_on_kernels(head, make_x())
     assert fused
     assert seen == [1]
+
+
+def of_another_dtype(classifier):
+    classifier.double()
+
+
+def of_another_size(classifier):
+    classifier.weight = nn.Parameter(torch.randn(3, SHAPE[1] + 1))
+
+
+def with_another_bias(classifier):
+    classifier.bias = nn.Parameter(torch.randn(2))
+
+
+@needs_kernels
+@pytest.mark.parametrize("change", [of_another_dtype, of_another_size, with_another_bias])
+def test_a_classifier_that_does_not_take_the_features_says_so_itself(change, fused):
+    head = make_head()
+    change(head[-1])
+    with recording() as calls, pytest.raises(RuntimeError, match=r"same dtype|cannot be multiplied|must match"):
+        run_on_kernels(head, make_x())
+    assert len(calls) == len(fused) == 1
+
+
+@needs_kernels
+def test_a_large_classifier_is_left_to_pytorch(fused):
+    head, x = make_head(), make_x()
+    head[-1] = nn.Linear(SHAPE[1], 10000)
+    with recording() as calls:
+        y = run_on_kernels(head, x)
+    assert len(calls) == len(fused) == 1
+    assert type(y.grad_fn).__name__ == "AddmmBackward0"
+
+
+@needs_kernels
+@pytest.mark.parametrize("needs", [(True, True), (False, True), (True, False)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("norm", ["affine", "plain", None])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_head_is_a_script(dtype, norm, training, bias, needs):
+    """Its values and gradients are those of the two operators, to the bit, and so is what it keeps."""
+    of_x, of_parameters = needs
+    head = make_head(norm is not None)
+    if norm == "plain":
+        head[0] = nn.BatchNorm2d(SHAPE[1], affine=False, momentum=None)
+    head[-1] = nn.Linear(SHAPE[1], 3, bias)
+    head.to(dtype).train(training)
+    twin, x = copy.deepcopy(head), make_x(dtype=dtype)
+    parameters = list(head.parameters())
+    with recording() as calls:
+        y = run_on_kernels(head, x)
+    run_on_kernels(twin, x)
+    found = assembled(calls, x, y, {id(p): p for p in parameters})
+    assert len(calls) == 2
+    assert [id(p) for p in found.parameters] == [id(p) for p in parameters]
+    expected = run_on_kernels(twin, x)
+    played, kept = found.script.forward(x.detach())
+    assert torch.equal(played, expected)
+    for a, b in zip(head.buffers(), twin.buffers(), strict=True):
+        assert torch.equal(a, b)
+    grad = torch.randn_like(expected)
+    wanted = ([x] if of_x else []) + (list(twin.parameters()) if of_parameters else [])
+    gradients = found.script.backward(grad, x.detach(), kept, parameters, of_x, (of_parameters,) * len(parameters))
+    present = [t for t in gradients if t is not None]
+    for a, b in zip(present, torch.autograd.grad(expected, wanted, grad), strict=True):
+        assert torch.equal(a, b)
+    values, (of_norm, of_linear) = found.script.kept_tensors(x.detach(), kept)
+    with torch.no_grad():
+        features = ops.norm_relu_mean(x, copy.deepcopy(twin[0]) if norm else None)
+    assert torch.equal(values[1], features)
+    assert [tuple(t.shape) for t in of_norm] == [(2, SHAPE[1]), (2, *SHAPE[:2])]
+    assert not of_linear
 
 
 def test_a_traced_head_is_that_of_pytorch():

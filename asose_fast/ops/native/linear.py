@@ -1,0 +1,102 @@
+"""`linear` on the compiled kernels (csrc/linear.h): a call a direction, by a plan that is made once a shape."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from asose_fast import _native
+from asose_fast.ops.dtypes import WIDE
+from asose_fast.ops.native import DTYPE_CODES, address, addresses, memory
+from asose_fast.ops.native.launches import launch
+from asose_fast.ops.native.script import ROOM, Bound, Launch, Place, Places
+
+DTYPES = WIDE
+MOST_PRODUCTS = 1 << 22
+
+
+def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int]) -> str | None:
+    """Above 2^22 products of a value and a weight PyTorch is as fast."""
+    products = prod(shape) * weight[0]
+    return f"{products} products are more than {MOST_PRODUCTS}" if products > MOST_PRODUCTS else None
+
+
+def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """y."""
+    x, weight, bias = x.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
+    plan = _plan(x.dtype, x.shape, weight.shape, torch.get_num_threads())
+    y = x.new_empty(plan.y)
+    held, room = memory.workspace(plan.forward_bytes)
+    launch(plan.kernels.forward, [*addresses((x, weight, bias, y)), *room])
+    del held
+    return y
+
+
+def backward(
+    grad: Tensor, x: Tensor, weight: Tensor, need_x: bool, need_weight: bool, need_bias: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of x, weight and bias, empty where they are not needed."""
+    grad, x, weight = grad.contiguous(), x.contiguous(), weight.contiguous()
+    plan = _plan(x.dtype, x.shape, weight.shape, torch.get_num_threads())
+    of_x, of_weight, of_bias = (
+        grad.new_empty(shape) if need else None
+        for shape, need in ((x.shape, need_x), (weight.shape, need_weight), (weight.shape[:1], need_bias))
+    )
+    launch(plan.kernels.backward, addresses((grad, x, weight, of_x, of_weight, of_bias)))
+    none = grad.new_empty(0)
+    return (
+        none if of_x is None else of_x,
+        none.clone() if of_weight is None else of_weight,
+        none.clone() if of_bias is None else of_bias,
+    )
+
+
+def bound(x: Tensor, weight: Tensor, bias: Tensor | None) -> Bound | None:
+    """The call as part of a script; None where its tensors are not as the kernels read and write them."""
+    fits = x.numel() and all(t is None or t.is_contiguous() for t in (x, weight, bias))
+    return _Bound(x, weight, bias) if fits else None
+
+
+class _Bound(Bound):
+    """In a script."""
+
+    inputs = 1
+    saved = ()
+
+    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+        self._weight, self._bias = (Place(0, address(t)) for t in (weight, bias))
+        self.plan = functools.partial(_plan, x.dtype, x.shape, weight.shape)
+        self.y = x.shape[0], weight.shape[0]
+
+    def forward(self, values: Sequence[Place], y: Place, saved: Sequence[Place], threads: int) -> Launch:
+        """As `forward` above."""
+        return self.plan(threads).kernels.forward, (Places((*values, self._weight, self._bias, y, ROOM)),)
+
+    def backward(
+        self, grad: Place, values: Sequence[Place], saved: Sequence[Place], to: Sequence[Place], threads: int
+    ) -> Launch:
+        """As `backward` above."""
+        return self.plan(threads).kernels.backward, (Places((grad, *values, self._weight, *to)),)
+
+
+class _Plan(NamedTuple):
+    """What calls of a shape have in common."""
+
+    kernels: Any
+    y: tuple[int, int]
+    """The shape of the output."""
+    forward_bytes: int
+    """Of the workspace; those of `backward_bytes` are for a backward pass."""
+    backward_bytes: int = 0
+
+
+@functools.lru_cache(maxsize=1024)
+def _plan(dtype: torch.dtype, shape: torch.Size, weight: torch.Size, threads: int) -> _Plan:
+    rows, inputs = shape
+    kernels = _native.kernels("cpu").LinearPlan(DTYPE_CODES[dtype], rows, inputs, weight[0], threads)
+    return _Plan(kernels, (rows, weight[0]), kernels.forward_bytes)
