@@ -17,9 +17,9 @@ struct Pointwise {
   DType dtype;
   int64_t images, channels, height, width;
   int stride, count;
-  int64_t outputs[kMaxPointwise];  // channels of each convolution
-  const void* x;                   // channels_last, and so are z and its gradient
-  const void* weights;             // [sum of outputs, channels], of the accumulation type
+  int64_t outputs[kMaxPointwise];      // channels of each convolution
+  const void* x;                       // channels_last, and so are z and its gradient
+  const void* weights[kMaxPointwise];  // [outputs, channels] each, of the accumulation type
 
   ASOSE_INLINE int64_t out_height() const { return (height + stride - 1) / stride; }
   ASOSE_INLINE int64_t out_width() const { return (width + stride - 1) / stride; }

@@ -9,7 +9,9 @@
 namespace asose {
 namespace {
 
-Pointwise pointwise(int dtype, const Integers& shape, const Integers& outputs, int stride) {
+// The weights are those of each output, or none.
+Pointwise pointwise(int dtype, const Integers& shape, const Integers& outputs, int stride,
+                    const Addresses& weights = {}) {
   expect_images(shape);
   expect_between("stride", stride, 1, kMaxPointwise);
   expect_between("outputs", static_cast<int64_t>(outputs.size()), 1, stride);
@@ -21,6 +23,7 @@ Pointwise pointwise(int dtype, const Integers& shape, const Integers& outputs, i
     expect_at_least("channels of an output", outputs[g], 0);
     op.outputs[g] = outputs[g];
   }
+  for (size_t g = 0; g < weights.size(); ++g) op.weights[g] = address(weights[g]);
   return op;
 }
 
@@ -29,18 +32,20 @@ int64_t pointwise_slices(const Integers& shape, int stride) {
 }
 
 void pointwise_forward(int dtype, const Integers& shape, const Integers& outputs, int stride,
-                       uintptr_t x, uintptr_t weights, uintptr_t transposed, uintptr_t z,
+                       uintptr_t x, const Addresses& weights, uintptr_t transposed, uintptr_t z,
                        device::Execution execution) {
-  Pointwise op = pointwise(dtype, shape, outputs, stride);
-  op.x = address(x), op.weights = address(weights);
+  expect_count("weights", weights.size(), static_cast<int64_t>(outputs.size()));
+  Pointwise op = pointwise(dtype, shape, outputs, stride, weights);
+  op.x = address(x);
   device::run_unlocked(device::pointwise_forward, {op, address(transposed), address(z)}, execution);
 }
 
 void pointwise_backward(int dtype, const Integers& shape, const Integers& outputs, int stride,
-                        uintptr_t x, uintptr_t weights, uintptr_t grad, uintptr_t grad_x,
+                        uintptr_t x, const Addresses& weights, uintptr_t grad, uintptr_t grad_x,
                         uintptr_t partials, uintptr_t grad_weights, device::Execution execution) {
-  Pointwise op = pointwise(dtype, shape, outputs, stride);
-  op.x = address(x), op.weights = address(weights);
+  expect_count("weights", weights.size(), static_cast<int64_t>(outputs.size()));
+  Pointwise op = pointwise(dtype, shape, outputs, stride, weights);
+  op.x = address(x);
   device::run_unlocked(
       device::pointwise_backward,
       {op, address(grad), address(grad_x), address(partials), address(grad_weights)}, execution);

@@ -19,7 +19,7 @@ struct Part {
 
   Part(const Pointwise& op, int g) : op(op), shift(op.stride == 1 ? 0 : g), outputs(op.outputs[g]) {
     for (int before = 0; before < g; ++before) first += op.outputs[before];
-    weights = static_cast<const Acc*>(op.weights) + first * op.channels;
+    weights = static_cast<const Acc*>(op.weights[g]);
   }
 
   const Pointwise& op;
@@ -81,9 +81,12 @@ void forward(const PointwiseForward& args, int threads) {
   T* z = static_cast<T*>(args.z);
   const int64_t channels = op.channels, all = op.out_channels(), pixels = op.pixels();
   Acc* transposed = static_cast<Acc*>(args.transposed);
-  for (int64_t o = 0; o < all; ++o)
-    for (int64_t c = 0; c < channels; ++c)
-      transposed[c * all + o] = static_cast<const Acc*>(op.weights)[o * channels + c];
+  for (int g = 0; g < op.count; ++g) {
+    const Part<T> part(op, g);
+    for (int64_t o = 0; o < part.outputs; ++o)
+      for (int64_t c = 0; c < channels; ++c)
+        transposed[c * all + part.first + o] = part.weights[o * channels + c];
+  }
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t block = 0; block < (pixels + kPixels - 1) / kPixels; ++block)
     for (int g = 0; g < op.count; ++g) {

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
-from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
+from asose_fast.ops.native import DTYPE_CODES, address, addresses, cpu_kernels, memory
 from asose_fast.ops.reference import pointwise as reference
 from asose_fast.ops.reference.pointwise import out_shape
 
@@ -22,10 +22,10 @@ def forward(x: Tensor, weights: list[Tensor], stride: int) -> Tensor:
         return reference.forward(x, weights, stride)
     kernels, threads = cpu_kernels()
     x, z = dense(x), memory.empty(out_shape(x, weights, stride), x)
-    matrix = _matrix(weights, x)
-    held, (transposed,) = memory.workspace(matrix.numel() * matrix.element_size())
+    matrices = _matrices(weights, x)
+    held, (transposed,) = memory.workspace(sum([matrix.nbytes for matrix in matrices]))
     kernels.pointwise_forward(
-        DTYPE_CODES[x.dtype], x.shape, [len(w) for w in weights], stride, address(x), address(matrix),
+        DTYPE_CODES[x.dtype], x.shape, [len(w) for w in weights], stride, address(x), addresses(matrices),
         transposed, address(z), threads,
     )  # fmt: skip
     del held
@@ -39,14 +39,13 @@ def backward(
     if x.numel() == 0:
         return reference.backward(grad, x, weights, stride, need_x, need_weights)
     kernels, threads = cpu_kernels()
-    x, grad, matrix = dense(x), dense(grad), _matrix(weights, x)
+    x, grad, matrices = dense(x), dense(grad), _matrices(weights, x)
     grad_x = memory.empty(x.shape, x) if need_x else None
-    of_matrix = torch.empty_like(matrix) if need_weights else None
-    size = _slices(x.shape, stride) * matrix.numel() * matrix.element_size() if need_weights else 0
-    held, (partials,) = memory.workspace(size)
     sizes = [len(w) for w in weights]
+    of_matrix = matrices[0].new_empty(sum(sizes), x.shape[1]) if need_weights else None
+    held, (partials,) = memory.workspace(0 if of_matrix is None else _slices(x.shape, stride) * of_matrix.nbytes)
     kernels.pointwise_backward(
-        DTYPE_CODES[x.dtype], x.shape, sizes, stride, address(x), address(matrix), address(grad), address(grad_x),
+        DTYPE_CODES[x.dtype], x.shape, sizes, stride, address(x), addresses(matrices), address(grad), address(grad_x),
         partials, address(of_matrix), threads,
     )  # fmt: skip
     del held
@@ -71,7 +70,6 @@ def _like(rows: Tensor, weight: Tensor) -> Tensor:
     return torch.empty_like(weight).copy_(rows.view(weight.shape))
 
 
-def _matrix(weights: list[Tensor], x: Tensor) -> Tensor:
-    """The weights below each other, in the accumulation dtype of x."""
-    rows = [w.detach().flatten(1).to(accumulation_dtype(x.dtype)) for w in weights]
-    return rows[0].contiguous() if len(rows) == 1 else torch.cat(rows)
+def _matrices(weights: list[Tensor], x: Tensor) -> list[Tensor]:
+    """The weights as the kernels read them, in the accumulation dtype of x."""
+    return [w.detach().flatten(1).to(accumulation_dtype(x.dtype)).contiguous() for w in weights]
