@@ -85,7 +85,7 @@ struct ConvNormForwardRoom {
 struct ConvNormBackwardRoom {
   void *packed, *conv_partials, *scratch;
   double *partials, *sums;
-  void *tables, *grad_z;
+  void* tables;
   int64_t bytes;
 
   ConvNormBackwardRoom(const ConvNorm& op, int threads, void* workspace) {
@@ -99,7 +99,6 @@ struct ConvNormBackwardRoom {
     partials = stretch.take<double>(3 * row * norm_pool_groups(space, op.pooling()));
     sums = stretch.take<double>(3 * row);
     tables = stretch.take(8 * row);
-    grad_z = stretch.take(space.outer * space.channels * element_bytes(op.conv.dtype));
     bytes = stretch.bytes();
   }
 };

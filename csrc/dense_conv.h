@@ -7,6 +7,7 @@
 #include "always_inline.h"
 #include "dtype.h"
 #include "kernel.h"
+#include "norm_pool.h"
 
 namespace asose {
 
@@ -43,10 +44,20 @@ struct DenseConvForward {
   void* scratch;  // [threads, DenseRoom::scratch_bytes], 64-byte aligned
 };
 
-// Either gradient may be null; that of x is for stride 1 alone.
+// A batch norm of y, pooled or not. Where it is `dead`, its gradient counts for nothing.
+struct OutputNorm {
+  const void* z;       // y as an element holds it
+  const void* tables;  // of mixed_norm_sum's backward pass, or norm_pool's with the pooling
+  Pooling pooling;
+  bool of_batch, dead;
+};
+
+// Either gradient may be null; that of x is for stride 1 alone. `grad` is that of y or, where the
+// norm is not null, that of its output.
 struct DenseConvBackward {
   DenseConv op;
   const void* grad;
+  const OutputNorm* norm;
   const void* x;
   DenseWeights weights;
   void* packed;
@@ -129,6 +140,7 @@ struct WinogradTiling : DenseRoom {
   static constexpr int64_t kPartialBytes = 8 << 20;  // of all slices, if weights are not larger
   static constexpr int64_t kMinSlices = 2, kMaxSlices = 32, kSliceTiles = 256;
   static constexpr int64_t kMostPairs = 1 << 16, kPairsATile = 1 << 8;
+  static constexpr int64_t kLightBytes = 512 << 10;
 
   static bool fits(const DenseConv& op) {
     return op.down == 3 && op.across == 3 && op.stride_down == 1 && op.stride_across == 1 &&
@@ -143,6 +155,7 @@ struct WinogradTiling : DenseRoom {
   int64_t tiles;             // at once
   int64_t source_values;     // of a strip's input or gradient with its margin
   int64_t point_values;      // of the tiles at one of the points
+  bool light;                // whether the cache holds weights and their gradients beside the tiles
 
   ASOSE_INLINE int64_t points() const { return points_of(outputs); }
   ASOSE_INLINE int64_t columns() const { return outputs * across + 2; }  // of a strip's source
@@ -174,12 +187,14 @@ struct WinogradTiling : DenseRoom {
     tiles = ceil_div(of_block, std::max<int64_t>(of_block / tiles, 1));
     packed_values = points() * padded * most;
     partial_values = points() * op.in_channels * ceil_div(op.out_channels, kLanes) * kLanes;
-    const int64_t enough = std::max(op.images * down * across / kSliceTiles + 1, kMinSlices);
+    light = std::max(packed_values, partial_values) * size <= kLightBytes;
+    // An even number, for two threads to share out.
+    const int64_t enough = std::max(op.images * down * across / kSliceTiles / 2 * 2, kMinSlices);
     slices = std::min(kPartialBytes / (partial_values * size), enough);
     slices = std::clamp<int64_t>(slices, 1, std::min(kMaxSlices, blocks));
     // An odd number of lines, so that points do not compete for the same sets of the cache.
     point_values = (tiles * padded / kLanes | 1) * kLanes;
-    scratch_bytes = (together * source_values + 2 * points() * point_values) * size;
+    scratch_bytes = 2 * (together * source_values + points() * point_values) * size;
   }
 
  private:

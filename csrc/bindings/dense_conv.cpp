@@ -37,7 +37,7 @@ void dense_conv_backward(int dtype, const Integers& shape, const Integers& weigh
   const DenseConv op = dense_conv(dtype, shape, weights_shape, stride_down, stride_across, relu);
   if (grad_x) expect_input_gradient(op);
   device::run_unlocked(device::dense_conv_backward,
-                       {op, address(grad), address(x), dense_weights(weights, strides),
+                       {op, address(grad), nullptr, address(x), dense_weights(weights, strides),
                         address(packed), address(grad_x), address(partials),
                         dense_weights(grad_weights, grad_strides), address(scratch)},
                        execution);

@@ -44,11 +44,11 @@ struct Extent {
   ptrdiff_t down;        // from an output's row to the next
 };
 
-// Two values side by side, over and over.
+// Two values side by side, over and over. As integers they are broadcast by the load itself.
 template <class A>
 inline Vector<A> pairs(const A* from) {
-  typedef double Wide __attribute__((vector_size(kVectorBytes)));
-  double both;
+  typedef int64_t Wide __attribute__((vector_size(kVectorBytes)));
+  int64_t both;
   std::memcpy(&both, from, sizeof both);
   return reinterpret_cast<Vector<A>>(Wide{} + both);
 }

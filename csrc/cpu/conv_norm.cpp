@@ -8,6 +8,14 @@
 #include "../norm_pool.h"
 
 namespace asose::cpu::ASOSE_ISA {
+namespace {
+
+bool is_zero(DType accumulated, const void* value) {
+  return accumulated == DType::f64 ? *static_cast<const double*>(value) == 0
+                                   : *static_cast<const float*>(value) == 0;
+}
+
+}  // namespace
 
 void conv_norm_forward(const ConvNormForward& args, int threads) {
   const ConvNorm& op = args.op;
@@ -34,27 +42,28 @@ void conv_norm_backward(const ConvNormBackward& args, int threads) {
   const bool need_sums =
       args.grad_gamma || args.grad_beta || args.grad_gain || (args.of_batch && need_z);
   double* const sums = need_sums ? room.sums : nullptr;
-  void* const grad_z = need_z ? room.grad_z : nullptr;
   if (op.blend) {
     norm_lerp_backward(
         {dtype, op.space(), need_sums ? args.z : nullptr, args.grad_gain ? args.shortcut : nullptr,
          args.grad, args.gain, args.gamma, args.beta, args.mean, args.rstd, args.of_batch,
-         room.partials, sums, room.tables, grad_z, args.grad_shortcut, args.grad_gain,
+         room.partials, sums, room.tables, nullptr, args.grad_shortcut, args.grad_gain,
          args.grad_gamma, args.grad_beta},
         threads);
   } else {
     norm_pool_backward(
         {dtype, op.space(), op.pooling(), args.z, args.grad, args.gamma, args.beta, args.mean,
-         args.rstd, args.of_batch, room.partials, sums, room.tables, grad_z},
+         args.rstd, args.of_batch, room.partials, sums, room.tables, nullptr},
         threads);
     const int64_t channels = op.conv.out_channels;
     if (args.grad_beta) std::copy_n(sums, channels, args.grad_beta);
     if (args.grad_gamma) std::copy_n(sums + channels, channels, args.grad_gamma);
   }
-  if (need_z)
-    dense_conv_backward({op.conv, grad_z, args.x, args.weights, room.packed, args.grad_x,
-                         room.conv_partials, args.grad_weights, room.scratch},
-                        threads);
+  if (!need_z) return;
+  const bool dead = op.blend && is_zero(dtype, args.gain);
+  const OutputNorm norm{args.z, room.tables, op.pooling(), args.of_batch, dead};
+  dense_conv_backward({op.conv, args.grad, &norm, args.x, args.weights, room.packed, args.grad_x,
+                       room.conv_partials, args.grad_weights, room.scratch},
+                      threads);
 }
 
 }  // namespace asose::cpu::ASOSE_ISA

@@ -13,6 +13,7 @@
 #include "channel_products.h"
 #include "element.h"
 #include "images.h"
+#include "output_gradient.h"
 #include "winograd.h"
 
 namespace asose::cpu::ASOSE_ISA {
@@ -101,16 +102,16 @@ void convolve(const Strip& strip, const Extent& extent, const A* source, const A
   });
 }
 
-// All strips of one direction; all threads of a parallel region together. `stride` is 1 backward.
-template <class T>
+// All strips of one direction, whose windows are filled by fill_window(window, to); all threads of
+// a parallel region together. `stride` is 1 backward.
+template <class T, class FillWindow>
 void run_direction(const DenseConv& op, const DenseTiling& tiling, bool backward,
-                   const void* source, const DenseWeights& weights, void* packed, void* result,
-                   const void* mask, void* scratch) {
+                   const FillWindow& fill_window, const DenseWeights& weights, void* packed,
+                   void* result, const void* mask, void* scratch) {
   using A = typename Element<T>::Acc;
   const int64_t from = backward ? op.out_channels : op.in_channels;
   const int64_t to = backward ? op.in_channels : op.out_channels;
   const int64_t height = op.out_height(), width = op.out_width();
-  const Images<const T> sources{static_cast<const T*>(source), op.height, op.width, from};
   const Images<T> results{static_cast<T*>(result), height, width, to};
   const Extent extent = extent_of(op, from);
   pack(op, weights, backward, static_cast<A*>(packed));
@@ -118,7 +119,7 @@ void run_direction(const DenseConv& op, const DenseTiling& tiling, bool backward
   for (int64_t unit = 0; unit < tiling.units; ++unit) {
     const Strip strip(tiling, unit, height);
     A* tile = scratch_of<A>(scratch, tiling.scratch_bytes);
-    fill(sources, strip.window(op), op.relu && !backward, tile);
+    fill_window(strip.window(op), tile);
     convolve(strip, extent, tile, static_cast<const A*>(packed), results,
              static_cast<const T*>(mask));
   }
@@ -127,19 +128,16 @@ void run_direction(const DenseConv& op, const DenseTiling& tiling, bool backward
 // The gradients of a strip's outputs, `pitch` values a pixel: whole vectors, and what is left of
 // the channels in one that is padded, or spread.
 template <class T, class A = typename Element<T>::Acc>
-void fill_gradients(const Images<const T>& grad, const Strip& strip, const Width& width,
+void fill_gradients(const OutputGradient<T>& grad, const Strip& strip, const Width& width,
                     ptrdiff_t pitch, A* to) {
-  const int64_t whole = int64_t{width.vectors} * kLanes<A>, channels = grad.channels;
-  for (int y = 0; y < strip.rows; ++y) {
-    const T* from = grad.row(strip.image, strip.top + y);
-    for (int64_t x = 0; x < grad.width; ++x, from += channels, to += pitch) {
-      for (int64_t c = 0; c < whole; c += kLanes<A>)
-        store(to + c, load(from + c, static_cast<int>(std::min<int64_t>(kLanes<A>, channels - c))));
-      if constexpr (kHalves<A>)
-        if (width.half)
-          store(to + whole, spread(load(from + whole, static_cast<int>(channels - whole))));
-    }
-  }
+  const int64_t whole = int64_t{width.vectors} * kLanes<A>;
+  grad.rows(strip.image, strip.top, strip.top + strip.rows,
+            [&](int64_t y, int64_t x, int64_t first, auto, Vector<A> value) {
+              A* at = to + ((y - strip.top) * grad.width() + x) * pitch + first;
+              if constexpr (kHalves<A>)
+                if (first == whole) value = spread(value);
+              store(at, value);
+            });
 }
 
 // One slice of the strips, to sums [row][column][in channel][out channel].
@@ -151,8 +149,7 @@ void weight_gradient(const DenseConvBackward& args, const DenseTiling& tiling, i
   const Width width = Width::of<A>(op.out_channels, run);
   const ptrdiff_t pitch = width.all() * kLanes<A>;
   const Images<const T> x{static_cast<const T*>(args.x), op.height, op.width, op.in_channels};
-  const Images<const T> grad{static_cast<const T*>(args.grad), op.out_height(), columns,
-                             op.out_channels};
+  const OutputGradient<T> grad(args);
   A* source = scratch_of<A>(args.scratch, tiling.scratch_bytes);
   A* gradients = source + tiling.together * tiling.source_values;
   A* sums = static_cast<A*>(args.partials) + slice * tiling.partial_values;
@@ -214,9 +211,12 @@ template <class T>
 void forward(const DenseConvForward& args, int threads) {
   if constexpr (std::is_same_v<typename Element<T>::Acc, float>)
     if (WinogradTiling::fits(args.op)) return winograd_forward<T>(args, threads);
-  const DenseTiling tiling(args.op);
+  const DenseConv& op = args.op;
+  const DenseTiling tiling(op);
+  const Images<const T> x{static_cast<const T*>(args.x), op.height, op.width, op.in_channels};
+  const auto fill_window = [&](const Window& window, auto* to) { fill(x, window, op.relu, to); };
 #pragma omp parallel num_threads(threads)
-  run_direction<T>(args.op, tiling, false, args.x, args.weights, args.packed, args.y, nullptr,
+  run_direction<T>(op, tiling, false, fill_window, args.weights, args.packed, args.y, nullptr,
                    args.scratch);
 }
 
@@ -225,13 +225,15 @@ void backward(const DenseConvBackward& args, int threads) {
   if constexpr (std::is_same_v<typename Element<T>::Acc, float>)
     if (WinogradTiling::fits(args.op)) return winograd_backward<T>(args, threads);
   const DenseTiling tiling(args.op);
+  const OutputGradient<T> grad(args);
+  const auto fill_window = [&](const Window& window, auto* to) { grad.fill(window, to); };
 #pragma omp parallel num_threads(threads)
   {
     if (args.grad_x)
-      run_direction<T>(args.op, tiling, true, args.grad, args.weights, args.packed, args.grad_x,
+      run_direction<T>(args.op, tiling, true, fill_window, args.weights, args.packed, args.grad_x,
                        args.op.relu ? args.x : nullptr, args.scratch);
     if (args.grad_weights.data) {
-#pragma omp for schedule(dynamic)
+#pragma omp for schedule(static)
       for (int64_t slice = 0; slice < tiling.slices; ++slice)
         weight_gradient<T>(args, tiling, slice);
       add_slices<typename Element<T>::Acc>(args, tiling);

@@ -45,9 +45,9 @@ struct Window {
   int64_t image, top, left, rows, columns;
 };
 
-// The window, with zeros beyond the image.
-template <class T, class A = typename Element<T>::Acc>
-void fill(const Images<const T>& from, const Window& window, bool relu, A* to) {
+// The window, with zeros beyond the image: copy_row(from, count, to) copies what lies in it.
+template <class T, class Row, class A>
+void fill_rows(const Images<const T>& from, const Window& window, A* to, const Row& copy_row) {
   const int64_t row = window.columns * from.channels;
   const int64_t before = std::clamp<int64_t>(-window.left, 0, window.columns) * from.channels;
   const int64_t last = std::min(from.width - window.left, window.columns) * from.channels;
@@ -57,10 +57,17 @@ void fill(const Images<const T>& from, const Window& window, bool relu, A* to) {
       continue;
     }
     std::fill_n(to, before, A{});
-    copy_activated<A>(from.row(window.image, y) + (window.left * from.channels + before),
-                      last - before, relu, to + before);
+    copy_row(from.row(window.image, y) + (window.left * from.channels + before), last - before,
+             to + before);
     std::fill(to + last, to + row, A{});
   }
+}
+
+template <class T, class A = typename Element<T>::Acc>
+void fill(const Images<const T>& from, const Window& window, bool relu, A* to) {
+  fill_rows(from, window, to, [&](const T* row, int64_t count, A* here) {
+    copy_activated<A>(row, count, relu, here);
+  });
 }
 
 }  // namespace

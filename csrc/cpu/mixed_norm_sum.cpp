@@ -50,25 +50,27 @@ void forward(const MixedNormSumForward& args, int threads) {
     const LaneRun run = grid.run(index);
     alignas(64) Acc sum[kBlockElements];
     const Lanes<Acc> shift(shifts, 0, args.space, run);
-    for (int64_t r = 0; r < run.rows; ++r)
-      std::copy_n(shift.values, run.lanes, sum + r * run.lanes);
+    const Acc* so_far = shift.values;
+    int64_t step = 0;  // between its rows
     for (int k = 0; k < args.inputs; ++k) {
       if (weights[k] == 0) continue;
       const Lanes<Acc> scale(scales, k, args.space, run);
       const Lanes<Acc> center(centers, k, args.space, run);
       const T* z = static_cast<const T*>(args.z[k]) + run.offset;
       for (int64_t r = 0; r < run.rows; ++r) {
+        const Acc* before = so_far + r * step;
         Acc* row = sum + r * run.lanes;
 #pragma omp simd
         for (int64_t i = 0; i < run.lanes; ++i)
-          row[i] += scale[i] * (Element<T>::load(z[r * run.pitch + i]) - center[i]);
+          row[i] = before[i] + scale[i] * (Element<T>::load(z[r * run.pitch + i]) - center[i]);
       }
+      so_far = sum, step = run.lanes;
     }
     T* y = static_cast<T*>(args.y) + run.offset;
     for (int64_t r = 0; r < run.rows; ++r) {
 #pragma omp simd
       for (int64_t i = 0; i < run.lanes; ++i)
-        y[r * run.pitch + i] = Element<T>::store(sum[r * run.lanes + i]);
+        y[r * run.pitch + i] = Element<T>::store(so_far[r * step + i]);
     }
   }
 }
@@ -230,7 +232,7 @@ void backward(const MixedNormSumBackward& args, int threads) {
         for (int64_t i = 0; i < run.lanes; ++i)
           grad_z[at + i] =
               Element<T>::store(scale[i] * Element<T>::load(grad[at + i]) +
-                                slope[i] * (Element<T>::load(z[at + i]) - center[i]) + shift[i]);
+                                (slope[i] * (Element<T>::load(z[at + i]) - center[i]) + shift[i]));
       }
     }
   }

@@ -20,8 +20,9 @@ struct NormGradient {
   }
 
   Vector<A> operator()(Vector<A> g) const { return scale * g; }
+  // Bracketed so that it is rounded alike wherever products and sums are contracted.
   Vector<A> operator()(Vector<A> g, Vector<A> z) const {
-    return scale * g + slope * (z - center) + shift;
+    return scale * g + (slope * (z - center) + shift);
   }
 };
 

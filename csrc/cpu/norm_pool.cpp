@@ -4,98 +4,17 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <type_traits>
 
 #include "../mixed_norm_sum.h"
 #include "channel_tables.h"
 #include "element.h"
 #include "measured_norm.h"
 #include "norm_gradient.h"
+#include "pooled_norm.h"
 #include "simd.h"
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
-
-template <class A>
-using Mask = decltype(Vector<A>{} < Vector<A>{});
-
-// Calls body(first, lanes) for the vectors of channels; lanes are known to the compiler where they
-// are all of a vector's.
-template <class A, class Body>
-inline __attribute__((always_inline)) void for_vectors(int64_t channels, const Body& body) {
-  constexpr int64_t kAll = kLanes<A>;
-  int64_t c = 0;
-  for (; c + kAll <= channels; c += kAll) body(c, std::integral_constant<int, kAll>{});
-  if (c < channels) body(c, static_cast<int>(channels - c));
-}
-
-// A window: where its upper left pixel begins in z, and where in y what it gives.
-struct Window {
-  int64_t from, to;
-};
-
-// Some windows of a row side by side.
-struct WindowRow {
-  Window first;
-  int64_t windows, channels;
-  bool below, right;  // whether the windows, and the last one of them, have all their pixels
-
-  WindowRow(const WindowBlock& block, int64_t y, int64_t channels, const Pooling& pooling)
-      : windows(block.right - block.left),
-        channels(channels),
-        below(2 * y + 1 < pooling.height),
-        right(2 * block.right <= pooling.width) {
-    const int64_t row = block.image * pooling.height + 2 * y;
-    const int64_t out = block.image * pooling.out_height() + y;
-    first = {(row * pooling.width + 2 * block.left) * channels,
-             (out * pooling.out_width() + block.left) * channels};
-  }
-
-  // Calls body(window, inside), where inside(i) says whether a window has its pixel i, in row-major
-  // order; the compiler knows it of whole windows.
-  template <class Body>
-  inline __attribute__((always_inline)) void each(const Body& body) const {
-    Window window = first;
-    const int64_t whole = below ? windows - !right : 0;
-    for (int64_t x = 0; x < whole; ++x, window.from += 2 * channels, window.to += channels)
-      body(window, [](int) { return true; });
-    for (int64_t x = whole; x < windows; ++x, window.from += 2 * channels, window.to += channels) {
-      const bool beside = right || x + 1 < windows;
-      body(window,
-           [beside, down = below](int i) { return (beside || i % 2 == 0) && (down || i < 2); });
-    }
-  }
-};
-
-// Where the pixels of a window lie behind the first.
-struct Offsets {
-  int64_t of[4];
-  Offsets(int64_t channels, int64_t width)
-      : of{0, channels, width * channels, (width + 1) * channels} {}
-  int64_t operator[](int i) const { return of[i]; }
-  // From a pixel to that of the next windows below, which is fetched in time.
-  int64_t ahead() const { return 2 * of[2]; }
-};
-
-// BN(z) of a vector of channels as an element holds it, which is what is compared.
-template <class T, class A = typename Element<T>::Acc>
-struct Norm {
-  Vector<A> scale, center, shift;
-
-  // Rows [0, 3) of `table`, [3, channels], from channel `first` on.
-  static Norm from(const A* table, int64_t channels, int64_t first, int lanes) {
-    const auto row = [&](int i) { return load(table + i * channels + first, lanes); };
-    return {row(0), row(1), row(2)};
-  }
-
-  Vector<A> operator()(Vector<A> z) const { return as<T>(scale * (z - center) + shift); }
-};
-
-// As in PyTorch the first of equal maxima is chosen, and the last NaN before all others.
-template <class A>
-inline Mask<A> beats(Vector<A> later, Vector<A> earlier) {
-  return (later > earlier) | (later != later);
-}
 
 double scale_of(const FoldedNorms& norms, int64_t channel) {
   return norms.rstd[channel] * (norms.gamma ? norms.gamma[channel] : 1);
@@ -128,7 +47,7 @@ void pool(const NormPoolForward& args, const FoldedNorms& norms, int threads) {
         const auto norm = Norm<T>::from(table, channels, first, lanes);
         const T* z = static_cast<const T*>(args.z) + first;
         T* to = static_cast<T*>(args.y) + first;
-        row.each([&](const Window& window, auto inside) {
+        row.each([&](const PoolWindow& window, auto inside) {
           const T* from = z + window.from;
           Vector<A> most = norm(load(from, lanes));
 #pragma GCC unroll 3
@@ -143,32 +62,6 @@ void pool(const NormPoolForward& args, const FoldedNorms& norms, int threads) {
     }
   }
 }
-
-// The pixels of a window, and which of them was chosen.
-template <class T, class A = typename Element<T>::Acc>
-struct Chosen {
-  Vector<A> pixels[4] = {}, z;
-  Mask<A> position = {};
-
-  template <class Lanes, class Inside>
-  inline __attribute__((always_inline)) Chosen(const T* from, const Offsets& pixel, Lanes lanes,
-                                               const Norm<T>& norm, const Inside& inside) {
-    pixels[0] = z = load(from, lanes);
-    __builtin_prefetch(from + pixel.ahead());
-    Vector<A> most = norm(z);
-#pragma GCC unroll 3
-    for (int i = 1; i < 4; ++i) {
-      if (!inside(i)) continue;
-      pixels[i] = load(from + pixel[i], lanes);
-      __builtin_prefetch(from + pixel[i] + pixel.ahead());
-      const Vector<A> value = norm(pixels[i]);
-      const Mask<A> better = beats<A>(value, most);
-      most = better ? value : most;
-      z = better ? pixels[i] : z;
-      position = better ? Mask<A>{} + i : position;
-    }
-  }
-};
 
 // sums[0] = sum g, sums[1] = sum g (z - center)
 template <class T, class A = typename Element<T>::Acc>
@@ -190,7 +83,7 @@ void pooled_sums(const NormPoolBackward& args, const A* norms, int threads) {
           const T* z = static_cast<const T*>(args.z) + first;
           const T* grad = static_cast<const T*>(args.grad) + first;
           Vector<A> sums[2] = {};
-          row.each([&](const Window& window, auto inside) {
+          row.each([&](const PoolWindow& window, auto inside) {
             const Chosen<T> chosen(z + window.from, pixel, lanes, norm, inside);
             const Vector<A> g = load(grad + window.to, lanes);
             sums[0] += g;
@@ -209,35 +102,22 @@ void pooled_sums(const NormPoolBackward& args, const A* norms, int threads) {
 }
 
 template <class T, bool kOfBatch, class A = typename Element<T>::Acc>
-void unpool(const NormPoolBackward& args, const A* norms, const A* gradients, int threads) {
+void unpool_all(const NormPoolBackward& args, const A* tables, int threads) {
   const WindowGrid grid(args.space, args.pooling);
   const int64_t blocks = grid.blocks(), channels = args.space.channels;
   const Offsets pixel(channels, args.pooling.width);
 #pragma omp parallel for schedule(static) num_threads(threads)
   for (int64_t index = 0; index < blocks; ++index) {
     const WindowBlock block = grid.block(index);
-    for (int64_t y = block.top; y < block.bottom; ++y) {
-      const WindowRow row(block, y, channels, args.pooling);
-      for_vectors<A>(channels, [&](int64_t first, auto lanes) {
-        const auto norm = Norm<T>::from(norms, channels, first, lanes);
-        const auto gradient = NormGradient<A>::from(gradients, channels, first, lanes);
-        const T* z = static_cast<const T*>(args.z) + first;
-        const T* grad = static_cast<const T*>(args.grad) + first;
-        T* grad_z = static_cast<T*>(args.grad_z) + first;
-        row.each([&](const Window& window, auto inside) {
-          const Chosen<T> chosen(z + window.from, pixel, lanes, norm, inside);
-          const Vector<A> g = load(grad + window.to, lanes);
-#pragma GCC unroll 4
-          for (int i = 0; i < 4; ++i) {
-            if (!inside(i)) continue;
-            T* to = grad_z + window.from + pixel[i];
+    for (int64_t y = block.top; y < block.bottom; ++y)
+      unpool<T, kOfBatch>(
+          WindowRow(block, y, channels, args.pooling), args.pooling.width,
+          static_cast<const T*>(args.z), static_cast<const T*>(args.grad), tables,
+          [&](const PoolWindow& window, int i, int64_t first, auto lanes, Vector<A> value) {
+            T* to = static_cast<T*>(args.grad_z) + window.from + pixel[i] + first;
             __builtin_prefetch(to + pixel.ahead(), 1);
-            const Vector<A> of_pixel = chosen.position == i ? g : Vector<A>{};
-            store(to, kOfBatch ? gradient(of_pixel, chosen.pixels[i]) : gradient(of_pixel), lanes);
-          }
-        });
-      });
-    }
+            store(to, value, lanes);
+          });
   }
 }
 
@@ -262,8 +142,8 @@ void pool_backward(const NormPoolBackward& args, const FoldedNorms& norms, int t
     }
   }
   if (!args.grad_z) return;
-  args.of_batch ? unpool<T, true>(args, table, gradients, threads)
-                : unpool<T, false>(args, table, gradients, threads);
+  args.of_batch ? unpool_all<T, true>(args, table, threads)
+                : unpool_all<T, false>(args, table, threads);
 }
 
 template <class T>

@@ -13,6 +13,7 @@
 #include "channel_products.h"
 #include "element.h"
 #include "images.h"
+#include "output_gradient.h"
 #include "simd.h"
 #include "winograd_tiles.h"
 
@@ -53,10 +54,11 @@ void prefetch(const WinogradTiling& tiling, const Block& block, const Images<T>&
 
 // A thread's part of the scratch.
 struct WinogradScratch {
-  float *sources, *inputs, *sums;
+  float *sources, *gradients, *inputs, *sums;
   WinogradScratch(void* scratch, const WinogradTiling& tiling)
       : sources(scratch_of<float>(scratch, tiling.scratch_bytes)),
-        inputs(sources + tiling.together * tiling.source_values),
+        gradients(sources + tiling.together * tiling.source_values),
+        inputs(gradients + tiling.together * tiling.source_values),
         sums(inputs + tiling.points() * tiling.point_values) {}
 };
 
@@ -169,54 +171,41 @@ void winograd_pack(const DenseConv& op, const DenseWeights& weights, bool backwa
     }
 }
 
-// All blocks of one direction; all threads of a parallel region together.
+// The results of a block whose sources are filled; `mask` as in `put`.
 template <class F, class T>
-void winograd_direction(const DenseConv& op, const WinogradTiling& tiling, bool backward,
-                        const void* source, const DenseWeights& weights, void* packed, void* result,
-                        const void* mask, void* scratch) {
-  const int64_t from = backward ? op.out_channels : op.in_channels;
-  const int64_t to = backward ? op.in_channels : op.out_channels;
-  const Images<const T> sources{static_cast<const T*>(source), op.height, op.width, from};
-  const Images<T> results{static_cast<T*>(result), op.height, op.width, to};
-  const Images<const T> masks{static_cast<const T*>(mask), op.height, op.width, to};
-  const Width width = Width::of<float>(to, from);
-  winograd_pack<F>(op, weights, backward, static_cast<float*>(packed));
-#pragma omp for schedule(static)
-  for (int64_t index = 0; index < tiling.blocks; ++index) {
-    const Block block(tiling, op, index);
-    const WinogradScratch own(scratch, tiling);
-    for (int64_t i = 0; i < block.images; ++i)
-      fill(sources, block.window(tiling, i), op.relu && !backward,
-           own.sources + i * tiling.source_values);
-    prefetch(tiling, block, results);
-    if (mask) prefetch(tiling, block, masks);
-    const int64_t tiles = block.tiles(tiling);
-    for (int64_t first = 0; first < tiles; first += tiling.tiles) {
-      const int64_t count = std::min(tiling.tiles, tiles - first);
-      input_tiles<F>(tiling, block, own.sources, from, first, count, own.inputs);
-      multiply(tiling, width, own.inputs, from, static_cast<const float*>(packed), count, own.sums);
-      output_tiles<F>(tiling, block, width, own.sums, first, count, results, masks.data);
-    }
+void winograd_results(const WinogradTiling& tiling, const Block& block, const WinogradScratch& own,
+                      const float* sources, int64_t channels, const void* packed,
+                      const Images<T>& results, const T* mask) {
+  const Width width = Width::of<float>(results.channels, channels);
+  prefetch(tiling, block, results);
+  if (mask)
+    prefetch(tiling, block, Images<const T>{mask, results.height, results.width, results.channels});
+  const int64_t tiles = block.tiles(tiling);
+  for (int64_t first = 0; first < tiles; first += tiling.tiles) {
+    const int64_t count = std::min(tiling.tiles, tiles - first);
+    input_tiles<F>(tiling, block, sources, channels, first, count, own.inputs);
+    multiply(tiling, width, own.inputs, channels, static_cast<const float*>(packed), count,
+             own.sums);
+    output_tiles<F>(tiling, block, width, own.sums, first, count, results, mask);
   }
 }
 
 // Gradients of the outputs of tiles [first, first + count), [point][tile][vector].
-template <class F, class T>
+template <class F>
 void gradient_tiles(const WinogradTiling& tiling, const Block& block, const Width& width,
-                    const Images<const T>& grad, int64_t first, int64_t count, float* to) {
-  const int64_t channels = grad.channels;
+                    const float* gradients, int64_t channels, int64_t first, int64_t count,
+                    float* to) {
+  const int64_t row = tiling.columns() * channels;
   for (int64_t t = 0; t < count; ++t) {
     const Place at(first + t, block.rows, tiling.across);
-    const int64_t top = F::kOutputs * (block.top + at.y), left = F::kOutputs * at.x;
-    const int64_t rows = grad.height - top, columns = grad.width - left;
-    const T* corner = grad.row(block.first + at.image, top) + left * channels;
+    const float* corner = gradients + at.image * tiling.source_values +
+                          (F::kOutputs * at.y + 1) * row + (F::kOutputs * at.x + 1) * channels;
     for (int v = 0; v < width.all(); ++v, to += kLanes<float>) {
       const int64_t c = v * kLanes<float>;
       const int lanes = static_cast<int>(std::min<int64_t>(kLanes<float>, channels - c));
       down_and_across<F::kOutputs, F::kPoints, Vector<float>>(
           [&](int y, int x) {
-            if (y >= rows || x >= columns) return Vector<float>{};
-            const Vector<float> g = load(corner + (y * grad.width + x) * channels + c, lanes);
+            const Vector<float> g = load(corner + y * row + x * channels + c, lanes);
             return v == width.vectors ? spread(g) : g;
           },
           typename F::OutputGradients{},
@@ -227,50 +216,61 @@ void gradient_tiles(const WinogradTiling& tiling, const Block& block, const Widt
   }
 }
 
-// One slice of the blocks, to sums [point][in channel][vector].
-template <class F, class T>
-void winograd_slice(const DenseConvBackward& args, const WinogradTiling& tiling, int64_t slice) {
-  const DenseConv& op = args.op;
-  const Images<const T> x{static_cast<const T*>(args.x), op.height, op.width, op.in_channels};
-  const Images<const T> grad{static_cast<const T*>(args.grad), op.height, op.width,
-                             op.out_channels};
+// What a block whose sources and gradients are filled adds to sums [point][in channel][vector],
+// where there are `more`.
+template <class F>
+void winograd_sums(const DenseConv& op, const WinogradTiling& tiling, const Block& block,
+                   const WinogradScratch& own, bool more, float* sums) {
   const Width width = Width::of<float>(op.out_channels, op.in_channels);
   const ptrdiff_t pitch = width.all() * kLanes<float>;
   const Extent extent{1, static_cast<int>(op.in_channels), 0, op.in_channels, 0};
-  float* sums = static_cast<float*>(args.partials) + slice * tiling.partial_values;
-  const WinogradScratch own(args.scratch, tiling);
-  bool more = false;
-  for (int64_t index = slice * tiling.blocks / tiling.slices;
-       index < (slice + 1) * tiling.blocks / tiling.slices; ++index) {
-    const Block block(tiling, op, index);
-    for (int64_t i = 0; i < block.images; ++i)
-      fill(x, block.window(tiling, i), op.relu, own.sources + i * tiling.source_values);
-    prefetch(tiling, block, grad);
-    const int64_t tiles = block.tiles(tiling);
-    for (int64_t first = 0; first < tiles; first += tiling.tiles) {
-      const int64_t count = std::min(tiling.tiles, tiles - first);
-      input_tiles<F>(tiling, block, own.sources, op.in_channels, first, count, own.inputs);
-      gradient_tiles<F>(tiling, block, width, grad, first, count, own.sums);
-      for (int64_t p = 0; p < tiling.points(); ++p)
-        in_groups<float>(width, [&](int vector, auto number, auto half) {
-          constexpr int kVectors = number.value;
-          constexpr int kTaps = std::min(kMostTaps, 2 * kMostSums / (2 * kVectors + half.value));
-          const Gradients<float> of{own.sums + p * tiling.point_values + vector * kLanes<float>,
-                                    1,
-                                    1,
-                                    static_cast<int>(count),
-                                    pitch,
-                                    0};
-          in_parts<kTaps>(extent.run, [&](int c, auto taps) {
-            if constexpr (!half.value || taps.value % 2 == 0)
-              correlate<float, taps.value, kVectors, half.value>(
-                  own.inputs + p * tiling.point_values + c, extent, 0, of, more,
-                  sums + (p * op.in_channels + c) * pitch + vector * kLanes<float>);
-          });
+  const int64_t tiles = block.tiles(tiling);
+  for (int64_t first = 0; first < tiles; first += tiling.tiles, more = true) {
+    const int64_t count = std::min(tiling.tiles, tiles - first);
+    input_tiles<F>(tiling, block, own.sources, op.in_channels, first, count, own.inputs);
+    gradient_tiles<F>(tiling, block, width, own.gradients, op.out_channels, first, count, own.sums);
+    for (int64_t p = 0; p < tiling.points(); ++p)
+      in_groups<float>(width, [&](int vector, auto number, auto half) {
+        constexpr int kVectors = number.value;
+        constexpr int kTaps = std::min(kMostTaps, 2 * kMostSums / (2 * kVectors + half.value));
+        const Gradients<float> of{own.sums + p * tiling.point_values + vector * kLanes<float>,
+                                  1,
+                                  1,
+                                  static_cast<int>(count),
+                                  pitch,
+                                  0};
+        in_parts<kTaps>(extent.run, [&](int c, auto taps) {
+          if constexpr (!half.value || taps.value % 2 == 0)
+            correlate<float, taps.value, kVectors, half.value>(
+                own.inputs + p * tiling.point_values + c, extent, 0, of, more,
+                sums + (p * op.in_channels + c) * pitch + vector * kLanes<float>);
         });
-      more = true;
-    }
+      });
   }
+}
+
+// The gradient of x of one block, if that is wanted of it, and what the block adds to the sums of
+// its slice, if there are any.
+template <class F, class T>
+void winograd_block(const DenseConvBackward& args, const WinogradTiling& tiling, int64_t index,
+                    bool of_x, bool more, float* sums) {
+  const DenseConv& op = args.op;
+  const Block block(tiling, op, index);
+  const WinogradScratch own(args.scratch, tiling);
+  const OutputGradient<T> grad(args);
+  const T* x = static_cast<const T*>(args.x);
+  for (int64_t i = 0; i < block.images; ++i)
+    grad.fill(block.window(tiling, i), own.gradients + i * tiling.source_values);
+  if (of_x)
+    winograd_results<F>(
+        tiling, block, own, own.gradients, op.out_channels, args.packed,
+        Images<T>{static_cast<T*>(args.grad_x), op.height, op.width, op.in_channels},
+        op.relu ? x : nullptr);
+  if (!sums) return;
+  for (int64_t i = 0; i < block.images; ++i)
+    fill(Images<const T>{x, op.height, op.width, op.in_channels}, block.window(tiling, i), op.relu,
+         own.sources + i * tiling.source_values);
+  winograd_sums<F>(op, tiling, block, own, more, sums);
 }
 
 // Sums of all slices, in their order, as gradients of the weights.
@@ -280,6 +280,7 @@ void winograd_add(const DenseConvBackward& args, const WinogradTiling& tiling) {
   const Width width = Width::of<float>(op.out_channels, op.in_channels);
   const ptrdiff_t pitch = width.all() * kLanes<float>;
   const DenseWeights& of = args.grad_weights;
+  constexpr int kAhead = 2 * kLanes<float>;  // the next vectors of all points, which lie far apart
 #pragma omp for schedule(static) collapse(2)
   for (int64_t c = 0; c < op.in_channels; ++c)
     for (int v = 0; v < width.all(); ++v) {
@@ -293,8 +294,10 @@ void winograd_add(const DenseConvBackward& args, const WinogradTiling& tiling) {
             [&](int y, int x) {
               const float* at = from + (y * F::kPoints + x) * op.in_channels * pitch;
               Vector<double> sum = {};
-              for (int64_t slice = 0; slice < tiling.slices; ++slice, at += tiling.partial_values)
+              for (int64_t slice = 0; slice < tiling.slices; ++slice, at += tiling.partial_values) {
+                __builtin_prefetch(at + kAhead);
                 sum += load_wide(at);
+              }
               return sum;
             },
             typename F::WeightGradients{},
@@ -320,28 +323,53 @@ void with_filtering(const WinogradTiling& tiling, const Body& body) {
 
 template <class T>
 void winograd_forward(const DenseConvForward& args, int threads) {
-  const WinogradTiling tiling(args.op);
+  const DenseConv& op = args.op;
+  const WinogradTiling tiling(op);
+  const Images<const T> x{static_cast<const T*>(args.x), op.height, op.width, op.in_channels};
+  const Images<T> y{static_cast<T*>(args.y), op.height, op.width, op.out_channels};
   with_filtering(tiling, [&](auto filtering) {
+    using F = decltype(filtering);
 #pragma omp parallel num_threads(threads)
-    winograd_direction<decltype(filtering), T>(args.op, tiling, false, args.x, args.weights,
-                                               args.packed, args.y, nullptr, args.scratch);
+    {
+      winograd_pack<F>(op, args.weights, false, static_cast<float*>(args.packed));
+#pragma omp for schedule(static)
+      for (int64_t index = 0; index < tiling.blocks; ++index) {
+        const Block block(tiling, op, index);
+        const WinogradScratch own(args.scratch, tiling);
+        for (int64_t i = 0; i < block.images; ++i)
+          fill(x, block.window(tiling, i), op.relu, own.sources + i * tiling.source_values);
+        winograd_results<F, T>(tiling, block, own, own.sources, op.in_channels, args.packed, y,
+                               nullptr);
+      }
+    }
   });
 }
 
 template <class T>
 void winograd_backward(const DenseConvBackward& args, int threads) {
   const WinogradTiling tiling(args.op);
+  const bool of_x = args.grad_x, of_weights = args.grad_weights.data;
+  // Both gradients of a block at once, where slices are enough for the threads.
+  const bool at_once = of_x && of_weights && tiling.slices >= threads && tiling.light;
   with_filtering(tiling, [&](auto filtering) {
     using F = decltype(filtering);
 #pragma omp parallel num_threads(threads)
     {
-      if (args.grad_x)
-        winograd_direction<F, T>(args.op, tiling, true, args.grad, args.weights, args.packed,
-                                 args.grad_x, args.op.relu ? args.x : nullptr, args.scratch);
-      if (args.grad_weights.data) {
-#pragma omp for schedule(dynamic)
-        for (int64_t slice = 0; slice < tiling.slices; ++slice)
-          winograd_slice<F, T>(args, tiling, slice);
+      if (of_x) winograd_pack<F>(args.op, args.weights, true, static_cast<float*>(args.packed));
+      if (of_x && !at_once) {
+#pragma omp for schedule(static)
+        for (int64_t index = 0; index < tiling.blocks; ++index)
+          winograd_block<F, T>(args, tiling, index, true, false, nullptr);
+      }
+      if (of_weights) {
+#pragma omp for schedule(static)
+        for (int64_t slice = 0; slice < tiling.slices; ++slice) {
+          const int64_t begin = slice * tiling.blocks / tiling.slices;
+          const int64_t end = (slice + 1) * tiling.blocks / tiling.slices;
+          float* sums = static_cast<float*>(args.partials) + slice * tiling.partial_values;
+          for (int64_t index = begin; index < end; ++index)
+            winograd_block<F, T>(args, tiling, index, at_once, index > begin, sums);
+        }
         winograd_add<F>(args, tiling);
       }
     }

@@ -7,6 +7,7 @@ import torch
 
 from asose_fast import ops
 from asose_fast.ops import registry
+from tests.helpers import with_thread_counts
 from tests.ops.test_mixed_layer import KINDS, new_norm
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("dense_conv", b, "cpu")]
@@ -85,6 +86,28 @@ def test_the_gradients_that_are_asked_for_alone(asked, blend, training, backend)
         found, wanted = (results(run, call, norm, tensors, asked) for run in (in_one, in_turn))
     for a, b in zip(found, wanted, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="the CPU kernels are not built")
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("call", [{"pool": 2, "relu": True}, {"relu": True}], ids=str)
+@pytest.mark.parametrize("shape", [(2, 16, 70, 41), (70, 16, 9, 5), (3, 3, 37, 21), (2, 72, 12, 12)], ids=str)
+def test_parts_of_images_and_of_batches_on_any_number_of_threads(shape, call, dtype):
+    norm, tensors, asked = new_norm(16), leaves(call, dtype, shape), [0, 1, "weight", "bias"]
+    with ops.backend("cpu"):
+        wanted = results(in_turn, call, norm, tensors, asked)
+        for found in with_thread_counts(lambda: results(in_one, call, norm, tensors, asked)):
+            assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("shape", [(3, 17, 7, 6), (3, 3, 7, 6)], ids=str)
+def test_what_is_not_blended_in_gets_gradients_of_0(shape, backend):
+    x, weight, shortcut, gain = leaves({"blend": True}, torch.float32, shape)
+    with ops.backend(backend):
+        y = ops.conv_norm(x, weight, new_norm(16), shortcut=shortcut, gain=gain.detach() * 0)
+        found = torch.autograd.grad(y, [x, weight], torch.full_like(y, torch.inf))
+    assert all(torch.equal(g, torch.zeros_like(g)) for g in found)
 
 
 def test_under_autocast_it_computes_in_the_dtype_of_that():
