@@ -21,7 +21,7 @@ def test_every_cuda_kernel_has_code_for_the_common_gpus():
     cuda = pytest.importorskip("asose_fast_kernels.cuda", reason="built without the CUDA kernels")
     sources = Path(__file__).parent.parent / "csrc" / "cuda"
     kernels = {name for source in sources.glob("*.cu") for name in kernels_of(source)}
-    assert {"arch_weights_fwd_kernel", "mixed_sum_bwd_kernel", "multi_depthwise_bwd_weights_kernel"} <= kernels
+    assert {"arch_weights_fwd_kernel", "mixed_sum_bwd_kernel", "multi_depthwise_bwd_kernel"} <= kernels
     if not cuobjdump():
         pytest.skip("neither the CUDA toolkit nor Triton brings cuobjdump")
     usage = listing("--dump-resource-usage", cuda.__file__)

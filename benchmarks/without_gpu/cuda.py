@@ -42,10 +42,10 @@ ONE_BY_ONE = {
 }
 """Why kernels that read images in these ways may load single elements."""
 SPILLS = {
-    "multi_depthwise_bwd_weights_kernel": (
-        64,
-        "the sums of seven taps, eight gradients and the pixels that meet them are kept, and 80 registers let two "
-        "blocks of 12 warps be resident; the stack is in the first-level cache",
+    "multi_depthwise_bwd_kernel": (
+        24,
+        "the gradients of a row, the pixels that meet them and the sums of both are kept, and 128 registers let two "
+        "blocks be resident; on sm_80 alone",
     )
 }
 """The bytes of stack that these may have, and why."""

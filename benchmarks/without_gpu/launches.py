@@ -30,8 +30,6 @@ squeeze as_strided empty empty_like new_empty empty_strided reshape unfold lift_
 new_empty_strided"""
 VIEWS = frozenset(_VIEWS.split())
 """Operators of PyTorch that launch nothing."""
-SEVERAL = {"convolution_backward": 2}
-"""Kernels that an operator launches where it is more than one."""
 
 
 @dataclasses.dataclass
@@ -70,7 +68,9 @@ class _Operators(TorchDispatchMode):
         if name == "convolution":
             result = _as_by_cudnn(result, *arguments[:2])
         if name not in VIEWS:
-            self.counted.launch(name, _tensors((arguments, keywords, result)), SEVERAL.get(name, 1))
+            # Each gradient of a convolution is a kernel. The last argument says which are wanted.
+            times = sum(arguments[-1]) if name == "convolution_backward" else 1
+            self.counted.launch(name, _tensors((arguments, keywords, result)), times)
         return result
 
 
@@ -114,10 +114,9 @@ def _depthwise(counted: Launched) -> SimpleNamespace:
         read, (images, _, height, width) = [g for g in grads if g is not None], xs[0].shape
         slices = min(images * -(-height // 8) * -(-width // 8), 256) if need_weights or need_affine else 0
         partials, taps = params.new_empty(slices, *params.shape), sum(plan.taps)
-        if need_weights:
-            counted.launch("multi_depthwise_bwd_weights", [*read, *xs, params, partials[:, :taps]])
-        if any(need_x) or need_affine:
-            counted.launch("multi_depthwise_bwd_inputs", [*read, *xs, params, *grad_xs, partials[:, taps:]])
+        if any(need_x) or need_weights or need_affine:
+            wanted = partials if need_weights else partials[:, taps:]
+            counted.launch("multi_depthwise_bwd", [*read, *xs, params, *grad_xs, wanted])
         return grad_xs, partials
 
     def backward(*arguments: Any) -> tuple[list[Tensor], Tensor]:

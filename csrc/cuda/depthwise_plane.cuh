@@ -75,7 +75,7 @@ struct SharedTile {
 
   // Odd, so that two neighbouring rows lie in different banks.
   __host__ __device__ static int padded(int width) { return width | 1; }
-  static size_t bytes(Extent extent) {
+  __host__ __device__ static size_t bytes(Extent extent) {
     return sizeof(A) * kChannels * extent.height * padded(extent.width);
   }
 
@@ -129,6 +129,7 @@ struct DirectTile {
   Activation<A> activation;
 
   __device__ explicit DirectTile(Extent) {}
+  __host__ __device__ static size_t bytes(Extent) { return 0; }
 
   __device__ void read(const Plane<T>& image, int64_t first_row, int64_t first_column,
                        int64_t first_channel) {

@@ -1,6 +1,7 @@
 // Multi-branch depthwise convolution on CUDA. A thread owns a channel and a strip of a row: it
 // slides over registers, while the 16 channels of a tile are in shared memory. Blocks walk over
-// tiles; how the sums over pixels are cut depends on the shape alone.
+// tiles; how the sums over pixels are cut depends on the shape alone. Backward, what a thread reads
+// of a gradient meets both weights and inputs, so that one pass gives the gradients of either.
 #include <algorithm>
 #include <cstdint>
 #include <stdexcept>
@@ -10,6 +11,7 @@
 #include "depthwise_plane.cuh"
 #include "element.cuh"
 #include "kernel_launch.cuh"
+#include "warp.cuh"
 
 namespace asose::cuda {
 namespace {
@@ -19,12 +21,13 @@ constexpr int kTileRows = 8;  // of the tensor whose strips the threads own
 constexpr int kMaxStrips = 2;
 constexpr int kThreads = kChannels * kTileRows * kMaxStrips;
 constexpr int kBlocksPerMultiprocessor = 3;  // at least; it bounds the registers of a thread
+constexpr int kBlocksOfSums = 2;             // of weights, which take more registers and memory
 constexpr int64_t kMaxSlices = 256;
 
-// Weight gradients: a worker, 16 threads, has a run of up to 7 taps in a row of a kernel.
-constexpr int kRun = 7;
-constexpr int kMaxWorkers = 24;  // one block has the 23 of (3, 5, 7; dilation 1), (3, 5; 2)
-constexpr int kWorkerBlocksPerMultiprocessor = 2;
+constexpr int kRun = 7;  // taps in a row of a kernel that are unrolled
+// Shared memory for sums of weight gradients: that of 120 taps, and (3, 5, 7; dilation 1),
+// (3, 5; 2) have 117.
+constexpr size_t kMaxTapBytes = 60 * 1024;
 
 constexpr int kReduceColumns = 32;
 constexpr int kReduceParts = 8;
@@ -36,9 +39,6 @@ struct Branch {
   int kernel, dilation, pad;
   int first_tap;
   void* output;  // or its gradient, null where there is none
-
-  __host__ __device__ int runs() const { return (kernel + kRun - 1) / kRun; }
-  __host__ __device__ int workers() const { return kernel * runs(); }
 };
 
 // This is the parameter of the kernels.
@@ -57,6 +57,9 @@ struct Convolution {
 
   __device__ int first_branch(int input) const { return inputs == 1 ? 0 : input; }
   __device__ int last_branch(int input) const { return inputs == 1 ? branches : input + 1; }
+  __host__ __device__ int last_tap(int input) const {
+    return inputs == 1 || input + 1 == inputs ? taps : branch[input + 1].first_tap;
+  }
 
   template <class T>
   __device__ const Acc<T>* param(int64_t row) const {
@@ -227,168 +230,229 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   }
 }
 
-// sum[i] += what the taps of a row of the kernel bring from a row of the output's gradient to pixel
-// `column` + i of the input, `column` a multiple of 8. The tile begins `margin` pixels of the
-// output before the input's.
-template <int kStride, class Tile, class Kernel, class A>
-__device__ void scatter(const Tile& tile, int row, int column, int margin, Kernel kernel,
-                        const A* weights, int64_t channels, A (&sum)[kStrip]) {
+// Calls tap(t, each) for tap first + t of a row of the kernel, t < count, where each(i, use) calls
+// use(gradient) with that of the output to which pixel `column` + i of the input comes by this tap,
+// `column` a multiple of 8. The tile begins `margin` pixels of the output before the input's.
+template <int kStride, class Tile, class Kernel, class Tap>
+__device__ void scatter(const Tile& tile, int row, int column, int margin, Kernel kernel, int first,
+                        int count, Tap tap) {
   if constexpr (is_fixed<Kernel>) {
     constexpr int kBefore = (Kernel::pad + kStride - 1) / kStride;
     constexpr int kWindow = kBefore + (kStrip - 1 + Kernel::pad) / kStride + 1;
-    A window[kWindow];
+    typename Tile::A window[kWindow];
 #pragma unroll
     for (int i = 0; i < kWindow; ++i)
       window[i] = tile(row, column / kStride + margin - kBefore + i);
 #pragma unroll
-    for (int tx = 0; tx < Kernel::kernel; ++tx) {
-      const A weight = __ldg(weights + tx * channels);
-#pragma unroll
-      for (int i = 0; i < kStrip; ++i) {
-        const int at = i + Kernel::pad - tx * Kernel::dilation + kBefore * kStride;
-        if (at % kStride == 0) sum[i] += weight * window[at / kStride];
-      }
-    }
+    for (int t = 0; t < Kernel::kernel; ++t)
+      tap(t, [&](int i, auto use) {
+        const int at = i + Kernel::pad - t * Kernel::dilation + kBefore * kStride;
+        if (at % kStride == 0) use(window[at / kStride]);
+      });
   } else {
-#pragma unroll 1
-    for (int tx = 0; tx < kernel.kernel; ++tx) {
-      const A weight = __ldg(weights + tx * channels);
 #pragma unroll
-      for (int i = 0; i < kStrip; ++i) {
-        const int at = column + i + kernel.pad - tx * kernel.dilation + margin * kStride;
-        if (at % kStride == 0) sum[i] += weight * tile(row, at / kStride);
-      }
-    }
+    for (int t = 0; t < kRun; ++t)
+      if (t < count)
+        tap(t, [&](int i, auto use) {
+          const int at = column + i + kernel.pad - (first + t) * kernel.dilation + margin * kStride;
+          if (at % kStride == 0) use(tile(row, at / kStride));
+        });
   }
 }
 
-// grad_x = scale g_u, and this slice's sums of g_u x and g_u, g_u = g_v where u > 0.
-template <class T, int kStride, class Tile>
-__global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
-    multi_depthwise_bwd_x_kernel(const __grid_constant__ Convolution op, Acc<T>* partials) {
+// What the backward pass sums over pixels.
+template <class A>
+struct Sums {
+  bool affine;
+  int first_tap, taps;  // of an input's, so many
+  int64_t rows;
+  A* partials;  // [slices, rows, channels]
+};
+
+// A warp's sums for taps of its channels, in shared memory behind the tile.
+template <class A>
+struct TapSums {
+  int first, count, distance;
+  A* own;
+
+  __device__ TapSums(const Sums<A>& sums, size_t tile_bytes)
+      : first(sums.first_tap),
+        count(sums.taps),
+        distance(blockDim.x / kWarp * kChannels),
+        own(reinterpret_cast<A*>(shared_memory<char>() + tile_bytes) +
+            threadIdx.x / kWarp * kChannels + threadIdx.x % kChannels) {
+    for (int t = 0; t < count; ++t) own[t * distance] = 0;
+  }
+  static size_t bytes(int taps, int threads) {
+    return sizeof(A) * taps * (threads / kWarp) * kChannels;
+  }
+
+  // Takes the sums of tap, tap + 1 and so on from all lanes, two of which have the same channel.
+  template <int kCount>
+  __device__ void add(int tap, int some, const A (&values)[kCount]) {
+#pragma unroll
+    for (int t = 0; t < kCount; ++t) {
+      if (t >= some) break;
+      const A both = values[t] + __shfl_xor_sync(kAllLanes, values[t], kChannels);
+      const int to = tap + t - first;
+      if (threadIdx.x % kWarp < kChannels && to >= 0 && to < count) own[to * distance] += both;
+    }
+  }
+
+  // The sum of all warps, for a tap from the first on and one of the channels.
+  __device__ A total(int tap, int channel) const {
+    const A* const of_tap =
+        own - threadIdx.x / kWarp * kChannels - threadIdx.x % kChannels + tap * distance + channel;
+    A sum = 0;
+    for (int warp = 0; warp < distance; warp += kChannels) sum += of_tap[warp];
+    return sum;
+  }
+};
+
+// Of one tap, what the sum over a strip is without the zeros beyond the image, which a value that
+// is not finite must not meet. value(i) is that of pixel `column` + i of the input.
+template <int kStride, class Tile, class Value>
+__device__ typename Tile::A met_inside(const Tile& tile, int row, int column, int64_t tile_left,
+                                       int64_t out_width, int left, Value value) {
+  typename Tile::A sum = 0;
+#pragma unroll 1
+  for (int i = 0; i < left; ++i) {
+    const int at = column + i;
+    const int64_t x = tile_left + at / kStride;
+    if (at % kStride == 0 && x >= 0 && x < out_width) sum += value(i) * tile(row, at / kStride);
+  }
+  return sum;
+}
+
+// grad_x = scale g_u, and this slice's sums of g_u x and g_u, g_u = g_v where u > 0, and of dL/dw.
+template <class T, int kStride, class Tile, bool kWeights>
+__global__ void __launch_bounds__(kThreads, kWeights ? kBlocksOfSums : kBlocksPerMultiprocessor)
+    multi_depthwise_bwd_kernel(const __grid_constant__ Convolution op, Sums<Acc<T>> sums) {
   using A = Acc<T>;
   Work work(op, op.height, op.width);
   const Place place;
   const int input = static_cast<int>(work.task);
   T* const grad_x = static_cast<T*>(op.grad_x[input]);
-  if (!grad_x && !partials) return;
+  if (!grad_x && !sums.affine && !kWeights) return;
   const int64_t channel = work.first_channel + place.channel;
   const Plane<T> x = op.input_plane<T>(input);
   const Activation<A> activation = x.activation(channel);
   const int margin = grad_margin<kStride>(op);
-  Tile tile(grad_extent<kStride>(op));
+  const Extent extent = grad_extent<kStride>(op);
+  const int first_tap = op.branch[op.first_branch(input)].first_tap;
+  Tile tile(extent);
+  TapSums<A> tap_sums(sums, Tile::bytes(extent));
   A sum_scale = 0, sum_shift = 0;
   for (; work.unit < work.last_unit; ++work.unit) {
     const Corner corner = work.corner();
     const int64_t iy = corner.top + place.row, ix = corner.left + place.column;
-    const int64_t left = op.width - ix;
+    const int left = static_cast<int>(op.width - ix < kStrip ? op.width - ix : kStrip);
     const bool present = channel < op.channels && iy < op.height && left > 0;
-    A sum[kStrip] = {};
+    const T* const from = present ? x.image(corner.image).at(iy, ix, channel) : x.data;
+    const auto value_at = [&](int i) {
+      return activation(static_cast<A>(__ldg(from + i * op.channels)));
+    };
+    A value[kStrip] = {}, sum[kStrip] = {};
+    bool odd = false;  // whether a value is not finite
+    if constexpr (kWeights) {
+      A zero = 0;
+#pragma unroll
+      for (int i = 0; i < kStrip; ++i) {
+        if (present && i < left) value[i] = value_at(i);
+        zero += value[i] * 0;
+      }
+      odd = zero != 0;
+#pragma unroll
+      for (int i = 0; i < kStrip; ++i)
+        if (odd) value[i] = 0;
+    }
     for (int b = op.first_branch(input); b < op.last_branch(input); ++b) {
       if (!op.branch[b].output) continue;
       tile.read(op.output_plane<T>(b).image(corner.image), corner.top / kStride - margin,
                 corner.left / kStride - margin, work.first_channel);
-      if (!present) continue;
       const A* const weights = op.param<T>(op.branch[b].first_tap) + channel;
+      const int first_of_branch = op.branch[b].first_tap - first_tap;
       with_kernel<Tile::kFixed>(op.branch[b], [&](auto kernel) {
 #pragma unroll 1
         for (int ty = 0; ty < kernel.kernel; ++ty) {
           const int at = place.row + kernel.pad - ty * kernel.dilation + margin * kStride;
-          if (at % kStride == 0)
-            scatter<kStride>(tile, at / kStride, place.column, margin, kernel,
-                             weights + ty * kernel.kernel * op.channels, op.channels, sum);
+#pragma unroll 1
+          for (int first = 0; first < kernel.kernel; first += kRun) {
+            const int count = kernel.kernel - first < kRun ? kernel.kernel - first : kRun;
+            const int tap = ty * kernel.kernel + first;
+            A of_taps[kRun] = {};
+            if (present && at % kStride == 0)
+              scatter<kStride>(tile, at / kStride, place.column, margin, kernel, first, count,
+                               [&](int t, auto each) {
+                                 const A weight = __ldg(weights + (tap + t) * op.channels);
+#pragma unroll
+                                 for (int i = 0; i < kStrip; ++i)
+                                   each(i, [&](A grad) {
+                                     sum[i] += weight * grad;
+                                     if (kWeights && i < left) of_taps[t] += value[i] * grad;
+                                   });
+                               });
+            if constexpr (kWeights) tap_sums.add(first_of_branch + tap, count, of_taps);
+          }
         }
       });
+      if constexpr (kWeights) {
+        if (warp_sum(odd ? 1 : 0) == 0) continue;
+        const Branch branch = op.branch[b];
+#pragma unroll 1
+        for (int tap = 0; tap < branch.kernel * branch.kernel; ++tap) {
+          const auto shift = [&](int t) { return branch.pad - t * branch.dilation; };
+          const int at = place.row + shift(tap / branch.kernel) + margin * kStride;
+          const int column = place.column + shift(tap % branch.kernel) + margin * kStride;
+          const int64_t y = corner.top / kStride - margin + at / kStride;
+          A of_tap[1] = {};
+          if (odd && at % kStride == 0 && y >= 0 && y < op.out_height)
+            of_tap[0] =
+                met_inside<kStride>(tile, at / kStride, column, corner.left / kStride - margin,
+                                    op.out_width, left, value_at);
+          tap_sums.add(first_of_branch + tap, 1, of_tap);
+        }
+      }
     }
     if (!present) continue;
-    const int64_t offset = x.image(corner.image).at(iy, ix, channel) - x.data;
 #pragma unroll
     for (int i = 0; i < kStrip; ++i) {
       if (i >= left) continue;
       A grad = sum[i];
-      if (op.relu || partials) {
-        const A value = static_cast<A>(__ldg(x.data + offset + i * op.channels));
-        if (!activation.passes(value)) grad = 0;
-        sum_scale += grad * value;
+      if (op.relu || sums.affine) {
+        const A x_i = static_cast<A>(__ldg(from + i * op.channels));
+        if (!activation.passes(x_i)) grad = 0;
+        sum_scale += grad * x_i;
         sum_shift += grad;
       }
-      if (grad_x) grad_x[offset + i * op.channels] = static_cast<T>(activation.scale * grad);
+      if (grad_x) grad_x[from - x.data + i * op.channels] = static_cast<T>(activation.scale * grad);
     }
   }
-  if (!partials) return;
 
-  __shared__ A sums[2][kThreads];
-  sums[0][threadIdx.x] = sum_scale;
-  sums[1][threadIdx.x] = sum_shift;
+  A* const rows = sums.partials + work.slice * sums.rows * op.channels;
+  if constexpr (kWeights) {
+    __syncthreads();
+    for (int i = threadIdx.x; i < sums.taps * kChannels; i += blockDim.x) {
+      const int tap = sums.first_tap + i / kChannels;
+      const int64_t to = work.first_channel + i % kChannels;
+      const int taps = op.last_tap(input) - first_tap;
+      if (tap < taps && to < op.channels)
+        rows[(first_tap + tap) * op.channels + to] = tap_sums.total(i / kChannels, i % kChannels);
+    }
+  }
+  if (!sums.affine) return;
+
+  __shared__ A of_affine[2][kThreads];
+  of_affine[0][threadIdx.x] = sum_scale;
+  of_affine[1][threadIdx.x] = sum_shift;
   __syncthreads();
   if (threadIdx.x >= kChannels || channel >= op.channels) return;
   for (int t = threadIdx.x + kChannels; t < blockDim.x; t += kChannels) {
-    sum_scale += sums[0][t];
-    sum_shift += sums[1][t];
+    sum_scale += of_affine[0][t];
+    sum_shift += of_affine[1][t];
   }
-  A* const rows = partials + (work.slice * (op.taps + 2 * op.inputs) + op.taps) * op.channels;
-  rows[input * op.channels + channel] = sum_scale;
-  rows[(op.inputs + input) * op.channels + channel] = sum_shift;
-}
-
-// This slice's sums of dL/dw, a run of taps a worker.
-template <class T, int kStride, class Tile>
-__global__ void __launch_bounds__(kChannels* kMaxWorkers, kWorkerBlocksPerMultiprocessor)
-    multi_depthwise_bwd_weights_kernel(const __grid_constant__ Convolution op, int64_t rows,
-                                       int worker_groups, Acc<T>* partials) {
-  using A = Acc<T>;
-  Work work(op, op.out_height, op.out_width);
-  const int input = static_cast<int>(work.task / worker_groups);
-  const int64_t channel = work.first_channel + threadIdx.x % kChannels;
-
-  int worker = static_cast<int>(work.task % worker_groups * (blockDim.x / kChannels) +
-                                threadIdx.x / kChannels);
-  int b = op.first_branch(input);
-  const int last = op.last_branch(input);
-  while (b < last && worker >= op.branch[b].workers()) worker -= op.branch[b++].workers();
-  const bool present = b < last && channel < op.channels;
-  const Branch branch = op.branch[b < last ? b : 0];
-  const int ty = worker / branch.runs(), first = worker % branch.runs() * kRun;
-  const int count = branch.kernel - first < kRun ? branch.kernel - first : kRun;
-
-  const Plane<T> x = op.input_plane<T>(input);
-  const Plane<T> grads = op.output_plane<T>(b < last ? b : 0);
-  Tile tile(input_extent<kStride>(op));
-  A sum[kRun] = {};
-  for (; work.unit < work.last_unit; ++work.unit) {
-    const Corner corner = work.corner();
-    tile.read(x.image(corner.image), corner.top * kStride - op.halo,
-              corner.left * kStride - op.halo, work.first_channel);
-    if (!present || !grads.data) continue;
-    const Plane<T> grad_image = grads.image(corner.image);
-    with_kernel<Tile::kFixed>(branch, [&](auto kernel) {
-      const int margin = op.halo - kernel.pad;
-      for (int row = 0; row < kTileRows && corner.top + row < op.out_height; ++row)
-        for (int column = 0; column < kStrip * op.strips; column += kStrip) {
-          const int64_t left = op.out_width - corner.left - column;
-          if (left <= 0) break;
-          const T* const from = grad_image.at(corner.top + row, corner.left + column, channel);
-          A grad[kStrip];
-#pragma unroll
-          for (int i = 0; i < kStrip; ++i)
-            grad[i] = i < left ? static_cast<A>(__ldg(from + i * op.channels)) : A{0};
-          // A value that is not finite must not meet the zeros beyond the row.
-          slide<kStride>(tile, row * kStride + ty * kernel.dilation + margin,
-                         column * kStride + margin, kernel, first, count, [&](int t, auto value) {
-#pragma unroll
-                           for (int i = 0; i < kStrip; ++i)
-                             if (i < left) sum[t] += grad[i] * value(i);
-                         });
-        }
-    });
-  }
-  if (!present) return;
-  A* const to = partials +
-                (work.slice * rows + branch.first_tap + ty * branch.kernel + first) * op.channels +
-                channel;
-#pragma unroll
-  for (int t = 0; t < kRun; ++t)
-    if (t < count) to[t * op.channels] = sum[t];
+  rows[(op.taps + input) * op.channels + channel] = sum_scale;
+  rows[(op.taps + op.inputs + input) * op.channels + channel] = sum_shift;
 }
 
 // sums: the partial sums of all slices in an order that their number fixes; 0 in elements that are
@@ -446,21 +510,24 @@ struct Type {
   using type = Tile;
 };
 
+int threads(const Convolution& op) { return kChannels * kTileRows * op.strips; }
+
 // Calls launch(Type<Tile>, bytes): a tile in shared memory, as wide as the tensor needs and the
-// memory allows, or else one that is read from the image. extent() is that of the tile.
-template <class T, class GetExtent, class Launch>
-void with_tile(Convolution& op, int64_t width, GetExtent extent, Launch launch) {
+// memory allows, or else one that is read from the image. extent() is that of the tile, and more()
+// the memory that is needed besides.
+template <class T, class GetExtent, class GetMore, class Launch>
+void with_tile(Convolution& op, int64_t width, GetExtent extent, GetMore more, Launch launch) {
   const int wide = width > kStrip ? kMaxStrips : 1;
   // float64 is for checks, and not worth the code.
   if constexpr (!std::is_same_v<T, double>) {
     constexpr size_t kStatic = 2 * sizeof(float) * kThreads;
     for (op.strips = wide; op.strips; --op.strips) {
-      const size_t bytes = SharedTile<T>::bytes(extent());
+      const size_t bytes = SharedTile<T>::bytes(extent()) + more();
       if (bytes + kStatic <= shared_limit()) return launch(Type<SharedTile<T>>{}, bytes);
     }
   }
   op.strips = wide;
-  launch(Type<DirectTile<T>>{}, size_t{0});
+  launch(Type<DirectTile<T>>{}, more());
 }
 
 template <class Body>
@@ -478,12 +545,10 @@ int64_t free_slices(const Convolution& op, int64_t height, int64_t width, int64_
   return std::clamp<int64_t>(units, 1, std::max<int64_t>(kMaxBlocks / (tasks * op.groups), 1));
 }
 
-int threads(const Convolution& op) { return kChannels * kTileRows * op.strips; }
-
 template <class T, int kStride>
 void forward(Convolution op, Stream stream) {
   with_tile<T>(
-      op, op.out_width, [&] { return input_extent<kStride>(op); },
+      op, op.out_width, [&] { return input_extent<kStride>(op); }, [] { return size_t{0}; },
       [&](auto tile, size_t bytes) {
         using Tile = typename decltype(tile)::type;
         op.slices = free_slices(op, op.out_height, op.out_width, op.inputs);
@@ -492,39 +557,35 @@ void forward(Convolution op, Stream stream) {
       });
 }
 
-template <class T, int kStride>
-void backward_x(Convolution op, int64_t slices, Acc<T>* partials, Stream stream) {
+// Gradients of weights are summed up where kWeights, of as many taps as `sums` says.
+template <class T, int kStride, bool kWeights>
+void backward(Convolution op, int64_t slices, Sums<Acc<T>> sums, Stream stream) {
   with_tile<T>(
       op, op.width, [&] { return grad_extent<kStride>(op); },
+      [&] { return TapSums<Acc<T>>::bytes(sums.taps, threads(op)); },
       [&](auto tile, size_t bytes) {
         using Tile = typename decltype(tile)::type;
-        op.slices = partials ? slices : free_slices(op, op.height, op.width, op.inputs);
-        launch_kernel("multi_depthwise_bwd_x_kernel",
-                      multi_depthwise_bwd_x_kernel<T, kStride, Tile>,
-                      op.slices * op.groups * op.inputs, threads(op), bytes, stream, op, partials);
+        const bool summed = kWeights || sums.affine;
+        op.slices = summed ? slices : free_slices(op, op.height, op.width, op.inputs);
+        launch_kernel("multi_depthwise_bwd_kernel",
+                      multi_depthwise_bwd_kernel<T, kStride, Tile, kWeights>,
+                      op.slices * op.groups * op.inputs, threads(op), bytes, stream, op, sums);
       });
 }
 
+// So many taps as fit at a time; the first time, all other gradients too.
 template <class T, int kStride>
-void backward_weights(Convolution op, int64_t slices, int64_t rows, Acc<T>* partials,
-                      Stream stream) {
-  int most = 0;  // workers of an input
-  for (int b = 0, workers = 0; b < op.branches; ++b) {
-    workers = op.branch[b].workers() + (op.inputs == 1 ? workers : 0);
-    most = std::max(most, workers);
+void backward_with_weights(Convolution op, int64_t slices, Sums<Acc<T>> sums, Stream stream) {
+  const int most = static_cast<int>(kMaxTapBytes / TapSums<Acc<T>>::bytes(1, kThreads));
+  int taps = 0;  // of an input
+  for (int i = 0; i < op.inputs; ++i)
+    taps = std::max(taps, op.last_tap(i) - (i ? op.last_tap(i - 1) : 0));
+  for (; sums.first_tap < taps; sums.first_tap += most) {
+    sums.taps = std::min(most, taps - sums.first_tap);
+    backward<T, kStride, true>(op, slices, sums, stream);
+    for (void*& grad_x : op.grad_x) grad_x = nullptr;
+    sums.affine = false;
   }
-  const int workers = static_cast<int>(ceil_div(std::min(most, kMaxWorkers), 2) * 2);
-  const int worker_groups = static_cast<int>(ceil_div(most, workers));
-  with_tile<T>(
-      op, op.out_width, [&] { return input_extent<kStride>(op); },
-      [&](auto tile, size_t bytes) {
-        using Tile = typename decltype(tile)::type;
-        op.slices = slices;
-        launch_kernel("multi_depthwise_bwd_weights_kernel",
-                      multi_depthwise_bwd_weights_kernel<T, kStride, Tile>,
-                      slices * op.groups * op.inputs * worker_groups, kChannels * workers, bytes,
-                      stream, op, rows, worker_groups, partials);
-      });
 }
 
 }  // namespace
@@ -553,10 +614,13 @@ void multi_depthwise_backward(const MultiDepthwiseBackward& args, Stream stream)
   with_element(args.op.dtype, [&](auto zero) {
     using T = decltype(zero);
     Acc<T>* const partials = static_cast<Acc<T>*>(args.partials);
+    const Sums<Acc<T>> sums{args.need_affine, 0, 0, rows, partials};
     with_stride(args.op.stride, [&](auto stride) {
       constexpr int kStride = decltype(stride)::value;
-      if (args.need_weights) backward_weights<T, kStride>(op, slices, rows, partials, stream);
-      if (need_x) backward_x<T, kStride>(op, slices, args.need_affine ? partials : nullptr, stream);
+      if (args.need_weights)
+        backward_with_weights<T, kStride>(op, slices, sums, stream);
+      else if (need_x)
+        backward<T, kStride, false>(op, slices, sums, stream);
     });
     if (!args.grad_params || (!args.need_weights && !args.need_affine)) return;
     const int64_t elements = rows * op.channels, taps = op.taps * op.channels;

@@ -70,7 +70,7 @@ class MultiDepthwiseChecks(BackendChecks):
     def test_taps_beyond_the_image(self, branch, stride):
         self.check(make_case((1, 3, 6, 9), [branch, (3, 1)], stride=stride))
 
-    def test_more_workers_than_a_block_has(self):
+    def test_more_taps_than_are_summed_up_at_once(self):
         self.check(make_case((1, 2, 6, 7), [(9, 1), (7, 1), (7, 2), (5, 1), (11, 1)]))
         self.check(make_case((1, 2, 6, 7), [(3, 1), (27, 1)], own=True))
 

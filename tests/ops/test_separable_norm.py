@@ -79,6 +79,25 @@ def test_what_the_modules_do(dtype, kind, shape, count, stride, blend, backend):
         assert error <= max(TOLERANCES[dtype], TOLERANCES.get(a.dtype, 0)) * (1 + b.abs().max())
 
 
+@pytest.mark.skipif("triton" not in BACKENDS, reason="the kernels are not there")
+@pytest.mark.parametrize("limits", [{"_TASKS": 2}, {"_MOST_TAPS": 1}], ids=["tiles", "apart"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_tasks_of_several_tiles_and_products_that_run_apart(stride, limits, monkeypatch):
+    from asose_fast.ops.triton import depthwise_product
+
+    for name, value in limits.items():
+        monkeypatch.setattr(depthwise_product, name, value)
+    chain = stages(72, *(new_norm(72, **KINDS["affine"]) for _ in range(2)), stride=stride)
+    exact_chain = [Stage(*stage) for stage in copy.deepcopy(chain)]
+    modules_of(exact_chain).double()
+    tensors = tensors_for("none", (3, 72, 9, 11), stride, torch.float32)
+    with ops.backend("triton"):
+        found = results(fused, chain, stride, "none", tensors)
+    wanted = results(plain, exact_chain, stride, "none", [t.double() for t in tensors])
+    for a, b in zip(found, wanted, strict=True):
+        assert (a.double() - b).abs().max() <= 2e-5 * (1 + b.abs().max())
+
+
 def as_a_layer(chain, stride, blend, x, *rest):
     if blend == "none":
         return mixed_layer(x, x.new_ones(1, dtype=torch.float32), [chain], stride=stride)

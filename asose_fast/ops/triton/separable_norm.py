@@ -1,8 +1,8 @@
 """`separable_norm` on GPUs: the kernels of a mixed layer, for one chain.
 
-Depthwise outputs are stored for the product that follows, and kept for backward: to compute them again is a launch, and
-reads as much. The products take the statistics for the norms along, and backward they make dL/dz of what the norms were
-handed back, which is stored nowhere.
+A convolution and the product that follows are one launch, unless there are many channels or taps. Depthwise outputs are
+kept for backward: to compute them again is a launch, and reads as much. The products take the statistics for the norms
+along, and backward they make dL/dz of what the norms were handed back, which is stored nowhere.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from asose_fast.ops.layout import dense, empty_channels_last
 from asose_fast.ops.library import present
 from asose_fast.ops.reference import separable_norm as reference
 from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients, rows_of_params
-from asose_fast.ops.triton import chain_weights, norm_lerp, products, stage
+from asose_fast.ops.triton import chain_weights, depthwise_product, norm_lerp, products, stage
 from asose_fast.ops.triton.norm_tables import known
 from asose_fast.ops.triton.one_norm import measure
 
@@ -44,9 +44,13 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     params, z = packed.split(rows_of_params(call.depthwise)), x
     into = zip(ys.split(shape[0]), zs.split(shape[0]), strict=True)
     for s, (plan, norm, (y, z_of_stage)) in enumerate(zip(_plans(call), norms, into, strict=True)):
-        registry.select("multi_depthwise", z, plan).forward([z], params[s], plan, [y])
+        matrix = _matrix(call.pointwise[s])
+        if depthwise_product.takes(z, plan):
+            partials = depthwise_product.forward(z, params[s], plan, matrix, norm.of_batch, y, z_of_stage)
+        else:
+            registry.select("multi_depthwise", z, plan).forward([z], params[s], plan, [y])
+            _, partials = products.forward([y], matrix, norm.of_batch, [z_of_stage])
         z = z_of_stage
-        _, partials = products.forward([y], _matrix(call.pointwise[s]), norm.of_batch, [z])
         measure(norm, partials, tables[s], z, params[s + 1][-2:] if s + 1 < stages else None)
     shortcut = x if call.shortcut is None else dense(call.shortcut)
     y = norm_lerp.blended(z, shortcut, call.gain, norms[-1], tables[-1], call.counts, _FORMAT)
