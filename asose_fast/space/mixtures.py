@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from asose_fast.ops import registry
 from asose_fast.ops.launched import launched
 from asose_fast.ops.layout import dense
 from asose_fast.ops.native.rehearsed import Rehearsed, as_it_was, rehearsed
@@ -66,7 +67,8 @@ class Mixtures:
         known = kinds.get(kind)
         if known is None or not known.watch.unchanged():
             modules = list(block.modules())
-            due = type(block) is EvolvableBlock and all(map(is_told, modules))
+            kernels = registry.has_kernels("mixed_norm_sum", "cpu", x.dtype)
+            due = kernels and type(block) is EvolvableBlock and all(map(is_told, modules))
             for other in [other for other, of in kinds.items() if not of.watch.unchanged_but_for_flags()]:
                 del kinds[other]
             kinds[kind] = _Known(Watch(modules), None, due)
