@@ -226,9 +226,10 @@ def _rehearse(function: Function, inputs: Sequence[Tensor], factor: float) -> _R
         y = function(*given)
         forward, grad = len(log.calls), _grad(y.detach())
         wanted = [t for t in given if t.requires_grad]
-        gradients = torch.autograd.grad(y, wanted, grad, allow_unused=True) if y.requires_grad else [None]
-    if True in [gradient is None for gradient in gradients]:
-        raise NotFixedError  # of an input that is not used
+        found = torch.autograd.grad(y, wanted, grad, allow_unused=True) if y.requires_grad else ()
+    gradients = [gradient for gradient in found if gradient is not None]
+    if len(gradients) < len(wanted):
+        raise NotFixedError  # an input is not used
     return _Run(log, forward, given, y, grad, gradients)
 
 
