@@ -32,17 +32,20 @@ class _Launched(torch.autograd.Function):
     def forward(*arguments: Any) -> Tensor:
         rehearsed: Rehearsed
         ctx, rehearsed, again, *inputs = arguments
-        ctx.rehearsed, ctx.again, ctx.inputs = rehearsed, again, whereabouts(inputs)
+        ctx.rehearsed, ctx.again, ctx.inputs = rehearsed, again, whereabouts([*inputs, *rehearsed.read])
         y, kept = rehearsed.forward(inputs)
-        save(ctx, *inputs, y if rehearsed.reads_y else None, kept)
+        # Autograd is given what backward reads of parameters too: it knows when they are written before that.
+        save(ctx, *inputs, *rehearsed.read, y if rehearsed.reads_y else None, kept)
         return y
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rehearsed: Rehearsed = ctx.rehearsed
-        *inputs, y, kept = ctx.saved_tensors
+        *tensors, y, kept = ctx.saved_tensors
+        inputs = tensors[: len(tensors) - len(rehearsed.read)]
         found: list[Tensor | None] = [None] * (2 + len(inputs))
-        if torch.is_grad_enabled() or batched(grad) or followed() or whereabouts(inputs) != ctx.inputs:
+        moved = whereabouts([*inputs, *rehearsed.read]) != ctx.inputs
+        if torch.is_grad_enabled() or batched(grad) or followed() or moved:
             return gradients(ctx, lambda _, again, *inputs: again(*inputs), (None, ctx.again, *inputs), [grad])
         grad = grad.contiguous(memory_format=rehearsed.y.format)
         for number, of_input in zip(rehearsed.wanted, rehearsed.backward(grad, inputs, y, kept), strict=True):

@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _disable_current_modes
 
 from asose_fast.ops import registry
 from asose_fast.ops.launched import launched
-from asose_fast.ops.layout import dense
+from asose_fast.ops.layout import dense, orders
+from asose_fast.ops.library import PLAIN
 from asose_fast.ops.native.rehearsed import Rehearsed, as_it_was, rehearsed
 from asose_fast.ops.played import followed
 from asose_fast.space.block import EvolvableBlock
@@ -25,6 +27,8 @@ from asose_fast.space.watch import Watch
 
 LARGE = 1 << 23
 """Where x has more bytes, it is kernels that take the time, and rehearsals much memory."""
+MOST = 64
+"""So much is known of a block, for a candidate each and for batches cut short."""
 
 
 class _Kind(NamedTuple):
@@ -32,7 +36,7 @@ class _Kind(NamedTuple):
 
     sampled: int
     training: bool
-    shape: tuple[int, ...]
+    shapes: tuple[torch.Size, torch.Size]
     dtypes: tuple[torch.dtype, ...]
     needs: tuple[bool, ...]
     threads: int
@@ -60,18 +64,21 @@ class Mixtures:
         """What block.mix(x, weights, index) gives, to the bit, of x that is `replay.replayable`."""
         if not _asked_so(block, x, weights, index):
             return block.mix(x, weights, index)
-        x, threads = dense(x), torch.get_num_threads()
+        x, weights, threads = dense(x), weights.contiguous(), torch.get_num_threads()
         needs = x.requires_grad, weights.requires_grad
-        kind = _Kind(index, block.training, tuple(x.shape), (x.dtype, weights.dtype), needs, threads)
+        kind = _Kind(index, block.training, (x.shape, weights.shape), (x.dtype, weights.dtype), needs, threads)
         kinds = self._known.setdefault(block, {})
         known = kinds.get(kind)
         if known is None or not known.watch.unchanged():
             modules = list(block.modules())
-            kernels = registry.has_kernels("mixed_norm_sum", "cpu", x.dtype)
-            due = kernels and type(block) is EvolvableBlock and all(map(is_told, modules))
-            for other in [other for other, of in kinds.items() if not of.watch.unchanged_but_for_flags()]:
-                del kinds[other]
-            kinds[kind] = _Known(Watch(modules), None, due)
+            # What rehearsals change for a while has to be dense, and no tensor of torch.inference_mode.
+            tensors = [*block.parameters(), *block.buffers()]
+            due = registry.has_kernels("mixed_norm_sum", "cpu", x.dtype) and type(block) is EvolvableBlock
+            due = due and all(map(is_told, modules))
+            due = due and None not in orders(tensors) and True not in map(Tensor.is_inference, tensors)
+            held = {other: of for other, of in kinds.items() if of.watch.unchanged_but_for_flags()}
+            held[kind] = _Known(Watch(modules), None, due)
+            self._known[block] = dict(list(held.items())[-MOST:])
             return block.mix(x, weights, index)
         function = functools.partial(_mix, block, index)
         if known.due:
@@ -89,7 +96,8 @@ def _mix(block: EvolvableBlock, index: int, x: Tensor, weights: Tensor) -> Tenso
 
 
 def _again(block: EvolvableBlock, index: int, x: Tensor, weights: Tensor) -> Tensor:
-    with as_it_was(list(block.buffers())):
+    # A mode around backward is to see that alone.
+    with as_it_was(list(block.buffers())), _disable_current_modes():
         return block.mix(x, weights, index)
 
 
@@ -99,6 +107,9 @@ def _asked_so(block: EvolvableBlock, x: Tensor, weights: Tensor, index: int) -> 
         x.requires_grad | weights.requires_grad
         and torch.is_grad_enabled()
         and x.nbytes <= LARGE
+        and type(weights) in PLAIN
+        and weights.is_cpu
+        and weights.dim() == 1
         and not (block.drops or followed())
         and True not in [parameter.requires_grad for parameter in block.parameters()]
         and [k for k, weight in enumerate(weights.tolist()) if weight] == [index]

@@ -123,13 +123,16 @@ class Rehearsed(NamedTuple):
     """Whether backward reads the output."""
     held: list[object]
     """The launches read these."""
+    read: list[Tensor]
+    """Parameters whose values backward reads."""
 
     def forward(self, inputs: Sequence[Tensor], poison: bool = False) -> tuple[Tensor, Tensor | None]:
         """The output, and what is kept."""
         y = self.y.empty(inputs[0])
         kept = memory.empty((1, 1, 1, -(-self.kept // inputs[0].itemsize)), inputs[0]) if self.kept else None
-        if poison and kept is not None:
-            kept.fill_(torch.nan)
+        for tensor in (y, kept) if poison else ():
+            if tensor is not None:
+                tensor.fill_(torch.nan)
         self._run(self.forward_launches, self.rooms[0], inputs, (y, None, kept), [], poison)
         return y, kept
 
@@ -138,6 +141,8 @@ class Rehearsed(NamedTuple):
     ) -> list[Tensor]:
         """The gradients of those inputs that want one."""
         found = [kind.empty(inputs[0]) for kind in self.gradients]
+        for tensor in found if poison else ():
+            tensor.fill_(torch.nan)
         self._run(self.backward_launches, self.rooms[1], inputs, (y, grad, kept), found, poison)
         return found
 
@@ -181,7 +186,7 @@ def rehearsed(
                 if tensor.is_floating_point():
                     tensor.data.mul_(1 + 2**-7)
             second = _rehearse(function, inputs, 0.75)
-        found = _found(first, second)
+        found = _found(first, second, parameters)
         del first, second
         with as_it_was(state):
             expected = _results(inputs, state, *_by_function(function, inputs))
@@ -220,7 +225,11 @@ def _rehearse(function: Function, inputs: Sequence[Tensor], factor: float) -> _R
     with noting() as log, torch.enable_grad(), _Adding():
         y = function(*given)
         forward, grad = len(log.calls), _grad(y.detach())
-        gradients = torch.autograd.grad(y, [t for t in given if t.requires_grad], grad)
+        wanted = [t for t in given if t.requires_grad]
+        found = torch.autograd.grad(y, wanted, grad, allow_unused=True) if y.requires_grad else ()
+    gradients = [gradient for gradient in found if gradient is not None]
+    if len(gradients) < len(wanted):
+        raise NotFixedError  # an input is not used
     return _Run(log, forward, given, y, grad, gradients)
 
 
@@ -263,7 +272,7 @@ def _results(
     ]
 
 
-def _found(first: _Run, second: _Run) -> Rehearsed:
+def _found(first: _Run, second: _Run, parameters: Sequence[Tensor]) -> Rehearsed:
     """What both rehearsals have in common. Raises NotFixedError."""
     if len(first.log.calls) != len(second.log.calls) or first.forward != second.forward:
         raise NotFixedError
@@ -301,7 +310,18 @@ def _found(first: _Run, second: _Run) -> Rehearsed:
         [i for i, t in enumerate(first.inputs) if t.requires_grad],
         any(base == Y for launch in there[count:] for base, _ in launch.all_places),
         [first.log.memory[start].held for start in fixed],
+        _read(first, parameters),
     )  # fmt: skip
+
+
+def _read(run: _Run, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Parameters into which arguments of the backward pass point."""
+    find, starts = run.log.finder(), list(run.log.memory)
+    arguments = itertools.chain(*[arguments for _, arguments in run.log.calls[run.forward :]])
+    numbers = itertools.chain(*[one if isinstance(one, (list, tuple)) else [one] for one in arguments])
+    places = [find(number) for number in numbers if type(number) is int]
+    read = {starts[place[0]] for place in places if place is not None}
+    return [parameter for parameter in parameters if parameter.untyped_storage().data_ptr() in read]
 
 
 def _bases(first: _Run, second: _Run) -> dict[int, Place]:

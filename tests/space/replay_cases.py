@@ -1,0 +1,137 @@
+"""Networks for tests of what is played instead of running modules, what modules give, and changes of modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from asose_fast.config import SpaceConfig
+from asose_fast.space import Network, NetworkSpec
+from asose_fast.space import network as network_module
+
+CANDIDATES = ("skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "nor_conv_3x3", "res_conv_3x3")
+PATH = [5, 1, 4]
+
+
+def small(dtype: torch.dtype = torch.float32, skeleton: str = "stages") -> tuple[Network, Tensor]:
+    """A network of three blocks, all of whose tensors are random, and images with channels enough for kernels."""
+    torch.manual_seed(0)
+    config = SpaceConfig(candidates=CANDIDATES, channels=16, depth=3)
+    network = Network(getattr(NetworkSpec, skeleton)(config, 16, 10, 8)).to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.no_grad():
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.is_floating_point():
+                tensor.uniform_(0.1, 0.9) if tensor.dim() < 2 else tensor.normal_(0, 0.2)
+    return network, torch.randn(4, 16, 8, 8, dtype=dtype)
+
+
+def by_modules(run: Callable[[], Any]) -> Any:
+    """What `run` gives while nothing is played."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network_module, "replayable", lambda x: False)
+        return run()
+
+
+def nodes(y: Tensor, name: str = "_PlayedBackward") -> list[Any]:
+    """The nodes of a graph of this name; those that stand for played recordings."""
+    waiting, seen = [y.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+    return [node for node in seen if type(node).__name__ == name]
+
+
+def assert_same(found: list[Tensor | None], expected: list[Tensor | None]) -> None:
+    for a, b in zip(found, expected, strict=True):
+        assert (a is None) == (b is None)
+        assert a is None or b is None or torch.equal(a, b)
+
+
+def conv(network: Network) -> nn.Conv2d:
+    return network.blocks[0].mixed.ops["res_conv_3x3"][1]  # type: ignore[index,return-value,union-attr]
+
+
+def norm(network: Network) -> nn.BatchNorm2d:
+    return network.stem[1]  # type: ignore[return-value]
+
+
+def replace_parameter(network: Network) -> None:
+    conv(network).weight = nn.Parameter(torch.randn_like(conv(network).weight))
+
+
+def _replace_data(network: Network) -> None:
+    conv(network).weight.data = torch.randn_like(conv(network).weight)
+
+
+def _other_strides(network: Network) -> None:
+    conv(network).weight.data = conv(network).weight.data.contiguous()
+
+
+def write(network: Network) -> None:
+    with torch.no_grad():
+        conv(network).weight.mul_(2)
+
+
+def _freeze(network: Network) -> None:
+    conv(network).weight.requires_grad_(False)
+
+
+def _other_eps(network: Network) -> None:
+    norm(network).eps = 0.5
+
+
+def _other_momentum(network: Network) -> None:
+    norm(network).momentum = None
+
+
+def _one_norm_in_eval(network: Network) -> None:
+    norm(network).eval()
+
+
+def _no_statistics(network: Network) -> None:
+    norm(network).running_mean = norm(network).running_var = None
+
+
+def _other_count(network: Network) -> None:
+    norm(network).num_batches_tracked = torch.tensor(7)
+
+
+def _leaky(network: Network) -> None:
+    network.blocks[1].mixed.ops["sep_conv_3x3"][0] = nn.LeakyReLU(0.5)  # type: ignore[index,union-attr]
+
+
+def _dilate(network: Network) -> None:
+    conv(network).dilation, conv(network).padding, conv(network).zeros = (2, 2), (2, 2), (2, 2)
+
+
+def _bias(network: Network) -> None:
+    conv(network).bias = nn.Parameter(torch.ones(16))
+
+
+def _own_forward(network: Network) -> None:
+    relu = network.blocks[0].mixed.ops["res_conv_3x3"][0]  # type: ignore[index,union-attr]
+    relu.forward = lambda x: x.abs()  # type: ignore[assignment,union-attr]
+
+
+def _shared(network: Network) -> None:
+    network.blocks[0].mixed.ops["res_conv_3x3"][4] = conv(network)  # type: ignore[index,operator,union-attr]
+
+
+def _other_gain(network: Network) -> None:
+    network.blocks[0].gain = nn.Parameter(torch.tensor(0.0))
+
+
+def _append(network: Network) -> None:
+    network.stem.append(nn.Softplus())
+
+
+CHANGES = [
+    replace_parameter, _replace_data, _other_strides, write, _freeze, _other_eps, _other_momentum, _one_norm_in_eval,
+    _no_statistics, _other_count, _leaky, _dilate, _bias, _own_forward, _shared, _other_gain, _append,
+]  # fmt: skip
