@@ -80,6 +80,8 @@ class Mixtures:
             held[kind] = _Known(Watch(modules), None, due)
             self._known[block] = dict(list(held.items())[-MOST:])
             return block.mix(x, weights, index)
+        if True in [tensor.requires_grad for tensor in known.watch.tensors]:
+            return block.mix(x, weights, index)
         function = functools.partial(_mix, block, index)
         if known.due:
             parameters, buffers = list(block.parameters()), list(block.buffers())
@@ -102,7 +104,7 @@ def _again(block: EvolvableBlock, index: int, x: Tensor, weights: Tensor) -> Ten
 
 
 def _asked_so(block: EvolvableBlock, x: Tensor, weights: Tensor, index: int) -> bool:
-    """Whether gradients are for x and weights alone, and weights and gain are those that choose no other launches."""
+    """Whether gradients are wanted, and weights and gain are those that choose no other launches."""
     return (
         x.requires_grad | weights.requires_grad
         and torch.is_grad_enabled()
@@ -111,7 +113,6 @@ def _asked_so(block: EvolvableBlock, x: Tensor, weights: Tensor, index: int) -> 
         and weights.is_cpu
         and weights.dim() == 1
         and not (block.drops or followed())
-        and True not in [parameter.requires_grad for parameter in block.parameters()]
         and [k for k, weight in enumerate(weights.tolist()) if weight] == [index]
         and block.gain.item() not in (0, 1)
     )
