@@ -1,4 +1,4 @@
-"""A function whose launches were rehearsed (`asose_fast.ops.native.rehearsed`) as a node of autograd."""
+"""A function whose launches were rehearsed (`asose_fast.ops.native.rehearsals`) as a node of autograd."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Mixed operations under architecture weights and a sampled candidate run from their launches (docs/kernels.md).
 
 That is what an alpha step asks for: every candidate runs, one hands gradients on, and no weight wants any. The second
-time that a block is asked so, its launches are rehearsed (`asose_fast.ops.native.rehearsed`). While its modules are as
+time that a block is asked so, its launches are rehearsed (`asose_fast.ops.native.rehearsals`). While its modules are as
 they were, these are launched from then on.
 """
 
@@ -19,7 +19,8 @@ from asose_fast.ops import registry
 from asose_fast.ops.launched import launched
 from asose_fast.ops.layout import dense, orders
 from asose_fast.ops.library import PLAIN
-from asose_fast.ops.native.rehearsed import Rehearsed, as_it_was, rehearsed
+from asose_fast.ops.native.rehearsals import as_it_was, rehearsed
+from asose_fast.ops.native.rehearsed import Rehearsed
 from asose_fast.ops.played import followed
 from asose_fast.space.block import EvolvableBlock
 from asose_fast.space.exact import is_told

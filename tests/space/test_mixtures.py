@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from asose_fast.engine.step.steps import frozen
-from asose_fast.ops.native.rehearsed import as_it_was
+from asose_fast.ops.native.rehearsals import as_it_was
 from asose_fast.space import EvolvableBlock, Network, mixtures
 from tests.space.replay_cases import (
     CANDIDATES,

@@ -1,42 +1,26 @@
-"""What a function launches, found out by rehearsals, is launched again without the function.
-
-Between kernels the function finds out what to call and makes tensors, which takes longer than many a kernel and gives
-the same every time. Two rehearsals on other values tell what is the same: an argument that differs must be an address,
-the same number of bytes into the same stretch of memory. Launched again, it is given that place in the memory of then.
-A third run is compared, to the bit, with what is launched again. So nothing is taken on trust: a function that computes
-with anything else than kernels, or looks at values, is told by what differs, and runs as it is.
-"""
+"""The launches of a function, as rehearsals found them (`asose_fast.ops.native.rehearsals`)."""
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from asose_fast.ops.native import memory, mixed_sum
-from asose_fast.ops.native.add_scaled import add_scaled
-from asose_fast.ops.native.launches import Kernel, Log, noting
-from asose_fast.ops.native.placing import Span, placed
+from asose_fast.ops.native import memory
+from asose_fast.ops.native.launches import Kernel
 from asose_fast.ops.native.script import Place
 
-Function = Callable[..., Tensor]
 FIXED, Y, GRAD, KEPT, ROOM = range(5)
 """The bases of places: none, the output and its gradient, what lives from forward to backward, and the workspace.
 Inputs and, after them, their gradients follow."""
-INPUTS, NUMBER = 5, -1
+INPUTS = 5
 
 
-class NotFixedError(Exception):
-    """The launches of a function are not the same every time."""
-
-
-class _Kind(NamedTuple):
+class Kind(NamedTuple):
     """What a tensor is like."""
 
     shape: torch.Size
@@ -44,8 +28,8 @@ class _Kind(NamedTuple):
     dtype: torch.dtype
 
     @staticmethod
-    def of(tensor: Tensor) -> _Kind:
-        return _Kind(tensor.shape, tensor.stride(), tensor.dtype)
+    def of(tensor: Tensor) -> Kind:
+        return Kind(tensor.shape, tensor.stride(), tensor.dtype)
 
     @property
     def format(self) -> torch.memory_format:
@@ -59,24 +43,7 @@ class _Kind(NamedTuple):
         return torch.empty_strided(self.shape, self.stride, dtype=self.dtype)
 
 
-class _Run(NamedTuple):
-    """A rehearsal."""
-
-    log: Log
-    forward: int
-    """How many of the launches are of the forward pass."""
-    inputs: Sequence[Tensor]
-    y: Tensor
-    grad: Tensor
-    gradients: Sequence[Tensor]
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """Those that are known from outside, in the order of the bases, without those of the node itself."""
-        return [self.y, self.grad, *self.inputs, *self.gradients]
-
-
-class _Launch(NamedTuple):
+class Launch(NamedTuple):
     kernel: Kernel
     arguments: tuple[Any, ...]
     places: tuple[tuple[int, Place], ...]
@@ -97,7 +64,7 @@ class _Launch(NamedTuple):
         """Those of all arguments."""
         return [*[place for _, place in self.places], *itertools.chain(*[places for _, places in self.lists])]
 
-    def moved(self, to: Callable[[Place], Place]) -> _Launch:
+    def moved(self, to: Callable[[Place], Place]) -> Launch:
         """The launch with other places."""
         return self._replace(
             places=tuple([(number, to(place)) for number, place in self.places]),
@@ -108,14 +75,14 @@ class _Launch(NamedTuple):
 class Rehearsed(NamedTuple):
     """The launches of a function of several tensors, forward and backward."""
 
-    forward_launches: list[_Launch]
-    backward_launches: list[_Launch]
+    forward_launches: list[Launch]
+    backward_launches: list[Launch]
     kept: int
     """Bytes that live from forward to backward."""
     rooms: tuple[int, int]
     """Bytes of the workspaces of both."""
-    y: _Kind
-    gradients: list[_Kind]
+    y: Kind
+    gradients: list[Kind]
     """Of those inputs that want one."""
     wanted: list[int]
     """Their numbers."""
@@ -148,7 +115,7 @@ class Rehearsed(NamedTuple):
 
     def _run(
         self,
-        launches: Sequence[_Launch],
+        launches: Sequence[Launch],
         size: int,
         inputs: Sequence[Tensor],
         own: Sequence[Tensor | None],
@@ -163,223 +130,3 @@ class Rehearsed(NamedTuple):
         for launch in launches:
             launch(bases)
         del held
-
-
-def rehearsed(
-    function: Function, inputs: Sequence[Tensor], parameters: Sequence[Tensor], state: Sequence[Tensor]
-) -> Rehearsed | None:
-    """The launches of a function, or None where it has to run itself.
-
-    Args:
-        function: maps `inputs` to a tensor that is not one of them. Nothing but `state` and the state of torch's
-            generator changes while it runs, and these are as before in the end.
-        inputs: dense; the gradients of those are wanted that require them. Their values are not changed.
-        parameters: what it reads besides and may change from call to call, in place.
-        state: what it writes besides, running statistics.
-    """
-    generator = torch.get_rng_state()
-    try:
-        with as_it_was(state):
-            first = _rehearse(function, inputs, 1.0)
-        with as_it_was([*state, *parameters]):
-            for tensor in (*parameters, *state):
-                if tensor.is_floating_point():
-                    tensor.data.mul_(1 + 2**-7)
-            second = _rehearse(function, inputs, 0.75)
-        found = _found(first, second, parameters)
-        del first, second
-        with as_it_was(state):
-            expected = _results(inputs, state, *_by_function(function, inputs))
-        with as_it_was(state):
-            given = _results(inputs, state, *_by_launches(found, inputs))
-        return found if expected == given else None
-    except NotFixedError:
-        return None
-    finally:
-        torch.set_rng_state(generator)
-
-
-@contextlib.contextmanager
-def as_it_was(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """A block after which tensors have the values from before. Autograd, which may have saved them, is not told."""
-    before = [tensor.detach().clone() for tensor in tensors]
-    try:
-        yield
-    finally:
-        for tensor, old in zip(tensors, before, strict=True):
-            tensor.data.copy_(old)
-
-
-def _copies(inputs: Sequence[Tensor], factor: float) -> list[Tensor]:
-    return [(t.detach() * factor).requires_grad_(t.requires_grad) for t in inputs]
-
-
-def _grad(y: Tensor) -> Tensor:
-    """A gradient of y whose values differ."""
-    values = torch.linspace(-1, 1, y.numel(), dtype=y.dtype)
-    return torch.empty_strided(y.shape, y.stride(), dtype=y.dtype).copy_(values.view(y.shape))
-
-
-def _rehearse(function: Function, inputs: Sequence[Tensor], factor: float) -> _Run:
-    given = _copies(inputs, factor)
-    with noting() as log, torch.enable_grad(), _Adding():
-        y = function(*given)
-        forward, grad = len(log.calls), _grad(y.detach())
-        wanted = [t for t in given if t.requires_grad]
-        found = torch.autograd.grad(y, wanted, grad, allow_unused=True) if y.requires_grad else ()
-    gradients = [gradient for gradient in found if gradient is not None]
-    if len(gradients) < len(wanted):
-        raise NotFixedError  # an input is not used
-    return _Run(log, forward, given, y, grad, gradients)
-
-
-class _Adding(TorchDispatchMode):
-    """Autograd, which adds up gradients, does so by kernels."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in (torch.ops.aten.add.Tensor, torch.ops.aten.add_.Tensor) and not kwargs:
-            a, b = args
-            if isinstance(b, Tensor) and _Kind.of(a) == _Kind.of(b) and a.dtype in _ONE:
-                if func is torch.ops.aten.add.Tensor:
-                    return mixed_sum.forward([a, b], _ONE[a.dtype])
-                add_scaled(a, b, _ONE[a.dtype][0])
-                return a
-        return func(*args, **(kwargs or {}))
-
-
-_ONE = {dtype: torch.ones(2, dtype=dtype) for dtype in (torch.float32, torch.float64)}
-
-
-def _by_function(function: Function, inputs: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
-    given = _copies(inputs, 1.0)
-    with torch.enable_grad():
-        y = function(*given)
-        return y.detach(), torch.autograd.grad(y, [t for t in given if t.requires_grad], _grad(y.detach()))
-
-
-def _by_launches(found: Rehearsed, inputs: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
-    with torch.no_grad():
-        y, kept = found.forward(inputs, poison=True)
-        return y, found.backward(_grad(y), inputs, y, kept, poison=True)
-
-
-def _results(
-    inputs: Sequence[Tensor], state: Sequence[Tensor], y: Tensor, gradients: Sequence[Tensor]
-) -> list[tuple[_Kind, bytes]]:
-    return [
-        (_Kind.of(t), t.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        for t in (y, *gradients, *state)
-    ]
-
-
-def _found(first: _Run, second: _Run, parameters: Sequence[Tensor]) -> Rehearsed:
-    """What both rehearsals have in common. Raises NotFixedError."""
-    if len(first.log.calls) != len(second.log.calls) or first.forward != second.forward:
-        raise NotFixedError
-    bases = _bases(first, second)
-    fixed = [start for start in first.log.memory if start in second.log.memory]
-    resolve = _Resolver(first.log, second.log)
-    launches = [resolve.launch(a, b) for a, b in zip(first.log.calls, second.log.calls, strict=True)]
-    used: dict[int, list[int]] = {}
-    for number, launch in enumerate(launches):
-        for stretch, _ in launch.all_places:
-            if stretch != NUMBER and stretch not in bases:
-                used.setdefault(stretch, []).append(number)
-    sizes = [of.size for of in first.log.memory.values()]
-    spans = {base: Span(sizes[base], min(at), max(at)) for base, at in used.items()}
-    count = first.forward
-    kept = {base: span._replace(first=0, last=0) for base, span in spans.items() if span.first < count <= span.last}
-    rooms = [
-        {base: span for base, span in spans.items() if base not in kept and (span.first < count) is forward}
-        for forward in (True, False)
-    ]
-    ends = []
-    for to, temporaries in ((KEPT, kept), (ROOM, rooms[0]), (ROOM, rooms[1])):
-        starts, end = placed(list(temporaries.values()), memory.LINE)
-        bases.update({base: Place(to, start) for base, start in zip(temporaries, starts, strict=True)})
-        ends.append(end)
-
-    def moved(place: Place) -> Place:
-        base, start = (FIXED, 0) if place.base == NUMBER else bases[place.base]
-        return Place(base, start + place.offset)
-
-    there = [launch.moved(moved) for launch in launches]
-    return Rehearsed(
-        there[:count], there[count:], ends[0], (ends[1], ends[2]),
-        _Kind.of(first.y), list(map(_Kind.of, first.gradients)),
-        [i for i, t in enumerate(first.inputs) if t.requires_grad],
-        any(base == Y for launch in there[count:] for base, _ in launch.all_places),
-        [first.log.memory[start].held for start in fixed],
-        _read(first, parameters),
-    )  # fmt: skip
-
-
-def _read(run: _Run, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """Parameters into which arguments of the backward pass point."""
-    find, starts = run.log.finder(), list(run.log.memory)
-    arguments = itertools.chain(*[arguments for _, arguments in run.log.calls[run.forward :]])
-    numbers = itertools.chain(*[one if isinstance(one, (list, tuple)) else [one] for one in arguments])
-    places = [find(number) for number in numbers if type(number) is int]
-    read = {starts[place[0]] for place in places if place is not None}
-    return [parameter for parameter in parameters if parameter.untyped_storage().data_ptr() in read]
-
-
-def _bases(first: _Run, second: _Run) -> dict[int, Place]:
-    """The bases of the stretches that are known from outside."""
-    bases: dict[int, Place] = {}
-    for base, (a, b) in zip(
-        [Y, GRAD, *range(INPUTS, INPUTS + len(first.inputs) + len(first.gradients))],
-        zip(first.tensors, second.tensors, strict=True),
-        strict=True,
-    ):
-        found = [
-            list(run.log.memory).index(t.untyped_storage().data_ptr())
-            if t.untyped_storage().data_ptr() in run.log.memory
-            else None
-            for run, t in ((first, a), (second, b))
-        ]
-        number = found[0]
-        dense = a.is_contiguous() or a.is_contiguous(memory_format=torch.channels_last)
-        if number is None:
-            if base in (Y, *range(INPUTS + len(first.inputs), INPUTS + len(first.tensors))):
-                raise NotFixedError  # something else than a kernel made it
-            continue
-        if found[0] != found[1] or number in bases or a.storage_offset() or not dense or _Kind.of(a) != _Kind.of(b):
-            raise NotFixedError
-        bases[number] = Place(base, 0)
-    return bases
-
-
-class _Resolver:
-    """Finds out what arguments of two rehearsals are."""
-
-    def __init__(self, first: Log, second: Log) -> None:
-        self._finders = first.finder(), second.finder()
-
-    def launch(self, a: tuple[Kernel, tuple[Any, ...]], b: tuple[Kernel, tuple[Any, ...]]) -> _Launch:
-        """A launch whose places are in numbered stretches, or, of mere numbers, in `NUMBER`."""
-        if a[0] != b[0] or len(a[1]) != len(b[1]):
-            raise NotFixedError
-        places, lists = list[tuple[int, Place]](), list[tuple[int, list[Place]]]()
-        for number, (one, other) in enumerate(zip(a[1], b[1], strict=True)):
-            if _same(one, other):
-                continue
-            if isinstance(one, (list, tuple)) and len(one) == len(other):
-                lists.append((number, list(map(self._place, one, other))))
-            else:
-                places.append((number, self._place(one, other)))
-        return _Launch(a[0], a[1], tuple(places), tuple(lists))
-
-    def _place(self, one: Any, other: Any) -> Place:
-        if _same(one, other) and isinstance(one, int):
-            return Place(NUMBER, one)
-        if type(one) is not int or type(other) is not int:
-            raise NotFixedError
-        place = self._finders[0](one)
-        if place is None or place != self._finders[1](other):
-            raise NotFixedError
-        return Place(*place)
-
-
-def _same(one: Any, other: Any) -> bool:
-    return type(one) is type(other) and (one == other or (one != one and other != other))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asose_fast import _native
 from asose_fast.ops import mixed_sum
-from asose_fast.ops.native.rehearsed import rehearsed
+from asose_fast.ops.native.rehearsals import rehearsed
 
 pytestmark = pytest.mark.skipif(bool(_native.kernels_missing("cpu")), reason="the kernels are not built")
 SCALE = torch.tensor([0.5, 0.25])
