@@ -1,7 +1,7 @@
 """Mixed operations under architecture weights and a sampled candidate run from their launches (docs/kernels.md).
 
-That is what an alpha step asks for: every candidate runs, one hands gradients on, and no weight wants any. The second
-time that a block is asked so, its launches are rehearsed (`asose_fast.ops.native.rehearsals`). While its modules are as
+That is what an alpha step asks for: every candidate runs, one hands gradients on, and no weight wants any. Once a block
+has been asked so a few times, its launches are rehearsed (`asose_fast.ops.native.rehearsals`). While its modules are as
 they were, these are launched from then on.
 """
 
@@ -28,6 +28,8 @@ from asose_fast.space.watch import Watch
 
 LARGE = 1 << 23
 """Where x has more bytes, it is kernels that take the time, and rehearsals much memory."""
+RARE = 8
+"""So often a block runs as its modules say before it is rehearsed, which costs what its launches save in so many."""
 MOST = 64
 """So much is known of a block, for a candidate each and for batches cut short."""
 
@@ -48,8 +50,8 @@ class _Known(NamedTuple):
 
     watch: Watch
     launches: Rehearsed | None
-    due: bool
-    """It is to be rehearsed next time."""
+    left: int | None
+    """It is to be rehearsed after so many times more, or no more."""
 
 
 class Mixtures:
@@ -78,16 +80,18 @@ class Mixtures:
             due = due and all(map(is_told, modules))
             due = due and None not in orders(tensors) and True not in map(Tensor.is_inference, tensors)
             held = {other: of for other, of in kinds.items() if of.watch.unchanged_but_for_flags()}
-            held[kind] = _Known(Watch(modules), None, due)
+            held[kind] = _Known(Watch(modules), None, RARE - 1 if due else None)
             self._known[block] = dict(list(held.items())[-MOST:])
             return block.mix(x, weights, index)
         if True in [tensor.requires_grad for tensor in known.watch.tensors]:
             return block.mix(x, weights, index)
         function = functools.partial(_mix, block, index)
-        if known.due:
+        if known.left:
+            kinds[kind] = known._replace(left=known.left - 1)
+        elif known.left == 0:
             parameters, buffers = list(block.parameters()), list(block.buffers())
             known = kinds[kind] = known._replace(
-                launches=rehearsed(function, (x, weights), parameters, buffers), due=False
+                launches=rehearsed(function, (x, weights), parameters, buffers), left=None
             )
         if known.launches is None:
             return block.mix(x, weights, index)

@@ -81,6 +81,11 @@ def check(network: Network, x: Tensor, count: int = 3, passes: int = 4) -> None:
     assert launches(network, x) == count
 
 
+@pytest.fixture(autouse=True)
+def _rehearsed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixtures, "RARE", 1)
+
+
 @pytest.mark.parametrize("skeleton", ["stages", "chain", "mobile"])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -101,6 +106,12 @@ def test_every_path_is_that_of_its_modules(dtype: torch.dtype, training: bool, s
 def test_launches_are_used_from_the_third_time_on() -> None:
     network, x = small()
     assert [launches(network, x) for _ in range(4)] == [0, 3, 3, 3]
+
+
+def test_what_is_rare_is_not_rehearsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixtures, "RARE", 3)
+    network, x = small()
+    assert [launches(network, x) for _ in range(5)] == [0, 0, 0, 3, 3]
 
 
 def test_weights_of_another_dtype() -> None:
