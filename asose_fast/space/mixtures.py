@@ -76,8 +76,7 @@ class Mixtures:
             modules = list(block.modules())
             # What rehearsals change for a while has to be dense, and no tensor of torch.inference_mode.
             tensors = [*block.parameters(), *block.buffers()]
-            due = registry.has_kernels("mixed_norm_sum", "cpu", x.dtype) and type(block) is EvolvableBlock
-            due = due and all(map(is_told, modules))
+            due = registry.has_kernels("mixed_norm_sum", "cpu", x.dtype) and all(map(is_told, modules))
             due = due and None not in orders(tensors) and True not in map(Tensor.is_inference, tensors)
             held = {other: of for other, of in kinds.items() if of.watch.unchanged_but_for_flags()}
             held[kind] = _Known(Watch(modules), None, RARE - 1 if due else None)
@@ -85,10 +84,10 @@ class Mixtures:
             return block.mix(x, weights, index)
         if True in [tensor.requires_grad for tensor in known.watch.tensors]:
             return block.mix(x, weights, index)
-        function = functools.partial(_mix, block, index)
         if known.left:
             kinds[kind] = known._replace(left=known.left - 1)
         elif known.left == 0:
+            function = functools.partial(_mix, block, index)
             parameters, buffers = list(block.parameters()), list(block.buffers())
             known = kinds[kind] = known._replace(
                 launches=rehearsed(function, (x, weights), parameters, buffers), left=None

@@ -248,14 +248,12 @@ class Script:
 
     def _sum(self, value: int, to: Place, more: Place, threads: int) -> Launch:
         """Adds a gradient of the value to another."""
-        dtype, sizes = self._dtype, [math.prod(self._shapes[value])]
-        ones = torch.ones(2, dtype=dtype)
-        launch = functools.partial(_sum_two, ones, DTYPE_CODES[dtype], sizes, threads)
-        return launch, (Places((to, more, to)),)
+        add = functools.partial(_add, DTYPE_CODES[self._dtype], math.prod(self._shapes[value]), threads)
+        return add, (Places((more, to)),)
 
 
-def _sum_two(ones: Tensor, dtype: int, sizes: list[int], threads: int, operands: list[int]) -> None:
-    _native.kernels("cpu").mixed_sum_forward(dtype, 2, sizes, operands, [1, 1, 1], ones.data_ptr(), threads)
+def _add(dtype: int, count: int, threads: int, operands: list[int]) -> None:
+    _native.kernels("cpu").add_scaled(dtype, count, dtype, 0, *operands, threads)
 
 
 def _run(launches: Sequence[Launch], bases: Sequence[int]) -> None:
