@@ -18,7 +18,7 @@ void add_scaled(int dtype, int64_t count, int factor_dtype, uintptr_t factor, ui
 }
 
 const Binding add_scaled_binding([](py::module_& module) {
-  module.def("add_scaled", &add_scaled);
+  define_kernel(module, "add_scaled", &add_scaled);
 });
 
 }  // namespace

@@ -38,8 +38,8 @@ void arch_weights_backward(int dtype, int64_t layers, int64_t ops, uintptr_t gra
 
 const Binding arch_weights_binding([](py::module_& module) {
   module.attr("max_ops") = kMaxOps;
-  module.def("arch_weights_forward", &arch_weights_forward);
-  module.def("arch_weights_backward", &arch_weights_backward);
+  define_kernel(module, "arch_weights_forward", &arch_weights_forward);
+  define_kernel(module, "arch_weights_backward", &arch_weights_backward);
 });
 
 }  // namespace

@@ -26,8 +26,8 @@ void avg_pool_2x2_backward(int dtype, const Integers& shape, uintptr_t grad, uin
 }
 
 const Binding avg_pool_2x2_binding([](py::module_& module) {
-  module.def("avg_pool_2x2_forward", &avg_pool_2x2_forward);
-  module.def("avg_pool_2x2_backward", &avg_pool_2x2_backward);
+  define_kernel(module, "avg_pool_2x2_forward", &avg_pool_2x2_forward);
+  define_kernel(module, "avg_pool_2x2_backward", &avg_pool_2x2_backward);
 });
 
 }  // namespace

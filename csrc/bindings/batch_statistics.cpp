@@ -29,7 +29,7 @@ void batch_statistics(int dtype, int inputs, int64_t outer, int64_t channels, in
 
 const Binding batch_statistics_binding([](py::module_& module) {
   module.def("lane_groups", &lane_groups);
-  module.def("batch_statistics", &batch_statistics);
+  define_kernel(module, "batch_statistics", &batch_statistics);
 });
 
 }  // namespace

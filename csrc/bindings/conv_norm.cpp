@@ -1,6 +1,7 @@
 #include "../conv_norm.h"
 
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 
 #include "dense_conv.h"
@@ -66,13 +67,14 @@ class ConvNormPlan {
 };
 
 const Binding conv_norm_binding([](py::module_& module) {
-  py::class_<ConvNormPlan>(module, "ConvNormPlan")
+  py::class_<ConvNormPlan, std::shared_ptr<ConvNormPlan>> plans(module, "ConvNormPlan");
+  plans
       .def(py::init<int, const Integers&, const Integers&, int64_t, int64_t, bool, bool, bool,
                     device::Execution>())
       .def_property_readonly("forward_bytes", &ConvNormPlan::forward_bytes)
-      .def_property_readonly("backward_bytes", &ConvNormPlan::backward_bytes)
-      .def("forward", &ConvNormPlan::forward)
-      .def("backward", &ConvNormPlan::backward);
+      .def_property_readonly("backward_bytes", &ConvNormPlan::backward_bytes);
+  define_kernel(plans, "forward", &ConvNormPlan::forward);
+  define_kernel(plans, "backward", &ConvNormPlan::backward);
 });
 
 }  // namespace

@@ -40,8 +40,8 @@ void cross_entropy_backward(int dtype, int64_t rows, int64_t classes, uintptr_t 
 }
 
 const Binding cross_entropy_binding([](py::module_& module) {
-  module.def("cross_entropy_forward", &cross_entropy_forward);
-  module.def("cross_entropy_backward", &cross_entropy_backward);
+  define_kernel(module, "cross_entropy_forward", &cross_entropy_forward);
+  define_kernel(module, "cross_entropy_backward", &cross_entropy_backward);
 });
 
 }  // namespace

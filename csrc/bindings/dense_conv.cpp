@@ -45,8 +45,8 @@ void dense_conv_backward(int dtype, const Integers& shape, const Integers& weigh
 
 const Binding dense_conv_binding([](py::module_& module) {
   module.def("dense_conv_plan", &dense_conv_plan);
-  module.def("dense_conv_forward", &dense_conv_forward);
-  module.def("dense_conv_backward", &dense_conv_backward);
+  define_kernel(module, "dense_conv_forward", &dense_conv_forward);
+  define_kernel(module, "dense_conv_backward", &dense_conv_backward);
 });
 
 }  // namespace

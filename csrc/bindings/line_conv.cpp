@@ -63,8 +63,8 @@ void line_conv_backward(int dtype, const Integers& shape, const Integers& weight
 
 const Binding line_conv_binding([](py::module_& module) {
   module.def("line_conv_plan", &line_conv_plan);
-  module.def("line_conv_forward", &line_conv_forward);
-  module.def("line_conv_backward", &line_conv_backward);
+  define_kernel(module, "line_conv_forward", &line_conv_forward);
+  define_kernel(module, "line_conv_backward", &line_conv_backward);
 });
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "../linear.h"
 
 #include <cstdint>
+#include <memory>
 
 #include "device.h"
 #include "module.h"
@@ -43,11 +44,11 @@ class LinearPlan {
 };
 
 const Binding linear_binding([](py::module_& module) {
-  py::class_<LinearPlan>(module, "LinearPlan")
-      .def(py::init<int, int64_t, int64_t, int64_t, device::Execution>())
-      .def_property_readonly("forward_bytes", &LinearPlan::forward_bytes)
-      .def("forward", &LinearPlan::forward)
-      .def("backward", &LinearPlan::backward);
+  py::class_<LinearPlan, std::shared_ptr<LinearPlan>> plans(module, "LinearPlan");
+  plans.def(py::init<int, int64_t, int64_t, int64_t, device::Execution>())
+      .def_property_readonly("forward_bytes", &LinearPlan::forward_bytes);
+  define_kernel(plans, "forward", &LinearPlan::forward);
+  define_kernel(plans, "backward", &LinearPlan::backward);
 });
 
 }  // namespace

@@ -55,8 +55,8 @@ void mixed_norm_sum_backward(int dtype, int inputs, int64_t outer, int64_t chann
 }
 
 const Binding mixed_norm_sum_binding([](py::module_& module) {
-  module.def("mixed_norm_sum_forward", &mixed_norm_sum_forward);
-  module.def("mixed_norm_sum_backward", &mixed_norm_sum_backward);
+  define_kernel(module, "mixed_norm_sum_forward", &mixed_norm_sum_forward);
+  define_kernel(module, "mixed_norm_sum_backward", &mixed_norm_sum_backward);
 });
 
 }  // namespace

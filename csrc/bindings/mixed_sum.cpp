@@ -65,8 +65,8 @@ const Binding mixed_sum_binding([](py::module_& module) {
   module.attr("max_inputs") = kMaxInputs;
   module.attr("max_dims") = kMaxDims;
   module.def("mixed_sum_tasks", &mixed_sum_tasks);
-  module.def("mixed_sum_forward", &mixed_sum_forward);
-  module.def("mixed_sum_backward", &mixed_sum_backward);
+  define_kernel(module, "mixed_sum_forward", &mixed_sum_forward);
+  define_kernel(module, "mixed_sum_backward", &mixed_sum_backward);
 });
 
 }  // namespace

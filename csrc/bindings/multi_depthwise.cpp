@@ -49,8 +49,8 @@ void multi_depthwise_backward(int dtype, const Integers& shape, const Integers& 
 const Binding multi_depthwise_binding([](py::module_& module) {
   module.attr("max_branches") = kMaxBranches;
   module.def("multi_depthwise_plan", &multi_depthwise_plan);
-  module.def("multi_depthwise_forward", &multi_depthwise_forward);
-  module.def("multi_depthwise_backward", &multi_depthwise_backward);
+  define_kernel(module, "multi_depthwise_forward", &multi_depthwise_forward);
+  define_kernel(module, "multi_depthwise_backward", &multi_depthwise_backward);
 });
 
 }  // namespace

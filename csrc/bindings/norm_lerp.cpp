@@ -47,8 +47,8 @@ void norm_lerp_backward(int dtype, int64_t outer, int64_t channels, int64_t inne
 }
 
 const Binding norm_lerp_binding([](py::module_& module) {
-  module.def("norm_lerp_forward", &norm_lerp_forward);
-  module.def("norm_lerp_backward", &norm_lerp_backward);
+  define_kernel(module, "norm_lerp_forward", &norm_lerp_forward);
+  define_kernel(module, "norm_lerp_backward", &norm_lerp_backward);
 });
 
 }  // namespace

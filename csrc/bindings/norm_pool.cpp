@@ -61,8 +61,8 @@ void norm_pool_backward(int dtype, int64_t outer, int64_t channels, int64_t inne
 
 const Binding norm_pool_binding([](py::module_& module) {
   module.def("norm_pool_groups", &groups);
-  module.def("norm_pool_forward", &norm_pool_forward);
-  module.def("norm_pool_backward", &norm_pool_backward);
+  define_kernel(module, "norm_pool_forward", &norm_pool_forward);
+  define_kernel(module, "norm_pool_backward", &norm_pool_backward);
 });
 
 }  // namespace

@@ -54,8 +54,8 @@ void norm_relu_mean_backward(int dtype, int64_t images, int64_t outer, int64_t c
 }
 
 const Binding norm_relu_mean_binding([](py::module_& module) {
-  module.def("norm_relu_mean_forward", &norm_relu_mean_forward);
-  module.def("norm_relu_mean_backward", &norm_relu_mean_backward);
+  define_kernel(module, "norm_relu_mean_forward", &norm_relu_mean_forward);
+  define_kernel(module, "norm_relu_mean_backward", &norm_relu_mean_backward);
 });
 
 }  // namespace

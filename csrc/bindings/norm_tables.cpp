@@ -38,7 +38,7 @@ void norm_tables(int dtype, int norms, int64_t channels, const Integers& integer
 }
 
 const Binding norm_tables_binding([](py::module_& module) {
-  module.def("norm_tables", &norm_tables);
+  define_kernel(module, "norm_tables", &norm_tables);
 });
 
 }  // namespace

@@ -53,8 +53,8 @@ void pointwise_backward(int dtype, const Integers& shape, const Integers& output
 
 const Binding pointwise_binding([](py::module_& module) {
   module.def("pointwise_slices", &pointwise_slices);
-  module.def("pointwise_forward", &pointwise_forward);
-  module.def("pointwise_backward", &pointwise_backward);
+  define_kernel(module, "pointwise_forward", &pointwise_forward);
+  define_kernel(module, "pointwise_backward", &pointwise_backward);
 });
 
 }  // namespace

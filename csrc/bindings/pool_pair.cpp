@@ -61,8 +61,8 @@ void pool_pair_backward(int dtype, const Integers& shape, int64_t stride, uintpt
 
 const Binding pool_pair_binding([](py::module_& module) {
   module.def("pool_pair_scratch", &pool_pair_scratch);
-  module.def("pool_pair_forward", &pool_pair_forward);
-  module.def("pool_pair_backward", &pool_pair_backward);
+  define_kernel(module, "pool_pair_forward", &pool_pair_forward);
+  define_kernel(module, "pool_pair_backward", &pool_pair_backward);
 });
 
 }  // namespace

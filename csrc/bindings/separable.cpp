@@ -69,8 +69,8 @@ void separable_backward(int dtype, const Integers& shape, const Integers& kernel
 
 const Binding separable_binding([](py::module_& module) {
   module.def("separable_plan", &separable_plan);
-  module.def("separable_forward", &separable_forward);
-  module.def("separable_backward", &separable_backward);
+  define_kernel(module, "separable_forward", &separable_forward);
+  define_kernel(module, "separable_backward", &separable_backward);
 });
 
 }  // namespace

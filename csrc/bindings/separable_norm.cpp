@@ -152,13 +152,15 @@ class SeparableNormPlan {
 };
 
 const Binding separable_norm_binding([](py::module_& module) {
-  py::class_<SeparableNormPlan>(module, "SeparableNormPlan")
+  py::class_<SeparableNormPlan, std::shared_ptr<SeparableNormPlan>> plans(module,
+                                                                          "SeparableNormPlan");
+  plans
       .def(py::init<int, const Integers&, const Integers&, const Integers&, int,
                     device::Execution>())
       .def_property_readonly("forward_bytes", &SeparableNormPlan::forward_bytes)
-      .def_property_readonly("backward_bytes", &SeparableNormPlan::backward_bytes)
-      .def("forward", &SeparableNormPlan::forward)
-      .def("backward", &SeparableNormPlan::backward);
+      .def_property_readonly("backward_bytes", &SeparableNormPlan::backward_bytes);
+  define_kernel(plans, "forward", &SeparableNormPlan::forward);
+  define_kernel(plans, "backward", &SeparableNormPlan::backward);
 });
 
 }  // namespace

@@ -36,7 +36,7 @@ void sgd(const std::vector<int>& dtypes, const Integers& elements, const Address
                        execution);
 }
 
-const Binding sgd_binding([](py::module_& module) { module.def("sgd", &sgd); });
+const Binding sgd_binding([](py::module_& module) { define_kernel(module, "sgd", &sgd); });
 
 }  // namespace
 }  // namespace asose

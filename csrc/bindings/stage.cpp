@@ -84,8 +84,8 @@ void stage_backward(int dtype, int wide, const Integers& shape, const Integers& 
 }
 
 const Binding stage_binding([](py::module_& module) {
-  module.def("stage_forward", &stage_forward);
-  module.def("stage_backward", &stage_backward);
+  define_kernel(module, "stage_forward", &stage_forward);
+  define_kernel(module, "stage_backward", &stage_backward);
 });
 
 }  // namespace

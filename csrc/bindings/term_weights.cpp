@@ -45,8 +45,8 @@ void term_weights_backward(const Integers& dtypes, int64_t candidates, const Add
 }
 
 const Binding term_weights_binding([](py::module_& module) {
-  module.def("term_weights_forward", &term_weights_forward);
-  module.def("term_weights_backward", &term_weights_backward);
+  define_kernel(module, "term_weights_forward", &term_weights_forward);
+  define_kernel(module, "term_weights_backward", &term_weights_backward);
 });
 
 }  // namespace

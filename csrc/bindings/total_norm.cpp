@@ -30,7 +30,7 @@ void total_norm(const std::vector<int>& dtypes, const Integers& elements, const 
 }
 
 const Binding total_norm_binding([](py::module_& module) {
-  module.def("total_norm", &total_norm);
+  define_kernel(module, "total_norm", &total_norm);
 });
 
 }  // namespace

@@ -337,8 +337,7 @@ STAGES_PLAN = ("SeparableNormPlan", 0, [1, 2, 3, 3], [3, 3], [1, 1], 1, 1)
     ],
 )
 def test_bindings_refuse_numbers_and_lists_that_do_not_fit(name, arguments):
-    with pytest.raises(ValueError, match=r"must be|must hold|element type"):
-        getattr(_native.kernels("cpu"), name)(*arguments)
+    refuses(_native.kernels("cpu"), name, arguments)
 
 
 @pytest.mark.skipif(bool(registry.why_not("mixed_sum", "cpu", "cpu")), reason="needs the CPU kernels")
@@ -365,9 +364,16 @@ def test_bindings_refuse_numbers_and_lists_that_do_not_fit(name, arguments):
 )
 def test_plans_refuse_numbers_and_lists_that_do_not_fit(plan, method, arguments):
     name, *values = plan
-    made = getattr(_native.kernels("cpu"), name)(*values)
-    with pytest.raises(ValueError, match=r"must be|must hold"):
-        getattr(made, method)(*arguments)
+    refuses(getattr(_native.kernels("cpu"), name)(*values), method, arguments)
+
+
+def refuses(owner, name, arguments):
+    """The call is refused, and of a kernel the launch too."""
+    with pytest.raises(ValueError, match=(refusal := r"must be|must hold|element type")):
+        getattr(owner, name)(*arguments)
+    if make := getattr(owner, f"{name}_launch", None):
+        with pytest.raises(ValueError, match=refusal):
+            _native.kernels("cpu").Program([make([], *arguments)], 0).run([])
 
 
 def test_memory_of_no_size_that_there_is_cannot_be_had():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -65,10 +66,26 @@ def in_place(x: Tensor, w: Tensor) -> Tensor:
     return mixed_sum([x, x], w).mul_(2)
 
 
+class _GradientByForward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        ctx.found = mixed_sum([x, x], SCALE), mixed_sum([w, w], SCALE)
+        return mixed_sum([x, x], w)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        return tuple(ctx.found)
+
+
+def gradient_by_forward(x: Tensor, w: Tensor) -> Tensor:
+    y: Tensor = _GradientByForward.apply(x, w)
+    return y
+
+
 START = 0.9
 REFUSED = [
     aten_between, reads_a_value, other_calls, other_constants, its_input, a_view, aten_at_the_end, gradient_by_aten,
-    in_place,
+    in_place, gradient_by_forward,
 ]  # fmt: skip
 
 

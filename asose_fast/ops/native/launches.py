@@ -7,9 +7,12 @@ import contextlib
 import functools
 import threading
 from collections.abc import Callable, Iterator
+from types import MethodType
 from typing import Any, NamedTuple
 
 from torch import Tensor
+
+from asose_fast import _native
 
 Kernel = Callable[..., Any]
 
@@ -78,6 +81,13 @@ def launch(kernel: Kernel, *arguments: Any) -> Any:
     if found is None and (noted := _watching.log) is not None:
         noted.calls.append((kernel, arguments))
     return found
+
+
+def maker(kernel: Kernel) -> Callable[..., Any]:
+    """What makes native launches of a kernel of the CPU, from places and arguments (csrc/bindings/launch.h)."""
+    owner = kernel.__self__ if isinstance(kernel, MethodType) else _native.kernels("cpu")
+    made: Callable[..., Any] = getattr(owner, f"{kernel.__name__}_launch")
+    return made
 
 
 class Noted:

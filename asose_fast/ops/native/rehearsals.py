@@ -22,7 +22,7 @@ from asose_fast.ops.native import memory, mixed_sum
 from asose_fast.ops.native.add_scaled import add_scaled
 from asose_fast.ops.native.launches import Kernel, Log, noting
 from asose_fast.ops.native.placing import Span, placed
-from asose_fast.ops.native.rehearsed import FIXED, GRAD, INPUTS, KEPT, ROOM, Kind, Launch, Rehearsed, Y
+from asose_fast.ops.native.rehearsed import FIXED, GRAD, INPUTS, KEPT, ROOM, Kind, Launch, Rehearsed, Y, program
 from asose_fast.ops.native.script import Place
 
 Function = Callable[..., Tensor]
@@ -190,8 +190,13 @@ def _found(first: _Run, second: _Run, parameters: Sequence[Tensor]) -> Rehearsed
         return Place(base, start + place.offset)
 
     there = [launch.moved(moved) for launch in launches]
+    try:
+        forward = program(there[:count], INPUTS + len(first.inputs))
+        backward = program(there[count:], INPUTS + len(first.tensors) - 2)
+    except ValueError as error:
+        raise NotFixedError from error  # the forward pass writes a gradient
     return Rehearsed(
-        there[:count], there[count:], ends[0], (ends[1], ends[2]),
+        forward, backward, ends[0], (ends[1], ends[2]),
         Kind.of(first.y), list(map(Kind.of, first.gradients)),
         [i for i, t in enumerate(first.inputs) if t.requires_grad],
         any(base == Y for launch in there[count:] for base, _ in launch.all_places),

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from asose_fast import _native
 from asose_fast.ops.native import memory
-from asose_fast.ops.native.launches import Kernel
+from asose_fast.ops.native.launches import Kernel, maker
 from asose_fast.ops.native.script import Place
 
 FIXED, Y, GRAD, KEPT, ROOM = range(5)
@@ -51,13 +52,12 @@ class Launch(NamedTuple):
     lists: tuple[tuple[int, list[Place]], ...]
     """Those that are lists of numbers, of which some are."""
 
-    def __call__(self, bases: Sequence[int]) -> None:
-        arguments = list(self.arguments)
-        for number, (base, offset) in self.places:
-            arguments[number] = bases[base] + offset
-        for number, places in self.lists:
-            arguments[number] = [bases[base] + offset for base, offset in places]
-        self.kernel(*arguments)
+    def native(self) -> Any:
+        """The launch for programs."""
+        places = [(number, -1, *place) for number, place in self.places]
+        for number, elements in self.lists:
+            places += [(number, i, *place) for i, place in enumerate(elements) if place.base != FIXED]
+        return maker(self.kernel)(places, *self.arguments)
 
     @property
     def all_places(self) -> list[Place]:
@@ -72,11 +72,16 @@ class Launch(NamedTuple):
         )
 
 
+def program(launches: Sequence[Launch], bases: int) -> Any:
+    """The launches in a row, to be run in one call on the addresses of so many bases (csrc/bindings/launch.h)."""
+    return _native.kernels("cpu").Program([launch.native() for launch in launches], bases)
+
+
 class Rehearsed(NamedTuple):
     """The launches of a function of several tensors, forward and backward."""
 
-    forward_launches: list[Launch]
-    backward_launches: list[Launch]
+    forward_program: Any
+    backward_program: Any
     kept: int
     """Bytes that live from forward to backward."""
     rooms: tuple[int, int]
@@ -100,7 +105,7 @@ class Rehearsed(NamedTuple):
         for tensor in (y, kept) if poison else ():
             if tensor is not None:
                 tensor.fill_(torch.nan)
-        self._run(self.forward_launches, self.rooms[0], inputs, (y, None, kept), [], poison)
+        self._run(self.forward_program, self.rooms[0], inputs, (y, None, kept), [], poison)
         return y, kept
 
     def backward(
@@ -110,12 +115,12 @@ class Rehearsed(NamedTuple):
         found = [kind.empty(inputs[0]) for kind in self.gradients]
         for tensor in found if poison else ():
             tensor.fill_(torch.nan)
-        self._run(self.backward_launches, self.rooms[1], inputs, (y, grad, kept), found, poison)
+        self._run(self.backward_program, self.rooms[1], inputs, (y, grad, kept), found, poison)
         return found
 
     def _run(
         self,
-        launches: Sequence[Launch],
+        program: Any,
         size: int,
         inputs: Sequence[Tensor],
         own: Sequence[Tensor | None],
@@ -126,7 +131,5 @@ class Rehearsed(NamedTuple):
         if poison and size:
             ctypes.memset(start, 255, size)
         y, grad, kept = (0 if t is None else t.data_ptr() for t in own)
-        bases = [0, y, grad, kept, start, *map(Tensor.data_ptr, inputs), *map(Tensor.data_ptr, gradients)]
-        for launch in launches:
-            launch(bases)
+        program.run([0, y, grad, kept, start, *map(Tensor.data_ptr, inputs), *map(Tensor.data_ptr, gradients)])
         del held
