@@ -238,7 +238,7 @@ def test_compiles_without_a_graph_break():
 
 
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="no kernels")
-@pytest.mark.parametrize("kernel", [(3, 3), (7, 1)])
+@pytest.mark.parametrize("kernel", [(3, 3), (7, 1), (1, 1)])
 def test_results_do_not_depend_on_the_thread_count_or_on_what_memory_holds(kernel):
     x = torch.linspace(-1, 1, 5 * 20 * 35 * 37).sin().view(5, 20, 35, 37)
     weight = torch.linspace(-1, 1, 36 * 20 * kernel[0] * kernel[1]).view(36, 20, *kernel)

@@ -26,9 +26,21 @@ from asose_fast.ops.reference.norm_pool import pooled
 
 DTYPES = dense_conv.DTYPES
 
+PAIRS_A_PIXEL = 1 << 7
+"""Pairs of an input and an output channel, for a pixel of all images each, up to which 1x1 kernels are not slower."""
+
 
 def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv: Dense) -> str | None:
-    """It is left to the operators one by one where one of the convolution's results is."""
+    """1x1 kernels of stride 1 are taken while their weights are few beside the pixels: oneDNN's convolution is faster,
+    but has passes of its own for the ReLU, its gradient and that of the norm. bfloat16 is left to oneDNN where the
+    processor multiplies tiles of it (AMX). All else is left to the operators one by one where one of the convolution's
+    results is."""
+    outputs, inputs, *taps = weight
+    if taps == [1, 1] and conv.stride == (1, 1) and not dense_conv.has_tiles(dtype):
+        images, _, height, width = shape
+        if outputs * inputs > PAIRS_A_PIXEL * images * height * width:
+            return "oneDNN is faster where the weights are many beside the pixels"
+        return None
     reasons = (dense_conv.unfit(shape, dtype, weight, conv, result) for result in RESULTS)
     return next((reason for reason in reasons if reason), None)
 

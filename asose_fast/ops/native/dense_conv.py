@@ -29,7 +29,7 @@ def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv:
     otherwise 1x1 kernels, 64 channels or more that fill its registers, and the gradients of the inputs of strided
     convolutions."""
     outputs, inputs, *taps = weight
-    if dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
+    if has_tiles(dtype):
         return "oneDNN multiplies tiles of bfloat16, which takes half the time or less"
     if taps == [3, 3] and conv.stride == (1, 1) and min(inputs, outputs) >= 16:
         images, _, height, width = shape
@@ -46,6 +46,11 @@ def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv:
     if result == "x" and conv.stride != (1, 1):
         return "oneDNN has the gradient of a strided convolution's input"
     return None
+
+
+def has_tiles(dtype: torch.dtype) -> bool:
+    """Whether the processor multiplies tiles of the dtype (AMX)."""
+    return dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
 
 
 def forward(x: Tensor, weight: Tensor, conv: Dense) -> Tensor:
