@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import by_result, registry, tape
+from asose_fast.ops import registry, tape
 from asose_fast.ops.autocast import computing_dtype, without_autocast
 from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_like
@@ -96,9 +96,7 @@ def conv_norm(
 
 
 def has_kernels(x: Tensor, weight: Tensor, conv: Dense) -> bool:
-    """Whether something else than plain PyTorch serves such a call, or the convolution in it."""
-    if by_result.has_kernels("dense_conv", x, weight.shape, conv):
-        return True
+    """Whether something else than plain PyTorch serves such a call."""
     there = registry.has_kernels("conv_norm", x.device.type, computing_dtype(x))
     return there and registry.serves("conv_norm", "cpu", x, weight.shape, conv)
 

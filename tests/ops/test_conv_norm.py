@@ -120,7 +120,8 @@ def test_projections_match_the_float64_reference(channels, out, training, backen
         ((64, 16, 16, 16), torch.bfloat16, (32, 16, 1, 1), 1, False),
         ((64, 16, 16, 16), torch.float32, (32, 16, 1, 1), 2, False),
         ((64, 24, 16, 16), torch.float32, (24, 24, 3, 3), 1, True),
-        ((64, 24, 16, 16), torch.float32, (24, 24, 3, 3), 2, False),
+        ((64, 24, 16, 16), torch.float32, (24, 24, 3, 3), 2, True),
+        ((64, 24, 16, 16), torch.bfloat16, (24, 24, 3, 3), 2, False),
     ],
 )
 def test_onednn_keeps_what_it_is_faster_at(monkeypatch, shape, dtype, weight, stride, taken):

@@ -13,7 +13,6 @@ from asose_fast.ops.dense import Dense
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
-from asose_fast.ops.reference import dense_conv as reference
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
@@ -23,11 +22,10 @@ PAIRS_A_TILE = 1 << 10
 """So many are transformed faster than the products of a tile of 2x2 are computed."""
 
 
-def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv: Dense, result: str) -> str | None:
+def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv: Dense) -> str | None:
     """bfloat16 is left to oneDNN where the processor multiplies tiles of it (AMX). 3x3 of stride 1 is left to it below
     16 channels, and where weights are many beside the pixels. Of all else it is left everything with AVX2, and
-    otherwise 1x1 kernels, 64 channels or more that fill its registers, and the gradients of the inputs of strided
-    convolutions."""
+    otherwise 1x1 kernels, and 64 channels or more that fill its registers but in kernels of one row or column."""
     outputs, inputs, *taps = weight
     if has_tiles(dtype):
         return "oneDNN multiplies tiles of bfloat16, which takes half the time or less"
@@ -41,10 +39,8 @@ def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv:
         return "oneDNN is as fast with AVX2"
     if max(taps) == 1:
         return "oneDNN is faster at 1x1"
-    if inputs >= 64 and inputs % 16 == outputs % 16 == 0:
+    if min(taps) > 1 and inputs >= 64 and inputs % 16 == outputs % 16 == 0:
         return "oneDNN is faster with 64 channels or more that fill its registers"
-    if result == "x" and conv.stride != (1, 1):
-        return "oneDNN has the gradient of a strided convolution's input"
     return None
 
 
@@ -72,15 +68,13 @@ def forward(x: Tensor, weight: Tensor, conv: Dense) -> Tensor:
 
 def backward(
     grad: Tensor, x: Tensor, weight: Tensor, conv: Dense, need_x: bool, need_weight: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """dL/dx and dL/dweight where they are needed."""
-    if need_x and conv.stride != (1, 1):
-        grad_x, _ = reference.backward(grad, x, weight, conv, True, False)
-        return grad_x, backward(grad, x, weight, conv, False, True)[1] if need_weight else None
+) -> tuple[Tensor, Tensor]:
+    """dL/dx and dL/dweight, empty where they are not needed."""
     kernels, threads = cpu_kernels()
     grad_x = memory.empty(x.shape, x) if need_x else None
     if not x.numel():
-        return grad_x, torch.zeros_like(weight) if need_weight else None
+        none = torch.zeros_like(weight) if need_weight else weight.new_empty(0)
+        return x.new_empty(0) if grad_x is None else grad_x, none
     grad, x, taps = dense(grad), dense(x), weight.to(accumulation_dtype(x.dtype))
     grad_taps = torch.empty_like(taps) if need_weight else None
     call = (DTYPE_CODES[x.dtype], x.shape, taps.shape, *conv)
@@ -92,7 +86,10 @@ def backward(
         address(grad_taps), (taps if grad_taps is None else grad_taps).stride(), room[2], threads,
     )  # fmt: skip
     del held
-    return grad_x, None if grad_taps is None else grad_taps.to(weight.dtype)
+    return (
+        x.new_empty(0) if grad_x is None else grad_x,
+        weight.new_empty(0) if grad_taps is None else grad_taps.to(weight.dtype),
+    )
 
 
 @functools.lru_cache(maxsize=1024)
