@@ -319,6 +319,7 @@ STAGES_PLAN = ("SeparableNormPlan", 0, [1, 2, 3, 3], [3, 3], [1, 1], 1, 1)
         ("term_weights_forward", ([0, 0], 2, [0, 0], [0, 2], -1, 0, 0, 1)),
         ("term_weights_forward", ([0, 0], 2, [0], [0, 1], -1, 0, 0, 1)),
         ("term_weights_backward", ([0, 0], 2, [0, 0], [0, 1], 2, 0, 0, 0, 0, 1)),
+        ("pointwise_backward", (0, [1, 2, 3, 3], [4, 4], 2, 0, [0, 0], 0, 0, 0, [0], 1)),
         ("add_scaled", (0, -1, 0, 0, 0, 0, 1)),
         ("arch_weights_forward", (0, 1, 129, 0, 0, 0, 1.0, True, 0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, 0, 1)),
         ("arch_weights_forward", (2, 0, 4, 0, 0, 0, 1.0, True, 0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, 0, 1)),
