@@ -25,7 +25,8 @@ PAIRS_A_TILE = 1 << 10
 def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv: Dense) -> str | None:
     """bfloat16 is left to oneDNN where the processor multiplies tiles of it (AMX). 3x3 of stride 1 is left to it below
     16 channels, and where weights are many beside the pixels. Of all else it is left everything with AVX2, and
-    otherwise 1x1 kernels, and 64 channels or more that fill its registers but in kernels of one row or column."""
+    otherwise 1x1 kernels and, of others of stride 1 with several rows and columns, 64 channels or more that fill its
+    registers."""
     outputs, inputs, *taps = weight
     if has_tiles(dtype):
         return "oneDNN multiplies tiles of bfloat16, which takes half the time or less"
@@ -39,7 +40,8 @@ def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv:
         return "oneDNN is as fast with AVX2"
     if max(taps) == 1:
         return "oneDNN is faster at 1x1"
-    if min(taps) > 1 and inputs >= 64 and inputs % 16 == outputs % 16 == 0:
+    several = min(taps) > 1 and conv.stride == (1, 1)
+    if several and inputs >= 64 and inputs % 16 == outputs % 16 == 0:
         return "oneDNN is faster with 64 channels or more that fill its registers"
     return None
 
