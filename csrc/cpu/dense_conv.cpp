@@ -117,15 +117,14 @@ void pack(const Direction& direction, const DenseWeights& weights, const Phase& 
       const int64_t first = v * kLanes<A>;
       const int64_t lanes = std::min<int64_t>(kLanes<A>, direction.to - first);
       const A* at = from + row * weights.down + column * weights.along + first * of_result;
-      A* to = packed + (v * taps + tap) * sources * kLanes<A>;
-      std::fill_n(to, sources * kLanes<A>, A{});
+      A* to = packed + v * taps * sources * kLanes<A>;
       const bool half = v == width.vectors;
-      for (int64_t c = 0; c < sources; ++c)
-        for (int64_t lane = 0; lane < lanes; ++lane) {
-          const int64_t place_of =
-              half ? c / 2 * 2 * kLanes<A> + 2 * lane + c % 2 : c * kLanes<A> + lane;
-          to[place_of] = at[c * of_source + lane * of_result];
-        }
+      for (int64_t c = 0; c < sources; ++c) {
+        const int64_t k = tap * sources + c;  // pairs of which may be of two taps
+        for (int64_t lane = 0; lane < (half ? kLanes<A> / 2 : kLanes<A>); ++lane)
+          to[half ? k / 2 * 2 * kLanes<A> + 2 * lane + k % 2 : k * kLanes<A> + lane] =
+              lane < lanes ? at[c * of_source + lane * of_result] : A{};
+      }
     }
 }
 

@@ -149,10 +149,10 @@ def test_float32_is_as_exact_as_its_sums(kernel, shape):
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="no kernels")
 @pytest.mark.parametrize("kernel", [(1, 7), (3, 3), (5, 1), (1, 1)])
 @pytest.mark.parametrize("stride", [(1, 2), (2, 1), 2, 3])
-@pytest.mark.parametrize("shape", [(64, 16, 16, 16), (3, 24, 9, 1), (2, 20, 1, 8), (1, 33, 40, 70)], ids=str)
+@pytest.mark.parametrize("shape", [(64, 16, 16, 16), (3, 24, 9, 1), (2, 5, 1, 8), (1, 33, 40, 70)], ids=str)
 def test_gradients_of_strided_inputs(shape, stride, kernel):
     """Inputs that no output sees get 0."""
-    x, weight = torch.randn(shape), torch.randn(18, shape[1], *kernel) / (kernel[0] * kernel[1] * shape[1]) ** 0.5
+    x, weight = torch.randn(shape), torch.randn(19, shape[1], *kernel) / (kernel[0] * kernel[1] * shape[1]) ** 0.5
     grad = torch.randn_like(reference(x, weight, stride=stride))
     with ops.backend("cpu"):
         got = run(ops.dense_conv, x, weight, grad, stride, True)
