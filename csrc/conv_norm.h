@@ -41,7 +41,7 @@ struct ConvNormForward {
   void* y;
 };
 
-// Gradients may be null; that of x is for stride 1 alone.
+// Gradients may be null.
 struct ConvNormBackward {
   ConvNorm op;
   const void *grad, *x;

@@ -52,8 +52,8 @@ struct OutputNorm {
   bool of_batch, dead;
 };
 
-// Either gradient may be null; that of x is for stride 1 alone. `grad` is that of y or, where the
-// norm is not null, that of its output.
+// Either gradient may be null. `grad` is that of y or, where the norm is not null, that of its
+// output.
 struct DenseConvBackward {
   DenseConv op;
   const void* grad;
@@ -84,8 +84,9 @@ struct DenseRoom {
 };
 
 // A strip is some rows of an image's output; the rows of the input that it reads lie in the scratch
-// with their margin, activated. Channels of outputs are padded to whole vectors, of 64 bytes at
-// most.
+// with their margin, activated. There is room, too, for the rows of the output's gradient that as
+// many of the strided inputs meet, which are no more. Channels of outputs are padded to whole
+// vectors, of 64 bytes at most.
 struct DenseTiling : DenseRoom {
   static constexpr int64_t kVectorBytes = 64;
   static constexpr int64_t kStripRows = 8, kTilePixels = 64;

@@ -42,9 +42,9 @@ struct PointwiseForward {
 struct PointwiseBackward {
   Pointwise op;
   const void* grad;
-  void* grad_x;        // null where it is not wanted
-  void* partials;      // [slices, sum of outputs, channels]; null where the next is
-  void* grad_weights;  // [sum of outputs, channels]; null where it is not wanted
+  void* grad_x;                       // null where it is not wanted
+  void* partials;                     // [slices, sum of outputs, channels]; null where the next are
+  void* grad_weights[kMaxPointwise];  // [outputs, channels] each; null where they are not wanted
 };
 
 ASOSE_KERNEL(pointwise_forward, PointwiseForward);

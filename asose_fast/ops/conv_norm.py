@@ -95,6 +95,12 @@ def conv_norm(
         return tape.apply(_ConvNorm, call, x, weight, held(norm, "weight"), held(norm, "bias"), shortcut, gain)
 
 
+def has_kernels(x: Tensor, weight: Tensor, conv: Dense) -> bool:
+    """Whether something else than plain PyTorch serves such a call."""
+    there = registry.has_kernels("conv_norm", x.device.type, computing_dtype(x))
+    return there and registry.serves("conv_norm", "cpu", x, weight.shape, conv)
+
+
 def _check(
     x: Tensor,
     weight: Tensor,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asose_fast.ops import by_result, registry, tape
+from asose_fast.ops import registry, tape
 from asose_fast.ops.autocast import computing_dtype, without_autocast
 from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_flag, check_images, check_integer, check_like, check_tensor
@@ -78,8 +78,9 @@ def check_convolution(where: str, x: Tensor, weight: Tensor, conv: Dense) -> Non
 
 
 def has_kernels(x: Tensor, weight: Tensor, conv: Dense) -> bool:
-    """Whether something else than plain PyTorch serves some of such a call."""
-    return by_result.has_kernels("dense_conv", x, weight.shape, conv)
+    """Whether something else than plain PyTorch serves such a call."""
+    there = registry.has_kernels("dense_conv", x.device.type, computing_dtype(x))
+    return there and registry.serves("dense_conv", "cpu", x, weight.shape, conv)
 
 
 def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
@@ -110,7 +111,7 @@ class _DenseConv(tape.Playable):
 
 def _fwd(x: Tensor, weight: Tensor, *values: Any) -> Any:
     conv = Dense(*values)
-    return registry.select("dense_conv", x, weight.shape, conv, "y").forward(x, weight, conv)
+    return registry.select("dense_conv", x, weight.shape, conv).forward(x, weight, conv)
 
 
 def _check_fwd(x: Tensor, weight: Tensor, *values: Any) -> None:
@@ -125,7 +126,7 @@ def _fwd_fake(x: Tensor, weight: Tensor, *values: Any) -> Tensor:
 def _bwd(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> Any:
     *values, need_x, need_weight = rest
     conv = Dense(*values)
-    return by_result.backward("dense_conv", (weight.shape, conv), (grad, x, weight), conv, need_x, need_weight)
+    return registry.select("dense_conv", x, weight.shape, conv).backward(grad, x, weight, conv, need_x, need_weight)
 
 
 def _check_bwd(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any) -> None:

@@ -162,7 +162,8 @@ class MixedOp(nn.Module):
                 if shortcut is x and computes(op, nn.Identity) and classes_are_theirs():
                     return x
                 if computes(op, Zero) and classes_are_theirs():
-                    return mixed_sum([shortcut], (1 - gain).to(accumulation_dtype(x.dtype)).reshape(1))
+                    acc = accumulation_dtype(x.dtype)
+                    return mixed_sum([shortcut], term_weights(None, gain.to(acc), [SHORTCUT], SHORTCUT, acc, x))
             branches = self._sorted(x, {k: op})
             if branches is not None and shortcut.dtype == x.dtype and self._pays(x, branches, gain is not None):
                 return branches.mix(x, None, None, gain, shortcut)

@@ -50,7 +50,6 @@ class ConvNormPlan {
     GivenAffine affine(affine_tables, dtypes, channels);
     expect_count("addresses", addresses.size(), 12);
     const auto to = pointers(addresses);
-    if (to[7]) expect_input_gradient(op_.conv);
     const double* const mean = static_cast<const double*>(to[6]);
     device::run_unlocked(device::conv_norm_backward,
                          {op_, to[0], to[1], dense_weights(addresses[2], strides), to[3], to[4],

@@ -34,13 +34,12 @@ void dense_conv_backward(int dtype, const Integers& shape, const Integers& weigh
                          uintptr_t grad_x, uintptr_t partials, uintptr_t grad_weights,
                          const Integers& grad_strides, uintptr_t scratch,
                          device::Execution execution) {
-  const DenseConv op = dense_conv(dtype, shape, weights_shape, stride_down, stride_across, relu);
-  if (grad_x) expect_input_gradient(op);
-  device::run_unlocked(device::dense_conv_backward,
-                       {op, address(grad), nullptr, address(x), dense_weights(weights, strides),
-                        address(packed), address(grad_x), address(partials),
-                        dense_weights(grad_weights, grad_strides), address(scratch)},
-                       execution);
+  device::run_unlocked(
+      device::dense_conv_backward,
+      {dense_conv(dtype, shape, weights_shape, stride_down, stride_across, relu), address(grad),
+       nullptr, address(x), dense_weights(weights, strides), address(packed), address(grad_x),
+       address(partials), dense_weights(grad_weights, grad_strides), address(scratch)},
+      execution);
 }
 
 const Binding dense_conv_binding([](py::module_& module) {

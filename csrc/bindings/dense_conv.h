@@ -40,8 +40,4 @@ inline DenseWeights dense_weights(uintptr_t data, const Integers& strides) {
   return {address(data), strides[0], strides[1], strides[2], strides[3]};
 }
 
-inline void expect_input_gradient(const DenseConv& op) {
-  expect_between("strides of an input's gradient", op.stride_down * op.stride_across, 1, 1);
-}
-
 }  // namespace asose

@@ -42,13 +42,16 @@ void pointwise_forward(int dtype, const Integers& shape, const Integers& outputs
 
 void pointwise_backward(int dtype, const Integers& shape, const Integers& outputs, int stride,
                         uintptr_t x, const Addresses& weights, uintptr_t grad, uintptr_t grad_x,
-                        uintptr_t partials, uintptr_t grad_weights, device::Execution execution) {
-  expect_count("weights", weights.size(), static_cast<int64_t>(outputs.size()));
+                        uintptr_t partials, const Addresses& grad_weights,
+                        device::Execution execution) {
+  const auto count = static_cast<int64_t>(outputs.size());
+  expect_count("weights", weights.size(), count);
+  expect_count("grad_weights", grad_weights.size(), count);
   Pointwise op = pointwise(dtype, shape, outputs, stride, weights);
   op.x = address(x);
-  device::run_unlocked(
-      device::pointwise_backward,
-      {op, address(grad), address(grad_x), address(partials), address(grad_weights)}, execution);
+  PointwiseBackward args{op, address(grad), address(grad_x), address(partials), {}};
+  for (int g = 0; g < op.count; ++g) args.grad_weights[g] = address(grad_weights[g]);
+  device::run_unlocked(device::pointwise_backward, args, execution);
 }
 
 const Binding pointwise_binding([](py::module_& module) {

@@ -213,17 +213,17 @@ inline void put(Vector<typename Element<T>::Acc> value, T* to, const T* mask, in
   store(to, value, lanes);
 }
 
-// Writes what `mix` gives for pixels side by side, from channel `first` of `channels` on; `to` and
-// `mask`, as in `put`, begin where the first pixel does.
+// Writes what `mix` gives for pixels, each `step` values after the last, from channel `first` of
+// `channels` on; `to` and `mask`, as in `put`, begin where the first pixel does.
 template <class T, int kVectors, bool kHalf, class A = typename Element<T>::Acc>
-inline void put_pixels(const A* sums, int pixels, T* to, const T* mask, int64_t first,
-                       int64_t channels) {
+inline void put_pixels(const A* sums, int pixels, ptrdiff_t step, T* to, const T* mask,
+                       int64_t first, int64_t channels) {
   constexpr int kAll = kVectors + kHalf;
   const int last =
       static_cast<int>(std::min<int64_t>(kLanes<A>, channels - first - (kAll - 1) * kLanes<A>));
   to += first;
   if (mask) mask += first;
-  for (int p = 0; p < pixels; ++p, to += channels) {
+  for (int p = 0; p < pixels; ++p, to += step) {
 #pragma GCC unroll 4
     for (int v = 0; v < kAll; ++v, sums += kLanes<A>) {
       Vector<A> sum = load(sums);
@@ -232,7 +232,7 @@ inline void put_pixels(const A* sums, int pixels, T* to, const T* mask, int64_t 
       put(sum, to + v * kLanes<A>, mask ? mask + v * kLanes<A> : nullptr,
           v == kAll - 1 ? last : kLanes<A>);
     }
-    if (mask) mask += channels;
+    if (mask) mask += step;
   }
 }
 

@@ -19,7 +19,39 @@
 namespace asose::cpu::ASOSE_ISA {
 namespace {
 
-// A strip lies here: rows [top, top + rows) of an image's output.
+// What of the results is computed together along an axis: all of them forward and, backward, every
+// so many inputs, which meet the same taps.
+struct Phase {
+  int64_t first, step, count;  // results
+  int64_t offset;              // in the window, of what the first result meets
+  int64_t tap, turn, taps;     // that meets `tap`, what follows it `tap + turn` and so on
+};
+
+// An axis of one direction. Counts are those of the outputs, or of the inputs of one phase.
+struct Axis {
+  int64_t kernel, stride, results;
+  bool backward;
+
+  int64_t pad() const { return kernel / 2; }
+  int64_t phases() const { return backward ? stride : 1; }
+  Phase phase(int64_t number) const {
+    if (!backward) return {0, 1, results, 0, 0, 1, kernel};
+    const int64_t least = (number + pad()) % stride;
+    const int64_t taps = (kernel - least + stride - 1) / stride;
+    const int64_t count = (results - number + stride - 1) / stride;
+    const int64_t offset = (number + pad()) / stride - (taps - 1) + before();
+    return {number, stride, count, offset, least + (taps - 1) * stride, -stride, taps};
+  }
+  // The window of a source begins so far before the place of its first result.
+  int64_t before() const { return backward ? pad() / stride : pad(); }
+  int64_t window(int64_t count) const {
+    if (!backward) return (count - 1) * stride + kernel;
+    return before() + count + (pad() + stride - 1) / stride;
+  }
+  int64_t place(int64_t result) const { return backward ? result : result * stride; }
+};
+
+// A strip lies here: rows [top, top + rows) of an image's outputs, or of a phase of its inputs.
 struct Strip {
   int64_t image, top;
   int rows;
@@ -27,101 +59,135 @@ struct Strip {
       : image(unit / tiling.strips),
         top(unit % tiling.strips * tiling.rows),
         rows(static_cast<int>(std::min(tiling.rows, height - top))) {}
+};
 
-  // What it meets.
-  Window window(const DenseConv& op) const {
-    return {image, top * op.stride_down - op.down / 2, -(op.across / 2), op.rows_for(rows),
-            op.columns()};
+struct Direction {
+  int64_t from, to;  // channels of the source and of the results
+  int64_t width;     // of a strip
+  Axis down, across;
+
+  Direction(const DenseConv& op, bool backward)
+      : from(backward ? op.out_channels : op.in_channels),
+        to(backward ? op.in_channels : op.out_channels),
+        width(op.out_width()),
+        down{op.down, op.stride_down, backward ? op.height : op.out_height(), backward},
+        across{op.across, op.stride_across, backward ? op.width : op.out_width(), backward} {}
+
+  // What of the source a strip meets.
+  Window window(const Strip& strip) const {
+    return {strip.image, down.place(strip.top) - down.before(), -across.before(),
+            down.window(strip.rows), across.window(width)};
+  }
+  // What of that a result of these phases does.
+  Extent extent(const Phase& rows, const Phase& columns) const {
+    const int64_t row = across.window(width) * from;
+    return {static_cast<int>(rows.taps), static_cast<int>(columns.taps * from), row,
+            across.place(1) * from, down.place(1) * row};
+  }
+
+  // Calls body(rows, columns, taps before) for all phases.
+  template <class Body>
+  void phases(const Body& body) const {
+    int64_t taps = 0;
+    for (int64_t y = 0; y < down.phases(); ++y)
+      for (int64_t x = 0; x < across.phases(); ++x) {
+        const Phase rows = down.phase(y), columns = across.phase(x);
+        body(rows, columns, taps);
+        taps += rows.taps * columns.taps;
+      }
   }
 };
 
-Extent extent_of(const DenseConv& op, int64_t channels) {
-  const int64_t row = op.columns() * channels;
-  return {static_cast<int>(op.down), static_cast<int>(op.across * channels), row,
-          op.stride_across * channels, op.stride_down * row};
-}
-
-// Weights as panels [vector][row][column][channel of the source][lane]; backward, transposed and
-// turned. All threads of a parallel region together.
+// Weights of phases as panels [vector][row][column][channel of the source][lane]. The threads of a
+// parallel region share them out, and do not wait.
 template <class A>
-void pack(const DenseConv& op, const DenseWeights& weights, bool backward, A* packed) {
+void pack(const Direction& direction, const DenseWeights& weights, const Phase& rows,
+          const Phase& columns, A* packed) {
   const A* from = static_cast<const A*>(weights.data);
-  const int64_t sources = backward ? op.out_channels : op.in_channels;
-  const int64_t results = backward ? op.in_channels : op.out_channels;
+  const bool backward = direction.down.backward;
   const int64_t of_source = backward ? weights.over : weights.across;
   const int64_t of_result = backward ? weights.across : weights.over;
-  const int64_t taps = op.taps();
-  const Width width = Width::of<A>(results, op.across * sources);
-#pragma omp for schedule(static) collapse(2)
+  const int64_t taps = rows.taps * columns.taps, sources = direction.from;
+  const Width width = Width::of<A>(direction.to, columns.taps * sources);
+#pragma omp for schedule(static) collapse(2) nowait
   for (int64_t v = 0; v < width.all(); ++v)
     for (int64_t tap = 0; tap < taps; ++tap) {
-      const int64_t place = backward ? taps - 1 - tap : tap;
+      const int64_t row = rows.tap + tap / columns.taps * rows.turn;
+      const int64_t column = columns.tap + tap % columns.taps * columns.turn;
       const int64_t first = v * kLanes<A>;
-      const int64_t lanes = std::min<int64_t>(kLanes<A>, results - first);
-      const A* at = from + place / op.across * weights.down + place % op.across * weights.along +
-                    first * of_result;
-      A* to = packed + (v * taps + tap) * sources * kLanes<A>;
-      std::fill_n(to, sources * kLanes<A>, A{});
+      const int64_t lanes = std::min<int64_t>(kLanes<A>, direction.to - first);
+      const A* at = from + row * weights.down + column * weights.along + first * of_result;
+      A* to = packed + v * taps * sources * kLanes<A>;
       const bool half = v == width.vectors;
-      for (int64_t c = 0; c < sources; ++c)
-        for (int64_t lane = 0; lane < lanes; ++lane) {
-          const int64_t place_of =
-              half ? c / 2 * 2 * kLanes<A> + 2 * lane + c % 2 : c * kLanes<A> + lane;
-          to[place_of] = at[c * of_source + lane * of_result];
-        }
+      for (int64_t c = 0; c < sources; ++c) {
+        const int64_t k = tap * sources + c;  // pairs of which may be of two taps
+        for (int64_t lane = 0; lane < (half ? kLanes<A> / 2 : kLanes<A>); ++lane)
+          to[half ? k / 2 * 2 * kLanes<A> + 2 * lane + k % 2 : k * kLanes<A> + lane] =
+              lane < lanes ? at[c * of_source + lane * of_result] : A{};
+      }
     }
 }
 
-// A strip of one direction. `mask` as in `put`.
+// A strip of phases of one direction. `mask` as in `put`.
 template <class T, class A = typename Element<T>::Acc>
-void convolve(const Strip& strip, const Extent& extent, const A* source, const A* weights,
-              const Images<T>& result, const T* mask) {
+void convolve(const Strip& strip, const Phase& rows, const Phase& columns, const Extent& extent,
+              const A* source, const A* weights, const Images<T>& result, const T* mask) {
   const ptrdiff_t panel = ptrdiff_t{1} * extent.rows * extent.run * kLanes<A>;
+  const int64_t step = columns.step * result.channels;
+  const int height = static_cast<int>(std::min<int64_t>(strip.rows, rows.count - strip.top));
   in_groups<A>(Width::of<A>(result.channels, extent.run), [&](int first, auto number, auto half) {
     constexpr int kVectors = number.value, kAll = kVectors + half.value;
     constexpr int kPixels = std::min(kMostPixels, kMostSums / kAll);
-    const auto block = [&](int y, int x, auto rows, auto pixels) {
+    const auto block = [&](int y, int x, auto lines, auto pixels) {
       alignas(64) A sums[kMostSums * kLanes<A>];
-      mix<A, rows.value, pixels.value, kVectors, half.value>(
+      mix<A, lines.value, pixels.value, kVectors, half.value>(
           source + y * extent.down + x * extent.pixel, weights + first * panel, panel, extent,
           sums);
-      for (int r = 0; r < rows.value; ++r) {
-        T* to = result.row(strip.image, strip.top + y + r) + x * result.channels;
+      for (int r = 0; r < lines.value; ++r) {
+        T* to = result.row(strip.image, rows.first + (strip.top + y + r) * rows.step) +
+                columns.first * result.channels + x * step;
         put_pixels<T, kVectors, half.value>(
-            sums + r * pixels.value * kAll * kLanes<A>, pixels.value, to,
+            sums + r * pixels.value * kAll * kLanes<A>, pixels.value, step, to,
             mask ? mask + (to - result.data) : nullptr, first * kLanes<A>, result.channels);
       }
     };
-    in_parts<kPixels>(static_cast<int>(result.width), [&](int x, auto pixels) {
+    in_parts<kPixels>(static_cast<int>(columns.count), [&](int x, auto pixels) {
       int y = 0;
       // Two rows of few pixels are as many independent sums as one of many.
       if constexpr (2 * pixels.value <= kPixels)
-        for (; y + 2 <= strip.rows; y += 2) block(y, x, Constant<2>{}, pixels);
-      for (; y < strip.rows; ++y) block(y, x, Constant<1>{}, pixels);
+        for (; y + 2 <= height; y += 2) block(y, x, Constant<2>{}, pixels);
+      for (; y < height; ++y) block(y, x, Constant<1>{}, pixels);
     });
   });
 }
 
 // All strips of one direction, whose windows are filled by fill_window(window, to); all threads of
-// a parallel region together. `stride` is 1 backward.
+// a parallel region together.
 template <class T, class FillWindow>
 void run_direction(const DenseConv& op, const DenseTiling& tiling, bool backward,
                    const FillWindow& fill_window, const DenseWeights& weights, void* packed,
                    void* result, const void* mask, void* scratch) {
   using A = typename Element<T>::Acc;
-  const int64_t from = backward ? op.out_channels : op.in_channels;
-  const int64_t to = backward ? op.in_channels : op.out_channels;
-  const int64_t height = op.out_height(), width = op.out_width();
-  const Images<T> results{static_cast<T*>(result), height, width, to};
-  const Extent extent = extent_of(op, from);
-  pack(op, weights, backward, static_cast<A*>(packed));
+  const Direction direction(op, backward);
+  const Images<T> results{static_cast<T*>(result), direction.down.results, direction.across.results,
+                          direction.to};
+  A* const panels = static_cast<A*>(packed);
+  const int64_t of_tap = direction.from * Width::of<A>(direction.to, 0).all() * kLanes<A>;
+  direction.phases([&](const Phase& rows, const Phase& columns, int64_t taps) {
+    pack(direction, weights, rows, columns, panels + taps * of_tap);
+  });
+#pragma omp barrier
 #pragma omp for schedule(static)
   for (int64_t unit = 0; unit < tiling.units; ++unit) {
-    const Strip strip(tiling, unit, height);
+    const Strip strip(tiling, unit, op.out_height());
     A* tile = scratch_of<A>(scratch, tiling.scratch_bytes);
-    fill_window(strip.window(op), tile);
-    convolve(strip, extent, tile, static_cast<const A*>(packed), results,
-             static_cast<const T*>(mask));
+    fill_window(direction.window(strip), tile);
+    direction.phases([&](const Phase& rows, const Phase& columns, int64_t taps) {
+      const Extent extent = direction.extent(rows, columns);
+      convolve(strip, rows, columns, extent,
+               tile + rows.offset * extent.row + columns.offset * direction.from,
+               panels + taps * of_tap, results, static_cast<const T*>(mask));
+    });
   }
 }
 
@@ -145,7 +211,9 @@ template <class T>
 void weight_gradient(const DenseConvBackward& args, const DenseTiling& tiling, int64_t slice) {
   using A = typename Element<T>::Acc;
   const DenseConv& op = args.op;
-  const int64_t columns = op.out_width(), run = op.across * op.in_channels;
+  const Direction direction(op, false);
+  const Extent extent = direction.extent(direction.down.phase(0), direction.across.phase(0));
+  const int run = extent.run;
   const Width width = Width::of<A>(op.out_channels, run);
   const ptrdiff_t pitch = width.all() * kLanes<A>;
   const Images<const T> x{static_cast<const T*>(args.x), op.height, op.width, op.in_channels};
@@ -153,7 +221,6 @@ void weight_gradient(const DenseConvBackward& args, const DenseTiling& tiling, i
   A* source = scratch_of<A>(args.scratch, tiling.scratch_bytes);
   A* gradients = source + tiling.together * tiling.source_values;
   A* sums = static_cast<A*>(args.partials) + slice * tiling.partial_values;
-  const Extent extent = extent_of(op, op.in_channels);
   bool more = false;
   for (int64_t tile = slice * tiling.tiles / tiling.slices;
        tile < (slice + 1) * tiling.tiles / tiling.slices; ++tile) {
@@ -161,16 +228,16 @@ void weight_gradient(const DenseConvBackward& args, const DenseTiling& tiling, i
     const int images = static_cast<int>(std::min(tiling.together, op.images - first));
     Strip strip(tiling, first * tiling.strips + tile % tiling.strips, op.out_height());
     for (int i = 0; i < images; ++i, ++strip.image) {
-      fill(x, strip.window(op), op.relu, source + i * tiling.source_values);
+      fill(x, direction.window(strip), op.relu, source + i * tiling.source_values);
       fill_gradients(grad, strip, width, pitch, gradients + i * tiling.gradient_values);
     }
     in_groups<A>(width, [&](int vector, auto number, auto half) {
       constexpr int kVectors = number.value;
       constexpr int kTaps = std::min(kMostTaps, 2 * kMostSums / (2 * kVectors + half.value));
-      const Gradients<A> of{gradients + vector * kLanes<A>, images, strip.rows,
-                            static_cast<int>(columns),      pitch,  tiling.gradient_values};
+      const Gradients<A> of{gradients + vector * kLanes<A>,   images, strip.rows,
+                            static_cast<int>(op.out_width()), pitch,  tiling.gradient_values};
       for (int64_t row = 0; row < op.down; ++row)
-        in_parts<kTaps>(static_cast<int>(run), [&](int k, auto count) {
+        in_parts<kTaps>(run, [&](int k, auto count) {
           if constexpr (!half.value || count.value % 2 == 0)
             correlate<A, count.value, kVectors, half.value>(
                 source + row * extent.row + k, extent, tiling.source_values, of, more,

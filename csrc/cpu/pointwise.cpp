@@ -189,11 +189,14 @@ void weight_gradient(const PointwiseBackward& args, int threads) {
       slice_gradient<T>(args, part, pixels * slice / slices, pixels * (slice + 1) / slices,
                         partials + slice * size + part.first * op.channels);
     }
-  Acc* to = static_cast<Acc*>(args.grad_weights);
-  for (int64_t i = 0; i < size; ++i) {
-    double sum = 0;
-    for (int64_t slice = 0; slice < slices; ++slice) sum += partials[slice * size + i];
-    to[i] = static_cast<Acc>(sum);
+  const Acc* from = partials;
+  for (int g = 0; g < op.count; ++g) {
+    Acc* to = static_cast<Acc*>(args.grad_weights[g]);
+    for (int64_t i = 0; i < op.outputs[g] * op.channels; ++i, ++from) {
+      double sum = 0;
+      for (int64_t slice = 0; slice < slices; ++slice) sum += from[slice * size];
+      to[i] = static_cast<Acc>(sum);
+    }
   }
 }
 
@@ -206,7 +209,7 @@ void pointwise_forward(const PointwiseForward& args, int threads) {
 void pointwise_backward(const PointwiseBackward& args, int threads) {
   with_element(args.op.dtype, [&](auto zero) {
     if (args.grad_x) input_gradient<decltype(zero)>(args, threads);
-    if (args.grad_weights) weight_gradient<decltype(zero)>(args, threads);
+    if (args.partials) weight_gradient<decltype(zero)>(args, threads);
   });
 }
 

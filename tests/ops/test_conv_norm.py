@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 
-from asose_fast import ops
+from asose_fast import _native, ops
 from asose_fast.ops import registry
+from asose_fast.ops.dense import Dense
+from asose_fast.ops.native.conv_norm import unfit
 from tests.helpers import with_thread_counts
 from tests.ops.test_mixed_layer import KINDS, new_norm
 
@@ -19,13 +21,17 @@ CALLS = [
     {"relu": True, "stride": (2, 1)},
     {"relu": True, "blend": True},
     {"blend": True, "stride": 2},
+    {"relu": True, "kernel": 1},
+    {"kernel": 1, "pool": 2},
+    {"relu": True, "kernel": 1, "blend": True},
 ]
 
 
 def leaves(call, dtype, shape=(3, 17, 7, 6), out=16, layout=torch.channels_last):
     """x and weight, then a shortcut and a gain where the call blends, all of which want gradients."""
     n, channels, height, width = shape
-    tensors = [torch.randn(shape), torch.randn(out, channels, 3, 3) / channels]
+    kernel = call.get("kernel", 3)
+    tensors = [torch.randn(shape), torch.randn(out, channels, kernel, kernel) / channels]
     if call.get("blend"):
         step = call.get("stride", 1)
         tensors += [torch.randn(n, out, -(-height // step), -(-width // step)), torch.tensor(0.3)]
@@ -35,7 +41,7 @@ def leaves(call, dtype, shape=(3, 17, 7, 6), out=16, layout=torch.channels_last)
 
 
 def in_one(call, norm, x, weight, *blend):
-    options = {name: value for name, value in call.items() if name != "blend"}
+    options = {name: value for name, value in call.items() if name not in ("blend", "kernel")}
     return ops.conv_norm(x, weight, norm, **options, **dict(zip(("shortcut", "gain"), blend, strict=False)))
 
 
@@ -88,9 +94,45 @@ def test_the_gradients_that_are_asked_for_alone(asked, blend, training, backend)
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("channels", "out"), [(3, 5), (16, 32), (24, 48), (33, 20), (40, 64)])
+def test_projections_match_the_float64_reference(channels, out, training, backend):
+    call = {"relu": True, "kernel": 1}
+    norm, tensors = new_norm(out, training=training), leaves(call, torch.float32, (5, channels, 11, 6), out)
+    wide = [t.detach().double().requires_grad_() for t in tensors]
+    asked = [0, 1, "weight", "bias"]
+    with ops.backend(backend):
+        found = results(in_one, call, norm, tensors, asked)
+    with ops.backend("reference"):
+        wanted = results(in_turn, call, copy.deepcopy(norm).double(), wide, asked)
+    for a, b in zip(found, wanted, strict=True):
+        assert (a.double() - b).abs().max() <= 1e-5 * b.abs().max().clamp_min(1)
+
+
+@pytest.mark.skipif("cpu" not in BACKENDS, reason="the CPU kernels are not built")
+@pytest.mark.parametrize(
+    ("shape", "dtype", "weight", "stride", "taken"),
+    [
+        ((64, 16, 16, 16), torch.float32, (32, 16, 1, 1), 1, True),
+        ((2, 64, 4, 4), torch.float32, (64, 64, 1, 1), 1, True),
+        ((64, 512, 4, 4), torch.float32, (512, 512, 1, 1), 1, False),
+        ((64, 16, 16, 16), torch.bfloat16, (32, 16, 1, 1), 1, False),
+        ((64, 16, 16, 16), torch.float32, (32, 16, 1, 1), 2, False),
+        ((64, 24, 16, 16), torch.float32, (24, 24, 3, 3), 1, True),
+        ((64, 24, 16, 16), torch.float32, (24, 24, 3, 3), 2, True),
+        ((64, 24, 16, 16), torch.bfloat16, (24, 24, 3, 3), 2, False),
+    ],
+)
+def test_onednn_keeps_what_it_is_faster_at(monkeypatch, shape, dtype, weight, stride, taken):
+    monkeypatch.setattr(_native.kernels("cpu"), "isa", lambda: "avx512")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert (unfit(shape, dtype, weight, Dense(stride, stride, True)) is None) == taken
+
+
 @pytest.mark.skipif("cpu" not in BACKENDS, reason="the CPU kernels are not built")
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("call", [{"pool": 2, "relu": True}, {"relu": True}], ids=str)
+@pytest.mark.parametrize("call", [{"pool": 2, "relu": True}, {"relu": True}, {"relu": True, "kernel": 1}], ids=str)
 @pytest.mark.parametrize("shape", [(2, 16, 70, 41), (70, 16, 9, 5), (3, 3, 37, 21), (2, 72, 12, 12)], ids=str)
 def test_parts_of_images_and_of_batches_on_any_number_of_threads(shape, call, dtype):
     norm, tensors, asked = new_norm(16), leaves(call, dtype, shape), [0, 1, "weight", "bias"]

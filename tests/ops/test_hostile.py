@@ -255,7 +255,6 @@ NORMS = ([0] * 10, [0] * 6, [True] * 2, [1e-5] * 2, [0.1] * 2)
 TAPS, MATRICES = [0, 0, 9, 3, 9, 3, 1] * 2, [0, 0, 2, 1, 2, 1, 0] * 2
 """Weights of two stages: dtype, address, columns, side, strides."""
 DENSE_PLAN = ("ConvNormPlan", 0, [1, 2, 3, 3], [4, 2, 3, 3], 1, 1, False, False, False, 1)
-STRIDED_PLAN = ("ConvNormPlan", 0, [1, 2, 3, 3], [4, 2, 3, 3], 2, 1, False, False, False, 1)
 LINEAR_PLAN = ("LinearPlan", 0, 1, 2, 3, 1)
 STAGES_PLAN = ("SeparableNormPlan", 0, [1, 2, 3, 3], [3, 3], [1, 1], 1, 1)
 
@@ -320,6 +319,7 @@ STAGES_PLAN = ("SeparableNormPlan", 0, [1, 2, 3, 3], [3, 3], [1, 1], 1, 1)
         ("term_weights_forward", ([0, 0], 2, [0, 0], [0, 2], -1, 0, 0, 1)),
         ("term_weights_forward", ([0, 0], 2, [0], [0, 1], -1, 0, 0, 1)),
         ("term_weights_backward", ([0, 0], 2, [0, 0], [0, 1], 2, 0, 0, 0, 0, 1)),
+        ("pointwise_backward", (0, [1, 2, 3, 3], [4, 4], 2, 0, [0, 0], 0, 0, 0, [0], 1)),
         ("add_scaled", (0, -1, 0, 0, 0, 0, 1)),
         ("arch_weights_forward", (0, 1, 129, 0, 0, 0, 1.0, True, 0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, 0, 1)),
         ("arch_weights_forward", (2, 0, 4, 0, 0, 0, 1.0, True, 0, 0.0, 0.0, 0, 0, 0, 0, 0, 0, 0, 1)),
@@ -348,7 +348,6 @@ def test_bindings_refuse_numbers_and_lists_that_do_not_fit(name, arguments):
         (DENSE_PLAN, "forward", ([0] * 4, *NORM, [0] * 7)),
         (DENSE_PLAN, "backward", ([0] * 4, [0] * 4, [0] * 3, [0] * 2, True, [0] * 12)),
         (DENSE_PLAN, "backward", ([0] * 4, [0] * 4, [0] * 4, [0] * 2, True, [0] * 11)),
-        (STRIDED_PLAN, "backward", ([0] * 4, [0] * 4, [0] * 4, [0] * 2, True, [0] * 7 + [64] + [0] * 4)),
         (LINEAR_PLAN, "forward", ([0] * 4,)),
         (LINEAR_PLAN, "backward", ([0] * 5,)),
         (STAGES_PLAN, "forward", (TAPS[:-1], MATRICES, *NORMS, [0] * 8)),

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from asose_fast import _native
-from asose_fast.ops.by_result import RESULTS
 from asose_fast.ops.conv_norm_call import Backward, Forward
 from asose_fast.ops.dense import Dense
 from asose_fast.ops.dtypes import accumulation_dtype
@@ -26,11 +25,21 @@ from asose_fast.ops.reference.norm_pool import pooled
 
 DTYPES = dense_conv.DTYPES
 
+PAIRS_A_PIXEL = 1 << 7
+"""Pairs of an input and an output channel, for a pixel of all images each, up to which 1x1 kernels are not slower."""
+
 
 def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv: Dense) -> str | None:
-    """It is left to the operators one by one where one of the convolution's results is."""
-    reasons = (dense_conv.unfit(shape, dtype, weight, conv, result) for result in RESULTS)
-    return next((reason for reason in reasons if reason), None)
+    """1x1 kernels of stride 1 are taken while their weights are few beside the pixels: oneDNN's convolution is faster,
+    but has passes of its own for the ReLU, its gradient and that of the norm. bfloat16 is left to oneDNN where the
+    processor multiplies tiles of it (AMX). All else is left to the operators one by one where the convolution is."""
+    outputs, inputs, *taps = weight
+    if taps == [1, 1] and conv.stride == (1, 1) and not dense_conv.has_tiles(dtype):
+        images, _, height, width = shape
+        if outputs * inputs > PAIRS_A_PIXEL * images * height * width:
+            return "oneDNN is faster where the weights are many beside the pixels"
+        return None
+    return dense_conv.unfit(shape, dtype, weight, conv)
 
 
 def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,7 +64,7 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
 
 def backward(call: Backward) -> tuple[Tensor, ...]:
     """The gradients of x, weight, shortcut, gain, gamma and beta, empty where they are not needed."""
-    if not call.x.numel() or (call.need_x and call.conv.stride != (1, 1)):
+    if not call.x.numel():
         return in_turn.backward(call)
     x, z, grad, tables = dense(call.x), dense(call.z), dense(call.grad), call.tables.contiguous()
     taps = call.weight.to(accumulation_dtype(x.dtype))

@@ -13,7 +13,6 @@ from asose_fast.ops.dense import Dense
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
-from asose_fast.ops.reference import dense_conv as reference
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
@@ -23,13 +22,13 @@ PAIRS_A_TILE = 1 << 10
 """So many are transformed faster than the products of a tile of 2x2 are computed."""
 
 
-def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv: Dense, result: str) -> str | None:
+def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv: Dense) -> str | None:
     """bfloat16 is left to oneDNN where the processor multiplies tiles of it (AMX). 3x3 of stride 1 is left to it below
     16 channels, and where weights are many beside the pixels. Of all else it is left everything with AVX2, and
-    otherwise 1x1 kernels, 64 channels or more that fill its registers, and the gradients of the inputs of strided
-    convolutions."""
+    otherwise 1x1 kernels and, of others of stride 1 with several rows and columns, 64 channels or more that fill its
+    registers."""
     outputs, inputs, *taps = weight
-    if dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported():
+    if has_tiles(dtype):
         return "oneDNN multiplies tiles of bfloat16, which takes half the time or less"
     if taps == [3, 3] and conv.stride == (1, 1) and min(inputs, outputs) >= 16:
         images, _, height, width = shape
@@ -41,11 +40,15 @@ def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv:
         return "oneDNN is as fast with AVX2"
     if max(taps) == 1:
         return "oneDNN is faster at 1x1"
-    if inputs >= 64 and inputs % 16 == outputs % 16 == 0:
+    several = min(taps) > 1 and conv.stride == (1, 1)
+    if several and inputs >= 64 and inputs % 16 == outputs % 16 == 0:
         return "oneDNN is faster with 64 channels or more that fill its registers"
-    if result == "x" and conv.stride != (1, 1):
-        return "oneDNN has the gradient of a strided convolution's input"
     return None
+
+
+def has_tiles(dtype: torch.dtype) -> bool:
+    """Whether the processor multiplies tiles of the dtype (AMX)."""
+    return dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
 
 
 def forward(x: Tensor, weight: Tensor, conv: Dense) -> Tensor:
@@ -67,15 +70,13 @@ def forward(x: Tensor, weight: Tensor, conv: Dense) -> Tensor:
 
 def backward(
     grad: Tensor, x: Tensor, weight: Tensor, conv: Dense, need_x: bool, need_weight: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """dL/dx and dL/dweight where they are needed."""
-    if need_x and conv.stride != (1, 1):
-        grad_x, _ = reference.backward(grad, x, weight, conv, True, False)
-        return grad_x, backward(grad, x, weight, conv, False, True)[1] if need_weight else None
+) -> tuple[Tensor, Tensor]:
+    """dL/dx and dL/dweight, empty where they are not needed."""
     kernels, threads = cpu_kernels()
     grad_x = memory.empty(x.shape, x) if need_x else None
     if not x.numel():
-        return grad_x, torch.zeros_like(weight) if need_weight else None
+        none = torch.zeros_like(weight) if need_weight else weight.new_empty(0)
+        return x.new_empty(0) if grad_x is None else grad_x, none
     grad, x, taps = dense(grad), dense(x), weight.to(accumulation_dtype(x.dtype))
     grad_taps = torch.empty_like(taps) if need_weight else None
     call = (DTYPE_CODES[x.dtype], x.shape, taps.shape, *conv)
@@ -87,7 +88,10 @@ def backward(
         address(grad_taps), (taps if grad_taps is None else grad_taps).stride(), room[2], threads,
     )  # fmt: skip
     del held
-    return grad_x, None if grad_taps is None else grad_taps.to(weight.dtype)
+    return (
+        x.new_empty(0) if grad_x is None else grad_x,
+        weight.new_empty(0) if grad_taps is None else grad_taps.to(weight.dtype),
+    )
 
 
 @functools.lru_cache(maxsize=1024)

@@ -41,18 +41,16 @@ def backward(
     kernels, threads = cpu_kernels()
     x, grad, matrices = dense(x), dense(grad), _matrices(weights, x)
     grad_x = memory.empty(x.shape, x) if need_x else None
-    sizes = [len(w) for w in weights]
-    of_matrix = matrices[0].new_empty(sum(sizes), x.shape[1]) if need_weights else None
-    held, (partials,) = memory.workspace(0 if of_matrix is None else _slices(x.shape, stride) * of_matrix.nbytes)
+    of_matrices = [torch.empty_like(matrix) for matrix in matrices] if need_weights else []
+    held, (partials,) = memory.workspace(_slices(x.shape, stride) * sum([matrix.nbytes for matrix in of_matrices]))
     kernels.pointwise_backward(
-        DTYPE_CODES[x.dtype], x.shape, sizes, stride, address(x), addresses(matrices), address(grad), address(grad_x),
-        partials, address(of_matrix), threads,
+        DTYPE_CODES[x.dtype], x.shape, [len(w) for w in weights], stride, address(x), addresses(matrices),
+        address(grad), address(grad_x), partials, addresses(of_matrices or [None] * len(matrices)), threads,
     )  # fmt: skip
     del held
-    parts = [] if of_matrix is None else [of_matrix] if len(sizes) == 1 else of_matrix.split(sizes)
     return (
         x.new_empty(0) if grad_x is None else grad_x,
-        [_like(rows, w) for rows, w in zip(parts, weights, strict=False)],
+        [_like(rows, w) for rows, w in zip(of_matrices, weights, strict=False)],
     )
 
 
@@ -63,9 +61,9 @@ def _slices(shape: torch.Size, stride: int) -> int:
 
 
 def _like(rows: Tensor, weight: Tensor) -> Tensor:
-    """The gradient in the dtype, shape and strides of the weight, in memory of its own."""
+    """The gradient in the dtype, shape and strides of the weight."""
     usual = weight.is_contiguous() or weight.is_contiguous(memory_format=torch.channels_last)
-    if usual and rows.dtype is weight.dtype and rows.untyped_storage().nbytes() == rows.nbytes:
+    if usual and rows.dtype is weight.dtype:
         return rows.as_strided(weight.shape, weight.stride())
     return torch.empty_like(weight).copy_(rows.view(weight.shape))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from asose_fast.ops import by_result, registry
+from asose_fast.ops import registry
 from asose_fast.ops.conv_norm_call import Backward, Forward
 from asose_fast.ops.dense import Dense
 from asose_fast.ops.dtypes import FLOATS
@@ -35,7 +35,7 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
     """y, the output of the convolution, and mean and rstd that the norm normalises by, (2, C) float64; as a backend,
     each operator of which is of the backend that serves it best."""
     x, weight, conv, norm = call.x, call.weight, call.conv, call.norm
-    z = registry.select("dense_conv", x, weight.shape, conv, "y").forward(x, weight, conv)
+    z = registry.select("dense_conv", x, weight.shape, conv).forward(x, weight, conv)
     if call.gain is None:
         y, tables = registry.select("norm_pool", z).forward(z, norm, call.pool)
     else:
@@ -60,8 +60,7 @@ def backward(call: Backward) -> tuple[Tensor, ...]:
         blended, affine = blended_and_affine[:2], blended_and_affine[2:]
     if not need_z:
         return none.clone(), none.clone(), *blended, *affine
-    of_conv = by_result.backward(
-        "dense_conv", (call.weight.shape, call.conv), (of_z, call.x, call.weight), call.conv, call.need_x,
-        call.need_weight,
-    )  # fmt: skip
+    of_conv = registry.select("dense_conv", call.x, call.weight.shape, call.conv).backward(
+        of_z, call.x, call.weight, call.conv, call.need_x, call.need_weight
+    )
     return *of_conv, *blended, *affine

@@ -26,8 +26,8 @@ def forward(x: Tensor, weight: Tensor, conv: Dense) -> Tensor:
 
 def backward(
     grad: Tensor, x: Tensor, weight: Tensor, conv: Dense, need_x: bool, need_weight: bool
-) -> tuple[Tensor | None, Tensor | None]:
-    """dL/dx and dL/dweight where they are needed; as a backend."""
+) -> tuple[Tensor, Tensor]:
+    """dL/dx and dL/dweight, empty where they are not needed; as a backend."""
     active = x.relu() if conv.relu and need_weight else x
     grad_x, grad_weight = convolution_backward(
         grad, active, weight.to(x.dtype), conv.stride, padding(weight), need_x=need_x, need_weight=need_weight
@@ -36,4 +36,7 @@ def backward(
         if conv.relu:
             grad_x = torch.ops.aten.threshold_backward(grad_x, x, 0)
         grad_x = grad_x.contiguous(memory_format=torch.channels_last)
-    return grad_x, None if grad_weight is None else torch.empty_like(weight).copy_(grad_weight)
+    return (
+        x.new_empty(0) if grad_x is None else grad_x,
+        weight.new_empty(0) if grad_weight is None else torch.empty_like(weight).copy_(grad_weight),
+    )

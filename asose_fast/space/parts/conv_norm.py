@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import computing_dtype
-from asose_fast.ops.conv_norm import conv_norm
+from asose_fast.ops.conv_norm import conv_norm, has_kernels
 from asose_fast.space.fit import Fit
 from asose_fast.space.outputs import require_shortcut
 from asose_fast.space.parts.convolution import Convolution, find_convolution
@@ -43,7 +43,12 @@ class ConvNorm:
         return self.norm.blended(self.conv(x), gain, shortcut)
 
     def _fits(self, x: Tensor, fit: Fit) -> bool:
-        return self.conv.is_dense_for(x, fit) and fit.norm(self.norm.norm, self.conv.conv.out_channels)
+        conv = self.conv
+        return (
+            conv.fits(x, fit)
+            and fit.norm(self.norm.norm, conv.conv.out_channels)
+            and has_kernels(x, conv.conv.weight, conv.dense)
+        )
 
     def _on_kernels(self, x: Tensor, **rest: Any) -> Tensor:
         part = self.conv

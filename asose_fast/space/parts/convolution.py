@@ -48,8 +48,8 @@ class Convolution:
         self.conv, self.active = conv, active
 
     def __call__(self, x: Tensor) -> Tensor:
-        conv, fits = self.conv, self._fits(x, Fit.of(x))
-        if fits and self._has_kernels(x):
+        conv, fits = self.conv, self.fits(x, Fit.of(x))
+        if fits and has_kernels(x, conv.weight, self.dense):
             return dense_conv(x, conv.weight, stride=self.stride, relu=self.active)
         if fits and self.active and x.numel() <= SMALL and is_pointwise(conv) and _has_pointwise(x):
             return pointwise(x, [conv.weight])
@@ -65,18 +65,17 @@ class Convolution:
         down, across = self.conv.stride
         return down, across
 
+    @property
+    def dense(self) -> Dense:
+        """What operators take it as."""
+        return Dense(*self.stride, self.active)
+
     def out_shape(self, x: Tensor) -> torch.Size:
         """The shape of the output for x."""
-        return torch.Size(Dense(*self.stride, self.active).out_shape(x, self.conv.weight))
+        return torch.Size(self.dense.out_shape(x, self.conv.weight))
 
-    def is_dense_for(self, x: Tensor, fit: Fit) -> bool:
-        """Says whether `dense_conv` takes x and is faster."""
-        return self._fits(x, fit) and self._has_kernels(x)
-
-    def _has_kernels(self, x: Tensor) -> bool:
-        return has_kernels(x, self.conv.weight, Dense(*self.stride, self.active))
-
-    def _fits(self, x: Tensor, fit: Fit) -> bool:
+    def fits(self, x: Tensor, fit: Fit) -> bool:
+        """Says whether operators take x and the weight."""
         conv = self.conv
         return fit.takes(x) and fit.conv(conv, conv.out_channels, x.shape[1], *conv.kernel_size)
 

@@ -14,9 +14,12 @@ from asose_fast.space.recognise import is_average_pool, is_max_pool
 
 AVERAGES = 1 << 16
 """Elements of a tensor from which on averages of stride 1 are faster on kernels."""
+MAXIMA = 1 << 18
+"""The same of maxima of stride 1."""
 OTHERS = 1 << 20
-"""The same of other averages and of maxima, where there are fewer channels than `MANY`."""
-MANY = 64
+"""The same of poolings of stride 2."""
+MANY = {1: 192, 2: 64}
+"""So many channels are too many for maxima, or for poolings of stride 2."""
 
 
 class Pooling:
@@ -34,10 +37,10 @@ class Pooling:
         return self.module(x)
 
     def _pays(self, x: Tensor) -> bool:
-        """Says whether kernels were faster wherever that was measured, forward and backward."""
+        """Says whether kernels were no slower wherever that was measured, forward and backward."""
         if self.stride == 1 and not self.maximum:
             return x.numel() >= AVERAGES
-        return x.numel() >= OTHERS and x.shape[1] < MANY
+        return x.numel() >= (MAXIMA if self.stride == 1 else OTHERS) and x.shape[1] < MANY[self.stride]
 
 
 def find_pooling(modules: Sequence[Part]) -> Found | None:

@@ -42,6 +42,10 @@ def conv(**options):
     return nn.Conv2d(CHANNELS, CHANNELS, 3, **{"padding": 1, "bias": False} | options)
 
 
+def projection(**options):
+    return nn.Conv2d(CHANNELS, 3, 1, bias=False, **options)
+
+
 HALVING = nn.MaxPool2d(2, ceil_mode=True)
 ACTIVE = ((1, 1), True, "pool")
 PLAIN = ((1, 1), False, "pool")
@@ -55,6 +59,8 @@ PLAIN = ((1, 1), False, "pool")
         ([nn.ReLU(), conv(), nn.BatchNorm2d(CHANNELS, affine=False)], [ACTIVE]),
         ([nn.ReLU(), conv(), nn.BatchNorm2d(CHANNELS), HALVING], [ACTIVE]),
         ([conv(), nn.BatchNorm2d(CHANNELS), nn.ReLU(), conv(), nn.BatchNorm2d(CHANNELS)], [PLAIN, ACTIVE]),
+        ([nn.ReLU(), projection(), nn.BatchNorm2d(3, affine=False)], [ACTIVE]),
+        ([nn.ReLU(), projection(stride=2), nn.BatchNorm2d(3, affine=False)], []),
         ([conv(), nn.ReLU(), nn.BatchNorm2d(CHANNELS)], []),
         ([nn.ReLU(), conv()], []),
         ([conv(bias=True), nn.BatchNorm2d(CHANNELS)], []),

@@ -39,10 +39,10 @@ def calls(monkeypatch):
 
 
 def sequence(*poolings, channels=4):
-    """A convolution that PyTorch is faster at, norm, and these poolings, twice."""
+    """A convolution that kernels do not take, norm, and these poolings, twice."""
     parts = []
     for _ in range(2):
-        parts += [nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels)]
+        parts += [nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels)]
         parts += copy.deepcopy(list(poolings))
     return nn.Sequential(*parts).to(memory_format=torch.channels_last)
 

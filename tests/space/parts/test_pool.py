@@ -27,6 +27,7 @@ def on_kernels(monkeypatch):
 
     monkeypatch.setattr(pool, "pool_3x3", call)
     monkeypatch.setattr(pool, "AVERAGES", 0)
+    monkeypatch.setattr(pool, "MAXIMA", 0)
     monkeypatch.setattr(pool, "OTHERS", 0)
     return seen
 
@@ -77,7 +78,10 @@ def test_what_is_another_pooling_or_watched_is_left_as_it_is():
         ("avg_pool_3x3", 1, (63, 16, 8, 8), False),
         ("avg_pool_3x3", 2, (64, 16, 32, 32), True),
         ("max_pool_3x3", 1, (64, 16, 32, 32), True),
-        ("max_pool_3x3", 1, (64, 16, 16, 16), False),
+        ("max_pool_3x3", 1, (64, 64, 8, 8), True),
+        ("max_pool_3x3", 1, (63, 16, 16, 16), False),
+        ("max_pool_3x3", 1, (64, 256, 4, 4), False),
+        ("max_pool_3x3", 2, (64, 16, 32, 32), True),
         ("max_pool_3x3", 2, (64, 64, 32, 32), False),
     ],
 )
