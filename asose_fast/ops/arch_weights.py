@@ -9,7 +9,7 @@ from torch import Tensor
 
 from asose_fast.ops import registry
 from asose_fast.ops.arch_sample import ArchWeights, Boost
-from asose_fast.ops.autograd import save, transformed, twice_differentiable
+from asose_fast.ops.autograd import on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_flag, check_integer, check_like, check_number, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.reference.arch_weights import DTYPES, backward, noise_of, reference
@@ -73,7 +73,8 @@ def arch_weights(
     if transformed():
         noise = noise_of(rng, logits) if noise is None else noise
         return reference(logits, temperature, hard=hard, boost=boost, noise=noise)
-    weights, _, index, entropy, max_prob = _ArchWeights.apply(logits, noise, rng, temperature, hard, boost)
+    run = _ArchWeights.apply if torch.is_grad_enabled() and logits.requires_grad else _drawn
+    weights, _, index, entropy, max_prob = run(logits, noise, rng, temperature, hard, boost)
     return ArchWeights(weights, index, entropy, max_prob)
 
 
@@ -133,6 +134,17 @@ def _differentiable_backward(
     return backward(sum(grads[1:], grads[0]), soft, ctx.temperature) if grads else None, *(None,) * 5
 
 
+def _drawn(
+    logits: Tensor, noise: Tensor | None, rng: Tensor | None, temperature: float, hard: bool, boost: Boost | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Weights, soft weights, index, entropy and max_prob, from arguments that have been checked."""
+    rule = boost or Boost(top_k=0)
+    found: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = arch_weights_fwd.unchecked(
+        logits, noise, rng, temperature, hard, rule.top_k, rule.amount, rule.below, rule.skip, rule.none
+    )
+    return found
+
+
 class _ArchWeights(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -144,10 +156,7 @@ class _ArchWeights(torch.autograd.Function):
         hard: bool,
         boost: Boost | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        rule = boost or Boost(top_k=0)
-        weights, soft, index, entropy, max_prob = arch_weights_fwd(
-            logits, noise, rng, temperature, hard, rule.top_k, rule.amount, rule.below, rule.skip, rule.none
-        )
+        weights, soft, index, entropy, max_prob = _drawn(logits, noise, rng, temperature, hard, boost)
         save(ctx, soft)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(index, entropy, max_prob)
@@ -163,7 +172,7 @@ class _ArchWeights(torch.autograd.Function):
         if grad is None:
             return (None,) * 6
         (soft,) = ctx.saved_tensors
-        grad_logits = arch_weights_bwd(grad, soft, ctx.temperature)
+        grad_logits = on_saved(ctx, arch_weights_bwd)(grad, soft, ctx.temperature)
         return grad_logits, None, None, None, None, None
 
 

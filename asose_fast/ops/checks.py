@@ -101,7 +101,7 @@ def check_flag(where: str, value: object) -> None:
 
 def as_list(where: str, values: Iterable[Any]) -> list[Any]:
     """The values of a sequence, which a lone tensor is not, as a list."""
-    if not isinstance(values, Iterable) or isinstance(values, Tensor):
+    if type(values) is not list and (not isinstance(values, Iterable) or isinstance(values, Tensor)):
         raise TypeError(f"{where} must be a sequence, got {_kind(values)}")
     return list(values)
 

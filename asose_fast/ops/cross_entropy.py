@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops import registry
-from asose_fast.ops.autograd import gradients, save, transformed, twice_differentiable
+from asose_fast.ops.autograd import gradients, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_floats, check_like, check_number, check_tensor
 from asose_fast.ops.library import define
 from asose_fast.ops.reference.cross_entropy import loss, reference
@@ -71,7 +71,7 @@ class _CrossEntropy(torch.autograd.Function):
         if grad is None:
             return None, None, None
         _, labels, probabilities = ctx.saved_tensors
-        return cross_entropy_bwd(grad, probabilities, labels, ctx.smoothing), None, None
+        return on_saved(ctx, cross_entropy_bwd)(grad, probabilities, labels, ctx.smoothing), None, None
 
 
 def _fwd(scores: Tensor, labels: Tensor, smoothing: float) -> Any:

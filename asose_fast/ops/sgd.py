@@ -21,8 +21,9 @@ from asose_fast.ops.checks import (
     check_tensor,
 )
 from asose_fast.ops.dtypes import FLOATS, WIDE
-from asose_fast.ops.library import PLAIN, define
+from asose_fast.ops.library import PLAIN, define, present
 from asose_fast.ops.reference.sgd import reference
+from asose_fast.ops.whole import whole
 
 registry.register(
     "sgd",
@@ -40,7 +41,6 @@ class Clip(NamedTuple):
     bound: float
 
 
-@torch.no_grad()
 def sgd(
     parameters: Sequence[Tensor],
     gradients: Sequence[Tensor],
@@ -78,8 +78,15 @@ def sgd(
     lists = [as_list(f"sgd: {name}", tensors) for name, tensors in named]
     arguments: list[Any] = [*lists, norm, bound, rate, momentum, decay, nesterov]
     if any(lists):
-        _check(*arguments)
-        (reference if transformed() else sgd_fwd.unchecked)(*arguments)
+        _check_numbers(Step(*arguments))
+        if not whole("sgd", [t for tensors in lists for t in tensors] + present([norm]), *arguments):
+            _ordinary(*arguments)
+
+
+@torch.no_grad()
+def _ordinary(*arguments: Any) -> None:
+    _check_tensors(Step(*arguments))
+    (reference if transformed() else sgd_fwd.unchecked)(*arguments)
 
 
 class Step(NamedTuple):
@@ -102,6 +109,12 @@ def _run(*args: Any) -> None:
 
 def _check(*args: Any) -> None:
     step = Step(*args)
+    _check_numbers(step)
+    _check_tensors(step)
+
+
+def _check_numbers(step: Step) -> None:
+    """Of numbers, and of how many tensors there are."""
     for name in ("bound", "rate", "momentum", "decay"):
         check_number(f"sgd: {name}", getattr(step, name))
     check_flag("sgd: nesterov", step.nesterov)
@@ -112,6 +125,9 @@ def _check(*args: Any) -> None:
     if step.norm is not None:
         check_tensor("sgd: norm", step.norm)
     check_like("sgd: norm", step.norm, (), *WIDE)
+
+
+def _check_tensors(step: Step) -> None:
     for name in ("parameters", "gradients", "momenta"):
         if not PLAIN.issuperset(map(type, getattr(step, name))):
             for i, tensor in enumerate(getattr(step, name)):

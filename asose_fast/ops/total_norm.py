@@ -14,6 +14,7 @@ from asose_fast.ops.checks import as_list, check_floats, check_length
 from asose_fast.ops.dtypes import FLOATS, widest
 from asose_fast.ops.library import PLAIN, define
 from asose_fast.ops.reference.total_norm import reference
+from asose_fast.ops.whole import whole
 
 registry.register(
     "total_norm",
@@ -24,7 +25,6 @@ _kind = attrgetter("dtype", "layout")
 _DENSE = {(dtype, torch.strided) for dtype in FLOATS}
 
 
-@torch.no_grad()
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of all elements of several tensors, outside autograd: `nn.utils.get_total_norm(tensors)`.
 
@@ -45,6 +45,12 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     tensors = as_list("total_norm: tensors", tensors)
     if not tensors:
         return torch.zeros(())
+    norm: Tensor | None = whole("total_norm", tensors, tensors)
+    return _ordinary(tensors) if norm is None else norm
+
+
+@torch.no_grad()
+def _ordinary(tensors: list[Tensor]) -> Tensor:
     _check(tensors)
     norm: Tensor = reference(tensors) if transformed() else total_norm_fwd.unchecked(tensors)
     return norm

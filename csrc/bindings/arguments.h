@@ -1,5 +1,5 @@
-// Tensors arrive as addresses, and what lies there is Python's business. The checks are that
-// numbers and lists let the kernels index nothing beyond them.
+// Tensors arrive as addresses (but for those of tensors.h), and what lies there is Python's
+// business. The checks are that numbers and lists let the kernels index nothing beyond them.
 #pragma once
 
 #include <cstddef>

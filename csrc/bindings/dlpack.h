@@ -1,5 +1,5 @@
-// The part of DLPack's C interface (version 0) by which memory is handed to torch without linking
-// it.
+// The part of DLPack's C interface by which memory is handed to torch, and tensors are looked at,
+// without linking it.
 #pragma once
 
 #include <cstdint>
@@ -21,10 +21,21 @@ struct Tensor {
   int64_t *shape, *strides;
   uint64_t byte_offset;
 };
+// Of version 0.
 struct ManagedTensor {
   Tensor tensor;
   void* context;
   void (*deleter)(ManagedTensor*);
+};
+// What the capsule `__dlpack_c_exchange_api__` of a class of tensors holds, of version 1.
+struct ExchangeApi {
+  uint32_t major, minor;
+  const void* older;
+  void *allocate, *export_managed, *import_managed;
+  // Describes a tensor, which stays its owner's; where it cannot, it sets Python's error and does
+  // not return 0.
+  int (*describe)(void* object, Tensor* description);
+  void* current_stream;
 };
 
 constexpr int32_t kCpu = 1;

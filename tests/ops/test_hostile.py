@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from asose_fast import _native, ops
 from asose_fast.ops import registry
+from asose_fast.ops.native import EXCHANGE
 from asose_fast.space import MixedOp
 from tests.helpers import python
 from tests.ops.cases import table
@@ -326,18 +327,62 @@ STAGES_PLAN = ("SeparableNormPlan", 0, [1, 2, 3, 3], [3, 3], [1, 1], 1, 1)
         ("cross_entropy_forward", (0, -1, 3, 0, 0.0, 0, 0, 0, 0, 1)),
         ("cross_entropy_forward", (0, 1, 0, 0, 0.0, 0, 0, 0, 0, 1)),
         ("cross_entropy_backward", (2, 0, 3, 0, 0.0, 0, 0, 0, 1)),
-        ("sgd", ([0], [4, 4], [0], [0], [], 0, 0, 5.0, 0.1, 0.0, 0.0, False, 1)),
-        ("sgd", ([0], [4], [0], [0, 0], [], 0, 0, 5.0, 0.1, 0.0, 0.0, False, 1)),
-        ("sgd", ([2], [4], [0], [0], [0], 0, 0, 5.0, 0.1, 0.9, 0.0, False, 1)),
-        ("total_norm", ([0], [1, 1], [0], 0, 0, 1)),
-        ("total_norm", ([0], [-1], [0], 0, 0, 1)),
-        ("total_norm", ([0], [1], [0], 2, 0, 1)),
+        ("sgd", (EXCHANGE, [1], [], [], 0, 0, 5.0, 0.1, 0.0, 0.0, False, 1)),
+        ("sgd", (EXCHANGE, [1], [1], [1, 1], 0, 0, 5.0, 0.1, 0.9, 0.0, False, 1)),
+        ("sgd", (EXCHANGE, [], [], [], 2, 0, 5.0, 0.1, 0.9, 0.0, False, 1)),
+        ("total_norm", (EXCHANGE, [], 2, 0, 1)),
         ("pool_empty", (0, [2, 3], [1])),
         ("pool_empty", (7, [2, 3], [3, 1])),
     ],
 )
 def test_bindings_refuse_numbers_and_lists_that_do_not_fit(name, arguments):
     refuses(_native.kernels("cpu"), name, arguments)
+
+
+@pytest.mark.skipif(bool(registry.why_not("sgd", "cpu", "cpu")), reason="needs the CPU kernels")
+@pytest.mark.parametrize(
+    "other",
+    [
+        1,
+        torch.ones(2, 3, 4, 5).half(),
+        torch.ones(2, 3, 4, 5).long(),
+        torch.ones(2, 3, 4, 5).to_sparse(),
+        torch.ones(2, 3, 4, 5, device="meta"),
+        torch.ones(2, 3, 4, 10)[..., ::2],
+        torch.ones(2, 3, 4, 1).expand(-1, -1, -1, 5),
+        torch.ones(5, 4, 3, 2).permute(3, 2, 1, 0),
+    ],
+    ids=str,
+)
+def test_kernels_that_look_at_tensors_themselves_touch_no_others(other):
+    kernels, good, norm = _native.kernels("cpu"), torch.ones(2, 3, 4, 5), torch.zeros(())
+    assert not kernels.total_norm(EXCHANGE, [good, other], 0, norm.data_ptr(), 1)
+    for place in range(3):
+        lists = [[good, other if place == k else good] for k in range(3)]
+        assert not kernels.sgd(EXCHANGE, *lists, 0, 0, 1.0, 0.1, 0.9, 0.0, False, 1)
+    assert not norm
+    assert good.eq(1).all()
+
+
+@pytest.mark.skipif(bool(registry.why_not("sgd", "cpu", "cpu")), reason="needs the CPU kernels")
+@pytest.mark.parametrize(
+    "other",
+    [
+        torch.ones(2, 3, 4, 5).double(),
+        torch.ones(2, 3, 5, 4),
+        torch.ones(6, 4, 5),
+        torch.ones(2, 3, 4, 5).contiguous(memory_format=torch.channels_last),
+    ],
+    ids=lambda t: f"{t.dtype} {t.stride()}",
+)
+def test_kernels_step_through_tensors_that_are_alike(other):
+    kernels, good = _native.kernels("cpu"), torch.ones(2, 3, 4, 5)
+    for place in range(3):
+        lists = [[other if place == k else good] for k in range(3)]
+        assert not kernels.sgd(EXCHANGE, *lists, 0, 0, 1.0, 0.1, 0.9, 0.0, False, 1)
+    assert good.eq(1).all()
+    assert kernels.sgd(EXCHANGE, [other], [other.clone()], [], 0, 0, 1.0, 0.25, 0.0, 0.0, False, 1)
+    assert other.eq(0.75).all()
 
 
 @pytest.mark.skipif(bool(registry.why_not("mixed_sum", "cpu", "cpu")), reason="needs the CPU kernels")

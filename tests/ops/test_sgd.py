@@ -122,5 +122,53 @@ def test_what_does_not_fit_is_refused(changes, match):
         call("sgd", right_calls()["sgd"] | changes)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_pytorch_would_not_update_is_refused_before_anything_is(backend):
+    good, expanded = torch.ones(3), torch.ones(1).expand(3)
+    with ops.backend(backend), pytest.raises(ValueError, match="must not be expanded"):
+        ops.sgd([good, expanded], [torch.ones(3)] * 2, [], rate=0.1)
+    assert good.eq(1).all()
+
+
+@pytest.mark.parametrize(
+    ("gradient", "match"),
+    [
+        (torch.ones(2), r"gradients\[0\] must be torch.float32 \(3,\)"),
+        (torch.ones(3).double(), r"gradients\[0\] must be torch.float32 \(3,\)"),
+        (torch.ones(3).to_sparse(), r"gradients\[0\] must be a dense tensor"),
+    ],
+)
+def test_gradients_that_do_not_fit_are_refused(gradient, match):
+    p = torch.ones(3)
+    with pytest.raises((TypeError, ValueError), match=match):
+        ops.sgd([p], [gradient], [], rate=0.1)
+    assert p.eq(1).all()
+
+
+def test_memory_that_is_gone_is_refused():
+    p, gradient = torch.ones(3), torch.ones(3)
+    gradient.untyped_storage().resize_(0)
+    with pytest.raises(ValueError, match="no memory"):
+        ops.sgd([p], [gradient], [], rate=0.1)
+    with pytest.raises(ValueError, match="no memory"):
+        ops.total_norm([gradient])
+
+
+def test_a_profiler_sees_the_operator():
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        ops.sgd([torch.ones(3)], [torch.ones(3)], [], rate=0.1)
+        ops.total_norm([torch.ones(3)])
+    assert {"asose_fast::sgd", "asose_fast::total_norm"} <= {event.name for event in profiler.events()}
+
+
+def test_negated_gradients_are_read_as_they_are():
+    negated = torch.full((3,), 2j).conj().imag
+    assert negated.is_neg()
+    p = torch.zeros(3)
+    ops.sgd([p], [negated], [], rate=0.5)
+    assert p.eq(1).all()
+    assert ops.total_norm([negated]).item() == pytest.approx(12**0.5)
+
+
 def test_opcheck():
     torch.library.opcheck(OPERATORS.sgd, tuple(right_calls()["sgd"].values()))

@@ -122,7 +122,7 @@ class Selector:
     def next_draw(self) -> Tensor:
         """Seed and offset of the next draw of noise, which no other draw has."""
         rng = self.rng.clone()
-        self.rng[1] += 1
+        self.rng[1].add_(1)
         return rng
 
     def boosted_logits(self, phase: PhaseName) -> Tensor:

@@ -18,7 +18,7 @@ from asose_fast.engine.step.gradients import sum_gradients
 from asose_fast.engine.step.precision import Precision, computing
 from asose_fast.engine.step.sgd import SGD
 from asose_fast.engine.step.sync_batch_norm import SyncBatchNorm2d
-from asose_fast.ops import Clip, cross_entropy, total_norm
+from asose_fast.ops import cross_entropy
 from asose_fast.ops.dtypes import WIDE
 from asose_fast.space.supernet import Supernet
 
@@ -130,16 +130,15 @@ def weight_step(
 
 def _clipped_step(optimizer: torch.optim.Optimizer, bound: float, check: GradientCheck | None) -> None:
     """Takes a step by gradients whose norm is bounded. In place of them, our optimizer scales what it reads."""
-    parameters, ours = _parameters(optimizer), isinstance(optimizer, SGD)
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = total_norm(gradients) if ours else nn.utils.get_total_norm(gradients)
+    if isinstance(optimizer, SGD):
+        optimizer.clipped_step(bound, check)
+        return
+    parameters = _parameters(optimizer)
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if check:
         check(norm)
-    if isinstance(optimizer, SGD):
-        optimizer.step(clip=Clip(norm, bound))
-    else:
-        nn.utils.clip_grads_with_norm_(parameters, bound, norm)
-        optimizer.step()
+    nn.utils.clip_grads_with_norm_(parameters, bound, norm)
+    optimizer.step()
 
 
 class Ahead(NamedTuple):

@@ -1,10 +1,12 @@
 """The optimizer of a weight step is PyTorch's SGD in another call: the same weights and state, up to rounding."""
 
 import copy
+import warnings
 
 import pytest
 import torch
 from torch import nn
+from torch.optim import optimizer as optimizers
 
 from asose_fast.engine.step.optimizers import weight_optimizer
 from asose_fast.engine.step.sgd import SGD
@@ -98,6 +100,119 @@ def test_state_goes_to_pytorchs_optimizer_and_back():
     ours.step()
     theirs.step()
     torch.testing.assert_close(p, q)
+
+
+def stepped_alike(change, steps=3):
+    """Our optimizer and PyTorch's, which take clipped steps; `change` of (optimizer, parameters) comes between them."""
+    torch.manual_seed(0)
+    values = [torch.randn(4, 3), torch.randn(5), torch.randn(3, 4, 2, 2)]
+    gradients = [[torch.randn_like(v) for v in values] for _ in range(steps)]
+    stepped = []
+    for kind in (SGD, torch.optim.SGD):
+        parameters = [nn.Parameter(v.clone()) for v in values]
+        groups = [{"params": parameters[:2]}, {"params": parameters[2:], "weight_decay": 0.1, "nesterov": True}]
+        optimizer = kind(groups, 0.1, 0.9)
+        for step in gradients:
+            for p, gradient in zip(parameters, step, strict=True):
+                p.grad = gradient.clone()
+            change(optimizer, parameters)
+            if kind is SGD:
+                optimizer.clipped_step(1.0)
+            else:
+                nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+        stepped.append(optimizer)
+        torch.testing.assert_close(
+            *([p for group in o.param_groups for p in group["params"]] for o in (stepped[0], optimizer))
+        )
+    return stepped[0]
+
+
+def exchange_data(_, parameters):
+    parameters[0].data = parameters[0].data.clone()
+    parameters[2].data = parameters[2].data.contiguous(memory_format=torch.channels_last)
+
+
+def drop_a_gradient(_, parameters):
+    parameters[1].grad = None
+
+
+def reload(optimizer, _):
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+def exchange_momentum(optimizer, parameters):
+    if optimizer.state:
+        optimizer.state[parameters[1]] = {"momentum_buffer": torch.ones(5)}
+
+
+def change_rate(optimizer, _):
+    optimizer.param_groups[0]["lr"] *= 0.5
+
+
+def step_another(_, parameters):
+    torch.optim.SGD(parameters, 0.3).step()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda *_: None, exchange_data, drop_a_gradient, reload, exchange_momentum, change_rate, step_another],
+)
+def test_whatever_happens_between_clipped_steps(change):
+    stepped_alike(change)
+
+
+def test_clipped_steps_have_momentum_only_where_a_gradient_was():
+    optimizer = stepped_alike(drop_a_gradient)
+    assert [p in optimizer.state for group in optimizer.param_groups for p in group["params"]] == [True, False, True]
+
+
+@pytest.mark.parametrize("register", ["one", "all"])
+@pytest.mark.parametrize("when", ["pre", "post"])
+def test_hooks_see_clipped_steps(register, when):
+    p, seen = nn.Parameter(torch.ones(2)), []
+    optimizer = SGD([p], 0.5)
+    owner, name = (optimizer, f"register_step_{when}_hook")
+    if register == "all":
+        owner, name = optimizers, f"register_optimizer_step_{when}_hook"
+    p.grad = torch.full((2,), 0.5)
+    handle = getattr(owner, name)(lambda *_: seen.append(p.tolist()))
+    optimizer.clipped_step(5.0)
+    handle.remove()
+    optimizer.clipped_step(5.0)
+    assert seen == [[1.0, 1.0] if when == "pre" else [0.75, 0.75]]
+    assert p.tolist() == [0.5, 0.5]
+
+
+def test_profilers_see_clipped_steps():
+    p = nn.Parameter(torch.ones(2))
+    optimizer = SGD([p], 0.5)
+    p.grad = torch.ones(2)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        optimizer.clipped_step(5.0)
+    names = {event.name for event in profiler.events()}
+    assert {"Optimizer.step#SGD.step", "asose_fast::sgd", "asose_fast::total_norm"} <= names
+
+
+def test_schedulers_and_subclasses_see_clipped_steps():
+    class Counting(SGD):
+        count = 0
+
+        def step(self, *args, **options):
+            self.count += 1
+            return super().step(*args, **options)
+
+    p = nn.Parameter(torch.ones(2))
+    p.grad = torch.full((2,), 0.5)
+    counting, optimizer = Counting([p], 0.5), SGD([p], 0.5)
+    counting.clipped_step(5.0)
+    assert counting.count == 1
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)
+    optimizer.clipped_step(5.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a scheduler warns where no step has come before its own
+        schedule.step()
+    assert p.tolist() == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("clip", [0.0, 5.0])
