@@ -22,7 +22,7 @@ from asose_fast.engine.step.steps import alpha_step, weight_step
 from asose_fast.ops import ArchWeights, arch_weights
 from asose_fast.presets import IMAGES
 from asose_fast.space import Network, NetworkSpec
-from asose_fast.space.mixtures import RARE
+from asose_fast.space.replay import RARE
 from asose_fast.training_config import OptimizerConfig
 from benchmarks.baselines import Autocast, EagerMixture
 
@@ -227,15 +227,15 @@ def in_layout(layout: str, network: Network, x: Tensor) -> tuple[Network, Tensor
 
 
 def warm_up(variants: dict[str, Steps]) -> None:
-    """Samples every candidate where only the sampled ones run, once, and ours as often as it takes until its alpha step
-    is what it then stays: what is compiled or rehearsed in the first steps is so then."""
+    """Samples every candidate where only the sampled ones run, once, and ours as often as it takes until a step is what
+    it then stays: what is compiled or rehearsed in the first steps is so then."""
     for steps in variants.values():
         for k in range(steps.logits.shape[1] if steps.skipping else 0):
             noise = torch.zeros_like(steps.logits)
             noise[:, k] = 1
-            steps.weight(arch_weights(steps.logits, 1.0, noise=noise))
             for _ in range(RARE + 1 if steps.model is steps.network else 1):
-                steps.alpha(arch_weights(steps.logits, 1.0, noise=noise))
+                for step in (steps.weight, steps.alpha):
+                    step(arch_weights(steps.logits, 1.0, noise=noise))
 
 
 def check_equal(variants: dict[str, Steps], kind: str) -> dict[str, float]:

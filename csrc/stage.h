@@ -3,6 +3,8 @@
 // the norms before.
 #pragma once
 
+#include <cstdint>
+
 #include "kernel.h"
 #include "separable.h"
 #include "stage_weights.h"
@@ -15,9 +17,11 @@ struct StageForward {
   SeparableForward convolutions;
 };
 
+// `weights` replaces the first of the tables that `convolutions` is given; the rest are copied.
 struct StageBackward {
   SeparableBackward convolutions;
   StageWeightsBackward weights;
+  int64_t rest_bytes = 0;
 };
 
 ASOSE_KERNEL(stage_forward, StageForward);

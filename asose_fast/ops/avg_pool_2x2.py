@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asose_fast.ops import registry, tape
+from asose_fast.ops import registry
 from asose_fast.ops.autograd import differentiable, transformed, twice_differentiable
 from asose_fast.ops.checks import check_floats, check_images, check_like
 from asose_fast.ops.layout import empty_channels_last
@@ -42,7 +42,8 @@ def avg_pool_2x2(x: Tensor) -> Tensor:
     check_images("avg_pool_2x2: x", x)
     if transformed():
         return reference(x)
-    return tape.apply(_AvgPool2x2, x.contiguous(memory_format=torch.channels_last))
+    y: Tensor = _AvgPool2x2.apply(x.contiguous(memory_format=torch.channels_last))
+    return y
 
 
 def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
@@ -50,9 +51,7 @@ def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     return reference, (x,)
 
 
-class _AvgPool2x2(tape.Playable):
-    plain = staticmethod(_plain)
-
+class _AvgPool2x2(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.shape, ctx.dtype, ctx.device = x.shape, x.dtype, x.device

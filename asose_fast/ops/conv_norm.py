@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import registry, tape
+from asose_fast.ops import registry
 from asose_fast.ops.autocast import computing_dtype, without_autocast
 from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_like
@@ -18,7 +18,6 @@ from asose_fast.ops.dense_conv import CONV, check_convolution
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
-from asose_fast.ops.native.script import Bound
 from asose_fast.ops.norm_lerp import check_blend
 from asose_fast.ops.norm_pool import check_pool
 from asose_fast.ops.norms import (
@@ -92,7 +91,8 @@ def conv_norm(
         check_count([call.of_batch], torch.Size(conv.out_shape(x, weight)))
         if gain is not None:
             gain = gain.to(accumulation_dtype(x.dtype))
-        return tape.apply(_ConvNorm, call, x, weight, held(norm, "weight"), held(norm, "bias"), shortcut, gain)
+        y: Tensor = _ConvNorm.apply(call, x, weight, held(norm, "weight"), held(norm, "bias"), shortcut, gain)
+        return y
 
 
 def has_kernels(x: Tensor, weight: Tensor, conv: Dense) -> bool:
@@ -152,20 +152,7 @@ def _arguments(
     return Forward(x, weight, shortcut, gain, *norm, *call.conv, call.pool)
 
 
-def _bind(*arguments: Any) -> Bound | None:
-    given = _arguments(*arguments)
-    return tape.bound(registry.select("conv_norm", given.x, given.weight.shape, given.conv), given)
-
-
-def _keep(ctx: Any, arguments: Sequence[Any], *saved: Tensor) -> None:
-    z, tables = saved
-    ctx.call, x, weight, gamma, beta, shortcut, gain = arguments
-    save(ctx, x, weight, z, shortcut, gain, gamma, beta, tables)
-
-
-class _ConvNorm(tape.Playable):
-    plain, bind, keep = staticmethod(_plain), staticmethod(_bind), staticmethod(_keep)
-
+class _ConvNorm(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -177,10 +164,10 @@ class _ConvNorm(tape.Playable):
         shortcut: Tensor | None,
         gain: Tensor | None,
     ) -> Tensor:
-        arguments = call, x, weight, gamma, beta, shortcut, gain
         y: Tensor
-        y, z, tables = conv_norm_fwd.unchecked(*_arguments(*arguments))
-        _keep(ctx, arguments, z, tables)
+        y, z, tables = conv_norm_fwd.unchecked(*_arguments(call, x, weight, gamma, beta, shortcut, gain))
+        ctx.call = call
+        save(ctx, x, weight, z, shortcut, gain, gamma, beta, tables)
         return y
 
     @staticmethod

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asose_fast.ops import registry, tape
+from asose_fast.ops import registry
 from asose_fast.ops.autocast import computing_dtype, without_autocast
 from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_flag, check_images, check_integer, check_like, check_tensor
@@ -51,7 +51,8 @@ def dense_conv(x: Tensor, weight: Tensor, *, stride: int | tuple[int, int] = 1, 
     with without_autocast(x):
         if transformed():
             return reference(x, weight, conv)
-        return tape.apply(_DenseConv, conv, x.contiguous(memory_format=torch.channels_last), weight)
+        y: Tensor = _DenseConv.apply(conv, x.contiguous(memory_format=torch.channels_last), weight)
+        return y
 
 
 def check_convolution(where: str, x: Tensor, weight: Tensor, conv: Dense) -> None:
@@ -90,9 +91,7 @@ def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     return plain, (ctx.conv, *ctx.saved_tensors)
 
 
-class _DenseConv(tape.Playable):
-    plain = staticmethod(_plain)
-
+class _DenseConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, conv: Dense, x: Tensor, weight: Tensor) -> Tensor:
         ctx.conv = conv

@@ -1,53 +1,133 @@
-"""A function whose launches were rehearsed (`asose_fast.ops.native.rehearsals`) as a node of autograd."""
+"""Functions run from their launches (`asose_fast.ops.native.rehearsals`), those in a row as one node of autograd."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from asose_fast.ops.autograd import batched, gradients, save
-from asose_fast.ops.native.rehearsed import Rehearsed
-from asose_fast.ops.played import followed
-from asose_fast.ops.tape import whereabouts
+from asose_fast.ops.autocast import without_autocast
+from asose_fast.ops.autograd import batched, save
+from asose_fast.ops.native import address, addresses
+from asose_fast.ops.native.rehearsed import Block, Rehearsed, block
+from asose_fast.ops.native.whereabouts import whereabouts
 
 
-def launched(rehearsed: Rehearsed, again: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """What the function makes of the inputs, by its launches.
+class Piece(NamedTuple):
+    """A function of x, of weights where it has some, and of parameters that it holds itself."""
+
+    rehearsed: Rehearsed
+    """Its launches for tensors like these. `wanted` numbers x, the weights and the parameters."""
+    again: Callable[..., Tensor]
+    """The function without its effects on anything but its output, of x and the weights."""
+    weights: tuple[Tensor, ...]
+    parameters: tuple[Tensor, ...]
+    """Those that want gradients."""
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Those beside x that may want gradients."""
+        return self.weights + self.parameters
+
+
+def launched(row: Sequence[Piece], x: Tensor) -> Tensor:
+    """What pieces, one after the other, make of x, by their launches.
+
+    Backward runs the functions again where it is to be differentiated itself, or is followed operator by operator, or
+    where tensors have moved.
 
     Args:
-        rehearsed: its launches for inputs like these, which want the same gradients.
-        again: the function, without its effects on anything but its output: backward runs it where it is to be
-            differentiated twice, or followed.
-        inputs: dense.
+        row: at least one. All outputs but the last are inputs of the next.
+        x: dense, like that for which the first piece's launches were found.
     """
-    y: Tensor = _Launched.apply(rehearsed, again, *inputs)
+    y: Tensor = _Launched.apply(row, x, *itertools.chain(*[piece.tensors for piece in row]))
     return y
 
 
+def followed() -> bool:
+    """Whether a profiler or a mode is to see the operators."""
+    return bool(torch.autograd.profiler._is_profiler_enabled or torch._C._len_torch_dispatch_stack())
+
+
 class _Launched(torch.autograd.Function):
+    """Autograd saves x, the weights, and what backward reads of parameters: it knows when they are written before that.
+    What is between the pieces, and what they keep, the node has itself, and lets go of as backward goes on."""
+
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
-        rehearsed: Rehearsed
-        ctx, rehearsed, again, *inputs = arguments
-        ctx.rehearsed, ctx.again, ctx.inputs = rehearsed, again, whereabouts([*inputs, *rehearsed.read])
-        y, kept = rehearsed.forward(inputs)
-        # Autograd is given what backward reads of parameters too: it knows when they are written before that.
-        save(ctx, *inputs, *rehearsed.read, y if rehearsed.reads_y else None, kept)
+        row: Sequence[Piece]
+        ctx, row, x, *_ = arguments
+        read = list(itertools.chain(*[(*piece.weights, *piece.rehearsed.read) for piece in row]))
+        ctx.row, ctx.whereabouts = row, whereabouts([x, *read])
+        inputs, kept, given = list[Block](), list[Block](), Block(x, address(x))
+        for number, piece in enumerate(row):
+            found = piece.rehearsed
+            y = found.y.empty() if number == len(row) - 1 else None
+            to = block(found.y.bytes) if y is None else Block(y, address(y))
+            inputs.append(given)
+            kept.append(found.run_forward([given.address, *addresses(piece.weights)], to.address))
+            given = to
+        if True in ctx.needs_input_grad:
+            # Those of autograd it lends again.
+            ctx.between, ctx.kept = inputs[1:], kept
+        assert y is not None
+        save(ctx, x, *read, y if row[-1].rehearsed.reads_y else None)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        rehearsed: Rehearsed = ctx.rehearsed
-        *tensors, y, kept = ctx.saved_tensors
-        inputs = tensors[: len(tensors) - len(rehearsed.read)]
-        found: list[Tensor | None] = [None] * (2 + len(inputs))
-        moved = whereabouts([*inputs, *rehearsed.read]) != ctx.inputs
-        if torch.is_grad_enabled() or batched(grad) or followed() or moved:
-            return gradients(ctx, lambda _, again, *inputs: again(*inputs), (None, ctx.again, *inputs), [grad])
-        grad = grad.contiguous(memory_format=rehearsed.y.format)
-        for number, of_input in zip(rehearsed.wanted, rehearsed.backward(grad, inputs, y, kept), strict=True):
-            found[2 + number] = of_input
-        return tuple(found)
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        row: Sequence[Piece] = ctx.row
+        x, *read, y = ctx.saved_tensors
+        inputs, kept = [Block(x, address(x)), *ctx.between], list(ctx.kept)
+        # Whoever wants to come back needs all of it once more.
+        if not torch._C._autograd._get_current_graph_task_keep_graph():
+            ctx.between = ctx.kept = None
+        if torch.is_grad_enabled() or batched(grad) or followed() or whereabouts([x, *read]) != ctx.whereabouts:
+            return None, *_by_functions(ctx, x, grad)
+        if grad is not None:
+            grad = grad.contiguous(memory_format=row[-1].rehearsed.y.format)
+        found: list[Tensor | None] = []
+        output, of_output = Block(y, address(y)), Block(grad, address(grad))
+        for piece in reversed(row):
+            given, own = inputs.pop(), [None] * (1 + len(piece.tensors))
+            of_given = Block(None, 0)
+            if of_output.address:
+                rehearsed = piece.rehearsed
+                to = []
+                for number, kind in zip(rehearsed.wanted, rehearsed.gradients, strict=True):
+                    if number == 0 and inputs:
+                        of_given = block(kind.bytes)
+                        to.append(of_given.address)
+                    else:
+                        own[number] = gradient = kind.empty()
+                        to.append(address(gradient))
+                rehearsed.run_backward(
+                    of_output.address, [given.address, *addresses(piece.weights)], output.address, kept.pop(), to
+                )
+            output, of_output = given, of_given
+            found = [*own[1:], *found]
+        return None, own[0], *found
+
+
+def _by_functions(ctx: Any, x: Tensor, grad: Tensor | None) -> list[Tensor | None]:
+    """The gradients of x and all tensors from the functions themselves."""
+    _, *needs = ctx.needs_input_grad
+    if grad is None:
+        return [None] * len(needs)
+    again, row = torch.is_grad_enabled(), ctx.row
+    with torch.enable_grad(), without_autocast(grad):
+        # Aliases: a tensor that is given twice has a gradient for each. Parameters the functions have themselves.
+        y = start = x.view_as(x) if needs[0] else x
+        tensors: list[Tensor] = [start]
+        for piece in row:
+            weights = [w.view_as(w) if w.requires_grad else w for w in piece.weights]
+            tensors += [*weights, *piece.parameters]
+            y = piece.again(y, *weights)
+        wanted = {id(t): t for t, need in zip(tensors, needs, strict=True) if need}
+        gradients = torch.autograd.grad(y, list(wanted.values()), grad, create_graph=again, allow_unused=True)
+    of = dict(zip(wanted, gradients, strict=True))
+    # A parameter of several pieces has the gradient of all at the first.
+    return [of.pop(id(t), None) if need else None for t, need in zip(tensors, needs, strict=True)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from asose_fast.ops import registry, tape
+from asose_fast.ops import registry
 from asose_fast.ops.autocast import autocasts
 from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_floats, check_like, check_tensor
 from asose_fast.ops.library import define
-from asose_fast.ops.native.script import Bound
 from asose_fast.ops.reference.linear import reference
 
 registry.register(
@@ -23,7 +23,7 @@ registry.register(
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, checked: bool = False) -> Tensor:
-    """`F.linear` of a matrix, which can be part of a recording (`asose_fast.ops.tape`).
+    """`F.linear` of a matrix, by kernels that can be launched again (`asose_fast.ops.native.rehearsals`).
 
         y = x W^T + b        dL/dx = g W        dL/dW = g^T x        dL/db = sum_n g_n
 
@@ -47,7 +47,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, checked: bo
         return reference(x, weight, bias)
     if not checked:
         _check("linear", x, weight, bias)
-    return reference(x, weight, bias) if transformed() else tape.apply(_Linear, x, weight, bias)
+    return reference(x, weight, bias) if transformed() else _Linear.apply(x, weight, bias)
 
 
 def has_kernels(x: Tensor, weight: Tensor) -> bool:
@@ -59,21 +59,10 @@ def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     return reference, ctx.saved_tensors
 
 
-def _bind(*arguments: Any) -> Bound | None:
-    x, weight, _ = arguments
-    return tape.bound(registry.select("linear", x, weight.shape), *arguments)
-
-
-def _keep(ctx: Any, arguments: Sequence[Any], *_: Tensor) -> None:
-    save(ctx, *arguments)
-
-
-class _Linear(tape.Playable):
-    plain, bind, keep = staticmethod(_plain), staticmethod(_bind), staticmethod(_keep)
-
+class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        _keep(ctx, (x, weight, bias))
+        save(ctx, x, weight, bias)
         y: Tensor = linear_fwd.unchecked(x, weight, bias)
         return y
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import registry, tape
+from asose_fast.ops import registry
 from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_channels, check_like, check_tensor
 from asose_fast.ops.dtypes import accumulation_dtype
@@ -68,8 +68,7 @@ def norm_lerp(z: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor, gain: Tensor) -
         return reference(z, norm, shortcut, gain)
     of_batch = uses_batch(norm)
     check_count([of_batch], z.shape)
-    y = tape.apply(
-        _NormLerp,
+    y: Tensor = _NormLerp.apply(
         norm,
         of_batch,
         z,
@@ -113,9 +112,7 @@ def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     return plain, (None, ctx.of_batch, z, shortcut, gain, gamma, beta)
 
 
-class _NormLerp(tape.Playable):
-    plain = staticmethod(_plain)
-
+class _NormLerp(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import registry, tape
+from asose_fast.ops import registry
 from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_channels, check_images, check_integer, check_like
 from asose_fast.ops.layout import memory_format
@@ -66,7 +66,7 @@ def norm_pool(z: Tensor, norm: nn.BatchNorm2d, pool: int = 1, *, checked: bool =
         return reference(z, norm, pool)
     of_batch = uses_batch(norm)
     check_count([of_batch], z.shape)
-    y = tape.apply(_NormPool, norm, of_batch, pool, z, held(norm, "weight"), held(norm, "bias"))
+    y: Tensor = _NormPool.apply(norm, of_batch, pool, z, held(norm, "weight"), held(norm, "bias"))
     return y
 
 
@@ -96,9 +96,7 @@ def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     return plain, (None, ctx.of_batch, ctx.pool, z, gamma, beta)
 
 
-class _NormPool(tape.Playable):
-    plain = staticmethod(_plain)
-
+class _NormPool(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,

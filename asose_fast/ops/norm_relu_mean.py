@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import registry, tape
+from asose_fast.ops import registry
 from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_channels, check_like, check_tensor
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
-from asose_fast.ops.native.script import Bound
 from asose_fast.ops.norms import (
     ONE_NORM,
     OneNorm,
@@ -65,7 +64,8 @@ def norm_relu_mean(x: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
     if transformed():
         return reference(x, norm)
     check_count([of_batch], x.shape)
-    return tape.apply(_NormReluMean, norm, of_batch, x, gamma, beta)
+    y: Tensor = _NormReluMean.apply(norm, of_batch, x, gamma, beta)
+    return y
 
 
 def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
@@ -87,25 +87,15 @@ def _norm_of(norm: nn.BatchNorm2d | None, of_batch: bool, gamma: Tensor | None, 
     return NO_NORM if norm is None else OneNorm.of(norm, of_batch, gamma, beta)
 
 
-def _bind(norm: nn.BatchNorm2d | None, of_batch: bool, x: Tensor, *affine: Tensor | None) -> Bound | None:
-    return tape.bound(registry.select("norm_relu_mean", x), x, _norm_of(norm, of_batch, *affine))
-
-
-def _keep(ctx: Any, arguments: Sequence[Any], *saved: Tensor) -> None:
-    _, ctx.of_batch, *tensors = arguments
-    save(ctx, *tensors, *saved)
-
-
-class _NormReluMean(tape.Playable):
-    plain, bind, keep = staticmethod(_plain), staticmethod(_bind), staticmethod(_keep)
-
+class _NormReluMean(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, norm: nn.BatchNorm2d | None, of_batch: bool, x: Tensor, gamma: Tensor | None, beta: Tensor | None
     ) -> Tensor:
         y: Tensor
         y, *saved = norm_relu_mean_fwd.unchecked(x, *_norm_of(norm, of_batch, gamma, beta))
-        _keep(ctx, (norm, of_batch, x, gamma, beta), *saved)
+        ctx.of_batch = of_batch
+        save(ctx, x, gamma, beta, *saved)
         return y
 
     @staticmethod

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asose_fast.ops import registry, tape
+from asose_fast.ops import registry
 from asose_fast.ops.autocast import computing_dtype, without_autocast
 from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import as_list, check_images, check_like, check_stride, check_tensor
@@ -55,7 +55,8 @@ def pointwise(x: Tensor, weights: Sequence[Tensor], *, stride: int = 1) -> Tenso
     with without_autocast(x):
         if transformed():
             return reference(x, weights, stride)
-        return tape.apply(_Pointwise, stride, x.contiguous(memory_format=torch.channels_last), *weights)
+        y: Tensor = _Pointwise.apply(stride, x.contiguous(memory_format=torch.channels_last), *weights)
+        return y
 
 
 def _check(where: str, x: Tensor, weights: list[Tensor], stride: int) -> None:
@@ -79,9 +80,7 @@ def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:
     return plain, (ctx.stride, *ctx.saved_tensors)
 
 
-class _Pointwise(tape.Playable):
-    plain = staticmethod(_plain)
-
+class _Pointwise(torch.autograd.Function):
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
         ctx, stride, x, *weights = arguments

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from asose_fast.ops import registry, tape
+from asose_fast.ops import registry
 from asose_fast.ops.autocast import computing_dtype, without_autocast
 from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_images, check_length, check_like, check_stride
@@ -20,7 +20,6 @@ from asose_fast.ops.library import define, present
 from asose_fast.ops.mixed_layer.backward import placed
 from asose_fast.ops.mixed_layer.checks import check_modules
 from asose_fast.ops.mixed_layer.plan import Stage
-from asose_fast.ops.native.script import Bound
 from asose_fast.ops.norm_lerp import check_blend
 from asose_fast.ops.norms import check_count, held, running_statistics, uses_batch
 from asose_fast.ops.reference.separable_norm import measured_norms, reference
@@ -97,7 +96,7 @@ def separable_norm(
             gain = gain.to(accumulation_dtype(x.dtype))
         affine = [[held(norm, name) for norm in norms] for name in ("weight", "bias")]
         x = x.contiguous(memory_format=torch.channels_last)
-        y = tape.apply(_SeparableNorm, call, x, shortcut, gain, *depthwise, *pointwise, *chain(*affine))
+        y: Tensor = _SeparableNorm.apply(call, x, shortcut, gain, *depthwise, *pointwise, *chain(*affine))
     return y.to(given.dtype)
 
 
@@ -140,28 +139,16 @@ def _arguments(
     )  # fmt: skip
 
 
-def _bind(*arguments: Any) -> Bound | None:
-    given = _arguments(*arguments)
-    return tape.bound(registry.select("separable_norm", given.x), given)
-
-
-def _keep(ctx: Any, arguments: Sequence[Any], *saved: Tensor) -> None:
-    ctx.call, x, shortcut, gain, *tensors = arguments
-    zs, tables, *kept = saved
-    save(ctx, x, shortcut, gain, zs, tables, *(kept or none_kept(x)), *tensors)
-
-
-class _SeparableNorm(tape.Playable):
+class _SeparableNorm(torch.autograd.Function):
     """Its inputs: what it computes, x, the shortcut, the gain, and what `_Call.split` names."""
-
-    plain, bind, keep = staticmethod(_plain), staticmethod(_bind), staticmethod(_keep)
 
     @staticmethod
     def forward(*arguments: Any) -> Tensor:
-        ctx, *given = arguments
+        ctx, call, x, shortcut, gain, *tensors = arguments
         y: Tensor
-        y, *saved = separable_norm_fwd.unchecked(*_arguments(*given))
-        _keep(ctx, given, *saved)
+        y, *saved = separable_norm_fwd.unchecked(*_arguments(call, x, shortcut, gain, *tensors))
+        ctx.call = call
+        save(ctx, x, shortcut, gain, *saved, *tensors)
         return y
 
     @staticmethod

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from typing import Literal
 
 import torch
@@ -119,16 +118,15 @@ class EvolvableBlock(nn.Module):
             return x
         return averaged(x, self.spec.stride)
 
-    def running(self, index: int | None) -> list[nn.Module] | None:
-        """Returns the modules that may run where candidate `index` is sampled, or the only one is; None where that is
-        for `MixedOp` to say."""
+    def mixing(self, index: int | None) -> list[nn.Module] | None:
+        """Returns the modules that `mix` may run where candidate `index` is sampled, or the only one is, without
+        weights; None where that is for `MixedOp` to say."""
         candidates = list(self.mixed.ops.values())
         if index is None and self.mixed.plan is None and len(candidates) == 1:
             index = 0
         if type(index) is not int or not 0 <= index < len(candidates):
             return None
-        parts = candidates[index], *([] if self.project is None else [self.project])
-        return [self, self.mixed, self.mixed.ops, *itertools.chain(*[part.modules() for part in parts])]
+        return [self, self.mixed, self.mixed.ops, *candidates[index].modules()]
 
     def derive(self, index: int) -> EvolvableBlock:
         """Returns the block with candidate `index` alone. Its modules are this block's own, not copies."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
+from types import NoneType
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -17,9 +18,8 @@ from asose_fast.space.candidates import build_candidate
 from asose_fast.space.exact import is_told
 from asose_fast.space.geometry import StemStride, after_stem, poolings, stem_stride
 from asose_fast.space.global_average import GlobalAverage
-from asose_fast.space.mixtures import Mixtures
 from asose_fast.space.parts import run_on_kernels
-from asose_fast.space.replay import Part, Recordings, replayable
+from asose_fast.space.replay import Launches, Part, replayable
 from asose_fast.space.supernet import Supernet
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -247,13 +247,20 @@ def _sequence(modules: nn.Module) -> Part:
     return Part(functools.partial(run_on_kernels, modules), modules, None, lambda: list(modules.modules()))
 
 
-def _run(block: nn.Module, index: int | None, x: Tensor) -> Tensor:
-    y: Tensor = block(x, None, index, None)
+def _run(block: nn.Module, index: int | None, x: Tensor, weights: Tensor | None = None) -> Tensor:
+    y: Tensor = block(x, weights, index, None)
     return y
 
 
-def _running(block: nn.Module, index: int | None) -> list[nn.Module] | None:
-    return block.running(index) if type(block) is EvolvableBlock else None
+def _mix(block: EvolvableBlock, index: int | None, x: Tensor, weights: Tensor | None = None) -> Tensor:
+    return block.mix(x, weights, index)
+
+
+_INDICES = (int, NoneType)
+
+
+def _mixing(block: EvolvableBlock, index: int | None, weighted: bool) -> list[nn.Module] | None:
+    return [block, *block.mixed.modules()] if weighted else block.mixing(index)
 
 
 class Network(Supernet):
@@ -262,7 +269,7 @@ class Network(Supernet):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        self._spec, self._recordings, self._mixtures = spec, Recordings(), Mixtures()
+        self._spec, self._launches = spec, Launches()
         stages = spec.skeleton == "stages"
         self.stem = nn.Sequential(
             _stem_convolution(spec),
@@ -336,11 +343,9 @@ class Network(Supernet):
         MixedOp; a derived network needs none of them.
         """
         path = path.tolist() if isinstance(path, Tensor) else path
-        if kept is not None or not replayable(x) or (weights is not None and path is None):
+        if kept is not None or not replayable(x):
             return self._by_modules(x, weights, path, kept)
-        if weights is None or path is None:
-            return self._recordings.run(self._parts(path), x)
-        return self._mix(x, weights, path)
+        return self._launches.run(self._parts(weights, path), x)
 
     def _by_modules(
         self,
@@ -355,25 +360,19 @@ class Network(Supernet):
             x = block(x, *(None if table is None else table[i] for table in (rows, path, kept)))
         return run_on_kernels(self.head, x)
 
-    def _mix(self, x: Tensor, weights: Tensor, path: Sequence[int]) -> Tensor:
-        """Runs all candidates of every block, of which one hands gradients on."""
-        x = self._recordings.run([_sequence(self.stem)], x)
-        for block, row, index in zip(self.blocks, weights.unbind(), path, strict=True):
-            if type(block) is not EvolvableBlock or not is_told(block) or type(index) is not int:
-                x = block(x, row, index)
-                continue
-            x = self._mixtures.run(block, x, row, index)
-            if block.project is not None:
-                x = self._recordings.run([_sequence(block.project)], x)
-        return self._recordings.run([_sequence(self.head)], x)
-
-    def _parts(self, path: Sequence[int] | None) -> Iterator[Part]:
-        """Yields all parts, with one candidate a block."""
+    def _parts(self, weights: Tensor | None, path: Sequence[int] | None) -> Iterator[Part]:
+        """Yields all parts, with one candidate a block, or with all of them where there are weights."""
         yield _sequence(self.stem)
+        rows = None if weights is None else weights.unbind()
         for i, block in enumerate(self.blocks):
-            index = None if path is None else path[i]
-            choice = index if index is None or type(index) is int else -1
-            yield Part(functools.partial(_run, block, index), block, choice, functools.partial(_running, block, index))
+            row, index = None if rows is None else rows[i], None if path is None else path[i]
+            if type(block) is not EvolvableBlock or not is_told(block) or block.drops or type(index) not in _INDICES:
+                yield Part(functools.partial(_run, block, index), block, None, lambda: None, row)
+                continue
+            modules = functools.partial(_mixing, block, index, row is not None)
+            yield Part(functools.partial(_mix, block, index), block, index, modules, row, block.gain)
+            if block.project is not None:
+                yield _sequence(block.project)
         yield _sequence(self.head)
 
     def derive(self, path: Sequence[int]) -> Network:

@@ -1,12 +1,13 @@
-"""Parts of a network run from recordings of themselves, those in a row as one node of autograd (docs/kernels.md).
+"""Parts of a network run from their launches, those in a row as one node of autograd (docs/kernels.md).
 
-What a part calls depends on its modules and on what kind of tensor it is given. The first time it runs as its modules
-say, and what it calls is recorded. While neither has changed, the recording is played. A part in which something else
-than recorded calls of kernels makes the output always runs as its modules say.
+What a part launches depends on its modules and on what kind of tensors it is given. Once it has been asked for the same
+a few times, its launches are rehearsed (`asose_fast.ops.native.rehearsals`). While its modules are as they were, these
+are launched from then on. A part in which something else than kernels has a hand always runs as its modules say.
 """
 
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from types import NoneType
@@ -14,107 +15,220 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import _disable_current_modes
 
+from asose_fast import _native
 from asose_fast.ops import registry
 from asose_fast.ops.autocast import autocasts
 from asose_fast.ops.autograd import saved_elsewhere, transformed
-from asose_fast.ops.layout import dense
+from asose_fast.ops.launched import Piece, followed, launched
+from asose_fast.ops.layout import dense, orders
 from asose_fast.ops.library import PLAIN
-from asose_fast.ops.played import play
-from asose_fast.ops.tape import Recording, assembled, recording
+from asose_fast.ops.native.rehearsals import as_it_was, rehearsed
+from asose_fast.ops.native.rehearsed import Rehearsed
 from asose_fast.space.exact import classes_are_theirs, is_told
 from asose_fast.space.watch import Watch
 
+LARGE = 1 << 23
+"""Where x has more bytes for each candidate that hands gradients on, it is kernels that take the time, and rehearsals
+much memory."""
+RARE = 8
+"""So often a part runs as its modules say before it is rehearsed, which costs what its launches save in so many."""
 MOST = 64
-"""So many recordings are kept of a part; it rarely needs more than one a candidate, and one for a batch cut short."""
+"""So many kinds are known of a part; it rarely needs more than one a candidate, and one for a batch cut short."""
 
 
 class Part(NamedTuple):
-    """A part of a network, and all that decides what it calls."""
+    """A part of a network, and all that decides what it launches."""
 
-    run: Callable[[Tensor], Tensor]
+    run: Callable[..., Tensor]
+    """Of x, and of the weights where there are some."""
     owner: nn.Module
-    """The recordings are kept as long as this one lives."""
+    """What is known of the part is kept as long as this one lives."""
     choice: int | None
     """Its candidate, where there is a choice."""
     modules: Callable[[], list[nn.Module] | None]
     """Gives the modules that may run; None where that is not known, and the part always runs."""
+    weights: Tensor | None = None
+    """Of the candidates (K,). Which of them are 0 decides too."""
+    gain: Tensor | None = None
+    """A scalar that decides where it is 0 or 1."""
 
 
 class _Kind(NamedTuple):
-    """What a recording depends on apart from modules."""
+    """What launches depend on apart from modules."""
 
     choice: int | None
     training: bool
     """A flag of the owner. It is here so that epochs of training and tests between them do not undo each other's."""
+    gradients: bool
+    """Whether autograd is on."""
+    needs: tuple[bool, bool]
+    """Whether x and the weights want gradients."""
     shape: Sequence[int]
     dtype: torch.dtype
+    of_weights: tuple[torch.dtype, tuple[bool, ...]] | None
+    """The dtype of the weights, and which are not 0."""
+    gain: float | None
+    """If it decides."""
+    threads: int
+
+
+class _Rehearsed(NamedTuple):
+    """The launches of a part, the parameters that want gradients, and all buffers."""
+
+    launches: Rehearsed
+    parameters: tuple[Tensor, ...]
+    buffers: Sequence[Tensor]
+
+    def piece(self, part: Part) -> Piece:
+        """The launches as those of the part now."""
+        return Piece(self.launches, functools.partial(_again, part.run, self.buffers), _weights(part), self.parameters)
 
 
 class _Known(NamedTuple):
-    """What is known of a part for tensors of a kind."""
+    """What is known of a part for tensors of a kind. It does not hold the part, which would outlive its network."""
 
     watch: Watch
-    recording: Recording | None
+    rehearsed: _Rehearsed | None = None
+    identity: bool = False
+    """It gives x itself."""
+    left: int | None = None
+    """It is to be rehearsed after so many times more, or no more."""
 
 
-class Recordings:
+class Launches:
     """What is known of the parts of a network. Copies of it, and what is read from a file, know nothing."""
 
     def __init__(self) -> None:
-        self._known: weakref.WeakKeyDictionary[nn.Module, dict[_Kind, _Known]] = weakref.WeakKeyDictionary()
+        self._known: weakref.WeakKeyDictionary[nn.Module, dict[_Kind, list[_Known]]] = weakref.WeakKeyDictionary()
 
-    def __reduce__(self) -> tuple[type[Recordings], tuple[()]]:
-        return Recordings, ()
+    def __reduce__(self) -> tuple[type[Launches], tuple[()]]:
+        return Launches, ()
 
     def run(self, parts: Iterable[Part], x: Tensor) -> Tensor:
-        """Runs parts one after the other on x, which is `replayable`, those that are known from their recordings.
+        """Runs parts one after the other on x, which is `replayable`, those that are known from their launches.
         Results are those of their modules, to the bit."""
-        row = list[Recording]()
-        shape: Sequence[int] = x.shape
+        row = list[Piece]()
         for part in parts:
-            if not (row or _takes(x)):
-                x = part.run(x)
+            kind = _kind_of(part, row, x)
+            if kind is None:
+                x, row = _run(part, _launched(row, x)), []
                 continue
-            known = self._of(part, shape if row else x.shape, x.dtype)
-            if known is not None and (found := known.recording) is not None:
-                if found.script is not None:
-                    row.append(found)
-                    shape = found.script.y
-                elif found.calls:
-                    x, row = _play([found], _play(row, x)), []
-                continue
-            x, row = _play(row, x), []
-            x = self._record(part, dense(x)) if known is None else part.run(x)
-        return _play(row, x)
+            known = self._of(part, kind)
+            if known is None or known.left is not None:
+                x, row = dense(_launched(row, x)), []
+                known, x = self._learned(part, kind, known, x)
+            elif known.rehearsed is None and not known.identity:
+                x, row = _run(part, _launched(row, x)), []
+            if known.rehearsed is not None:
+                row.append(known.rehearsed.piece(part))
+        return _launched(row, x)
 
-    def _of(self, part: Part, shape: Sequence[int], dtype: torch.dtype) -> _Known | None:
-        """What is known, and still holds, of a part for tensors of this shape."""
-        kind = _Kind(part.choice, part.owner.training, shape, dtype)
-        known = self._known.get(part.owner, {}).get(kind)
-        return known if known is not None and known.watch.unchanged() else None
+    def _of(self, part: Part, kind: _Kind) -> _Known | None:
+        """What is known, and still holds, of a part for tensors of this kind."""
+        for known in self._known.get(part.owner, {}).get(kind, ()):
+            if known.watch.unchanged():
+                return known
+        return None
 
-    def _record(self, part: Part, x: Tensor) -> Tensor:
-        """Runs a part, and keeps what it calls."""
-        modules = part.modules()
-        # What stands in for parameters, as in torch.func.functional_call, comes and goes.
-        if modules is None or not all(map(_has_parameters_of_its_own, modules)):
-            return part.run(x)
-        watch = Watch(modules)
-        with recording() as calls:
-            y = part.run(x)
-        tensors = {id(tensor): tensor for tensor in watch.tensors if tensor.is_leaf and type(tensor) in PLAIN}
-        found = assembled(calls, x, y, tensors) if all(map(is_told, modules)) else None
-        # What no longer holds would keep alive what modules have let go.
-        before = self._known.get(part.owner, {}).items()
-        held = {kind: known for kind, known in before if known.watch.unchanged_but_for_flags()}
-        held[_Kind(part.choice, part.owner.training, x.shape, x.dtype)] = _Known(watch, found)
-        self._known[part.owner] = dict(list(held.items())[-MOST:])
-        return y
+    def _learned(self, part: Part, kind: _Kind, known: _Known | None, x: Tensor) -> tuple[_Known, Tensor]:
+        """Runs the part and counts that, or, when it is time, rehearses it. Gives x again where its launches are known
+        now."""
+        if known is not None and known.left == 0:
+            now = known._replace(rehearsed=_rehearsed(part, x), left=None)
+            x = _run(part, x) if now.rehearsed is None else x
+        elif known is not None and known.left is not None:
+            now, x = known._replace(left=known.left - 1), _run(part, x)
+        else:
+            modules = part.modules()
+            # What stands in for parameters, as in torch.func.functional_call, comes and goes.
+            if modules is None or not all(map(_has_parameters_of_its_own, modules)):
+                return _Known(Watch([])), _run(part, x)
+            watch, y = Watch(modules), _run(part, x)
+            told = all(map(is_told, modules))
+            due = told and not _native.kernels_missing("cpu") and _can_be_changed(modules)
+            now, x = _Known(watch, None, told and y is x, RARE - 1 if due and y is not x else None), y
+        self._keep(part.owner, kind, known, now)
+        return now, x
+
+    def _keep(self, owner: nn.Module, kind: _Kind, before: _Known | None, now: _Known) -> None:
+        kinds = self._known.setdefault(owner, {})
+        if before is None:
+            # What no longer holds would keep alive what modules have let go.
+            held = [
+                (of, [known for known in several if known.watch.unchanged_but_for_flags()])
+                for of, several in kinds.items()
+            ]
+            self._known[owner] = kinds = dict([one for one in held if one[1]][1 - MOST :])
+        kinds[kind] = [now, *[known for known in kinds.get(kind, ()) if known is not before]]
 
 
-def _play(row: Sequence[Recording], x: Tensor) -> Tensor:
-    return play(row, dense(x)) if row else x
+def _kind_of(part: Part, row: Sequence[Piece], x: Tensor) -> _Kind | None:
+    """What decides what the part launches on what the row makes of x; None where that is not for launches."""
+    if row:
+        shape, _, dtype = row[-1].rehearsed.y
+        needs = bool(row[-1].rehearsed.wanted)
+    else:
+        shape, dtype, needs = x.shape, x.dtype, x.requires_grad
+        if not _takes(x):
+            return None
+    weights, gain, of_weights, count = part.weights, part.gain, None, 1
+    if len(shape) != 4 or (weights is not None and (type(weights) not in PLAIN or weights.device.type != "cpu")):
+        return None
+    if weights is not None:
+        some = tuple([weight != 0 for weight in weights.tolist()])
+        of_weights, count = (weights.dtype, some), max(1, sum(some))
+    if shape.numel() * dtype.itemsize * count > LARGE:
+        return None
+    needs_both = needs, weights is not None and weights.requires_grad
+    decides = gain.item() if gain is not None else None
+    return _Kind(
+        part.choice, part.owner.training, torch.is_grad_enabled(), needs_both, shape, dtype, of_weights,
+        decides if decides in (0, 1) else None, torch.get_num_threads(),
+    )  # fmt: skip
+
+
+def _weights(part: Part) -> tuple[Tensor, ...]:
+    return () if part.weights is None else (part.weights.contiguous(),)
+
+
+def _run(part: Part, x: Tensor) -> Tensor:
+    return part.run(x) if part.weights is None else part.run(x, part.weights)
+
+
+def _launched(row: Sequence[Piece], x: Tensor) -> Tensor:
+    return launched(row, dense(x)) if row else x
+
+
+def _rehearsed(part: Part, x: Tensor) -> _Rehearsed | None:
+    modules, weights = part.modules() or [], _weights(part)
+    parameters, buffers = (_all(modules, of) for of in ("_parameters", "_buffers"))
+    found = rehearsed(part.run, (x, *weights), parameters, buffers)
+    if found is None:
+        return None
+    inputs = 1 + len(weights)
+    of_inputs = [number for number in found.wanted if number < inputs]
+    leaves = tuple([parameters[number - inputs] for number in found.wanted if number >= inputs])
+    return _Rehearsed(found._replace(wanted=[*of_inputs, *range(inputs, inputs + len(leaves))]), leaves, buffers)
+
+
+def _again(run: Callable[..., Tensor], buffers: Sequence[Tensor], x: Tensor, *weights: Tensor) -> Tensor:
+    # A mode around backward is to see that alone.
+    with as_it_was(buffers), _disable_current_modes():
+        return run(x, *weights)
+
+
+def _all(modules: Iterable[nn.Module], kind: str) -> list[Tensor]:
+    """The parameters or buffers of modules, each once."""
+    found = {id(t): t for module in modules for t in getattr(module, kind).values() if t is not None}
+    return list(found.values())
+
+
+def _can_be_changed(modules: Sequence[nn.Module]) -> bool:
+    """Whether tensors can be changed for a while: they are dense, and not of torch.inference_mode."""
+    tensors = [*_all(modules, "_parameters"), *_all(modules, "_buffers")]
+    return None not in orders(tensors) and True not in map(Tensor.is_inference, tensors)
 
 
 def _has_parameters_of_its_own(module: nn.Module) -> bool:
@@ -126,7 +240,7 @@ def replayable(x: Tensor) -> bool:
     return (
         not torch.compiler.is_compiling()
         and _takes(x)
-        and not (transformed() or torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack())
+        and not (transformed() or followed() or torch._C._len_torch_function_stack())
         and not (autocasts(x) or saved_elsewhere() or registry.forced())
         and classes_are_theirs()
     )

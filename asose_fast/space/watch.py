@@ -5,16 +5,19 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Iterable, Sequence
-from operator import is_
+from operator import attrgetter, is_
 from typing import Any
 
 from torch import Tensor, nn
 
-from asose_fast.ops.tape import whereabouts
+from asose_fast.ops.native.whereabouts import whereabouts
 
 
 class Watch:
-    """Says whether modules are as they were: their attributes, hooks, and the tensors and modules that they hold."""
+    """Says whether modules are as they were: their attributes, hooks, and the tensors and modules that they hold.
+
+    Whether tensors want gradients is part of that.
+    """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         self._modules = list(map(weakref.ref, modules))
@@ -29,12 +32,13 @@ class Watch:
         ]  # fmt: skip
         self._lengths, self._values = list(map(len, self._dicts)), list(self._now())
         self.tensors = [value for value in self._values if isinstance(value, Tensor)]
-        self._whereabouts = whereabouts(self.tensors)
+        self._needs, self._whereabouts = list(map(_needs, self.tensors)), whereabouts(self.tensors)
 
     def unchanged(self) -> bool:
         """Says whether nothing that was there has been replaced, and nothing added."""
         return (
-            [type(module()) for module in self._modules] == self._types
+            list(map(_needs, self.tensors)) == self._needs
+            and [type(module()) for module in self._modules] == self._types
             and list(map(len, self._dicts)) == self._lengths
             and all(map(is_, self._now(), self._values))
             and whereabouts(self.tensors) == self._whereabouts
@@ -47,3 +51,6 @@ class Watch:
 
     def _now(self) -> Iterable[Any]:
         return itertools.chain.from_iterable(map(dict.values, self._dicts))
+
+
+_needs = attrgetter("requires_grad")

@@ -49,6 +49,7 @@ void stage_forward(int dtype, int wide, const Integers& shape, const Integers& d
 }
 
 // The addresses are those of x[0..inputs), grad[0..branches), z[0..branches), grad_x[0..inputs).
+// There are so many rows of the tables of outputs, of which those of the norms come first.
 void stage_backward(int dtype, int wide, const Integers& shape, const Integers& dilations,
                     int stride, int inputs, const Integers& depthwise_weights,
                     const Integers& pointwise_weights, int norms, const Addresses& tables,
@@ -56,8 +57,8 @@ void stage_backward(int dtype, int wide, const Integers& shape, const Integers& 
                     uintptr_t blocked, uintptr_t of_outputs, bool need_depthwise,
                     bool need_pointwise, bool need_sums, uintptr_t partials,
                     uintptr_t partials_pointwise, uintptr_t grad_params, uintptr_t grad_matrices,
-                    uintptr_t s0, uintptr_t s1, uintptr_t of_inputs, uintptr_t scratch,
-                    device::Execution execution) {
+                    uintptr_t s0, uintptr_t s1, uintptr_t of_inputs, int64_t rows,
+                    uintptr_t scratch, device::Execution execution) {
   const int branches = static_cast<int>(dilations.size());
   const auto of_depthwise = strided_weights(depthwise_weights, branches);
   const auto of_pointwise = strided_weights(pointwise_weights, branches);
@@ -70,6 +71,8 @@ void stage_backward(int dtype, int wide, const Integers& shape, const Integers& 
   const auto used = std::make_unique<bool[]>(branches);
   std::transform(grad, grad + branches, used.get(), [](void* given) { return given != nullptr; });
   const Separable separable{op, address(matrices), address(blocked)};
+  expect_at_least("rows", rows, norms);
+  const int64_t row = 4 * op.channels * accumulation_bytes(static_cast<DType>(wide));
   device::run_unlocked(
       device::stage_backward,
       {{separable, grad, grad + branches, address(of_outputs), grad + 2 * branches, need_depthwise,
@@ -79,7 +82,8 @@ void stage_backward(int dtype, int wide, const Integers& shape, const Integers& 
         address(grad_matrices), SeparableTiling(separable).padded_channels, of_depthwise.data(),
         of_pointwise.data(), stage_norms(norms, tables), used.get(), need_sums,
         static_cast<double>(op.images * op.height * op.width), address<double>(s0),
-        address<double>(s1), address(of_inputs)}},
+        address<double>(s1), address(of_inputs)},
+       norms ? (rows - norms) * row : 0},
       execution);
 }
 

@@ -50,13 +50,19 @@ class Exchange {
     if (api_.major != 1) throw std::invalid_argument("DLPack's exchange API must be of version 1");
   }
 
+  // Nothing for what cannot be looked at. It is valid as long as the tensor stays as it is.
+  std::optional<dlpack::Tensor> describe(PyObject* object) const {
+    dlpack::Tensor found;
+    if (!api_.describe(object, &found)) return found;
+    PyErr_Clear();
+    return std::nullopt;
+  }
+
   // Nothing for a tensor of another kind. Raises where its memory is gone.
   std::optional<DenseTensor> dense(PyObject* object) const {
-    dlpack::Tensor found;
-    if (api_.describe(object, &found)) {
-      PyErr_Clear();
-      return std::nullopt;
-    }
+    const auto described = describe(object);
+    if (!described) return std::nullopt;
+    const dlpack::Tensor& found = *described;
     const bool wide = found.type.code == dlpack::kFloat && found.type.lanes == 1 &&
                       (found.type.bits == 32 || found.type.bits == 64);
     if (found.device.type != dlpack::kCpu || !wide) return std::nullopt;

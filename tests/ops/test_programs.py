@@ -102,9 +102,9 @@ def test_places_that_do_not_fit_are_refused(place: tuple[int, ...], match: str) 
 
 
 def test_lists_without_addresses_have_no_places() -> None:
-    kernels = _native.kernels("cpu")
+    plan = _native.kernels("cpu").SeparableNormPlan(FLOAT, [1, 2, 3, 3], [3], [1], 1, 1)
     with pytest.raises(ValueError, match="must be an address or a list of them"):
-        maker(kernels.total_norm)([(0, 0, X, 0)], [FLOAT], [1], [0], FLOAT, 0, 1)
+        maker(plan.forward)([(4, 0, X, 0)], [0] * 7, [0] * 7, [0] * 5, [0] * 3, [True], [1e-5], [0.1], [0] * 7)
 
 
 @pytest.mark.parametrize("place", [(3, 0, 0), (3, 0, 0, 0, 0), (3, 0, 0, 0.5), (3, 0, 0, 2**63)])

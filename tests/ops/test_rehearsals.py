@@ -145,3 +145,31 @@ def test_parameters_that_backward_reads_are_told() -> None:
     found = rehearsed(good, tensors(), [SCALE, other], [])
     assert found is not None
     assert [id(t) for t in found.read] == [id(SCALE)]
+
+
+@pytest.mark.parametrize("need_x", [False, True])
+def test_gradients_of_parameters(need_x: bool) -> None:
+    parameter, unused = torch.rand(2, requires_grad=True), torch.rand(3, requires_grad=True)
+
+    def function(x: Tensor) -> Tensor:
+        return mixed_sum([x, mixed_sum([x, x], SCALE)], parameter)
+
+    x = tensors()[0].detach().requires_grad_(need_x)
+    found = rehearsed(function, (x,), [SCALE, parameter, unused], [])
+    assert found is not None
+    assert found.wanted == ([0, 2] if need_x else [2])
+    with torch.no_grad():
+        y, kept = found.forward([x])
+        grads = found.backward(torch.ones_like(y), [x], y, kept)
+    wanted = [x, parameter] if need_x else [parameter]
+    for a, b in zip(grads, torch.autograd.grad(function(x), wanted, torch.ones_like(y)), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_without_gradients_there_is_no_backward() -> None:
+    x, w = tensors()
+    with torch.no_grad():
+        found = rehearsed(good, (x, w), [SCALE], [])
+        assert found is not None
+        assert (found.wanted, found.backward_bases, found.kept) == ([], set(), 0)
+        assert torch.equal(found.forward([x, w])[0], good(x, w))

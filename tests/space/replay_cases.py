@@ -1,4 +1,4 @@
-"""Networks for tests of what is played instead of running modules, what modules give, and changes of modules."""
+"""Networks for tests of what is launched instead of running modules, what modules give, and changes of modules."""
 
 from __future__ import annotations
 
@@ -30,21 +30,26 @@ def small(dtype: torch.dtype = torch.float32, skeleton: str = "stages") -> tuple
 
 
 def by_modules(run: Callable[[], Any]) -> Any:
-    """What `run` gives while nothing is played."""
+    """What `run` gives while nothing is launched."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network_module, "replayable", lambda x: False)
         return run()
 
 
-def nodes(y: Tensor, name: str = "_PlayedBackward") -> list[Any]:
-    """The nodes of a graph of this name; those that stand for played recordings."""
+def nodes(y: Tensor) -> list[Any]:
+    """The nodes of a graph that stand for launched parts."""
     waiting, seen = [y.grad_fn], set()
     while waiting:
         node = waiting.pop()
         if node is not None and node not in seen:
             seen.add(node)
             waiting += [before for before, _ in node.next_functions]
-    return [node for node in seen if type(node).__name__ == name]
+    return [node for node in seen if type(node).__name__ == "_LaunchedBackward"]
+
+
+def launched(y: Tensor) -> int:
+    """How many parts of a graph are launched."""
+    return sum(len(node.row) for node in nodes(y))
 
 
 def assert_same(found: list[Tensor | None], expected: list[Tensor | None]) -> None:

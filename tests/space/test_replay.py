@@ -1,7 +1,11 @@
-"""A path that is played from recordings is, to the bit, what its modules give, and every change of them is noticed."""
+"""A path that is launched is, to the bit, what its modules give, and every change of them is noticed.
+
+Where a test compares, the first pass is that of the modules, the second rehearses and the third launches.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 import weakref
@@ -11,8 +15,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from asose_fast.engine.step.steps import frozen
+from asose_fast.ops.native.rehearsals import as_it_was
 from asose_fast.space import EvolvableBlock, Network, replay
 from asose_fast.space.mixed import Plan
 from tests.space.replay_cases import (
@@ -23,6 +29,7 @@ from tests.space.replay_cases import (
     by_modules,
     conv,
     count_calls,
+    launched,
     nodes,
     norm,
     replace_parameter,
@@ -31,9 +38,9 @@ from tests.space.replay_cases import (
 )  # fmt: skip
 
 
-def played(y: Tensor) -> int:
-    """How many recordings the nodes of a graph stand for."""
-    return sum(len(node.recordings) for node in nodes(y))
+@pytest.fixture(autouse=True)
+def _rehearsed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay, "RARE", 1)
 
 
 def results(network: Network, x: Tensor, path: list[int] | None = PATH) -> list[Tensor | None]:
@@ -45,12 +52,18 @@ def results(network: Network, x: Tensor, path: list[int] | None = PATH) -> list[
     return [y.detach(), x.grad, *(p.grad for p in network.parameters()), *(b.clone() for b in network.buffers())]
 
 
-def check(network: Network, x: Tensor, path: list[int] | None = PATH, count: int = 4) -> None:
-    """It gives what its modules give; in the end `count` parts are played."""
+def launches(network: Network, x: Tensor, path: list[int] | None = PATH) -> int:
+    """How many parts are launched where gradients of all are wanted."""
+    with as_it_was(list(network.buffers())):
+        return launched(network(x.detach().requires_grad_(), path=path))
+
+
+def check(network: Network, x: Tensor, path: list[int] | None = PATH, count: int = 6) -> None:
+    """It gives what its modules give; in the end `count` parts are launched."""
     twin = copy.deepcopy(network)
     for _ in range(3):
         assert_same(results(network, x, path), by_modules(lambda: results(twin, x, path)))
-    assert played(network(x, path=path)) == count
+    assert launches(network, x, path) == count
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -62,33 +75,58 @@ def test_every_path_is_that_of_its_modules(dtype: torch.dtype, training: bool) -
     for seed in range(24):
         path = torch.randint(6, (3,), generator=torch.Generator().manual_seed(seed)).tolist()
         assert_same(results(network, x, path), by_modules(lambda p=path: results(twin, x, p)))
-    assert played(network(x, path=PATH)) == 4
+    assert launches(network, x) == 6
 
 
 def test_what_torch_computes_divides_a_path() -> None:
     network, x = small(skeleton="chain")
-    check(network, x, count=3)
+    check(network, x, count=4)
 
 
-def test_a_derived_network_is_played() -> None:
+@pytest.mark.parametrize("of", ["weights and alpha", "weights", "alpha"])
+def test_soft_mixtures(of: str) -> None:
+    network, x = small()
+    twin = copy.deepcopy(network)
+    torch.manual_seed(2)
+    weights = torch.rand(3, 6).softmax(1)
+
+    def mixed(one: Network) -> list[Tensor | None]:
+        one.zero_grad()
+        given = weights.clone().requires_grad_(of != "weights")
+        with frozen(one) if of == "alpha" else contextlib.nullcontext():
+            y = one(x, given)
+            y.square().mean().backward()
+        counts.append(launched(y))
+        found = [given.grad, *(p.grad for p in one.parameters()), *(b.clone() for b in one.buffers())]
+        return [y.detach(), *found]
+
+    counts: list[int] = []
+    for _ in range(4):
+        assert_same(mixed(network), by_modules(lambda: mixed(twin)))
+    assert counts[0::2][-1] == 6
+
+
+def test_a_derived_network_is_launched() -> None:
     network, x = small()
     check(network.derive(PATH), x, path=None)
 
 
-def test_batches_of_other_sizes_are_other_recordings() -> None:
+def test_batches_of_other_sizes_are_other_kinds() -> None:
     network, x = small()
     twin = copy.deepcopy(network)
     for size in (4, 3, 4, 1, 3):
         assert_same(results(network, x[:size]), by_modules(lambda n=size: results(twin, x[:n])))
 
 
-def test_a_test_between_epochs_does_not_undo_their_recordings() -> None:
+def test_a_test_between_epochs_does_not_undo_what_is_known() -> None:
     network, x = small()
     known = []
     for training in (True, False, True, False):
         network.train(training)
-        network(x, path=PATH)
-        known.append({id(one) for kinds in network._recordings._known.values() for one in kinds.values()})
+        for _ in range(3):
+            network(x, path=PATH)
+        kinds = [of for kinds in network._launches._known.values() for of in kinds.values()]
+        known.append({id(one.watch) for several in kinds for one in several})
     assert known[1] == known[3]
     assert known[0] < known[1]
 
@@ -142,7 +180,7 @@ def test_drop_path_is_drawn_anew() -> None:
     check(network, x)
 
 
-def test_a_candidate_with_side_effects_is_not_played() -> None:
+def test_a_candidate_with_side_effects_is_not_launched() -> None:
     network, x = small()
     calls = count_calls(network)
     for _ in range(3):
@@ -189,23 +227,24 @@ def test_several_gradients_at_once_and_twice() -> None:
 
 def test_backward_lets_go_of_what_it_needed() -> None:
     network, x = small()
-    network(x, path=PATH)
+    for _ in range(2):
+        network(x, path=PATH)
     loss = network(x, path=PATH).sum()
-    kept = [weakref.ref(tensor) for node in nodes(loss) for pair in node.kept for tensor in pair]
-    assert len(kept) == 8
+    (node,) = nodes(loss)
     loss.backward(retain_graph=True)
-    assert all(tensor() is not None for tensor in kept)
+    assert (len(node.between), len(node.kept)) == (5, 6)
     loss.backward()
-    assert all(tensor() is None or tensor() is x for tensor in kept)
+    assert node.between is None is node.kept
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
         loss.backward()
 
 
 def test_weights_that_are_written_before_backward_are_an_error() -> None:
     network, x = small()
-    network(x, path=PATH)
+    for _ in range(2):
+        network(x, path=PATH)
     loss = network(x, path=PATH).sum()
-    assert played(loss) == 4
+    assert launched(loss) == 6
     assert len(nodes(loss)) == 1
     write(network)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
@@ -237,7 +276,7 @@ def test_torch_func_and_saved_tensor_hooks_follow_the_modules() -> None:
     assert tangents.abs().sum() > 0
     with torch.autograd.graph.save_on_cpu():
         y = network(x.clone().requires_grad_(), path=PATH)
-    assert played(y) == 0
+    assert launched(y) == 0
     weights = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     found = torch.func.functional_call(network, weights, (x,), {"path": PATH})
     torch.testing.assert_close(found, expected)
@@ -263,16 +302,16 @@ def test_a_profiler_sees_the_operators() -> None:
     names = [event.name for event in profile.events()]
     for operator in ("conv_norm_fwd", "conv_norm_bwd", "separable_norm_fwd", "separable_norm_bwd"):
         assert f"asose_fast::{operator}" in names
-    assert played(loss) == 4
 
 
 def test_a_profiler_that_begins_before_backward_sees_it() -> None:
     network, x = small()
+    check(network, x)
     expected = results(network, x)
     network.zero_grad()
     given = x.clone().requires_grad_()
     loss = network(given, path=PATH).square().mean()
-    assert played(loss) == 4
+    assert launched(loss) == 6
     with torch.profiler.profile() as profile:
         loss.backward()
     assert "asose_fast::conv_norm_bwd" in [event.name for event in profile.events()]
@@ -311,10 +350,10 @@ def test_parameters_of_other_dtypes_and_layouts() -> None:
     for block in network.evolvable_blocks():
         block.gain = nn.Parameter(block.gain.detach().float())
     conv(network).weight = nn.Parameter(torch.randn(32, 16, 3, 3, dtype=torch.float64)[::2])
-    check(network, x, count=1)
+    check(network, x, count=3)
 
 
-def test_recordings_keep_nothing_alive() -> None:
+def test_what_is_known_keeps_nothing_alive() -> None:
     network, x = small()
     results(network, x)
     old, rest = weakref.ref(conv(network).weight), weakref.ref(norm(network))
@@ -329,12 +368,12 @@ def test_recordings_keep_nothing_alive() -> None:
     assert rest() is None
 
 
-def test_recordings_of_a_part_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_kinds_are_known_of_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "MOST", 2)
     network, _ = small()
     for size in range(2, 6):
         network(torch.randn(size, 16, 8, 8), path=PATH)
-    assert {len(kinds) for kinds in network._recordings._known.values()} == {2}
+    assert {len(kinds) for kinds in network._launches._known.values()} == {2}
 
 
 def test_what_stands_in_for_parameters_is_not_kept() -> None:
@@ -360,14 +399,15 @@ def test_images_that_change_before_backward_are_those_of_the_modules() -> None:
     x = x.to(memory_format=torch.channels_last)
     twin = copy.deepcopy(network)
     check(network, x), check(twin, x)
-    for other in (torch.clone, lambda x: x.contiguous(), lambda x: x * 2):
+    for other in (torch.clone, lambda x: x.contiguous()):
         assert_same(swapped(network, x, other), by_modules(lambda of=other: swapped(twin, x, of)))
 
 
 def test_images_without_memory_are_an_error() -> None:
     network, x = small()
     x = x.to(memory_format=torch.channels_last)
-    network(x, path=PATH)
+    for _ in range(2):
+        network(x, path=PATH)
     loss = network(x, path=PATH).sum()
     x.untyped_storage().resize_(0)
     for run in (loss.backward, lambda: network(x, path=PATH)):
@@ -392,7 +432,7 @@ def test_blocks_of_other_kinds_run() -> None:
     network, x = small()
     check(network, x)
     network.blocks[1] = Twice(network.blocks[1])
-    check(network, x, count=3)
+    check(network, x, count=4)
     network.blocks[0].__class__ = Thrice
     check(network, x, count=2)
 
@@ -428,7 +468,7 @@ def test_plans_decide_what_runs() -> None:
 def test_paths_of_tensors_are_played_and_bad_ones_are_errors() -> None:
     network, x = small()
     check(network, x)
-    assert played(network(x, path=torch.tensor(PATH))) == 4
+    assert launches(network, x, torch.tensor(PATH)) == 6
     for bad, error in (([9, 0, 0], "must be one of"), (["a", 0, 0], "integer"), ([1.0, 0, 0], "integer")):
         with pytest.raises((TypeError, ValueError), match=error):
             network(x, path=bad)  # type: ignore[arg-type]
@@ -443,15 +483,25 @@ def test_images_of_inference_mode_train() -> None:
 
 
 def test_a_mode_around_backward_sees_the_operators() -> None:
+    class Names(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[str] = []
+
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    def operators() -> list[str]:
+        loss = network(x, path=PATH).sum()
+        with Names() as names:
+            loss.backward()
+        return [name for name in names.seen if name.startswith("asose_fast")]
+
     network, x = small()
-    network(x, path=PATH)
-    loss = network(x, path=PATH).sum()
-    with FlopCounterMode(display=False) as found:
-        loss.backward()
-    loss = by_modules(lambda: network(x, path=PATH).sum())
-    with FlopCounterMode(display=False) as expected:
-        loss.backward()
-    assert found.get_total_flops() == expected.get_total_flops()
+    check(network, x)
+    assert len(operators()) >= 6
+    assert operators() == by_modules(operators)
 
 
 def test_hooks_see_the_arguments_of_before() -> None:

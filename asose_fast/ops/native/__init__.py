@@ -13,7 +13,7 @@ from asose_fast.ops.native import launches
 
 DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.bfloat16: 2, torch.float16: 3}
 """csrc/dtype.h."""
-EXCHANGE = torch.Tensor.__dlpack_c_exchange_api__
+EXCHANGE = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
 """By which kernels that take lists of tensors look at them (csrc/bindings/tensors.h)."""
 
 

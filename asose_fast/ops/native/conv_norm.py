@@ -14,12 +14,9 @@ from asose_fast.ops.conv_norm_call import Backward, Forward
 from asose_fast.ops.dense import Dense
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
-from asose_fast.ops.native import DTYPE_CODES, address, addresses, dense_conv, memory
+from asose_fast.ops.native import DTYPE_CODES, addresses, dense_conv, memory
 from asose_fast.ops.native.launches import launch
 from asose_fast.ops.native.one_norm import Gradients, forward_arguments, readable
-from asose_fast.ops.native.script import NOTHING, ROOM, Bound, Launch, Place, Places
-from asose_fast.ops.native.strided_weights import kept_order
-from asose_fast.ops.norms import OneNorm
 from asose_fast.ops.reference import conv_norm as in_turn
 from asose_fast.ops.reference.norm_pool import pooled
 
@@ -85,47 +82,6 @@ def backward(call: Backward) -> tuple[Tensor, ...]:
     grad_weight = None if grad_taps is None else grad_taps.to(call.weight.dtype)
     found = [grad.new_empty(0) if t is None else t for t in (grad_x, grad_weight, grad_shortcut, grad_gain)]
     return *found, *affine.found(grad)
-
-
-def bound(call: Forward) -> Bound | None:
-    """The call as part of a script; None where parameters and gradients are not as the kernels read and write them."""
-    norm, dtype = call.norm, accumulation_dtype(call.x.dtype)
-    fits = call.x.numel() and call.weight.dtype == dtype == call.x.dtype and call.conv.stride == (1, 1)
-    return _Bound(call, norm) if fits and readable(norm) is norm and kept_order(call.weight) else None
-
-
-class _Bound(Bound):
-    """In a script."""
-
-    def __init__(self, call: Forward, norm: OneNorm) -> None:
-        x, weight = call.x, call.weight
-        self._strides, self._norm, self._of_batch = weight.stride(), forward_arguments(norm), norm.of_batch
-        self._weight, self._gain = (Place(0, address(t)) for t in (weight, call.gain))
-        self._affine = [Place(0, address(t)) for t in (norm.gamma, norm.beta)]
-        self.plan = functools.partial(
-            _plan, x.dtype, x.shape, weight.shape, call.conv, call.pool, call.gain is not None
-        )
-        self.inputs, z = 1 + (call.shortcut is not None), call.conv.shape_for(x.shape, weight.shape)
-        self.y, self.saved = pooled(z, call.pool), ((z, x.dtype), ((2, z[1]), torch.float64))
-
-    def forward(self, values: Sequence[Place], y: Place, saved: Sequence[Place], threads: int) -> Launch:
-        """As `forward` above."""
-        x, shortcut = (*values, NOTHING)[:2]
-        places = Places((x, self._weight, shortcut, self._gain, *saved, y, ROOM))
-        return self.plan(threads).kernels.forward, (self._strides, *self._norm, places)
-
-    def backward(
-        self, grad: Place, values: Sequence[Place], saved: Sequence[Place], to: Sequence[Place], threads: int
-    ) -> Launch:
-        """As `backward` above."""
-        (x, shortcut), (z, tables) = (*values, NOTHING)[:2], saved
-        _, of_x, of_weight, of_gamma, of_beta, of_shortcut, of_gain = to
-        places = Places(
-            (grad, x, self._weight, z, shortcut, self._gain, tables, of_x, of_weight, of_shortcut, of_gain, ROOM)
-        )
-        affine = Places((*self._affine, of_gamma, of_beta))
-        fixed = self._strides, self._strides, affine, self._norm[1][1:], self._of_batch
-        return self.plan(threads).kernels.backward, (*fixed, places)
 
 
 class _Plan(NamedTuple):

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from asose_fast import _native
 from asose_fast.ops.dtypes import WIDE
-from asose_fast.ops.native import DTYPE_CODES, address, addresses, memory
+from asose_fast.ops.native import DTYPE_CODES, addresses, memory
 from asose_fast.ops.native.launches import launch
-from asose_fast.ops.native.script import ROOM, Bound, Launch, Place, Places
 
 DTYPES = WIDE
 MOST_PRODUCTS = 1 << 22
@@ -56,34 +55,6 @@ def backward(
     )
 
 
-def bound(x: Tensor, weight: Tensor, bias: Tensor | None) -> Bound | None:
-    """The call as part of a script; None where its tensors are not as the kernels read and write them."""
-    fits = x.numel() and all(t is None or t.is_contiguous() for t in (x, weight, bias))
-    return _Bound(x, weight, bias) if fits else None
-
-
-class _Bound(Bound):
-    """In a script."""
-
-    inputs = 1
-    saved = ()
-
-    def __init__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight, self._bias = (Place(0, address(t)) for t in (weight, bias))
-        self.plan = functools.partial(_plan, x.dtype, x.shape, weight.shape)
-        self.y = x.shape[0], weight.shape[0]
-
-    def forward(self, values: Sequence[Place], y: Place, saved: Sequence[Place], threads: int) -> Launch:
-        """As `forward` above."""
-        return self.plan(threads).kernels.forward, (Places((*values, self._weight, self._bias, y, ROOM)),)
-
-    def backward(
-        self, grad: Place, values: Sequence[Place], saved: Sequence[Place], to: Sequence[Place], threads: int
-    ) -> Launch:
-        """As `backward` above."""
-        return self.plan(threads).kernels.backward, (Places((grad, *values, self._weight, *to)),)
-
-
 class _Plan(NamedTuple):
     """What calls of a shape have in common."""
 
@@ -91,8 +62,7 @@ class _Plan(NamedTuple):
     y: tuple[int, int]
     """The shape of the output."""
     forward_bytes: int
-    """Of the workspace; those of `backward_bytes` are for a backward pass."""
-    backward_bytes: int = 0
+    """Of the workspace."""
 
 
 @functools.lru_cache(maxsize=1024)

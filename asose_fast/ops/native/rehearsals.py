@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from asose_fast.ops.library import present
 from asose_fast.ops.native import memory, mixed_sum
 from asose_fast.ops.native.add_scaled import add_scaled
 from asose_fast.ops.native.launches import Kernel, Log, noting
 from asose_fast.ops.native.placing import Span, placed
-from asose_fast.ops.native.rehearsed import FIXED, GRAD, INPUTS, KEPT, ROOM, Kind, Launch, Rehearsed, Y, program
-from asose_fast.ops.native.script import Place
+from asose_fast.ops.native.rehearsed import FIXED, GRAD, INPUTS, KEPT, ROOM, Kind, Launch, Place, Rehearsed, Y, program
 
 Function = Callable[..., Tensor]
 NUMBER = -1
@@ -43,12 +43,13 @@ class _Run(NamedTuple):
     inputs: Sequence[Tensor]
     y: Tensor
     grad: Tensor
-    gradients: Sequence[Tensor]
+    gradients: Sequence[Tensor | None]
+    """Of inputs and parameters; None where one is not wanted, or not there."""
 
     @property
     def tensors(self) -> list[Tensor]:
         """Those that are known from outside, in the order of the bases, without those of the node itself."""
-        return [self.y, self.grad, *self.inputs, *self.gradients]
+        return [self.y, self.grad, *self.inputs, *present(self.gradients)]
 
 
 def rehearsed(
@@ -60,24 +61,26 @@ def rehearsed(
         function: maps `inputs` to a tensor that is not one of them. Nothing but `state` and the state of torch's
             generator changes while it runs, and these are as before in the end.
         inputs: dense; the gradients of those are wanted that require them. Their values are not changed.
-        parameters: what it reads besides and may change from call to call, in place.
+        parameters: what it reads besides and may change from call to call, in place; gradients likewise.
         state: what it writes besides, running statistics.
     """
     generator = torch.get_rng_state()
     try:
         with as_it_was(state):
-            first = _rehearse(function, inputs, 1.0)
+            first = _rehearse(function, inputs, parameters, 1.0)
         with as_it_was([*state, *parameters]):
             for tensor in (*parameters, *state):
                 if tensor.is_floating_point():
                     tensor.data.mul_(1 + 2**-7)
-            second = _rehearse(function, inputs, 0.75)
+            second = _rehearse(function, inputs, parameters, 0.75)
         found = _found(first, second, parameters)
         del first, second
         with as_it_was(state):
-            expected = _results(inputs, state, *_by_function(function, inputs))
+            run = _rehearse(function, inputs, parameters, 1.0)
+            expected = _results(state, run.y, *present(run.gradients))
+            del run
         with as_it_was(state):
-            given = _results(inputs, state, *_by_launches(found, inputs))
+            given = _results(state, *_by_launches(found, inputs))
         return found if expected == given else None
     except NotFixedError:
         return None
@@ -106,17 +109,16 @@ def _grad(y: Tensor) -> Tensor:
     return torch.empty_strided(y.shape, y.stride(), dtype=y.dtype).copy_(values.view(y.shape))
 
 
-def _rehearse(function: Function, inputs: Sequence[Tensor], factor: float) -> _Run:
+def _rehearse(function: Function, inputs: Sequence[Tensor], parameters: Sequence[Tensor], factor: float) -> _Run:
     given = _copies(inputs, factor)
-    with noting() as log, torch.enable_grad(), _Adding():
+    with noting() as log, _Adding():
         y = function(*given)
         forward, grad = len(log.calls), _grad(y.detach())
-        wanted = [t for t in given if t.requires_grad]
-        found = torch.autograd.grad(y, wanted, grad, allow_unused=True) if y.requires_grad else ()
-    gradients = [gradient for gradient in found if gradient is not None]
-    if len(gradients) < len(wanted):
-        raise NotFixedError  # an input is not used
-    return _Run(log, forward, given, y, grad, gradients)
+        known = [*given, *parameters]
+        wanted = [t for t in known if t.requires_grad] if y.requires_grad else []
+        found = iter(torch.autograd.grad(y, wanted, grad, allow_unused=True) if wanted else ())
+    gradients = [next(found) if wanted and t.requires_grad else None for t in known]
+    return _Run(log, forward, given, y.detach(), grad, gradients)
 
 
 class _Adding(TorchDispatchMode):
@@ -136,31 +138,23 @@ class _Adding(TorchDispatchMode):
 _ONE = {dtype: torch.ones(2, dtype=dtype) for dtype in (torch.float32, torch.float64)}
 
 
-def _by_function(function: Function, inputs: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
-    given = _copies(inputs, 1.0)
-    with torch.enable_grad():
-        y = function(*given)
-        return y.detach(), torch.autograd.grad(y, [t for t in given if t.requires_grad], _grad(y.detach()))
-
-
-def _by_launches(found: Rehearsed, inputs: Sequence[Tensor]) -> tuple[Tensor, Sequence[Tensor]]:
+def _by_launches(found: Rehearsed, inputs: Sequence[Tensor]) -> list[Tensor]:
     with torch.no_grad():
         y, kept = found.forward(inputs, poison=True)
-        return y, found.backward(_grad(y), inputs, y, kept, poison=True)
+        return [y, *(found.backward(_grad(y), inputs, y, kept, poison=True) if found.wanted else ())]
 
 
-def _results(
-    inputs: Sequence[Tensor], state: Sequence[Tensor], y: Tensor, gradients: Sequence[Tensor]
-) -> list[tuple[Kind, bytes]]:
+def _results(state: Sequence[Tensor], *found: Tensor) -> list[tuple[Kind, bytes]]:
     return [
-        (Kind.of(t), t.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-        for t in (y, *gradients, *state)
+        (Kind.of(t), t.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()) for t in (*found, *state)
     ]
 
 
 def _found(first: _Run, second: _Run, parameters: Sequence[Tensor]) -> Rehearsed:
     """What both rehearsals have in common. Raises NotFixedError."""
-    if len(first.log.calls) != len(second.log.calls) or first.forward != second.forward:
+    if (len(first.log.calls), first.forward) != (len(second.log.calls), second.forward):
+        raise NotFixedError
+    if [g is None for g in first.gradients] != [g is None for g in second.gradients]:
         raise NotFixedError
     bases = _bases(first, second)
     fixed = [start for start in first.log.memory if start in second.log.memory]
@@ -197,9 +191,9 @@ def _found(first: _Run, second: _Run, parameters: Sequence[Tensor]) -> Rehearsed
         raise NotFixedError from error  # the forward pass writes a gradient
     return Rehearsed(
         forward, backward, ends[0], (ends[1], ends[2]),
-        Kind.of(first.y), list(map(Kind.of, first.gradients)),
-        [i for i, t in enumerate(first.inputs) if t.requires_grad],
-        any(base == Y for launch in there[count:] for base, _ in launch.all_places),
+        Kind.of(first.y), list(map(Kind.of, present(first.gradients))),
+        [i for i, gradient in enumerate(first.gradients) if gradient is not None],
+        {base for launch in there[count:] for base, _ in launch.all_places},
         [first.log.memory[start].held for start in fixed],
         _read(first, parameters),
     )  # fmt: skip
@@ -219,7 +213,7 @@ def _bases(first: _Run, second: _Run) -> dict[int, Place]:
     """The bases of the stretches that are known from outside."""
     bases: dict[int, Place] = {}
     for base, (a, b) in zip(
-        [Y, GRAD, *range(INPUTS, INPUTS + len(first.inputs) + len(first.gradients))],
+        [Y, GRAD, *range(INPUTS, INPUTS + len(first.tensors) - 2)],
         zip(first.tensors, second.tensors, strict=True),
         strict=True,
     ):
@@ -232,7 +226,7 @@ def _bases(first: _Run, second: _Run) -> dict[int, Place]:
         number = found[0]
         dense = a.is_contiguous() or a.is_contiguous(memory_format=torch.channels_last)
         if number is None:
-            if base in (Y, *range(INPUTS + len(first.inputs), INPUTS + len(first.tensors))):
+            if base == Y or base >= INPUTS + len(first.inputs):
                 raise NotFixedError  # something else than a kernel made it
             continue
         if found[0] != found[1] or number in bases or a.storage_offset() or not dense or Kind.of(a) != Kind.of(b):

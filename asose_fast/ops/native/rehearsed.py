@@ -11,14 +11,36 @@ import torch
 from torch import Tensor
 
 from asose_fast import _native
-from asose_fast.ops.native import memory
+from asose_fast.ops.native import DTYPE_CODES, address, addresses, memory
 from asose_fast.ops.native.launches import Kernel, maker
-from asose_fast.ops.native.script import Place
+
+
+class Place(NamedTuple):
+    """So many bytes from a base on."""
+
+    base: int
+    offset: int
+
 
 FIXED, Y, GRAD, KEPT, ROOM = range(5)
 """The bases of places: none, the output and its gradient, what lives from forward to backward, and the workspace.
 Inputs and, after them, their gradients follow."""
 INPUTS = 5
+
+
+class Block(NamedTuple):
+    """Memory of the pool, and its address; it is there as long as what holds it."""
+
+    held: object
+    address: int
+
+
+def block(size: int, poison: bool = False) -> Block:
+    """So many bytes, which may be none; full of NaN if they are to be `poison`."""
+    held, (start,) = memory.workspace(size)
+    if poison and size:
+        ctypes.memset(start, 255, size)
+    return Block(held, start)
 
 
 class Kind(NamedTuple):
@@ -34,14 +56,24 @@ class Kind(NamedTuple):
 
     @property
     def format(self) -> torch.memory_format:
-        """That of a dense tensor."""
+        """That of a dense output."""
         return torch.channels_last if len(self.shape) == 4 else torch.contiguous_format
 
-    def empty(self, like: Tensor) -> Tensor:
-        """An uninitialised tensor."""
-        if len(self.shape) == 4 and self.dtype == like.dtype:
-            return memory.empty(self.shape, like)
-        return torch.empty_strided(self.shape, self.stride, dtype=self.dtype)
+    @property
+    def bytes(self) -> int:
+        """Those of a dense tensor."""
+        return self.shape.numel() * self.dtype.itemsize
+
+    def empty(self, poison: bool = False) -> Tensor:
+        """An uninitialised tensor, or one full of NaN."""
+        if len(self.shape) == 4 and self.stride[1] == 1:
+            found = memory.empty(self.shape, _LIKE[self.dtype])
+        else:
+            found = torch.empty_strided(self.shape, self.stride, dtype=self.dtype)
+        return found.fill_(torch.nan) if poison else found
+
+
+_LIKE = {dtype: torch.empty(0, dtype=dtype) for dtype in DTYPE_CODES}
 
 
 class Launch(NamedTuple):
@@ -88,48 +120,43 @@ class Rehearsed(NamedTuple):
     """Bytes of the workspaces of both."""
     y: Kind
     gradients: list[Kind]
-    """Of those inputs that want one."""
+    """Of those inputs and parameters that want one."""
     wanted: list[int]
-    """Their numbers."""
-    reads_y: bool
-    """Whether backward reads the output."""
+    """Their numbers: parameters follow inputs."""
+    backward_bases: set[int]
+    """What backward reads and writes."""
     held: list[object]
     """The launches read these."""
     read: list[Tensor]
     """Parameters whose values backward reads."""
 
-    def forward(self, inputs: Sequence[Tensor], poison: bool = False) -> tuple[Tensor, Tensor | None]:
-        """The output, and what is kept."""
-        y = self.y.empty(inputs[0])
-        kept = memory.empty((1, 1, 1, -(-self.kept // inputs[0].itemsize)), inputs[0]) if self.kept else None
-        for tensor in (y, kept) if poison else ():
-            if tensor is not None:
-                tensor.fill_(torch.nan)
-        self._run(self.forward_program, self.rooms[0], inputs, (y, None, kept), [], poison)
-        return y, kept
+    def run_forward(self, inputs: Sequence[int], y: int, poison: bool = False) -> Block:
+        """Writes the output, from the addresses of the inputs, and gives what is kept for backward."""
+        kept, room = block(self.kept, poison), block(self.rooms[0], poison)
+        self.forward_program.run([0, y, 0, kept.address, room.address, *inputs])
+        return kept
+
+    def run_backward(
+        self, grad: int, inputs: Sequence[int], y: int, kept: Block, gradients: Sequence[int], poison: bool = False
+    ) -> None:
+        """Writes the gradients that are wanted. Of the first input and the output, what is not read may be 0."""
+        room = block(self.rooms[1], poison)
+        self.backward_program.run([0, y, grad, kept.address, room.address, *inputs, *gradients])
+
+    def forward(self, inputs: Sequence[Tensor], poison: bool = False) -> tuple[Tensor, Block]:
+        """`run_forward`, and the output."""
+        y = self.y.empty(poison)
+        return y, self.run_forward(addresses(inputs), address(y), poison)
 
     def backward(
-        self, grad: Tensor, inputs: Sequence[Tensor], y: Tensor | None, kept: Tensor | None, poison: bool = False
+        self, grad: Tensor, inputs: Sequence[Tensor], y: Tensor, kept: Block, poison: bool = False
     ) -> list[Tensor]:
-        """The gradients of those inputs that want one."""
-        found = [kind.empty(inputs[0]) for kind in self.gradients]
-        for tensor in found if poison else ():
-            tensor.fill_(torch.nan)
-        self._run(self.backward_program, self.rooms[1], inputs, (y, grad, kept), found, poison)
+        """`run_backward`, and the gradients."""
+        found = [kind.empty(poison) for kind in self.gradients]
+        self.run_backward(address(grad), addresses(inputs), address(y), kept, addresses(found), poison)
         return found
 
-    def _run(
-        self,
-        program: Any,
-        size: int,
-        inputs: Sequence[Tensor],
-        own: Sequence[Tensor | None],
-        gradients: Sequence[Tensor],
-        poison: bool,
-    ) -> None:
-        held, (start,) = memory.workspace(size)
-        if poison and size:
-            ctypes.memset(start, 255, size)
-        y, grad, kept = (0 if t is None else t.data_ptr() for t in own)
-        program.run([0, y, grad, kept, start, *map(Tensor.data_ptr, inputs), *map(Tensor.data_ptr, gradients)])
-        del held
+    @property
+    def reads_y(self) -> bool:
+        """Whether it reads the output."""
+        return Y in self.backward_bases

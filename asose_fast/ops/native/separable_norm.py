@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,18 +10,16 @@ import torch
 from torch import Tensor
 
 from asose_fast import _native
-from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
 from asose_fast.ops.native import DTYPE_CODES, address, addresses, memory, one_norm
 from asose_fast.ops.native.launches import launch
 from asose_fast.ops.native.multi_depthwise import DTYPES
-from asose_fast.ops.native.script import NOTHING, ROOM, Bound, Launch, Place, Places
-from asose_fast.ops.native.strided_weights import kept_order, known, strided
+from asose_fast.ops.native.strided_weights import known, strided
 from asose_fast.ops.reference import separable_norm as reference
 from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients, none_kept
 from asose_fast.ops.separable_norm_call import strided as shape_of
 
-__all__ = ["DTYPES", "backward", "bound", "forward"]
+__all__ = ["DTYPES", "backward", "forward"]
 
 
 def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -88,88 +85,6 @@ def backward(call: Backward) -> Gradients:
     of_x, of_shortcut, of_gain = (grad.new_empty(0) if t is None else t for t in (grad_x, grad_shortcut, grad_gain))
     of_depthwise, of_pointwise = of_weights
     return Gradients(of_x, of_shortcut, of_gain, of_depthwise, of_pointwise, of_gamma, of_beta)
-
-
-def bound(call: Forward) -> Bound | None:
-    """The call as part of a script; None where parameters and gradients are not as the kernels read and write them."""
-    norms, weights, dtype = call.norms, [*call.depthwise, *call.pointwise], call.x.dtype
-    fits = call.x.numel() and all(w.dtype in DTYPES and kept_order(w) for w in weights)
-    plain = all(one_norm.readable(norm) is norm for norm in norms)
-    return _Bound(call) if fits and plain and dtype == accumulation_dtype(dtype) else None
-
-
-class _Bound(Bound):
-    """In a script."""
-
-    def __init__(self, call: Forward) -> None:
-        x, norms = call.x, call.norms
-        self._stages, self._gain, self._of_batch = len(norms), call.gain, call.of_batch
-        self._own = call.gain is not None and call.shortcut is None
-        self._weights = call.depthwise, call.pointwise
-        self._norms = one_norm.of_several(norms)
-        self._affine = [[Place(0, address(t)) for t in (norm.gamma, norm.beta)] for norm in norms]
-        sides = tuple([w.shape[-1] for w in call.depthwise])
-        self.plan = functools.partial(_plan, x.dtype, x.shape, sides, tuple(call.dilations), call.stride)
-        self.inputs, self.y = 1 + (call.shortcut is not None), shape_of(x.shape, call.stride)
-        images, *rest = self.y
-        zs, tables = (self._stages * images, *rest), (self._stages, 2, x.shape[1])
-        self._z_bytes = math.prod(self.y) * x.itemsize
-        self.saved = ((zs, x.dtype), (tables, torch.float64))
-
-    def forward(self, values: Sequence[Place], y: Place, saved: Sequence[Place], threads: int) -> Launch:
-        """As `forward` above."""
-        x, shortcut = (*values, values[0])[:2]
-        zs, tables = saved
-        places = Places((x, shortcut, Place(0, address(self._gain)), tables, y, ROOM, *self._rows(zs)))
-        return self.plan(threads).kernels.forward, (*map(strided, self._weights), *self._norms, places)
-
-    def backward(
-        self, grad: Place, values: Sequence[Place], saved: Sequence[Place], to: Sequence[Place], threads: int
-    ) -> Launch:
-        """As `backward` above, where the gain is not 0."""
-        (x, shortcut), (zs, tables) = (*values, values[0])[:2], saved
-        _, of_x, of_shortcut, of_gain, *of_stages = to
-        rows = [of_stages[i : i + self._stages] for i in range(0, 4 * self._stages, self._stages)]
-        of_depthwise, of_pointwise, of_gamma, of_beta = rows
-        of_weights = [_placed(*pair) for pair in zip(self._weights, (of_depthwise, of_pointwise), strict=True)]
-        affine = [
-            place for norm in zip(self._affine, of_gamma, of_beta, strict=True) for place in (*norm[0], *norm[1:])
-        ]
-        codes = [code for s in range(self._stages) for code in self._norms[1][3 * s + 1 : 3 * s + 3]]
-        places = Places(
-            (
-                grad,
-                x,
-                shortcut,
-                Place(0, address(self._gain)),
-                tables,
-                of_x,
-                of_shortcut,
-                of_gain,
-                ROOM,
-                *self._rows(zs),
-            )
-        )
-        return self.plan(threads).kernels.backward, (
-            *map(strided, self._weights), *of_weights, Places(affine), codes, self._of_batch, self._own, places,
-        )  # fmt: skip
-
-    def live(self) -> bool:
-        """Where the gain is 0, gradients are 0 and not computed."""
-        return self._gain is None or self._gain.item() != 0
-
-    def _rows(self, zs: Place) -> list[Place]:
-        """The outputs of the stages."""
-        return [zs._replace(offset=zs.offset + s * self._z_bytes) for s in range(self._stages)]
-
-
-def _placed(weights: Sequence[Tensor], places: Sequence[Place]) -> Places:
-    """`strided` of the gradients of weights at these places."""
-    found: list[Place] = []
-    for w, place in zip(weights, places, strict=True):
-        kind, _, *rest = strided([w], [None if place == NOTHING else w])
-        found += [Place(0, kind), place, *[Place(0, value) for value in rest]]
-    return Places(found)
 
 
 def _rows(zs: Tensor, stages: int) -> list[int]:

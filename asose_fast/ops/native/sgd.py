@@ -14,7 +14,8 @@ from asose_fast.ops.layout import orders
 from asose_fast.ops.native import DTYPE_CODES, EXCHANGE, address, cpu_kernels
 from asose_fast.ops.reference import sgd as reference
 
-DTYPES = WIDE
+DTYPES = WIDE if EXCHANGE else frozenset()
+"""Without that, tensors cannot be looked at."""
 _dtype = attrgetter("dtype")
 
 

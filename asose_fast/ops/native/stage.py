@@ -108,14 +108,14 @@ def backward(
     norms = branches if plan.affine else 0
     s0, s1 = (torch.empty(norms, channels, dtype=torch.float64) for _ in range(2))
     params, matrices, tables = params.contiguous(), matrices.contiguous(), tables.contiguous()
-    replaced = tables.clone() if plan.affine else tables.new_empty(0)
+    replaced = torch.empty_like(tables) if plan.affine else tables.new_empty(0)
     norm_tables = [wide(mean), wide(rstd), wide(gamma), None]
     kernels.stage_backward(
         DTYPE_CODES[x.dtype], DTYPE_CODES[acc], x.shape, plan.dilations, plan.stride, plan.inputs,
         strided(depthwise, found[0]), strided(pointwise, found[1]), norms, [address(t) for t in norm_tables],
         [address(t) for t in (*xs, *grads, *zs, *grad_xs)], address(params), address(matrices), scratch[4],
         address(tables), of_depthwise, of_pointwise, need_sums, *scratch[:4], address(s0), address(s1),
-        address(replaced), scratch[5], threads,
+        address(replaced), len(tables), scratch[5], threads,
     )  # fmt: skip
     del held
     of_weights = [

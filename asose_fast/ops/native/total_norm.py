@@ -8,7 +8,8 @@ from torch import Tensor
 from asose_fast.ops.dtypes import WIDE, widest
 from asose_fast.ops.native import DTYPE_CODES, EXCHANGE, address, cpu_kernels
 
-DTYPES = WIDE
+DTYPES = WIDE if EXCHANGE else frozenset()
+"""Without that, tensors cannot be looked at."""
 
 
 def whole(tensors: list[Tensor]) -> Tensor | None:

@@ -23,8 +23,6 @@ LARGE = 1 << 15
 class Head:
     """y = mean(relu(BN(x))) W^T + b, or without the norm or the classifier: on `norm_relu_mean` and `linear` where x is
     large and for them, else by the modules.
-
-    Whether gradients are wanted does not matter: a recording of these calls is for both (`asose_fast.space.replay`).
     """
 
     def __init__(self, norm: nn.BatchNorm2d | None, classifier: nn.Linear | None, modules: Sequence[Part]) -> None:
