@@ -8,6 +8,7 @@ are launched from then on. A part in which something else than kernels has a han
 from __future__ import annotations
 
 import functools
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from types import NoneType
@@ -102,6 +103,7 @@ class Launches:
 
     def __init__(self) -> None:
         self._known: weakref.WeakKeyDictionary[nn.Module, dict[_Kind, list[_Known]]] = weakref.WeakKeyDictionary()
+        self._running, self._lock = 0, threading.Lock()
 
     def __reduce__(self) -> tuple[type[Launches], tuple[()]]:
         return Launches, ()
@@ -109,6 +111,15 @@ class Launches:
     def run(self, parts: Iterable[Part], x: Tensor) -> Tensor:
         """Runs parts one after the other on x, which is `replayable`, those that are known from their launches.
         Results are those of their modules, to the bit."""
+        with self._lock:
+            self._running += 1
+        try:
+            return self._run(parts, x)
+        finally:
+            with self._lock:
+                self._running -= 1
+
+    def _run(self, parts: Iterable[Part], x: Tensor) -> Tensor:
         row = list[Piece]()
         for part in parts:
             kind = _kind_of(part, row, x)
@@ -136,7 +147,9 @@ class Launches:
         """Runs the part and counts that, or, when it is time, rehearses it. Gives x again where its launches are known
         now."""
         if known is not None and known.left == 0:
-            now = known._replace(rehearsed=_rehearsed(part, x), left=None)
+            # Parameters change for a while, which no other thread may see.
+            with self._lock:
+                now = known._replace(rehearsed=_rehearsed(part, x), left=None) if self._running == 1 else known
             x = _run(part, x) if now.rehearsed is None else x
         elif known is not None and known.left is not None:
             now, x = known._replace(left=known.left - 1), _run(part, x)

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import itertools
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -343,6 +345,20 @@ def test_other_numbers_of_threads() -> None:
             assert_same(results(network, x), by_modules(lambda: results(twin, x)))
     finally:
         torch.set_num_threads(1)
+
+
+def test_several_threads_read_the_parameters_that_are_there() -> None:
+    network, _ = small()
+    network.eval()
+    images = [torch.randn(size, 16, 8, 8) for size in range(1, 33)]
+    expected = [by_modules(lambda x=x: network(x, path=PATH)) for x in images]
+
+    def read(start: int) -> list[bool]:
+        with torch.no_grad():
+            return [torch.equal(network(images[i % 32], path=PATH), expected[i % 32]) for i in range(start, start + 96)]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(itertools.chain(*pool.map(read, range(0, 32, 8))))
 
 
 def test_parameters_of_other_dtypes_and_layouts() -> None:
