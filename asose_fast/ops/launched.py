@@ -11,8 +11,8 @@ from torch import Tensor
 
 from asose_fast.ops.autocast import without_autocast
 from asose_fast.ops.autograd import batched, save
-from asose_fast.ops.native import address, addresses
-from asose_fast.ops.native.rehearsed import Block, Rehearsed, block
+from asose_fast.ops.native import addresses
+from asose_fast.ops.native.rehearsed import NOTHING, Block, Rehearsed, block, holding
 from asose_fast.ops.native.whereabouts import whereabouts
 
 
@@ -62,18 +62,16 @@ class _Launched(torch.autograd.Function):
         ctx, row, x, *_ = arguments
         read = list(itertools.chain(*[(*piece.weights, *piece.rehearsed.read) for piece in row]))
         ctx.row, ctx.whereabouts = row, whereabouts([x, *read])
-        inputs, kept, given = list[Block](), list[Block](), Block(x, address(x))
-        for number, piece in enumerate(row):
-            found = piece.rehearsed
-            y = found.y.empty() if number == len(row) - 1 else None
-            to = block(found.y.bytes) if y is None else Block(y, address(y))
-            inputs.append(given)
-            kept.append(found.run_forward([given.address, *addresses(piece.weights)], to.address))
+        y, keeps = row[-1].rehearsed.y.empty(), True in ctx.needs_input_grad
+        ctx.between, ctx.kept, given = list[Block](), list[Block](), holding(x)
+        for number, piece in enumerate(row, 1):
+            last = number == len(row)
+            to = holding(y) if last else block(piece.rehearsed.y.bytes)
+            kept = piece.rehearsed.run_forward([given.address, *addresses(piece.weights)], to.address)
+            if keeps:
+                ctx.kept.append(kept)
+                ctx.between += [] if last else [to]
             given = to
-        if True in ctx.needs_input_grad:
-            # Those of autograd it lends again.
-            ctx.between, ctx.kept = inputs[1:], kept
-        assert y is not None
         save(ctx, x, *read, y if row[-1].rehearsed.reads_y else None)
         return y
 
@@ -81,7 +79,7 @@ class _Launched(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
         row: Sequence[Piece] = ctx.row
         x, *read, y = ctx.saved_tensors
-        inputs, kept = [Block(x, address(x)), *ctx.between], list(ctx.kept)
+        inputs, kept = [holding(x), *ctx.between], list(ctx.kept)
         # Whoever wants to come back needs all of it once more.
         if not torch._C._autograd._get_current_graph_task_keep_graph():
             ctx.between = ctx.kept = None
@@ -90,26 +88,30 @@ class _Launched(torch.autograd.Function):
         if grad is not None:
             grad = grad.contiguous(memory_format=row[-1].rehearsed.y.format)
         found: list[Tensor | None] = []
-        output, of_output = Block(y, address(y)), Block(grad, address(grad))
+        output, of_output = holding(y), holding(grad)
         for piece in reversed(row):
-            given, own = inputs.pop(), [None] * (1 + len(piece.tensors))
-            of_given = Block(None, 0)
+            given, own = inputs.pop(), dict[int, Block]()
             if of_output.address:
-                rehearsed = piece.rehearsed
-                to = []
-                for number, kind in zip(rehearsed.wanted, rehearsed.gradients, strict=True):
-                    if number == 0 and inputs:
-                        of_given = block(kind.bytes)
-                        to.append(of_given.address)
-                    else:
-                        own[number] = gradient = kind.empty()
-                        to.append(address(gradient))
-                rehearsed.run_backward(
-                    of_output.address, [given.address, *addresses(piece.weights)], output.address, kept.pop(), to
-                )
-            output, of_output = given, of_given
-            found = [*own[1:], *found]
-        return None, own[0], *found
+                own = _gradients(piece, given, output, of_output, kept.pop(), between=bool(inputs))
+            output, of_output = given, own.get(0, NOTHING)
+            found = [*[own.get(number, NOTHING).held for number in range(1, 1 + len(piece.tensors))], *found]
+        return None, of_output.held, *found
+
+
+def _gradients(
+    piece: Piece, given: Block, output: Block, of_output: Block, kept: Block, between: bool
+) -> dict[int, Block]:
+    """The gradients of a piece by their numbers, held by tensors, but for that of an x `between` pieces."""
+    rehearsed = piece.rehearsed
+    found = {
+        number: block(kind.bytes) if between and number == 0 else holding(kind.empty())
+        for number, kind in zip(rehearsed.wanted, rehearsed.gradients, strict=True)
+    }
+    rehearsed.run_backward(
+        of_output.address, [given.address, *addresses(piece.weights)], output.address, kept,
+        [gradient.address for gradient in found.values()],
+    )  # fmt: skip
+    return found
 
 
 def _by_functions(ctx: Any, x: Tensor, grad: Tensor | None) -> list[Tensor | None]:

@@ -29,14 +29,22 @@ INPUTS = 5
 
 
 class Block(NamedTuple):
-    """Memory of the pool, and its address; it is there as long as what holds it."""
+    """Memory, and its address; it is there as long as what holds it."""
 
-    held: object
+    held: Any
     address: int
 
 
+NOTHING = Block(None, 0)
+
+
+def holding(tensor: Tensor | None) -> Block:
+    """The memory of a tensor."""
+    return Block(tensor, address(tensor))
+
+
 def block(size: int, poison: bool = False) -> Block:
-    """So many bytes, which may be none; full of NaN if they are to be `poison`."""
+    """So many bytes of the pool, which may be none; full of NaN if they are to be `poison`."""
     held, (start,) = memory.workspace(size)
     if poison and size:
         ctypes.memset(start, 255, size)
