@@ -21,11 +21,6 @@ def known(weights: Sequence[Tensor]) -> list[Tensor]:
     return [w if w.dtype in DTYPES else w.float() for w in weights]
 
 
-def kept_order(weight: Tensor) -> bool:
-    """Whether `torch.empty_like` gives a weight's gradient its strides."""
-    return torch.empty_like(weight, device="meta").stride() == weight.stride()
-
-
 def strided(weights: Sequence[Tensor], tensors: Sequence[Tensor | None] | None = None) -> list[int]:
     """Of the tensors of these weights, or of the weights themselves: dtype, address, columns, side, and the strides of
     channels and columns."""
