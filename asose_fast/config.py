@@ -349,8 +349,8 @@ class RunConfig(Settings):
     until they have been run and measured on a GPU, which they have not yet."""
     threads: int | None = bounded(None, least=1, most=1024)
     """A process has so many CPU threads. By default it has as many as torch takes, less the cores that other programs
-    keep busy, or its share of the cores where there are several processes. It has one where steps are too small to gain
-    from more."""
+    keep busy, or its share of the cores where there are several processes. It has fewer where steps are too small to
+    gain from more."""
     strict: bool = False
     """The exit status is not 0 where a health indicator is out of bounds at the end of the search."""
 

@@ -14,13 +14,14 @@ from asose_fast.engine.state import SearchState
 
 
 def measure(state: SearchState, phase: Phase) -> Record:
-    """Returns the metrics of the epoch that has ended. The network's batch-norm statistics become those of the derived
-    path."""
+    """Returns the metrics of the epoch that has ended. Where there is something to validate on, the network's norms get
+    the statistics of the derived path."""
     progress, selector, meters = state.progress, state.selector, (state.weight_meter, state.alpha_meter)
     alone = phase.rules.updates == "alpha"
     loss, train_accuracy = progress.timed((state.alpha_meter if alone else state.weight_meter).read)
     derived = state.derived()
-    state.calibrate(derived)
+    if state.validates:
+        state.calibrate(derived)
     entropy, max_prob = selector.monitor()
     record: Record = {
         "epoch": progress.epoch + 1,

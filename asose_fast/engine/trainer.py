@@ -178,6 +178,8 @@ class Trainer(Loop[SearchState]):
         state.alpha_meter.reset()
         self._close_epoch(record)
         if improved and phase.derives:
+            if not state.validates and progress.epoch == state.epochs:
+                state.calibrate(state.derived())
             state.keep_best()
         self.save("last")
 

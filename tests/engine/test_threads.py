@@ -12,7 +12,7 @@ from asose_fast.engine.load import Load
 from asose_fast.engine.processes import Processes
 from asose_fast.engine.threads import FreeCores, set_threads
 
-LARGE, SMALL = 1 << 20, 1 << 17
+LARGE, DIGITS, SMALL = 1 << 20, 1 << 16, (1 << 16) - 1
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +43,8 @@ class Others:
     [
         (None, LARGE, None, 2),
         (None, SMALL, None, 1),
+        (None, DIGITS, None, 2),
+        (None, DIGITS, 2.0, 1),
         (3, LARGE, None, 3),
         (3, SMALL, 2.0, 3),
         (None, LARGE, 0.0, 2),
@@ -55,7 +57,16 @@ def test_the_threads_of_a_run(given, elements, others, expected, monkeypatch):
     monkeypatch.setattr(Load, "others", lambda self: others)
     watching = set_threads(given, elements)
     assert torch.get_num_threads() == expected
-    assert len(watching) == (given is None and elements == LARGE)
+    assert len(watching) == (given is None and elements != SMALL)
+
+
+def test_a_step_has_no_more_threads_than_it_gains_from(monkeypatch):
+    torch.set_num_threads(4)
+    set_threads(None, DIGITS)
+    assert torch.get_num_threads() == 2
+    monkeypatch.setattr(threads, "cores", lambda: 8)
+    set_threads(None, 3 * DIGITS, Processes(count=2, rank=0, local_count=2))
+    assert torch.get_num_threads() == 3
 
 
 def test_several_processes_share_the_cores():

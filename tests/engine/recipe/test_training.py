@@ -248,7 +248,10 @@ def test_optimize_on_all_images_but_the_test_ones(tmp_path):
     assert [(images, held_out) for phase, images, held_out in seen if phase == "optimize"] == [(120, False)] * 3
     history = trainer.state.history
     assert [record["valid_accuracy"] is None for record in history] == [False] * 3 + [True] * 3
-    assert_equal(tensors(trainer.state.best_network()), tensors(trainer.state.network))  # of the last epoch
+    best = trainer.state.best_network()
+    assert_equal(tensors(best), tensors(trainer.state.network))  # of the last epoch
+    trainer.state.calibrate(best)
+    assert_equal(tensors(best), tensors(trainer.state.network))  # whose norms were recalibrated
 
     summary = write_result(trainer.state, trainer.state.data, folder)
     assert (summary["valid_accuracy"], summary["optimize_on"]) == (None, "all")
