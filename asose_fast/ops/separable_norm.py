@@ -15,6 +15,7 @@ from asose_fast.ops.autograd import differentiable, on_saved, save, transformed,
 from asose_fast.ops.checks import check_images, check_length, check_like, check_stride
 from asose_fast.ops.depthwise_plan import check_branch
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
+from asose_fast.ops.keeping import keeps
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define, present
 from asose_fast.ops.mixed_layer.backward import placed
@@ -225,8 +226,7 @@ def _fwd_fake(*args: Any) -> tuple[Tensor, ...]:
     x, stages, (images, *rest) = call.x, len(call.depthwise), call.out_shape
     y, zs = empty_channels_last(x, call.out_shape), empty_channels_last(x, (stages * images, *rest))
     tables = x.new_empty(stages, 2, x.shape[1], dtype=torch.float64)
-    keeps = getattr(registry.select("separable_norm", x), "keeps", None)
-    if keeps is None or not keeps(call):
+    if not keeps("separable_norm", x, call):
         return y, zs, tables, *none_kept(x)
     params = x.new_empty(sum(rows_of_params(call.depthwise)), x.shape[1], dtype=accumulation_dtype(x.dtype))
     return y, zs, tables, empty_channels_last(x, zs.shape), params

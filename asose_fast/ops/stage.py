@@ -12,6 +12,7 @@ from asose_fast.ops import registry
 from asose_fast.ops.checks import check_all_like, check_length, check_like, check_tensor
 from asose_fast.ops.depthwise_plan import MAX_BRANCHES, DepthwisePlan, check_inputs, check_needs
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
+from asose_fast.ops.keeping import keeps
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
 
@@ -51,11 +52,6 @@ class _Forward(NamedTuple):
     def plan(self) -> DepthwisePlan:
         """The plan of the convolutions."""
         return _plan(self.depthwise, len(self.xs), self.dilations, self.stride, self.mean is not None)
-
-
-def _keeps(x: Tensor) -> bool:
-    """Whether the backend keeps depthwise outputs for the backward pass."""
-    return getattr(registry.select("stage", x), "KEEPS", False)
 
 
 def _fwd(*args: Any) -> Any:
@@ -118,7 +114,7 @@ def _fwd_fake(*args: Any) -> Any:
         x.new_empty(len(plan.kernels), channels, channels, dtype=acc),
         x.new_empty(shape, dtype=torch.float64),
         x.new_empty(shape, dtype=torch.float64),
-        [empty_channels_last(x, plan.out_shape(x)) for _ in plan.kernels] if _keeps(x) else [],
+        [empty_channels_last(x, plan.out_shape(x)) for _ in plan.kernels] if keeps("stage", x, call) else [],
     )
 
 
@@ -155,7 +151,7 @@ class _Backward(NamedTuple):
 def _bwd(*args: Any) -> Any:
     call = _Backward(*args)
     x = call.xs[0]
-    kept = [call.ys] if call.ys and _keeps(x) else []
+    kept = [call.ys] if call.ys and keeps("stage", x, call) else []
     return registry.select("stage", x).backward(*call[:12], call.plan().within(x), *call[14:-1], *kept)
 
 

@@ -25,7 +25,7 @@ from asose_fast.ops.autograd import saved_elsewhere, transformed
 from asose_fast.ops.launched import Piece, followed, launched
 from asose_fast.ops.layout import dense, orders
 from asose_fast.ops.library import PLAIN
-from asose_fast.ops.native.rehearsals import as_it_was, rehearsed
+from asose_fast.ops.native.rehearsals import as_it_was, rehearse
 from asose_fast.ops.native.rehearsed import Rehearsed
 from asose_fast.space.exact import classes_are_theirs, is_told
 from asose_fast.space.watch import Watch
@@ -75,23 +75,23 @@ class _Kind(NamedTuple):
     threads: int
 
 
-class _Rehearsed(NamedTuple):
+class _OfPart(NamedTuple):
     """The launches of a part, the parameters that want gradients, and all buffers."""
 
-    launches: Rehearsed
+    rehearsed: Rehearsed
     parameters: tuple[Tensor, ...]
     buffers: Sequence[Tensor]
 
     def piece(self, part: Part) -> Piece:
         """The launches as those of the part now."""
-        return Piece(self.launches, functools.partial(_again, part.run, self.buffers), _weights(part), self.parameters)
+        return Piece(self.rehearsed, functools.partial(_again, part.run, self.buffers), _weights(part), self.parameters)
 
 
 class _Known(NamedTuple):
     """What is known of a part for tensors of a kind. It does not hold the part, which would outlive its network."""
 
     watch: Watch
-    rehearsed: _Rehearsed | None = None
+    launches: _OfPart | None = None
     identity: bool = False
     """It gives x itself."""
     left: int | None = None
@@ -130,10 +130,10 @@ class Launches:
             if known is None or known.left is not None:
                 x, row = dense(_launched(row, x)), []
                 known, x = self._learned(part, kind, known, x)
-            elif known.rehearsed is None and not known.identity:
+            elif known.launches is None and not known.identity:
                 x, row = _run(part, _launched(row, x)), []
-            if known.rehearsed is not None:
-                row.append(known.rehearsed.piece(part))
+            if known is not None and known.launches is not None:
+                row.append(known.launches.piece(part))
         return _launched(row, x)
 
     def _of(self, part: Part, kind: _Kind) -> _Known | None:
@@ -143,26 +143,20 @@ class Launches:
                 return known
         return None
 
-    def _learned(self, part: Part, kind: _Kind, known: _Known | None, x: Tensor) -> tuple[_Known, Tensor]:
+    def _learned(self, part: Part, kind: _Kind, known: _Known | None, x: Tensor) -> tuple[_Known | None, Tensor]:
         """Runs the part and counts that, or, when it is time, rehearses it. Gives x again where its launches are known
         now."""
-        if known is not None and known.left == 0:
-            # Parameters change for a while, which no other thread may see.
-            with self._lock:
-                now = known._replace(rehearsed=_rehearsed(part, x), left=None) if self._running == 1 else known
-            x = _run(part, x) if now.rehearsed is None else x
-        elif known is not None and known.left is not None:
+        if known is None:
+            now, x = _first_seen(part, x)
+        elif known.left:
             now, x = known._replace(left=known.left - 1), _run(part, x)
         else:
-            modules = part.modules()
-            # What stands in for parameters, as in torch.func.functional_call, comes and goes.
-            if modules is None or not all(map(_has_parameters_of_its_own, modules)):
-                return _Known(Watch([])), _run(part, x)
-            watch, y = Watch(modules), _run(part, x)
-            told = all(map(is_told, modules))
-            due = told and not _native.kernels_missing("cpu") and _can_be_changed(modules)
-            now, x = _Known(watch, None, told and y is x, RARE - 1 if due and y is not x else None), y
-        self._keep(part.owner, kind, known, now)
+            # Parameters change for a while, which no other thread may see.
+            with self._lock:
+                now = known._replace(launches=_rehearse(part, x), left=None) if self._running == 1 else known
+            x = _run(part, x) if now.launches is None else x
+        if now is not None:
+            self._keep(part.owner, kind, known, now)
         return now, x
 
     def _keep(self, owner: nn.Module, kind: _Kind, before: _Known | None, now: _Known) -> None:
@@ -214,16 +208,31 @@ def _launched(row: Sequence[Piece], x: Tensor) -> Tensor:
     return launched(row, dense(x)) if row else x
 
 
-def _rehearsed(part: Part, x: Tensor) -> _Rehearsed | None:
+def _first_seen(part: Part, x: Tensor) -> tuple[_Known | None, Tensor]:
+    """Runs a part, and says what is known of it from now on: nothing where its modules cannot be watched."""
+    modules = part.modules()
+    # What stands in for parameters, as in torch.func.functional_call, comes and goes.
+    if modules is None or not all(map(_has_parameters_of_its_own, modules)):
+        return None, _run(part, x)
+    watch, y = Watch(modules), _run(part, x)
+    if not all(map(is_told, modules)):
+        return _Known(watch), y
+    if y is x:
+        return _Known(watch, identity=True), y
+    can_be_rehearsed = not _native.kernels_missing("cpu") and _can_be_changed(modules)
+    return _Known(watch, left=RARE - 1 if can_be_rehearsed else None), y
+
+
+def _rehearse(part: Part, x: Tensor) -> _OfPart | None:
     modules, weights = part.modules() or [], _weights(part)
     parameters, buffers = (_all(modules, of) for of in ("_parameters", "_buffers"))
-    found = rehearsed(part.run, (x, *weights), parameters, buffers)
+    found = rehearse(part.run, (x, *weights), parameters, buffers)
     if found is None:
         return None
     inputs = 1 + len(weights)
     of_inputs = [number for number in found.wanted if number < inputs]
     leaves = tuple([parameters[number - inputs] for number in found.wanted if number >= inputs])
-    return _Rehearsed(found._replace(wanted=[*of_inputs, *range(inputs, inputs + len(leaves))]), leaves, buffers)
+    return _OfPart(found._replace(wanted=[*of_inputs, *range(inputs, inputs + len(leaves))]), leaves, buffers)
 
 
 def _again(run: Callable[..., Tensor], buffers: Sequence[Tensor], x: Tensor, *weights: Tensor) -> Tensor:

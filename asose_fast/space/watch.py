@@ -31,17 +31,17 @@ class Watch:
             )
         ]  # fmt: skip
         self._lengths, self._values = list(map(len, self._dicts)), list(self._now())
-        self.tensors = [value for value in self._values if isinstance(value, Tensor)]
-        self._needs, self._whereabouts = list(map(_needs, self.tensors)), whereabouts(self.tensors)
+        self._tensors = [value for value in self._values if isinstance(value, Tensor)]
+        self._needs, self._whereabouts = list(map(_needs, self._tensors)), whereabouts(self._tensors)
 
     def unchanged(self) -> bool:
         """Says whether nothing that was there has been replaced, and nothing added."""
         return (
-            list(map(_needs, self.tensors)) == self._needs
+            list(map(_needs, self._tensors)) == self._needs
             and [type(module()) for module in self._modules] == self._types
             and list(map(len, self._dicts)) == self._lengths
             and all(map(is_, self._now(), self._values))
-            and whereabouts(self.tensors) == self._whereabouts
+            and whereabouts(self._tensors) == self._whereabouts
         )
 
     def unchanged_but_for_flags(self) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from asose_fast import _native
 from asose_fast.ops import mixed_sum
-from asose_fast.ops.native.rehearsals import rehearsed
+from asose_fast.ops.native.rehearsals import rehearse
 
 pytestmark = pytest.mark.skipif(bool(_native.kernels_missing("cpu")), reason="the kernels are not built")
 SCALE = torch.tensor([0.5, 0.25])
@@ -94,7 +94,7 @@ def values(*tensors: Tensor) -> list[Tensor]:
 
 
 def test_a_good_function_is_found_and_launched_on_other_values() -> None:
-    found = rehearsed(good, tensors(), [SCALE], [])
+    found = rehearse(good, tensors(), [SCALE], [])
     assert found is not None
     x, w = tensors()
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_all_is_as_it_was(function: Callable[..., Tensor]) -> None:
         w[0] = START
     given = x, w, SCALE
     before, versions = values(*given), [t._version for t in given]
-    found = rehearsed(function, (x, w), [SCALE], [])
+    found = rehearse(function, (x, w), [SCALE], [])
     assert (found is None) == (function is not good)
     assert all(map(torch.equal, values(*given), before))
     assert [t._version for t in given] == versions
@@ -135,14 +135,14 @@ def test_an_exception_leaves_all_as_it_was(at: int) -> None:
     given = tensors()
     before, versions = values(*given, SCALE, STATE), [t._version for t in (*given, SCALE)]
     with pytest.raises(KeyError):
-        rehearsed(failing, given, [SCALE], [STATE])
+        rehearse(failing, given, [SCALE], [STATE])
     assert all(map(torch.equal, values(*given, SCALE, STATE), before))
     assert [t._version for t in (*given, SCALE)] == versions
 
 
 def test_parameters_that_backward_reads_are_told() -> None:
     other = torch.tensor([1.0, 2.0])
-    found = rehearsed(good, tensors(), [SCALE, other], [])
+    found = rehearse(good, tensors(), [SCALE, other], [])
     assert found is not None
     assert [id(t) for t in found.read] == [id(SCALE)]
 
@@ -155,7 +155,7 @@ def test_gradients_of_parameters(need_x: bool) -> None:
         return mixed_sum([x, mixed_sum([x, x], SCALE)], parameter)
 
     x = tensors()[0].detach().requires_grad_(need_x)
-    found = rehearsed(function, (x,), [SCALE, parameter, unused], [])
+    found = rehearse(function, (x,), [SCALE, parameter, unused], [])
     assert found is not None
     assert found.wanted == ([0, 2] if need_x else [2])
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_gradients_of_parameters(need_x: bool) -> None:
 def test_without_gradients_there_is_no_backward() -> None:
     x, w = tensors()
     with torch.no_grad():
-        found = rehearsed(good, (x, w), [SCALE], [])
+        found = rehearse(good, (x, w), [SCALE], [])
         assert found is not None
-        assert (found.wanted, found.backward_bases, found.kept) == ([], set(), 0)
+        assert (found.wanted, found.reads_y, found.kept) == ([], False, 0)
         assert torch.equal(found.forward([x, w])[0], good(x, w))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import copy
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -10,11 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from asose_fast.config import SpaceConfig
+from asose_fast.engine.step.steps import frozen
+from asose_fast.ops.native.rehearsals import as_it_was
 from asose_fast.space import Network, NetworkSpec
 from asose_fast.space import network as network_module
 
 CANDIDATES = ("skip_connect", "sep_conv_3x3", "sep_conv_5x5", "dil_conv_3x3", "nor_conv_3x3", "res_conv_3x3")
-PATH = [5, 1, 4]
+PATH, OTHER = [5, 1, 4], [0, 3, 2]
+
+Step = Callable[..., list[Tensor]]
+"""Makes, of images, the tensors that are given to a network beside a path."""
 
 
 def small(dtype: torch.dtype = torch.float32, skeleton: str = "stages") -> tuple[Network, Tensor]:
@@ -29,11 +36,42 @@ def small(dtype: torch.dtype = torch.float32, skeleton: str = "stages") -> tuple
     return network, torch.randn(4, 16, 8, 8, dtype=dtype)
 
 
-def by_modules(run: Callable[[], Any]) -> Any:
+def weight_step(x: Tensor, path: Sequence[int] = PATH, need_x: bool = True) -> list[Tensor]:
+    """Images; gradients of parameters are wanted too."""
+    return [x.detach().requires_grad_(need_x)]
+
+
+def alpha_step(
+    x: Tensor, path: Sequence[int] = PATH, need_x: bool = True, dtype: torch.dtype | None = None
+) -> list[Tensor]:
+    """Images and the weights of a hard sample; parameters are frozen."""
+    weights = nn.functional.one_hot(torch.tensor(path), len(CANDIDATES)).to(dtype or x.dtype)
+    return [*weight_step(x, path, need_x), weights.requires_grad_()]
+
+
+def scores(network: Network, x: Tensor, weights: Tensor | None = None, *, path: Sequence[int] | None = PATH) -> Tensor:
+    """Those of an alpha step if there are weights."""
+    with contextlib.nullcontext() if weights is None else frozen(network):
+        y: Tensor = network(x, weights, path)
+        return y
+
+
+def results(
+    network: Network, step: Step, x: Tensor, path: Sequence[int] | None = PATH, **options: Any
+) -> list[Tensor | None]:
+    """Scores, all gradients, and the buffers afterwards."""
+    network.zero_grad()
+    given = step(x, path, **options)
+    y = scores(network, *given, path=path)
+    y.square().mean().backward()
+    return [y.detach(), *(t.grad for t in (*given, *network.parameters())), *(b.clone() for b in network.buffers())]
+
+
+def by_modules(run: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     """What `run` gives while nothing is launched."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network_module, "replayable", lambda x: False)
-        return run()
+        return run(*arguments, **options)
 
 
 def nodes(y: Tensor) -> list[Any]:
@@ -52,10 +90,50 @@ def launched(y: Tensor) -> int:
     return sum(len(node.row) for node in nodes(y))
 
 
-def assert_same(found: list[Tensor | None], expected: list[Tensor | None]) -> None:
+def launches(network: Network, step: Step, x: Tensor, path: Sequence[int] | None = PATH) -> int:
+    """How many parts of a network are launched. Running statistics stay as they are."""
+    with as_it_was(list(network.buffers())):
+        return launched(scores(network, *step(x, path), path=path))
+
+
+def assert_same(found: Sequence[Tensor | None], expected: Sequence[Tensor | None]) -> None:
     for a, b in zip(found, expected, strict=True):
         assert (a is None) == (b is None)
         assert a is None or b is None or torch.equal(a, b)
+
+
+def assert_alike(
+    run: Callable[..., Sequence[Tensor | None]], network: Network, twin: Network, *arguments: Any, **options: Any
+) -> None:
+    """`run` gives, of a network, what it gives of its twin while nothing is launched."""
+    assert_same(run(network, *arguments, **options), by_modules(run, twin, *arguments, **options))
+
+
+def assert_by_modules(run: Callable[..., Sequence[Tensor | None]], network: Network, *arguments: Any) -> None:
+    """`run` gives of a network, time and again, what it gives while nothing is launched."""
+    twin = copy.deepcopy(network)
+    for _ in range(4):
+        assert_alike(run, network, twin, *arguments)
+
+
+def check(
+    network: Network, step: Step, x: Tensor, count: int = 6, paths: Sequence[Sequence[int] | None] = (PATH, OTHER)
+) -> None:
+    """It gives what its modules give; in the end `count` parts are launched."""
+    twin = copy.deepcopy(network)
+    for path in (*paths,) * 4:
+        assert_alike(results, network, twin, step, x, path)
+    assert launches(network, step, x, paths[0]) == count
+
+
+def known(
+    step: Step, dtype: torch.dtype = torch.float32, format: torch.memory_format = torch.contiguous_format
+) -> tuple[Network, Tensor]:
+    """A small network of which all is known, and images."""
+    network, x = small(dtype)
+    x = x.contiguous(memory_format=format)
+    check(network, step, x)
+    return network, x
 
 
 def conv(network: Network) -> nn.Conv2d:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from asose_fast.ops.dense import Dense
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
 from asose_fast.ops.native import DTYPE_CODES, addresses, dense_conv, memory
+from asose_fast.ops.native.kernel_plan import KernelPlan
 from asose_fast.ops.native.launches import launch
 from asose_fast.ops.native.one_norm import Gradients, forward_arguments, readable
 from asose_fast.ops.reference import conv_norm as in_turn
@@ -45,7 +45,7 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
         return in_turn.forward(call)
     x, taps = dense(call.x), call.weight.to(accumulation_dtype(call.x.dtype))
     plan = _plan(x.dtype, x.shape, taps.shape, call.conv, call.pool, call.gain is not None, torch.get_num_threads())
-    z, y = memory.empty(plan.z, x), memory.empty(plan.y, x)
+    z, y = (memory.empty(shape, x) for shape in plan.shapes)
     tables = torch.empty(2, taps.shape[0], dtype=torch.float64)
     shortcut = None if call.shortcut is None else dense(call.shortcut)
     held, room = memory.workspace(plan.forward_bytes)
@@ -84,22 +84,10 @@ def backward(call: Backward) -> tuple[Tensor, ...]:
     return *found, *affine.found(grad)
 
 
-class _Plan(NamedTuple):
-    """What calls of a shape have in common."""
-
-    kernels: Any
-    z: tuple[int, ...]
-    """The shape of the convolution's output."""
-    y: tuple[int, ...]
-    forward_bytes: int
-    """Of the workspace; those of `backward_bytes` are for a backward pass."""
-    backward_bytes: int
-
-
 @functools.lru_cache(maxsize=1024)
 def _plan(
     dtype: torch.dtype, shape: torch.Size, taps: torch.Size, conv: Dense, pool: int, blend: bool, threads: int
-) -> _Plan:
+) -> KernelPlan:
     kernels = _native.kernels("cpu").ConvNormPlan(DTYPE_CODES[dtype], shape, taps, *conv, pool > 1, blend, threads)
     z = conv.shape_for(shape, taps)
-    return _Plan(kernels, z, pooled(z, pool), kernels.forward_bytes, kernels.backward_bytes)
+    return KernelPlan(kernels, (z, pooled(z, pool)), kernels.forward_bytes, kernels.backward_bytes)

@@ -38,6 +38,11 @@ class Log:
         storage = tensor.untyped_storage()
         self.memory.setdefault(storage.data_ptr(), Memory(storage.nbytes(), tensor))
 
+    def stretch(self, tensor: Tensor) -> int | None:
+        """The number of the stretch that is the storage of a tensor, if there is one."""
+        start = tensor.untyped_storage().data_ptr()
+        return list(self.memory).index(start) if start in self.memory else None
+
     def finder(self) -> Callable[[int], tuple[int, int] | None]:
         """Gives a function that says, of an address, into which stretch it points, and how many bytes."""
         numbers = {start: number for number, start in enumerate(self.memory)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from math import prod
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,6 +12,7 @@ from torch import Tensor
 from asose_fast import _native
 from asose_fast.ops.dtypes import WIDE
 from asose_fast.ops.native import DTYPE_CODES, addresses, memory
+from asose_fast.ops.native.kernel_plan import KernelPlan
 from asose_fast.ops.native.launches import launch
 
 DTYPES = WIDE
@@ -29,7 +29,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """y."""
     x, weight, bias = x.contiguous(), weight.contiguous(), None if bias is None else bias.contiguous()
     plan = _plan(x.dtype, x.shape, weight.shape, torch.get_num_threads())
-    y = x.new_empty(plan.y)
+    y = x.new_empty(*plan.shapes)
     held, room = memory.workspace(plan.forward_bytes)
     launch(plan.kernels.forward, [*addresses((x, weight, bias, y)), *room])
     del held
@@ -55,18 +55,8 @@ def backward(
     )
 
 
-class _Plan(NamedTuple):
-    """What calls of a shape have in common."""
-
-    kernels: Any
-    y: tuple[int, int]
-    """The shape of the output."""
-    forward_bytes: int
-    """Of the workspace."""
-
-
 @functools.lru_cache(maxsize=1024)
-def _plan(dtype: torch.dtype, shape: torch.Size, weight: torch.Size, threads: int) -> _Plan:
+def _plan(dtype: torch.dtype, shape: torch.Size, weight: torch.Size, threads: int) -> KernelPlan:
     rows, inputs = shape
     kernels = _native.kernels("cpu").LinearPlan(DTYPE_CODES[dtype], rows, inputs, weight[0], threads)
-    return _Plan(kernels, (rows, weight[0]), kernels.forward_bytes)
+    return KernelPlan(kernels, ((rows, weight[0]),), kernels.forward_bytes)

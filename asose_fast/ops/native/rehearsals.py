@@ -34,8 +34,8 @@ class NotFixedError(Exception):
     """The launches of a function are not the same every time."""
 
 
-class _Run(NamedTuple):
-    """A rehearsal."""
+class _Rehearsal(NamedTuple):
+    """A run of a function, and what it launched."""
 
     log: Log
     forward: int
@@ -52,7 +52,7 @@ class _Run(NamedTuple):
         return [self.y, self.grad, *self.inputs, *present(self.gradients)]
 
 
-def rehearsed(
+def rehearse(
     function: Function, inputs: Sequence[Tensor], parameters: Sequence[Tensor], state: Sequence[Tensor]
 ) -> Rehearsed | None:
     """The launches of a function, or None where it has to run itself.
@@ -67,16 +67,16 @@ def rehearsed(
     generator = torch.get_rng_state()
     try:
         with as_it_was(state):
-            first = _rehearse(function, inputs, parameters, 1.0)
+            first = _rehearsal(function, inputs, parameters, 1.0)
         with as_it_was([*state, *parameters]):
             for tensor in (*parameters, *state):
                 if tensor.is_floating_point():
                     tensor.data.mul_(1 + 2**-7)
-            second = _rehearse(function, inputs, parameters, 0.75)
+            second = _rehearsal(function, inputs, parameters, 0.75)
         found = _found(first, second, parameters)
         del first, second
         with as_it_was(state):
-            run = _rehearse(function, inputs, parameters, 1.0)
+            run = _rehearsal(function, inputs, parameters, 1.0)
             expected = _results(state, run.y, *present(run.gradients))
             del run
         with as_it_was(state):
@@ -109,7 +109,7 @@ def _grad(y: Tensor) -> Tensor:
     return torch.empty_strided(y.shape, y.stride(), dtype=y.dtype).copy_(values.view(y.shape))
 
 
-def _rehearse(function: Function, inputs: Sequence[Tensor], parameters: Sequence[Tensor], factor: float) -> _Run:
+def _rehearsal(function: Function, inputs: Sequence[Tensor], parameters: Sequence[Tensor], factor: float) -> _Rehearsal:
     given = _copies(inputs, factor)
     with noting() as log, _Adding():
         y = function(*given)
@@ -118,7 +118,7 @@ def _rehearse(function: Function, inputs: Sequence[Tensor], parameters: Sequence
         wanted = [t for t in known if t.requires_grad] if y.requires_grad else []
         found = iter(torch.autograd.grad(y, wanted, grad, allow_unused=True) if wanted else ())
     gradients = [next(found) if wanted and t.requires_grad else None for t in known]
-    return _Run(log, forward, given, y.detach(), grad, gradients)
+    return _Rehearsal(log, forward, given, y.detach(), grad, gradients)
 
 
 class _Adding(TorchDispatchMode):
@@ -150,34 +150,18 @@ def _results(state: Sequence[Tensor], *found: Tensor) -> list[tuple[Kind, bytes]
     ]
 
 
-def _found(first: _Run, second: _Run, parameters: Sequence[Tensor]) -> Rehearsed:
+def _found(first: _Rehearsal, second: _Rehearsal, parameters: Sequence[Tensor]) -> Rehearsed:
     """What both rehearsals have in common. Raises NotFixedError."""
-    if (len(first.log.calls), first.forward) != (len(second.log.calls), second.forward):
+    count = first.forward
+    if (len(first.log.calls), count) != (len(second.log.calls), second.forward):
         raise NotFixedError
     if [g is None for g in first.gradients] != [g is None for g in second.gradients]:
         raise NotFixedError
-    bases = _bases(first, second)
-    fixed = [start for start in first.log.memory if start in second.log.memory]
     resolve = _Resolver(first.log, second.log)
     launches = [resolve.launch(a, b) for a, b in zip(first.log.calls, second.log.calls, strict=True)]
-    used: dict[int, list[int]] = {}
-    for number, launch in enumerate(launches):
-        for stretch, _ in launch.all_places:
-            if stretch != NUMBER and stretch not in bases:
-                used.setdefault(stretch, []).append(number)
-    sizes = [of.size for of in first.log.memory.values()]
-    spans = {base: Span(sizes[base], min(at), max(at)) for base, at in used.items()}
-    count = first.forward
-    kept = {base: span._replace(first=0, last=0) for base, span in spans.items() if span.first < count <= span.last}
-    rooms = [
-        {base: span for base, span in spans.items() if base not in kept and (span.first < count) is forward}
-        for forward in (True, False)
-    ]
-    ends = []
-    for to, temporaries in ((KEPT, kept), (ROOM, rooms[0]), (ROOM, rooms[1])):
-        starts, end = placed(list(temporaries.values()), memory.LINE)
-        bases.update({base: Place(to, start) for base, start in zip(temporaries, starts, strict=True)})
-        ends.append(end)
+    bases = _bases(first, second)
+    temporaries, kept, rooms = _temporaries(launches, count, bases, [of.size for of in first.log.memory.values()])
+    bases.update(temporaries)
 
     def moved(place: Place) -> Place:
         base, start = (FIXED, 0) if place.base == NUMBER else bases[place.base]
@@ -190,48 +174,63 @@ def _found(first: _Run, second: _Run, parameters: Sequence[Tensor]) -> Rehearsed
     except ValueError as error:
         raise NotFixedError from error  # the forward pass writes a gradient
     return Rehearsed(
-        forward, backward, ends[0], (ends[1], ends[2]),
-        Kind.of(first.y), list(map(Kind.of, present(first.gradients))),
+        forward, backward, kept, rooms, Kind.of(first.y), list(map(Kind.of, present(first.gradients))),
         [i for i, gradient in enumerate(first.gradients) if gradient is not None],
-        {base for launch in there[count:] for base, _ in launch.all_places},
-        [first.log.memory[start].held for start in fixed],
+        any(place.base == Y for launch in there[count:] for place in launch.all_places),
+        [of.held for start, of in first.log.memory.items() if start in second.log.memory],
         _read(first, parameters),
     )  # fmt: skip
 
 
-def _read(run: _Run, parameters: Sequence[Tensor]) -> list[Tensor]:
+def _temporaries(
+    launches: Sequence[Launch], count: int, bases: dict[int, Place], sizes: Sequence[int]
+) -> tuple[dict[int, Place], int, tuple[int, int]]:
+    """Where the stretches lie that are not known from outside, how many bytes are kept from the forward pass, which has
+    `count` launches, and those of the workspaces of both."""
+    used: dict[int, list[int]] = {}
+    for number, launch in enumerate(launches):
+        for stretch, _ in launch.all_places:
+            if stretch != NUMBER and stretch not in bases:
+                used.setdefault(stretch, []).append(number)
+    spans = {stretch: Span(sizes[stretch], min(at), max(at)) for stretch, at in used.items()}
+    # All that is kept is needed at once.
+    kept = {of: span._replace(first=0, last=0) for of, span in spans.items() if span.first < count <= span.last}
+    forward = {of: span for of, span in spans.items() if span.last < count}
+    backward = {of: span for of, span in spans.items() if span.first >= count}
+    found, ends = dict[int, Place](), list[int]()
+    for base, group in ((KEPT, kept), (ROOM, forward), (ROOM, backward)):
+        starts, end = placed(list(group.values()), memory.LINE)
+        found.update({stretch: Place(base, start) for stretch, start in zip(group, starts, strict=True)})
+        ends.append(end)
+    return found, ends[0], (ends[1], ends[2])
+
+
+def _read(run: _Rehearsal, parameters: Sequence[Tensor]) -> list[Tensor]:
     """Parameters into which arguments of the backward pass point."""
-    find, starts = run.log.finder(), list(run.log.memory)
+    find = run.log.finder()
     arguments = itertools.chain(*[arguments for _, arguments in run.log.calls[run.forward :]])
     numbers = itertools.chain(*[one if isinstance(one, (list, tuple)) else [one] for one in arguments])
     places = [find(number) for number in numbers if type(number) is int]
-    read = {starts[place[0]] for place in places if place is not None}
-    return [parameter for parameter in parameters if parameter.untyped_storage().data_ptr() in read]
+    read = {place[0] for place in places if place is not None}
+    return [parameter for parameter in parameters if run.log.stretch(parameter) in read]
 
 
-def _bases(first: _Run, second: _Run) -> dict[int, Place]:
-    """The bases of the stretches that are known from outside."""
+def _bases(first: _Rehearsal, second: _Rehearsal) -> dict[int, Place]:
+    """The bases of the stretches that are known from outside. Raises NotFixedError."""
     bases: dict[int, Place] = {}
-    for base, (a, b) in zip(
-        [Y, GRAD, *range(INPUTS, INPUTS + len(first.tensors) - 2)],
-        zip(first.tensors, second.tensors, strict=True),
-        strict=True,
-    ):
-        found = [
-            list(run.log.memory).index(t.untyped_storage().data_ptr())
-            if t.untyped_storage().data_ptr() in run.log.memory
-            else None
-            for run, t in ((first, a), (second, b))
-        ]
-        number = found[0]
-        dense = a.is_contiguous() or a.is_contiguous(memory_format=torch.channels_last)
-        if number is None:
+    numbers = [Y, GRAD, *range(INPUTS, INPUTS + len(first.tensors) - 2)]
+    for base, a, b in zip(numbers, first.tensors, second.tensors, strict=True):
+        stretch = first.log.stretch(a)
+        if stretch is None:
             if base == Y or base >= INPUTS + len(first.inputs):
                 raise NotFixedError  # something else than a kernel made it
             continue
-        if found[0] != found[1] or number in bases or a.storage_offset() or not dense or Kind.of(a) != Kind.of(b):
+        dense = a.is_contiguous() or a.is_contiguous(memory_format=torch.channels_last)
+        if stretch != second.log.stretch(b) or stretch in bases or a.storage_offset() or not dense:
             raise NotFixedError
-        bases[number] = Place(base, 0)
+        if Kind.of(a) != Kind.of(b):
+            raise NotFixedError
+        bases[stretch] = Place(base, 0)
     return bases
 
 

@@ -131,8 +131,8 @@ class Rehearsed(NamedTuple):
     """Of those inputs and parameters that want one."""
     wanted: list[int]
     """Their numbers: parameters follow inputs."""
-    backward_bases: set[int]
-    """What backward reads and writes."""
+    reads_y: bool
+    """Whether backward reads the output."""
     held: list[object]
     """The launches read these."""
     read: list[Tensor]
@@ -163,8 +163,3 @@ class Rehearsed(NamedTuple):
         found = [kind.empty(poison) for kind in self.gradients]
         self.run_backward(address(grad), addresses(inputs), address(y), kept, addresses(found), poison)
         return found
-
-    @property
-    def reads_y(self) -> bool:
-        """Whether it reads the output."""
-        return Y in self.backward_bases

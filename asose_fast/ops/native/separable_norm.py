@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch import Tensor
 from asose_fast import _native
 from asose_fast.ops.layout import dense
 from asose_fast.ops.native import DTYPE_CODES, address, addresses, memory, one_norm
+from asose_fast.ops.native.kernel_plan import KernelPlan
 from asose_fast.ops.native.launches import launch
 from asose_fast.ops.native.multi_depthwise import DTYPES
 from asose_fast.ops.native.strided_weights import known, strided
@@ -27,9 +27,9 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     norms = [norm for norm in map(one_norm.readable, call.norms) if norm is not None]
     if not call.x.numel() or len(norms) < len(call.depthwise):
         return reference.forward(call)
-    x, shape, stages = dense(call.x), shape_of(call.x.shape, call.stride), len(call.depthwise)
+    x, stages = dense(call.x), len(call.depthwise)
     plan = _plan_of(x, call)
-    y, zs = memory.empty(shape, x), memory.empty((stages * shape[0], *shape[1:]), x)
+    y, zs = (memory.empty(shape, x) for shape in plan.shapes)
     tables = torch.empty(stages, 2, x.shape[1], dtype=torch.float64)
     shortcut = x if call.shortcut is None else dense(call.shortcut)
     of_tables, dtypes, of_batch, eps, momenta = one_norm.of_several(norms)
@@ -93,16 +93,7 @@ def _rows(zs: Tensor, stages: int) -> list[int]:
     return [base + s * step for s in range(stages)]
 
 
-class _Plan(NamedTuple):
-    """What calls of a shape have in common."""
-
-    kernels: Any
-    forward_bytes: int
-    """Of the workspace; those of `backward_bytes` are for a backward pass."""
-    backward_bytes: int
-
-
-def _plan_of(x: Tensor, call: Forward | Backward) -> _Plan:
+def _plan_of(x: Tensor, call: Forward | Backward) -> KernelPlan:
     kernels = tuple([w.shape[-1] for w in call.depthwise])
     return _plan(x.dtype, x.shape, kernels, tuple(call.dilations), call.stride, torch.get_num_threads())
 
@@ -115,9 +106,11 @@ def _plan(
     dilations: Sequence[int],
     stride: int,
     threads: int,
-) -> _Plan:
+) -> KernelPlan:
     # A dilation as long as an image leaves the middle tap alone, as any longer one does.
     longest = max(shape[2:])
     within = [min(dilation, longest) for dilation in dilations]
     kernels = _native.kernels("cpu").SeparableNormPlan(DTYPE_CODES[dtype], shape, sides, within, stride, threads)
-    return _Plan(kernels, kernels.forward_bytes, kernels.backward_bytes)
+    y = shape_of(shape, stride)
+    zs = len(sides) * y[0], *y[1:]
+    return KernelPlan(kernels, (y, zs), kernels.forward_bytes, kernels.backward_bytes)

@@ -11,8 +11,11 @@ from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.triton import separable, stage_weights
 
 DTYPES = FLOATS
-KEEPS = True
-"""Depthwise outputs are kept for backward, as the products read them from memory anyway."""
+
+
+def keeps(call: object) -> bool:
+    """Depthwise outputs are kept for backward, as the products read them from memory anyway."""
+    return True
 
 
 def forward(

@@ -8,7 +8,7 @@ from torch import nn
 
 from asose_fast import ops
 from asose_fast.ops import registry
-from asose_fast.ops.native.rehearsals import rehearsed
+from asose_fast.ops.native.rehearsals import rehearse
 from asose_fast.space.global_average import GlobalAverage
 from asose_fast.space.parts import head as heads
 from asose_fast.space.parts import run_on_kernels
@@ -184,7 +184,7 @@ def test_a_head_is_known_by_its_launches(dtype, norm, training, bias, needs):
     head.to(dtype).train(training).requires_grad_(of_parameters)
     x = make_x(dtype=dtype).detach().requires_grad_(of_x)
     parameters, buffers = list(head.parameters()), list(head.buffers())
-    found = rehearsed(lambda x: run_on_kernels(head, x), (x,), parameters, buffers)
+    found = rehearse(lambda x: run_on_kernels(head, x), (x,), parameters, buffers)
     x = make_x(dtype=dtype).detach().requires_grad_(of_x)
     twin, wanted = copy.deepcopy(head), [x] if of_x else []
     y, kept = found.forward([x])
