@@ -88,14 +88,17 @@ class _OfPart(NamedTuple):
 
 
 class _Known(NamedTuple):
-    """What is known of a part for tensors of a kind. It does not hold the part, which would outlive its network."""
+    """What is known of a part for tensors of a kind: its launches, or else that it runs as its modules say.
+
+    It does not hold the part, which would outlive its network.
+    """
 
     watch: Watch
     launches: _OfPart | None = None
     identity: bool = False
     """It gives x itself."""
     left: int | None = None
-    """It is to be rehearsed after so many times more, or no more."""
+    """It runs so many times more before it is rehearsed; None where it is not to be rehearsed, or has been."""
 
 
 class Launches:
@@ -124,14 +127,14 @@ class Launches:
         for part in parts:
             kind = _kind_of(part, row, x)
             if kind is None:
-                x, row = _run(part, _launched(row, x)), []
+                x, row = _by_modules(part, _launched(row, x)), []
                 continue
             known = self._of(part, kind)
             if known is None or known.left is not None:
                 x, row = dense(_launched(row, x)), []
                 known, x = self._learned(part, kind, known, x)
             elif known.launches is None and not known.identity:
-                x, row = _run(part, _launched(row, x)), []
+                x, row = _by_modules(part, _launched(row, x)), []
             if known is not None and known.launches is not None:
                 row.append(known.launches.piece(part))
         return _launched(row, x)
@@ -149,12 +152,12 @@ class Launches:
         if known is None:
             now, x = _first_seen(part, x)
         elif known.left:
-            now, x = known._replace(left=known.left - 1), _run(part, x)
+            now, x = known._replace(left=known.left - 1), _by_modules(part, x)
         else:
             # Parameters change for a while, which no other thread may see.
             with self._lock:
                 now = known._replace(launches=_rehearse(part, x), left=None) if self._running == 1 else known
-            x = _run(part, x) if now.launches is None else x
+            x = _by_modules(part, x) if now.launches is None else x
         if now is not None:
             self._keep(part.owner, kind, known, now)
         return now, x
@@ -162,13 +165,14 @@ class Launches:
     def _keep(self, owner: nn.Module, kind: _Kind, before: _Known | None, now: _Known) -> None:
         kinds = self._known.setdefault(owner, {})
         if before is None:
-            # What no longer holds would keep alive what modules have let go.
-            held = [
-                (of, [known for known in several if known.watch.unchanged_but_for_flags()])
-                for of, several in kinds.items()
-            ]
-            self._known[owner] = kinds = dict([one for one in held if one[1]][1 - MOST :])
+            kinds = self._known[owner] = dict(list(_held(kinds).items())[1 - MOST :])
         kinds[kind] = [now, *[known for known in kinds.get(kind, ()) if known is not before]]
+
+
+def _held(kinds: dict[_Kind, list[_Known]]) -> dict[_Kind, list[_Known]]:
+    """What modules still hold, whatever their flags: the rest would keep alive what they have let go."""
+    held = {of: [known for known in several if known.watch.unchanged_but_for_flags()] for of, several in kinds.items()}
+    return {of: several for of, several in held.items() if several}
 
 
 def _kind_of(part: Part, row: Sequence[Piece], x: Tensor) -> _Kind | None:
@@ -176,10 +180,10 @@ def _kind_of(part: Part, row: Sequence[Piece], x: Tensor) -> _Kind | None:
     if row:
         shape, _, dtype = row[-1].rehearsed.y
         needs = bool(row[-1].rehearsed.wanted)
-    else:
+    elif _takes(x):
         shape, dtype, needs = x.shape, x.dtype, x.requires_grad
-        if not _takes(x):
-            return None
+    else:
+        return None
     weights, gain, of_weights, count = part.weights, part.gain, None, 1
     if len(shape) != 4 or (weights is not None and (type(weights) not in PLAIN or weights.device.type != "cpu")):
         return None
@@ -200,7 +204,7 @@ def _weights(part: Part) -> tuple[Tensor, ...]:
     return () if part.weights is None else (part.weights.contiguous(),)
 
 
-def _run(part: Part, x: Tensor) -> Tensor:
+def _by_modules(part: Part, x: Tensor) -> Tensor:
     return part.run(x) if part.weights is None else part.run(x, part.weights)
 
 
@@ -213,8 +217,8 @@ def _first_seen(part: Part, x: Tensor) -> tuple[_Known | None, Tensor]:
     modules = part.modules()
     # What stands in for parameters, as in torch.func.functional_call, comes and goes.
     if modules is None or not all(map(_has_parameters_of_its_own, modules)):
-        return None, _run(part, x)
-    watch, y = Watch(modules), _run(part, x)
+        return None, _by_modules(part, x)
+    watch, y = Watch(modules), _by_modules(part, x)
     if not all(map(is_told, modules)):
         return _Known(watch), y
     if y is x:
