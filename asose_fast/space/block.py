@@ -118,15 +118,10 @@ class EvolvableBlock(nn.Module):
             return x
         return averaged(x, self.spec.stride)
 
-    def mixing(self, index: int | None) -> list[nn.Module] | None:
-        """Returns the modules that `mix` may run where candidate `index` is sampled, or the only one is, without
-        weights; None where that is for `MixedOp` to say."""
-        candidates = list(self.mixed.ops.values())
-        if index is None and self.mixed.plan is None and len(candidates) == 1:
-            index = 0
-        if type(index) is not int or not 0 <= index < len(candidates):
-            return None
-        return [self, self.mixed, self.mixed.ops, *candidates[index].modules()]
+    def mixing(self, index: int | None, weighted: bool) -> list[nn.Module] | None:
+        """Returns the modules that `mix` may run, as `MixedOp.running` does."""
+        running = self.mixed.running(index, weighted)
+        return None if running is None else [self, *running]
 
     def derive(self, index: int) -> EvolvableBlock:
         """Returns the block with candidate `index` alone. Its modules are this block's own, not copies."""

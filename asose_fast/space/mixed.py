@@ -25,6 +25,7 @@ from asose_fast.space.candidates import Zero, build_candidate
 from asose_fast.space.exact import classes_are_theirs, computes, told
 from asose_fast.space.lone import blended
 from asose_fast.space.outputs import require_alike, require_shortcut, run
+from asose_fast.space.parts import run_on_kernels
 from asose_fast.space.stacked import Branches
 
 HARD_SAMPLE = (
@@ -169,7 +170,7 @@ class MixedOp(nn.Module):
                 return branches.mix(x, None, None, gain, shortcut)
             if gain is not None:
                 return blended(op, x, gain, shortcut, branches)
-            y: Tensor = op(x)
+            y: Tensor = run_on_kernels(op, x)
             if isinstance(y, Tensor) and y is not x:
                 usual_gradient(y)
             return y
@@ -193,6 +194,18 @@ class MixedOp(nn.Module):
             order = (*chosen, SHORTCUT)
         y = mixed_sum(terms, term_weights(weights, gain, order, SHORTCUT, weights.dtype, x))
         return once_differentiable(y, HARD_SAMPLE) if first_order else y
+
+    def running(self, index: int | None, weighted: bool) -> list[nn.Module] | None:
+        """The modules that may run: all of them where there are weights, else those of candidate `index` or of the only
+        one. None where `forward` is to say."""
+        if weighted:
+            return list(self.modules())
+        candidates = list(self.ops.values())
+        if index is None and self.plan is None and len(candidates) == 1:
+            index = 0
+        if type(index) is not int or not 0 <= index < len(candidates):
+            return None
+        return [self, self.ops, *candidates[index].modules()]
 
     def _recorded(
         self,

@@ -19,7 +19,7 @@ from asose_fast.space.exact import is_told
 from asose_fast.space.geometry import StemStride, after_stem, poolings, stem_stride
 from asose_fast.space.global_average import GlobalAverage
 from asose_fast.space.parts import run_on_kernels
-from asose_fast.space.replay import Launches, Part, replayable
+from asose_fast.space.replay import Launches, Part, replayable, sequence
 from asose_fast.space.supernet import Supernet
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
@@ -242,11 +242,6 @@ def _told(spec: NetworkSpec | BlockSpec) -> dict[str, Any]:
     return {name: value for name, value in values if name not in _OPTIONAL or value != _OPTIONAL[name]}
 
 
-def _sequence(modules: nn.Module) -> Part:
-    """Gives the part that a sequence of modules is."""
-    return Part(functools.partial(run_on_kernels, modules), modules, None, lambda: list(modules.modules()))
-
-
 def _run(block: nn.Module, index: int | None, x: Tensor, weights: Tensor | None = None) -> Tensor:
     y: Tensor = block(x, weights, index, None)
     return y
@@ -257,10 +252,6 @@ def _mix(block: EvolvableBlock, index: int | None, x: Tensor, weights: Tensor | 
 
 
 _INDICES = (int, NoneType)
-
-
-def _mixing(block: EvolvableBlock, index: int | None, weighted: bool) -> list[nn.Module] | None:
-    return [block, *block.mixed.modules()] if weighted else block.mixing(index)
 
 
 class Network(Supernet):
@@ -362,18 +353,18 @@ class Network(Supernet):
 
     def _parts(self, weights: Tensor | None, path: Sequence[int] | None) -> Iterator[Part]:
         """Yields all parts, with one candidate a block, or with all of them where there are weights."""
-        yield _sequence(self.stem)
+        yield sequence(self.stem)
         rows = None if weights is None else weights.unbind()
         for i, block in enumerate(self.blocks):
             row, index = None if rows is None else rows[i], None if path is None else path[i]
             if type(block) is not EvolvableBlock or not is_told(block) or block.drops or type(index) not in _INDICES:
                 yield Part(functools.partial(_run, block, index), block, None, lambda: None, row)
                 continue
-            modules = functools.partial(_mixing, block, index, row is not None)
+            modules = functools.partial(block.mixing, index, row is not None)
             yield Part(functools.partial(_mix, block, index), block, index, modules, row, block.gain)
             if block.project is not None:
-                yield _sequence(block.project)
-        yield _sequence(self.head)
+                yield sequence(block.project)
+        yield sequence(self.head)
 
     def derive(self, path: Sequence[int]) -> Network:
         """Returns the network with one candidate a block. Its modules, and so its parameters, are this network's

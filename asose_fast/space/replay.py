@@ -28,6 +28,7 @@ from asose_fast.ops.library import PLAIN
 from asose_fast.ops.native.rehearsals import as_it_was, rehearse
 from asose_fast.ops.native.rehearsed import Rehearsed
 from asose_fast.space.exact import classes_are_theirs, is_told
+from asose_fast.space.parts import run_on_kernels
 from asose_fast.space.watch import Watch
 
 LARGE = 1 << 23
@@ -54,6 +55,11 @@ class Part(NamedTuple):
     """Of the candidates (K,). Which of them are 0 decides too."""
     gain: Tensor | None = None
     """A scalar that decides where it is 0 or 1."""
+
+
+def sequence(modules: nn.Module) -> Part:
+    """Gives the part that a sequence of modules is."""
+    return Part(functools.partial(run_on_kernels, modules), modules, None, lambda: list(modules.modules()))
 
 
 class _Kind(NamedTuple):

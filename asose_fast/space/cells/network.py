@@ -3,7 +3,9 @@ operation."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from types import NoneType
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from asose_fast.space.convolution import Conv2d
 from asose_fast.space.global_average import GlobalAverage
 from asose_fast.space.mixed import MixedOp
 from asose_fast.space.parts import run_on_kernels
+from asose_fast.space.replay import Launches, Part, replayable, sequence
 from asose_fast.space.supernet import Supernet
 
 STEM_MULTIPLIER = 3
@@ -21,28 +24,42 @@ STEM_MULTIPLIER = 3
 
 
 class CellPlan:
-    """A plan has the rows of alpha that a cell runs, each as MixedOp takes it."""
+    """A plan has the rows of alpha that a cell runs, each as MixedOp takes it, and what is known of the launches of a
+    network's parts, if they are to run from these."""
 
     def __init__(
         self,
+        launches: Launches | None,
         weights: Tensor | None,
         path: Sequence[int] | None,
         kept: Sequence[tuple[int, ...]] | None,
         rows: slice,
     ) -> None:
-        self.weights = None if weights is None else weights[rows]
-        self.path = None if path is None else path[rows]
-        self.kept = None if kept is None else kept[rows]
+        self._launches = launches
+        self._weights = None if weights is None else weights[rows].unbind()
+        self._path = None if path is None else path[rows]
+        self._kept = None if kept is None else kept[rows]
 
     def run(self, row: int, op: nn.Module, x: Tensor) -> Tensor | None:
         """Returns the output of a row's mixed operation, and None where a path has it left out."""
-        index = None if self.path is None else self.path[row]
+        index = None if self._path is None else self._path[row]
         if index is not None and index < 0:
             return None
-        y: Tensor = op(
-            x, None if self.weights is None else self.weights[row], index, None if self.kept is None else self.kept[row]
-        )
-        return y
+        weights = None if self._weights is None else self._weights[row]
+        if self._launches is None or type(op) is not MixedOp or type(index) not in (int, NoneType):
+            y: Tensor = op(x, weights, index, None if self._kept is None else self._kept[row])
+            return y
+        modules = functools.partial(op.running, index, weights is not None)
+        return self._launches.run([Part(functools.partial(_mix, op, index), op, index, modules, weights)], x)
+
+    def through(self, modules: nn.Module, x: Tensor) -> Tensor:
+        """Returns the output of a sequence of modules."""
+        return run_on_kernels(modules, x) if self._launches is None else self._launches.run([sequence(modules)], x)
+
+
+def _mix(op: MixedOp, index: int | None, x: Tensor, weights: Tensor | None = None) -> Tensor:
+    y: Tensor = op(x, weights, index)
+    return y
 
 
 class Cell(nn.Module):
@@ -96,7 +113,7 @@ class DartsCell(Cell):
         self.last = _relu_conv_norm(last, channels)
 
     def forward(self, before: Tensor, last: Tensor, plan: CellPlan) -> Tensor:
-        return torch.cat(self.nodes([run_on_kernels(self.before, before), run_on_kernels(self.last, last)], plan), 1)
+        return torch.cat(self.nodes([plan.through(self.before, before), plan.through(self.last, last)], plan), 1)
 
 
 class BenchCell(Cell):
@@ -139,7 +156,7 @@ class CellNetwork(Supernet):
 
     def __init__(self, spec: CellNetworkSpec) -> None:
         super().__init__()
-        self._spec = spec
+        self._spec, self._launches = spec, Launches()
         self.cells = nn.ModuleList()
         features = self._darts() if spec.kind == "darts" else self._nasbench201()
         last = [nn.BatchNorm2d(features), nn.ReLU()] if spec.kind == "nasbench201" else []
@@ -221,9 +238,13 @@ class CellNetwork(Supernet):
         `weights` (rows, K), `path` (rows) and `kept` (rows) choose the plan of every edge as in MixedOp, the same in
         all cells of a kind; an edge of path -1 is left out. A derived network needs none of them.
         """
+        path = path.tolist() if isinstance(path, Tensor) else path
+        launches = self._launches if kept is None and replayable(x) else None
         count = len(self.spec.normal)
-        normal, reduction = (CellPlan(weights, path, kept, rows) for rows in (slice(count), slice(count, None)))
-        x = run_on_kernels(self.stem, x)
+        normal, reduction = (
+            CellPlan(launches, weights, path, kept, rows) for rows in (slice(count), slice(count, None))
+        )
+        x = normal.through(self.stem, x)
         before = x
         for cell in self.cells:
             if isinstance(cell, DartsCell):
@@ -231,7 +252,7 @@ class CellNetwork(Supernet):
                 before, x = x, cell(before, x, mine)
             else:
                 x = cell(x, normal) if isinstance(cell, BenchCell) else cell(x)
-        return run_on_kernels(self.head, x)
+        return normal.through(self.head, x)
 
     def choose(self, scores: Tensor) -> list[int]:
         """Returns the path of the best architecture by `scores` (rows, K). On every edge it takes the candidate of
