@@ -162,7 +162,8 @@ def _norm_lerp_bwd_kernel(
             for start in range(0, channels, BLOCK_C):
                 some = start + tl.arange(0, BLOCK_C)
                 total += tl.load(maps + 4 * channels + some, mask=some < channels, other=0.0).to(tl.float64)
-            tl.store(of_gain, tl.sum(total, axis=0).to(ACC))
+            # By way of ACC, because the interpreter makes no bfloat16 of float64.
+            tl.store(of_gain, tl.sum(total, axis=0).to(ACC).to(of_gain.dtype.element_ty))
 
 
 def forward(z: Tensor, shortcut: Tensor, gain: Tensor, norm: OneNorm) -> tuple[Tensor, Tensor]:
