@@ -15,7 +15,7 @@ from asose_fast.ops.checks import check_like
 from asose_fast.ops.conv_norm_call import Backward, Forward
 from asose_fast.ops.dense import Dense
 from asose_fast.ops.dense_conv import CONV, check_convolution
-from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
+from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
 from asose_fast.ops.norm_lerp import check_blend
@@ -89,8 +89,6 @@ def conv_norm(
         x = x.contiguous(memory_format=torch.channels_last)
         call = _Call(conv, norm, uses_batch(norm), pool)
         check_count([call.of_batch], torch.Size(conv.out_shape(x, weight)))
-        if gain is not None:
-            gain = gain.to(accumulation_dtype(x.dtype))
         y: Tensor = _ConvNorm.apply(call, x, weight, held(norm, "weight"), held(norm, "bias"), shortcut, gain)
         return y
 
@@ -200,7 +198,7 @@ def _check_tensors(where: str, call: Forward | Backward) -> None:
     check_pool(where, call.pool)
     _check_whole(where, call.pool, call.shortcut, call.gain)
     check_like(f"{where}: shortcut", call.shortcut, call.conv.out_shape(call.x, call.weight), call.x.dtype)
-    check_like(f"{where}: gain", call.gain, (), accumulation_dtype(call.x.dtype))
+    check_like(f"{where}: gain", call.gain, (), *FLOATS)
 
 
 def _fwd_fake(*args: Any) -> tuple[Tensor, Tensor, Tensor]:

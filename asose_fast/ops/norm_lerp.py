@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from asose_fast.ops import registry
 from asose_fast.ops.autograd import differentiable, on_saved, save, transformed, twice_differentiable
 from asose_fast.ops.checks import check_channels, check_like, check_tensor
-from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.library import define
 from asose_fast.ops.norms import (
@@ -73,7 +73,7 @@ def norm_lerp(z: Tensor, norm: nn.BatchNorm2d, shortcut: Tensor, gain: Tensor) -
         of_batch,
         z,
         shortcut,
-        gain.to(accumulation_dtype(z.dtype)),
+        gain,
         held(norm, "weight"),
         held(norm, "bias"),
     )
@@ -148,7 +148,7 @@ def _fwd(z: Tensor, shortcut: Tensor, gain: Tensor, *norm: Any) -> Any:
 def _check_tensors(where: str, z: Tensor, shortcut: Tensor, gain: Tensor) -> None:
     check_channels(f"{where}: z", z)
     _check_shortcut(where, z.shape, z.dtype, z.device, shortcut)
-    check_like(f"{where}: gain", gain, (), accumulation_dtype(z.dtype))
+    check_like(f"{where}: gain", gain, (), *FLOATS)
 
 
 def _check_fwd(z: Tensor, shortcut: Tensor, gain: Tensor, *norm: Any) -> None:

@@ -93,8 +93,6 @@ def separable_norm(
             return reference(x, depthwise, pointwise, norms, dilations, stride, shortcut, gain).to(given.dtype)  # type: ignore[arg-type]
         call = _Call(norms, list(map(uses_batch, norms)), dilations, stride)
         check_count(call.of_batch, shape)
-        if gain is not None:
-            gain = gain.to(accumulation_dtype(x.dtype))
         affine = [[held(norm, name) for norm in norms] for name in ("weight", "bias")]
         x = x.contiguous(memory_format=torch.channels_last)
         y: Tensor = _SeparableNorm.apply(call, x, shortcut, gain, *depthwise, *pointwise, *chain(*affine))
@@ -205,7 +203,7 @@ def _check_tensors(where: str, call: Forward | Backward) -> None:
     if call.gain is not None and call.shortcut is None and call.stride != 1:
         raise ValueError(f"{where}: x is no shortcut of stride {call.stride}")
     check_like(f"{where}: shortcut", call.shortcut, strided(call.x.shape, call.stride), call.x.dtype)
-    check_like(f"{where}: gain", call.gain, (), accumulation_dtype(call.x.dtype))
+    check_like(f"{where}: gain", call.gain, (), *FLOATS)
 
 
 def _check_fwd(*args: Any) -> None:

@@ -83,10 +83,11 @@ def test_what_the_modules_do(dtype, kind, shape, count, stride, blend, backend):
 @pytest.mark.parametrize("limits", [{"_TASKS": 2}, {"_MOST_TAPS": 1}], ids=["tiles", "apart"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_tasks_of_several_tiles_and_products_that_run_apart(stride, limits, monkeypatch):
-    from asose_fast.ops.triton import depthwise_product
+    from asose_fast.ops.triton import depthwise_product, products
 
     for name, value in limits.items():
         monkeypatch.setattr(depthwise_product, name, value)
+        monkeypatch.setattr(products, name, value, raising=False)
     chain = stages(72, *(new_norm(72, **KINDS["affine"]) for _ in range(2)), stride=stride)
     exact_chain = [Stage(*stage) for stage in copy.deepcopy(chain)]
     modules_of(exact_chain).double()
@@ -143,11 +144,12 @@ def test_the_gradients_that_are_asked_for_alone(asked, training, backend):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_a_chain_of_gain_0_stays_out(backend):
-    chain = stages(3, new_norm(3), new_norm(3))
+@pytest.mark.parametrize("channels", [3, 72])
+def test_a_chain_of_gain_0_stays_out(channels, backend):
+    chain = stages(channels, new_norm(channels), new_norm(channels))
     with torch.no_grad():
         chain[0].pointwise.weight.fill_(torch.nan)
-    x = torch.randn(2, 3, 4, 4, requires_grad=True)
+    x = torch.randn(2, channels, 4, 4, requires_grad=True)
     with ops.backend(backend):
         y = ops.separable_norm(x, chain, shortcut=x, gain=torch.tensor(0.0))
         y.sum().backward()

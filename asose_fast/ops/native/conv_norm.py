@@ -43,8 +43,9 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
     """y, the output of the convolution, and mean and rstd that the norm normalises by, (2, C) float64."""
     if not call.x.numel() or (norm := readable(call.norm)) is None:
         return in_turn.forward(call)
-    x, taps = dense(call.x), call.weight.to(accumulation_dtype(call.x.dtype))
-    plan = _plan(x.dtype, x.shape, taps.shape, call.conv, call.pool, call.gain is not None, torch.get_num_threads())
+    wide = accumulation_dtype(call.x.dtype)
+    x, taps, gain = dense(call.x), call.weight.to(wide), None if call.gain is None else call.gain.to(wide)
+    plan = _plan(x.dtype, x.shape, taps.shape, call.conv, call.pool, gain is not None, torch.get_num_threads())
     z, y = (memory.empty(shape, x) for shape in plan.shapes)
     tables = torch.empty(2, taps.shape[0], dtype=torch.float64)
     shortcut = None if call.shortcut is None else dense(call.shortcut)
@@ -53,7 +54,7 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor]:
         plan.kernels.forward,
         taps.stride(),
         *forward_arguments(norm),
-        [*addresses((x, taps, shortcut, call.gain, z, tables, y)), *room],
+        [*addresses((x, taps, shortcut, gain, z, tables, y)), *room],
     )
     del held
     return y, z, tables
@@ -64,22 +65,25 @@ def backward(call: Backward) -> tuple[Tensor, ...]:
     if not call.x.numel():
         return in_turn.backward(call)
     x, z, grad, tables = dense(call.x), dense(call.z), dense(call.grad), call.tables.contiguous()
-    taps = call.weight.to(accumulation_dtype(x.dtype))
-    plan = _plan(x.dtype, x.shape, taps.shape, call.conv, call.pool, call.gain is not None, torch.get_num_threads())
+    wide = accumulation_dtype(x.dtype)
+    taps, gain = call.weight.to(wide), None if call.gain is None else call.gain.to(wide)
+    plan = _plan(x.dtype, x.shape, taps.shape, call.conv, call.pool, gain is not None, torch.get_num_threads())
     grad_x = memory.empty(x.shape, x) if call.need_x else None
     grad_taps = torch.empty_like(taps) if call.need_weight else None
     shortcut = None if call.shortcut is None else dense(call.shortcut)
     grad_shortcut = memory.empty(z.shape, z) if call.need_shortcut else None
-    grad_gain = None if call.gain is None or not call.need_gain else torch.empty_like(call.gain)
+    grad_gain = None if gain is None or not call.need_gain else torch.empty_like(gain)
     affine = Gradients(call.gamma, call.beta, call.need_affine)
     held, room = memory.workspace(plan.backward_bytes)
-    tensors = grad, x, taps, z, shortcut, call.gain, tables, grad_x, grad_taps, grad_shortcut, grad_gain
+    tensors = grad, x, taps, z, shortcut, gain, tables, grad_x, grad_taps, grad_shortcut, grad_gain
     launch(
         plan.kernels.backward, taps.stride(), (taps if grad_taps is None else grad_taps).stride(),
         *affine.arguments(), call.of_batch, [*addresses(tensors), *room],
     )  # fmt: skip
     del held
     grad_weight = None if grad_taps is None else grad_taps.to(call.weight.dtype)
+    if call.gain is not None and grad_gain is not None:
+        grad_gain = grad_gain.to(call.gain.dtype)
     found = [grad.new_empty(0) if t is None else t for t in (grad_x, grad_weight, grad_shortcut, grad_gain)]
     return *found, *affine.found(grad)
 

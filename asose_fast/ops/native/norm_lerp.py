@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense, memory_format
 from asose_fast.ops.native import DTYPE_CODES, address, addresses, cpu_kernels, memory
 from asose_fast.ops.native.channels import channel_space, groups
@@ -21,7 +22,7 @@ def forward(z: Tensor, shortcut: Tensor, gain: Tensor, norm: OneNorm) -> tuple[T
         return reference.forward(z, shortcut, gain, norm)
     kernels, threads = cpu_kernels()
     format, channels = memory_format(z), z.shape[1]
-    z, shortcut = dense(z, format), dense(shortcut, format)
+    z, shortcut, gain = dense(z, format), dense(shortcut, format), gain.to(accumulation_dtype(z.dtype))
     y, space = memory.empty(z.shape, z, format), channel_space(z, format)
     tables = torch.empty(2, channels, dtype=torch.float64)
     row, mean = 8 * channels, address(tables)
@@ -59,13 +60,14 @@ def backward(
     # Partial sums, sums, and tables of what the gradients are.
     held, scratch = memory.workspace(3 * row * groups(space) * need_sums, 3 * row * need_sums, 8 * row)
     grad_z, grad_shortcut = (memory.empty(z.shape, z, format) if need else None for need in (need_z, need_shortcut))
-    grad_gain = torch.empty_like(gain) if need_gain else None
+    wide = gain.to(accumulation_dtype(z.dtype))
+    grad_gain = torch.empty_like(wide) if need_gain else None
     affine = Gradients(gamma, beta, need_affine)
-    tensors = z if need_sums else None, shortcut if need_gain else None, grad, gain
+    tensors = z if need_sums else None, shortcut if need_gain else None, grad, wide
     kernels.norm_lerp_backward(
         DTYPE_CODES[z.dtype], *space, *affine.arguments(), of_batch,
         [*addresses(tensors), mean, mean + row, *scratch, *addresses((grad_z, grad_shortcut, grad_gain))], threads,
     )  # fmt: skip
     del held
     of_z, of_shortcut = (z.new_empty(0) if t is None else t for t in (grad_z, grad_shortcut))
-    return of_z, of_shortcut, gain.new_empty(0) if grad_gain is None else grad_gain, *affine.found(z)
+    return of_z, of_shortcut, gain.new_empty(0) if grad_gain is None else grad_gain.to(gain.dtype), *affine.found(z)

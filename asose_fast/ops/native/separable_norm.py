@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from asose_fast import _native
+from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
 from asose_fast.ops.native import DTYPE_CODES, address, addresses, memory, one_norm
 from asose_fast.ops.native.kernel_plan import KernelPlan
@@ -31,13 +32,13 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     plan = _plan_of(x, call)
     y, zs = (memory.empty(shape, x) for shape in plan.shapes)
     tables = torch.empty(stages, 2, x.shape[1], dtype=torch.float64)
-    shortcut = x if call.shortcut is None else dense(call.shortcut)
+    shortcut, gain = x if call.shortcut is None else dense(call.shortcut), _wide(call)
     of_tables, dtypes, of_batch, eps, momenta = one_norm.of_several(norms)
     held, room = memory.workspace(plan.forward_bytes)
     launch(
         plan.kernels.forward, strided(known(call.depthwise)), strided(known(call.pointwise)), of_tables, dtypes,
         of_batch, eps, momenta,
-        [*addresses((x, shortcut, call.gain, tables, y)), *room, *_rows(zs, stages)],
+        [*addresses((x, shortcut, gain, tables, y)), *room, *_rows(zs, stages)],
     )  # fmt: skip
     del held
     return y, zs, tables, *none_kept(x)
@@ -51,9 +52,10 @@ def backward(call: Backward) -> Gradients:
     plan = _plan_of(x, call)
     grad_x = memory.empty(x.shape, x) if call.need_x else None
     grad_shortcut = memory.empty(grad.shape, grad) if call.shortcut is not None and call.need_shortcut else None
-    grad_gain = torch.empty_like(call.gain) if call.gain is not None and call.need_gain else None
+    gain = _wide(call)
+    grad_gain = torch.empty_like(gain) if gain is not None and call.need_gain else None
     shortcut = x if call.shortcut is None else dense(call.shortcut)
-    dead = call.gain is not None and call.gain.item() == 0
+    dead = gain is not None and gain.item() == 0
     weights, needs = [known(call.depthwise), known(call.pointwise)], [call.need_depthwise, call.need_pointwise]
     new = torch.zeros_like if dead else torch.empty_like
     found = [
@@ -65,11 +67,11 @@ def backward(call: Backward) -> Gradients:
     affine = [one_norm.Gradients(*norm) for norm in zip(call.gamma, call.beta, call.need_affine, strict=True)]
     of_affine = [norm.arguments() for norm in affine]
     held, room = memory.workspace(plan.backward_bytes)
-    tensors = grad, x, shortcut, call.gain, tables, grad_x, grad_shortcut, grad_gain
+    tensors = grad, x, shortcut, gain, tables, grad_x, grad_shortcut, grad_gain
     launch(
         plan.kernels.backward, *map(strided, weights), *map(strided, weights, found),
         [t for tables, _ in of_affine for t in tables], [d for _, dtypes in of_affine for d in dtypes], call.of_batch,
-        call.gain is not None and call.shortcut is None,
+        gain is not None and call.shortcut is None,
         [*addresses(tensors), *room, *_rows(zs, len(call.depthwise))],
     )  # fmt: skip
     del held
@@ -82,9 +84,16 @@ def backward(call: Backward) -> Gradients:
         [found[i] for found, t, need in zip(of_norms, tensors, call.need_affine, strict=True) if need and t is not None]
         for i, tensors in enumerate((call.gamma, call.beta))
     )
+    if call.gain is not None and grad_gain is not None:
+        grad_gain = grad_gain.to(call.gain.dtype)
     of_x, of_shortcut, of_gain = (grad.new_empty(0) if t is None else t for t in (grad_x, grad_shortcut, grad_gain))
     of_depthwise, of_pointwise = of_weights
     return Gradients(of_x, of_shortcut, of_gain, of_depthwise, of_pointwise, of_gamma, of_beta)
+
+
+def _wide(call: Forward | Backward) -> Tensor | None:
+    """The gain as the kernels read it."""
+    return None if call.gain is None else call.gain.to(accumulation_dtype(call.x.dtype))
 
 
 def _rows(zs: Tensor, stages: int) -> list[int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from asose_fast.ops.dtypes import FLOATS
+from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.layout import memory_format
 from asose_fast.ops.norms import OneNorm
 from asose_fast.ops.reference import mixed_norm_sum, norm_tables
@@ -23,7 +23,9 @@ def reference(z: Tensor, norm: Callable[[Tensor], Tensor], shortcut: Tensor, gai
 def forward(z: Tensor, shortcut: Tensor, gain: Tensor, norm: OneNorm) -> tuple[Tensor, Tensor]:
     """y, and mean and rstd that the norm normalises by, (2, C) float64; as a backend."""
     tables = norm_tables.of_one(z, norm)
-    y = mixed_norm_sum.forward([z, shortcut], _shares(gain), _row(norm.gamma), _row(norm.beta), tables[:1], tables[1:])
+    y = mixed_norm_sum.forward(
+        [z, shortcut], _shares(gain, z), _row(norm.gamma), _row(norm.beta), tables[:1], tables[1:]
+    )
     return y, tables
 
 
@@ -43,7 +45,7 @@ def backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of z, shortcut, gain, gamma and beta, empty where they are not needed; as a backend."""
     grads, _, sums, _ = mixed_norm_sum.backward(
-        grad, [z, shortcut], _shares(gain), _row(gamma), None, tables[:1], tables[1:], [of_batch], [True, True],
+        grad, [z, shortcut], _shares(gain, z), _row(gamma), None, tables[:1], tables[1:], [of_batch], [True, True],
         [need_z, need_shortcut], False, True, memory_format(z) == torch.channels_last,
     )  # fmt: skip
     found, (s0, s1, of_shortcut), none = iter(grads), sums, grad.new_empty(0)
@@ -57,7 +59,8 @@ def backward(
     )
 
 
-def _shares(gain: Tensor) -> Tensor:
+def _shares(gain: Tensor, z: Tensor) -> Tensor:
+    gain = gain.to(accumulation_dtype(z.dtype))
     return torch.stack([gain, 1 - gain])
 
 

@@ -14,6 +14,7 @@ from asose_fast.ops.library import present
 from asose_fast.ops.norms import OneNorm
 from asose_fast.ops.reference import norm_lerp as reference
 from asose_fast.ops.triton.batch_statistics import of_tiles
+from asose_fast.ops.triton.blend import store_gain
 from asose_fast.ops.triton.norm_tables import known
 from asose_fast.ops.triton.one_norm import measure, of_norm, row_of
 from asose_fast.ops.triton.sums import CHANNELS as SUMMED
@@ -128,7 +129,6 @@ def _norm_lerp_bwd_kernel(
     maps: tl.tensor,
     of_z: tl.tensor,  # or None, like the next ones
     of_shortcut: tl.tensor,
-    of_branch: tl.tensor,  # what else comes back to the shortcut, and is added
     of_gain: tl.tensor,
     rows: tl.int64,
     channels: tl.int64,
@@ -153,16 +153,10 @@ def _norm_lerp_bwd_kernel(
         tl.store(of_z + at, tl.where(g != 0, value, 0.0).to(of_z.dtype.element_ty), mask=inside)
     if of_shortcut is not None:
         value = tl.where(g != 1, (1 - g) * d, 0.0)
-        if of_branch is not None:
-            value += tl.load(of_branch + at, mask=inside, other=0.0).to(ACC)
         tl.store(of_shortcut + at, value.to(of_shortcut.dtype.element_ty), mask=inside)
     if of_gain is not None:  # noqa: SIM102 (known when compiling, unlike the next condition)
         if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
-            total = tl.zeros([BLOCK_C], tl.float64)
-            for start in range(0, channels, BLOCK_C):
-                some = start + tl.arange(0, BLOCK_C)
-                total += tl.load(maps + 4 * channels + some, mask=some < channels, other=0.0).to(tl.float64)
-            tl.store(of_gain, tl.sum(total, axis=0).to(ACC))
+            store_gain(of_gain, maps, channels, ACC, BLOCK_C)
 
 
 def forward(z: Tensor, shortcut: Tensor, gain: Tensor, norm: OneNorm) -> tuple[Tensor, Tensor]:
@@ -221,7 +215,7 @@ def backward(
     )
     of_z, of_shortcut = (torch.empty_like(z) if need else None for need in (need_z, need_shortcut))
     of_gain = torch.empty_like(gain) if need_gain else None
-    hand_back(grad, gain, maps, of_gain, of_shortcut, None, z, of_z, of_batch, format)
+    hand_back(grad, gain, maps, of_gain, of_shortcut, z, of_z, of_batch, format)
     found = of_z, of_shortcut, of_gain, *affine
     return tuple(z.new_empty(0) if t is None else t for t in found)  # type: ignore[return-value]
 
@@ -267,17 +261,16 @@ def hand_back(
     maps: Tensor,
     of_gain: Tensor | None,
     of_shortcut: Tensor | None,
-    of_branch: Tensor | None,
     z: Tensor | None,
     of_z: Tensor | None,
     of_batch: bool,
     format: torch.memory_format,
 ) -> None:
     """Writes the gradients `of_gain`, `of_shortcut` and `of_z` where they are wanted, from tensors that are dense in
-    `format`; to that of the shortcut `of_branch` is added, which may be the same tensor."""
+    `format`."""
     rows, channels, inner = rows_and_channels(grad, format)
     blocks = tile(rows, channels, _ELEMENTS)
     _norm_lerp_bwd_kernel[grid(rows, channels, blocks)](
-        grad, z, gain, maps, of_z, of_shortcut, of_branch, of_gain, rows, channels, inner, of_batch,
+        grad, z, gain, maps, of_z, of_shortcut, of_gain, rows, channels, inner, of_batch,
         accumulator(grad.dtype), *blocks,
     )  # fmt: skip

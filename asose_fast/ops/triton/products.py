@@ -113,6 +113,47 @@ def _only_alive(
     tl.store(alive_table + at, tl.load(table + at, mask=inside & kept[:, None], other=0.0), mask=inside)
 
 
+@triton.jit
+def _product(
+    x: tl.tensor,
+    z: tl.tensor,
+    table: tl.tensor,
+    has_z: tl.tensor,
+    y: tl.tensor,
+    matrices: tl.tensor,
+    alive: tl.tensor,
+    branch: tl.tensor,
+    row: tl.tensor,
+    out: tl.tensor,
+    rows: tl.int64,
+    channels: tl.int64,
+    TRANSPOSED: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ACC: tl.constexpr,
+    TYPE: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor]:
+    # Stores a tile of y = x matrix^T, or x matrix where TRANSPOSED, and gives it, with which elements there are.
+    total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
+    exists, present = row < rows, out < channels
+    BLOCK_K: tl.constexpr = depth_of(PRECISION, BLOCK_C, table is not None)
+    for start in tl.range(0, channels, BLOCK_K, num_stages=1):
+        channel = start + tl.arange(0, BLOCK_K)
+        value = _input(x, z, table, has_z, row, exists, channels, channel, ACC, TYPE)
+        there = (channel < channels)[:, None] & present[None, :]
+        if TRANSPOSED:  # noqa: SIM108 (decided when compiling)
+            at = channel[:, None] * channels + out[None, :]
+        else:
+            at = out[None, :] * channels + channel[:, None]
+        w = _matrix(matrices, alive, branch, channels, at, there, TYPE)
+        total = tl.dot(value, w, total, input_precision=PRECISION, out_dtype=ACC)
+    rounded = total.to(y.dtype.element_ty)
+    inside = exists[:, None] & present[None, :]
+    tl.store(y + (row * channels)[:, None] + out[None, :], rounded, mask=inside)
+    return rounded, inside
+
+
 @launched
 @triton.jit
 def _products_kernel(
@@ -140,7 +181,7 @@ def _products_kernel(
     ALIGN: tl.constexpr,
     GROUPS: tl.constexpr,
 ) -> None:
-    # y = x matrix^T, or x matrix where TRANSPOSED. Programs of one tile of pixels are neighbours: they read the same.
+    # Programs of one tile of pixels are neighbours: they read the same.
     channels = aligned(channels, ALIGN)
     i = tl.program_id(0) % len(xs)
     group = tl.program_id(0) // len(xs) % GROUPS
@@ -154,25 +195,12 @@ def _products_kernel(
         maps = tables + branch * 4 * channels
 
     row = task * BLOCK_P + tl.arange(0, BLOCK_P)
-    exists = row < rows
     out = group * BLOCK_C + tl.arange(0, BLOCK_C)
     present = out < channels
-    total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
-    BLOCK_K: tl.constexpr = depth_of(PRECISION, BLOCK_C, tables is not None)
-    for start in tl.range(0, channels, BLOCK_K, num_stages=1):
-        channel = start + tl.arange(0, BLOCK_K)
-        value = _input(x, z, maps, has_z, row, exists, channels, channel, ACC, TYPE)
-        there = (channel < channels)[:, None] & present[None, :]
-        if TRANSPOSED:  # noqa: SIM108 (decided when compiling)
-            at = channel[:, None] * channels + out[None, :]
-        else:
-            at = out[None, :] * channels + channel[:, None]
-        w = _matrix(matrices, alive, branch, channels, at, there, TYPE)
-        total = tl.dot(value, w, total, input_precision=PRECISION, out_dtype=ACC)
-
-    rounded = total.to(y.dtype.element_ty)
-    inside = exists[:, None] & present[None, :]
-    tl.store(y + (row * channels)[:, None] + out[None, :], rounded, mask=inside)
+    rounded, inside = _product(
+        x, z, maps, has_z, y, matrices, alive, branch, row, out, rows, channels,
+        TRANSPOSED, PRECISION, ACC, TYPE, BLOCK_P, BLOCK_C,
+    )  # fmt: skip
     if partials is not None:
         count = tl.minimum(rows - task * BLOCK_P, BLOCK_P).to(tl.float64)
         stored = tl.where(inside, rounded.to(ACC), 0.0)
@@ -197,15 +225,16 @@ def _products_bwd_kernel(
     zs: tl.tuple,
     tables: tl.tensor,
     ys: tl.tuple,
-    matrices: tl.tensor,  # or None where dL/dy is not wanted, like the next ones: known when compiling
+    matrices: tl.tensor,
     grad_ys: tl.tuple,
-    alive: tl.tensor,
+    alive: tl.tensor,  # or None, like the next ones: known when compiling
     table: tl.tensor,
     alive_table: tl.tensor,
     partials: tl.tensor,  # (tasks, B, C, C), of which the branches' are written
     rows: tl.int64,
     channels: tl.int64,
     tiles: tl.int32,
+    inputs: tl.int32,  # programs of dL/dy alone
     BRANCHES: tl.constexpr,
     HAS_Z: tl.constexpr,
     TAPS: tl.constexpr,  # of all branches
@@ -213,22 +242,39 @@ def _products_bwd_kernel(
     PRECISION: tl.constexpr,
     ACC: tl.constexpr,
     TYPE: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr,  # the pixels of a tile of dL/dy alone
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
     ALIGN: tl.constexpr,
     GROUPS: tl.constexpr,
 ) -> None:
-    # The gradient of a matrix, (dL/dz)^T y over the tiles of a task; and dL/dy, where one tile has all channels.
+    # The gradient of a matrix, (dL/dz)^T y over the tiles of a task, and dL/dy: where a tile has not all channels, by
+    # the first programs, else along with the gradient.
     channels = aligned(channels, ALIGN)
-    i = tl.program_id(0) % len(ys)
-    place = tl.program_id(0) // len(ys) % (GROUPS * GROUPS)
-    task = (tl.program_id(0) // len(ys) // (GROUPS * GROUPS)).to(tl.int64)
+    program = tl.program_id(0) - inputs
+    if GROUPS > 1:  # noqa: SIM102 (known when compiling, unlike the next condition)
+        if tl.program_id(0) < inputs:
+            i = tl.program_id(0) % len(ys)
+            group = tl.program_id(0) // len(ys) % GROUPS
+            tile = (tl.program_id(0) // len(ys) // GROUPS).to(tl.int64)
+            branch = number_of(BRANCHES, i).to(tl.int64)
+            row = tile * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+            some = group * BLOCK_C + tl.arange(0, BLOCK_C)
+            _product(
+                one_of(grads, i), one_of(zs, i), tables + branch * 4 * channels, number_of(HAS_Z, i) != 0,
+                one_of(grad_ys, i), matrices, alive, branch, row, some, rows, channels,
+                True, PRECISION, ACC, TYPE, BLOCK_ROWS, BLOCK_C,
+            )  # fmt: skip
+            return
+    i = program % len(ys)
+    place = program // len(ys) % (GROUPS * GROUPS)
+    task = (program // len(ys) // (GROUPS * GROUPS)).to(tl.int64)
     branch = number_of(BRANCHES, i).to(tl.int64)
     grad, z, y, has_z = one_of(grads, i), one_of(zs, i), one_of(ys, i), number_of(HAS_Z, i) != 0
     out = place // GROUPS * BLOCK_C + tl.arange(0, BLOCK_C)
     channel = place % GROUPS * BLOCK_C + tl.arange(0, BLOCK_C)
     there = (out < channels)[:, None] & (channel < channels)[None, :]
-    if matrices is not None:
+    if GROUPS == 1:
         grad_y = one_of(grad_ys, i)
         w = _matrix(matrices, alive, branch, channels, out[:, None] * channels + channel[None, :], there, TYPE)
     total = tl.zeros([BLOCK_C, BLOCK_C], ACC)
@@ -238,17 +284,18 @@ def _products_bwd_kernel(
         g = _input(grad, z, tables + branch * 4 * channels, has_z, row, exists, channels, out, ACC, TYPE)
         v = _input(y, y, None, has_z, row, exists, channels, channel, ACC, TYPE)
         total = tl.dot(tl.trans(g), v, total, input_precision=PRECISION, out_dtype=ACC)
-        if matrices is not None:
+        if GROUPS == 1:
             value = tl.dot(g, w, input_precision=PRECISION, out_dtype=ACC).to(grad_y.dtype.element_ty)
             inside = exists[:, None] & (channel < channels)[None, :]
             tl.store(grad_y + (row * channels)[:, None] + channel[None, :], value, mask=inside)
     to = partials + ((task * len(TAPS) + branch) * channels + out[:, None]) * channels + channel[None, :]
     tl.store(to, total, mask=there)
     if table is not None:  # noqa: SIM102 (known when compiling, unlike the next condition)
-        if i == 0:
-            tasks = tl.num_programs(0) // len(ys)
+        if (i == 0) & (place // GROUPS == 0):
+            tasks = (tl.num_programs(0) - inputs) // (len(ys) * GROUPS * GROUPS)
             for first in range(task.to(tl.int32) * BLOCK_C, ROWS, tasks * BLOCK_C):
-                _only_alive(table, alive, alive_table, first + tl.arange(0, BLOCK_C), channels, channel, TAPS, ROWS)
+                rows_of_table = first + tl.arange(0, BLOCK_C)
+                _only_alive(table, alive, alive_table, rows_of_table, channels, channel, TAPS, ROWS)
 
 
 def forward(
@@ -285,8 +332,7 @@ def backward(
     masks = (None, None, None) if alive is None else (alive.contiguous(), params, torch.empty_like(params))
     cut, cut_of_sums = _cut(x, _PIXELS), _cut(x, _PIXELS_OF_SUMS)
     groups, matrices = cut.groups(channels), matrices.contiguous()
-    at_once = ys is not None and groups == 1
-    if cut.rows and not at_once:
+    if cut.rows and ys is None:
         _products_kernel[(cut.tasks * groups * len(grads),)](
             grads, zs, handed.tables, matrices, grad_ys, None, *masks, cut.rows, channels, branches, has_z, taps,
             len(params), True, *types_of(x), *cut.blocks, groups, num_warps=warps_of(x),
@@ -296,11 +342,12 @@ def backward(
         tiles = max(triton.cdiv(cut_of_sums.tasks, _TASKS), 1)
         tasks = triton.cdiv(cut_of_sums.tasks, tiles)
         partials = handed.tables.new_empty(tasks, len(taps), channels, channels)
-        of_inputs = (matrices, grad_ys, *masks) if at_once else (None, (), None, None, None)
+        inputs = cut.tasks * groups * len(grads) if groups > 1 else 0
         if tasks:
-            _products_bwd_kernel[(tasks * groups**2 * len(grads),)](
-                grads, zs, handed.tables, tuple(all_dense(ys)), *of_inputs, partials, cut.rows, channels, tiles,
-                branches, has_z, taps, len(params), *types_of(x), *cut_of_sums.blocks, groups, num_warps=warps_of(x),
+            _products_bwd_kernel[(inputs + tasks * groups**2 * len(grads),)](
+                grads, zs, handed.tables, tuple(all_dense(ys)), matrices, grad_ys, *masks, partials, cut.rows,
+                channels, tiles, inputs, branches, has_z, taps, len(params), *types_of(x), cut.blocks[0],
+                *cut_of_sums.blocks, groups, num_warps=warps_of(x),
             )  # fmt: skip
     return list(grad_ys), params if masks[2] is None else masks[2], partials
 

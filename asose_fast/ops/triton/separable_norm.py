@@ -7,6 +7,8 @@ along, and backward they make dL/dz of what the norms were handed back, which is
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from asose_fast.ops.library import present
 from asose_fast.ops.reference import separable_norm as reference
 from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients, rows_of_params
 from asose_fast.ops.triton import chain_weights, depthwise_product, norm_lerp, products, stage
+from asose_fast.ops.triton.blend import Blend
 from asose_fast.ops.triton.norm_tables import known
 from asose_fast.ops.triton.one_norm import measure
 
@@ -72,7 +75,9 @@ def backward(call: Backward) -> Gradients:
     ys, params = dense(call.ys).split(grad.shape[0]), call.params.split(rows_of_params(call.depthwise))
     alive = None if gain is None else gain.reshape(1)
     back, table = [grad], maps[None, :4]
-    for s in reversed(range(needs.index(True) if True in needs else stages, stages)):
+    last = needs.index(True) if True in needs else stages
+    hand_on, (of_shortcut, of_gain) = _blend(call, maps, last < stages)
+    for s in reversed(range(last, stages)):
         hands = needs[s - 1] if s else call.need_x
         mean, rstd = tables[s - 1][:, None] if s else (None, None)
         gamma = call.gamma[s - 1] if s else None
@@ -81,14 +86,13 @@ def backward(call: Backward) -> Gradients:
             _matrix(call.pointwise[s]), [call.depthwise[s]], [call.pointwise[s]], mean, rstd,
             None if gamma is None else gamma[None], alive, plans[s], [hands], [call.need_depthwise[s]],
             [call.need_pointwise[s]], s > 0 and (call.need_affine[s - 1] or (hands and call.of_batch[s - 1])),
-            [ys[s]],
+            [ys[s]], hand_on if s == last else None,
         )  # fmt: skip
         of_depthwise[:0], of_pointwise[:0] = depthwise, pointwise
         if s and call.need_affine[s - 1]:
             rows = zip((call.gamma[s - 1], call.beta[s - 1]), (s1, s0), strict=True)
             of_affine.insert(0, [None if t is None else found[0].to(t.dtype) for t, found in rows])
     of_x = back[0] if call.need_x else None
-    of_shortcut, of_gain = _blend(call, maps, of_x) if gain is not None else (None, None)
     of_gamma, of_beta = (present(of_norms) for of_norms in zip(*of_affine, strict=True))
     of_x, of_shortcut, of_gain = (grad.new_empty(0) if t is None else t for t in (of_x, of_shortcut, of_gain))
     return Gradients(of_x, of_shortcut, of_gain, of_depthwise, of_pointwise, of_gamma, of_beta)
@@ -114,13 +118,26 @@ def _needs(call: Backward) -> list[bool]:
     return needs
 
 
-def _blend(call: Backward, maps: Tensor, of_x: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """The gradients of the shortcut and of the gain; where x is the shortcut, its own goes to `of_x` in place."""
+def _blend(
+    call: Backward, maps: Tensor, joins: bool
+) -> tuple[Callable[[list[Tensor]], Blend] | None, tuple[Tensor | None, Tensor | None]]:
+    """The gradients of the shortcut and of the gain, and what writes them in the last launch of the stages.
+
+    Where x is the shortcut, its gradient goes to that of x in place. Where no stage `joins`, or the gain's
+    gradient alone is wanted, a launch of its own writes them.
+    """
+    if call.gain is None:
+        return None, (None, None)
     grad, gain, x_is_shortcut = dense(call.grad), call.gain, call.shortcut is None
-    assert gain is not None
     of_gain = torch.empty_like(gain) if call.need_gain else None
     separate = torch.empty_like(grad) if call.need_shortcut and not x_is_shortcut else None
-    to, of_branch = (of_x, of_x) if x_is_shortcut else (separate, None)
-    if to is not None or of_gain is not None:
-        norm_lerp.hand_back(grad, gain, maps, of_gain, to, of_branch, None, None, False, _FORMAT)
-    return separate, of_gain
+    if joins and (call.need_x if x_is_shortcut else separate is not None):
+
+        def blend(of_inputs: list[Tensor]) -> Blend:
+            to = of_inputs[0] if separate is None else separate
+            return Blend(grad, gain, maps, of_gain, to, x_is_shortcut)
+
+        return blend, (separate, of_gain)
+    if separate is not None or of_gain is not None:
+        norm_lerp.hand_back(grad, gain, maps, of_gain, separate, None, None, False, _FORMAT)
+    return None, (separate, of_gain)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.dtypes import FLOATS, accumulation_dtype
 from asose_fast.ops.triton import separable, stage_weights
+from asose_fast.ops.triton.blend import Blend
 
 DTYPES = FLOATS
 
@@ -55,10 +56,12 @@ def backward(
     need_pointwise: list[bool],
     need_sums: bool,
     ys: Sequence[Tensor | None] = (),
+    blend: Callable[[list[Tensor]], Blend | None] | None = None,
 ) -> tuple[list[Tensor], list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
     """The gradients and the tables (`asose_fast.ops.reference.stage.backward`).
 
-    `ys` are the depthwise outputs, which are computed again unless all that are needed were kept.
+    `ys` are the depthwise outputs, which are computed again unless all that are needed were kept. `blend` says what
+    else is handed back, in the last launch, given the gradients of the inputs.
     """
     used, pixels = [g is not None for g in grads], xs[0].numel() // xs[0].shape[1]
     grad_xs, grad_params, grad_matrices = separable.summands(
@@ -67,5 +70,5 @@ def backward(
     )  # fmt: skip
     return grad_xs, *stage_weights.backward(
         grad_params, grad_matrices, depthwise, pointwise, mean, rstd, gamma, alive, used, need_depthwise,
-        need_pointwise, need_sums, pixels, tables,
+        need_pointwise, need_sums, pixels, tables, None if blend is None else blend(grad_xs),
     )  # fmt: skip

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.dtypes import FLOATS
+from asose_fast.ops.triton.blend import Blend, blend_bwd
 from asose_fast.ops.triton.sums import added_up
-from asose_fast.ops.triton.tiles import launched
+from asose_fast.ops.triton.tiles import aligned, launched
 
 DTYPES = FLOATS
 
@@ -89,6 +92,17 @@ def _unpack_kernel(
     rows: tl.int64,
     tasks: tl.int32,
     others: tl.int32,  # rows of C in the tables of no branch
+    lines: tl.int32,  # of all of these; further programs hand back what a blend does
+    grad: tl.tensor,  # or None without a blend, like the next ones up to of_shortcut (`blend.blend_bwd`)
+    gain: tl.tensor,
+    maps: tl.tensor,
+    of_gain: tl.tensor,
+    of_shortcut: tl.tensor,
+    images: tl.int32,
+    height: tl.int32,
+    width: tl.int32,
+    ADDED: tl.constexpr,
+    BLOCK_P: tl.constexpr,
     channels: tl.int64,
     TAPS: tl.constexpr,  # of the branches whose gradients are wanted, else 0
     FIRST: tl.constexpr,  # row of every branch
@@ -98,6 +112,7 @@ def _unpack_kernel(
     HAS_SUMS: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
 ) -> None:
     line = tl.program_id(0)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -161,6 +176,12 @@ def _unpack_kernel(
             at = (4 * len(TAPS) + line).to(tl.int64) * channels + channel
             value = tl.load(tables + at, mask=present, other=0.0)
             tl.store(replaced + at, value.to(replaced.dtype.element_ty), mask=present)
+    if grad is not None:  # noqa: SIM102 (known when compiling, unlike the next condition)
+        if tl.program_id(0) >= lines:
+            blend_bwd(
+                tl.program_id(0) - lines, channel, grad, gain, maps, of_gain, of_shortcut, images, height, width,
+                aligned(channels, ALIGN), ADDED, maps.dtype.element_ty, BLOCK_P, BLOCK_C,
+            )  # fmt: skip
 
 
 def forward(
@@ -200,11 +221,12 @@ def backward(
     has_sums: bool,
     pixels: int,
     tables: Tensor,
+    blend: Blend | None = None,
 ) -> tuple[list[Tensor], list[Tensor], Tensor, Tensor, Tensor]:
     """The gradients, and the tables of `stage` (`asose_fast.ops.reference.stage_weights.backward`).
 
     Here, grad_params are (slices, rows, C) and grad_matrices (tasks, B, C, C), to be added up. The latter hold anything
-    for branches that are not used, and are left out where none is.
+    for branches that are not used, and are left out where none is. What a `blend` hands back, the same launch writes.
     """
     channels, taps = depthwise[0].shape[0], _taps(depthwise)
     norms = 0 if mean is None else len(used)
@@ -215,13 +237,14 @@ def backward(
     branches = tuple(b for b, need in enumerate(need_pointwise) if need)
     matrices, others = tuple(_gradient(pointwise[b]) for b in branches), 4 * (len(tables) - norms)
     lines, block = sum(wanted) + len(branches) * channels + (norms and norms + others), _block(channels)
-    if lines:
-        _unpack_kernel[(lines, triton.cdiv(channels, block))](
+    of_blend = (None,) * 5 + (0, 0, 0, False, 1) if blend is None else blend.arguments(block)
+    if programs := lines + (0 if blend is None else blend.tasks(block)):
+        _unpack_kernel[(programs, triton.cdiv(channels, block))](
             _dense(grad_params), grad_matrices, grads, matrices,
             *map(_dense, (mean, rstd, gamma, alive)), s0, s1, tables.contiguous(), replaced, float(pixels),
             len(grad_params), sum(taps) + 2 * norms, 0 if grad_matrices is None else len(grad_matrices), others,
-            channels, wanted, tuple(sum(taps[:b]) for b in range(len(taps))), sum(taps), tuple(used), branches,
-            has_sums, _TASKS, block,
+            lines, *of_blend, channels, wanted, tuple(sum(taps[:b]) for b in range(len(taps))), sum(taps), tuple(used),
+            branches, has_sums, _TASKS, block, math.gcd(channels, 16),
         )  # fmt: skip
     return [g for g, need in zip(grads, need_depthwise, strict=True) if need], list(matrices), s0, s1, replaced
 

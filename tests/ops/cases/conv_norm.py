@@ -15,7 +15,7 @@ def raw_calls(images: Images) -> dict[str, dict[str, object]]:
     out = 4
     n, _, height, width = images.shape
     tensors = {"x": images.table(), "weight": images.table(out, images.channels, 3, 3)}
-    blend = {"shortcut": images.table(n, out, height, width), "gain": images.accumulated(1)[0]}
+    blend = {"shortcut": images.table(n, out, height, width), "gain": images.table(1)[0]}
     affine = {"gamma": images.accumulated(out), "beta": None}
     running = {"running_mean": images.accumulated(out), "running_var": images.accumulated(out)}
     rest = {"down": 1, "across": 1, "relu": True, "pool": 1}

@@ -14,7 +14,7 @@ from tests.ops.test_mixed_layer import KINDS, new_norm
 def raw_calls(images: Images) -> dict[str, dict[str, object]]:
     channels = images.channels
     tensors = {
-        "z": images.table(), "shortcut": images.table(), "gain": images.accumulated(1)[0],
+        "z": images.table(), "shortcut": images.table(), "gain": images.table(1)[0],
         "gamma": images.accumulated(channels), "beta": None,
     }  # fmt: skip
     norms = {"tables": table(2, channels)}

@@ -21,7 +21,7 @@ def raw_calls(images: Images) -> dict[str, dict[str, object]]:
         "depthwise": [images.table(channels, 1, 3, 3), images.table(channels, 1, 5, 5)],
         "pointwise": [images.table(channels, channels, 1, 1) / 16 for _ in range(2)],  # for float16
         "shortcut": x,
-        "gain": images.accumulated(1)[0],
+        "gain": images.table(1)[0],
         "gamma": [images.accumulated(channels), None],
         "beta": [None, images.accumulated(channels)],
     }
