@@ -15,7 +15,8 @@ from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, pl
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
-_ELEMENTS = 2048
+_ELEMENTS, _WARPS = 4096, 8
+"""Of a tile, and those that share it: larger tiles leave fewer partial sums, to be written and read again."""
 MERGED, CHANNELS = 512, 16
 """Tiles that are merged at a time, and channels of a program: with few of them, many processors are busy."""
 
@@ -136,7 +137,7 @@ def of_tiles(zs: list[Tensor]) -> Partials:
     if rows and channels:
         _batch_statistics_kernel[(tasks, groups)](
             tuple(z.contiguous(memory_format=format) for z in zs), table, rows, channels, inner,
-            accumulator(zs[0].dtype), *blocks,
+            accumulator(zs[0].dtype), *blocks, num_warps=_WARPS,
         )  # fmt: skip
     return Partials(table, rows, blocks[0])
 

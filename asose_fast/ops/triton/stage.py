@@ -12,7 +12,7 @@ from asose_fast.ops.triton import separable, stage_weights
 
 DTYPES = FLOATS
 KEEPS = True
-"""Depthwise outputs are kept for backward, as the products read them from memory anyway."""
+"""Depthwise outputs are kept for backward: to compute them again is a pass over the inputs."""
 
 
 def forward(
