@@ -133,18 +133,19 @@ def _lone(dtype: torch.dtype, channels: int) -> None:
     z = ops.pointwise(x, weights, stride=2)
     shortcut = _images(dtype, channels, SIDE // 2)
     ops.norm_lerp(z, nn.BatchNorm2d(channels), shortcut, gain).float().sum().backward()
-    # What runs forward where `_depthwise_product_kernel` does not.
-    ops.multi_depthwise(x, [torch.empty(channels, 1, k, k) for k in (3, 5)], dilations=[1, 2])
 
 
 def _chain(dtype: torch.dtype, channels: int) -> None:
-    def stage() -> Stage:
-        depthwise = nn.Conv2d(channels, channels, 5, padding=2, groups=channels, bias=False)
+    def stage(kernel: int = 5) -> Stage:
+        depthwise = nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
         return Stage(depthwise, nn.Conv2d(channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
 
     x, gain = _images(dtype, channels), torch.ones((), requires_grad=True)
     ops.separable_norm(x, [stage(), stage()], shortcut=x, gain=gain).float().sum().backward()
     ops.separable_norm(x, [stage()]).float().sum().backward()
+    # More taps than `_depthwise_product_kernel` takes, and the gradient of x alone.
+    fixed = Stage(*(part.requires_grad_(False) for part in stage(9)))
+    ops.separable_norm(x, [fixed]).float().sum().backward()
 
 
 def _sums_and_samples(dtype: torch.dtype, channels: int) -> None:

@@ -14,7 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
-from asose_fast.ops.triton.batch_statistics import Partials
+from asose_fast.ops.triton.batch_statistics import Partials, no_sums, store_statistics, with_tile
 from asose_fast.ops.triton.dots import types_of
 from asose_fast.ops.triton.multi_depthwise import _affine, _convolved, first_rows
 from asose_fast.ops.triton.tiles import aligned, launched, pixel_tile, pixels
@@ -66,9 +66,7 @@ def _task(
     # Some tiles of one branch.
     out = tl.arange(0, BLOCK_C)
     present = out < channels
-    origin = tl.zeros([BLOCK_C], ACC)
-    first = origin  # the sum of z - origin, and that of its squares
-    second = origin
+    sums = no_sums(BLOCK_C, ACC)
     for t in tl.range(0, tiles, num_stages=1):
         pixel, image, row, column, exists = pixels(images, out_height, out_width, task * tiles + t, BLOCK_P)
         at = (pixel * channels)[:, None]
@@ -90,19 +88,11 @@ def _task(
         inside = exists[:, None] & present[None, :]
         tl.store(z + at + out[None, :], rounded, mask=inside)
         if partials is not None:
-            stored = tl.where(inside, rounded.to(ACC), 0.0)
-            if t == 0:
-                # About the mean of the first tile, so that a large mean costs no digits.
-                origin = tl.sum(stored, axis=0) / tl.sum(exists.to(tl.int32), axis=0).to(ACC)
-            off = tl.where(inside, stored - origin[None, :], 0.0)
-            first += tl.sum(off, axis=0)
-            second += tl.sum(off * off, axis=0)
+            sums = with_tile(sums, rounded.to(ACC), inside, exists, t == 0)
     if partials is not None:
         rows = images.to(tl.int64) * out_height * out_width
-        count = tl.minimum(rows - task.to(tl.int64) * tiles * BLOCK_P, tiles * BLOCK_P).to(tl.float64)
-        error = first.to(tl.float64) / count
-        tl.store(partials + out, origin.to(tl.float64) + error, mask=present)
-        tl.store(partials + channels + out, second.to(tl.float64) - count * error * error, mask=present)
+        count = tl.minimum(rows - task.to(tl.int64) * tiles * BLOCK_P, tiles * BLOCK_P)
+        store_statistics(partials, sums, count, channels, out, present)
 
 
 @launched
