@@ -92,7 +92,7 @@ class _PoolPair(torch.autograd.Function):
         ctx.stride, ctx.needs = stride, (need_avg, need_max)
         ctx.set_materialize_grads(False)
         save(ctx, x)
-        avg, max = pool_pair_fwd(x, stride, need_avg, need_max)
+        avg, max, *_ = pool_pair_fwd(x, stride, need_avg, need_max, False)
         return avg, max
 
     @staticmethod
@@ -100,7 +100,7 @@ class _PoolPair(torch.autograd.Function):
     def backward(ctx: Any, grad_avg: Tensor | None, grad_max: Tensor | None) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         none = x.new_empty(0)
-        grad_x = pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], none)
+        grad_x = pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], none, None)
         return grad_x, None, None, None
 
 
@@ -109,17 +109,26 @@ def out_shape(x: Tensor, stride: int) -> tuple[int, ...]:
     return (*x.shape[:2], *((size - 1) // stride + 1 for size in x.shape[2:]))
 
 
-def _fwd(x: Tensor, *rest: Any) -> Any:
-    return registry.select("pool_pair", x).forward(x, *rest)
+def _fwd(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool) -> Any:
+    backend = registry.select("pool_pair", x)
+    if for_norms and hasattr(backend, "for_norms"):
+        return backend.for_norms(x, stride)
+    return *backend.forward(x, stride, need_avg, need_max), *(x.new_empty(0) for _ in range(3))
 
 
-def _check_fwd(x: Tensor, stride: int, *_: bool) -> None:
+def _check_fwd(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool) -> None:
     _check("pool_pair", x, stride)
+    if for_norms and not (need_avg and need_max):
+        raise ValueError("pool_pair: for_norms must be False where a pooling is not needed")
 
 
-def _fwd_fake(x: Tensor, stride: int, *needs: bool) -> tuple[Tensor, ...]:
+def _fwd_fake(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool) -> tuple[Tensor, ...]:
     shape = out_shape(x, stride)
-    return tuple([empty_channels_last(x, shape) if need else x.new_empty(0) for need in needs])
+    avg, max = (empty_channels_last(x, shape) if need else x.new_empty(0) for need in (need_avg, need_max))
+    if for_norms and hasattr(registry.select("pool_pair", x), "for_norms"):
+        mean, var = (x.new_empty(2, x.shape[1], dtype=torch.float64) for _ in range(2))
+        return avg, max, mean, var, torch.empty_like(avg, dtype=torch.uint8)
+    return avg, max, *(x.new_empty(0) for _ in range(3))
 
 
 class _Backward(NamedTuple):
@@ -133,6 +142,8 @@ class _Backward(NamedTuple):
     terms: list[Tensor]
     factors: Tensor
     """Those of the first terms; the terms after them count once."""
+    places: Tensor | None
+    """Where in its window each maximum is, in row-major order; None: they are found again."""
 
 
 def _bwd(*args: Any) -> Any:
@@ -140,8 +151,10 @@ def _bwd(*args: Any) -> Any:
 
 
 def _check_bwd(*args: Any) -> None:
-    grads, zs, tables, x, stride, terms, factors = _Backward(*args)
+    grads, zs, tables, x, stride, terms, factors, places = _Backward(*args)
     _check("pool_pair", x, stride)
+    if places is not None:
+        check_like("pool_pair_bwd: places", places, out_shape(x, stride), torch.uint8)
     for name, tensors in (("grads", grads), ("zs", zs)):
         check_all_like(f"pool_pair_bwd: {name}", tensors, 2, out_shape(x, stride), x.dtype)
     if tables.shape != (0,):
@@ -156,14 +169,15 @@ def _bwd_fake(*args: Any) -> Tensor:
 
 
 pool_pair_fwd = define(
-    "pool_pair_fwd(Tensor x, int stride, bool need_avg, bool need_max) -> (Tensor, Tensor)",
+    "pool_pair_fwd(Tensor x, int stride, bool need_avg, bool need_max, bool for_norms) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _fwd,
     _fwd_fake,
     _check_fwd,
 )
 pool_pair_bwd = define(
     "pool_pair_bwd(Tensor?[] grads, Tensor?[] zs, Tensor tables, Tensor x, int stride, Tensor[] terms, "
-    "Tensor factors) -> Tensor",
+    "Tensor factors, Tensor? places) -> Tensor",
     _bwd,
     _bwd_fake,
     _check_bwd,

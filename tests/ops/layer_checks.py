@@ -17,7 +17,7 @@ from asose_fast.ops import registry
 from asose_fast.ops.batch_statistics import batch_statistics
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
-from asose_fast.ops.pool_pair import pool_pair_bwd
+from asose_fast.ops.pool_pair import pool_pair_bwd, pool_pair_fwd
 from asose_fast.ops.reference.batch_statistics import forward as exact_statistics
 from asose_fast.ops.reference.mixed_norm_sum import backward as exact_sum_backward
 from asose_fast.ops.reference.mixed_norm_sum import forward as exact_sum
@@ -232,19 +232,34 @@ class PoolPairChecks(LayerChecks):
         acc = torch.float64 if dtype == torch.float64 else torch.float32
         factors, tables = self.random(2, dtype=acc), self.random(2, 4, 5, dtype=acc)
         for z in (max, None):
-            got = pool_pair_bwd([g, g], [z, avg], tables, x, stride, terms, factors)
+            got = pool_pair_bwd([g, g], [z, avg], tables, x, stride, terms, factors, None)
             exact = exact_pool_backward(
                 [g.double()] * 2, [None if t is None else t.double() for t in (z, avg)], tables.double(), x.double(),
-                stride, [t.double() for t in terms], factors.double(),
+                stride, [t.double() for t in terms], factors.double(), None,
             )  # fmt: skip
             close(got, exact, dtype, "gradient of x")
+
+    @EVERY_SHAPE_AND_DTYPE
+    @pytest.mark.parametrize(("stride", "most"), [(1, 2), (2, 1024)])
+    def test_statistics_and_places_come_with_the_poolings(self, dtype, stride, most, shape, monkeypatch):
+        kernels = registry._implementation("pool_pair", self.backend)
+        monkeypatch.setattr(kernels, "_TASKS", most)  # of several tiles each
+        x = self.random(*shape, dtype=dtype) + 5
+        x[:, :1] = x[:, :1].round()  # many equal maxima
+        avg, max, mean, var, places = pool_pair_fwd(x, stride, True, True, True)
+        for got, exact in zip((avg, max), pool_reference(x.double(), stride=stride), strict=True):
+            close(got, exact, dtype, "pooled")
+        for got, exact in zip((mean, var), exact_statistics([avg, max]), strict=True):
+            close(got, exact, torch.float64 if dtype == torch.float64 else torch.float32, "statistics")
+        call = [avg, max], [None, None], x.new_empty(0), x, stride, [], x.new_empty(0)
+        assert torch.equal(pool_pair_bwd(*call, places), pool_pair_bwd(*call, None))
 
     @pytest.mark.parametrize("given", [0, 1])
     def test_terms_without_a_factor_count_once(self, given):
         x, *terms = (self.random(2, 3, 5, 4) for _ in range(3))
         factors = self.random(given)
         kernels = registry._implementation("pool_pair", self.backend)  # to which the operator gives a CPU's in full
-        got = kernels.backward([None] * 2, [None] * 2, x.new_empty(0), x, 1, terms, factors)
+        got = kernels.backward([None] * 2, [None] * 2, x.new_empty(0), x, 1, terms, factors, None)
         close(got, sum(f * t.double() for f, t in zip([*factors, 1, 1], terms, strict=False)), x.dtype, "gradient of x")
 
     def test_a_table_of_zeros_keeps_out_what_is_not_finite(self):
@@ -252,7 +267,7 @@ class PoolPairChecks(LayerChecks):
         bad = torch.full_like(x, torch.nan)
         tables = torch.zeros(2, 4, 3, device=self.device)
         none = torch.zeros(0, device=self.device)
-        assert not pool_pair_bwd([x, bad], [bad, bad], tables, x, 1, [], none).any()
+        assert not pool_pair_bwd([x, bad], [bad, bad], tables, x, 1, [], none, None).any()
 
 
 def make_case(checks, shape, branches, dtype, *, own, stride, affine, relu=True, absent=(), pointwise=False) -> Case:

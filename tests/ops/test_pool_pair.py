@@ -108,13 +108,17 @@ def test_empty_batch(backend):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_opcheck(dtype, stride):
     x = torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=torch.channels_last)
-    for needs in [(True, True), (True, False), (False, True)]:
+    for needs in [(True, True, False), (True, False, False), (False, True, False), (True, True, True)]:
         torch.library.opcheck(torch.ops.asose_fast.pool_pair_fwd, (x, stride, *needs))
     avg, max = reference(x, stride=stride)
     none, factor, tables = torch.empty(0), torch.tensor([0.5]), torch.randn(2, 4, 3)
     for grads in [[avg, max], [avg, None], [None, max]]:
-        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (grads, [None, None], none, x, stride, [], none))
-        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (grads, [max, avg], tables, x, stride, [x], factor))
+        torch.library.opcheck(
+            torch.ops.asose_fast.pool_pair_bwd, (grads, [None, None], none, x, stride, [], none, None)
+        )
+        call = grads, [max, avg], tables, x, stride, [x], factor
+        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (*call, None))
+        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (*call, torch.zeros_like(avg, dtype=torch.uint8)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -128,7 +132,7 @@ def test_norms_and_terms_in_backward(backend, dtype, stride):
     tables = torch.randn(2, 4, 19, dtype=torch.float64)
     for z in (max, None):
         with ops.backend(backend):
-            got = torch.ops.asose_fast.pool_pair_bwd([g, g], [z, avg], tables, x, stride, terms, factors)
+            got = torch.ops.asose_fast.pool_pair_bwd([g, g], [z, avg], tables, x, stride, terms, factors, None)
         leaf = x.double().requires_grad_()
         pooled = reference(leaf, stride=stride)
         of_pools = []
@@ -146,14 +150,19 @@ def test_terms_without_a_factor_count_once(backend, given):
     x, *terms = torch.randn(3, 2, 5, 4, 3).unbind()
     factors = torch.tensor([0.25, -2.0])[:given]
     with ops.backend(backend):
-        got = torch.ops.asose_fast.pool_pair_bwd([None] * 2, [None] * 2, x.new_empty(0), x, 1, terms, factors)
+        got = torch.ops.asose_fast.pool_pair_bwd([None] * 2, [None] * 2, x.new_empty(0), x, 1, terms, factors, None)
     torch.testing.assert_close(got, sum(f * t for f, t in zip([*factors, 1, 1], terms, strict=False)))
 
 
 def test_a_factor_of_no_term_is_refused():
     x = torch.ones(1, 2, 3, 3)
     with pytest.raises(ValueError, match="factors must be"):
-        torch.ops.asose_fast.pool_pair_bwd([None] * 2, [None] * 2, x.new_empty(0), x, 1, [x], torch.ones(2))
+        torch.ops.asose_fast.pool_pair_bwd([None] * 2, [None] * 2, x.new_empty(0), x, 1, [x], torch.ones(2), None)
+
+
+def test_norms_of_a_pooling_that_is_not_needed_are_refused():
+    with pytest.raises(ValueError, match="for_norms must be False"):
+        torch.ops.asose_fast.pool_pair_fwd(torch.ones(1, 2, 3, 3), 1, True, False, True)
 
 
 def test_compiles_without_a_graph_break():

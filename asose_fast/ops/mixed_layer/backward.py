@@ -140,7 +140,7 @@ def _outputs(layer: LayerPlan, saved: Saved, operators: Operators) -> tuple[list
         stage = saved.stages[depth - 1]
         before = (stage.mean, stage.rstd, *saved.parameters.affine[depth - 1]) if depth else NO_NORMS
         outputs.append(run_stage(saved.x, outputs, layer, saved.parameters, before, False, operators)[0])
-    return outputs, run_pools(saved.x, layer, operators)
+    return outputs, run_pools(saved.x, layer, False, operators).outputs
 
 
 def _ends(
@@ -280,6 +280,7 @@ def _input(
         grads, zs, tables[chains : chains + 2] if pools else tables.new_empty(0), saved.x, layer.stride,
         terms if of_chains is None else [*terms, of_chains],  # that of chains has no factor: it counts once
         factors,
+        saved.places,
     )  # fmt: skip
     return grad_x
 

@@ -20,6 +20,17 @@ NO_NORMS = (None, None, None, None)
 CHANGED = "mixed_layer: a candidate's modules changed while another candidate ran"
 
 
+class Pools(NamedTuple):
+    """The poolings of a layer, with what the backend takes along."""
+
+    outputs: list[Tensor]
+    """The average and the maximum, or nothing."""
+    statistics: list[tuple[Tensor, Tensor]]
+    """Their means and variances, (2, C) each, or nothing."""
+    places: Tensor | None
+    """Where the maxima are."""
+
+
 class Result(NamedTuple):
     """The output, and what a backward pass needs of the way to it."""
 
@@ -28,7 +39,7 @@ class Result(NamedTuple):
     rstd: Tensor
     stages: list[StageTables]
     outputs: list[list[Tensor]]
-    pooled: list[Tensor]
+    pools: Pools
     ys: list[list[Tensor]]
     """The depthwise outputs by depth, where the backend keeps them."""
     uses_batch: list[list[bool]]
@@ -72,13 +83,14 @@ def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]
             )
         stages.append(StageTables(params, matrices, *normalised))
 
-    pooled = run_pools(x, layer, operators)
-    rest = pooled + parts.zs
+    pools = run_pools(x, layer, any(uses[-1]), operators)
+    rest = parts.zs if pools.statistics else pools.outputs + parts.zs
+    statistics += pools.statistics
     mean, rstd, last_uses = _last_tables(layer, uses, statistics, rest if any(uses[-1]) else [], values, acc, operators)
     y = operators.mixed_norm_sum_fwd(
-        layer.last(outputs) + rest + parts.plain, weights, *parts.affine[-1], mean, rstd
+        layer.last(outputs) + pools.outputs + parts.zs + parts.plain, weights, *parts.affine[-1], mean, rstd
     )  # fmt: skip
-    return Result(y, mean, rstd, stages, outputs, pooled, kept, [*uses[:-1], last_uses], parts)
+    return Result(y, mean, rstd, stages, outputs, pools, kept, [*uses[:-1], last_uses], parts)
 
 
 def run_stage(
@@ -113,8 +125,8 @@ def _last_tables(
 ) -> tuple[Tensor, Tensor, list[bool]]:
     """Mean and rstd of the last norms, and which of these norms use the batch.
 
-    `uses` says so for all norms, and `statistics` are those of the depths. Those of `rest`, which comes of pools and
-    others, are yet to be taken.
+    `uses` says so for all norms, and `statistics` are those of the depths and, where they are there, of the pools.
+    Those of `rest` are yet to be taken.
     """
     # Where the rows of a depth begin among those of all that have statistics.
     first = list(accumulate((len(row) if any(row) else 0 for row in uses), initial=0))
@@ -129,9 +141,13 @@ def _last_tables(
     return mean, rstd, last_uses
 
 
-def run_pools(x: Tensor, layer: LayerPlan, operators: Operators) -> list[Tensor]:
+def run_pools(x: Tensor, layer: LayerPlan, for_norms: bool, operators: Operators) -> Pools:
     """The average and the maximum of x, or nothing."""
-    return list(operators.pool_pair_fwd(x, layer.stride, True, True)) if layer.pools else []
+    if not layer.pools:
+        return Pools([], [], None)
+    avg, largest, mean, var, places = operators.pool_pair_fwd(x, layer.stride, True, True, for_norms)
+    there = mean.dim() == 2
+    return Pools([avg, largest], [(mean, var)] if there else [], places if there else None)
 
 
 def _check_unchanged(layer: LayerPlan, parts: Parts, channels: int) -> None:

@@ -33,9 +33,10 @@ class MixedLayer(torch.autograd.Function):
         ys = _kept_ys(layer, result.ys, ctx.needs_input_grad)
         ctx.with_ys = list(map(len, ys))
         saved = Saved(
-            x, weights, result.mean, result.rstd, parts.affine, result.stages,
+            x, weights, result.mean, result.rstd, None if layer.recompute else result.pools.places,
+            parts.affine, result.stages,
             parts.zs, parts.plain if ctx.needs_input_grad[1] else [],
-            *([], []) if layer.recompute else (_kept(layer, result.outputs), result.pooled),
+            *([], []) if layer.recompute else (_kept(layer, result.outputs), result.pools.outputs),
             ys, parts._replace(zs=[], plain=[]),
         )  # fmt: skip
         tensors = saved.tensors()

@@ -123,6 +123,8 @@ class Saved(NamedTuple):
     mean: Tensor
     rstd: Tensor
     """What the last norms normalised by."""
+    places: Tensor | None
+    """Where the maxima of the pools are, if that was kept."""
     affine: list[tuple[Any, ...]]
     """gamma and beta, as in `Parts`; beta of the last norms alone."""
     stages: list[StageTables]
@@ -140,7 +142,8 @@ class Saved(NamedTuple):
     def tensors(self) -> list[Tensor | None]:
         """All of them in a row."""
         return [
-            self.x, self.weights, self.mean, self.rstd, *(gamma for gamma, _ in self.affine), self.affine[-1][1],
+            self.x, self.weights, self.mean, self.rstd, self.places,
+            *(gamma for gamma, _ in self.affine), self.affine[-1][1],
             *itertools.chain(*self.stages), *self.zs, *self.plain, *itertools.chain(*self.outputs), *self.pooled,
             *itertools.chain(*self.ys), *self.parameters.flat(),
         ]  # fmt: skip
@@ -153,7 +156,7 @@ class Saved(NamedTuple):
         def take(count: int) -> list[Any]:
             return list(itertools.islice(rest, count))
 
-        x, weights, mean, rstd = take(4)
+        x, weights, mean, rstd, places = take(5)
         *inner, gamma, beta = take(max(layer.depth, 1) + 1)
         stages = [StageTables(*take(4)) for _ in layer.plans]
         zs, plain = take(layer.others), take(len(layer.plain_is_x) if with_plain else 0)
@@ -162,4 +165,4 @@ class Saved(NamedTuple):
         affine = [*((g, None) for g in inner), (gamma, beta)]
         pooled = take(kept)
         ys = [take(count) for count in with_ys]
-        return Saved(x, weights, mean, rstd, affine, stages, zs, plain, outputs, pooled, ys, layer.split(rest))
+        return Saved(x, weights, mean, rstd, places, affine, stages, zs, plain, outputs, pooled, ys, layer.split(rest))

@@ -32,6 +32,7 @@ def backward(
     stride: int,
     terms: list[Tensor],
     factors: Tensor,
+    places: Tensor | None,
 ) -> Tensor:
     """dL/dx of the poolings whose gradient is there, plus the terms (`asose_fast.ops.pool_pair.backward`)."""
     kernels, threads = cpu_kernels()

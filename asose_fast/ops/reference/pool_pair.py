@@ -42,6 +42,7 @@ def backward(
     stride: int,
     terms: list[Tensor],
     factors: Tensor,
+    places: Tensor | None,
 ) -> Tensor:
     """dL/dx of the poolings whose gradient is there, plus sum of factor * term, as a backend. Terms without a factor
     count once.

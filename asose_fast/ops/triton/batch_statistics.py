@@ -15,7 +15,8 @@ from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, pl
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
-_ELEMENTS = 2048
+_ELEMENTS, _WARPS = 4096, 8
+"""Of a tile, and those that share it: larger tiles leave fewer partial sums, to be written and read again."""
 MERGED, CHANNELS = 512, 16
 """Tiles that are merged at a time, and channels of a program: with few of them, many processors are busy."""
 
@@ -60,6 +61,36 @@ def _batch_statistics_kernel(
         to = partials + (task * len(zs) + k) * 2 * channels + channel
         tl.store(to, origin.to(tl.float64) + mean.to(tl.float64), mask=present)
         tl.store(to + channels, tl.sum(z * z, axis=0).to(tl.float64), mask=present)
+
+
+@triton.jit
+def no_sums(BLOCK_C: tl.constexpr, ACC: tl.constexpr) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Where a task of several tiles begins: an origin, the sum of what is off it, and that of its squares."""
+    zeros = tl.zeros([BLOCK_C], ACC)
+    return zeros, zeros, zeros
+
+
+@triton.jit
+def with_tile(
+    sums: tl.tuple, value: tl.tensor, inside: tl.tensor, exists: tl.tensor, is_first: tl.tensor
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """These with a further tile. The origin is the mean of the first, so that a large mean costs no digits."""
+    origin = sums[0]
+    value = tl.where(inside, value, 0.0)
+    if is_first:
+        origin = tl.sum(value, axis=0) / tl.sum(exists.to(tl.int32), axis=0).to(value.dtype)
+    off = tl.where(inside, value - origin[None, :], 0.0)
+    return origin, sums[1] + tl.sum(off, axis=0), sums[2] + tl.sum(off * off, axis=0)
+
+
+@triton.jit
+def store_statistics(
+    to: tl.tensor, sums: tl.tuple, count: tl.int64, channels: tl.int64, channel: tl.tensor, present: tl.tensor
+) -> None:
+    """The mean of a task's `count` values a channel, and their squared deviations."""
+    error = sums[1].to(tl.float64) / count.to(tl.float64)
+    tl.store(to + channel, sums[0].to(tl.float64) + error, mask=present)
+    tl.store(to + channels + channel, sums[2].to(tl.float64) - count.to(tl.float64) * error * error, mask=present)
 
 
 @triton.jit
@@ -136,7 +167,7 @@ def of_tiles(zs: list[Tensor]) -> Partials:
     if rows and channels:
         _batch_statistics_kernel[(tasks, groups)](
             tuple(z.contiguous(memory_format=format) for z in zs), table, rows, channels, inner,
-            accumulator(zs[0].dtype), *blocks,
+            accumulator(zs[0].dtype), *blocks, num_warps=_WARPS,
         )  # fmt: skip
     return Partials(table, rows, blocks[0])
 

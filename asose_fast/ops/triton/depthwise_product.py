@@ -1,10 +1,12 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
-"""A depthwise convolution and the product that follows in one launch, which takes the statistics of the product along.
+"""Depthwise convolutions and the products that follow in one launch, which takes the statistics of the products along.
 
-The outputs of the convolution go to the product as they are made: they are stored for backward, and not read again.
+The outputs of a convolution go to the product as they are made: they are stored for backward, and not read again.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import triton
@@ -12,9 +14,9 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
-from asose_fast.ops.triton.batch_statistics import Partials
+from asose_fast.ops.triton.batch_statistics import Partials, no_sums, store_statistics, with_tile
 from asose_fast.ops.triton.dots import types_of
-from asose_fast.ops.triton.multi_depthwise import _affine, _convolved
+from asose_fast.ops.triton.multi_depthwise import _affine, _convolved, first_rows
 from asose_fast.ops.triton.tiles import aligned, launched, pixel_tile, pixels
 
 _ELEMENTS = 1024
@@ -22,20 +24,23 @@ _ELEMENTS = 1024
 _LEAST = 16
 """Rows and columns of it, which tensor cores multiply at once."""
 _TASKS = 512
-"""At most, each of which leaves statistics and reads the whole matrix."""
+"""Of a branch at most, each of which leaves statistics and reads the whole matrix."""
+_REGISTERS = 128
+"""With so many, two programs are resident. Tiles of 64 channels spill few bytes for it, others many."""
 _MOST_CHANNELS, _MOST_TAPS = 128, 49
 """More outputs of a tile take too many registers. The taps meet the caches, where larger kernels need shared memory."""
 
 
-@launched
 @triton.jit
-def _depthwise_product_kernel(
+def _task(
     x: tl.tensor,
-    parameters: tl.tensor,  # the taps, then, where affine, scale and shift of x
+    parameters: tl.tensor,
+    weights: tl.tensor,
     matrix: tl.tensor,  # (C, C)
-    y: tl.tensor,
+    y: tl.tensor,  # or None
     z: tl.tensor,
-    partials: tl.tensor,  # or None; (tasks, 1, 2, C): mean and squared deviations of the z of a task
+    partials: tl.tensor,  # or None; (2, C)
+    task: tl.tensor,
     images: tl.int32,
     channels: tl.int64,
     height: tl.int32,
@@ -43,8 +48,73 @@ def _depthwise_product_kernel(
     out_height: tl.int32,
     out_width: tl.int32,
     tiles: tl.int32,
+    INPUT: tl.constexpr,
+    INPUTS: tl.constexpr,
+    WEIGHTS: tl.constexpr,
     KERNEL: tl.constexpr,
     DILATION: tl.constexpr,
+    STRIDE: tl.constexpr,
+    RELU: tl.constexpr,
+    AFFINE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    ACC: tl.constexpr,
+    TYPE: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> None:
+    # Some tiles of one branch.
+    out = tl.arange(0, BLOCK_C)
+    present = out < channels
+    sums = no_sums(BLOCK_C, ACC)
+    for t in tl.range(0, tiles, num_stages=1):
+        pixel, image, row, column, exists = pixels(images, out_height, out_width, task * tiles + t, BLOCK_P)
+        at = (pixel * channels)[:, None]
+        total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
+        for start in tl.range(0, channels, BLOCK_K, num_stages=1):
+            channel = start + tl.arange(0, BLOCK_K)
+            there = channel < channels
+            scale, shift = _affine(parameters, INPUT, INPUTS, WEIGHTS, channels, channel, there, AFFINE)
+            v = _convolved(
+                x, weights, scale, shift, image, row, column, exists, channels, height, width, channel, there,
+                KERNEL, DILATION, STRIDE, RELU, AFFINE, ACC, BLOCK_P, BLOCK_K,
+            ).to(z.dtype.element_ty)  # fmt: skip
+            if y is not None:
+                tl.store(y + at + channel[None, :], v, mask=exists[:, None] & there[None, :])
+            of_matrix = out[None, :] * channels + channel[:, None]
+            w = tl.load(matrix + of_matrix, mask=there[:, None] & present[None, :], other=0.0).to(TYPE)
+            total = tl.dot(v.to(TYPE), w, total, input_precision=PRECISION, out_dtype=ACC)
+        rounded = total.to(z.dtype.element_ty)
+        inside = exists[:, None] & present[None, :]
+        tl.store(z + at + out[None, :], rounded, mask=inside)
+        if partials is not None:
+            sums = with_tile(sums, rounded.to(ACC), inside, exists, t == 0)
+    if partials is not None:
+        rows = images.to(tl.int64) * out_height * out_width
+        count = tl.minimum(rows - task.to(tl.int64) * tiles * BLOCK_P, tiles * BLOCK_P)
+        store_statistics(partials, sums, count, channels, out, present)
+
+
+@launched
+@triton.jit
+def _depthwise_product_kernel(
+    xs: tl.tuple,
+    parameters: tl.tensor,  # the taps of all branches, then, where affine, scale and shift of each x
+    matrices: tl.tensor,  # (B, C, C)
+    ys: tl.tuple,  # or None
+    zs: tl.tuple,
+    partials: tl.tensor,  # or None; (tasks, B, 2, C): mean and squared deviations of the zs of a task
+    images: tl.int32,
+    channels: tl.int64,
+    height: tl.int32,
+    width: tl.int32,
+    out_height: tl.int32,
+    out_width: tl.int32,
+    tiles: tl.int32,
+    KERNELS: tl.constexpr,
+    DILATIONS: tl.constexpr,
+    FIRST: tl.constexpr,  # row of parameters of every branch
+    WEIGHTS: tl.constexpr,
     STRIDE: tl.constexpr,
     RELU: tl.constexpr,
     AFFINE: tl.constexpr,
@@ -56,72 +126,55 @@ def _depthwise_product_kernel(
     BLOCK_C: tl.constexpr,  # holds all channels
     ALIGN: tl.constexpr,
 ) -> None:
+    # Programs of the same tiles are neighbours: branches that share x read the same.
     channels = aligned(channels, ALIGN)
-    out = tl.arange(0, BLOCK_C)
-    present = out < channels
-    origin = tl.zeros([BLOCK_C], ACC)
-    first = origin  # the sum of z - origin, and that of its squares
-    second = origin
-    for t in tl.range(0, tiles, num_stages=1):
-        tile = tl.program_id(0) * tiles + t
-        pixel, image, row, column, exists = pixels(images, out_height, out_width, tile, BLOCK_P)
-        at = (pixel * channels)[:, None]
-        total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
-        for start in tl.range(0, channels, BLOCK_K, num_stages=1):
-            channel = start + tl.arange(0, BLOCK_K)
-            there = channel < channels
-            scale, shift = _affine(parameters, 0, 1, KERNEL * KERNEL, channels, channel, there, AFFINE)
-            v = _convolved(
-                x, parameters, scale, shift, image, row, column, exists, channels, height, width, channel, there,
-                KERNEL, DILATION, STRIDE, RELU, AFFINE, ACC, BLOCK_P, BLOCK_K,
-            ).to(y.dtype.element_ty)  # fmt: skip
-            tl.store(y + at + channel[None, :], v, mask=exists[:, None] & there[None, :])
-            of_matrix = out[None, :] * channels + channel[:, None]
-            w = tl.load(matrix + of_matrix, mask=there[:, None] & present[None, :], other=0.0).to(TYPE)
-            total = tl.dot(v.to(TYPE), w, total, input_precision=PRECISION, out_dtype=ACC)
-        rounded = total.to(z.dtype.element_ty)
-        inside = exists[:, None] & present[None, :]
-        tl.store(z + at + out[None, :], rounded, mask=inside)
-        if partials is not None:
-            stored = tl.where(inside, rounded.to(ACC), 0.0)
-            if t == 0:
-                # About the mean of the first tile, so that a large mean costs no digits.
-                origin = tl.sum(stored, axis=0) / tl.sum(exists.to(tl.int32), axis=0).to(ACC)
-            off = tl.where(inside, stored - origin[None, :], 0.0)
-            first += tl.sum(off, axis=0)
-            second += tl.sum(off * off, axis=0)
-    if partials is not None:
-        task = tl.program_id(0).to(tl.int64)
-        rows = images.to(tl.int64) * out_height * out_width
-        count = tl.minimum(rows - task * tiles * BLOCK_P, tiles * BLOCK_P).to(tl.float64)
-        error = first.to(tl.float64) / count
-        to = partials + task * 2 * channels + out
-        tl.store(to, origin.to(tl.float64) + error, mask=present)
-        tl.store(to + channels, second.to(tl.float64) - count * error * error, mask=present)
+    task = tl.program_id(0) // len(KERNELS)
+    for b in tl.static_range(len(KERNELS)):
+        if tl.program_id(0) % len(KERNELS) == b:
+            y = None
+            if ys is not None:
+                y = ys[b]
+            to = None
+            if partials is not None:
+                to = partials + (task.to(tl.int64) * len(KERNELS) + b) * 2 * channels
+            _task(
+                xs[b % len(xs)], parameters, parameters + FIRST[b] * channels, matrices + b * channels * channels,
+                y, zs[b], to, task, images, channels, height, width, out_height, out_width, tiles,
+                b % len(xs), len(xs), WEIGHTS, KERNELS[b], DILATIONS[b], STRIDE, RELU, AFFINE, PRECISION, ACC, TYPE,
+                BLOCK_P, BLOCK_K, BLOCK_C,
+            )  # fmt: skip
 
 
 def takes(x: Tensor, plan: DepthwisePlan) -> bool:
-    """Whether `forward` is for such images and a plan of one branch."""
-    return x.shape[1] <= _MOST_CHANNELS and plan.taps[0] <= _MOST_TAPS
+    """Whether `forward` is for such images and such a plan."""
+    return x.numel() > 0 and x.shape[1] <= _MOST_CHANNELS and max(plan.taps) <= _MOST_TAPS
 
 
 def forward(
-    x: Tensor, params: Tensor, plan: DepthwisePlan, matrix: Tensor, statistics: bool, y: Tensor, z: Tensor
+    xs: Sequence[Tensor],
+    params: Tensor,
+    plan: DepthwisePlan,
+    matrices: Tensor,
+    statistics: bool,
+    ys: Sequence[Tensor] | None,
+    zs: Sequence[Tensor],
 ) -> Partials | None:
-    """Writes y, the outputs of the plan's branch, and z = y matrix^T; the statistics of the tiles of z where wanted.
+    """Writes zs, y matrix^T of every branch, and its convolution's outputs y where there are `ys` to write them to.
 
-    All images are dense channels_last, and not empty.
+    All images are dense channels_last. Returns the statistics of the tiles of the zs where they are wanted.
     """
-    (n, c, h, w), (height, width) = x.shape, z.shape[2:]
+    (n, c, h, w), (height, width), branches = xs[0].shape, zs[0].shape[2:], len(plan.kernels)
     rows = n * height * width
-    pixels_of_tile, depth, align = pixel_tile(z.shape, _ELEMENTS)
+    pixels_of_tile, depth, align = pixel_tile(zs[0].shape, _ELEMENTS)
     pixels_of_tile, depth = max(pixels_of_tile, _LEAST), max(depth, _LEAST)
+    block = max(triton.next_power_of_2(c), _LEAST)
     tiles = triton.next_power_of_2(triton.cdiv(rows, pixels_of_tile * _TASKS))
     tasks = triton.cdiv(rows, pixels_of_tile * tiles)
-    table = x.new_empty(tasks, 1, 2, c, dtype=torch.float64) if statistics else None
-    _depthwise_product_kernel[(tasks,)](
-        x, params, matrix.contiguous(), y, z, table, n, c, h, w, height, width, tiles, *plan.kernels, *plan.dilations,
-        plan.stride, plan.relu, plan.affine, *types_of(x), pixels_of_tile, depth,
-        max(triton.next_power_of_2(c), _LEAST), align, num_warps=8,
+    table = params.new_empty(tasks, branches, 2, c, dtype=torch.float64) if statistics else None
+    _depthwise_product_kernel[(tasks * branches,)](
+        tuple(xs), params.contiguous(), matrices.contiguous(), None if ys is None else tuple(ys), tuple(zs), table,
+        n, c, h, w, height, width, tiles, plan.kernels, plan.dilations, first_rows(plan), sum(plan.taps),
+        plan.stride, plan.relu, plan.affine, *types_of(xs[0]), pixels_of_tile, depth,
+        block, align, num_warps=8, maxnreg=_REGISTERS if block == 64 else None,
     )  # fmt: skip
     return None if table is None else Partials(table, rows, pixels_of_tile * tiles)

@@ -360,7 +360,7 @@ def forward(xs: list[Tensor], params: Tensor, plan: DepthwisePlan, into: list[Te
         return list(ys)
     blocks = pixel_tile(shape, _ELEMENTS)
     _multi_depthwise_fwd_kernel[grid(n * out[0] * out[1], c, blocks)](
-        tuple(all_dense(xs)), params.contiguous(), ys, *_sizes(x, out), plan.kernels, plan.dilations, _first(plan),
+        tuple(all_dense(xs)), params.contiguous(), ys, *_sizes(x, out), plan.kernels, plan.dilations, first_rows(plan),
         sum(plan.taps), plan.stride, plan.relu, plan.affine, accumulator(x.dtype), *blocks,
     )  # fmt: skip
     return list(ys)
@@ -393,7 +393,7 @@ def backward(
         partials = params.new_empty(programs[0], 2 * plan.inputs, c) if need_affine else None
         _inputs_bwd_kernel[programs](
             given, inputs, params, grad_xs, partials, *_sizes(x, out), plan.kernels, plan.dilations, tuple(used),
-            tuple(need_x), _first(plan), weights, plan.stride, plan.relu, plan.affine, acc, *blocks,
+            tuple(need_x), first_rows(plan), weights, plan.stride, plan.relu, plan.affine, acc, *blocks,
         )  # fmt: skip
         if partials is not None:
             torch.sum(partials, 0, out=grad_params[weights:])
@@ -406,13 +406,13 @@ def backward(
         lines = sum(kernel for kernel, is_used in zip(plan.kernels, used, strict=True) if is_used)
         _weights_bwd_kernel[(tasks, channel_groups, lines)](
             given, inputs, params, partials, *_sizes(x, out), tiles, plan.kernels, plan.dilations, tuple(used),
-            _first(plan), weights, plan.stride, plan.relu, plan.affine, acc, *blocks,
+            first_rows(plan), weights, plan.stride, plan.relu, plan.affine, acc, *blocks,
         )  # fmt: skip
         torch.sum(partials, 0, out=grad_params[:weights])
     return [t for t, need in zip(grad_xs, need_x, strict=True) if need], grad_params
 
 
-def _first(plan: DepthwisePlan) -> tuple[int, ...]:
+def first_rows(plan: DepthwisePlan) -> tuple[int, ...]:
     """The row of params at which the weights of every branch begin."""
     return tuple(sum(plan.taps[:b]) for b in range(len(plan.kernels)))
 

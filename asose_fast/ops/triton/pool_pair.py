@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
-"""`pool_pair` in Triton: a pass forward; backward one that finds the maxima again and one over the inputs."""
+"""`pool_pair` in Triton: a pass forward, and one backward, after another where the places of maxima were not kept."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.dtypes import accumulation_dtype
-from asose_fast.ops.layout import dense
+from asose_fast.ops.layout import dense, empty_channels_last
 from asose_fast.ops.pool_pair import out_shape
+from asose_fast.ops.triton.batch_statistics import Partials, merged, no_sums, store_statistics, with_tile
 from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, pixel_tile, pixels
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 _ELEMENTS = 1024
+_TASKS = 1024
+"""At most, each of which leaves statistics: enough for any GPU to be busy."""
 _ELEMENTS_OF_GRADIENTS = 512
 """Fewer, because a thread keeps eight tables for each of its channels."""
 
@@ -24,15 +27,17 @@ _ELEMENTS_OF_GRADIENTS = 512
 @triton.jit
 def _pool_pair_fwd_kernel(
     x: tl.tensor,
-    avg: tl.tensor,  # or None where `places` is wanted instead
+    avg: tl.tensor,  # or None, like the next ones: known when compiling
     largest: tl.tensor,
     places: tl.tensor,
+    partials: tl.tensor,  # (tasks, 2, 2, C): mean and squared deviations of avg and largest of a task
     images: tl.int32,
     channels: tl.int64,
     height: tl.int32,
     width: tl.int32,
     out_height: tl.int32,
     out_width: tl.int32,
+    tiles: tl.int32,
     STRIDE: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -40,35 +45,47 @@ def _pool_pair_fwd_kernel(
     ALIGN: tl.constexpr,
 ) -> None:
     channels = aligned(channels, ALIGN)
-    pixel, image, row, column, exists = pixels(images, out_height, out_width, tl.program_id(0), BLOCK_P)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
     present = channel < channels
-    top, left = row * STRIDE - 1, column * STRIDE - 1
-    total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
-    best = tl.full([BLOCK_P, BLOCK_C], float("-inf"), ACC)
-    # The first element of the window, which is taken where all are -inf.
-    start = tl.where(top < 0, 3, 0) + tl.where(left < 0, 1, 0)
-    where = tl.zeros([BLOCK_P, BLOCK_C], tl.int32) + start[:, None]
-    for i in tl.static_range(3):
-        for j in tl.static_range(3):
-            r, c = top + i, left + j
-            valid = (exists & (r >= 0) & (r < height) & (c >= 0) & (c < width))[:, None] & present[None, :]
-            at = ((image * height + r) * width + c) * channels
-            v = tl.load(x + at[:, None] + channel[None, :], mask=valid, other=0.0).to(ACC)
-            total += v
-            taken = valid & ((v > best) | (v != v))
-            best = tl.where(taken, v, best)
-            where = tl.where(taken, i * 3 + j, where)
-    to = (pixel * channels)[:, None] + channel[None, :]
-    stored = exists[:, None] & present[None, :]
-    if avg is not None:
-        rows = tl.minimum(top + 3, height) - tl.maximum(top, 0)
-        columns = tl.minimum(left + 3, width) - tl.maximum(left, 0)
-        total = total / (rows * columns).to(ACC)[:, None]
-        tl.store(avg + to, total.to(avg.dtype.element_ty), mask=stored)
-        tl.store(largest + to, best.to(largest.dtype.element_ty), mask=stored)
-    else:
-        tl.store(places + to, where.to(tl.uint8), mask=stored)
+    of_avg = no_sums(BLOCK_C, ACC)
+    of_largest = no_sums(BLOCK_C, ACC)
+    for t in tl.range(0, tiles, num_stages=1):
+        tile = tl.program_id(0) * tiles + t
+        pixel, image, row, column, exists = pixels(images, out_height, out_width, tile, BLOCK_P)
+        top, left = row * STRIDE - 1, column * STRIDE - 1
+        total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
+        best = tl.full([BLOCK_P, BLOCK_C], float("-inf"), ACC)
+        # The first element of the window, which is taken where all are -inf.
+        start = tl.where(top < 0, 3, 0) + tl.where(left < 0, 1, 0)
+        where = tl.zeros([BLOCK_P, BLOCK_C], tl.int32) + start[:, None]
+        for i in tl.static_range(3):
+            for j in tl.static_range(3):
+                r, c = top + i, left + j
+                valid = (exists & (r >= 0) & (r < height) & (c >= 0) & (c < width))[:, None] & present[None, :]
+                at = ((image * height + r) * width + c) * channels
+                v = tl.load(x + at[:, None] + channel[None, :], mask=valid, other=0.0).to(ACC)
+                total += v
+                taken = valid & ((v > best) | (v != v))
+                best = tl.where(taken, v, best)
+                where = tl.where(taken, i * 3 + j, where)
+        to = (pixel * channels)[:, None] + channel[None, :]
+        inside = exists[:, None] & present[None, :]
+        if avg is not None:
+            rows = tl.minimum(top + 3, height) - tl.maximum(top, 0)
+            columns = tl.minimum(left + 3, width) - tl.maximum(left, 0)
+            average = (total / (rows * columns).to(ACC)[:, None]).to(avg.dtype.element_ty)
+            tl.store(avg + to, average, mask=inside)
+            tl.store(largest + to, best.to(largest.dtype.element_ty), mask=inside)
+            if partials is not None:
+                of_avg = with_tile(of_avg, average.to(ACC), inside, exists, t == 0)
+                of_largest = with_tile(of_largest, best, inside, exists, t == 0)
+        if places is not None:
+            tl.store(places + to, where.to(tl.uint8), mask=inside)
+    if partials is not None:
+        task, values = tl.program_id(0).to(tl.int64), images.to(tl.int64) * out_height * out_width
+        count = tl.minimum(values - task * tiles * BLOCK_P, tiles * BLOCK_P)
+        store_statistics(partials + task * 4 * channels, of_avg, count, channels, channel, present)
+        store_statistics(partials + (task * 4 + 2) * channels, of_largest, count, channels, channel, present)
 
 
 @triton.jit
@@ -158,10 +175,19 @@ def _pool_pair_bwd_kernel(
 def forward(x: Tensor, stride: int, need_avg: bool, need_max: bool) -> tuple[Tensor, Tensor]:
     """avg and max, empty where they are not needed; one pass gives both."""
     x = dense(x)
-    avg = torch.empty(out_shape(x, stride), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-    largest = torch.empty_like(avg)
+    avg, largest = (empty_channels_last(x, out_shape(x, stride)) for _ in range(2))
     _over_windows(x, avg, largest, None, stride)
     return avg if need_avg else x.new_empty(0), largest if need_max else x.new_empty(0)
+
+
+def for_norms(x: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """avg, max, their means and variances and the places of the maxima (`asose_fast.ops.pool_pair.pool_pair_fwd`)."""
+    x = dense(x)
+    avg, largest = (empty_channels_last(x, out_shape(x, stride)) for _ in range(2))
+    places = torch.empty_like(avg, dtype=torch.uint8)
+    partials = _over_windows(x, avg, largest, places, stride, statistics=True)
+    assert partials is not None
+    return avg, largest, *merged(partials), places
 
 
 def backward(
@@ -172,6 +198,7 @@ def backward(
     stride: int,
     terms: list[Tensor],
     factors: Tensor,
+    places: Tensor | None,
 ) -> Tensor:
     """dL/dx of the poolings whose gradient is there, plus the terms (`asose_fast.ops.pool_pair.backward`)."""
     x = dense(x)
@@ -179,8 +206,7 @@ def backward(
     if x.numel() == 0:
         return grad_x
     out = out_shape(x, stride)
-    places = None
-    if grads[1] is not None:
+    if grads[1] is not None and places is None:
         places = torch.empty(out, dtype=torch.uint8, device=x.device, memory_format=torch.channels_last)
         _over_windows(x, None, None, places, stride)
     n, c, h, w = x.shape
@@ -188,18 +214,34 @@ def backward(
     table = tables.to(accumulation_dtype(x.dtype)).contiguous() if len(tables) else None
     _pool_pair_bwd_kernel[grid(n * h * w, c, blocks)](
         *(None if t is None else dense(t) for t in (*grads, *zs)), table,
-        places, tuple(dense(t) for t in terms), factors.contiguous() if len(factors) else None, grad_x,
+        None if places is None else dense(places),
+        tuple(dense(t) for t in terms), factors.contiguous() if len(factors) else None, grad_x,
         n, c, h, w, *out[2:], len(factors), stride, accumulator(x.dtype), *blocks,
     )  # fmt: skip
     return grad_x
 
 
-def _over_windows(x: Tensor, avg: Tensor | None, largest: Tensor | None, places: Tensor | None, stride: int) -> None:
+def _over_windows(
+    x: Tensor,
+    avg: Tensor | None,
+    largest: Tensor | None,
+    places: Tensor | None,
+    stride: int,
+    *,
+    statistics: bool = False,
+) -> Partials | None:
+    """Writes what is there of avg, largest and places; the statistics of avg and largest where wanted."""
     n, c, h, w = x.shape
     height, width = out_shape(x, stride)[2:]
-    if x.numel() == 0:
-        return
+    rows, tiles = n * height * width, 1
     blocks = pixel_tile((n, c, height, width), _ELEMENTS)
-    _pool_pair_fwd_kernel[grid(n * height * width, c, blocks)](
-        x, avg, largest, places, n, c, h, w, height, width, stride, accumulator(x.dtype), *blocks
-    )
+    table = None
+    if statistics:
+        tiles = max(triton.cdiv(triton.cdiv(rows, blocks[0]), _TASKS), 1)
+        table = x.new_empty(triton.cdiv(rows, blocks[0] * tiles), 2, 2, c, dtype=torch.float64)
+    if x.numel():
+        _pool_pair_fwd_kernel[grid(rows, c, (blocks[0] * tiles, *blocks[1:]))](
+            x, avg, largest, places, table, n, c, h, w, height, width, tiles, stride, accumulator(x.dtype), *blocks,
+            num_warps=8 if statistics else 4,
+        )  # fmt: skip
+    return None if table is None else Partials(table, rows, blocks[0] * tiles)

@@ -24,8 +24,9 @@ _PIXELS = 64
 """Of a tile."""
 _PIXELS_OF_SUMS = 32
 """Of a tile of weight gradients, whose sum over pixels is a matrix of channels."""
-_TASKS = 128
-"""Tasks of weight gradients at most, each of which leaves a matrix: with the branches enough programs for any GPU."""
+_TASKS, _PROGRAMS = 128, 384
+"""Tasks of weight gradients at most, each of which leaves a matrix, and their programs at most, those of all branches:
+as many as are resident at once."""
 
 
 class Handed(NamedTuple):
@@ -47,6 +48,7 @@ class Handed(NamedTuple):
 def _input(
     x: tl.tensor,
     z: tl.tensor,
+    made: tl.tensor,  # or None; the tile of z, which is then not read
     table: tl.tensor,  # or None, where x is the input as it is
     has_z: tl.tensor,
     row: tl.tensor,
@@ -66,7 +68,9 @@ def _input(
         center = tl.load(table + channels + channel, mask=present, other=0.0)
         slope = tl.load(table + 2 * channels + channel, mask=present & has_z, other=0.0)
         shift = tl.load(table + 3 * channels + channel, mask=present & has_z, other=0.0)
-        from_z = tl.load(z + at, mask=inside & has_z, other=0.0).to(ACC) - center[None, :]
+        if made is None:
+            made = tl.load(z + at, mask=inside & has_z, other=0.0).to(ACC)
+        from_z = made - center[None, :]
         wide = scale[None, :] * value.to(ACC) + slope[None, :] * tl.where(has_z, from_z, 0.0) + shift[None, :]
         value = tl.where((scale != 0)[None, :] & inside, wide, 0.0)
     return value.to(TYPE)
@@ -140,7 +144,7 @@ def _product(
     BLOCK_K: tl.constexpr = depth_of(PRECISION, BLOCK_C, table is not None)
     for start in tl.range(0, channels, BLOCK_K, num_stages=1):
         channel = start + tl.arange(0, BLOCK_K)
-        value = _input(x, z, table, has_z, row, exists, channels, channel, ACC, TYPE)
+        value = _input(x, z, None, table, has_z, row, exists, channels, channel, ACC, TYPE)
         there = (channel < channels)[:, None] & present[None, :]
         if TRANSPOSED:  # noqa: SIM108 (decided when compiling)
             at = channel[:, None] * channels + out[None, :]
@@ -222,7 +226,7 @@ def _products_kernel(
 @triton.jit
 def _products_bwd_kernel(
     grads: tl.tuple,
-    zs: tl.tuple,
+    zs: tl.tuple,  # or None, where they are made of ys again
     tables: tl.tensor,
     ys: tl.tuple,
     matrices: tl.tensor,
@@ -270,7 +274,10 @@ def _products_bwd_kernel(
     place = program // len(ys) % (GROUPS * GROUPS)
     task = (program // len(ys) // (GROUPS * GROUPS)).to(tl.int64)
     branch = number_of(BRANCHES, i).to(tl.int64)
-    grad, z, y, has_z = one_of(grads, i), one_of(zs, i), one_of(ys, i), number_of(HAS_Z, i) != 0
+    grad, y, has_z = one_of(grads, i), one_of(ys, i), number_of(HAS_Z, i) != 0
+    z = grad
+    if zs is not None:
+        z = one_of(zs, i)
     out = place // GROUPS * BLOCK_C + tl.arange(0, BLOCK_C)
     channel = place % GROUPS * BLOCK_C + tl.arange(0, BLOCK_C)
     there = (out < channels)[:, None] & (channel < channels)[None, :]
@@ -281,8 +288,11 @@ def _products_bwd_kernel(
     for t in tl.range(0, tiles, num_stages=1):
         row = (task * tiles + t) * BLOCK_P + tl.arange(0, BLOCK_P)
         exists = row < rows
-        g = _input(grad, z, tables + branch * 4 * channels, has_z, row, exists, channels, out, ACC, TYPE)
-        v = _input(y, y, None, has_z, row, exists, channels, channel, ACC, TYPE)
+        v = _input(y, y, None, None, has_z, row, exists, channels, channel, ACC, TYPE)
+        made = None
+        if zs is None:
+            made = tl.dot(v, tl.trans(w), input_precision=PRECISION, out_dtype=ACC).to(y.dtype.element_ty).to(ACC)
+        g = _input(grad, z, made, tables + branch * 4 * channels, has_z, row, exists, channels, out, ACC, TYPE)
         total = tl.dot(tl.trans(g), v, total, input_precision=PRECISION, out_dtype=ACC)
         if GROUPS == 1:
             value = tl.dot(g, w, input_precision=PRECISION, out_dtype=ACC).to(grad_y.dtype.element_ty)
@@ -319,12 +329,19 @@ def forward(
 
 
 def backward(
-    handed: Handed, ys: list[Tensor] | None, matrices: Tensor, params: Tensor, plan: DepthwisePlan, alive: Tensor | None
+    handed: Handed,
+    ys: list[Tensor] | None,
+    matrices: Tensor,
+    params: Tensor,
+    plan: DepthwisePlan,
+    alive: Tensor | None,
+    of_ys: bool,
 ) -> tuple[list[Tensor], Tensor, Tensor | None]:
     """dL/dy of the branches, dL/dz matrix; the params of `separable`; dL/dmatrix = (dL/dz)^T y as partial sums.
 
     Of branches whose `alive` is 0, matrices count as 0 and the rows of params are 0, so that NaNs do not spread. The
     sums are (tasks, B, C, C), to be added up: those of other branches are not written, and there are none without `ys`.
+    `of_ys` says that the zs are y matrix^T. Where that takes one product, they are then made again instead of read.
     """
     grads, zs, has_z = _dense(handed)
     x, grad_ys, params = grads[0], _empty(grads), params.contiguous()
@@ -332,21 +349,24 @@ def backward(
     masks = (None, None, None) if alive is None else (alive.contiguous(), params, torch.empty_like(params))
     cut, cut_of_sums = _cut(x, _PIXELS), _cut(x, _PIXELS_OF_SUMS)
     groups, matrices = cut.groups(channels), matrices.contiguous()
+    types = types_of(x)
+    one_product = x.element_size() == 2 or types[0] == "tf32"
     if cut.rows and ys is None:
         _products_kernel[(cut.tasks * groups * len(grads),)](
             grads, zs, handed.tables, matrices, grad_ys, None, *masks, cut.rows, channels, branches, has_z, taps,
-            len(params), True, *types_of(x), *cut.blocks, groups, num_warps=warps_of(x),
+            len(params), True, *types, *cut.blocks, groups, num_warps=warps_of(x),
         )  # fmt: skip
     partials = None
     if ys is not None:
-        tiles = max(triton.cdiv(cut_of_sums.tasks, _TASKS), 1)
+        tiles = max(triton.cdiv(cut_of_sums.tasks, min(_TASKS, max(_PROGRAMS // len(grads), 1))), 1)
         tasks = triton.cdiv(cut_of_sums.tasks, tiles)
         partials = handed.tables.new_empty(tasks, len(taps), channels, channels)
         inputs = cut.tasks * groups * len(grads) if groups > 1 else 0
         if tasks:
             _products_bwd_kernel[(inputs + tasks * groups**2 * len(grads),)](
-                grads, zs, handed.tables, tuple(all_dense(ys)), matrices, grad_ys, *masks, partials, cut.rows,
-                channels, tiles, inputs, branches, has_z, taps, len(params), *types_of(x), cut.blocks[0],
+                grads, None if groups == 1 and of_ys and one_product else zs, handed.tables, tuple(all_dense(ys)),
+                matrices, grad_ys, *masks, partials, cut.rows, channels, tiles, inputs, branches, has_z, taps,
+                len(params), *types, cut.blocks[0],
                 *cut_of_sums.blocks, groups, num_warps=warps_of(x),
             )  # fmt: skip
     return list(grad_ys), params if masks[2] is None else masks[2], partials

@@ -1,7 +1,7 @@
-"""`separable` on GPUs: depthwise kernels, and the products of all branches in one launch each.
+"""`separable` on GPUs: the convolutions and products of all branches in one launch, unless channels or taps are many.
 
-Depthwise outputs are stored for the product that follows and, unless they are kept, computed again backward. Of the
-operators' backends each step takes the one that the registry picks.
+Backward, each of the two is a launch, and depthwise outputs that were not kept are computed again. Of the operators'
+backends each of these steps takes the one that the registry picks.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from torch import Tensor
 from asose_fast.ops import registry
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.layout import all_dense, empty_channels_last
 from asose_fast.ops.library import present
-from asose_fast.ops.triton import batch_statistics, products
+from asose_fast.ops.triton import batch_statistics, depthwise_product, products
 from asose_fast.ops.triton.products import Handed
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -26,15 +27,20 @@ def forward(
     xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: DepthwisePlan, statistics: bool
 ) -> tuple[list[Tensor], Tensor, Tensor]:
     """The outputs of all branches and, where wanted, their means and variances (else empty tensors)."""
-    return outputs(xs, params, pointwise, plan, statistics)[:3]
+    return outputs(xs, params, pointwise, plan, statistics, keep=False)[:3]
 
 
 def outputs(
-    xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: DepthwisePlan, statistics: bool
+    xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: DepthwisePlan, statistics: bool, *, keep: bool = True
 ) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor]]:
-    """What `forward` gives, and the depthwise outputs."""
-    ys = registry.select("multi_depthwise", xs[0], plan).forward(xs, params, plan)
-    zs, partials = products.forward(ys, pointwise, statistics)
+    """What `forward` gives, and the depthwise outputs if they are to be kept."""
+    if depthwise_product.takes(xs[0], plan):
+        zs = _empty(xs[0], plan)
+        ys = _empty(xs[0], plan) if keep else []
+        partials = depthwise_product.forward(all_dense(xs), params, plan, pointwise, statistics, ys or None, zs)
+    else:
+        ys = registry.select("multi_depthwise", xs[0], plan).forward(xs, params, plan)
+        zs, partials = products.forward(ys, pointwise, statistics)
     if partials is None:
         mean, var = (params.new_empty(0, dtype=torch.float64) for _ in range(2))
     else:
@@ -94,7 +100,8 @@ def summands(
 
     Those of params are (slices, rows, C), and rows that are not needed hold anything. Those of pointwise are
     (tasks, B, C, C), and those of branches without a gradient, or whose `alive` is 0, hold anything; there are none
-    where no branch has a gradient or none is needed. `ys` are the depthwise outputs, where they were kept.
+    where no branch has a gradient or none is needed. `ys` are the depthwise outputs, where they were kept: the zs
+    are then products of these.
     """
     depthwise = registry.select("multi_depthwise", xs[0], plan)
     used = [g is not None for g in grads]
@@ -107,10 +114,11 @@ def summands(
             tables.to(accumulation_dtype(xs[0].dtype)).contiguous(), branches,
         )  # fmt: skip
         kept = present([ys[b] for b in branches]) if ys else []
-        if need_pointwise and len(kept) < len(branches):
+        were_kept = len(kept) == len(branches)
+        if need_pointwise and not were_kept:
             kept = depthwise.forward(*_of_branches(branches, xs, params, plan))
         found, params, partials = products.backward(
-            handed, kept if need_pointwise else None, pointwise, params, plan, alive
+            handed, kept if need_pointwise else None, pointwise, params, plan, alive, were_kept
         )
         for b, grad_y in zip(branches, found, strict=True):
             grad_ys[b] = grad_y
@@ -119,6 +127,11 @@ def summands(
         return *depthwise.summands(*rest), partials
     grad_xs, grad_params = depthwise.backward(*rest)
     return grad_xs, grad_params[None], partials
+
+
+def _empty(x: Tensor, plan: DepthwisePlan) -> list[Tensor]:
+    """What the outputs of the branches are written to."""
+    return [empty_channels_last(x, plan.out_shape(x)) for _ in plan.kernels]
 
 
 def _kinds_of_rows(params: Tensor, plan: DepthwisePlan) -> tuple[Tensor, Tensor]:

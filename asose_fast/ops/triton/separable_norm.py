@@ -49,7 +49,7 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     for s, (plan, norm, (y, z_of_stage)) in enumerate(zip(_plans(call), norms, into, strict=True)):
         matrix = _matrix(call.pointwise[s])
         if depthwise_product.takes(z, plan):
-            partials = depthwise_product.forward(z, params[s], plan, matrix, norm.of_batch, y, z_of_stage)
+            partials = depthwise_product.forward([z], params[s], plan, matrix, norm.of_batch, [y], [z_of_stage])
         else:
             registry.select("multi_depthwise", z, plan).forward([z], params[s], plan, [y])
             _, partials = products.forward([y], matrix, norm.of_batch, [z_of_stage])

@@ -15,7 +15,7 @@ DTYPES = FLOATS
 
 
 def keeps(call: object) -> bool:
-    """Depthwise outputs are kept for backward, as the products read them from memory anyway."""
+    """Depthwise outputs are kept for backward: to compute them again is a pass over the inputs."""
     return True
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, place, rows_and_channels, tile
 
-_ELEMENTS = 2048
+_ELEMENTS, _WARPS = 4096, 8
+"""Of a tile, and those that share it: larger tiles leave fewer partial sums, to be written and read again."""
 SUMMANDS, CHANNELS = 1024, 8
 """Partial sums that are added up at a time, and channels of a program: with few of them, many processors are busy."""
 
@@ -81,6 +82,7 @@ def sums_of_tiles(
     partials = grad.new_empty(programs[0], 1 + len(xs), channels, dtype=accumulation_dtype(grad.dtype))
     if rows:
         _sums_kernel[programs](
-            grad, xs, means, partials, rows, channels, inner, read, len(means), accumulator(grad.dtype), *blocks
-        )
+            grad, xs, means, partials, rows, channels, inner, read, len(means), accumulator(grad.dtype), *blocks,
+            num_warps=_WARPS,
+        )  # fmt: skip
     return partials
