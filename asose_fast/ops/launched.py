@@ -103,15 +103,18 @@ def _gradients(
 ) -> dict[int, Block]:
     """The gradients of a piece by their numbers, held by tensors, but for that of an x `between` pieces."""
     rehearsed = piece.rehearsed
-    found = {
-        number: block(kind.bytes) if between and number == 0 else holding(kind.empty())
-        for number, kind in zip(rehearsed.wanted, rehearsed.gradients, strict=True)
-    }
+    of_parameters = rehearsed.of_parameters.empty()
+    of_inputs = rehearsed.gradients[: len(rehearsed.gradients) - len(of_parameters)]
+    found = [
+        block(kind.bytes) if between and number == 0 else holding(kind.empty())
+        for number, kind in zip(rehearsed.wanted, of_inputs, strict=False)
+    ]
+    found += map(holding, of_parameters)
     rehearsed.run_backward(
         of_output.address, [given.address, *addresses(piece.weights)], output.address, kept,
-        [gradient.address for gradient in found.values()],
+        [gradient.address for gradient in found],
     )  # fmt: skip
-    return found
+    return dict(zip(rehearsed.wanted, found, strict=True))
 
 
 def _by_functions(ctx: Any, x: Tensor, grad: Tensor | None) -> list[Tensor | None]:

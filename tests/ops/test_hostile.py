@@ -333,6 +333,8 @@ STAGES_PLAN = ("SeparableNormPlan", 0, [1, 2, 3, 3], [3, 3], [1, 1], 1, 1)
         ("total_norm", (EXCHANGE, [], 2, 0, 1)),
         ("pool_empty", (0, [2, 3], [1])),
         ("pool_empty", (7, [2, 3], [3, 1])),
+        ("PooledTensors", ([(0, [2, 3], [1])],)),
+        ("PooledTensors", ([(0, [2], [1]), (7, [2, 3], [3, 1])],)),
     ],
 )
 def test_bindings_refuse_numbers_and_lists_that_do_not_fit(name, arguments):
@@ -423,6 +425,8 @@ def refuses(owner, name, arguments):
 def test_memory_of_no_size_that_there_is_cannot_be_had():
     with pytest.raises(MemoryError):
         _native.kernels("cpu").pool_empty(0, [2**40, 2**40], [2**40, 1])
+    with pytest.raises(MemoryError):
+        _native.kernels("cpu").PooledTensors([(0, [2**60], [1])] * 4)
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])

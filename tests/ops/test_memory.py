@@ -60,6 +60,39 @@ def test_graphs_keep_pooled_tensors_alive():
     assert torch.equal(x.grad, again)
 
 
+KINDS = [
+    ((), (), torch.float32),
+    ((3, 5), (5, 1), torch.float64),
+    ((8, 4, 3, 3), (36, 1, 12, 4), torch.float32),
+    ((2, 3), (1, 2), torch.bfloat16),
+]
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_tensors_made_at_once_are_of_their_kinds_and_apart(off, monkeypatch):
+    monkeypatch.setattr(memory, "_off", off)
+    found = memory.Tensors(KINDS).empty()
+    assert [(t.shape, t.stride(), t.dtype) for t in found] == KINDS
+    for number, tensor in enumerate(found):
+        tensor.fill_(number)
+    assert [t.unique().tolist() for t in found] == [[0], [1], [2], [3]]
+    assert memory.Tensors([((0, 2), (2, 1), torch.float32)]).empty()[0].numel() == 0
+    assert memory.Tensors([]).empty() == []
+
+
+def test_their_memory_comes_back_when_the_last_of_them_dies():
+    ops.release_memory()
+    made = memory.Tensors(KINDS)
+    first = made.empty()
+    places, last = [t.data_ptr() for t in first], first[2]
+    assert all(place % 64 == 0 for place in places)
+    del first
+    others = made.empty()
+    assert not {t.data_ptr() for t in others} & set(places)
+    del last
+    assert [t.data_ptr() for t in made.empty()] == places
+
+
 def test_a_workspace_begins_each_array_at_a_cache_line_and_comes_back():
     ops.release_memory()
     held, addresses = memory.workspace(1000, 0, 40, 100_000)

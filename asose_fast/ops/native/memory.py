@@ -40,6 +40,23 @@ def empty(shape: Sequence[int], like: Tensor, format: torch.memory_format = torc
     return tensor
 
 
+class Tensors:
+    """Makes uninitialised tensors on the CPU, all in one block of the pool, which is there as long as one of them."""
+
+    def __init__(self, kinds: Sequence[tuple[Sequence[int], Sequence[int], torch.dtype]]) -> None:
+        """Takes shapes, strides and dtypes."""
+        self._kinds, self._pooled = list(kinds), None
+        if all(0 not in shape and dtype in DTYPE_CODES for shape, _, dtype in kinds):
+            told = [(DTYPE_CODES[dtype], shape, stride) for shape, stride, dtype in kinds]
+            self._pooled = _native.kernels("cpu").PooledTensors(told)
+
+    def empty(self) -> list[Tensor]:
+        """The tensors."""
+        if self._pooled is None or _off or _poisoned():
+            return [torch.empty_strided(shape, stride, dtype=dtype) for shape, stride, dtype in self._kinds]
+        return list(map(dlpack.from_dlpack, self._pooled.empty()))
+
+
 def workspace(*sizes: int) -> tuple[object, list[int]]:
     """Memory on the CPU for several arrays of so many bytes, and their addresses.
 

@@ -173,9 +173,12 @@ def _found(first: _Rehearsal, second: _Rehearsal, parameters: Sequence[Tensor]) 
         backward = program(there[count:], INPUTS + len(first.tensors) - 2)
     except ValueError as error:
         raise NotFixedError from error  # the forward pass writes a gradient
+    gradients = list(map(Kind.of, present(first.gradients)))
+    of_inputs = present(first.gradients[: len(first.inputs)])
     return Rehearsed(
-        forward, backward, kept, rooms, Kind.of(first.y), list(map(Kind.of, present(first.gradients))),
+        forward, backward, kept, rooms, Kind.of(first.y), gradients,
         [i for i, gradient in enumerate(first.gradients) if gradient is not None],
+        memory.Tensors(gradients[len(of_inputs) :]),
         any(place.base == Y for launch in there[count:] for place in launch.all_places),
         [of.held for start, of in first.log.memory.items() if start in second.log.memory],
         _read(first, parameters),

@@ -131,6 +131,8 @@ class Rehearsed(NamedTuple):
     """Of those inputs and parameters that want one."""
     wanted: list[int]
     """Their numbers: parameters follow inputs."""
+    of_parameters: memory.Tensors
+    """Makes the last of these gradients, those of parameters."""
     reads_y: bool
     """Whether backward reads the output."""
     held: list[object]
