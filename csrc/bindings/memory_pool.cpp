@@ -1,5 +1,9 @@
 #include "../runtime/memory_pool.h"
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -131,12 +135,20 @@ py::tuple pool_workspace(int64_t bytes) {
   return py::make_tuple(held, reinterpret_cast<uintptr_t>(block));
 }
 
+// Gives free memory of malloc back to the system, where malloc can.
+void trim() {
+#ifdef __GLIBC__
+  malloc_trim(0);
+#endif
+}
+
 const Binding memory_pool_binding([](py::module_& module) {
   module.def("pool_empty", &pool_empty);
   py::class_<PooledTensors>(module, "PooledTensors")
       .def(py::init<std::vector<std::tuple<int, Integers, Integers>>>())
       .def("empty", &PooledTensors::empty);
   module.def("pool_workspace", &pool_workspace);
+  module.def("trim", &trim);
   module.def("pool_release", [] { cpu::MemoryPool::shared().release(); });
 });
 

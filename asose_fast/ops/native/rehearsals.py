@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from asose_fast import _native
 from asose_fast.ops.library import present
 from asose_fast.ops.native import memory, mixed_sum
 from asose_fast.ops.native.add_scaled import add_scaled
@@ -86,6 +87,8 @@ def rehearse(
         return None
     finally:
         torch.set_rng_state(generator)
+        # What steps took from malloc so far, launches take from the pool.
+        _native.kernels("cpu").trim()
 
 
 @contextlib.contextmanager
