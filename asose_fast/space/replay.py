@@ -112,7 +112,7 @@ class Launches:
 
     def __init__(self) -> None:
         self._known: weakref.WeakKeyDictionary[nn.Module, dict[_Kind, list[_Known]]] = weakref.WeakKeyDictionary()
-        self._running, self._lock = 0, threading.Lock()
+        self._threads, self._lock = weakref.WeakSet[threading.Thread](), threading.Lock()
 
     def __reduce__(self) -> tuple[type[Launches], tuple[()]]:
         return Launches, ()
@@ -121,14 +121,7 @@ class Launches:
         """Runs parts one after the other on x, which is `replayable`, those that are known from their launches.
         Results are those of their modules, to the bit."""
         with self._lock:
-            self._running += 1
-        try:
-            return self._run(parts, x)
-        finally:
-            with self._lock:
-                self._running -= 1
-
-    def _run(self, parts: Iterable[Part], x: Tensor) -> Tensor:
+            self._threads.add(threading.current_thread())
         row = list[Piece]()
         for part in parts:
             kind = _kind_of(part, row, x)
@@ -160,9 +153,10 @@ class Launches:
         elif known.left:
             now, x = known._replace(left=known.left - 1), _by_modules(part, x)
         else:
-            # Parameters change for a while, which no other thread may see.
+            # Parameters change for a while, which no other thread may see: not between parts, and not in backward.
             with self._lock:
-                now = known._replace(launches=_rehearse(part, x), left=None) if self._running == 1 else known
+                alone = sum(map(threading.Thread.is_alive, self._threads)) == 1
+                now = known._replace(launches=_rehearse(part, x), left=None) if alone else known
             x = _by_modules(part, x) if now.launches is None else x
         if now is not None:
             self._keep(part.owner, kind, known, now)

@@ -499,6 +499,14 @@ def test_several_threads_read_the_parameters_that_are_there() -> None:
         assert all(itertools.chain(*pool.map(read, range(0, 32, 8))))
 
 
+def test_nothing_is_rehearsed_where_another_thread_may_be_in_backward() -> None:
+    network, x = small()
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(network, x, path=PATH).result()
+        assert [launches(network, weight_step, x) for _ in range(4)] == [0] * 4
+    assert [launches(network, weight_step, x) for _ in range(4)][-1] == 6
+
+
 def test_settings_of_torch(step: Step) -> None:
     @contextlib.contextmanager
     def of_float64() -> Iterator[None]:
