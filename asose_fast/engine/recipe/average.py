@@ -30,13 +30,12 @@ class WeightAverage(Generic[Network]):
         """Begins with the values of `network`."""
         self.network = deepcopy(network).requires_grad_(False).eval()
         self.decay, self.steps = decay, 0
-        self._tensors = _tensors(self.network)
 
     @torch.no_grad()
     def update(self, network: Network) -> None:
         """Moves on after a step of `network`, without a wait for the device."""
         keep = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        pairs = list(zip(self._tensors, _tensors(network), strict=True))
+        pairs = list(zip(_tensors(self.network), _tensors(network), strict=True))
         real = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
         torch._foreach_lerp_([mine for mine, _ in real], [theirs for _, theirs in real], 1 - keep)
         for mine, theirs in pairs:
