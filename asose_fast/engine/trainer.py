@@ -178,6 +178,7 @@ class Trainer(Loop[SearchState]):
         state.alpha_meter.reset()
         self._close_epoch(record)
         if improved and phase.derives:
+            # Without validation nothing else reads the statistics; a deadline may have made this epoch the last.
             if not state.validates and progress.epoch == state.epochs:
                 state.calibrate(state.derived())
             state.keep_best()

@@ -28,6 +28,7 @@ from asose_fast.ops.library import PLAIN
 from asose_fast.ops.native.rehearsals import as_it_was, rehearse
 from asose_fast.ops.native.rehearsed import Rehearsed
 from asose_fast.space.exact import classes_are_theirs, is_told
+from asose_fast.space.held import held
 from asose_fast.space.parts import run_on_kernels
 from asose_fast.space.watch import Watch
 
@@ -229,7 +230,7 @@ def _first_seen(part: Part, x: Tensor) -> tuple[_Known | None, Tensor]:
 
 def _rehearse(part: Part, x: Tensor) -> _OfPart | None:
     modules, weights = part.modules() or [], _weights(part)
-    parameters, buffers = (_all(modules, of) for of in ("_parameters", "_buffers"))
+    parameters, buffers = held(modules, "_parameters"), held(modules, "_buffers")
     found = rehearse(part.run, (x, *weights), parameters, buffers)
     if found is None:
         return None
@@ -245,15 +246,9 @@ def _again(run: Callable[..., Tensor], buffers: Sequence[Tensor], x: Tensor, *we
         return run(x, *weights)
 
 
-def _all(modules: Iterable[nn.Module], kind: str) -> list[Tensor]:
-    """The parameters or buffers of modules, each once."""
-    found = {id(t): t for module in modules for t in getattr(module, kind).values() if t is not None}
-    return list(found.values())
-
-
 def _can_be_changed(modules: Sequence[nn.Module]) -> bool:
     """Whether tensors can be changed for a while: they are dense, and not of torch.inference_mode."""
-    tensors = [*_all(modules, "_parameters"), *_all(modules, "_buffers")]
+    tensors = [*held(modules, "_parameters"), *held(modules, "_buffers")]
     return None not in orders(tensors) and True not in map(Tensor.is_inference, tensors)
 
 

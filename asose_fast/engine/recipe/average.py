@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, Generic, TypeVar
 
 import torch
 from torch import nn
 
 from asose_fast.space.copying import deepcopy
+from asose_fast.space.held import held
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -54,6 +54,5 @@ class WeightAverage(Generic[Network]):
 
 
 def _tensors(network: nn.Module) -> list[torch.Tensor]:
-    """Each parameter and buffer once. PyTorch puts their names together as well, which takes longer than the update."""
-    held = [of.values() for module in network.modules() for of in (module._parameters, module._buffers)]
-    return list({id(tensor): tensor for tensor in itertools.chain(*held) if tensor is not None}.values())
+    modules = list(network.modules())
+    return [*held(modules, "_parameters"), *held(modules, "_buffers")]
