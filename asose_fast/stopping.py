@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 
 PATIENCE = 30.0
 """A run that has not stopped so many seconds after the signal is ended. Most senders wait as long before they kill."""
@@ -19,14 +20,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 @contextlib.contextmanager
 def stopping_on_signals(stop: Callable[[signal.Signals], None], command_to_resume: str) -> Iterator[None]:
     """Calls `stop` at the first SIGINT or SIGTERM inside the block. A second one ends the process at once, and so does
-    a block that is not over `PATIENCE` seconds after the first.
+    a block that is not over `PATIENCE` seconds after the first. Afterwards signals have the handlers of before, but for
+    those that the block itself has given another.
 
     A handler runs between two lines of the main thread, which may be waiting for a process or a disk that never
     answers. So every signal goes to a thread as well, and that ends the process.
     """
     inbox, outbox = socket.socketpair()
     outbox.setblocking(False)
-    handlers = {number: signal.signal(number, lambda n, _: stop(signal.Signals(n))) for number in SIGNALS}
+
+    def ask(number: int, _: FrameType | None) -> None:
+        stop(signal.Signals(number))
+
+    handlers = {number: signal.signal(number, ask) for number in SIGNALS}
     before = signal.set_wakeup_fd(outbox.fileno(), warn_on_full_buffer=False)
     watch = threading.Thread(target=_watch, args=(inbox, command_to_resume), daemon=True)
     watch.start()
@@ -35,7 +41,8 @@ def stopping_on_signals(stop: Callable[[signal.Signals], None], command_to_resum
     finally:
         signal.set_wakeup_fd(before)
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            if signal.getsignal(number) is ask:
+                signal.signal(number, handler)
         outbox.close()  # which ends the watch
         watch.join()
         inbox.close()

@@ -71,3 +71,11 @@ def test_a_run_that_stops_goes_on_to_its_end():
     assert asked == [signal.SIGTERM]
     assert signal.getsignal(signal.SIGTERM) is before
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_handler_of_the_block_itself_stays():
+    before = signal.getsignal(signal.SIGTERM)
+    with stopping_on_signals(lambda reason: None, "COMMAND"):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.raise_signal(signal.SIGTERM)
+    assert signal.signal(signal.SIGTERM, before) is signal.SIG_IGN

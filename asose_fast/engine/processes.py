@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -177,11 +178,19 @@ class Processes:
         except RuntimeError as error:  # torch raises nothing narrower for gloo
             if refused(error):  # a worker of the data has ended, which raises wherever this thread is
                 raise
+            _outlive_torchrun()
             # gloo adds its source line in front and advice behind
             reason = re.sub(r"^\[\S*\] |\. This is typically.*", "", str(error).splitlines()[0])
             raise ProcessLostError(
                 f"process {self.rank} of {self.count} has lost another, which has ended or does not answer ({reason})"
             ) from error
+
+
+def _outlive_torchrun() -> None:
+    """torchrun ends the others soon after one is lost, by SIGTERM and half a minute later by SIGKILL. This process ends
+    by itself, and its error is to be told first."""
+    if threading.current_thread() is threading.main_thread():  # Python allows no other to say so
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 ALONE = Processes()

@@ -19,7 +19,7 @@ from asose_fast.data.transform import Transform
 from asose_fast.engine import rehearsal
 from asose_fast.engine.alpha.estimators import Draw
 from asose_fast.engine.loop import InterruptedRunError
-from asose_fast.engine.processes import ALONE, Processes, ProcessesDifferError
+from asose_fast.engine.processes import ALONE, Processes, ProcessesDifferError, ProcessLostError
 from asose_fast.engine.rehearsal import Estimate
 from asose_fast.engine.state import SearchState
 from asose_fast.engine.step.optimizers import alpha_optimizer
@@ -28,6 +28,7 @@ from asose_fast.engine.step.sync_batch_norm import SyncBatchNorm2d, on_its_own, 
 from asose_fast.engine.task import ImageTask
 from asose_fast.engine.trainer import Trainer
 from asose_fast.ops import arch_weights
+from asose_fast.stopping import stopping_on_signals
 from asose_fast.store import checkpoint
 from tests.helpers import CPU, OnStep, make_batch, make_config, make_network, options
 from tests.processes import Team, opened
@@ -529,6 +530,23 @@ def test_messages(team):
         assert seen == [3, 3]
         assert value == {"rank": 0}
         assert (before, unagreed, agreed) == (None, None, signal.SIGINT)
+
+
+def test_a_process_that_lost_another_tells_before_torchrun_ends_it(monkeypatch):
+    monkeypatch.setattr(
+        "torch.distributed.all_reduce", mock.Mock(side_effect=RuntimeError("Connection closed by peer"))
+    )
+    before, asked = signal.getsignal(signal.SIGTERM), []
+    try:
+        with (
+            pytest.raises(ProcessLostError, match="process 0 of 2 has lost another"),
+            stopping_on_signals(asked.append, ""),
+        ):
+            Processes(0, 2).total(1)
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert asked == []
 
 
 def test_a_process_on_its_own_talks_to_nobody():
