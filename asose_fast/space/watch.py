@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from asose_fast import _native
 from asose_fast.ops.native.whereabouts import whereabouts
 
 
@@ -39,8 +40,7 @@ class Watch:
         return (
             list(map(_needs, self._tensors)) == self._needs
             and [type(module()) for module in self._modules] == self._types
-            and list(map(len, self._dicts)) == self._lengths
-            and all(map(is_, self._now(), self._values))
+            and self._holds()
             and whereabouts(self._tensors) == self._whereabouts
         )
 
@@ -48,6 +48,12 @@ class Watch:
         """Says whether modules still hold what they held."""
         now = zip(self._now(), self._values, strict=False)
         return list(map(len, self._dicts)) == self._lengths and all(a is b or type(a) is bool for a, b in now)
+
+    def _holds(self) -> bool:
+        if not _native.kernels_missing("cpu"):
+            held: bool = _native.kernels("cpu").holds(self._dicts, self._lengths, self._values)
+            return held
+        return list(map(len, self._dicts)) == self._lengths and all(map(is_, self._now(), self._values))
 
     def _now(self) -> Iterable[Any]:
         return itertools.chain.from_iterable(map(dict.values, self._dicts))

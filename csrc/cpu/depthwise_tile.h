@@ -8,6 +8,7 @@
 
 #include "../multi_depthwise.h"
 #include "depthwise_rows.h"
+#include "stream.h"
 
 namespace asose::cpu::ASOSE_ISA {
 namespace {
@@ -22,19 +23,21 @@ struct Image {
   T* data;
   int64_t height, width, channels;
   int lanes;
+  bool streamed;  // written around the caches
   T* pixel(int64_t y, int64_t x) const { return data + (y * width + x) * channels; }
 };
 
 template <class T>
-Image<T> image(void* tensor, int64_t n, int64_t height, int64_t width, int64_t channels,
-               int64_t first, int lanes) {
+Image<T> image(void* tensor, int64_t n, int64_t images, int64_t height, int64_t width,
+               int64_t channels, int64_t first, int lanes) {
   T* data = tensor ? static_cast<T*>(tensor) + n * height * width * channels + first : nullptr;
-  return {data, height, width, channels, lanes};
+  return {data,     height, width,
+          channels, lanes,  streams_pixels<T>(tensor, images * height * width, channels)};
 }
 
 template <class T>
 Image<const T> constant(const Image<T>& image) {
-  return {image.data, image.height, image.width, image.channels, image.lanes};
+  return {image.data, image.height, image.width, image.channels, image.lanes, image.streamed};
 }
 
 // Calls body(lanes), with a constant where the whole vector is used: a loop in it asks only once.
@@ -139,12 +142,17 @@ class PaddedTile {
   const int64_t halo_across_;
 };
 
-// Writes a row of a tile and prefetches where a later one goes: a store waits for the line that it
-// overwrites.
+// Writes a row of a tile; where it stays in the caches, it prefetches where a later one goes: a
+// store waits for the line that it overwrites. `end_stream` must follow.
 template <class T, class A = typename Element<T>::Acc>
 void write_row(const Image<T>& image, int64_t y, int64_t left, const Vector<A>* row, int width) {
   const int64_t channels = image.channels, ahead = kAhead * image.width * channels;
   T* to = image.pixel(y, left);
+  if constexpr (kVectorsAreLines<T>)
+    if (image.streamed) {
+      for (int x = 0; x < width; ++x, to += channels) stream(to, row[x]);
+      return;
+    }
   with_lanes<A>(image.lanes, [&](auto lanes) {
     for (int x = 0; x < width; ++x, to += channels) {
       store(to, row[x], lanes);
@@ -196,6 +204,11 @@ void finish_input_gradient(const Activation<A>& activation, const Plane<A>& acti
         }
       if (!grad_x.data) continue;
       T* to = grad_x.pixel(top + y, left);
+      if constexpr (kVectorsAreLines<T>)
+        if (grad_x.streamed) {
+          for (int i = 0; i < width; ++i, to += channels) stream(to, masked(i) * factor);
+          continue;
+        }
       for (int i = 0; i < width; ++i, to += channels) {
         store(to, masked(i) * factor, lanes);
         __builtin_prefetch(to + ahead, 1);

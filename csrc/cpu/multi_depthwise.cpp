@@ -59,12 +59,12 @@ struct Task {
     return {true, op.relu, param(op.taps() + input), param(op.taps() + op.inputs + input)};
   }
   Image<T> input_image(const void* tensor, const Tile& tile) const {
-    return image<T>(const_cast<void*>(tensor), tile.image, op.height, op.width, op.channels,
-                    first_channel, lanes);
+    return image<T>(const_cast<void*>(tensor), tile.image, op.images, op.height, op.width,
+                    op.channels, first_channel, lanes);
   }
   Image<T> output_image(const void* tensor, const Tile& tile) const {
-    return image<T>(const_cast<void*>(tensor), tile.image, tiling.out_height, tiling.out_width,
-                    op.channels, first_channel, lanes);
+    return image<T>(const_cast<void*>(tensor), tile.image, op.images, tiling.out_height,
+                    tiling.out_width, op.channels, first_channel, lanes);
   }
   PaddedTile<T> input_tile(int input, const Tile& tile) const {
     return {input_plane,
@@ -126,6 +126,7 @@ void forward(const MultiDepthwiseForward& args, int threads) {
       tasks.reserve(kTogether);
       for (int64_t block = first; block < last; ++block) tasks.emplace_back(args.op, tiling, block);
       forward_tile(args, tasks, Tile(tiling, unit));
+      end_stream();
     }
 }
 
@@ -187,6 +188,7 @@ void backward(const MultiDepthwiseBackward& args, int threads) {
       std::fill(task.sums, task.sums + rows, Vector<A>{});
       for (int64_t unit = tiling.first_unit(slice); unit < tiling.first_unit(slice + 1); ++unit)
         backward_tile(args, task, Tile(tiling, unit));
+      end_stream();
       if (!need_params) continue;
       A* to = partials + slice * rows * op.channels + task.first_channel;
       for (int64_t row = 0; row < rows; ++row, to += op.channels)

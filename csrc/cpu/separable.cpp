@@ -69,12 +69,12 @@ struct Worker {
             row_of(op.params, op.taps() + op.inputs + input, block)};
   }
   Image<T> input_image(const void* tensor, const Tile& tile, int block) const {
-    return image<T>(const_cast<void*>(tensor), tile.image, op.height, op.width, op.channels,
-                    block * kLanes<A>, lanes(block));
+    return image<T>(const_cast<void*>(tensor), tile.image, op.images, op.height, op.width,
+                    op.channels, block * kLanes<A>, lanes(block));
   }
   Image<T> output_image(const void* tensor, const Tile& tile, int block) const {
-    return image<T>(const_cast<void*>(tensor), tile.image, tiling.out_height, tiling.out_width,
-                    op.channels, block * kLanes<A>, lanes(block));
+    return image<T>(const_cast<void*>(tensor), tile.image, op.images, tiling.out_height,
+                    tiling.out_width, op.channels, block * kLanes<A>, lanes(block));
   }
   // The activated input, one tile a block.
   std::vector<PaddedTile<T>> input_tiles(int input, const Tile& tile) const {
@@ -228,6 +228,7 @@ void forward(const SeparableForward& args, int threads) {
         forward_tile<T>(args, worker, tile, count, statistics);
         count += pixels(tile);
       }
+      end_stream();
     }
   }
   if (!args.partials) return;
@@ -437,6 +438,7 @@ void backward(const SeparableBackward& args, int threads) {
       if (grad_pointwise) std::fill_n(grad_pointwise, matrices, A{});
       for (int64_t unit = tiling.first_unit(slice); unit < tiling.first_unit(slice + 1); ++unit)
         backward_tile<T>(args, worker, Tile(tiling, unit), grad_pointwise);
+      end_stream();
       if (!need_params) continue;
       for (int block = 0; block < worker.blocks; ++block) {
         A* to = partials + slice * rows + block * kLanes<A>;

@@ -9,6 +9,8 @@
 #include <emmintrin.h>
 #endif
 
+#include "simd.h"
+
 namespace asose::cpu::ASOSE_ISA {
 namespace {
 
@@ -28,6 +30,29 @@ void stream(T* to, const T* from, int64_t count) {
   }
 #endif
   std::memcpy(to, from, count * sizeof(T));
+}
+
+// Whether vectors are whole cache lines, which alone are worth storing so one by one.
+template <class T>
+constexpr bool kVectorsAreLines =
+    kVectorBytes == 64 && sizeof(T) == sizeof(typename Element<T>::Acc);
+
+// Whether a tensor is too large for the caches, and its pixels are whole lines of vectors.
+template <class T>
+bool streams_pixels(const void* tensor, int64_t pixels, int64_t channels) {
+  return kVectorsAreLines<T> && channels % kLanes<typename Element<T>::Acc> == 0 &&
+         pixels * channels * static_cast<int64_t>(sizeof(T)) >= kStreamBytes &&
+         reinterpret_cast<uintptr_t>(tensor) % kVectorBytes == 0;
+}
+
+// One line, where `streams_pixels` says so.
+template <class A>
+inline void stream(A* to, Vector<A> value) {
+#ifdef __AVX512F__
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), reinterpret_cast<__m512i>(value));
+#else
+  store(to, value);
+#endif
 }
 
 inline void end_stream() {

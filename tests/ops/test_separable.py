@@ -74,6 +74,27 @@ def test_backward_applies_that_of_norms(backend, dtype, own, stride, shape):
     close(got[2], exact[2], dtype, "gradient of pointwise")
 
 
+@pytest.mark.parametrize("channels", [16, 40])
+def test_tensors_too_large_for_the_caches_have_the_values_of_smaller_ones(channels):
+    plan = supernet_plan(own=True, stride=1, affine=True)
+    xs, params, pointwise = arguments(plan, (1 + 2**16 // channels, channels, 4, 5), torch.float32)
+    grads = [eighths(x.shape, torch.float32) for x in xs]
+    tables = torch.randn(len(xs), 4, channels, dtype=torch.float64)
+
+    def both_passes(first, last):
+        some, of_some = ([t[first:last] for t in ts] for ts in (xs, grads))
+        zs, *_ = torch.ops.asose_fast.separable_fwd(some, params, pointwise, *plan, False)
+        need = [True] * plan.inputs, False, False, False
+        found, *_ = torch.ops.asose_fast.separable_bwd(of_some, zs, tables, some, params, pointwise, *plan, *need)
+        return [*zs, *found]
+
+    assert xs[0].nbytes > 4 << 20
+    half = len(xs[0]) // 2
+    with ops.backend("cpu"):
+        for whole, *parts in zip(both_passes(0, None), both_passes(0, half), both_passes(half, None), strict=True):
+            assert torch.equal(whole, torch.cat(parts))
+
+
 def statistics(xs, params, pointwise, plan):
     """The outputs as the raw operator gives them, their means and their variances, and the last two in float64."""
     zs, mean, var = torch.ops.asose_fast.separable_fwd(xs, params, pointwise, *plan, True)
