@@ -80,7 +80,9 @@ def stages(x):
     yield "pools, forward", lambda: fused.pool_pair_fwd(x, 1, True, True, False), 0, 3
     yield (
         "pools, backward",
-        lambda: fused.pool_pair_bwd([zs[0]] * 2, zs[1:3], tables, x, 1, [zs[3], zs[0]], torch.tensor([1.0, 0.5]), None),
+        lambda: fused.pool_pair_bwd(
+            [zs[0]] * 2, zs[1:3], tables, x, 1, [zs[3], zs[0]], torch.tensor([1.0, 0.5]), 0, None
+        ),
         0,
         6,
     )

@@ -100,7 +100,7 @@ class _PoolPair(torch.autograd.Function):
     def backward(ctx: Any, grad_avg: Tensor | None, grad_max: Tensor | None) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         none = x.new_empty(0)
-        grad_x = pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], none, None)
+        grad_x = pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], none, 0, None)
         return grad_x, None, None, None
 
 
@@ -142,6 +142,8 @@ class _Backward(NamedTuple):
     terms: list[Tensor]
     factors: Tensor
     """Those of the first terms; the terms after them count once."""
+    rectified: int
+    """So many of the last terms are gradients of relu(x), and count where x is positive."""
     places: Tensor | None
     """Where in its window each maximum is, in row-major order; None: they are found again."""
 
@@ -151,7 +153,7 @@ def _bwd(*args: Any) -> Any:
 
 
 def _check_bwd(*args: Any) -> None:
-    grads, zs, tables, x, stride, terms, factors, places = _Backward(*args)
+    grads, zs, tables, x, stride, terms, factors, rectified, places = _Backward(*args)
     _check("pool_pair", x, stride)
     if places is not None:
         check_like("pool_pair_bwd: places", places, out_shape(x, stride), torch.uint8)
@@ -162,6 +164,10 @@ def _check_bwd(*args: Any) -> None:
     check_all_like("pool_pair_bwd: terms", terms, len(terms), x.shape, x.dtype)
     count = factors.numel()
     check_like("pool_pair_bwd: factors", factors, (min(count, len(terms)),), *FLOATS)
+    if not 0 <= rectified <= len(terms) - count:
+        raise ValueError(
+            f"pool_pair_bwd: rectified must be 0 to {len(terms) - count}, the terms without a factor, got {rectified}"
+        )
 
 
 def _bwd_fake(*args: Any) -> Tensor:
@@ -177,7 +183,7 @@ pool_pair_fwd = define(
 )
 pool_pair_bwd = define(
     "pool_pair_bwd(Tensor?[] grads, Tensor?[] zs, Tensor tables, Tensor x, int stride, Tensor[] terms, "
-    "Tensor factors, Tensor? places) -> Tensor",
+    "Tensor factors, int rectified, Tensor? places) -> Tensor",
     _bwd,
     _bwd_fake,
     _check_bwd,

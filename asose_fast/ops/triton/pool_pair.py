@@ -127,6 +127,7 @@ def _pool_pair_bwd_kernel(
     places: tl.tensor,
     terms: tl.tuple,
     factors: tl.tensor,
+    x: tl.tensor,
     grad_x: tl.tensor,
     images: tl.int32,
     channels: tl.int64,
@@ -135,6 +136,7 @@ def _pool_pair_bwd_kernel(
     out_height: tl.int32,
     out_width: tl.int32,
     FACTORS: tl.constexpr,  # of the first terms
+    RECTIFIED: tl.constexpr,  # the last terms, which are gradients of relu(x)
     STRIDE: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -152,6 +154,8 @@ def _pool_pair_bwd_kernel(
         term = tl.load(terms[k] + to, mask=stored, other=0.0).to(ACC)
         if k < FACTORS:
             term *= tl.load(factors + k).to(ACC)
+        if k >= len(terms) - RECTIFIED:
+            term = tl.where(tl.load(x + to, mask=stored, other=0.0) <= 0, 0.0, term)
         total += term
     # The windows in which the pixel is element (i, j).
     for i in tl.static_range(3):
@@ -198,6 +202,7 @@ def backward(
     stride: int,
     terms: list[Tensor],
     factors: Tensor,
+    rectified: int,
     places: Tensor | None,
 ) -> Tensor:
     """dL/dx of the poolings whose gradient is there, plus the terms (`asose_fast.ops.pool_pair.backward`)."""
@@ -215,8 +220,9 @@ def backward(
     _pool_pair_bwd_kernel[grid(n * h * w, c, blocks)](
         *(None if t is None else dense(t) for t in (*grads, *zs)), table,
         None if places is None else dense(places),
-        tuple(dense(t) for t in terms), factors.contiguous() if len(factors) else None, grad_x,
-        n, c, h, w, *out[2:], len(factors), stride, accumulator(x.dtype), *blocks,
+        tuple(dense(t) for t in terms), factors.contiguous() if len(factors) else None,
+        x if rectified else None, grad_x,
+        n, c, h, w, *out[2:], len(factors), rectified, stride, accumulator(x.dtype), *blocks,
     )  # fmt: skip
     return grad_x
 
