@@ -136,6 +136,7 @@ class _Backward(NamedTuple):
 
     grads: list[Tensor | None]
     zs: list[Tensor | None]
+    """avg and max, each where a norm after it used its statistics."""
     tables: Tensor
     x: Tensor
     stride: int

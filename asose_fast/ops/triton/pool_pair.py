@@ -91,7 +91,7 @@ def _pool_pair_fwd_kernel(
 @triton.jit
 def _of_pool(
     grad: tl.tensor,
-    z: tl.tensor,  # or None
+    z: tl.tensor,  # what was pooled, or None
     tables: tl.tensor,  # or None
     at: tl.tensor,
     valid: tl.tensor,
@@ -111,7 +111,7 @@ def _of_pool(
             center = tl.load(table + channels, mask=present, other=0.0)[None, :]
             slope = tl.load(table + 2 * channels, mask=present, other=0.0)[None, :]
             shift = tl.load(table + 3 * channels, mask=present, other=0.0)[None, :]
-            value += slope * (tl.load(z + at, mask=valid, other=0.0).to(ACC) - center) + shift
+            value += slope * (z - center) + shift
         value = tl.where(scale != 0, value, 0.0)
     return tl.where(valid, value, 0.0)
 
@@ -122,7 +122,6 @@ def _pool_pair_bwd_kernel(
     grad_avg: tl.tensor,  # or None, like all but the last pointers
     grad_max: tl.tensor,
     z_avg: tl.tensor,
-    z_max: tl.tensor,
     tables: tl.tensor,
     places: tl.tensor,
     terms: tl.tuple,
@@ -137,6 +136,7 @@ def _pool_pair_bwd_kernel(
     out_width: tl.int32,
     FACTORS: tl.constexpr,  # of the first terms
     RECTIFIED: tl.constexpr,  # the last terms, which are gradients of relu(x)
+    OF_MAX: tl.constexpr,  # whether a norm of the maxima used their statistics
     STRIDE: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -150,12 +150,15 @@ def _pool_pair_bwd_kernel(
     to = (pixel * channels)[:, None] + channel[None, :]
     stored = exists[:, None] & present[None, :]
     total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
+    own = tl.zeros([BLOCK_P, BLOCK_C], ACC)
+    if x is not None:
+        own = tl.load(x + to, mask=stored, other=0.0).to(ACC)
     for k in tl.static_range(len(terms)):
         term = tl.load(terms[k] + to, mask=stored, other=0.0).to(ACC)
         if k < FACTORS:
             term *= tl.load(factors + k).to(ACC)
         if k >= len(terms) - RECTIFIED:
-            term = tl.where(tl.load(x + to, mask=stored, other=0.0) <= 0, 0.0, term)
+            term = tl.where(own <= 0, 0.0, term)
         total += term
     # The windows in which the pixel is element (i, j).
     for i in tl.static_range(3):
@@ -169,9 +172,15 @@ def _pool_pair_bwd_kernel(
                 rows = tl.minimum(top + 2, height) - tl.maximum(top - 1, 0)
                 columns = tl.minimum(left + 2, width) - tl.maximum(left - 1, 0)
                 count = tl.maximum(rows * columns, 1).to(ACC)[:, None]  # of no window, it is not used
-                total += _of_pool(grad_avg, z_avg, tables, at, valid, channels, channel, present, 0, ACC) / count
+                z = None
+                if z_avg is not None:
+                    z = tl.load(z_avg + at, mask=valid, other=0.0).to(ACC)
+                total += _of_pool(grad_avg, z, tables, at, valid, channels, channel, present, 0, ACC) / count
             if grad_max is not None:
-                value = _of_pool(grad_max, z_max, tables, at, valid, channels, channel, present, 1, ACC)
+                # Where the maximum is at the pixel, it is the pixel.
+                value = _of_pool(
+                    grad_max, own if OF_MAX else None, tables, at, valid, channels, channel, present, 1, ACC
+                )
                 total += tl.where(tl.load(places + at, mask=valid, other=9) == i * 3 + j, value, 0.0)
     tl.store(grad_x + to, total.to(grad_x.dtype.element_ty), mask=stored)
 
@@ -215,14 +224,15 @@ def backward(
         places = torch.empty(out, dtype=torch.uint8, device=x.device, memory_format=torch.channels_last)
         _over_windows(x, None, None, places, stride)
     n, c, h, w = x.shape
+    of_max = grads[1] is not None and zs[1] is not None
     blocks = pixel_tile(x.shape, _ELEMENTS_OF_GRADIENTS)
     table = tables.to(accumulation_dtype(x.dtype)).contiguous() if len(tables) else None
     _pool_pair_bwd_kernel[grid(n * h * w, c, blocks)](
-        *(None if t is None else dense(t) for t in (*grads, *zs)), table,
+        *(None if t is None else dense(t) for t in (*grads, zs[0])), table,
         None if places is None else dense(places),
         tuple(dense(t) for t in terms), factors.contiguous() if len(factors) else None,
-        x if rectified else None, grad_x,
-        n, c, h, w, *out[2:], len(factors), rectified, stride, accumulator(x.dtype), *blocks,
+        x if rectified or of_max else None, grad_x,
+        n, c, h, w, *out[2:], len(factors), rectified, of_max, stride, accumulator(x.dtype), *blocks,
     )  # fmt: skip
     return grad_x
 
