@@ -77,7 +77,7 @@ def stages(x):
         NORMED + 2 + 1,
     )
     tables = torch.randn(2, 4, c)
-    yield "pools, forward", lambda: fused.pool_pair_fwd(x, 1, True, True, False), 0, 3
+    yield "pools, forward", lambda: fused.pool_pair_fwd(x, 1, True, True, False, False), 0, 3
     yield (
         "pools, backward",
         lambda: fused.pool_pair_bwd(

@@ -92,7 +92,7 @@ class _PoolPair(torch.autograd.Function):
         ctx.stride, ctx.needs = stride, (need_avg, need_max)
         ctx.set_materialize_grads(False)
         save(ctx, x)
-        avg, max, *_ = pool_pair_fwd(x, stride, need_avg, need_max, False)
+        avg, max, *_ = pool_pair_fwd(x, stride, need_avg, need_max, False, False)
         return avg, max
 
     @staticmethod
@@ -109,26 +109,31 @@ def out_shape(x: Tensor, stride: int) -> tuple[int, ...]:
     return (*x.shape[:2], *((size - 1) // stride + 1 for size in x.shape[2:]))
 
 
-def _fwd(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool) -> Any:
+def _fwd(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool, need_active: bool) -> Any:
+    """avg, max, what `for_norms` of a backend gives besides, and relu(x); each is empty where it is not needed."""
     backend = registry.select("pool_pair", x)
     if for_norms and hasattr(backend, "for_norms"):
-        return backend.for_norms(x, stride)
-    return *backend.forward(x, stride, need_avg, need_max), *(x.new_empty(0) for _ in range(3))
+        return backend.for_norms(x, stride, need_active)
+    rest = *(x.new_empty(0) for _ in range(3)), x.relu() if need_active else x.new_empty(0)
+    return *backend.forward(x, stride, need_avg, need_max), *rest
 
 
-def _check_fwd(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool) -> None:
+def _check_fwd(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool, need_active: bool) -> None:
     _check("pool_pair", x, stride)
     if for_norms and not (need_avg and need_max):
         raise ValueError("pool_pair: for_norms must be False where a pooling is not needed")
 
 
-def _fwd_fake(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool) -> tuple[Tensor, ...]:
+def _fwd_fake(
+    x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool, need_active: bool
+) -> tuple[Tensor, ...]:
     shape = out_shape(x, stride)
     avg, max = (empty_channels_last(x, shape) if need else x.new_empty(0) for need in (need_avg, need_max))
+    active = torch.empty_like(x) if need_active else x.new_empty(0)
     if for_norms and hasattr(registry.select("pool_pair", x), "for_norms"):
         mean, var = (x.new_empty(2, x.shape[1], dtype=torch.float64) for _ in range(2))
-        return avg, max, mean, var, torch.empty_like(avg, dtype=torch.uint8)
-    return avg, max, *(x.new_empty(0) for _ in range(3))
+        return avg, max, mean, var, torch.empty_like(avg, dtype=torch.uint8), active
+    return avg, max, *(x.new_empty(0) for _ in range(3)), active
 
 
 class _Backward(NamedTuple):
@@ -176,8 +181,8 @@ def _bwd_fake(*args: Any) -> Tensor:
 
 
 pool_pair_fwd = define(
-    "pool_pair_fwd(Tensor x, int stride, bool need_avg, bool need_max, bool for_norms) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "pool_pair_fwd(Tensor x, int stride, bool need_avg, bool need_max, bool for_norms, bool need_active) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _fwd,
     _fwd_fake,
     _check_fwd,

@@ -220,6 +220,8 @@ class PoolPairChecks(LayerChecks):
         got, exact = ops.pool_pair(x, stride=stride), pool_reference(x, stride=stride)
         for a, b in zip(got, exact, strict=True):
             torch.testing.assert_close(a, b, equal_nan=True)
+        *_, active = pool_pair_fwd(x.detach(), stride, True, True, True, True)
+        torch.testing.assert_close(active, x.relu().detach(), equal_nan=True)
         grads = [self.random(*got[0].shape) for _ in range(2)]
         torch.testing.assert_close(torch.autograd.grad(got, x, grads), torch.autograd.grad(exact, x, grads))
 
@@ -244,9 +246,10 @@ class PoolPairChecks(LayerChecks):
     def test_statistics_and_places_come_with_the_poolings(self, dtype, stride, most, shape, monkeypatch):
         kernels = registry._implementation("pool_pair", self.backend)
         monkeypatch.setattr(kernels, "_TASKS", most)  # of several tiles each
-        x = self.random(*shape, dtype=dtype) + 5
+        x = self.random(*shape, dtype=dtype) + 1
         x[:, :1] = x[:, :1].round()  # many equal maxima
-        avg, max, mean, var, places = pool_pair_fwd(x, stride, True, True, True)
+        avg, max, mean, var, places, active = pool_pair_fwd(x, stride, True, True, True, True)
+        assert torch.equal(active, x.relu())
         for got, exact in zip((avg, max), pool_reference(x.double(), stride=stride), strict=True):
             close(got, exact, dtype, "pooled")
         for got, exact in zip((mean, var), exact_statistics([avg, max]), strict=True):

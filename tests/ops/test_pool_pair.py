@@ -108,8 +108,8 @@ def test_empty_batch(backend):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_opcheck(dtype, stride):
     x = torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=torch.channels_last)
-    for needs in [(True, True, False), (True, False, False), (False, True, False), (True, True, True)]:
-        torch.library.opcheck(torch.ops.asose_fast.pool_pair_fwd, (x, stride, *needs))
+    for needs in [(1, 1, 0, 0), (1, 0, 0, 1), (0, 1, 0, 0), (1, 1, 1, 0), (1, 1, 1, 1)]:
+        torch.library.opcheck(torch.ops.asose_fast.pool_pair_fwd, (x, stride, *map(bool, needs)))
     avg, max = reference(x, stride=stride)
     none, factor, tables = torch.empty(0), torch.tensor([0.5]), torch.randn(2, 4, 3)
     for grads in [[avg, max], [avg, None], [None, max]]:
@@ -182,7 +182,7 @@ def test_a_factor_of_no_term_is_refused():
 
 def test_norms_of_a_pooling_that_is_not_needed_are_refused():
     with pytest.raises(ValueError, match="for_norms must be False"):
-        torch.ops.asose_fast.pool_pair_fwd(torch.ones(1, 2, 3, 3), 1, True, False, True)
+        torch.ops.asose_fast.pool_pair_fwd(torch.ones(1, 2, 3, 3), 1, True, False, True, False)
 
 
 def test_compiles_without_a_graph_break():

@@ -149,7 +149,7 @@ def _outputs(layer: LayerPlan, saved: Saved, operators: Operators) -> tuple[list
         stage = saved.stages[depth - 1]
         before = (stage.mean, stage.rstd, *saved.parameters.affine[depth - 1]) if depth else NO_NORMS
         outputs.append(run_stage(saved.x, outputs, layer, saved.parameters, before, False, operators)[0])
-    return outputs, run_pools(saved.x, layer, False, operators).outputs
+    return outputs, run_pools(saved.x, layer, False, False, operators).outputs
 
 
 def _ends(

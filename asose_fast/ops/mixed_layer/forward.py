@@ -29,6 +29,8 @@ class Pools(NamedTuple):
     """Their means and variances, (2, C) each, or nothing."""
     places: Tensor | None
     """Where the maxima are."""
+    active: Tensor
+    """relu(x), or nothing where no dense branch reads it."""
 
 
 class Result(NamedTuple):
@@ -51,7 +53,7 @@ class Result(NamedTuple):
 
 
 def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]) -> Result:
-    """Runs the stages depth by depth, then dense branches and pools, and adds all terms up.
+    """Runs the stages depth by depth, then pools and dense branches, and adds all terms up.
 
     The operators need not look again at what the layer's door has seen, except at what a candidate may have done to the
     modules of another since then.
@@ -85,9 +87,9 @@ def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]
             )
         stages.append(StageTables(params, matrices, *normalised))
 
-    dense, zs = _run_dense(x, layer, parts, operators)
+    pools = run_pools(x, layer, any(uses[-1]), bool(layer.dense), operators)
+    dense, zs = _run_dense(pools.active, layer, parts, operators)
     parts = parts._replace(zs=[*zs, *parts.zs])
-    pools = run_pools(x, layer, any(uses[-1]), operators)
     rest = parts.zs if pools.statistics else pools.outputs + parts.zs
     statistics += pools.statistics
     mean, rstd, last_uses = _last_tables(layer, uses, statistics, rest if any(uses[-1]) else [], values, acc, operators)
@@ -146,10 +148,9 @@ def _last_tables(
 
 
 def _run_dense(
-    x: Tensor, layer: LayerPlan, parts: Parts, operators: Operators
+    active: Tensor, layer: LayerPlan, parts: Parts, operators: Operators
 ) -> tuple[list[list[Tensor]], list[Tensor]]:
     """What the convolutions of every dense branch read, and what the last one gives."""
-    active = x.relu() if layer.dense else x
     read, zs = [], []
     for convs, weights in zip(layer.dense, parts.dense, strict=True):
         z, inputs = active, []
@@ -161,13 +162,15 @@ def _run_dense(
     return read, zs
 
 
-def run_pools(x: Tensor, layer: LayerPlan, for_norms: bool, operators: Operators) -> Pools:
+def run_pools(x: Tensor, layer: LayerPlan, for_norms: bool, need_active: bool, operators: Operators) -> Pools:
     """The average and the maximum of x, or nothing."""
     if not layer.pools:
-        return Pools([], [], None)
-    avg, largest, mean, var, places = operators.pool_pair_fwd(x, layer.stride, True, True, for_norms)
+        return Pools([], [], None, x.relu() if need_active else x.new_empty(0))
+    avg, largest, mean, var, places, active = operators.pool_pair_fwd(
+        x, layer.stride, True, True, for_norms, need_active
+    )
     there = mean.dim() == 2
-    return Pools([avg, largest], [(mean, var)] if there else [], places if there else None)
+    return Pools([avg, largest], [(mean, var)] if there else [], places if there else None, active)
 
 
 def _check_unchanged(layer: LayerPlan, parts: Parts, given: torch.Size, wanted: torch.Size) -> None:

@@ -23,6 +23,12 @@ _ELEMENTS_OF_GRADIENTS = 512
 """Fewer, because a thread keeps eight tables for each of its channels."""
 
 
+@triton.constexpr_function
+def _only(i: tl.constexpr, j: tl.constexpr, stride: tl.constexpr) -> tl.constexpr:
+    # Every pixel is one of these elements of one window alone.
+    return 1 <= i <= stride and 1 <= j <= stride
+
+
 @launched
 @triton.jit
 def _pool_pair_fwd_kernel(
@@ -30,6 +36,7 @@ def _pool_pair_fwd_kernel(
     avg: tl.tensor,  # or None, like the next ones: known when compiling
     largest: tl.tensor,
     places: tl.tensor,
+    active: tl.tensor,  # relu(x)
     partials: tl.tensor,  # (tasks, 2, 2, C): mean and squared deviations of avg and largest of a task
     images: tl.int32,
     channels: tl.int64,
@@ -65,6 +72,8 @@ def _pool_pair_fwd_kernel(
                 at = ((image * height + r) * width + c) * channels
                 v = tl.load(x + at[:, None] + channel[None, :], mask=valid, other=0.0).to(ACC)
                 total += v
+                if active is not None and _only(i, j, STRIDE):
+                    tl.store(active + at[:, None] + channel[None, :], tl.where(v <= 0, 0.0, v), mask=valid)
                 taken = valid & ((v > best) | (v != v))
                 best = tl.where(taken, v, best)
                 where = tl.where(taken, i * 3 + j, where)
@@ -189,18 +198,20 @@ def forward(x: Tensor, stride: int, need_avg: bool, need_max: bool) -> tuple[Ten
     """avg and max, empty where they are not needed; one pass gives both."""
     x = dense(x)
     avg, largest = (empty_channels_last(x, out_shape(x, stride)) for _ in range(2))
-    _over_windows(x, avg, largest, None, stride)
+    _over_windows(x, avg, largest, None, None, stride)
     return avg if need_avg else x.new_empty(0), largest if need_max else x.new_empty(0)
 
 
-def for_norms(x: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """avg, max, their means and variances and the places of the maxima (`asose_fast.ops.pool_pair.pool_pair_fwd`)."""
+def for_norms(x: Tensor, stride: int, need_active: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """avg, max, their means and variances, the places of the maxima and, empty where it is not needed, relu(x)
+    (`asose_fast.ops.pool_pair.pool_pair_fwd`)."""
     x = dense(x)
     avg, largest = (empty_channels_last(x, out_shape(x, stride)) for _ in range(2))
     places = torch.empty_like(avg, dtype=torch.uint8)
-    partials = _over_windows(x, avg, largest, places, stride, statistics=True)
+    active = torch.empty_like(x) if need_active else None
+    partials = _over_windows(x, avg, largest, places, active, stride, statistics=True)
     assert partials is not None
-    return avg, largest, *merged(partials), places
+    return avg, largest, *merged(partials), places, x.new_empty(0) if active is None else active
 
 
 def backward(
@@ -222,7 +233,7 @@ def backward(
     out = out_shape(x, stride)
     if grads[1] is not None and places is None:
         places = torch.empty(out, dtype=torch.uint8, device=x.device, memory_format=torch.channels_last)
-        _over_windows(x, None, None, places, stride)
+        _over_windows(x, None, None, places, None, stride)
     n, c, h, w = x.shape
     of_max = grads[1] is not None and zs[1] is not None
     blocks = pixel_tile(x.shape, _ELEMENTS_OF_GRADIENTS)
@@ -242,11 +253,12 @@ def _over_windows(
     avg: Tensor | None,
     largest: Tensor | None,
     places: Tensor | None,
+    active: Tensor | None,
     stride: int,
     *,
     statistics: bool = False,
 ) -> Partials | None:
-    """Writes what is there of avg, largest and places; the statistics of avg and largest where wanted."""
+    """Writes what is there of avg, largest, places and active; the statistics of avg and largest where wanted."""
     n, c, h, w = x.shape
     height, width = out_shape(x, stride)[2:]
     rows, tiles = n * height * width, 1
@@ -257,7 +269,7 @@ def _over_windows(
         table = x.new_empty(triton.cdiv(rows, blocks[0] * tiles), 2, 2, c, dtype=torch.float64)
     if x.numel():
         _pool_pair_fwd_kernel[grid(rows, c, (blocks[0] * tiles, *blocks[1:]))](
-            x, avg, largest, places, table, n, c, h, w, height, width, tiles, stride, accumulator(x.dtype), *blocks,
-            num_warps=8 if statistics else 4,
+            x, avg, largest, places, active, table, n, c, h, w, height, width, tiles, stride, accumulator(x.dtype),
+            *blocks, num_warps=8 if statistics else 4,
         )  # fmt: skip
     return None if table is None else Partials(table, rows, blocks[0] * tiles)
