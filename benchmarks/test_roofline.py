@@ -77,10 +77,12 @@ def stages(x):
         NORMED + 2 + 1,
     )
     tables = torch.randn(2, 4, c)
-    yield "pools, forward", lambda: fused.pool_pair_fwd(x, 1, True, True, False), 0, 3
+    yield "pools, forward", lambda: fused.pool_pair_fwd(x, 1, True, True, False, False), 0, 3
     yield (
         "pools, backward",
-        lambda: fused.pool_pair_bwd([zs[0]] * 2, zs[1:3], tables, x, 1, [zs[3], zs[0]], torch.tensor([1.0, 0.5]), None),
+        lambda: fused.pool_pair_bwd(
+            [zs[0]] * 2, zs[1:3], tables, x, 1, [zs[3], zs[0]], torch.tensor([1.0, 0.5]), 0, None
+        ),
         0,
         6,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from asose_fast.ops.checks import check_length
 
@@ -24,6 +24,12 @@ class Dense(NamedTuple):
         steps = stride if isinstance(stride, tuple) else (stride, stride)
         check_length(f"{where}: stride", steps, 2, 2)
         return Dense(*steps, relu)
+
+    @staticmethod
+    def of_module(conv: nn.Conv2d, relu: bool) -> Dense:
+        """What a module convolves, behind a ReLU or not."""
+        down, across = conv.stride
+        return Dense(down, across, relu)
 
     @property
     def stride(self) -> tuple[int, int]:

@@ -32,6 +32,13 @@ def dense(tensor: Tensor, format: torch.memory_format = torch.channels_last) -> 
     return tensor.contiguous(memory_format=format)
 
 
+def like(tensor: Tensor, other: Tensor) -> Tensor:
+    """The tensor, or a copy of it that has the dtype and the strides of another of its shape."""
+    if tensor.dtype == other.dtype and tensor.stride() == other.stride():
+        return tensor
+    return torch.empty_like(other).copy_(tensor)
+
+
 def all_dense(tensors: Sequence[Tensor], format: torch.memory_format = torch.channels_last) -> list[Tensor]:
     """The tensors, or copies of them that are dense in `format`."""
     return [tensor.contiguous(memory_format=format) for tensor in tensors]

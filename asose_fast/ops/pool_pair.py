@@ -92,7 +92,7 @@ class _PoolPair(torch.autograd.Function):
         ctx.stride, ctx.needs = stride, (need_avg, need_max)
         ctx.set_materialize_grads(False)
         save(ctx, x)
-        avg, max, *_ = pool_pair_fwd(x, stride, need_avg, need_max, False)
+        avg, max, *_ = pool_pair_fwd(x, stride, need_avg, need_max, False, False)
         return avg, max
 
     @staticmethod
@@ -100,7 +100,7 @@ class _PoolPair(torch.autograd.Function):
     def backward(ctx: Any, grad_avg: Tensor | None, grad_max: Tensor | None) -> tuple[Tensor | None, ...]:
         (x,) = ctx.saved_tensors
         none = x.new_empty(0)
-        grad_x = pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], none, None)
+        grad_x = pool_pair_bwd([grad_avg, grad_max], [None, None], none, x, ctx.stride, [], none, 0, None)
         return grad_x, None, None, None
 
 
@@ -109,26 +109,31 @@ def out_shape(x: Tensor, stride: int) -> tuple[int, ...]:
     return (*x.shape[:2], *((size - 1) // stride + 1 for size in x.shape[2:]))
 
 
-def _fwd(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool) -> Any:
+def _fwd(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool, need_active: bool) -> Any:
+    """avg, max, what `for_norms` of a backend gives besides, and relu(x); each is empty where it is not needed."""
     backend = registry.select("pool_pair", x)
     if for_norms and hasattr(backend, "for_norms"):
-        return backend.for_norms(x, stride)
-    return *backend.forward(x, stride, need_avg, need_max), *(x.new_empty(0) for _ in range(3))
+        return backend.for_norms(x, stride, need_active)
+    rest = *(x.new_empty(0) for _ in range(3)), x.relu() if need_active else x.new_empty(0)
+    return *backend.forward(x, stride, need_avg, need_max), *rest
 
 
-def _check_fwd(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool) -> None:
+def _check_fwd(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool, need_active: bool) -> None:
     _check("pool_pair", x, stride)
     if for_norms and not (need_avg and need_max):
         raise ValueError("pool_pair: for_norms must be False where a pooling is not needed")
 
 
-def _fwd_fake(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool) -> tuple[Tensor, ...]:
+def _fwd_fake(
+    x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool, need_active: bool
+) -> tuple[Tensor, ...]:
     shape = out_shape(x, stride)
     avg, max = (empty_channels_last(x, shape) if need else x.new_empty(0) for need in (need_avg, need_max))
+    active = torch.empty_like(x) if need_active else x.new_empty(0)
     if for_norms and hasattr(registry.select("pool_pair", x), "for_norms"):
         mean, var = (x.new_empty(2, x.shape[1], dtype=torch.float64) for _ in range(2))
-        return avg, max, mean, var, torch.empty_like(avg, dtype=torch.uint8)
-    return avg, max, *(x.new_empty(0) for _ in range(3))
+        return avg, max, mean, var, torch.empty_like(avg, dtype=torch.uint8), active
+    return avg, max, *(x.new_empty(0) for _ in range(3)), active
 
 
 class _Backward(NamedTuple):
@@ -136,12 +141,15 @@ class _Backward(NamedTuple):
 
     grads: list[Tensor | None]
     zs: list[Tensor | None]
+    """avg and max, each where a norm after it used its statistics."""
     tables: Tensor
     x: Tensor
     stride: int
     terms: list[Tensor]
     factors: Tensor
     """Those of the first terms; the terms after them count once."""
+    rectified: int
+    """So many of the last terms are gradients of relu(x), and count where x is positive."""
     places: Tensor | None
     """Where in its window each maximum is, in row-major order; None: they are found again."""
 
@@ -151,7 +159,7 @@ def _bwd(*args: Any) -> Any:
 
 
 def _check_bwd(*args: Any) -> None:
-    grads, zs, tables, x, stride, terms, factors, places = _Backward(*args)
+    grads, zs, tables, x, stride, terms, factors, rectified, places = _Backward(*args)
     _check("pool_pair", x, stride)
     if places is not None:
         check_like("pool_pair_bwd: places", places, out_shape(x, stride), torch.uint8)
@@ -162,6 +170,10 @@ def _check_bwd(*args: Any) -> None:
     check_all_like("pool_pair_bwd: terms", terms, len(terms), x.shape, x.dtype)
     count = factors.numel()
     check_like("pool_pair_bwd: factors", factors, (min(count, len(terms)),), *FLOATS)
+    if not 0 <= rectified <= len(terms) - count:
+        raise ValueError(
+            f"pool_pair_bwd: rectified must be 0 to {len(terms) - count}, the terms without a factor, got {rectified}"
+        )
 
 
 def _bwd_fake(*args: Any) -> Tensor:
@@ -169,15 +181,15 @@ def _bwd_fake(*args: Any) -> Tensor:
 
 
 pool_pair_fwd = define(
-    "pool_pair_fwd(Tensor x, int stride, bool need_avg, bool need_max, bool for_norms) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    "pool_pair_fwd(Tensor x, int stride, bool need_avg, bool need_max, bool for_norms, bool need_active) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
     _fwd,
     _fwd_fake,
     _check_fwd,
 )
 pool_pair_bwd = define(
     "pool_pair_bwd(Tensor?[] grads, Tensor?[] zs, Tensor tables, Tensor x, int stride, Tensor[] terms, "
-    "Tensor factors, Tensor? places) -> Tensor",
+    "Tensor factors, int rectified, Tensor? places) -> Tensor",
     _bwd,
     _bwd_fake,
     _check_bwd,

@@ -30,7 +30,7 @@ from asose_fast.space.fit import Fit
 from asose_fast.space.outputs import require_alike, require_shortcut, run
 from asose_fast.space.parts import Part, on_kernels
 from asose_fast.space.parts.conv_norm import ConvNorm, with_norm
-from asose_fast.space.parts.convolution import ActiveDepthwise
+from asose_fast.space.parts.convolution import ActiveDepthwise, Convolution
 from asose_fast.space.parts.norm import Norm
 from asose_fast.space.recognise import (
     is_average_pool,
@@ -64,6 +64,21 @@ class Normed(NamedTuple):
             if isinstance(part, Halves) and part.fits(x, fit):
                 return self._replace(body=[part.on_kernels])
         return self._on_lines(x, fit) or self._on_others()
+
+    def dense(self, x: Tensor, fit: Fit, shape: torch.Size | None) -> list[nn.Conv2d] | None:
+        """Returns the convolutions of a branch, on kernels, that rectifies x in a pass of its own, convolves that and
+        makes a tensor of `shape`; None for others."""
+        convs = [part for part in self.body if isinstance(part, Convolution)]
+        if len(convs) != len(self.body) or [k for k, part in enumerate(convs) if part.active] != [0]:
+            return None
+        made = tuple(x.shape)
+        for part in convs:
+            if not fit.conv(part.conv, part.conv.out_channels, made[1], *part.conv.kernel_size):
+                return None
+            made = part.dense.shape_for(made, part.conv.weight.shape)
+        if convs[0].takes_relu(x) or made != shape or not fit.norm(self.norm, made[1]):
+            return None
+        return [part.conv for part in convs]
 
     def _on_others(self) -> Normed:
         if not self.active:
@@ -265,19 +280,23 @@ class Branches(NamedTuple):
                 terms.append((outputs[name(k)], k))
         if shortcut is not None and gain is not None:
             terms.append((shortcut, SHORTCUT))
-        zs, norms = {}, []
-        for k, z, norm in self._up_to_norms(x, index, name):
+        fit, shape = Fit.of(x), self._shape(x)
+        normed = {k: branch.on_kernels(x, fit) for k, branch in self.normed.items()}
+        dense = {k: convs for k, branch in normed.items() if (convs := branch.dense(x, fit, shape)) is not None}
+        zs, norms = {}, [normed[k].norm for k in dense]
+        others = {k: branch for k, branch in normed.items() if k not in dense}
+        for k, z, norm in _up_to_norms(others, x, fit, index, name):
             outputs[name(k)] = z
             if norm is None:
                 terms.append((z, k))
             else:
                 zs[k] = z
                 norms.append(norm)
-        shape = require_alike(outputs.items(), self._shape(x))
+        shape = require_alike(outputs.items(), shape)
         if shortcut is not None and gain is not None:
             require_shortcut(shortcut, shape)
         chains = dict(sorted(self.separable.items(), key=lambda item: -len(item[1])))
-        stacked = (*chains, *self.pools, *zs)
+        stacked = (*chains, *self.pools, *dense, *zs)
         if not stacked:
             terms += [(run(zero, x, tracked=False, name=name(k)), k) for k, zero in self.zeros.items()]
         order, acc = (*stacked, *(k for _, k in terms)), accumulation_dtype(x.dtype)
@@ -291,30 +310,28 @@ class Branches(NamedTuple):
             list(chains.values()),
             stride=self.stride,
             pools=list(self.pools.values()),
+            dense=list(dense.values()),
             zs=list(zs.values()),
             norms=norms,
             plain=[term for term, _ in terms],
-            tracked=[index in (None, k) for k in (*chains, *self.pools)],
+            tracked=[index in (None, k) for k in (*chains, *self.pools, *dense)],
             recompute=self.recompute,
             checked=True,
         )
 
-    def _up_to_norms(
-        self, x: Tensor, index: int | None, name: Callable[[int], str]
-    ) -> Iterator[tuple[int, Tensor, nn.BatchNorm2d | None]]:
-        """Yields, for each of the candidates `normed`, what comes before the norm, and the norm. Where kernels cannot
-        take the norm or its input, it yields what the norm gives, and no norm."""
-        if not self.normed:
-            return
-        fit = Fit.of(x)
-        normed = {k: branch.on_kernels(x, fit) for k, branch in self.normed.items()}
-        actives = [k for k, branch in normed.items() if branch.active]
-        with torch.set_grad_enabled(torch.is_grad_enabled() and (index is None or index in actives)):
-            active = x.relu() if actives else x
-        for k, branch in normed.items():
-            tracked = index in (None, k)
-            z = run(branch.body, active if branch.active else x, tracked=tracked, name=name(k))
-            if fit.takes(z) and fit.norm(branch.norm, z.shape[1]):
-                yield k, z, branch.norm
-            else:
-                yield k, run([branch.norm], z, tracked=tracked, name=name(k)), None
+
+def _up_to_norms(
+    normed: Mapping[int, Normed], x: Tensor, fit: Fit, index: int | None, name: Callable[[int], str]
+) -> Iterator[tuple[int, Tensor, nn.BatchNorm2d | None]]:
+    """Yields, for each of these branches, what comes before the norm, and the norm. Where kernels cannot take the norm
+    or its input, it yields what the norm gives, and no norm."""
+    actives = [k for k, branch in normed.items() if branch.active]
+    with torch.set_grad_enabled(torch.is_grad_enabled() and (index is None or index in actives)):
+        active = x.relu() if actives else x
+    for k, branch in normed.items():
+        tracked = index in (None, k)
+        z = run(branch.body, active if branch.active else x, tracked=tracked, name=name(k))
+        if fit.takes(z) and fit.norm(branch.norm, z.shape[1]):
+            yield k, z, branch.norm
+        else:
+            yield k, run([branch.norm], z, tracked=tracked, name=name(k)), None

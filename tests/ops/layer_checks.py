@@ -220,6 +220,8 @@ class PoolPairChecks(LayerChecks):
         got, exact = ops.pool_pair(x, stride=stride), pool_reference(x, stride=stride)
         for a, b in zip(got, exact, strict=True):
             torch.testing.assert_close(a, b, equal_nan=True)
+        *_, active = pool_pair_fwd(x.detach(), stride, True, True, True, True)
+        torch.testing.assert_close(active, x.relu().detach(), equal_nan=True)
         grads = [self.random(*got[0].shape) for _ in range(2)]
         torch.testing.assert_close(torch.autograd.grad(got, x, grads), torch.autograd.grad(exact, x, grads))
 
@@ -231,11 +233,11 @@ class PoolPairChecks(LayerChecks):
         g = self.random(*avg.shape, dtype=dtype)
         acc = torch.float64 if dtype == torch.float64 else torch.float32
         factors, tables = self.random(2, dtype=acc), self.random(2, 4, 5, dtype=acc)
-        for z in (max, None):
-            got = pool_pair_bwd([g, g], [z, avg], tables, x, stride, terms, factors, None)
+        for zs in ([avg, max], [avg, None], [None, max]):
+            got = pool_pair_bwd([g, g], zs, tables, x, stride, terms, factors, 0, None)
             exact = exact_pool_backward(
-                [g.double()] * 2, [None if t is None else t.double() for t in (z, avg)], tables.double(), x.double(),
-                stride, [t.double() for t in terms], factors.double(), None,
+                [g.double()] * 2, [None if t is None else t.double() for t in zs], tables.double(), x.double(),
+                stride, [t.double() for t in terms], factors.double(), 0, None,
             )  # fmt: skip
             close(got, exact, dtype, "gradient of x")
 
@@ -244,14 +246,15 @@ class PoolPairChecks(LayerChecks):
     def test_statistics_and_places_come_with_the_poolings(self, dtype, stride, most, shape, monkeypatch):
         kernels = registry._implementation("pool_pair", self.backend)
         monkeypatch.setattr(kernels, "_TASKS", most)  # of several tiles each
-        x = self.random(*shape, dtype=dtype) + 5
+        x = self.random(*shape, dtype=dtype) + 1
         x[:, :1] = x[:, :1].round()  # many equal maxima
-        avg, max, mean, var, places = pool_pair_fwd(x, stride, True, True, True)
+        avg, max, mean, var, places, active = pool_pair_fwd(x, stride, True, True, True, True)
+        assert torch.equal(active, x.relu())
         for got, exact in zip((avg, max), pool_reference(x.double(), stride=stride), strict=True):
             close(got, exact, dtype, "pooled")
         for got, exact in zip((mean, var), exact_statistics([avg, max]), strict=True):
             close(got, exact, torch.float64 if dtype == torch.float64 else torch.float32, "statistics")
-        call = [avg, max], [None, None], x.new_empty(0), x, stride, [], x.new_empty(0)
+        call = [avg, max], [None, None], x.new_empty(0), x, stride, [], x.new_empty(0), 0
         assert torch.equal(pool_pair_bwd(*call, places), pool_pair_bwd(*call, None))
 
     @pytest.mark.parametrize("given", [0, 1])
@@ -259,15 +262,23 @@ class PoolPairChecks(LayerChecks):
         x, *terms = (self.random(2, 3, 5, 4) for _ in range(3))
         factors = self.random(given)
         kernels = registry._implementation("pool_pair", self.backend)  # to which the operator gives a CPU's in full
-        got = kernels.backward([None] * 2, [None] * 2, x.new_empty(0), x, 1, terms, factors, None)
+        got = kernels.backward([None] * 2, [None] * 2, x.new_empty(0), x, 1, terms, factors, 0, None)
         close(got, sum(f * t.double() for f, t in zip([*factors, 1, 1], terms, strict=False)), x.dtype, "gradient of x")
+
+    @EVERY_SHAPE_AND_DTYPE
+    def test_the_last_terms_are_handed_back_through_a_relu(self, dtype, shape):
+        x, *terms = (self.random(*shape, dtype=dtype) for _ in range(4))
+        x[:, :, :, :1] = 0
+        call = [None] * 2, [None] * 2, x.new_empty(0), x, 1, terms, self.random(1, dtype=torch.float32)
+        exact = exact_pool_backward(*call[:3], x.double(), 1, [t.double() for t in terms], call[-1].double(), 2, None)
+        close(pool_pair_bwd(*call, 2, None), exact, dtype, "gradient of x")
 
     def test_a_table_of_zeros_keeps_out_what_is_not_finite(self):
         x = self.random(2, 3, 5, 4)
         bad = torch.full_like(x, torch.nan)
         tables = torch.zeros(2, 4, 3, device=self.device)
         none = torch.zeros(0, device=self.device)
-        assert not pool_pair_bwd([x, bad], [bad, bad], tables, x, 1, [], none, None).any()
+        assert not pool_pair_bwd([x, bad], [bad, bad], tables, x, 1, [], none, 0, None).any()
 
 
 def make_case(checks, shape, branches, dtype, *, own, stride, affine, relu=True, absent=(), pointwise=False) -> Case:
@@ -447,11 +458,14 @@ class MixedLayerChecks(LayerChecks):
             ((2, 2), 2, ("affine", "eval"), {"recompute": True}),
             ((2, 1), 1, ("plain",), {"tracked": [True, False, False, True]}),
             ((), 1, ("affine",), {"shortcut": True}),
+            ((1,), 2, ("affine",), {"dense": 1}),
         ],
         ids=str,
     )
     def test_matches_the_modules(self, lengths, stride, kinds, options):
-        layer = Layer(3, stride, lengths, kinds=kinds, convolutions=[(3, 1), (1, 1), (3, 2)]).to(self.device)
+        dense = options.pop("dense", 0)
+        layer = Layer(3, stride, lengths, kinds=kinds, convolutions=[(3, 1), (1, 1), (3, 2)], dense=dense)
+        layer = layer.to(self.device)
         values, grad = layer.values((2, 3, 5, 4), plain=1, shortcut=options.get("shortcut", False))
         values["weights"][-1] = 0
         values, grad = {name: t.to(self.device) for name, t in values.items()}, grad.to(self.device)

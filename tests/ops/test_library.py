@@ -132,8 +132,8 @@ def test_optional_tensors_are_looked_at_too():
         changed = [*arguments[:k], negated(arguments[k]), *arguments[k + 1 :]]
         torch.testing.assert_close(mixed_norm_sum_fwd(*changed), expected)
     none = z.new_empty(0)
-    expected = pool_pair_bwd([None, z], [None, None], none, z, 1, [], none, None)
-    torch.testing.assert_close(pool_pair_bwd([None, negated(z)], [None, None], none, z, 1, [], none, None), expected)
+    expected = pool_pair_bwd([None, z], [None, None], none, z, 1, [], none, 0, None)
+    torch.testing.assert_close(pool_pair_bwd([None, negated(z)], [None, None], none, z, 1, [], none, 0, None), expected)
 
 
 def test_a_function_mode_sees_the_operators():

@@ -38,10 +38,19 @@ def new_norm(channels, affine=True, training=True, **options):
 
 
 class Layer(nn.Module):
-    """The modules of a mixed layer with chains of these lengths; its norms are of `kinds`, in turn."""
+    """The modules of a mixed layer with chains of these lengths, and so many dense branches, the second of more
+    channels within; its norms are of `kinds`, in turn."""
 
     def __init__(
-        self, channels=3, stride=1, lengths=(2, 1), pools=True, others=1, kinds=("affine",), convolutions=CONVOLUTIONS
+        self,
+        channels=3,
+        stride=1,
+        lengths=(2, 1),
+        pools=True,
+        others=1,
+        kinds=("affine",),
+        convolutions=CONVOLUTIONS,
+        dense=0,
     ):
         super().__init__()
         self.stride = stride
@@ -60,7 +69,14 @@ class Layer(nn.Module):
             nn.ModuleList(stage(1 if depth else stride) for depth in range(length)) for length in lengths
         )
         self.pools = nn.ModuleList(norm() for _ in range(2 * pools))
-        self.norms = nn.ModuleList(norm() for _ in range(others))
+        self.dense = nn.ModuleList(
+            nn.ModuleList([
+                nn.Conv2d(channels, channels + k, (1, 3), (1, stride), (0, 1), bias=False),
+                nn.Conv2d(channels + k, channels, (5, 1), (stride, 1), (2, 0), bias=False),
+            ])
+            for k in range(dense)
+        )  # fmt: skip
+        self.norms = nn.ModuleList(norm() for _ in range(dense + others))
         self.double()
 
     def values(self, shape, plain=1, shortcut=False):
@@ -70,14 +86,14 @@ class Layer(nn.Module):
             "x": torch.randn(shape),
             "weights": torch.randn(len(self.chains) + len(self.pools) + len(self.norms)),
             "plain_weights": torch.randn(plain + shortcut),
-            **{f"zs.{k}": torch.randn(out) for k in range(len(self.norms))},
+            **{f"zs.{k}": torch.randn(out) for k in range(len(self.norms) - len(self.dense))},
             **{f"plain.{k}": torch.randn(out) for k in range(plain)},
         }
         return {name: t.double() for name, t in values.items()}, torch.randn(out).double()
 
     def forward(self, x, weights, **options):
         chains = [[Stage(*stage) for stage in chain] for chain in self.chains]
-        options |= {"pools": list(self.pools), "norms": list(self.norms)}
+        options |= {"pools": list(self.pools), "norms": list(self.norms), "dense": list(map(list, self.dense))}
         return mixed_layer(x, weights, chains, stride=self.stride, **options)
 
     def plain(self, x, weights, *, zs, plain, plain_weights, tracked=None, recompute=False):
@@ -92,8 +108,10 @@ class Layer(nn.Module):
             average, maximum = self.pools
             outputs.append(average(F.avg_pool2d(x, 3, self.stride, 1, count_include_pad=False)))
             outputs.append(maximum(F.max_pool2d(x, 3, self.stride, 1)))
+        for (first, second), norm in zip(self.dense, self.norms, strict=False):
+            outputs.append(norm(second(first(x.relu()))))
         outputs = [o if use else o.detach() for o, use in zip(outputs, tracked or [True] * len(outputs), strict=True)]
-        outputs += [norm(z) for norm, z in zip(self.norms, zs, strict=True)]
+        outputs += [norm(z) for norm, z in zip(self.norms[len(self.dense) :], zs, strict=True)]
         terms = zip([*weights, *plain_weights], [*outputs, *plain], strict=True)
         return sum(w * term for w, term in terms)
 
@@ -140,17 +158,18 @@ def test_matches_the_modules(backend, data):
     stride = data.draw(st.sampled_from([1, 2]))
     lengths = data.draw(st.lists(st.integers(1, 3), max_size=4))
     pools, others, plain = data.draw(st.booleans()), data.draw(st.integers(0, 2)), data.draw(st.integers(0, 2))
-    assume(lengths or pools or others)
+    dense = data.draw(st.integers(0, 2))
+    assume(lengths or pools or dense or others)
     shortcut = stride == 1 and data.draw(st.booleans())
     kinds = data.draw(st.lists(st.sampled_from(list(KINDS)), min_size=1, max_size=7))
     size = st.integers(1, 9)
     shape = (data.draw(st.integers(2, 3)), data.draw(st.sampled_from([1, 2, 5, 17])), data.draw(size), data.draw(size))
-    layer = Layer(shape[1], stride, sorted(lengths, reverse=True), pools, others, kinds)
+    layer = Layer(shape[1], stride, sorted(lengths, reverse=True), pools, others, kinds, dense=dense)
     values, grad = layer.values(shape, plain, shortcut)
     for k in range(len(values["weights"])):
         if data.draw(st.integers(0, 3)) == 0:
             values["weights"][k] = 0
-    hands_on = len(lengths) + 2 * pools
+    hands_on = len(lengths) + 2 * pools + dense
     tracked = data.draw(st.none() | st.lists(st.booleans(), min_size=hands_on, max_size=hands_on))
     names = sorted([*values, *(name for name, _ in layer.named_parameters())])
     need = data.draw(st.none() | st.sets(st.sampled_from(names)))
@@ -168,7 +187,7 @@ def test_matches_the_modules(backend, data):
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("kind", ["affine", "eval"])
 def test_any_gradient_can_be_had_alone(backend, kind):
-    layer = Layer(3, 1, (3, 2, 1), kinds=(kind,))
+    layer = Layer(3, 1, (3, 2, 1), kinds=(kind,), dense=1)
     values, grad = layer.values((2, 3, 5, 4))
     names = [*values, *(name for name, _ in layer.named_parameters())]
     with ops.backend(backend):
@@ -216,7 +235,7 @@ def test_the_mode_of_the_forward_pass_counts(backend, recompute, training):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_recomputing_gives_the_same_bits(backend, dtype, stride):
-    layer = Layer(17, stride, (3, 2, 1), kinds=KINDS).to(torch.float32 if dtype == torch.bfloat16 else dtype)
+    layer = Layer(17, stride, (3, 2, 1), kinds=KINDS, dense=1).to(torch.float32 if dtype == torch.bfloat16 else dtype)
     values, grad = layer.values((2, 17, 9, 8))
     values = {name: t.to(dtype) for name, t in values.items()}
     twin = copy.deepcopy(layer)
@@ -232,7 +251,7 @@ def test_recomputing_gives_the_same_bits(backend, dtype, stride):
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("kinds", [("affine",), ("eval", "affine")], ids=str)
 def test_gradcheck(backend, stride, kinds):
-    layer = Layer(2, stride, (2, 1), kinds=kinds)
+    layer = Layer(2, stride, (2, 1), kinds=kinds, dense=1)
     values, _ = layer.values((2, 2, 4, 4))
     leaves = [*(t.requires_grad_() for t in values.values()), *layer.parameters()]
 
@@ -270,7 +289,7 @@ def test_weights_of_plain_terms_are_1_by_default(backend):
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_empty_batch_in_eval_mode(backend):
-    layer = Layer(kinds=("eval",))
+    layer = Layer(kinds=("eval",), dense=1)
     values, grad = layer.values((0, 3, 4, 5))
     with ops.backend(backend):
         found = results(layer, values, grad)
@@ -295,25 +314,28 @@ META = {"device": "meta"}
          r"chains\[0\]\[0\].depthwise.weight must be \(5, 1, 3, 3\) for x, got \(3, 1, 3, 3\)"),
         ({"x": torch.ones(2, 3, 4, 4, dtype=torch.int64)}, TypeError, "x must be float16, .*, got torch.int64"),
         ({"x": torch.ones(3, 4, 4)}, ValueError, r"x must be \(N, C, H, W\) with C, H, W > 0, got \(3, 4, 4\)"),
-        ({"weights": torch.ones(4)}, ValueError, r"weights must be \(5,\), one a term, got \(4,\)"),
-        ({"weights": torch.ones(5, dtype=torch.int64)}, TypeError, "weights must be floating, got torch.int64"),
-        ({"weights": torch.ones(5, **META)}, ValueError, "weights are on meta, x on cpu"),
+        ({"weights": torch.ones(4)}, ValueError, r"weights must be \(6,\), one a term, got \(4,\)"),
+        ({"weights": torch.ones(6, dtype=torch.int64)}, TypeError, "weights must be floating, got torch.int64"),
+        ({"weights": torch.ones(6, **META)}, ValueError, "weights are on meta, x on cpu"),
         ({"plain_weights": torch.ones(2)}, ValueError, r"plain_weights must be \(1,\), one a term, got \(2,\)"),
-        ({"zs": []}, ValueError, "norms must hold one module a z, got 1 for 0 zs"),
+        ({"zs": []}, ValueError, "norms must hold one module a dense branch and z, got 2 for 1 and 0"),
         ({"zs": [torch.ones(2, 3, 4, 5)]}, ValueError, r"zs\[0\] must have the shape of the output, \(2, 3, 4, 4\)"),
         ({"plain": [torch.ones(1, 3, 4, 4)]}, ValueError, r"plain\[0\] must have the shape .*, got \(1, 3, 4, 4\)"),
         ({"plain": [torch.ones(2, 3, 4, 4).double()]}, TypeError, r"plain\[0\] must be of the dtype of x, "),
         ({"plain": [torch.ones(2, 3, 4, 4, **META)]}, ValueError, r"plain\[0\] is on meta, x on cpu"),
-        ({"tracked": [True]}, ValueError, "tracked must be 4, one a chain or pool, got 1"),
+        ({"tracked": [True]}, ValueError, "tracked must be 5, one a chain, pool or dense branch, got 1"),
         ({"chains.1.0.1": nn.Conv2d(3, 3, 1, **META)}, ValueError, r"\[1\]\[0\].pointwise.weight is on meta, x on cpu"),
         ({"chains.0.0.2": nn.BatchNorm2d(4)}, ValueError, r"chains\[0\]\[0\].norm is for 4 channels, x has 3"),
         ({"pools.1": nn.BatchNorm2d(3, **META)}, ValueError, r"pools\[1\] has its weight on meta, must have it on cpu"),
-        ({"norms.0": nn.BatchNorm2d(2)}, ValueError, r"norms\[0\] is for 2 channels, its z has 3"),
+        ({"norms.0": nn.BatchNorm2d(2)}, ValueError, r"norms\[0\] is for 2 channels, x has 3"),
+        ({"norms.1": nn.BatchNorm2d(2)}, ValueError, r"norms\[1\] is for 2 channels, its z has 3"),
+        ({"dense.0.0": nn.Conv2d(2, 3, 3)}, ValueError, r"dense\[0\]\[0\]: weight must be .* with C_in = 3"),
+        ({"dense.0.1": nn.Conv2d(3, 3, 3, 2)}, ValueError, r"dense\[0\] gives the shape \(2, 3, 2, 2\), must give"),
         ({"norms.0": nn.BatchNorm1d(3)}, TypeError, r"norms\[0\] must be an nn.BatchNorm2d, got BatchNorm1d"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused(changed, error, message):
-    layer = Layer().float()
+    layer = Layer(dense=1).float()
     values, _ = layer.values((2, 3, 4, 4))
     values = {name: t.float() for name, t in values.items()}
     arguments = {"zs": [values.pop("zs.0")], "plain": [values.pop("plain.0")], **values}

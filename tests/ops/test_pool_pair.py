@@ -108,15 +108,15 @@ def test_empty_batch(backend):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_opcheck(dtype, stride):
     x = torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=torch.channels_last)
-    for needs in [(True, True, False), (True, False, False), (False, True, False), (True, True, True)]:
-        torch.library.opcheck(torch.ops.asose_fast.pool_pair_fwd, (x, stride, *needs))
+    for needs in [(1, 1, 0, 0), (1, 0, 0, 1), (0, 1, 0, 0), (1, 1, 1, 0), (1, 1, 1, 1)]:
+        torch.library.opcheck(torch.ops.asose_fast.pool_pair_fwd, (x, stride, *map(bool, needs)))
     avg, max = reference(x, stride=stride)
     none, factor, tables = torch.empty(0), torch.tensor([0.5]), torch.randn(2, 4, 3)
     for grads in [[avg, max], [avg, None], [None, max]]:
         torch.library.opcheck(
-            torch.ops.asose_fast.pool_pair_bwd, (grads, [None, None], none, x, stride, [], none, None)
+            torch.ops.asose_fast.pool_pair_bwd, (grads, [None, None], none, x, stride, [], none, 0, None)
         )
-        call = grads, [max, avg], tables, x, stride, [x], factor
+        call = grads, [max, avg], tables, x, stride, [x], factor, 0
         torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (*call, None))
         torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (*call, torch.zeros_like(avg, dtype=torch.uint8)))
 
@@ -130,13 +130,13 @@ def test_norms_and_terms_in_backward(backend, dtype, stride):
     avg, max = (y.detach() for y in reference(x, stride=stride))
     g, factors = torch.randn_like(avg), torch.tensor([0.25, -2.0])
     tables = torch.randn(2, 4, 19, dtype=torch.float64)
-    for z in (max, None):
+    for zs in ([avg, max], [avg, None], [None, max]):
         with ops.backend(backend):
-            got = torch.ops.asose_fast.pool_pair_bwd([g, g], [z, avg], tables, x, stride, terms, factors, None)
+            got = torch.ops.asose_fast.pool_pair_bwd([g, g], zs, tables, x, stride, terms, factors, 0, None)
         leaf = x.double().requires_grad_()
         pooled = reference(leaf, stride=stride)
         of_pools = []
-        for (scale, center, slope, shift), value in zip(tables[:, :, :, None, None], (z, avg), strict=True):
+        for (scale, center, slope, shift), value in zip(tables[:, :, :, None, None], zs, strict=True):
             curve = 0 if value is None else slope * (value.double() - center) + shift
             of_pools.append(scale * g.double() + curve)
         expected = torch.autograd.grad(pooled, leaf, of_pools)[0]
@@ -150,19 +150,39 @@ def test_terms_without_a_factor_count_once(backend, given):
     x, *terms = torch.randn(3, 2, 5, 4, 3).unbind()
     factors = torch.tensor([0.25, -2.0])[:given]
     with ops.backend(backend):
-        got = torch.ops.asose_fast.pool_pair_bwd([None] * 2, [None] * 2, x.new_empty(0), x, 1, terms, factors, None)
+        got = torch.ops.asose_fast.pool_pair_bwd([None] * 2, [None] * 2, x.new_empty(0), x, 1, terms, factors, 0, None)
     torch.testing.assert_close(got, sum(f * t for f, t in zip([*factors, 1, 1], terms, strict=False)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_last_terms_are_handed_back_through_a_relu(backend, dtype):
+    x, *terms = (torch.randn(2, 19, 9, 6).to(dtype).contiguous(memory_format=torch.channels_last) for _ in range(4))
+    x[0, 0, :2] = 0
+    none, factors = x.new_empty(0), torch.tensor([-2.0])
+    with ops.backend(backend):
+        got = torch.ops.asose_fast.pool_pair_bwd([None] * 2, [None] * 2, none, x, 1, terms, factors, 2, None)
+    expected = torch.where(x > 0, terms[1].double() + terms[2].double(), 0) - 2 * terms[0].double()
+    torch.testing.assert_close(got.double(), expected, rtol=0, atol=TOLERANCE[dtype] * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("rectified", [-1, 2])
+def test_more_rectified_terms_than_have_no_factor_are_refused(rectified):
+    x = torch.ones(1, 2, 3, 3)
+    call = [None] * 2, [None] * 2, x.new_empty(0), x, 1, [x, x], torch.ones(1)
+    with pytest.raises(ValueError, match=f"rectified must be 0 to 1, the terms without a factor, got {rectified}"):
+        torch.ops.asose_fast.pool_pair_bwd(*call, rectified, None)
 
 
 def test_a_factor_of_no_term_is_refused():
     x = torch.ones(1, 2, 3, 3)
     with pytest.raises(ValueError, match="factors must be"):
-        torch.ops.asose_fast.pool_pair_bwd([None] * 2, [None] * 2, x.new_empty(0), x, 1, [x], torch.ones(2), None)
+        torch.ops.asose_fast.pool_pair_bwd([None] * 2, [None] * 2, x.new_empty(0), x, 1, [x], torch.ones(2), 0, None)
 
 
 def test_norms_of_a_pooling_that_is_not_needed_are_refused():
     with pytest.raises(ValueError, match="for_norms must be False"):
-        torch.ops.asose_fast.pool_pair_fwd(torch.ones(1, 2, 3, 3), 1, True, False, True)
+        torch.ops.asose_fast.pool_pair_fwd(torch.ones(1, 2, 3, 3), 1, True, False, True, False)
 
 
 def test_compiles_without_a_graph_break():

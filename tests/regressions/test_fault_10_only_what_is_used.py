@@ -92,13 +92,13 @@ def test_an_alpha_step_differentiates_the_sampled_candidates_alone(parts, monkey
         tracked.append([k for k, x in enumerate(xs[:10]) if x.requires_grad])
         return mixed_sum(xs, weights)
 
-    def recorded_layer(x, weights, chains, *, pools, zs, norms, plain, **options):
-        last = [chain[-1].norm for chain in chains] + pools
+    def recorded_layer(x, weights, chains, *, pools, dense, zs, norms, plain, **options):
+        last = [chain[-1].norm for chain in chains] + pools + norms[: len(dense)]
         handing_on = [n for n, t in zip(last, options["tracked"], strict=True) if t and x.requires_grad]
-        handing_on += [norm for z, norm in zip(zs, norms, strict=True) if z.requires_grad]
+        handing_on += [norm for z, norm in zip(zs, norms[len(dense) :], strict=True) if z.requires_grad]
         *skip, _ = plain
         tracked.append([owner[norm][1] for norm in handing_on] + [3 for x in skip if x.requires_grad])
-        return mixed_layer(x, weights, chains, pools=pools, zs=zs, norms=norms, plain=plain, **options)
+        return mixed_layer(x, weights, chains, pools=pools, dense=dense, zs=zs, norms=norms, plain=plain, **options)
 
     monkeypatch.setattr(mixed, "mixed_sum", recorded)
     monkeypatch.setattr(stacked, "mixed_layer", recorded_layer)

@@ -147,6 +147,29 @@ def test_convolutions_along_one_axis_run_on_line_conv(monkeypatch, stride, index
     assert_close(got, results(plain, x, weights, index), 1e-11)
 
 
+@pytest.mark.parametrize("index", [None, 1, 2])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_dense_convolutions_without_kernels_run_within_the_layer(monkeypatch, stride, index):
+    """One that follows no ReLU runs apart."""
+    plain, _ = pair(("max_pool_3x3", "conv_7x1_1x7", "avg_pool_3x3"), 5, stride, torch.float64)
+    plain.ops["linear"] = nn.Sequential(nn.Conv2d(5, 5, 3, stride, 1, bias=False), nn.BatchNorm2d(5)).double()
+    stacked, dense = copy.deepcopy(plain), []
+    stacked.fused = True
+    run_it = stacked_plan.mixed_layer
+
+    def recorded(*arguments, **options):
+        dense.extend(options["dense"])
+        return run_it(*arguments, **options)
+
+    monkeypatch.setattr(stacked_plan, "mixed_layer", recorded)
+    weights = (torch.rand(4) if index is None else torch.eye(4)[index]).double()
+    x = torch.randn(3, 5, 8, 10, dtype=torch.float64)
+    with ops.backend("reference"):
+        got = results(stacked, x, weights, index)
+    assert dense == [[conv for conv in stacked.ops["conv_7x1_1x7"] if isinstance(conv, nn.Conv2d)]]
+    assert_close(got, results(plain, x, weights, index), 1e-11)
+
+
 @pytest.mark.parametrize("index", [None, 4, 7])
 @pytest.mark.parametrize("train", [True, False])
 def test_recomputing_gives_the_same_and_keeps_less(index, train):

@@ -1,4 +1,5 @@
-"""The backward pass of a mixed layer on the operators: the sum, then the stages from the last to the first, then x."""
+"""The backward pass of a mixed layer on the operators: the sum, then the stages from the last to the first and dense
+branches, then x."""
 
 from __future__ import annotations
 
@@ -27,7 +28,8 @@ class Wanted(NamedTuple):
     weights: bool
     x: bool
     parts: Parts
-    """Which gradients of the node's other inputs are asked for."""
+    """Which gradients of the node's other inputs are asked for, and through which dense branches one is handed back:
+    that says `zs`, before it says the same of those that were given."""
     counts: list[bool]
     """Which terms may have a weight that is not 0."""
     seen: list[float] | None
@@ -55,15 +57,20 @@ class Wanted(NamedTuple):
             )
             for k, tracked in enumerate(layer.tracked[: layer.chains])
         ]  # fmt: skip
+        first = layer.chains + layer.pools
+        dense = [
+            tracked and counts[k] and (need_x or any(row))
+            for k, (tracked, row) in enumerate(zip(layer.tracked[first:], need.dense, strict=True), first)
+        ]
         return Wanted(
             need_weights,
             need_x,
-            need,
+            need._replace(zs=[*dense, *need.zs]),
             counts,
             seen,
             weights[: layer.chains] if seen is None else None,
             chains,
-            [need_x and tracked for tracked in layer.tracked[layer.chains :]],
+            [need_x and tracked for tracked in layer.tracked[layer.chains : first]],
             [n and not same for n, same in zip(need.plain, layer.plain_is_x, strict=True)],
         )
 
@@ -75,7 +82,7 @@ class Ends(NamedTuple):
     affine: Pair
     """The gradients of gamma and beta of the last norms."""
     terms: Gradients
-    """The gradients of zs, then of the plain terms."""
+    """The gradients of what dense branches give, of zs, then of the plain terms."""
     tables: Tensor
     """(K + J, 4, C): dL/dz of every term, as `mixed_norm_sum`'s backward gives it."""
 
@@ -125,10 +132,12 @@ def backward(
     ends = _ends(layer, saved, wanted, [*layer.last(outputs), *pooled], uses, grad, operators)
     steps = _stages(layer, saved, wanted, outputs, ends.tables, uses_batch, grad, operators)
     of_chains = steps[0].x if steps else None
-    grad_x = _input(layer, saved, wanted, pooled, ends.tables, uses, grad, of_chains, operators)
+    count = len(layer.dense)
+    dense, rectified = _dense(layer, saved, wanted, ends.terms[:count], operators)
+    grad_x = _input(layer, saved, wanted, pooled, ends.tables, uses, grad, of_chains, rectified, operators)
     affine = [*(step.affine for step in steps[1:]), ends.affine]
-    parameters = itertools.chain(*affine, *(step.depthwise for step in steps), *(step.pointwise for step in steps))
-    return ends.weights, grad_x, [*parameters, *ends.terms]
+    rows = *(step.depthwise for step in steps), *(step.pointwise for step in steps), *dense
+    return ends.weights, grad_x, [*itertools.chain(*affine, *rows), *ends.terms[count:]]
 
 
 def _outputs(layer: LayerPlan, saved: Saved, operators: Operators) -> tuple[list[list[Tensor]], list[Tensor]]:
@@ -140,7 +149,7 @@ def _outputs(layer: LayerPlan, saved: Saved, operators: Operators) -> tuple[list
         stage = saved.stages[depth - 1]
         before = (stage.mean, stage.rstd, *saved.parameters.affine[depth - 1]) if depth else NO_NORMS
         outputs.append(run_stage(saved.x, outputs, layer, saved.parameters, before, False, operators)[0])
-    return outputs, run_pools(saved.x, layer, False, operators).outputs
+    return outputs, run_pools(saved.x, layer, False, False, operators).outputs
 
 
 def _ends(
@@ -243,6 +252,27 @@ def _stage(
     return Step(*gradients, (s1, s0), None, Back(placed(grad_inputs, used), zs, tables))
 
 
+def _dense(
+    layer: LayerPlan, saved: Saved, wanted: Wanted, grads: Gradients, operators: Operators
+) -> tuple[list[Gradients], list[Tensor]]:
+    """The backward pass of dense branches: the gradients of their weights, by branch, and those of relu(x)."""
+    found: list[Gradients] = []
+    rectified = []
+    rows = zip(layer.dense, saved.parameters.dense, saved.dense, wanted.parts.dense, grads, strict=True)
+    for convs, weights, inputs, needs, grad in rows:
+        of_weights: Gradients = [None] * len(convs)
+        for i in reversed(range(len(convs) if grad is not None else 0)):
+            need_input = wanted.x or any(needs[:i])
+            of_input, of_weight = operators.dense_conv_bwd(grad, inputs[i], weights[i], *convs[i], need_input, needs[i])
+            grad, of_weights[i] = of_input if need_input else None, of_weight if needs[i] else None
+            if grad is None:
+                break
+        if wanted.x and grad is not None:
+            rectified.append(grad)
+        found.append(of_weights)
+    return found, rectified
+
+
 def _input(
     layer: LayerPlan,
     saved: Saved,
@@ -252,22 +282,24 @@ def _input(
     uses: list[bool],
     grad: Tensor,
     of_chains: Tensor | None,
+    rectified: list[Tensor],
     operators: Operators,
 ) -> Tensor | None:
-    """dL/dx: what comes through chains, through pools and through plain terms that are x itself."""
+    """dL/dx: what comes through chains, through pools, through plain terms that are x itself, and through relu(x),
+    whose gradients are `rectified`."""
     weights, count, chains = saved.weights, saved.mean.shape[0], layer.chains
     pools, of_plain = any(wanted.pools), wanted.x and any(layer.plain_is_x)
-    if wanted.seen is not None and of_chains is not None and not pools:
+    if wanted.seen is not None and of_chains is not None and not pools and not rectified:
         for k, is_x in enumerate(layer.plain_is_x, count):
             if wanted.x and is_x and wanted.counts[k]:
                 _add(of_chains, grad, weights[k])
         return of_chains
-    if not pools and not of_plain:
+    if not pools and not of_plain and not rectified:
         return of_chains
     factors = _picked(weights[count:], layer.plain_is_x) if of_plain else weights[:0]
     terms = [grad] * len(factors)
     grad_x: Tensor
-    if not pools and of_chains is None:
+    if not pools and of_chains is None and not rectified:
         grad_x = operators.mixed_sum_fwd(terms, factors)
         return grad_x
     grads: Gradients = [None, None]
@@ -278,8 +310,10 @@ def _input(
         zs = [z if in_batch else None for z, in_batch in zip(pooled, uses[chains:], strict=False)]
     grad_x = operators.pool_pair_bwd(
         grads, zs, tables[chains : chains + 2] if pools else tables.new_empty(0), saved.x, layer.stride,
-        terms if of_chains is None else [*terms, of_chains],  # that of chains has no factor: it counts once
+        # Those of chains and of relu(x) have no factor: they count once.
+        [*terms, *([] if of_chains is None else [of_chains]), *rectified],
         factors,
+        len(rectified),
         saved.places,
     )  # fmt: skip
     return grad_x

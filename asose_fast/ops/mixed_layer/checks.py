@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from asose_fast.ops.autocast import autocasts
 from asose_fast.ops.checks import check_tensor
+from asose_fast.ops.dense import Dense
+from asose_fast.ops.dense_conv import check_convolution
 from asose_fast.ops.depthwise_plan import MAX_BRANCHES
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.mixed_layer.plan import Stage
@@ -15,8 +17,14 @@ from asose_fast.ops.mixed_sum import MAX_INPUTS
 from asose_fast.ops.norms import check_norm
 
 
-def check_modules(x: Tensor, chains: Sequence[Sequence[Stage]], stride: int, pools: Sequence[nn.BatchNorm2d]) -> None:
-    """That chains and the norms of pools are for x, in a layer of this stride."""
+def check_modules(
+    x: Tensor,
+    chains: Sequence[Sequence[Stage]],
+    stride: int,
+    pools: Sequence[nn.BatchNorm2d],
+    dense: Sequence[Sequence[nn.Conv2d]] = (),
+) -> None:
+    """That chains, the norms of pools and dense branches are for x, in a layer of this stride."""
     check_tensor("mixed_layer: x", x)
     if x.dtype not in FLOATS:
         raise TypeError(f"mixed_layer: x must be float16, bfloat16, float32 or float64, got {x.dtype}")
@@ -52,12 +60,23 @@ def check_modules(x: Tensor, chains: Sequence[Sequence[Stage]], stride: int, poo
             check_norm(f"{where}.norm", norm, x, "x has")
     for p, norm in enumerate(pools):
         check_norm(f"mixed_layer: pools[{p}]", norm, x, "x has")
+    out = (*x.shape[:2], *(-(-side // stride) for side in x.shape[2:]))
+    for k, convs in enumerate(dense):
+        where = f"mixed_layer: dense[{k}]"
+        made: tuple[int, ...] = tuple(x.shape)
+        for i, conv in enumerate(convs):
+            options = Dense.of_module(conv, relu=False)
+            check_convolution(f"{where}[{i}]", x.new_empty(1).expand(made), conv.weight, options)
+            made = options.shape_for(made, conv.weight.shape)
+        if made != out:
+            raise ValueError(f"{where} gives the shape {made}, must give {out}")
 
 
 def check_terms(
     x: Tensor,
     stride: int,
     branches: int,
+    dense: int,
     weights: Tensor,
     zs: Sequence[Tensor],
     norms: Sequence[nn.BatchNorm2d],
@@ -65,13 +84,15 @@ def check_terms(
     plain_weights: Tensor | None,
     tracked: Sequence[bool] | None,
 ) -> None:
-    """That the other arguments go with x and `branches` chains and pools."""
-    if len(norms) != len(zs):
-        raise ValueError(f"mixed_layer: norms must hold one module a z, got {len(norms)} for {len(zs)} zs")
+    """That the other arguments go with x and `branches` chains, pools and dense ones, which the last `dense` are."""
+    if len(norms) != dense + len(zs):
+        raise ValueError(
+            f"mixed_layer: norms must hold one module a dense branch and z, got {len(norms)} for {dense} and {len(zs)}"
+        )
     count = branches + len(zs)
     if not count or count + len(plain) > MAX_INPUTS:
         raise ValueError(
-            f"mixed_layer: chains, pools and zs must be 1 or more, with plain at most {MAX_INPUTS}, "
+            f"mixed_layer: chains, pools, dense and zs must be 1 or more, with plain at most {MAX_INPUTS}, "
             f"got {count} and {len(plain)}"
         )
     for name, values, size in (("weights", weights, count), ("plain_weights", plain_weights, len(plain))):
@@ -86,7 +107,11 @@ def check_terms(
         if values.device != x.device:
             raise ValueError(f"mixed_layer: {name} are on {values.device}, x on {x.device}")
     if tracked is not None and len(tracked) != branches:
-        raise ValueError(f"mixed_layer: tracked must be {branches}, one a chain or pool, got {len(tracked)}")
+        raise ValueError(
+            f"mixed_layer: tracked must be {branches}, one a chain, pool or dense branch, got {len(tracked)}"
+        )
+    for k, norm in enumerate(norms[:dense]):
+        check_norm(f"mixed_layer: norms[{k}]", norm, x, "x has")
     if not zs and not plain:
         return
     shape = (*x.shape[:2], *(-(-side // stride) for side in x.shape[2:])) if branches else None
@@ -103,5 +128,5 @@ def check_terms(
                 raise TypeError(f"mixed_layer: {name}[{i}] must be of the dtype of x, {x.dtype}, got {term.dtype}")
             if term.device != x.device:
                 raise ValueError(f"mixed_layer: {name}[{i}] is on {term.device}, x on {x.device}")
-    for k, (norm, z) in enumerate(zip(norms, zs, strict=True)):
+    for k, (norm, z) in enumerate(zip(norms[dense:], zs, strict=True), dense):
         check_norm(f"mixed_layer: norms[{k}]", norm, z, "its z has")

@@ -29,6 +29,8 @@ class Pools(NamedTuple):
     """Their means and variances, (2, C) each, or nothing."""
     places: Tensor | None
     """Where the maxima are."""
+    active: Tensor
+    """relu(x), or nothing where no dense branch reads it."""
 
 
 class Result(NamedTuple):
@@ -42,14 +44,16 @@ class Result(NamedTuple):
     pools: Pools
     ys: list[list[Tensor]]
     """The depthwise outputs by depth, where the backend keeps them."""
+    dense: list[list[Tensor]]
+    """What the convolutions of dense branches read, by branch."""
     uses_batch: list[list[bool]]
     """Which norms use the statistics of the batch: by depth, then the last norms."""
     parts: Parts
-    """The node's inputs."""
+    """The node's inputs, with the outputs of dense branches before the zs."""
 
 
 def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]) -> Result:
-    """Runs the stages depth by depth, then the pools, and adds all terms up.
+    """Runs the stages depth by depth, then pools and dense branches, and adds all terms up.
 
     The operators need not look again at what the layer's door has seen, except at what a candidate may have done to the
     modules of another since then.
@@ -62,7 +66,7 @@ def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]
     values = shape.numel() // shape[1]
     uses = [[uses_batch(norm) for norm in norms] for norms in (*layer.norms, layer.last_norms[layer.chains :])]
     check_count(list(chain(*uses)), shape)
-    _check_unchanged(layer, parts, shape[1])
+    _check_unchanged(layer, parts, x.shape, shape)
 
     outputs: list[list[Tensor]] = []
     kept: list[list[Tensor]] = []
@@ -83,14 +87,16 @@ def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]
             )
         stages.append(StageTables(params, matrices, *normalised))
 
-    pools = run_pools(x, layer, any(uses[-1]), operators)
+    pools = run_pools(x, layer, any(uses[-1]), bool(layer.dense), operators)
+    dense, zs = _run_dense(pools.active, layer, parts, operators)
+    parts = parts._replace(zs=[*zs, *parts.zs])
     rest = parts.zs if pools.statistics else pools.outputs + parts.zs
     statistics += pools.statistics
     mean, rstd, last_uses = _last_tables(layer, uses, statistics, rest if any(uses[-1]) else [], values, acc, operators)
     y = operators.mixed_norm_sum_fwd(
         layer.last(outputs) + pools.outputs + parts.zs + parts.plain, weights, *parts.affine[-1], mean, rstd
     )  # fmt: skip
-    return Result(y, mean, rstd, stages, outputs, pools, kept, [*uses[:-1], last_uses], parts)
+    return Result(y, mean, rstd, stages, outputs, pools, kept, dense, [*uses[:-1], last_uses], parts)
 
 
 def run_stage(
@@ -141,22 +147,49 @@ def _last_tables(
     return mean, rstd, last_uses
 
 
-def run_pools(x: Tensor, layer: LayerPlan, for_norms: bool, operators: Operators) -> Pools:
+def _run_dense(
+    active: Tensor, layer: LayerPlan, parts: Parts, operators: Operators
+) -> tuple[list[list[Tensor]], list[Tensor]]:
+    """What the convolutions of every dense branch read, and what the last one gives."""
+    read, zs = [], []
+    for convs, weights in zip(layer.dense, parts.dense, strict=True):
+        z, inputs = active, []
+        for conv, weight in zip(convs, weights, strict=True):
+            inputs.append(z)
+            z = operators.dense_conv_fwd(z, weight, *conv)
+        read.append(inputs)
+        zs.append(z)
+    return read, zs
+
+
+def run_pools(x: Tensor, layer: LayerPlan, for_norms: bool, need_active: bool, operators: Operators) -> Pools:
     """The average and the maximum of x, or nothing."""
     if not layer.pools:
-        return Pools([], [], None)
-    avg, largest, mean, var, places = operators.pool_pair_fwd(x, layer.stride, True, True, for_norms)
+        return Pools([], [], None, x.relu() if need_active else x.new_empty(0))
+    avg, largest, mean, var, places, active = operators.pool_pair_fwd(
+        x, layer.stride, True, True, for_norms, need_active
+    )
     there = mean.dim() == 2
-    return Pools([avg, largest], [(mean, var)] if there else [], places if there else None)
+    return Pools([avg, largest], [(mean, var)] if there else [], places if there else None, active)
 
 
-def _check_unchanged(layer: LayerPlan, parts: Parts, channels: int) -> None:
-    """Raises ValueError where weights, or tables of norms, have another shape than the layer was planned for."""
+def _check_unchanged(layer: LayerPlan, parts: Parts, given: torch.Size, wanted: torch.Size) -> None:
+    """Raises ValueError where weights, or tables of norms, have another shape than the layer was planned for, which is
+    `given` one shape and gives one that is `wanted`."""
+    channels = wanted[1]
     matrix, table = (channels, channels, 1, 1), (channels,)
     for plan, depthwise, pointwise in zip(layer.plans, parts.depthwise, parts.pointwise, strict=True):
         for kernel, weight, other in zip(plan.kernels, depthwise, pointwise, strict=True):
             if weight.shape != (channels, 1, kernel, kernel) or other.shape != matrix:
                 raise ValueError(CHANGED)
+    for convs, weights in zip(layer.dense, parts.dense, strict=True):
+        made: tuple[int, ...] = given
+        for conv, weight in zip(convs, weights, strict=True):
+            if weight.dim() != 4 or weight.shape[1] != made[1] or not weight.shape[2] % 2 == weight.shape[3] % 2 == 1:
+                raise ValueError(CHANGED)
+            made = conv.shape_for(made, weight.shape)
+        if made != wanted:
+            raise ValueError(CHANGED)
     for norm in chain(*layer.norms, layer.last_norms[layer.chains :]):
         for name in ("running_mean", "running_var"):
             running = held(norm, name)

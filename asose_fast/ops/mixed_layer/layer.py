@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from asose_fast.ops.autocast import computing_dtype, without_autocast
 from asose_fast.ops.autograd import transformed
+from asose_fast.ops.dense import Dense
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.mixed_layer.checks import check_modules, check_terms
@@ -25,6 +26,7 @@ def mixed_layer(
     *,
     stride: int,
     pools: Sequence[nn.BatchNorm2d] = (),
+    dense: Sequence[Sequence[nn.Conv2d]] = (),
     zs: Sequence[Tensor] = (),
     norms: Sequence[nn.BatchNorm2d] = (),
     plain: Sequence[Tensor] = (),
@@ -33,9 +35,10 @@ def mixed_layer(
     recompute: bool = False,
     checked: bool = False,
 ) -> Tensor:
-    """Weighted sum of separable chains, pools and other branches, forward and backward.
+    """Weighted sum of separable chains, pools, dense and other branches, forward and backward.
 
-    y = sum_k w_k o_k + sum_j v_j plain_j, where o_k is in turn chain_k(x), BN(average of x), BN(maximum of x), BN(z_k)
+    y = sum_k w_k o_k + sum_j v_j plain_j, where o_k is in turn chain_k(x), BN(average of x), BN(maximum of x),
+    BN(dense_k(relu(x))), BN(z_k)
 
     Every convolution, statistic and norm is what the modules would compute (running statistics included), on the
     operators `separable`, `pool_pair` and `mixed_norm_sum`: outputs of depthwise convolutions and of norms are never
@@ -47,17 +50,20 @@ def mixed_layer(
 
     Args:
         x: (N, C, H, W) float32, float64, bfloat16 or float16; channels_last, or it is copied.
-        weights: (K,) architecture weights of chains, pools and zs, in this order, or (K + J,) with those of plain after
-            them.
+        weights: (K,) architecture weights of chains, pools, dense and zs, in this order, or (K + J,) with those of
+            plain after them.
         chains: stages of every separable branch, the longest first. Convolutions have no bias: depthwise ones of `same`
             padding, the first of the stride and others of stride 1; (C, C) pointwise ones.
         stride: 1 or 2.
         pools: the norms of a 3x3 average pooling without padding in its count and of a 3x3 maximum, or nothing.
-        zs, norms: inputs of other branches' last norms, and these norms; zs in the shape of y.
+        dense: the convolutions of every dense branch, one after the other, without a bias, of odd kernels and `same`
+            padding. What they give is in the shape of y.
+        zs: inputs of other branches' last norms, in the shape of y.
+        norms: the last norms of dense branches, and of zs.
         plain, plain_weights: further terms in the shape of y and their weights, (J,); None: as in weights, or 1.
-        tracked: which of chains and pools hand gradients on to x and their parameters; None for all.
+        tracked: which of chains, pools and dense hand gradients on to x and their parameters; None for all.
         recompute: whether backward computes the outputs of chains and pools again instead of keeping them.
-        checked: whether the caller has seen to it that the modules of chains and pools are for x.
+        checked: whether the caller has seen to it that the modules of chains, pools and dense are for x.
 
     Returns:
         y (N, C, ceil(H / stride), ceil(W / stride)), channels_last, in the dtype of x.
@@ -70,20 +76,21 @@ def mixed_layer(
             fewer than two values a channel where a norm needs the statistics of the batch.
     """
     if not checked:
-        check_modules(x, chains, stride, pools)
-    check_terms(x, stride, len(chains) + len(pools), weights, zs, norms, plain, plain_weights, tracked)
+        check_modules(x, chains, stride, pools, dense)
+    branches = len(chains) + len(pools) + len(dense)
+    check_terms(x, stride, branches, len(dense), weights, zs, norms, plain, plain_weights, tracked)
     lengths = [len(chain) for chain in chains]
     given, x = x, x.to(computing_dtype(x))
     plain = [x if t is given else t for t in plain]
     weights = weights.to(accumulation_dtype(x.dtype))
-    if len(weights) < len(chains) + len(pools) + len(zs) + len(plain):
+    if len(weights) < branches + len(zs) + len(plain):
         others = weights.new_ones(len(plain)) if plain_weights is None else plain_weights.to(weights.dtype)
         weights = torch.cat([weights, others])
     if transformed():
         with without_autocast(x):
             return reference(
                 x, weights, chains,
-                stride=stride, pools=pools, zs=zs, norms=norms, plain=plain, tracked=tracked,
+                stride=stride, pools=pools, dense=dense, zs=zs, norms=norms, plain=plain, tracked=tracked,
             ).to(given.dtype)  # fmt: skip
     stages = [[chain[d] for chain in chains if len(chain) > d] for d in range(max(lengths, default=0))]
     layer = LayerPlan(
@@ -93,9 +100,10 @@ def mixed_layer(
         [chain[-1].norm for chain in chains] + [*pools, *norms],
         lengths,
         len(pools),
+        [[Dense.of_module(conv, relu=False) for conv in convs] for convs in dense],
         len(zs),
         [t is x for t in plain],
-        [True] * (len(chains) + len(pools)) if tracked is None else list(tracked),
+        [True] * branches if tracked is None else list(tracked),
         recompute,
         checked,
     )
@@ -105,6 +113,7 @@ def mixed_layer(
         *(t for pair in [*affine, affine_parameters(layer.last_norms)] for t in pair),
         *(held(stage.depthwise, "weight") for row in stages for stage in row),
         *(held(stage.pointwise, "weight") for row in stages for stage in row),
+        *(held(conv, "weight") for convs in dense for conv in convs),
         *(t.to(x.dtype).contiguous(memory_format=torch.channels_last) for t in (*zs, *plain)),
     )  # fmt: skip
     with without_autocast(x):

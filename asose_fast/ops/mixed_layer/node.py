@@ -34,7 +34,7 @@ class MixedLayer(torch.autograd.Function):
         ctx.with_ys = list(map(len, ys))
         saved = Saved(
             x, weights, result.mean, result.rstd, None if layer.recompute else result.pools.places,
-            parts.affine, result.stages,
+            parts.affine, result.stages, _kept_dense(layer, result.dense),
             parts.zs, parts.plain if ctx.needs_input_grad[1] else [],
             *([], []) if layer.recompute else (_kept(layer, result.outputs), result.pools.outputs),
             ys, parts._replace(zs=[], plain=[]),
@@ -90,6 +90,12 @@ def _kept_ys(layer: LayerPlan, ys: list[list[Tensor]], needs: Sequence[bool]) ->
         [y if layer.tracked[k] else None for k, y in enumerate(of_depth)] if any(need) and not layer.recompute else []
         for of_depth, need in zip(ys, wanted, strict=True)
     ]
+
+
+def _kept_dense(layer: LayerPlan, read: list[list[Tensor]]) -> list[list[Tensor | None]]:
+    """What the convolutions of dense branches that hand gradients on have read."""
+    tracked = layer.tracked[len(layer.tracked) - len(read) :]
+    return [[z if keep else None for z in inputs] for keep, inputs in zip(tracked, read, strict=True)]
 
 
 def _as(grad: Tensor, dtype: torch.dtype, shape: torch.Size) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from asose_fast.ops.dense_conv import dense_conv_bwd, dense_conv_fwd
 from asose_fast.ops.library import Call
 from asose_fast.ops.mixed_norm_sum import mixed_norm_sum_bwd, mixed_norm_sum_fwd
 from asose_fast.ops.mixed_sum import mixed_sum_fwd
@@ -22,6 +23,8 @@ class Operators(NamedTuple):
     stage_bwd: Call
     pool_pair_fwd: Call
     pool_pair_bwd: Call
+    dense_conv_fwd: Call
+    dense_conv_bwd: Call
     norm_tables_fwd: Call
     mixed_norm_sum_fwd: Call
     mixed_norm_sum_bwd: Call
@@ -33,6 +36,8 @@ _OPERATORS = (
     stage_bwd,
     pool_pair_fwd,
     pool_pair_bwd,
+    dense_conv_fwd,
+    dense_conv_bwd,
     norm_tables_fwd,
     mixed_norm_sum_fwd,
     mixed_norm_sum_bwd,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from asose_fast.ops.dense import Dense
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 
 T = TypeVar("T")
@@ -30,12 +31,14 @@ class Parts(NamedTuple):
     depthwise: list[list[Any]]
     """The weights by depth, then by chain; those of `pointwise` likewise."""
     pointwise: list[list[Any]]
+    dense: list[list[Any]]
+    """The weights of dense branches, by branch."""
     zs: list[Any]
     plain: list[Any]
 
     def flat(self) -> list[Any]:
         """All of them in a row."""
-        rows = itertools.chain(self.affine, self.depthwise, self.pointwise)
+        rows = itertools.chain(self.affine, self.depthwise, self.pointwise, self.dense)
         return [*itertools.chain(*rows), *self.zs, *self.plain]
 
 
@@ -48,15 +51,17 @@ class LayerPlan(NamedTuple):
     norms: list[list[nn.BatchNorm2d]]
     """The norms that follow the stages, by depth."""
     last_norms: list[nn.BatchNorm2d]
-    """The norms that the sum takes: those of chains, of pools and of others."""
+    """The norms that the sum takes: those of chains, of pools, of dense branches and of others."""
     lengths: list[int]
     """How many stages each chain has."""
     pools: int
+    dense: list[list[Dense]]
+    """The convolutions of dense branches, by branch, each on what the one before gives, the first on relu(x)."""
     others: int
     plain_is_x: list[bool]
     """Which plain terms are x itself: their gradient is part of that of x."""
     tracked: list[bool]
-    """Which chains and pools hand gradients on."""
+    """Which chains, pools and dense branches hand gradients on."""
     recompute: bool
     checked: bool
     """Whether the modules have been looked at, so that forward kernels may be called without another look."""
@@ -101,7 +106,9 @@ class LayerPlan(NamedTuple):
 
         pairs = [tuple(take(2)) for _ in range(max(self.depth, 1))]
         counts = [len(plan.kernels) for plan in self.plans]
-        return Parts(pairs, [take(n) for n in counts], [take(n) for n in counts], take(self.others), list(rest))
+        depthwise, pointwise = ([take(n) for n in counts] for _ in range(2))
+        dense = [take(len(convs)) for convs in self.dense]
+        return Parts(pairs, depthwise, pointwise, dense, take(self.others), list(rest))
 
 
 class StageTables(NamedTuple):
@@ -128,7 +135,10 @@ class Saved(NamedTuple):
     affine: list[tuple[Any, ...]]
     """gamma and beta, as in `Parts`; beta of the last norms alone."""
     stages: list[StageTables]
+    dense: list[list[Any]]
+    """What the convolutions of dense branches read, by branch, where backward reads it too."""
     zs: list[Tensor]
+    """Those of dense branches, and then those that were given."""
     plain: list[Tensor]
     """The plain terms where their weights' gradient is wanted, else nothing."""
     outputs: list[list[Any]]
@@ -144,8 +154,8 @@ class Saved(NamedTuple):
         return [
             self.x, self.weights, self.mean, self.rstd, self.places,
             *(gamma for gamma, _ in self.affine), self.affine[-1][1],
-            *itertools.chain(*self.stages), *self.zs, *self.plain, *itertools.chain(*self.outputs), *self.pooled,
-            *itertools.chain(*self.ys), *self.parameters.flat(),
+            *itertools.chain(*self.stages), *itertools.chain(*self.dense), *self.zs, *self.plain,
+            *itertools.chain(*self.outputs), *self.pooled, *itertools.chain(*self.ys), *self.parameters.flat(),
         ]  # fmt: skip
 
     @staticmethod
@@ -159,10 +169,13 @@ class Saved(NamedTuple):
         x, weights, mean, rstd, places = take(5)
         *inner, gamma, beta = take(max(layer.depth, 1) + 1)
         stages = [StageTables(*take(4)) for _ in layer.plans]
-        zs, plain = take(layer.others), take(len(layer.plain_is_x) if with_plain else 0)
+        dense = [take(len(convs)) for convs in layer.dense]
+        zs, plain = take(len(dense) + layer.others), take(len(layer.plain_is_x) if with_plain else 0)
         kept = 0 if layer.recompute else layer.pools
         outputs = [] if layer.recompute else [take(len(plan.kernels)) for plan in layer.plans]
         affine = [*((g, None) for g in inner), (gamma, beta)]
         pooled = take(kept)
         ys = [take(count) for count in with_ys]
-        return Saved(x, weights, mean, rstd, places, affine, stages, zs, plain, outputs, pooled, ys, layer.split(rest))
+        return Saved(
+            x, weights, mean, rstd, places, affine, stages, dense, zs, plain, outputs, pooled, ys, layer.split(rest)
+        )  # fmt: skip

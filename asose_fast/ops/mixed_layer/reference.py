@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from asose_fast.ops.layout import channels_last
 from asose_fast.ops.mixed_layer.plan import LayerPlan, Saved
 from asose_fast.ops.norms import measured
 from asose_fast.ops.reference.convolution import convolution
+from asose_fast.ops.reference.dense_conv import reference as dense_reference
 from asose_fast.ops.reference.mixed_sum import reference as sum_reference
 from asose_fast.ops.reference.pool_pair import reference as pool_reference
 
@@ -26,6 +28,7 @@ def reference(
     *,
     stride: int,
     pools: Sequence[Map],
+    dense: Sequence[Sequence[Map]],
     zs: Sequence[Tensor],
     norms: Sequence[Map],
     plain: Sequence[Tensor],
@@ -42,9 +45,13 @@ def reference(
         outputs.append(z)
     if pools:
         outputs += [norm(z) for norm, z in zip(pools, pool_reference(wide, stride=stride), strict=True)]
+    first = len(outputs)
+    for branch in dense:
+        outputs.append(functools.reduce(lambda z, conv: conv(z), branch, wide.relu()))
+    outputs[first:] = [norm(z) for norm, z in zip(norms, outputs[first:], strict=False)]
     if tracked is not None:
         outputs = [o if track else o.detach() for o, track in zip(outputs, tracked, strict=True)]
-    outputs += [norm(z.to(acc)) for norm, z in zip(norms, zs, strict=True)]
+    outputs += [norm(z.to(acc)) for norm, z in zip(norms[len(dense) :], zs, strict=True)]
     y = sum_reference([*outputs, *(t.to(acc) for t in plain)], weights.to(acc))
     return channels_last(y.to(x.dtype))
 
@@ -54,6 +61,7 @@ def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]
     again, and of the tensors that were kept for the kernels only inputs are read."""
     layer: LayerPlan = ctx.layer
     saved = Saved.of(layer, ctx.needs_input_grad[1], ctx.with_ys, ctx.saved_tensors)
+    zs = saved.zs[len(layer.dense) :]
     terms = saved.plain or [stand_in(grad) for _ in layer.plain_is_x]
 
     def plain(_: object, weights: Tensor, x: Tensor, *tensors: Any) -> Tensor:
@@ -78,10 +86,15 @@ def differentiable_backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]
                     convolution(parts.pointwise[depth][k], 1, 0, 1, x),
                     norm,
                 ))  # fmt: skip
+        dense = [
+            [functools.partial(dense_reference, weight=w, conv=conv) for w, conv in zip(weights, convs, strict=True)]
+            for weights, convs in zip(parts.dense, layer.dense, strict=True)
+        ]
         pools, others = last_norms[layer.chains :][: layer.pools], last_norms[layer.chains + layer.pools :]
         return reference(
             x, weights, chains,
-            stride=layer.stride, pools=pools, zs=parts.zs, norms=others, plain=parts.plain, tracked=layer.tracked,
+            stride=layer.stride, pools=pools, dense=dense, zs=parts.zs, norms=others, plain=parts.plain,
+            tracked=layer.tracked,
         )  # fmt: skip
 
-    return gradients(ctx, plain, (layer, saved.weights, saved.x, *saved.parameters.flat(), *saved.zs, *terms), [grad])
+    return gradients(ctx, plain, (layer, saved.weights, saved.x, *saved.parameters.flat(), *zs, *terms), [grad])

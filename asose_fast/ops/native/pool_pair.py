@@ -9,6 +9,7 @@ from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import dense
 from asose_fast.ops.native import DTYPE_CODES, address, cpu_kernels, memory
 from asose_fast.ops.pool_pair import out_shape
+from asose_fast.ops.reference.pool_pair import active
 
 DTYPES = frozenset({torch.float32, torch.float64, torch.bfloat16})
 
@@ -32,12 +33,13 @@ def backward(
     stride: int,
     terms: list[Tensor],
     factors: Tensor,
+    rectified: int,
     places: Tensor | None,
 ) -> Tensor:
     """dL/dx of the poolings whose gradient is there, plus the terms (`asose_fast.ops.pool_pair.backward`)."""
     kernels, threads = cpu_kernels()
     x = dense(x)
-    tensors = [None if t is None else dense(t) for t in (*grads, *zs, *terms)]
+    tensors = [None if t is None else dense(t) for t in (*grads, *zs, *active(terms, x, rectified))]
     acc = accumulation_dtype(x.dtype)
     table = tables.to(acc).contiguous() if len(tables) else None
     grad_x = memory.empty(x.shape, x)

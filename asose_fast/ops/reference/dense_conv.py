@@ -7,7 +7,7 @@ from torch import Tensor
 
 from asose_fast.ops.dense import Dense, padding
 from asose_fast.ops.dtypes import FLOATS
-from asose_fast.ops.layout import channels_last
+from asose_fast.ops.layout import channels_last, like
 from asose_fast.ops.torch_faults import conv2d, convolution_backward
 
 DTYPES = FLOATS
@@ -38,5 +38,5 @@ def backward(
         grad_x = grad_x.contiguous(memory_format=torch.channels_last)
     return (
         x.new_empty(0) if grad_x is None else grad_x,
-        weight.new_empty(0) if grad_weight is None else torch.empty_like(weight).copy_(grad_weight),
+        weight.new_empty(0) if grad_weight is None else like(grad_weight, weight),
     )

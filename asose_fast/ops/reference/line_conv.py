@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asose_fast.ops.dtypes import FLOATS
-from asose_fast.ops.layout import channels_last
+from asose_fast.ops.layout import channels_last, like
 from asose_fast.ops.line import Line
 from asose_fast.ops.torch_faults import conv2d, convolution_backward
 
@@ -39,4 +39,4 @@ def backward(
         if line.relu:
             grad_x = torch.ops.aten.threshold_backward(grad_x, x, 0)
         grad_x = grad_x.contiguous(memory_format=torch.channels_last)
-    return grad_x, None if grad_weight is None else torch.empty_like(weight).copy_(grad_weight)
+    return grad_x, None if grad_weight is None else like(grad_weight, weight)

@@ -34,6 +34,12 @@ def forward(x: Tensor, stride: int, need_avg: bool, need_max: bool) -> tuple[Ten
     return avg, max
 
 
+def active(terms: list[Tensor], x: Tensor, rectified: int) -> list[Tensor]:
+    """The terms, the last `rectified` of them handed back through a ReLU of x."""
+    first = len(terms) - rectified
+    return terms[:first] + [torch.ops.aten.threshold_backward(term, x, 0) for term in terms[first:]]
+
+
 def backward(
     grads: list[Tensor | None],
     zs: list[Tensor | None],
@@ -42,10 +48,11 @@ def backward(
     stride: int,
     terms: list[Tensor],
     factors: Tensor,
+    rectified: int,
     places: Tensor | None,
 ) -> Tensor:
     """dL/dx of the poolings whose gradient is there, plus sum of factor * term, as a backend. Terms without a factor
-    count once.
+    count once, the last `rectified` of them where x is positive.
 
     Unless `tables` is empty, dL/d(pooled) = scale * grad + slope * (z - center) + shift with its four rows (2, 4, C),
     what a batch norm of z makes of its gradient, the last two terms only where z is there; else it is grad. Where scale
@@ -55,6 +62,7 @@ def backward(
     acc = accumulation_dtype(x.dtype)
     wide = x.to(acc)
     grad_x = torch.zeros_like(wide, memory_format=torch.channels_last)
+    terms = active(terms, x, rectified)
     for term, factor in zip_longest(terms, factors.unbind(), fillvalue=1.0):
         grad_x += factor * term
     for pool, (grad, z) in enumerate(zip(grads, zs, strict=True)):

@@ -23,6 +23,12 @@ _ELEMENTS_OF_GRADIENTS = 512
 """Fewer, because a thread keeps eight tables for each of its channels."""
 
 
+@triton.constexpr_function
+def _only(i: tl.constexpr, j: tl.constexpr, stride: tl.constexpr) -> tl.constexpr:
+    # Every pixel is one of these elements of one window alone.
+    return 1 <= i <= stride and 1 <= j <= stride
+
+
 @launched
 @triton.jit
 def _pool_pair_fwd_kernel(
@@ -30,6 +36,7 @@ def _pool_pair_fwd_kernel(
     avg: tl.tensor,  # or None, like the next ones: known when compiling
     largest: tl.tensor,
     places: tl.tensor,
+    active: tl.tensor,  # relu(x)
     partials: tl.tensor,  # (tasks, 2, 2, C): mean and squared deviations of avg and largest of a task
     images: tl.int32,
     channels: tl.int64,
@@ -65,6 +72,8 @@ def _pool_pair_fwd_kernel(
                 at = ((image * height + r) * width + c) * channels
                 v = tl.load(x + at[:, None] + channel[None, :], mask=valid, other=0.0).to(ACC)
                 total += v
+                if active is not None and _only(i, j, STRIDE):
+                    tl.store(active + at[:, None] + channel[None, :], tl.where(v <= 0, 0.0, v), mask=valid)
                 taken = valid & ((v > best) | (v != v))
                 best = tl.where(taken, v, best)
                 where = tl.where(taken, i * 3 + j, where)
@@ -91,7 +100,7 @@ def _pool_pair_fwd_kernel(
 @triton.jit
 def _of_pool(
     grad: tl.tensor,
-    z: tl.tensor,  # or None
+    z: tl.tensor,  # what was pooled, or None
     tables: tl.tensor,  # or None
     at: tl.tensor,
     valid: tl.tensor,
@@ -111,7 +120,7 @@ def _of_pool(
             center = tl.load(table + channels, mask=present, other=0.0)[None, :]
             slope = tl.load(table + 2 * channels, mask=present, other=0.0)[None, :]
             shift = tl.load(table + 3 * channels, mask=present, other=0.0)[None, :]
-            value += slope * (tl.load(z + at, mask=valid, other=0.0).to(ACC) - center) + shift
+            value += slope * (z - center) + shift
         value = tl.where(scale != 0, value, 0.0)
     return tl.where(valid, value, 0.0)
 
@@ -122,11 +131,11 @@ def _pool_pair_bwd_kernel(
     grad_avg: tl.tensor,  # or None, like all but the last pointers
     grad_max: tl.tensor,
     z_avg: tl.tensor,
-    z_max: tl.tensor,
     tables: tl.tensor,
     places: tl.tensor,
     terms: tl.tuple,
     factors: tl.tensor,
+    x: tl.tensor,
     grad_x: tl.tensor,
     images: tl.int32,
     channels: tl.int64,
@@ -135,6 +144,8 @@ def _pool_pair_bwd_kernel(
     out_height: tl.int32,
     out_width: tl.int32,
     FACTORS: tl.constexpr,  # of the first terms
+    RECTIFIED: tl.constexpr,  # the last terms, which are gradients of relu(x)
+    OF_MAX: tl.constexpr,  # whether a norm of the maxima used their statistics
     STRIDE: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -148,10 +159,15 @@ def _pool_pair_bwd_kernel(
     to = (pixel * channels)[:, None] + channel[None, :]
     stored = exists[:, None] & present[None, :]
     total = tl.zeros([BLOCK_P, BLOCK_C], ACC)
+    own = tl.zeros([BLOCK_P, BLOCK_C], ACC)
+    if x is not None:
+        own = tl.load(x + to, mask=stored, other=0.0).to(ACC)
     for k in tl.static_range(len(terms)):
         term = tl.load(terms[k] + to, mask=stored, other=0.0).to(ACC)
         if k < FACTORS:
             term *= tl.load(factors + k).to(ACC)
+        if k >= len(terms) - RECTIFIED:
+            term = tl.where(own <= 0, 0.0, term)
         total += term
     # The windows in which the pixel is element (i, j).
     for i in tl.static_range(3):
@@ -165,9 +181,15 @@ def _pool_pair_bwd_kernel(
                 rows = tl.minimum(top + 2, height) - tl.maximum(top - 1, 0)
                 columns = tl.minimum(left + 2, width) - tl.maximum(left - 1, 0)
                 count = tl.maximum(rows * columns, 1).to(ACC)[:, None]  # of no window, it is not used
-                total += _of_pool(grad_avg, z_avg, tables, at, valid, channels, channel, present, 0, ACC) / count
+                z = None
+                if z_avg is not None:
+                    z = tl.load(z_avg + at, mask=valid, other=0.0).to(ACC)
+                total += _of_pool(grad_avg, z, tables, at, valid, channels, channel, present, 0, ACC) / count
             if grad_max is not None:
-                value = _of_pool(grad_max, z_max, tables, at, valid, channels, channel, present, 1, ACC)
+                # Where the maximum is at the pixel, it is the pixel.
+                value = _of_pool(
+                    grad_max, own if OF_MAX else None, tables, at, valid, channels, channel, present, 1, ACC
+                )
                 total += tl.where(tl.load(places + at, mask=valid, other=9) == i * 3 + j, value, 0.0)
     tl.store(grad_x + to, total.to(grad_x.dtype.element_ty), mask=stored)
 
@@ -176,18 +198,20 @@ def forward(x: Tensor, stride: int, need_avg: bool, need_max: bool) -> tuple[Ten
     """avg and max, empty where they are not needed; one pass gives both."""
     x = dense(x)
     avg, largest = (empty_channels_last(x, out_shape(x, stride)) for _ in range(2))
-    _over_windows(x, avg, largest, None, stride)
+    _over_windows(x, avg, largest, None, None, stride)
     return avg if need_avg else x.new_empty(0), largest if need_max else x.new_empty(0)
 
 
-def for_norms(x: Tensor, stride: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """avg, max, their means and variances and the places of the maxima (`asose_fast.ops.pool_pair.pool_pair_fwd`)."""
+def for_norms(x: Tensor, stride: int, need_active: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """avg, max, their means and variances, the places of the maxima and, empty where it is not needed, relu(x)
+    (`asose_fast.ops.pool_pair.pool_pair_fwd`)."""
     x = dense(x)
     avg, largest = (empty_channels_last(x, out_shape(x, stride)) for _ in range(2))
     places = torch.empty_like(avg, dtype=torch.uint8)
-    partials = _over_windows(x, avg, largest, places, stride, statistics=True)
+    active = torch.empty_like(x) if need_active else None
+    partials = _over_windows(x, avg, largest, places, active, stride, statistics=True)
     assert partials is not None
-    return avg, largest, *merged(partials), places
+    return avg, largest, *merged(partials), places, x.new_empty(0) if active is None else active
 
 
 def backward(
@@ -198,6 +222,7 @@ def backward(
     stride: int,
     terms: list[Tensor],
     factors: Tensor,
+    rectified: int,
     places: Tensor | None,
 ) -> Tensor:
     """dL/dx of the poolings whose gradient is there, plus the terms (`asose_fast.ops.pool_pair.backward`)."""
@@ -208,15 +233,17 @@ def backward(
     out = out_shape(x, stride)
     if grads[1] is not None and places is None:
         places = torch.empty(out, dtype=torch.uint8, device=x.device, memory_format=torch.channels_last)
-        _over_windows(x, None, None, places, stride)
+        _over_windows(x, None, None, places, None, stride)
     n, c, h, w = x.shape
+    of_max = grads[1] is not None and zs[1] is not None
     blocks = pixel_tile(x.shape, _ELEMENTS_OF_GRADIENTS)
     table = tables.to(accumulation_dtype(x.dtype)).contiguous() if len(tables) else None
     _pool_pair_bwd_kernel[grid(n * h * w, c, blocks)](
-        *(None if t is None else dense(t) for t in (*grads, *zs)), table,
+        *(None if t is None else dense(t) for t in (*grads, zs[0])), table,
         None if places is None else dense(places),
-        tuple(dense(t) for t in terms), factors.contiguous() if len(factors) else None, grad_x,
-        n, c, h, w, *out[2:], len(factors), stride, accumulator(x.dtype), *blocks,
+        tuple(dense(t) for t in terms), factors.contiguous() if len(factors) else None,
+        x if rectified or of_max else None, grad_x,
+        n, c, h, w, *out[2:], len(factors), rectified, of_max, stride, accumulator(x.dtype), *blocks,
     )  # fmt: skip
     return grad_x
 
@@ -226,11 +253,12 @@ def _over_windows(
     avg: Tensor | None,
     largest: Tensor | None,
     places: Tensor | None,
+    active: Tensor | None,
     stride: int,
     *,
     statistics: bool = False,
 ) -> Partials | None:
-    """Writes what is there of avg, largest and places; the statistics of avg and largest where wanted."""
+    """Writes what is there of avg, largest, places and active; the statistics of avg and largest where wanted."""
     n, c, h, w = x.shape
     height, width = out_shape(x, stride)[2:]
     rows, tiles = n * height * width, 1
@@ -241,7 +269,7 @@ def _over_windows(
         table = x.new_empty(triton.cdiv(rows, blocks[0] * tiles), 2, 2, c, dtype=torch.float64)
     if x.numel():
         _pool_pair_fwd_kernel[grid(rows, c, (blocks[0] * tiles, *blocks[1:]))](
-            x, avg, largest, places, table, n, c, h, w, height, width, tiles, stride, accumulator(x.dtype), *blocks,
-            num_warps=8 if statistics else 4,
+            x, avg, largest, places, active, table, n, c, h, w, height, width, tiles, stride, accumulator(x.dtype),
+            *blocks, num_warps=8 if statistics else 4,
         )  # fmt: skip
     return None if table is None else Partials(table, rows, blocks[0] * tiles)

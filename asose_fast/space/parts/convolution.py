@@ -51,7 +51,7 @@ class Convolution:
         conv, fits = self.conv, self.fits(x, Fit.of(x))
         if fits and has_kernels(x, conv.weight, self.dense):
             return dense_conv(x, conv.weight, stride=self.stride, relu=self.active)
-        if fits and self.active and x.numel() <= SMALL and is_pointwise(conv) and _has_pointwise(x):
+        if fits and self.active and self._on_pointwise(x):
             return pointwise(x, [conv.weight])
         active = x.relu() if self.active else x
         if fits:
@@ -59,16 +59,23 @@ class Convolution:
         y: Tensor = conv(active)
         return y
 
+    def takes_relu(self, x: Tensor) -> bool:
+        """Says whether a kernel takes the ReLU along, where operators take x."""
+        return has_kernels(x, self.conv.weight, self.dense) or self._on_pointwise(x)
+
+    def _on_pointwise(self, x: Tensor) -> bool:
+        has_kernel = registry.has_kernels("pointwise", x.device.type, x.dtype)
+        return has_kernel and x.numel() <= SMALL and is_pointwise(self.conv)
+
     @property
     def stride(self) -> tuple[int, int]:
         """The steps down and across."""
-        down, across = self.conv.stride
-        return down, across
+        return self.dense.stride
 
     @property
     def dense(self) -> Dense:
         """What operators take it as."""
-        return Dense(*self.stride, self.active)
+        return Dense.of_module(self.conv, self.active)
 
     def out_shape(self, x: Tensor) -> torch.Size:
         """The shape of the output for x."""
@@ -78,10 +85,6 @@ class Convolution:
         """Says whether operators take x and the weight."""
         conv = self.conv
         return fit.takes(x) and fit.conv(conv, conv.out_channels, x.shape[1], *conv.kernel_size)
-
-
-def _has_pointwise(x: Tensor) -> bool:
-    return registry.has_kernels("pointwise", x.device.type, x.dtype)
 
 
 def find_depthwise(modules: Sequence[Part]) -> Found | None:

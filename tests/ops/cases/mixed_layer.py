@@ -10,7 +10,7 @@ from tests.ops.test_mixed_layer import Layer
 
 
 def case(kinds: tuple[str, ...], **options: bool) -> Case:
-    layer = Layer(2, 1, (2, 1), kinds=kinds)
+    layer = Layer(2, 1, (2, 1), kinds=kinds, dense=1)
 
     def run(x: Tensor, weights: Tensor, plain_weights: Tensor, z: Tensor, plain: Tensor, *_: Tensor) -> Tensor:
         return layer(x, weights, zs=[z], plain=[x, plain], plain_weights=plain_weights, **options)

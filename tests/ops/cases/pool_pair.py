@@ -12,10 +12,12 @@ from tests.ops.cases import Case, Images, random
 def raw_calls(images: Images) -> dict[str, dict[str, object]]:
     x, out = images.table(), images.table(*images.strided)
     return {
-        "pool_pair_fwd": {"x": x, "stride": 2, "need_avg": True, "need_max": True, "for_norms": False},
+        "pool_pair_fwd": {
+            "x": x, "stride": 2, "need_avg": True, "need_max": True, "for_norms": False, "need_active": True
+        },
         "pool_pair_bwd": {
             "grads": [out, out], "zs": [out, None], "tables": images.accumulated(2, 4, images.channels), "x": x,
-            "stride": 2, "terms": [x], "factors": images.accumulated(1), "places": None,
+            "stride": 2, "terms": [x, images.table()], "factors": images.accumulated(1), "rectified": 1, "places": None,
         },
     }  # fmt: skip
 
