@@ -151,14 +151,17 @@ struct WinogradTiling : DenseRoom {
   static constexpr int64_t kStripBytes = 256 << 10;
   static constexpr int64_t kPartialBytes = 8 << 20;  // of all slices, if weights are not larger
   static constexpr int64_t kMinSlices = 2, kMaxSlices = 32, kSliceTiles = 256;
+  // Of an input and an output channel, whose weights are transformed, in all and for a tile.
   static constexpr int64_t kMostPairs = 1 << 16, kPairsATile = 1 << 8;
+  static constexpr int64_t kMostLinePairs = 1 << 18, kLinePairsATile = 1 << 9;
   static constexpr int64_t kLightBytes = 512 << 10;
 
   static bool fits(const DenseConv& op) {
     if (op.stride_down > 1 || op.stride_across > 1 || op.dtype == DType::f64) return false;
     if (std::min(op.in_channels, op.out_channels) < kLanes) return false;
     if (op.down == 3 && op.across == 3) return std::min(op.height, op.width) >= 2;
-    return is_line(op) && fewer_products(op) && few_weights(op, 4);
+    return is_line(op) && fewer_products(op) &&
+           pairs_of(op) <= std::min(kMostLinePairs, kLinePairsATile * tiles_of(op, 4));
   }
 
   WinogradAxis down, across;
@@ -232,16 +235,13 @@ struct WinogradTiling : DenseRoom {
     return 8 * 10 * tiles_of(op, 4) <= 7 * 7 * op.images * op.height * op.width;
   }
 
-  // Whether the weights of so many points are not many beside the pixels.
-  static bool few_weights(const DenseConv& op, int64_t outputs) {
-    const int64_t pairs = op.in_channels * op.out_channels;
-    return pairs <= std::min(kMostPairs, kPairsATile * tiles_of(op, outputs));
-  }
+  static int64_t pairs_of(const DenseConv& op) { return op.in_channels * op.out_channels; }
 
   // Of a tile, along an axis of several taps. Of 3x3, tiles of 4x4 are for fewer products.
   static int64_t outputs_of(const DenseConv& op) {
     const bool fewer = 8 * 36 * tiles_of(op, 4) <= 7 * 16 * tiles_of(op, 2);
-    return is_line(op) || (fewer && few_weights(op, 4)) ? 4 : 2;
+    const bool few = pairs_of(op) <= std::min(kMostPairs, kPairsATile * tiles_of(op, 4));
+    return is_line(op) || (fewer && few) ? 4 : 2;
   }
 };
 

@@ -161,10 +161,10 @@ struct Filtering<4, 3> {
   };
 };
 
-// The points +-p, and what the others, +-q, +-r, +-s and 0, are to them.
+// The points +-p beside +-q, +-r, +-s and 0.
 struct Pair {
   float point, square;
-  float one, two, three;  // of the squares of the others: the sum, that of products of two, all's
+  float one, two, three;  // sums of products of so many of the squares of q, r and s
   double scale;           // one over the product of a point's distances from the others
 
   constexpr Pair(float p, float q, float r, float s)
@@ -176,8 +176,8 @@ struct Pair {
         scale(1 / (2.0 * square * (square - q * q) * (square - r * r) * (square - s * s))) {}
 };
 
-// F(4, 7), by the points 0 and four pairs, which give about half the error of 1/2, 1, 3/2 and 2.
-// All coefficients but those of the weights are exact.
+// F(4, 7), by the points 0 and four pairs, which give three fifths of the error of 1/2, 1, 3/2
+// and 2. All coefficients but those of the weights are exact.
 template <>
 struct Filtering<4, 7> {
   static constexpr int kOutputs = 4, kTaps = 7, kPoints = 10;
