@@ -129,10 +129,21 @@ struct DenseTiling : DenseRoom {
   }
 };
 
-// 3x3 convolutions of stride 1 by the minimal filtering F(2x2, 3x3) or F(4x4, 3x3) of Winograd
-// (Lavin and Gray, CVPR 2016): 16 products instead of 36 for 2x2 outputs, or 36 instead of 144 for
-// 4x4. A tile is so many outputs, a strip the tiles of some rows, and a block the strips of some
-// images, whose tiles are worked on so many at once.
+// An axis of the tiles of a minimal filtering: F(outputs, taps).
+struct WinogradAxis {
+  int64_t taps, outputs, tiles;
+
+  ASOSE_INLINE int64_t pad() const { return taps / 2; }
+  ASOSE_INLINE int64_t points() const { return outputs + taps - 1; }
+  // Inputs that so many tiles meet.
+  ASOSE_INLINE int64_t inputs(int64_t count) const { return outputs * count + taps - 1; }
+};
+
+// Convolutions of stride 1 by the minimal filtering of Winograd (Lavin and Gray, CVPR 2016): for
+// 3x3 F(2x2, 3x3) or F(4x4, 3x3), which take 16 products instead of 36 for 2x2 outputs, or 36
+// instead of 144 for 4x4, and for 1x7 and 7x1 F(4, 7), which takes 10 instead of 28 for four. A
+// tile is so many outputs, a strip the tiles of some rows, and a block the strips of some images,
+// whose tiles are worked on so many at once.
 struct WinogradTiling : DenseRoom {
   static constexpr int64_t kLanes = 16;  // at most
   static constexpr int64_t kMostTiles = 64, kLeastTiles = 8;
@@ -140,17 +151,20 @@ struct WinogradTiling : DenseRoom {
   static constexpr int64_t kStripBytes = 256 << 10;
   static constexpr int64_t kPartialBytes = 8 << 20;  // of all slices, if weights are not larger
   static constexpr int64_t kMinSlices = 2, kMaxSlices = 32, kSliceTiles = 256;
+  // Of an input and an output channel, whose weights are transformed, in all and for a tile.
   static constexpr int64_t kMostPairs = 1 << 16, kPairsATile = 1 << 8;
+  static constexpr int64_t kMostLinePairs = 1 << 18, kLinePairsATile = 1 << 9;
   static constexpr int64_t kLightBytes = 512 << 10;
 
   static bool fits(const DenseConv& op) {
-    return op.down == 3 && op.across == 3 && op.stride_down == 1 && op.stride_across == 1 &&
-           op.dtype != DType::f64 && std::min(op.in_channels, op.out_channels) >= kLanes &&
-           std::min(op.height, op.width) >= 2;
+    if (op.stride_down > 1 || op.stride_across > 1 || op.dtype == DType::f64) return false;
+    if (std::min(op.in_channels, op.out_channels) < kLanes) return false;
+    if (op.down == 3 && op.across == 3) return std::min(op.height, op.width) >= 2;
+    return is_line(op) && fewer_products(op) &&
+           pairs_of(op) <= std::min(kMostLinePairs, kLinePairsATile * tiles_of(op, 4));
   }
 
-  int64_t outputs;           // of a tile, along an axis
-  int64_t down, across;      // tiles of a column and of a row
+  WinogradAxis down, across;
   int64_t rows, strips;      // rows of tiles of a strip, strips of an image
   int64_t together, blocks;  // images of a block
   int64_t tiles;             // at once
@@ -158,13 +172,14 @@ struct WinogradTiling : DenseRoom {
   int64_t point_values;      // of the tiles at one of the points
   bool light;                // whether the cache holds weights and their gradients beside the tiles
 
-  ASOSE_INLINE int64_t points() const { return points_of(outputs); }
-  ASOSE_INLINE int64_t columns() const { return outputs * across + 2; }  // of a strip's source
+  ASOSE_INLINE int64_t points() const { return down.points() * across.points(); }
+  ASOSE_INLINE int64_t columns() const { return across.inputs(across.tiles); }  // of a strip
 
-  explicit WinogradTiling(const DenseConv& op) : outputs(outputs_of(op)) {
+  explicit WinogradTiling(const DenseConv& op)
+      : down(axis(op.height, op.down, outputs_of(op))),
+        across(axis(op.width, op.across, outputs_of(op))) {
     const int64_t size = sizeof(float), most = std::max(op.in_channels, op.out_channels);
     const int64_t padded = ceil_div(most, kLanes) * kLanes;
-    down = ceil_div(op.height, outputs), across = ceil_div(op.width, outputs);
     // Weights are read once a round of tiles: the larger they are, the more tiles, in the cache.
     const int64_t weights = points() * op.in_channels * op.out_channels * size;
     const int64_t tile_bytes =
@@ -172,25 +187,27 @@ struct WinogradTiling : DenseRoom {
     const int64_t strip_bytes = std::max(kStripBytes, weights / 4);
     tiles = tile_bytes / (points() * 2 * padded * size) / 8 * 8;
     tiles = std::clamp(tiles, kLeastTiles, kMostTiles);
-    const auto source = [&](int64_t strip) { return (outputs * strip + 2) * columns() * most; };
-    rows = std::min(ceil_div(tiles, across), down);
+    const auto source = [&](int64_t strip) { return down.inputs(strip) * columns() * most; };
+    rows = std::min(ceil_div(tiles, across.tiles), down.tiles);
     while (rows > 1 && source(rows) * size > strip_bytes) --rows;
-    strips = ceil_div(down, rows), rows = ceil_div(down, strips);
+    strips = ceil_div(down.tiles, rows), rows = ceil_div(down.tiles, strips);
     source_values = ceil_div(source(rows) + kLanes, kLanes) * kLanes;
-    const int64_t images = std::min(tiles / (rows * across), strip_bytes / (source_values * size));
+    const int64_t images =
+        std::min(tiles / (rows * across.tiles), strip_bytes / (source_values * size));
     together = strips > 1 ? 1 : std::clamp<int64_t>(images, 1, op.images);
     // Two threads are to share out few blocks, if those are no smaller than a round of tiles.
     const int64_t shared = ceil_div(op.images, ceil_div(ceil_div(op.images, together), 2) * 2);
-    if (shared * rows * across >= kLeastTiles) together = shared;
+    if (shared * rows * across.tiles >= kLeastTiles) together = shared;
     blocks = ceil_div(op.images, together) * strips;
     // So that no round has few of a block's tiles.
-    const int64_t of_block = together * rows * across;
+    const int64_t of_block = together * rows * across.tiles;
     tiles = ceil_div(of_block, std::max<int64_t>(of_block / tiles, 1));
     packed_values = points() * padded * most;
     partial_values = points() * op.in_channels * ceil_div(op.out_channels, kLanes) * kLanes;
     light = std::max(packed_values, partial_values) * size <= kLightBytes;
     // An even number, for two threads to share out.
-    const int64_t enough = std::max(op.images * down * across / kSliceTiles / 2 * 2, kMinSlices);
+    const int64_t enough =
+        std::max(op.images * down.tiles * across.tiles / kSliceTiles / 2 * 2, kMinSlices);
     slices = std::min(kPartialBytes / (partial_values * size), enough);
     slices = std::clamp<int64_t>(slices, 1, std::min(kMaxSlices, blocks));
     // An odd number of lines, so that points do not compete for the same sets of the cache.
@@ -199,16 +216,32 @@ struct WinogradTiling : DenseRoom {
   }
 
  private:
-  ASOSE_INLINE static int64_t points_of(int64_t outputs) { return (outputs + 2) * (outputs + 2); }
+  static bool is_line(const DenseConv& op) {
+    return std::min(op.down, op.across) == 1 && std::max(op.down, op.across) == 7;
+  }
 
-  // Tiles of 4x4 are for fewer products, where their weights are not many beside the pixels.
+  ASOSE_INLINE static WinogradAxis axis(int64_t size, int64_t taps, int64_t outputs) {
+    if (taps == 1) outputs = 1;
+    return {taps, outputs, ceil_div(size, outputs)};
+  }
+
+  static int64_t tiles_of(const DenseConv& op, int64_t outputs) {
+    return op.images * axis(op.height, op.down, outputs).tiles *
+           axis(op.width, op.across, outputs).tiles;
+  }
+
+  // Of a line, beside 7 an output.
+  static bool fewer_products(const DenseConv& op) {
+    return 8 * 10 * tiles_of(op, 4) <= 7 * 7 * op.images * op.height * op.width;
+  }
+
+  static int64_t pairs_of(const DenseConv& op) { return op.in_channels * op.out_channels; }
+
+  // Of a tile, along an axis of several taps. Of 3x3, tiles of 4x4 are for fewer products.
   static int64_t outputs_of(const DenseConv& op) {
-    const auto tiles = [&](int64_t outputs) {
-      return op.images * ceil_div(op.height, outputs) * ceil_div(op.width, outputs);
-    };
-    const bool fewer = 8 * tiles(4) * points_of(4) <= 7 * tiles(2) * points_of(2);
-    const int64_t pairs = op.in_channels * op.out_channels;
-    return fewer && pairs <= std::min(kMostPairs, kPairsATile * tiles(4)) ? 4 : 2;
+    const bool fewer = 8 * 36 * tiles_of(op, 4) <= 7 * 16 * tiles_of(op, 2);
+    const bool few = pairs_of(op) <= std::min(kMostPairs, kPairsATile * tiles_of(op, 4));
+    return is_line(op) || (fewer && few) ? 4 : 2;
   }
 };
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from asose_fast.ops.dense_conv import has_kernels as has_dense_kernels
 from asose_fast.ops.depthwise_plan import MAX_BRANCHES
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.line import Line
@@ -58,8 +59,8 @@ class Normed(NamedTuple):
 
     def on_kernels(self, x: Tensor, fit: Fit) -> Normed:
         """Returns the same branch on kernels, where x is one for them. A factorized reduction runs on
-        `pointwise`, convolutions along one axis run on `line_conv` where it pays, the ReLU in the first of them, and
-        all else as `parts.on_kernels` says."""
+        `pointwise`, convolutions along one axis run on `line_conv` where it pays and `dense_conv` does not take them,
+        the ReLU in the first of them, and all else as `parts.on_kernels` says."""
         for part in self.body:
             if isinstance(part, Halves) and part.fits(x, fit):
                 return self._replace(body=[part.on_kernels])
@@ -87,7 +88,8 @@ class Normed(NamedTuple):
         return Normed(True, rest, self.norm) if first is RELU else Normed(False, [first, *rest], self.norm)
 
     def _on_lines(self, x: Tensor, fit: Fit) -> Normed | None:
-        """Returns the branch on `line_conv`; None where it has another convolution, or where that does not pay."""
+        """Returns the branch on `line_conv`; None where it has another convolution, or where that does not pay or
+        `dense_conv`, which has fewer products at seven taps, takes all."""
         convs = [part for part in self.body if is_line(part)]
         if not convs or len(convs) != len(self.body):
             return None
@@ -101,6 +103,8 @@ class Normed(NamedTuple):
             Line(max(conv.stride), conv.kernel_size[0] > 1, self.active and i == 0) for i, conv in enumerate(convs)
         ]
         if not all(has_kernels(x, line) for line in lines):
+            return None
+        if all(has_dense_kernels(x, conv.weight, Convolution(conv, False).dense) for conv in convs):
             return None
         body = [
             functools.partial(line_conv, weight=conv.weight, stride=line.stride, relu=line.relu)

@@ -17,6 +17,12 @@ py::tuple dense_conv_plan(int dtype, const Integers& shape, const Integers& weig
   return py::make_tuple(room.packed_values, room.slices, room.partial_values, room.scratch_bytes);
 }
 
+// Whether it runs by minimal filtering.
+bool dense_conv_filtered(int dtype, const Integers& shape, const Integers& weights,
+                         int64_t stride_down, int64_t stride_across, bool relu) {
+  return WinogradTiling::fits(dense_conv(dtype, shape, weights, stride_down, stride_across, relu));
+}
+
 void dense_conv_forward(int dtype, const Integers& shape, const Integers& weights_shape,
                         int64_t stride_down, int64_t stride_across, bool relu, uintptr_t x,
                         uintptr_t weights, const Integers& strides, uintptr_t packed, uintptr_t y,
@@ -44,6 +50,7 @@ void dense_conv_backward(int dtype, const Integers& shape, const Integers& weigh
 
 const Binding dense_conv_binding([](py::module_& module) {
   module.def("dense_conv_plan", &dense_conv_plan);
+  module.def("dense_conv_filtered", &dense_conv_filtered);
   define_kernel(module, "dense_conv_forward", &dense_conv_forward);
   define_kernel(module, "dense_conv_backward", &dense_conv_backward);
 });

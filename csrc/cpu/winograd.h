@@ -1,5 +1,5 @@
-// 3x3 convolutions by Winograd's minimal filtering: tiles of inputs and weights are transformed to
-// points, at each of which a product over channels is all there is to do.
+// 3x3, 1x7 and 7x1 convolutions by Winograd's minimal filtering: tiles of inputs and weights are
+// transformed to points, at each of which a product over channels is all there is to do.
 //   y = At ((G w Gt) * (Bt x B)) A,  dL/dw = Gt ((Bt x B) * (A dL/dy At)) G
 #pragma once
 
@@ -34,19 +34,19 @@ struct Block {
       : first(block / tiling.strips * tiling.together),
         images(std::min(tiling.together, op.images - first)),
         top(block % tiling.strips * tiling.rows),
-        rows(std::min(tiling.rows, tiling.down - top)) {}
+        rows(std::min(tiling.rows, tiling.down.tiles - top)) {}
   Window window(const WinogradTiling& tiling, int64_t image) const {
-    return {first + image, tiling.outputs * top - 1, -1, tiling.outputs * rows + 2,
-            tiling.columns()};
+    return {first + image, tiling.down.outputs * top - tiling.down.pad(), -tiling.across.pad(),
+            tiling.down.inputs(rows), tiling.columns()};
   }
-  int64_t tiles(const WinogradTiling& tiling) const { return images * rows * tiling.across; }
+  int64_t tiles(const WinogradTiling& tiling) const { return images * rows * tiling.across.tiles; }
 };
 
 // The block's rows of an output or its gradient will be met once the inputs are transformed.
 template <class T>
 void prefetch(const WinogradTiling& tiling, const Block& block, const Images<T>& images) {
-  const int64_t top = tiling.outputs * block.top;
-  const int64_t bottom = std::min(images.height, top + tiling.outputs * block.rows);
+  const int64_t outputs = tiling.down.outputs, top = outputs * block.top;
+  const int64_t bottom = std::min(images.height, top + outputs * block.rows);
   for (int64_t i = block.first; i < block.first + block.images; ++i)
     for (const T* at = images.row(i, top); at < images.row(i, bottom); at += 64 / sizeof(T))
       __builtin_prefetch(at);
@@ -68,17 +68,17 @@ void input_tiles(const WinogradTiling& tiling, const Block& block, const float* 
                  int64_t channels, int64_t first, int64_t count, float* to) {
   const int64_t row = tiling.columns() * channels;
   for (int64_t t = 0; t < count; ++t, to += channels) {
-    const Place at(first + t, block.rows, tiling.across);
-    const float* from =
-        sources + at.image * tiling.source_values + F::kOutputs * (at.y * row + at.x * channels);
+    const Place at(first + t, block.rows, tiling.across.tiles);
+    const float* from = sources + at.image * tiling.source_values + F::Down::kOutputs * at.y * row +
+                        F::Across::kOutputs * at.x * channels;
     // The last vector ends where the channels do, and overlaps the one before.
     for (int64_t c = 0; c < channels; c += kLanes<float>) {
       c = std::min<int64_t>(c, channels - kLanes<float>);
-      down_and_across<F::kPoints, F::kPoints, Vector<float>>(
+      down_and_across<Vector<float>>(
+          typename F::Down::Inputs{}, typename F::Across::Inputs{},
           [&](int y, int x) { return load(from + y * row + x * channels + c); },
-          typename F::Inputs{},
           [&](int y, int x, const Vector<float>& value) {
-            store(to + (y * F::kPoints + x) * tiling.point_values + c, value);
+            store(to + (y * F::Across::kPoints + x) * tiling.point_values + c, value);
           });
     }
   }
@@ -111,17 +111,20 @@ void output_tiles(const WinogradTiling& tiling, const Block& block, const Width&
     constexpr int kVectors = number.value, kAll = kVectors + half.value;
     const float* from = sums + first * tiling.tiles * kLanes<float>;
     for (int64_t t = 0; t < count; ++t) {
-      const Place at(first_tile + t, block.rows, tiling.across);
-      const int64_t top = F::kOutputs * (block.top + at.y), left = F::kOutputs * at.x;
+      const Place at(first_tile + t, block.rows, tiling.across.tiles);
+      const int64_t top = F::Down::kOutputs * (block.top + at.y);
+      const int64_t left = F::Across::kOutputs * at.x;
       const int64_t rows = result.height - top, columns = result.width - left;
       T* const corner = result.row(block.first + at.image, top) + left * result.channels;
       for (int v = 0; v < kAll; ++v, from += kLanes<float>) {
         const int64_t channel = (first + v) * kLanes<float>;
         const int lanes =
             static_cast<int>(std::min<int64_t>(kLanes<float>, result.channels - channel));
-        down_and_across<F::kPoints, F::kOutputs, Vector<float>>(
-            [&](int y, int x) { return load(from + (y * F::kPoints + x) * tiling.point_values); },
-            typename F::Outputs{},
+        down_and_across<Vector<float>>(
+            typename F::Down::Outputs{}, typename F::Across::Outputs{},
+            [&](int y, int x) {
+              return load(from + (y * F::Across::kPoints + x) * tiling.point_values);
+            },
             [&](int y, int x, const Vector<float>& value) {
               if (y >= rows || x >= columns) return;
               T* to = corner + (y * result.width + x) * result.channels + channel;
@@ -144,12 +147,14 @@ void winograd_pack(const DenseConv& op, const DenseWeights& weights, bool backwa
   const int64_t of_result = backward ? weights.across : weights.over;
   const Width width = Width::of<float>(results, sources);
   const int64_t point = width.all() * sources * kLanes<float>;
-  int64_t places[9], steps[2][kLanes<float>];  // the latter of whole vectors and of half ones
+  int64_t places[F::kTaps],
+      steps[2][kLanes<float>];  // the latter of whole vectors and of half ones
   for (int64_t lane = 0; lane < kLanes<float>; ++lane) {
     steps[0][lane] = lane * of_result;
     steps[1][lane] = lane / 2 * of_result + lane % 2 * of_source;
   }
-  for (int tap = 0; tap < 9; ++tap) places[tap] = tap / 3 * weights.down + tap % 3 * weights.along;
+  for (int tap = 0; tap < F::kTaps; ++tap)
+    places[tap] = tap / F::Across::kTaps * weights.down + tap % F::Across::kTaps * weights.along;
 #pragma omp for schedule(static) collapse(2)
   for (int64_t v = 0; v < width.all(); ++v)
     for (int64_t c = 0; c < sources; ++c) {
@@ -159,14 +164,15 @@ void winograd_pack(const DenseConv& op, const DenseWeights& weights, bool backwa
       const int lanes =
           static_cast<int>(std::min<int64_t>(kLanes<float>, (results - first) << half));
       const float* at = from + c * of_source + first * of_result;
-      Vector<float> w[9];
-      for (int tap = 0; tap < 9; ++tap)
-        w[backward ? 8 - tap : tap] = gather(at + places[tap], steps[half], lanes);
+      Vector<float> w[F::kTaps];
+      for (int tap = 0; tap < F::kTaps; ++tap)
+        w[backward ? F::kTaps - 1 - tap : tap] = gather(at + places[tap], steps[half], lanes);
       float* to = packed + (v * sources + c) * kLanes<float>;
-      down_and_across<3, F::kPoints, Vector<float>>(
-          [&](int y, int x) { return w[3 * y + x]; }, typename F::Weights{},
+      down_and_across<Vector<float>>(
+          typename F::Down::Weights{}, typename F::Across::Weights{},
+          [&](int y, int x) { return w[F::Across::kTaps * y + x]; },
           [&](int y, int x, const Vector<float>& value) {
-            store(to + (y * F::kPoints + x) * point, value);
+            store(to + (y * F::Across::kPoints + x) * point, value);
           });
     }
 }
@@ -197,20 +203,21 @@ void gradient_tiles(const WinogradTiling& tiling, const Block& block, const Widt
                     float* to) {
   const int64_t row = tiling.columns() * channels;
   for (int64_t t = 0; t < count; ++t) {
-    const Place at(first + t, block.rows, tiling.across);
+    const Place at(first + t, block.rows, tiling.across.tiles);
     const float* corner = gradients + at.image * tiling.source_values +
-                          (F::kOutputs * at.y + 1) * row + (F::kOutputs * at.x + 1) * channels;
+                          (F::Down::kOutputs * at.y + F::Down::kTaps / 2) * row +
+                          (F::Across::kOutputs * at.x + F::Across::kTaps / 2) * channels;
     for (int v = 0; v < width.all(); ++v, to += kLanes<float>) {
       const int64_t c = v * kLanes<float>;
       const int lanes = static_cast<int>(std::min<int64_t>(kLanes<float>, channels - c));
-      down_and_across<F::kOutputs, F::kPoints, Vector<float>>(
+      down_and_across<Vector<float>>(
+          typename F::Down::OutputGradients{}, typename F::Across::OutputGradients{},
           [&](int y, int x) {
             const Vector<float> g = load(corner + y * row + x * channels + c, lanes);
             return v == width.vectors ? spread(g) : g;
           },
-          typename F::OutputGradients{},
           [&](int y, int x, const Vector<float>& value) {
-            store(to + (y * F::kPoints + x) * tiling.point_values, value);
+            store(to + (y * F::Across::kPoints + x) * tiling.point_values, value);
           });
     }
   }
@@ -286,13 +293,14 @@ void winograd_add(const DenseConvBackward& args, const WinogradTiling& tiling) {
     for (int v = 0; v < width.all(); ++v) {
       const bool half = v == width.vectors;
       const int64_t first = v * kLanes<float>;
-      float sums[9][kLanes<float>];
+      float sums[F::kTaps][kLanes<float>];
       for (int part = 0; part < kLanes<float>; part += kLanes<double>) {
         const float* from = static_cast<const float*>(args.partials) +
                             (half ? c / 2 * 2 : c) * pitch + first + part;
-        down_and_across<F::kPoints, 3, Vector<double>>(
+        down_and_across<Vector<double>>(
+            typename F::Down::WeightGradients{}, typename F::Across::WeightGradients{},
             [&](int y, int x) {
-              const float* at = from + (y * F::kPoints + x) * op.in_channels * pitch;
+              const float* at = from + (y * F::Across::kPoints + x) * op.in_channels * pitch;
               Vector<double> sum = {};
               for (int64_t slice = 0; slice < tiling.slices; ++slice, at += tiling.partial_values) {
                 __builtin_prefetch(at + kAhead);
@@ -300,25 +308,29 @@ void winograd_add(const DenseConvBackward& args, const WinogradTiling& tiling) {
               }
               return sum;
             },
-            typename F::WeightGradients{},
             [&](int y, int x, const Vector<double>& value) {
-              store_narrow(sums[3 * y + x] + part, value);
+              store_narrow(sums[F::Across::kTaps * y + x] + part, value);
             });
       }
       for (int64_t i = 0; i < std::min<int64_t>(kLanes<float>, op.out_channels - first); ++i) {
         const int64_t lane = half ? 2 * i + c % 2 : i;
         float* to = static_cast<float*>(of.data) + (first + i) * of.over + c * of.across;
-        for (int tap = 0; tap < 9; ++tap)
-          to[tap / 3 * of.down + tap % 3 * of.along] = sums[tap][lane];
+        for (int tap = 0; tap < F::kTaps; ++tap)
+          to[tap / F::Across::kTaps * of.down + tap % F::Across::kTaps * of.along] =
+              sums[tap][lane];
       }
     }
 }
 
-// Calls body with the filtering whose tiles these are.
+// Calls body with the tile that these are.
 template <class Body>
-void with_filtering(const WinogradTiling& tiling, const Body& body) {
-  if (tiling.outputs == 4) return body(Filtering<4>{});
-  body(Filtering<2>{});
+void with_tile(const WinogradTiling& tiling, const Body& body) {
+  using One = Filtering<1, 1>;
+  using Seven = Filtering<4, 7>;
+  if (tiling.down.taps == 1) return body(Tile<One, Seven>{});
+  if (tiling.across.taps == 1) return body(Tile<Seven, One>{});
+  if (tiling.down.outputs == 4) return body(Tile<Filtering<4, 3>, Filtering<4, 3>>{});
+  body(Tile<Filtering<2, 3>, Filtering<2, 3>>{});
 }
 
 template <class T>
@@ -327,8 +339,8 @@ void winograd_forward(const DenseConvForward& args, int threads) {
   const WinogradTiling tiling(op);
   const Images<const T> x{static_cast<const T*>(args.x), op.height, op.width, op.in_channels};
   const Images<T> y{static_cast<T*>(args.y), op.height, op.width, op.out_channels};
-  with_filtering(tiling, [&](auto filtering) {
-    using F = decltype(filtering);
+  with_tile(tiling, [&](auto tile) {
+    using F = decltype(tile);
 #pragma omp parallel num_threads(threads)
     {
       winograd_pack<F>(op, args.weights, false, static_cast<float*>(args.packed));
@@ -351,8 +363,8 @@ void winograd_backward(const DenseConvBackward& args, int threads) {
   const bool of_x = args.grad_x, of_weights = args.grad_weights.data;
   // Both gradients of a block at once, where slices are enough for the threads.
   const bool at_once = of_x && of_weights && tiling.slices >= threads && tiling.light;
-  with_filtering(tiling, [&](auto filtering) {
-    using F = decltype(filtering);
+  with_tile(tiling, [&](auto tile) {
+    using F = decltype(tile);
 #pragma omp parallel num_threads(threads)
     {
       if (of_x) winograd_pack<F>(args.op, args.weights, true, static_cast<float*>(args.packed));

@@ -130,8 +130,11 @@ def test_plans_of_usual_sets_agree(names, train, index, stride, gain):
 @pytest.mark.skipif(ops.registry.why_not("line_conv", "cpu", "cpu") is not None, reason="no kernels")
 @pytest.mark.parametrize("index", [None, 1, 2])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_convolutions_along_one_axis_run_on_line_conv(monkeypatch, stride, index):
-    """Where its kernels are fit, here because they must; alone behind a ReLU, a norm is no convolution."""
+@pytest.mark.parametrize("dense", [False, True])
+def test_convolutions_along_one_axis_run_on_line_conv(monkeypatch, dense, stride, index):
+    """Where its kernels are fit, here because they must, and `dense_conv` does not take them; alone behind a ReLU, a
+    norm is no convolution."""
+    monkeypatch.setattr(stacked_plan, "has_dense_kernels", lambda *_: dense)
     plain, _ = pair(("skip_connect", "conv_7x1_1x7"), 5, stride, torch.float64)
     down = nn.AvgPool2d(stride) if stride > 1 else nn.Identity()
     plain.ops["relu"] = nn.Sequential(nn.ReLU(), down, nn.BatchNorm2d(5)).double()
@@ -143,7 +146,7 @@ def test_convolutions_along_one_axis_run_on_line_conv(monkeypatch, stride, index
     x = torch.randn(3, 5, 8, 10, dtype=torch.float64)
     with ops.backend("cpu"):
         got = results(stacked, x, weights, index)
-    assert called == [True, False]
+    assert called == ([] if dense else [True, False])
     assert_close(got, results(plain, x, weights, index), 1e-11)
 
 

@@ -24,9 +24,9 @@ PAIRS_A_TILE = 1 << 10
 
 def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv: Dense) -> str | None:
     """bfloat16 is left to oneDNN where the processor multiplies tiles of it (AMX). 3x3 of stride 1 is left to it below
-    16 channels, and where weights are many beside the pixels. Of all else it is left everything with AVX2, and
-    otherwise 1x1 kernels and, of others of stride 1 with several rows and columns, 64 channels or more that fill its
-    registers."""
+    16 channels, and where weights are many beside the pixels. Of all else it is left, with AVX2, everything but the 1x7
+    and 7x1 that run by minimal filtering and, otherwise, 1x1 kernels and, of others of stride 1 with several rows and
+    columns, 64 channels or more that fill its registers."""
     outputs, inputs, *taps = weight
     if has_tiles(dtype):
         return "oneDNN multiplies tiles of bfloat16, which takes half the time or less"
@@ -36,7 +36,10 @@ def unfit(shape: Sequence[int], dtype: torch.dtype, weight: Sequence[int], conv:
         if inputs * outputs > min(MOST_PAIRS, PAIRS_A_TILE * tiles):
             return "oneDNN is faster where the weights are many beside the pixels"
         return None
-    if _native.kernels("cpu").isa() == "avx2":
+    kernels = _native.kernels("cpu")
+    if kernels.isa() == "avx2":
+        if shape[0] and kernels.dense_conv_filtered(DTYPE_CODES[dtype], shape, weight, *conv):
+            return None
         return "oneDNN is as fast with AVX2"
     if max(taps) == 1:
         return "oneDNN is faster at 1x1"
