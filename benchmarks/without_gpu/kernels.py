@@ -143,8 +143,8 @@ def _chain(dtype: torch.dtype, channels: int) -> None:
     x, gain = _images(dtype, channels), torch.ones((), requires_grad=True)
     ops.separable_norm(x, [stage(), stage()], shortcut=x, gain=gain).float().sum().backward()
     ops.separable_norm(x, [stage()]).float().sum().backward()
-    # More taps than `_depthwise_product_kernel` takes, and the gradient of x alone.
-    fixed = Stage(*(part.requires_grad_(False) for part in stage(9)))
+    # More taps than `_depthwise_product_kernel` takes, the gradient of x alone, and a norm by its running statistics.
+    fixed = Stage(*(part.requires_grad_(False).eval() for part in stage(9)))
     ops.separable_norm(x, [fixed]).float().sum().backward()
 
 

@@ -19,6 +19,7 @@ from asose_fast.config import CANDIDATES, SpaceConfig
 from asose_fast.ops import registry
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.layout import empty_channels_last, memory_format
+from asose_fast.ops.triton.last_program import counters
 from asose_fast.space import MixedOp, Network, NetworkSpec
 from benchmarks.baselines import EagerMixture
 from benchmarks.without_gpu.fake import fake_gpu
@@ -132,6 +133,7 @@ def _depthwise(counted: Launched) -> SimpleNamespace:
 def count(step: Callable[[], Tensor]) -> Launched:
     """Of a forward and backward pass, `step` being the former; inside `fake_gpu`, as a GPU with all kernels runs it."""
     counted = Launched()
+    counters(torch.get_default_device(), 1)  # allocated at first use, and kept
 
     def kernel(self: Any, grid: Any) -> Callable[..., None]:
         return lambda *arguments, **options: counted.launch(self.fn.__name__, _tensors(arguments))

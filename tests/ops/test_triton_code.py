@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import re
 
 import pytest
 
@@ -15,6 +16,7 @@ import triton
 import triton.language as tl
 
 import asose_fast.ops.triton
+from asose_fast.ops.triton.last_program import arrives_last
 from asose_fast.ops.triton.tiles import launched
 from benchmarks.without_gpu.code import read
 from benchmarks.without_gpu.kernels import CHANNELS, DTYPES, FEW_WARPS, NARROW, ON_TABLES, SPILLS, Row, rows
@@ -65,6 +67,17 @@ def _hoarding_kernel(x, y, ROWS: tl.constexpr):
         tl.store(y + i * 128 + at, kept[ROWS - 1 - i])
 
 
+@triton.jit
+def _counting_kernel(x, counter, PROGRAMS: tl.constexpr):
+    at = tl.arange(0, 128)
+    tl.store(x + tl.program_id(0) * 128 + at, at.to(tl.float32))
+    if arrives_last(counter, PROGRAMS):
+        total = tl.zeros([128], tl.float32)
+        for i in tl.static_range(PROGRAMS):
+            total += tl.load(x + i * 128 + at)
+        tl.store(x + at, total)
+
+
 def code(kernel, *arguments):
     x = torch.empty(1, dtype=torch.float32, device="meta")
     with recorded(90) as launches:
@@ -88,6 +101,16 @@ def test_what_is_wrong_is_seen():
         "some, bf16, 16 channels: half of the loads have at most 32 bits, must have 64",
         "some, bf16, 16 channels: 8 resident warps with 255 registers, must be 16",
     ]
+
+
+@pytest.mark.parametrize("arch", [80, 90])
+def test_the_last_program_sees_what_all_have_written(arch):
+    with recorded(arch) as launches:
+        _counting_kernel[(3,)](torch.empty(384, device="meta"), torch.empty(1, dtype=torch.int32, device="meta"), 3)
+    found = re.findall(r"st\.global|bar\.sync|atom\S*|ld\.global", launches[0].ptx)
+    counted = "atom.global.gpu.acq_rel.add.u32"
+    assert found[: found.index("ld.global")] == ["st.global", "bar.sync", counted, "bar.sync", "st.global"]
+    assert found.count(counted) == 1
 
 
 def test_a_launch_that_fails_raises():

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
-"""`batch_statistics` in Triton: mean and squared deviations of every tile, then their merger in a fixed order."""
+"""`batch_statistics` in Triton: mean and squared deviations of every tile, which the last program merges."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from asose_fast.ops.layout import memory_format
+from asose_fast.ops.layout import all_dense, memory_format
+from asose_fast.ops.triton import merging
+from asose_fast.ops.triton.dots import one_of
+from asose_fast.ops.triton.merging import Measured, Moments, merge_last, merged_tiles
 from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, place, rows_and_channels, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
 
 _ELEMENTS, _WARPS = 4096, 8
 """Of a tile, and those that share it: larger tiles leave fewer partial sums, to be written and read again."""
-MERGED, CHANNELS = 512, 16
+_MERGED, _CHANNELS = 128, 16
 """Tiles that are merged at a time, and channels of a program: with few of them, many processors are busy."""
 
 
@@ -36,7 +39,14 @@ class Partials(NamedTuple):
 @triton.jit
 def _batch_statistics_kernel(
     zs: tl.tuple,
-    partials: tl.tensor,  # (tasks, K, 2, C)
+    partials: tl.tensor,  # (tasks, K, 2, C), like what follows up to EVEN as `merging.arguments` gives it
+    counters: tl.tensor,
+    to: tl.tuple,
+    tasks: tl.int32,
+    size: tl.int32,
+    eps: tl.float64,
+    momentum: tl.float64,
+    EVEN: tl.constexpr,
     rows: tl.int64,
     channels: tl.int64,
     INNER: tl.constexpr,
@@ -51,16 +61,21 @@ def _batch_statistics_kernel(
     first = task * BLOCK_P
     count = tl.minimum(rows - first, BLOCK_P).to(ACC)
     of_first = first // INNER * INNER * channels + first % INNER + channel * INNER
-    for k in tl.static_range(len(zs)):
-        z = tl.load(zs[k] + at, mask=inside, other=0.0).to(ACC)
-        # About a value of the data, so that a large mean costs no digits.
-        origin = tl.load(zs[k] + of_first, mask=present, other=0.0).to(ACC)
-        z = tl.where(inside, z - origin[None, :], 0.0)
-        mean = tl.sum(z, axis=0) / count
-        z = tl.where(inside, z - mean[None, :], 0.0)
-        to = partials + (task * len(zs) + k) * 2 * channels + channel
-        tl.store(to, origin.to(tl.float64) + mean.to(tl.float64), mask=present)
-        tl.store(to + channels, tl.sum(z * z, axis=0).to(tl.float64), mask=present)
+    k = tl.program_id(2)
+    of_k = one_of(zs, k)
+    z = tl.load(of_k + at, mask=inside, other=0.0).to(ACC)
+    # About a value of the data, so that a large mean costs no digits.
+    origin = tl.load(of_k + of_first, mask=present, other=0.0).to(ACC)
+    z = tl.where(inside, z - origin[None, :], 0.0)
+    mean = tl.sum(z, axis=0) / count
+    z = tl.where(inside, z - mean[None, :], 0.0)
+    of_tile = partials + (task * len(zs) + k) * 2 * channels + channel
+    tl.store(of_tile, origin.to(tl.float64) + mean.to(tl.float64), mask=present)
+    tl.store(of_tile + channels, tl.sum(z * z, axis=0).to(tl.float64), mask=present)
+    merge_last(
+        partials, counters, to, tasks, size, eps, momentum, EVEN, tl.program_id(0),
+        k * tl.num_programs(1) + tl.program_id(1), k, len(zs), rows, BLOCK_P, channels, channel, ACC, BLOCK_C,
+    )  # fmt: skip
 
 
 @triton.jit
@@ -93,45 +108,6 @@ def store_statistics(
     tl.store(to + channels + channel, sums[2].to(tl.float64) - count.to(tl.float64) * error * error, mask=present)
 
 
-@triton.jit
-def merged_tiles(
-    partials: tl.tensor,
-    k: tl.tensor,
-    count: tl.tensor,
-    rows: tl.int64,
-    tasks: tl.int32,
-    channels: tl.int64,
-    channel: tl.tensor,
-    BLOCK_P: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-) -> tuple[tl.tensor, tl.tensor]:
-    """Mean and biased variance of tensor k of `count`, from those of its tiles in a fixed order."""
-    present = channel < channels
-    some = tl.arange(0, BLOCK_T)
-    of_k = partials + k * 2 * channels + channel[None, :]
-    step = count * 2 * channels
-
-    total = tl.zeros([BLOCK_T, BLOCK_C], tl.float64)
-    for start in range(0, tasks, BLOCK_T):
-        task = (start + some).to(tl.int64)
-        inside = (task < tasks)[:, None] & present[None, :]
-        length = tl.minimum(rows - task * BLOCK_P, BLOCK_P).to(tl.float64)
-        total += length[:, None] * tl.load(of_k + task[:, None] * step, mask=inside, other=0.0)
-    count_of_all = tl.zeros([BLOCK_C], tl.float64) + rows  # 1 is no tensor when compiling
-    mean = tl.sum(total, axis=0) / count_of_all
-
-    total = tl.zeros([BLOCK_T, BLOCK_C], tl.float64)
-    for start in range(0, tasks, BLOCK_T):
-        task = (start + some).to(tl.int64)
-        inside = (task < tasks)[:, None] & present[None, :]
-        length = tl.minimum(rows - task * BLOCK_P, BLOCK_P).to(tl.float64)
-        shift = tl.load(of_k + task[:, None] * step, mask=inside, other=0.0) - mean[None, :]
-        within = tl.load(of_k + channels + task[:, None] * step, mask=inside, other=0.0)
-        total += tl.where(inside, within + length[:, None] * shift * shift, 0.0)
-    return mean, tl.sum(total, axis=0) / count_of_all
-
-
 @launched
 @triton.jit
 def _merge_kernel(
@@ -147,29 +123,29 @@ def _merge_kernel(
 ) -> None:
     k, count = tl.program_id(0).to(tl.int64), tl.num_programs(0).to(tl.int64)
     channel = tl.program_id(1) * BLOCK_C + tl.arange(0, BLOCK_C)
-    mean, var = merged_tiles(partials, k, count, rows, tasks, channels, channel, BLOCK_P, BLOCK_T, BLOCK_C)
+    mean, var = merged_tiles(partials, k, count, rows, BLOCK_P, tasks, channels, channel, BLOCK_T, BLOCK_C)
     tl.store(means + k * channels + channel, mean, mask=channel < channels)
     tl.store(variances + k * channels + channel, var, mask=channel < channels)
 
 
 def forward(zs: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and biased variance, (K, C) float64."""
-    return merged(of_tiles(zs))
+    moments = Moments.of(zs[0], len(zs), zs[0].shape[1])
+    take(zs, moments)
+    return moments
 
 
-def of_tiles(zs: list[Tensor]) -> Partials:
-    """The statistics of tiles."""
+def take(zs: list[Tensor], to: Moments | Measured) -> None:
+    """Writes the statistics of tensors, or of one what its norm makes of them."""
     format = memory_format(zs[0])
     rows, channels, inner = rows_and_channels(zs[0], format)
     blocks = tile(rows, channels, _ELEMENTS)
     tasks, groups = grid(rows, channels, blocks)
-    table = zs[0].new_empty(tasks, len(zs), 2, channels, dtype=torch.float64)
     if rows and channels:
-        _batch_statistics_kernel[(tasks, groups)](
-            tuple(z.contiguous(memory_format=format) for z in zs), table, rows, channels, inner,
+        _batch_statistics_kernel[(tasks, groups, len(zs))](
+            tuple(all_dense(zs, format)), *merging.arguments(to, zs[0], tasks, groups * len(zs)), rows, channels, inner,
             accumulator(zs[0].dtype), *blocks, num_warps=_WARPS,
         )  # fmt: skip
-    return Partials(table, rows, blocks[0])
 
 
 def merged(partials: Partials) -> tuple[Tensor, Tensor]:
@@ -178,7 +154,7 @@ def merged(partials: Partials) -> tuple[Tensor, Tensor]:
     mean, var = (partials.table.new_empty(count, channels) for _ in range(2))
     if not partials.rows or not channels:
         return mean.fill_(torch.nan), var.fill_(torch.nan)
-    _merge_kernel[(count, triton.cdiv(channels, CHANNELS))](
-        partials.table, mean, var, partials.rows, tasks, channels, partials.of_tile, MERGED, CHANNELS, num_warps=8
+    _merge_kernel[(count, triton.cdiv(channels, _CHANNELS))](
+        partials.table, mean, var, partials.rows, tasks, channels, partials.of_tile, _MERGED, _CHANNELS, num_warps=8
     )
     return mean, var

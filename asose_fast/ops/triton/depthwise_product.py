@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
-from asose_fast.ops.triton.batch_statistics import Partials, no_sums, store_statistics, with_tile
+from asose_fast.ops.triton.batch_statistics import no_sums, store_statistics, with_tile
 from asose_fast.ops.triton.dots import types_of
+from asose_fast.ops.triton.merging import Measured, Moments, arguments, merge_last
 from asose_fast.ops.triton.multi_depthwise import _affine, _convolved, first_rows
 from asose_fast.ops.triton.tiles import aligned, launched, pixel_tile, pixels
 
@@ -103,7 +103,14 @@ def _depthwise_product_kernel(
     matrices: tl.tensor,  # (B, C, C)
     ys: tl.tuple,  # or None
     zs: tl.tuple,
-    partials: tl.tensor,  # or None; (tasks, B, 2, C): mean and squared deviations of the zs of a task
+    partials: tl.tensor,  # (tasks, B, 2, C), like what follows up to EVEN as `merging.arguments` gives it
+    counters: tl.tensor,
+    to: tl.tuple,
+    tasks: tl.int32,
+    size: tl.int32,
+    eps: tl.float64,
+    momentum: tl.float64,
+    EVEN: tl.constexpr,
     images: tl.int32,
     channels: tl.int64,
     height: tl.int32,
@@ -134,15 +141,22 @@ def _depthwise_product_kernel(
             y = None
             if ys is not None:
                 y = ys[b]
-            to = None
+            of_task = None
             if partials is not None:
-                to = partials + (task.to(tl.int64) * len(KERNELS) + b) * 2 * channels
+                of_task = partials + (task.to(tl.int64) * len(KERNELS) + b) * 2 * channels
             _task(
                 xs[b % len(xs)], parameters, parameters + FIRST[b] * channels, matrices + b * channels * channels,
-                y, zs[b], to, task, images, channels, height, width, out_height, out_width, tiles,
+                y, zs[b], of_task, task, images, channels, height, width, out_height, out_width, tiles,
                 b % len(xs), len(xs), WEIGHTS, KERNELS[b], DILATIONS[b], STRIDE, RELU, AFFINE, PRECISION, ACC, TYPE,
                 BLOCK_P, BLOCK_K, BLOCK_C,
             )  # fmt: skip
+    if partials is not None:
+        b = tl.program_id(0) % len(KERNELS)
+        rows = images.to(tl.int64) * out_height * out_width
+        merge_last(
+            partials, counters, to, tasks, size, eps, momentum, EVEN, task, b, b, len(KERNELS), rows,
+            tiles * BLOCK_P, channels, tl.arange(0, BLOCK_C), ACC, BLOCK_C,
+        )  # fmt: skip
 
 
 def takes(x: Tensor, plan: DepthwisePlan) -> bool:
@@ -155,13 +169,13 @@ def forward(
     params: Tensor,
     plan: DepthwisePlan,
     matrices: Tensor,
-    statistics: bool,
+    statistics: Moments | Measured | None,
     ys: Sequence[Tensor] | None,
     zs: Sequence[Tensor],
-) -> Partials | None:
+) -> None:
     """Writes zs, y matrix^T of every branch, and its convolution's outputs y where there are `ys` to write them to.
 
-    All images are dense channels_last. Returns the statistics of the tiles of the zs where they are wanted.
+    All images are dense channels_last. The statistics of the zs are written where they are wanted.
     """
     (n, c, h, w), (height, width), branches = xs[0].shape, zs[0].shape[2:], len(plan.kernels)
     rows = n * height * width
@@ -170,11 +184,9 @@ def forward(
     block = max(triton.next_power_of_2(c), _LEAST)
     tiles = triton.next_power_of_2(triton.cdiv(rows, pixels_of_tile * _TASKS))
     tasks = triton.cdiv(rows, pixels_of_tile * tiles)
-    table = params.new_empty(tasks, branches, 2, c, dtype=torch.float64) if statistics else None
     _depthwise_product_kernel[(tasks * branches,)](
-        tuple(xs), params.contiguous(), matrices.contiguous(), None if ys is None else tuple(ys), tuple(zs), table,
-        n, c, h, w, height, width, tiles, plan.kernels, plan.dilations, first_rows(plan), sum(plan.taps),
-        plan.stride, plan.relu, plan.affine, *types_of(xs[0]), pixels_of_tile, depth,
-        block, align, num_warps=8, maxnreg=_REGISTERS if block == 64 else None,
+        tuple(xs), params.contiguous(), matrices.contiguous(), None if ys is None else tuple(ys), tuple(zs),
+        *arguments(statistics, xs[0], tasks, branches), n, c, h, w, height, width, tiles,
+        plan.kernels, plan.dilations, first_rows(plan), sum(plan.taps), plan.stride, plan.relu, plan.affine,
+        *types_of(xs[0]), pixels_of_tile, depth, block, align, num_warps=8, maxnreg=_REGISTERS if block == 64 else None,
     )  # fmt: skip
-    return None if table is None else Partials(table, rows, pixels_of_tile * tiles)

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
-"""`norm_lerp` in Triton: two passes over memory each way, with a launch between them for the tables of channels."""
+"""`norm_lerp` in Triton: two passes over memory each way, of which the first makes the tables of channels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from asose_fast.ops.layout import dense, memory_format
 from asose_fast.ops.library import present
 from asose_fast.ops.norms import OneNorm
 from asose_fast.ops.reference import norm_lerp as reference
-from asose_fast.ops.triton.batch_statistics import of_tiles
+from asose_fast.ops.triton import batch_statistics
 from asose_fast.ops.triton.blend import store_gain
-from asose_fast.ops.triton.norm_tables import known
-from asose_fast.ops.triton.one_norm import measure, of_norm, row_of
-from asose_fast.ops.triton.sums import CHANNELS as SUMMED
-from asose_fast.ops.triton.sums import SUMMANDS, added_up, sums_of_tiles
+from asose_fast.ops.triton.last_program import counters, group_size
+from asose_fast.ops.triton.merging import Measured
+from asose_fast.ops.triton.one_norm import from_running, of_norm, row_of
+from asose_fast.ops.triton.running import known
+from asose_fast.ops.triton.sums import ELEMENTS, SUMMANDS_OF_LAST, WARPS, added_up, added_up_by_last, sums_of_tile
 from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, place, rows_and_channels, tile
 
 DTYPES = FLOATS
@@ -64,10 +65,9 @@ def _norm_lerp_fwd_kernel(
             tl.store(counts[i], tl.load(counts[i]) + 1)
 
 
-@launched
 @triton.jit
-def _norm_lerp_tables_kernel(
-    partials: tl.tensor,  # (tasks, 3, C): sums of dL/dy, and of that times z - mean and the shortcut; or None
+def _store_maps(
+    sums: tl.tensor,  # (groups, 2 or 3, C): of dL/dy, and of that times z - mean and the shortcut; or None
     gain: tl.tensor,  # or None, like the next ones
     gamma: tl.tensor,
     beta: tl.tensor,
@@ -75,17 +75,17 @@ def _norm_lerp_tables_kernel(
     of_gamma: tl.tensor,
     of_beta: tl.tensor,
     maps: tl.tensor,  # (5, C): what makes dL/dz of dL/dy, and the channels' parts of dL/dgain
-    tasks: tl.int32,
+    groups: tl.int32,
     count: tl.int64,
     channels: tl.int64,
+    channel: tl.tensor,
+    there: tl.tensor,
+    ROWS: tl.constexpr,
     OF_BATCH: tl.constexpr,
-    NEED_GAIN: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ) -> None:
-    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    there = channel < channels
     mean, rstd, scale = of_norm(tables, gamma, channels, channel, there)
     g = tl.full([BLOCK_C], 1, tl.float64)
     if gain is not None:
@@ -93,17 +93,17 @@ def _norm_lerp_tables_kernel(
     center = mean.to(ACC).to(tl.float64)
     slope = tl.zeros([BLOCK_C], tl.float64)
     shift = slope
-    if partials is not None:
-        s0 = added_up(partials + channel, 3 * channels, tasks, there, BLOCK_T, BLOCK_C)
-        of_z = added_up(partials + channels + channel, 3 * channels, tasks, there, BLOCK_T, BLOCK_C)
+    if sums is not None:
+        s0 = added_up(sums + channel, ROWS * channels, groups, there, BLOCK_T, BLOCK_C)
+        of_z = added_up(sums + channels + channel, ROWS * channels, groups, there, BLOCK_T, BLOCK_C)
         s1 = rstd * (of_z - (mean - center) * s0)
         of_branch = s1
         if gamma is not None:
             of_branch *= tl.load(gamma + channel, mask=there, other=0.0).to(tl.float64)
         if beta is not None:
             of_branch += tl.load(beta + channel, mask=there, other=0.0).to(tl.float64) * s0
-        if NEED_GAIN:
-            of_shortcut = added_up(partials + 2 * channels + channel, 3 * channels, tasks, there, BLOCK_T, BLOCK_C)
+        if ROWS == 3:
+            of_shortcut = added_up(sums + 2 * channels + channel, ROWS * channels, groups, there, BLOCK_T, BLOCK_C)
             tl.store(maps + 4 * channels + channel, (of_branch - of_shortcut).to(ACC), mask=there)
         if of_gamma is not None:
             tl.store(of_gamma + channel, tl.where(g != 0, g * s1, 0.0).to(of_gamma.dtype.element_ty), mask=there)
@@ -118,6 +118,66 @@ def _norm_lerp_tables_kernel(
     tl.store(to + channels, center.to(ACC), mask=there)
     tl.store(to + 2 * channels, tl.where(g != 0, slope, 0.0).to(ACC), mask=there)
     tl.store(to + 3 * channels, tl.where(g != 0, shift, 0.0).to(ACC), mask=there)
+
+
+@launched
+@triton.jit
+def _norm_lerp_sums_kernel(
+    grad: tl.tensor,
+    xs: tl.tuple,  # z and, where the gain needs a gradient, the shortcut
+    partials: tl.tensor,  # (tasks, 1 + xs, C)
+    of_groups: tl.tensor,  # (groups, 1 + xs, C)
+    counters: tl.tensor,
+    gain: tl.tensor,
+    gamma: tl.tensor,
+    beta: tl.tensor,
+    tables: tl.tensor,
+    of_gamma: tl.tensor,
+    of_beta: tl.tensor,
+    maps: tl.tensor,
+    tasks: tl.int32,
+    size: tl.int32,
+    rows: tl.int64,
+    channels: tl.int64,
+    INNER: tl.constexpr,
+    READ: tl.constexpr,
+    OF_BATCH: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
+) -> None:
+    channels = aligned(channels, ALIGN)
+    ROWS: tl.constexpr = 1 + len(READ)
+    BLOCK_T: tl.constexpr = SUMMANDS_OF_LAST // BLOCK_C
+    channel, there = sums_of_tile(
+        grad, xs, tables, partials, rows, channels, INNER, READ, 1, ACC, BLOCK_P, BLOCK_C
+    )  # fmt: skip
+    if added_up_by_last(
+        partials, of_groups, counters, tasks, size, channels, channel, there, ROWS, BLOCK_T, BLOCK_C
+    ):  # fmt: skip
+        _store_maps(
+            of_groups, gain, gamma, beta, tables, of_gamma, of_beta, maps, tl.cdiv(tasks, size), rows, channels,
+            channel, there, ROWS, OF_BATCH, ACC, BLOCK_T, BLOCK_C,
+        )  # fmt: skip
+
+
+@launched
+@triton.jit
+def _norm_lerp_tables_kernel(
+    gain: tl.tensor,
+    gamma: tl.tensor,
+    tables: tl.tensor,
+    maps: tl.tensor,
+    channels: tl.int64,
+    ACC: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> None:
+    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    there = channel < channels
+    _store_maps(
+        None, gain, gamma, None, tables, None, None, maps, 0, 0, channels, channel, there, 0, False, ACC, 1, BLOCK_C
+    )  # fmt: skip
 
 
 @launched
@@ -166,7 +226,10 @@ def forward(z: Tensor, shortcut: Tensor, gain: Tensor, norm: OneNorm) -> tuple[T
     format = memory_format(z)
     z, shortcut = dense(z, format), dense(shortcut, format)
     tables = z.new_empty(2, z.shape[1], dtype=torch.float64)
-    measure(norm, of_tiles([z]) if norm.of_batch else None, tables, z)
+    if norm.of_batch:
+        batch_statistics.take([z], Measured(norm, tables))
+    else:
+        from_running(norm, tables)
     return blended(z, shortcut, gain, norm, tables, present([norm.batches]), format), tables
 
 
@@ -240,17 +303,24 @@ def maps_of(
         The map, (5, C): dL/dz = row 0 * dL/dy + row 2 * (z - row 1) + row 3, and the channels' parts of the gain's
         gradient in the last row. Rows hold anything where they are not needed.
     """
-    rows, channels, _ = rows_and_channels(z, format)
-    gamma, beta, partials = row_of(gamma), row_of(beta), None
-    if need_gain or need_affine or (of_batch and need_z):
-        # A shortcut that is not there is not read: z stands in for it.
-        others = z, z if shortcut is None else shortcut
-        partials = sums_of_tiles(grad, others, tables[:1], (True, need_gain), format)
+    (rows, channels, inner), gamma, beta = rows_and_channels(z, format), row_of(gamma), row_of(beta)
     maps = z.new_empty(5, channels, dtype=accumulation_dtype(z.dtype))
     affine = [torch.empty_like(t) if need_affine and t is not None else None for t in (gamma, beta)]
-    _norm_lerp_tables_kernel[(triton.cdiv(channels, SUMMED),)](
-        partials, gain, gamma, beta, tables, *affine, maps, 0 if partials is None else len(partials), rows, channels,
-        of_batch, need_gain, accumulator(z.dtype), SUMMANDS, SUMMED, num_warps=8,
+    blocks, acc = tile(rows, channels, ELEMENTS), accumulator(z.dtype)
+    if not (need_gain or need_affine or (of_batch and need_z)):
+        _norm_lerp_tables_kernel[(triton.cdiv(channels, blocks[1]),)](
+            gain, gamma, tables, maps, channels, acc, blocks[1]
+        )  # fmt: skip
+        return maps, affine
+    xs = (z, shortcut) if need_gain and shortcut is not None else (z,)
+    tasks, columns = grid(rows, channels, blocks)
+    size = group_size(tasks)
+    groups = triton.cdiv(tasks, size)
+    partials = maps.new_empty(tasks, 1 + len(xs), channels)
+    of_groups = maps.new_empty(groups, 1 + len(xs), channels, dtype=torch.float64)
+    _norm_lerp_sums_kernel[(tasks, columns)](
+        grad, xs, partials, of_groups, counters(z.device, columns * (groups + 1)), gain, gamma, beta, tables, *affine,
+        maps, tasks, size, rows, channels, inner, (True,) * len(xs), of_batch, acc, *blocks, num_warps=WARPS,
     )  # fmt: skip
     return maps, affine
 

@@ -1,9 +1,8 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
-"""`norm_tables` in Triton: some channels of one norm a program, whose statistics it merges from those of tiles."""
+"""`norm_tables` in Triton: some channels of one norm a program."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import isnan
 
 import torch
@@ -13,11 +12,14 @@ from torch import Tensor
 
 from asose_fast.ops.norm_tables import Norms
 from asose_fast.ops.reference import norm_tables as reference
-from asose_fast.ops.triton.batch_statistics import CHANNELS, MERGED, merged_tiles, of_tiles
-from asose_fast.ops.triton.dots import number_of
+from asose_fast.ops.triton import batch_statistics
+from asose_fast.ops.triton.running import average, known, wide
 from asose_fast.ops.triton.tiles import launched
 
 DTYPES = reference.DTYPES
+
+_CHANNELS = 64
+"""Of a program."""
 
 
 @launched
@@ -25,39 +27,24 @@ DTYPES = reference.DTYPES
 def _norm_tables_kernel(
     batch_means: tl.tuple,
     batch_variances: tl.tuple,
-    partials: tl.tensor,  # (tasks, zs, 2, C): statistics of the tiles of zs; or None, as is known when compiling
     running_means: tl.tuple,  # of norms without, anything
     running_variances: tl.tuple,
     counts: tl.tuple,  # of norms that are not updated, anything
     means: tl.tensor,
     rstds: tl.tensor,
     unbiased: tl.float64,
-    pixels: tl.int64,
-    tasks: tl.int32,
-    zs: tl.int64,
     channels: tl.int64,
     TABLES: tl.constexpr,  # of each norm: which of batch_means has its row, -1 where it does not use the batch
     ROWS: tl.constexpr,
-    TILED: tl.constexpr,  # of each norm: which of zs it is of, -1 where none
     UPDATES: tl.constexpr,
     EPS: tl.constexpr,
     MOMENTA: tl.constexpr,  # -1 where all batches have the same share
     TYPE: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_T: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     for start in range(tl.program_id(1) * BLOCK, channels, tl.num_programs(1) * BLOCK):
         channel = start + tl.arange(0, BLOCK)
         present = channel < channels
-        mean = tl.zeros([BLOCK], tl.float64)
-        var = mean
-        if partials is not None:
-            z = number_of(TILED, tl.program_id(0))
-            if z >= 0:
-                mean, var = merged_tiles(
-                    partials, z.to(tl.int64), zs, pixels, tasks, channels, channel, BLOCK_P, BLOCK_T, BLOCK
-                )
         for k in tl.static_range(len(TABLES)):
             if tl.program_id(0) == k:
                 at = k * channels + channel
@@ -65,7 +52,7 @@ def _norm_tables_kernel(
                     row = ROWS[k] * channels + channel
                     mean = tl.load(batch_means[TABLES[k]] + row, mask=present, other=0.0)
                     var = tl.load(batch_variances[TABLES[k]] + row, mask=present, other=0.0)
-                elif TILED[k] < 0:
+                else:
                     mean = wide(running_means[k] + channel, present)
                     var = wide(running_variances[k] + channel, present)
                 tl.store(means + at, mean, mask=present)
@@ -85,25 +72,6 @@ def _norm_tables_kernel(
                 tl.store(counts[k], tl.load(counts[k]) + 1)
 
 
-@triton.jit
-def average(running: tl.tensor, row: tl.tensor, share: tl.tensor, present: tl.tensor) -> None:
-    """Running statistics after a batch, which has this share in them."""
-    old = wide(running, present)
-    new = old + share * (row.to(tl.float64) - old)
-    if running.dtype.element_ty.primitive_bitwidth == 16:
-        new = new.to(tl.float32)
-    tl.store(running, new.to(running.dtype.element_ty), mask=present)
-
-
-@triton.jit
-def wide(running: tl.tensor, present: tl.tensor) -> tl.tensor:
-    """Running statistics in float64."""
-    value = tl.load(running, mask=present, other=0.0)
-    if value.dtype.primitive_bitwidth == 16:  # the interpreter knows no other way from and to bfloat16
-        value = value.to(tl.float32)
-    return value.to(tl.float64)
-
-
 def forward(call: Norms) -> tuple[Tensor, Tensor]:
     """Mean and 1 / sqrt(var + eps) that each norm normalises by, (K, C) float64."""
     if not _known(call):
@@ -114,22 +82,19 @@ def forward(call: Norms) -> tuple[Tensor, Tensor]:
     running_means, running_variances, counts = (
         tuple(means if table is None else table for table in tables) for tables in zip(*call.running(), strict=True)
     )
-    places = [(i, row, -1) for i, table in enumerate(call.means) for row in range(len(table))]
-    places += [(-1, 0, z) for z in range(len(call.zs))]
-    of_norms = [
-        places[row] if of_batch else (-1, 0, -1) for of_batch, row in zip(call.of_batch, call.rows, strict=True)
-    ]
-    batch = (tuple(t.contiguous() for t in tables) or (means,) for tables in (call.means, call.variances))
-    tiles = of_tiles(call.zs) if call.zs else None
+    of_batch = list(zip(call.means, call.variances, strict=True))
+    if call.zs:
+        of_batch.append(batch_statistics.forward(call.zs))
+    places = [(i, row) for i, (table, _) in enumerate(of_batch) for row in range(len(table))]
+    of_norms = [places[row] if uses else (-1, 0) for uses, row in zip(call.of_batch, call.rows, strict=True)]
+    batch = [tuple(t.contiguous() for t in tables) for tables in zip(*of_batch, strict=True)] or [(means,)] * 2
     momenta = tuple(-1.0 if isnan(momentum) else momentum for momentum in call.momenta)
     # Where a count of batches is read, the program that moves it on must have all channels.
-    groups = 1 if min(momenta) < 0 else triton.cdiv(channels, CHANNELS)
+    groups = 1 if min(momenta) < 0 else triton.cdiv(channels, _CHANNELS)
     _norm_tables_kernel[(norms, groups)](
-        *batch, None if tiles is None else tiles.table, running_means, running_variances, counts, means, rstds,
-        call.values / max(1, call.values - 1), *((0, 0, 0) if tiles is None else (tiles.rows, *tiles.table.shape[:2])),
-        channels, *zip(*of_norms, strict=True), tuple(call.updates), tuple(call.eps), momenta,
-        tl.float64 if call.dtype == torch.float64 else tl.float32, 1 if tiles is None else tiles.of_tile, MERGED,
-        CHANNELS, num_warps=4 if tiles is None else 8,
+        *batch, running_means, running_variances, counts, means, rstds, call.values / max(1, call.values - 1), channels,
+        *zip(*of_norms, strict=True), tuple(call.updates), tuple(call.eps), momenta,
+        tl.float64 if call.dtype == torch.float64 else tl.float32, _CHANNELS,
     )  # fmt: skip
     return means, rstds
 
@@ -138,8 +103,3 @@ def _known(call: Norms) -> bool:
     """Whether the kernel takes these running statistics: on their device, dense, and of no norm that is there twice."""
     tables = [*call.running_mean, *call.running_var, *call.counts]
     return len({id(table) for table in tables}) == len(tables) and known(tables, call.any_tensor().device)
-
-
-def known(tables: Sequence[Tensor], device: torch.device) -> bool:
-    """Whether kernels take such running statistics: on this device and dense."""
-    return all(table.device == device and table.is_contiguous() for table in tables)

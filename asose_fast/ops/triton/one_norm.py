@@ -1,18 +1,18 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
-"""What one norm normalises by, in Triton: its statistics are merged from those of tiles in one launch."""
+"""What one norm normalises by, in Triton."""
 
 from __future__ import annotations
-
-from math import isnan
 
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.norms import OneNorm
-from asose_fast.ops.triton.batch_statistics import CHANNELS, MERGED, Partials, merged_tiles
-from asose_fast.ops.triton.norm_tables import average, wide
-from asose_fast.ops.triton.tiles import accumulator, launched
+from asose_fast.ops.triton.running import average, wide
+from asose_fast.ops.triton.tiles import launched
+
+_CHANNELS = 64
+"""Of a program."""
 
 
 @triton.jit
@@ -34,48 +34,77 @@ def affine_of(
     return scale, shift
 
 
-@launched
 @triton.jit
-def _one_norm_kernel(
-    partials: tl.tensor,  # or None where the norm does not use the batch, like the next pointers: known when compiling
-    running_mean: tl.tensor,
-    running_var: tl.tensor,
-    batches: tl.tensor,  # or None where the norm is not updated
-    gamma: tl.tensor,  # or None, like beta
+def _store_tables(
+    tables: tl.tensor,
+    affine: tl.tensor,
+    gamma: tl.tensor,
     beta: tl.tensor,
-    tables: tl.tensor,  # (2, C): mean and rstd
-    affine: tl.tensor,  # (2, C): the scale and shift that these and gamma and beta come to; or None
-    rows: tl.int64,
-    tasks: tl.int32,
-    channels: tl.int64,
+    mean: tl.tensor,
+    var: tl.tensor,
     eps: tl.float64,
-    momentum: tl.float64,
-    unbiased: tl.float64,
-    EVEN: tl.constexpr,  # whether all batches have the same share
-    TYPE: tl.constexpr,
-    BLOCK_P: tl.constexpr,
-    BLOCK_T: tl.constexpr,
-    BLOCK_C: tl.constexpr,
+    channels: tl.int64,
+    channel: tl.tensor,
+    there: tl.tensor,
 ) -> None:
-    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
-    there = channel < channels
-    if partials is not None:
-        mean, var = merged_tiles(partials, 0, 1, rows, tasks, channels, channel, BLOCK_P, BLOCK_T, BLOCK_C)
-    else:
-        mean, var = wide(running_mean + channel, there), wide(running_var + channel, there)
+    rstd = 1 / tl.sqrt(var + eps)
     tl.store(tables + channel, mean, mask=there)
-    tl.store(tables + channels + channel, 1 / tl.sqrt(var + eps), mask=there)
+    tl.store(tables + channels + channel, rstd, mask=there)
     if affine is not None:
-        scale, shift = affine_of(mean, 1 / tl.sqrt(var + eps), gamma, beta, channel, there)
+        scale, shift = affine_of(mean, rstd, gamma, beta, channel, there)
         tl.store(affine + channel, scale.to(affine.dtype.element_ty), mask=there)
         tl.store(affine + channels + channel, shift.to(affine.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def store_norm(
+    norm: tl.tuple,
+    mean: tl.tensor,
+    var: tl.tensor,
+    rows: tl.tensor,
+    eps: tl.float64,
+    momentum: tl.float64,
+    channels: tl.int64,
+    channel: tl.tensor,
+    there: tl.tensor,
+    EVEN: tl.constexpr,
+    TYPE: tl.constexpr,
+) -> None:
+    """The tables of a norm of these statistics of a batch, by which its running ones are updated.
+
+    `norm` has the running mean and variance, the count of batches or None where they are not updated, gamma or None,
+    beta or None, the tables to be written, (2, C), and the affine map or None. EVEN says that all batches have the same
+    share; TYPE is that of statistics in plain PyTorch.
+    """
+    running_mean, running_var, batches, gamma, beta, tables, affine = norm
+    _store_tables(tables, affine, gamma, beta, mean, var, eps, channels, channel, there)
     if batches is not None:
         share = tl.zeros([], tl.float64) + momentum
         if EVEN:
             # The count of before this batch: it is counted later, by a kernel that comes after every channel.
             share = 1 / (tl.load(batches) + 1).to(tl.float64)
+        values = tl.zeros([], tl.float64) + rows
         average(running_mean + channel, mean.to(TYPE), share, there)
-        average(running_var + channel, (var * unbiased).to(TYPE), share, there)
+        average(running_var + channel, (var * (values / tl.maximum(values - 1, 1))).to(TYPE), share, there)
+
+
+@launched
+@triton.jit
+def _one_norm_kernel(
+    running_mean: tl.tensor,
+    running_var: tl.tensor,
+    gamma: tl.tensor,  # or None, like beta and affine: known when compiling
+    beta: tl.tensor,
+    tables: tl.tensor,
+    affine: tl.tensor,
+    channels: tl.int64,
+    eps: tl.float64,
+    BLOCK_C: tl.constexpr,
+) -> None:
+    channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
+    there = channel < channels
+    mean, var = wide(running_mean + channel, there), wide(running_var + channel, there)
+    _store_tables(tables, affine, gamma, beta, mean, var, eps, channels, channel, there)
 
 
 @triton.jit
@@ -91,29 +120,12 @@ def of_norm(
     return mean, rstd, scale
 
 
-def measure(
-    norm: OneNorm, partials: Partials | None, tables: Tensor, like: Tensor, affine: Tensor | None = None
-) -> None:
-    """Writes the mean and rstd that the norm normalises a tensor by to its tables, (2, C) float64.
-
-    The running statistics are updated; the count of batches is not, which a later kernel does. Where there is
-    `affine`, (2, C), the scale and shift of the norm are written to it.
-
-    Args:
-        norm: its running statistics are dense.
-        partials: the statistics of the tensor's tiles; None where the norm does not use them.
-        tables: written.
-        like: the tensor.
-        affine: written.
-    """
-    gamma, beta, *running, _, eps, momentum = norm
-    channels = like.shape[1]
-    rows = like.numel() // channels
-    _one_norm_kernel[(triton.cdiv(channels, CHANNELS),)](
-        None if partials is None else partials.table, *running, row_of(gamma), row_of(beta), tables, affine, rows,
-        0 if partials is None else len(partials.table), channels, eps, momentum, rows / max(1, rows - 1),
-        isnan(momentum), accumulator(like.dtype), 1 if partials is None else partials.of_tile, MERGED, CHANNELS,
-        num_warps=8,
+def from_running(norm: OneNorm, tables: Tensor, affine: Tensor | None = None) -> None:
+    """Writes the tables (2, C) of a norm that uses its running statistics and, where it is there, its affine map."""
+    channels = tables.shape[1]
+    _one_norm_kernel[(triton.cdiv(channels, _CHANNELS),)](
+        norm.running_mean, norm.running_var, row_of(norm.gamma), row_of(norm.beta), tables, affine, channels, norm.eps,
+        _CHANNELS,
     )  # fmt: skip
 
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.layout import all_dense, empty_channels_last
-from asose_fast.ops.triton.batch_statistics import Partials
 from asose_fast.ops.triton.dots import Cut, depth_of, number_of, one_of, types_of, warps_of
+from asose_fast.ops.triton.merging import Measured, Moments, arguments, merge_last
 from asose_fast.ops.triton.tiles import aligned, launched
 
 _PIXELS = 64
@@ -166,7 +166,14 @@ def _products_kernel(
     tables: tl.tensor,  # or None
     matrices: tl.tensor,  # (B, C, C)
     ys: tl.tuple,
-    partials: tl.tensor,  # or None; (tasks, branches, 2, C): mean and squared deviations of the ys of a task
+    partials: tl.tensor,  # (tasks, branches, 2, C), like what follows up to EVEN as `merging.arguments` gives it
+    counters: tl.tensor,
+    to: tl.tuple,
+    tasks: tl.int32,
+    size: tl.int32,
+    eps: tl.float64,
+    momentum: tl.float64,
+    EVEN: tl.constexpr,
     alive: tl.tensor,  # or None; (B,)
     table: tl.tensor,  # params of `separable`, of which the rows of dead branches are to be 0; or None
     alive_table: tl.tensor,
@@ -212,14 +219,18 @@ def _products_kernel(
         # About the rounded mean, whose error is taken off again: a large mean costs no digits.
         off = tl.where(inside, stored - mean[None, :], 0.0)
         error = tl.sum(off, axis=0).to(tl.float64) / count
-        to = partials + (task * len(xs) + i) * 2 * channels + out
-        tl.store(to, mean.to(tl.float64) + error, mask=present)
-        tl.store(to + channels, tl.sum(off * off, axis=0).to(tl.float64) - count * error * error, mask=present)
+        of_task = partials + (task * len(xs) + i) * 2 * channels + out
+        tl.store(of_task, mean.to(tl.float64) + error, mask=present)
+        tl.store(of_task + channels, tl.sum(off * off, axis=0).to(tl.float64) - count * error * error, mask=present)
     if table is not None:  # noqa: SIM102 (known when compiling, unlike the next condition)
         if i == 0:
-            tasks = tl.num_programs(0) // (len(xs) * GROUPS)
             for first in range(task.to(tl.int32) * BLOCK_P, ROWS, tasks * BLOCK_P):
                 _only_alive(table, alive, alive_table, first + tl.arange(0, BLOCK_P), channels, out, TAPS, ROWS)
+    if partials is not None:
+        merge_last(
+            partials, counters, to, tasks, size, eps, momentum, EVEN, task.to(tl.int32), i * GROUPS + group, i,
+            len(xs), rows, BLOCK_P, channels, out, ACC, BLOCK_C,
+        )  # fmt: skip
 
 
 @launched
@@ -309,23 +320,23 @@ def _products_bwd_kernel(
 
 
 def forward(
-    xs: list[Tensor], matrices: Tensor, statistics: bool, into: list[Tensor] | None = None
-) -> tuple[list[Tensor], Partials | None]:
-    """z = x matrix^T of every branch and, where wanted, the statistics of their tiles.
+    xs: list[Tensor], matrices: Tensor, statistics: Moments | Measured | None, into: list[Tensor] | None = None
+) -> list[Tensor]:
+    """z = x matrix^T of every branch; the statistics of the zs are written where they are wanted.
 
     The z are written to the channels_last tensors `into`, or to new ones.
     """
     x, zs = xs[0], _empty(xs) if into is None else tuple(into)
     channels, cut = x.shape[1], _cut(x, _PIXELS)
     groups = cut.groups(channels)
-    table = x.new_empty(cut.tasks, len(xs), 2, channels, dtype=torch.float64) if statistics else None
     if cut.rows:
         _products_kernel[(cut.tasks * groups * len(xs),)](
-            tuple(all_dense(xs)), (), None, matrices.contiguous(), zs, table, None, None, None, cut.rows, channels,
+            tuple(all_dense(xs)), (), None, matrices.contiguous(), zs,
+            *arguments(statistics, x, cut.tasks, groups * len(xs)), None, None, None, cut.rows, channels,
             tuple(range(len(xs))), (0,) * len(xs), (), 0, False, *types_of(x), *cut.blocks, groups,
             num_warps=warps_of(x),
         )  # fmt: skip
-    return list(zs), None if table is None else Partials(table, cut.rows, cut.blocks[0])
+    return list(zs)
 
 
 def backward(
@@ -353,8 +364,8 @@ def backward(
     one_product = x.element_size() == 2 or types[0] == "tf32"
     if cut.rows and ys is None:
         _products_kernel[(cut.tasks * groups * len(grads),)](
-            grads, zs, handed.tables, matrices, grad_ys, None, *masks, cut.rows, channels, branches, has_z, taps,
-            len(params), True, *types, *cut.blocks, groups, num_warps=warps_of(x),
+            grads, zs, handed.tables, matrices, grad_ys, *arguments(None, x, cut.tasks), *masks, cut.rows, channels,
+            branches, has_z, taps, len(params), True, *types, *cut.blocks, groups, num_warps=warps_of(x),
         )  # fmt: skip
     partials = None
     if ys is not None:

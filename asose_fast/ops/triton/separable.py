@@ -17,7 +17,8 @@ from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import all_dense, empty_channels_last
 from asose_fast.ops.library import present
-from asose_fast.ops.triton import batch_statistics, depthwise_product, products
+from asose_fast.ops.triton import depthwise_product, products
+from asose_fast.ops.triton.merging import Moments
 from asose_fast.ops.triton.products import Handed
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
@@ -34,18 +35,16 @@ def outputs(
     xs: list[Tensor], params: Tensor, pointwise: Tensor, plan: DepthwisePlan, statistics: bool, *, keep: bool = True
 ) -> tuple[list[Tensor], Tensor, Tensor, list[Tensor]]:
     """What `forward` gives, and the depthwise outputs if they are to be kept."""
+    moments = Moments.of(xs[0], *pointwise.shape[:2]) if statistics else None
     if depthwise_product.takes(xs[0], plan):
         zs = _empty(xs[0], plan)
         ys = _empty(xs[0], plan) if keep else []
-        partials = depthwise_product.forward(all_dense(xs), params, plan, pointwise, statistics, ys or None, zs)
+        depthwise_product.forward(all_dense(xs), params, plan, pointwise, moments, ys or None, zs)
     else:
         ys = registry.select("multi_depthwise", xs[0], plan).forward(xs, params, plan)
-        zs, partials = products.forward(ys, pointwise, statistics)
-    if partials is None:
-        mean, var = (params.new_empty(0, dtype=torch.float64) for _ in range(2))
-    else:
-        mean, var = batch_statistics.merged(partials)
-    return zs, mean, var, ys
+        zs = products.forward(ys, pointwise, moments)
+    nothing = [params.new_empty(0, dtype=torch.float64) for _ in range(2)]
+    return zs, *(moments or nothing), ys
 
 
 def backward(

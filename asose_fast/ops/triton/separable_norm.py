@@ -21,8 +21,9 @@ from asose_fast.ops.reference import separable_norm as reference
 from asose_fast.ops.separable_norm_call import Backward, Forward, Gradients, rows_of_params
 from asose_fast.ops.triton import chain_weights, depthwise_product, norm_lerp, products, stage
 from asose_fast.ops.triton.blend import Blend
-from asose_fast.ops.triton.norm_tables import known
-from asose_fast.ops.triton.one_norm import measure
+from asose_fast.ops.triton.merging import Measured
+from asose_fast.ops.triton.one_norm import from_running
+from asose_fast.ops.triton.running import known
 
 DTYPES = FLOATS
 _FORMAT = torch.channels_last
@@ -47,14 +48,16 @@ def forward(call: Forward) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     params, z = packed.split(rows_of_params(call.depthwise)), x
     into = zip(ys.split(shape[0]), zs.split(shape[0]), strict=True)
     for s, (plan, norm, (y, z_of_stage)) in enumerate(zip(_plans(call), norms, into, strict=True)):
-        matrix = _matrix(call.pointwise[s])
+        matrix, of_norm = _matrix(call.pointwise[s]), (tables[s], params[s + 1][-2:] if s + 1 < stages else None)
+        measured = Measured(norm, *of_norm) if norm.of_batch else None
         if depthwise_product.takes(z, plan):
-            partials = depthwise_product.forward([z], params[s], plan, matrix, norm.of_batch, [y], [z_of_stage])
+            depthwise_product.forward([z], params[s], plan, matrix, measured, [y], [z_of_stage])
         else:
             registry.select("multi_depthwise", z, plan).forward([z], params[s], plan, [y])
-            _, partials = products.forward([y], matrix, norm.of_batch, [z_of_stage])
+            products.forward([y], matrix, measured, [z_of_stage])
         z = z_of_stage
-        measure(norm, partials, tables[s], z, params[s + 1][-2:] if s + 1 < stages else None)
+        if measured is None:
+            from_running(norm, *of_norm)
     shortcut = x if call.shortcut is None else dense(call.shortcut)
     y = norm_lerp.blended(z, shortcut, call.gain, norms[-1], tables[-1], call.counts, _FORMAT)
     return y, zs, tables, ys, packed

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="import-untyped, untyped-decorator"
-"""Sums over N, H and W for the backward pass of norms: of tiles, to be added up by whatever kernel reads them."""
+"""Sums over N, H and W for the backward pass of norms: of tiles, which the last program or the next kernel adds up."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ import triton.language as tl
 from torch import Tensor
 
 from asose_fast.ops.dtypes import accumulation_dtype
+from asose_fast.ops.triton.last_program import arrives_last, group_of
 from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, place, rows_and_channels, tile
 
-_ELEMENTS, _WARPS = 4096, 8
+ELEMENTS, WARPS = 4096, 8
 """Of a tile, and those that share it: larger tiles leave fewer partial sums, to be written and read again."""
 SUMMANDS, CHANNELS = 1024, 8
 """Partial sums that are added up at a time, and channels of a program: with few of them, many processors are busy."""
+SUMMANDS_OF_LAST = tl.constexpr(512)
+"""The same of the last program of a launch, in all its channels."""
 
 
-@launched
 @triton.jit
-def _sums_kernel(
+def sums_of_tile(
     grad: tl.tensor,
     xs: tl.tuple,
     means: tl.tensor,
@@ -32,9 +34,8 @@ def _sums_kernel(
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
-    ALIGN: tl.constexpr,
-) -> None:
-    channels = aligned(channels, ALIGN)
+) -> tuple[tl.tensor, tl.tensor]:
+    """Writes the sums of a program's tile; gives its channels, and which exist."""
     at, inside, channel, present = place(rows, channels, INNER, BLOCK_P, BLOCK_C)
     g = tl.load(grad + at, mask=inside, other=0.0).to(ACC)
     to = partials + tl.program_id(0).to(tl.int64) * (1 + len(READ)) * channels + channel
@@ -46,6 +47,28 @@ def _sums_kernel(
                 center = tl.load(means + k * channels + channel, mask=present, other=0.0).to(ACC)
                 x -= center[None, :]
             tl.store(to + (1 + k) * channels, tl.sum(tl.where(inside, g * x, 0.0), axis=0), mask=present)
+    return channel, present
+
+
+@launched
+@triton.jit
+def _sums_kernel(
+    grad: tl.tensor,
+    xs: tl.tuple,
+    means: tl.tensor,
+    partials: tl.tensor,
+    rows: tl.int64,
+    channels: tl.int64,
+    INNER: tl.constexpr,
+    READ: tl.constexpr,
+    BRANCHES: tl.constexpr,
+    ACC: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    ALIGN: tl.constexpr,
+) -> None:
+    channels = aligned(channels, ALIGN)
+    sums_of_tile(grad, xs, means, partials, rows, channels, INNER, READ, BRANCHES, ACC, BLOCK_P, BLOCK_C)
 
 
 @triton.jit
@@ -66,6 +89,35 @@ def added_up(
     return tl.sum(total, axis=0)
 
 
+@triton.jit
+def added_up_by_last(
+    partials: tl.tensor,  # (tasks, ROWS, C)
+    of_groups: tl.tensor,  # (groups, ROWS, C) float64
+    counters: tl.tensor,
+    tasks: tl.int32,
+    size: tl.int32,
+    channels: tl.int64,
+    channel: tl.tensor,
+    present: tl.tensor,
+    ROWS: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+) -> tl.tensor:
+    """Called by program (task, group of channels) when its sums are in `partials`: whether it is the last of its
+    channels. It then sees, in `of_groups`, the sums of all groups of tasks."""
+    group, groups, start, members = group_of(tl.program_id(0), tasks, size)
+    own = counters + tl.program_id(1) * (groups + 1)
+    last = arrives_last(own + 1 + group, members)
+    if last:
+        distance = ROWS * channels
+        for row in range(ROWS):
+            of_row = partials + start.to(tl.int64) * distance + row * channels + channel
+            total = added_up(of_row, distance, members, present, BLOCK_T, BLOCK_C)
+            tl.store(of_groups + (group * ROWS + row) * channels + channel, total, mask=present)
+        last = arrives_last(own, groups)
+    return last
+
+
 def sums_of_tiles(
     grad: Tensor, xs: tuple[Tensor, ...], means: Tensor, read: tuple[bool, ...], format: torch.memory_format
 ) -> Tensor:
@@ -77,12 +129,12 @@ def sums_of_tiles(
         (tasks, 1 + xs, C) float32, or float64 for float64: no tasks where there are no pixels.
     """
     rows, channels, inner = rows_and_channels(grad, format)
-    blocks = tile(rows, channels, _ELEMENTS)
+    blocks = tile(rows, channels, ELEMENTS)
     programs = grid(rows, channels, blocks)
     partials = grad.new_empty(programs[0], 1 + len(xs), channels, dtype=accumulation_dtype(grad.dtype))
     if rows:
         _sums_kernel[programs](
             grad, xs, means, partials, rows, channels, inner, read, len(means), accumulator(grad.dtype), *blocks,
-            num_warps=_WARPS,
+            num_warps=WARPS,
         )  # fmt: skip
     return partials
