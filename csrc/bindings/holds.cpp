@@ -5,8 +5,8 @@
 namespace asose {
 namespace {
 
-// Whether each of `dicts` has as many values as `lengths` says, and these, one dict after the other,
-// are `values` themselves.
+// Whether each of `dicts` has as many values as `lengths` says, and these, one dict after the
+// other, are `values` themselves.
 bool holds(const py::list& dicts, const py::list& lengths, const py::list& values) {
   const Py_ssize_t count = PyList_GET_SIZE(values.ptr());
   Py_ssize_t found = 0;
