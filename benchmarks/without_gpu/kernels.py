@@ -51,6 +51,7 @@ FEW_WARPS = {
     "_pointwise_fwd_kernel": "as the last one",
     "_pointwise_inputs_kernel": "as the last one",
     "_pointwise_weights_kernel": "as the last one, on sm_80",
+    "_pool_pair_fwd_kernel": "the nine loads of a window are in flight at once, on sm_80",
     "_pool_pair_bwd_kernel": "nine windows of two gradients, an input and a place are in flight at once",
 }
 """Why these may have fewer resident warps, though not fewer than 8."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import weakref
 
 import pytest
 
@@ -59,6 +60,18 @@ def test_what_a_graph_holds_is_shared_with_no_launch(streams):
     assert len(set().union(*(memory(found, 998) for found in held))) == 31 * 4 * 998
     streams.capturing = False
     assert zeros.get(GPU, 998).data_ptr() == held[0].data_ptr()
+
+
+def test_what_a_graph_holds_stays_where_only_the_graph_knows_of_it(streams):
+    zeros = _Zeros()
+    zeros.get(GPU, 4)
+    streams.capturing = True
+    storage = weakref.ref(zeros.get(GPU, 1000)._base)
+    for _ in range(9):
+        zeros.get(GPU, 1000)
+    streams.capturing = False
+    zeros.get(GPU, 4)  # which gets those of the next graphs
+    assert storage() is not None
 
 
 def test_a_capture_finds_counters_that_were_zeroed_before_it(streams, monkeypatch):

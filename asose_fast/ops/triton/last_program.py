@@ -61,6 +61,7 @@ class _Zeros:
         self._lock = threading.Lock()
         self._of_stream: dict[tuple[torch.device, int], Tensor] = {}
         self._for_graphs: dict[torch.device, Tensor] = {}
+        self._blocks = list[Tensor]()  # all that graphs took from: they hold addresses, which keep nothing alive
 
     def get(self, device: torch.device, count: int) -> Tensor:
         count = -(-count // 4) * 4  # whole 16 bytes: Triton compiles a kernel anew for pointers of another alignment
@@ -73,6 +74,7 @@ class _Zeros:
                 found = self._of_stream[device, stream] = _zeros(device, max(count, _COUNTERS))
             if device.type == "cuda" and len(self._for_graphs.get(device, ())) < _COUNTERS // 2:
                 self._for_graphs[device] = _zeros(device, _COUNTERS)
+                self._blocks.append(self._for_graphs[device])
             return found
 
     def _captured(self, device: torch.device, count: int) -> Tensor:
