@@ -14,7 +14,13 @@ from tests.helpers import with_thread_counts
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("dense_conv", b, "cpu")]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
-TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-14, torch.bfloat16: 1e-2}
+TOLERANCE = {torch.float32: 5e-6, torch.float64: 1e-14, torch.bfloat16: 1e-2}
+
+
+def tolerance(dtype, weight):
+    """Lines of seven taps, whose tiles have points of more different sizes, are half as exact."""
+    line = dtype == torch.float32 and sorted(weight.shape[2:]) == [1, 7]
+    return (2 if line else 1) * TOLERANCE[dtype]
 
 
 def reference(x, weight, *, stride=1, relu=False):
@@ -66,8 +72,8 @@ def test_matches_the_float64_reference(backend, dtype, data):
     assert all(t.is_contiguous(memory_format=torch.channels_last) for t in got[:2])
     expected = run(reference, x.double(), weight.double(), grad.double(), stride, relu)
     # A gradient of the weights is a sum over all pixels.
-    assert_close(got[:2], expected[:2], TOLERANCE[dtype])
-    assert_close(got[2:], expected[2:], 4 * TOLERANCE[dtype])
+    assert_close(got[:2], expected[:2], tolerance(dtype, weight))
+    assert_close(got[2:], expected[2:], 4 * tolerance(dtype, weight))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -105,7 +111,8 @@ def test_filtered_tiles_match_the_float64_reference(backend, dtype, kernel, shap
     grad = torch.randn(shape[0], outputs, *shape[2:]).to(dtype)
     with ops.backend(backend):
         got = run(ops.dense_conv, x, weight, grad, 1, True)
-    assert_close(got, run(reference, x.double(), weight.double(), grad.double(), 1, True), TOLERANCE[dtype])
+    expected = run(reference, x.double(), weight.double(), grad.double(), 1, True)
+    assert_close(got, expected, tolerance(dtype, weight))
 
 
 @pytest.mark.parametrize(
