@@ -17,7 +17,11 @@ from asose_fast.ops.reference.linear import reference
 
 registry.register(
     "linear",
-    {"reference": "asose_fast.ops.reference.linear", "cpu": "asose_fast.ops.native.linear"},
+    {
+        "reference": "asose_fast.ops.reference.linear",
+        "cpu": "asose_fast.ops.native.linear",
+        "triton": "asose_fast.ops.triton.linear",
+    },
     small=True,
 )
 
@@ -52,7 +56,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, *, checked: bo
 
 def has_kernels(x: Tensor, weight: Tensor) -> bool:
     """Whether something else than plain PyTorch serves such a call."""
-    return registry.has_kernels("linear", x.device.type, x.dtype) and registry.serves("linear", "cpu", x, weight.shape)
+    has = registry.has_kernels("linear", x.device.type, x.dtype)
+    return has and not registry.serves("linear", "reference", x, weight.shape)
 
 
 def _plain(ctx: Any) -> tuple[Callable[..., Tensor], Sequence[Any]]:

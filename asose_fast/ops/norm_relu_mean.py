@@ -28,7 +28,11 @@ from asose_fast.ops.reference.norm_relu_mean import reference
 
 registry.register(
     "norm_relu_mean",
-    {"reference": "asose_fast.ops.reference.norm_relu_mean", "cpu": "asose_fast.ops.native.norm_relu_mean"},
+    {
+        "reference": "asose_fast.ops.reference.norm_relu_mean",
+        "cpu": "asose_fast.ops.native.norm_relu_mean",
+        "triton": "asose_fast.ops.triton.norm_relu_mean",
+    },
     small=True,
 )
 

@@ -27,9 +27,12 @@ ON_TABLES = {
     "_arch_weights_bwd_kernel",
     "_chain_kernel",
     "_grad_weights_kernel",
+    "_linear_bwd_kernel",
+    "_linear_fwd_kernel",
     "_merge_kernel",
     "_norm_tables_kernel",
     "_norm_lerp_tables_kernel",
+    "_norm_relu_mean_sums_kernel",
     "_one_norm_kernel",
     "_pack_kernel",
     "_pointwise_sums_kernel",
@@ -103,6 +106,7 @@ def rows(arch: int, dtype: str, channels: int, strides: Iterable[int] = (1, 2)) 
             _layer(DTYPES[dtype], channels, stride)
         _lone(DTYPES[dtype], channels)
         _chain(DTYPES[dtype], channels)
+        _head(DTYPES[dtype], channels)
         _sums_and_samples(DTYPES[dtype], channels)
     found: dict[str, Row] = {}
     for launch in {launch.cubin: launch for launch in launches}.values():
@@ -147,6 +151,12 @@ def _chain(dtype: torch.dtype, channels: int) -> None:
     # More taps than `_depthwise_product_kernel` takes, the gradient of x alone, and a norm by its running statistics.
     fixed = Stage(*(part.requires_grad_(False).eval() for part in stage(9)))
     ops.separable_norm(x, [fixed]).float().sum().backward()
+
+
+def _head(dtype: torch.dtype, channels: int) -> None:
+    features = ops.norm_relu_mean(_images(dtype, channels, SIDE // 4), nn.BatchNorm2d(channels))
+    weight, bias = (torch.empty(shape, dtype=dtype, requires_grad=True) for shape in ((10, channels), (10,)))
+    ops.linear(features, weight, bias).float().sum().backward()
 
 
 def _sums_and_samples(dtype: torch.dtype, channels: int) -> None:

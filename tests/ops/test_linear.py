@@ -11,7 +11,7 @@ from asose_fast.ops import registry
 from tests.helpers import with_thread_counts
 from tests.ops.raw_calls import OPERATORS, right_calls
 
-BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("linear", b, "cpu")]
+BACKENDS = [b for b in ("reference", "cpu", "triton") if not registry.why_not("linear", b, "cpu")]
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
 LAYOUTS = {
     "contiguous": lambda x: x,

@@ -15,8 +15,8 @@ from tests.helpers import with_thread_counts
 from tests.ops.raw_calls import OPERATORS, right_calls
 from tests.ops.test_mixed_layer import KINDS, new_norm
 
-BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("norm_relu_mean", b, "cpu")]
-SHAPES = [(4, 5, 3, 3), (2, 1, 1, 1), (3, 17, 7, 2), (2, 40, 20, 33), (1, 600, 1, 3)]
+BACKENDS = [b for b in ("reference", "cpu", "triton") if not registry.why_not("norm_relu_mean", b, "cpu")]
+SHAPES = [(4, 5, 3, 3), (520, 3, 5, 2), (2, 1, 1, 1), (3, 17, 7, 2), (2, 40, 20, 33), (1, 600, 1, 3)]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 TOLERANCES = {
     torch.float64: {},

@@ -18,6 +18,8 @@ def test_kernels_in_the_interpreter():
     small = (
         "test_stage.py",
         "test_term_weights.py",
+        "test_linear.py",
+        "test_norm_relu_mean.py",
         "test_norm_tables.py",
         "test_norm_lerp.py",
         "test_separable_norm.py",

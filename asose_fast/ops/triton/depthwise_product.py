@@ -14,15 +14,13 @@ from torch import Tensor
 
 from asose_fast.ops.depthwise_plan import DepthwisePlan
 from asose_fast.ops.triton.batch_statistics import no_sums, store_statistics, with_tile
-from asose_fast.ops.triton.dots import types_of
+from asose_fast.ops.triton.dots import LEAST, types_of
 from asose_fast.ops.triton.merging import Measured, Moments, arguments, merge_last
 from asose_fast.ops.triton.multi_depthwise import _affine, _convolved, first_rows
 from asose_fast.ops.triton.tiles import aligned, launched, pixel_tile, pixels
 
 _ELEMENTS = 1024
 """Of a tile of the convolution: a thread has four, side by side."""
-_LEAST = 16
-"""Rows and columns of it, which tensor cores multiply at once."""
 _TASKS = 512
 """Of a branch at most, each of which leaves statistics and reads the whole matrix."""
 _REGISTERS = 128
@@ -180,8 +178,8 @@ def forward(
     (n, c, h, w), (height, width), branches = xs[0].shape, zs[0].shape[2:], len(plan.kernels)
     rows = n * height * width
     pixels_of_tile, depth, align = pixel_tile(zs[0].shape, _ELEMENTS)
-    pixels_of_tile, depth = max(pixels_of_tile, _LEAST), max(depth, _LEAST)
-    block = max(triton.next_power_of_2(c), _LEAST)
+    pixels_of_tile, depth = max(pixels_of_tile, LEAST), max(depth, LEAST)
+    block = max(triton.next_power_of_2(c), LEAST)
     tiles = triton.next_power_of_2(triton.cdiv(rows, pixels_of_tile * _TASKS))
     tasks = triton.cdiv(rows, pixels_of_tile * tiles)
     _depthwise_product_kernel[(tasks * branches,)](

@@ -15,7 +15,7 @@ from asose_fast.ops.triton.tiles import accumulator
 
 _CHANNELS = 64
 """Of a tile at most, by which a thread of 128 keeps 64 sums."""
-_LEAST = 16
+LEAST = 16
 """Rows and columns that tensor cores multiply at once."""
 
 
@@ -55,8 +55,8 @@ class Cut(NamedTuple):
     @staticmethod
     def of(rows: int, channels: int, most: int) -> Cut:
         """Into tiles of at most so many pixels."""
-        pixels = max(min(triton.next_power_of_2(rows), most), _LEAST)
-        block = max(min(triton.next_power_of_2(channels), _CHANNELS), _LEAST)
+        pixels = max(min(triton.next_power_of_2(rows), most), LEAST)
+        block = max(min(triton.next_power_of_2(channels), _CHANNELS), LEAST)
         return Cut(rows, (pixels, block, math.gcd(channels, 16)))
 
     @property
