@@ -64,14 +64,14 @@ def stages(x):
     yield "statistics of the other branches", lambda: fused.batch_statistics(zs[:3]), 0, 3
     yield (
         "sum, forward",
-        lambda: fused.mixed_norm_sum_fwd([*zs, x], weights, None, None, mean, rstd),
+        lambda: fused.mixed_norm_sum_fwd([*zs, x], weights, None, None, mean, rstd, None, 0),
         2 * (NORMED + 1) * x.numel(),
         NORMED + 2,
     )
     yield (
         "sum, backward",
         lambda: fused.mixed_norm_sum_bwd(
-            zs[0], [*zs, x], weights, None, None, mean, rstd, flags, [*flags, True], wanted, True, True, True
+            zs[0], [*zs, x], weights, None, None, mean, rstd, flags, [*flags, True], wanted, True, True, True, None, 0
         ),
         2 * (NORMED + 1) * x.numel(),
         NORMED + 2 + 1,

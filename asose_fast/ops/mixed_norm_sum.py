@@ -34,6 +34,7 @@ from asose_fast.ops.norms import (
     uses_batch,
 )
 from asose_fast.ops.reference.mixed_norm_sum import reference
+from asose_fast.ops.reference.pool_pair import maxima
 
 registry.register(
     "mixed_norm_sum",
@@ -190,7 +191,7 @@ class _MixedNormSum(torch.autograd.Function):
         all_weights = torch.cat([weights, plain_weights])
         saved = [x for x, read in zip(xs, ctx.read, strict=True) if read]
         save(ctx, weights, plain_weights, all_weights, gamma, beta, mean, rstd, *saved)
-        y: Tensor = mixed_norm_sum_fwd(xs, all_weights, gamma, beta, mean, rstd)
+        y: Tensor = mixed_norm_sum_fwd(xs, all_weights, gamma, beta, mean, rstd, None, 0)
         return y
 
     @staticmethod
@@ -201,7 +202,7 @@ class _MixedNormSum(torch.autograd.Function):
         wants_weights = need_weights or (need_plain_weights and len(plain_weights) > 0)
         grad_xs, of_terms, sums, _ = mixed_norm_sum_bwd(
             grad, xs, weights, gamma, beta, mean, rstd, ctx.batch, ctx.read, ctx.need_x, wants_weights, ctx.need_sums,
-            ctx.channels_last,
+            ctx.channels_last, None, 0,
         )  # fmt: skip
         wanted = iter(grad_xs)
         count = len(mean)
@@ -221,10 +222,40 @@ class _MixedNormSum(torch.autograd.Function):
         )  # fmt: skip
 
 
-def _fwd(
-    xs: list[Tensor], weights: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, rstd: Tensor
-) -> Any:
-    return registry.select("mixed_norm_sum", xs[0]).forward(xs, weights, gamma, beta, mean, rstd)
+class _Forward(NamedTuple):
+    """The arguments of the registered operator."""
+
+    xs: list[Tensor]
+    weights: Tensor
+    gamma: Tensor | None
+    beta: Tensor | None
+    mean: Tensor
+    rstd: Tensor
+    places: Tensor | None
+    """Where the 3x3 windows of xs[pooled], of stride 1, have their maxima, as `pool_pair_fwd` gives it: the maxima are
+    summed up in its place. None: there is no such term."""
+    pooled: int
+
+
+def _fwd(*args: Any) -> Any:
+    call = _Forward(*args)
+    backend = registry.select("mixed_norm_sum", call.xs[0])
+    if call.places is None:
+        return backend.forward(*call[:-2])
+    if hasattr(backend, "READS_MAXIMA"):
+        return backend.forward(*call)
+    return backend.forward(_with_maxima(call.xs, call.pooled, call.places), *call[1:-2])
+
+
+def _with_maxima(xs: list[Tensor], pooled: int, places: Tensor) -> list[Tensor]:
+    return [*xs[:pooled], maxima(xs[pooled], places), *xs[pooled + 1 :]]
+
+
+def _check_places(where: str, x: Tensor, places: Tensor | None, pooled: int, count: int) -> None:
+    if places is not None:
+        check_like(f"{where}: places", places, x.shape, torch.uint8)
+        if not 0 <= pooled < count:
+            raise ValueError(f"{where}: pooled must be 0 to {count - 1}, got {pooled}")
 
 
 def _check_tables(where: str, x: Tensor, weights: Tensor, count: int, **tables: Tensor | None) -> None:
@@ -242,10 +273,10 @@ def _check_tables(where: str, x: Tensor, weights: Tensor, count: int, **tables: 
             check_like(f"{where}: {name}", table, shape, *FLOATS)
 
 
-def _check_fwd(
-    xs: list[Tensor], weights: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, rstd: Tensor
-) -> None:
+def _check_fwd(*args: Any) -> None:
+    xs, weights, gamma, beta, mean, rstd, places, pooled = _Forward(*args)
     check_zs("mixed_norm_sum_fwd: xs", xs, MAX_INPUTS)
+    _check_places("mixed_norm_sum_fwd", xs[0], places, pooled, len(xs))
     _check_tables("mixed_norm_sum_fwd", xs[0], weights, len(xs), mean=mean, rstd=rstd, gamma=gamma, beta=beta)
 
 
@@ -269,11 +300,20 @@ class _Backward(NamedTuple):
     need_weights: bool
     need_sums: bool
     channels_last: bool
+    places: Tensor | None
+    """As forward; of that term no gradient is handed back."""
+    pooled: int
 
 
 def _bwd(*args: Any) -> Any:
     call = _Backward(*args)
-    return registry.select("mixed_norm_sum", call.grad).backward(*call)
+    backend = registry.select("mixed_norm_sum", call.grad)
+    if call.places is None or not call.read[call.pooled]:
+        return backend.backward(*call[:-2])
+    if hasattr(backend, "READS_MAXIMA"):
+        return backend.backward(*call)
+    xs = _with_maxima(call.xs, sum(call.read[: call.pooled]), call.places)
+    return backend.backward(*call._replace(xs=xs)[:-2])
 
 
 def _check_bwd(*args: Any) -> None:
@@ -289,6 +329,9 @@ def _check_bwd(*args: Any) -> None:
     for k, (in_batch, is_read, need) in enumerate(zip(call.batch, call.read, call.need_x, strict=False)):
         if in_batch and need and not is_read:
             raise ValueError(f"mixed_norm_sum_bwd: read[{k}] must be True where batch[{k}] and need_x[{k}] are")
+    _check_places(where, grad, call.places, call.pooled, count)
+    if call.places is not None and call.need_x[call.pooled]:
+        raise ValueError(f"{where}: need_x[{call.pooled}] must be False, as places are given")
     if call.need_weights and not call.need_sums:
         raise ValueError(f"{where}: need_sums must be True where need_weights is")
 
@@ -304,14 +347,16 @@ def _bwd_fake(*args: Any) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
 
 
 mixed_norm_sum_fwd = define(
-    "mixed_norm_sum_fwd(Tensor[] xs, Tensor weights, Tensor? gamma, Tensor? beta, Tensor mean, Tensor rstd) -> Tensor",
+    "mixed_norm_sum_fwd(Tensor[] xs, Tensor weights, Tensor? gamma, Tensor? beta, Tensor mean, Tensor rstd, "
+    "Tensor? places, int pooled) -> Tensor",
     _fwd,
     _fwd_fake,
     _check_fwd,
 )
 mixed_norm_sum_bwd = define(
     "mixed_norm_sum_bwd(Tensor grad, Tensor[] xs, Tensor weights, Tensor? gamma, Tensor? beta, Tensor mean, "
-    "Tensor rstd, bool[] batch, bool[] read, bool[] need_x, bool need_weights, bool need_sums, bool channels_last) "
+    "Tensor rstd, bool[] batch, bool[] read, bool[] need_x, bool need_weights, bool need_sums, bool channels_last, "
+    "Tensor? places, int pooled) "
     "-> (Tensor[], Tensor, Tensor, Tensor)",
     _bwd,
     _bwd_fake,

@@ -110,7 +110,9 @@ def out_shape(x: Tensor, stride: int) -> tuple[int, ...]:
 
 
 def _fwd(x: Tensor, stride: int, need_avg: bool, need_max: bool, for_norms: bool, need_active: bool) -> Any:
-    """avg, max, what `for_norms` of a backend gives besides, and relu(x); each is empty where it is not needed."""
+    """avg, max, what `for_norms` of a backend gives besides, and relu(x); each is empty where it is not needed.
+
+    A max of stride 1 is not needed beside its places (`asose_fast.ops.reference.pool_pair.maxima`)."""
     backend = registry.select("pool_pair", x)
     if for_norms and hasattr(backend, "for_norms"):
         return backend.for_norms(x, stride, need_active)
@@ -132,7 +134,8 @@ def _fwd_fake(
     active = torch.empty_like(x) if need_active else x.new_empty(0)
     if for_norms and hasattr(registry.select("pool_pair", x), "for_norms"):
         mean, var = (x.new_empty(2, x.shape[1], dtype=torch.float64) for _ in range(2))
-        return avg, max, mean, var, torch.empty_like(avg, dtype=torch.uint8), active
+        places = torch.empty_like(avg, dtype=torch.uint8)
+        return avg, x.new_empty(0) if stride == 1 else max, mean, var, places, active
     return avg, max, *(x.new_empty(0) for _ in range(3)), active
 
 

@@ -11,6 +11,7 @@ import importlib
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from asose_fast import ops
 from asose_fast.ops import registry
@@ -25,6 +26,7 @@ from asose_fast.ops.reference.mixed_norm_sum import reference as norm_sum_refere
 from asose_fast.ops.reference.multi_depthwise import reference as depthwise_reference
 from asose_fast.ops.reference.pointwise import reference as pointwise_reference
 from asose_fast.ops.reference.pool_pair import backward as exact_pool_backward
+from asose_fast.ops.reference.pool_pair import maxima as pooled_maxima
 from asose_fast.ops.reference.pool_pair import reference as pool_reference
 from asose_fast.ops.reference.separable import backward as exact_separable_backward
 from asose_fast.ops.reference.separable import reference as separable_reference
@@ -87,6 +89,16 @@ class BatchStatisticsChecks(LayerChecks):
         assert torch.stack(batch_statistics([self.random(0, 3, 4, 4)])).isnan().all()
 
 
+def max_places(x):
+    """The places of the maxima of 3x3 windows of stride 1, by PyTorch."""
+    height, width = x.shape[2:]
+    wide = x.double()
+    _, found = F.max_pool2d(wide, 3, 1, 1, return_indices=True)
+    rows = found // width - torch.arange(height, device=x.device)[:, None] + 1
+    columns = found % width - torch.arange(width, device=x.device) + 1
+    return (rows * 3 + columns).to(torch.uint8)
+
+
 class MixedNormSumChecks(LayerChecks):
     branches, plain = 3, 2
 
@@ -102,7 +114,7 @@ class MixedNormSumChecks(LayerChecks):
     @pytest.mark.parametrize(("format", "gamma", "beta"), [(FORMATS[0], True, True), (FORMATS[1], False, False)])
     def test_forward(self, dtype, format, shape, gamma, beta):
         arguments = self.arguments(shape, dtype, format, gamma, beta)
-        y = mixed_norm_sum_fwd(*arguments)
+        y = mixed_norm_sum_fwd(*arguments, None, 0)
         exact = exact_sum([x.double() for x in arguments[0]], *arguments[1:])
         assert y.dtype == dtype
         assert y.is_contiguous(memory_format=format)
@@ -131,7 +143,7 @@ class MixedNormSumChecks(LayerChecks):
         need_weights = need_sums and any(read)
         flags = (batch, read, need_x, need_weights, need_sums, format == torch.channels_last)
         rest = (weights, gamma, beta, mean, rstd, *flags)
-        got_xs, got_weights, got_sums, got_tables = mixed_norm_sum_bwd(grad, saved, *rest)
+        got_xs, got_weights, got_sums, got_tables = mixed_norm_sum_bwd(grad, saved, *rest, None, 0)
         exact_xs, exact_weights, exact_sums, exact_tables = exact_sum_backward(
             grad.double(), [x.double() for x in saved], *rest
         )
@@ -154,20 +166,39 @@ class MixedNormSumChecks(LayerChecks):
 
     def test_a_weight_of_zero_keeps_out_what_is_not_finite(self):
         xs, *rest = self.arguments((2, 3, 5, 4), torch.float32, torch.channels_last)
-        expected = mixed_norm_sum_fwd(xs, *rest)
+        expected = mixed_norm_sum_fwd(xs, *rest, None, 0)
         xs[2].fill_(torch.nan)
         xs[4].fill_(torch.inf)
         weights, gamma, beta, mean, rstd = rest
         rstd[2] = torch.nan
-        assert torch.equal(mixed_norm_sum_fwd(xs, *rest), expected)
+        assert torch.equal(mixed_norm_sum_fwd(xs, *rest, None, 0), expected)
         grad = self.random(2, 3, 5, 4)
         grads, _, sums, tables = mixed_norm_sum_bwd(
-            grad, xs, weights, gamma, beta, mean, rstd, [True] * 3, [True] * 5, [True] * 5, True, True, True
+            grad, xs, weights, gamma, beta, mean, rstd, [True] * 3, [True] * 5, [True] * 5, True, True, True, None, 0
         )
         assert all(g.isfinite().all() for g in grads)
         assert not any(grads[k].any() for k in (2, 4))
         assert not tables[[2, 4]].any()
         assert sums[3].isnan().all()
+
+    @EVERY_SHAPE_AND_DTYPE
+    @pytest.mark.parametrize("format", FORMATS)
+    def test_maxima_are_read_at_their_places(self, dtype, format, shape):
+        xs, weights, *tables = self.arguments(shape, dtype, format)
+        x = xs[-1]
+        grad = self.random(*shape, dtype=dtype, format=format)
+        places = max_places(x)
+        flags = [True] * 3, [True] * 5, [True, False, True, False, True], True, True, format == torch.channels_last
+
+        def results(pooled, z, places):
+            terms = [*xs[:pooled], z, *xs[pooled + 1 :]]
+            y = mixed_norm_sum_fwd(terms, weights, *tables, places, pooled)
+            return [y, *mixed_norm_sum_bwd(grad, terms, weights, *tables, *flags, places, pooled)[1:]]
+
+        for pooled in (1, 3):
+            expected = results(pooled, pool_reference(x)[1].contiguous(memory_format=format), None)
+            for got, exact in zip(results(pooled, x, places), expected, strict=True):
+                assert torch.equal(got, exact)
 
     def test_the_public_function_matches_the_modules(self):
         norms = torch.nn.ModuleList([torch.nn.BatchNorm2d(5), torch.nn.BatchNorm2d(5, affine=False, eps=0.1)])
@@ -250,6 +281,9 @@ class PoolPairChecks(LayerChecks):
         x[:, :1] = x[:, :1].round()  # many equal maxima
         avg, max, mean, var, places, active = pool_pair_fwd(x, stride, True, True, True, True)
         assert torch.equal(active, x.relu())
+        if stride == 1 and not max.numel():
+            max = pooled_maxima(x, places)
+            assert torch.equal(max, pool_reference(x, stride=1)[1])
         for got, exact in zip((avg, max), pool_reference(x.double(), stride=stride), strict=True):
             close(got, exact, dtype, "pooled")
         for got, exact in zip((mean, var), exact_statistics([avg, max]), strict=True):

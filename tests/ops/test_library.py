@@ -126,7 +126,7 @@ def test_tensors_of_two_devices_are_refused(position):
 
 def test_optional_tensors_are_looked_at_too():
     z, rows = torch.randn(2, 3, 4, 4), torch.ones(1, 3, dtype=torch.float64)
-    arguments = [[z], torch.ones(1), rows, rows, rows, rows]
+    arguments = [[z], torch.ones(1), rows, rows, rows, rows, None, 0]
     expected = mixed_norm_sum_fwd(*arguments)
     for k in range(1, 6):
         changed = [*arguments[:k], negated(arguments[k]), *arguments[k + 1 :]]

@@ -251,9 +251,9 @@ def test_opcheck(dtype, format):
     weights, gamma, beta = torch.randn(4, dtype=wide), torch.randn(3, 3, dtype=wide), torch.randn(3, 3, dtype=wide)
     torch.library.opcheck(torch.ops.asose_fast.batch_statistics, (xs[:3],))
     mean, var = batch_statistics(xs[:3])
-    rstd = torch.rsqrt(var + 1e-5)
-    torch.library.opcheck(torch.ops.asose_fast.mixed_norm_sum_fwd, (xs, weights, gamma, beta, mean, rstd))
-    torch.library.opcheck(torch.ops.asose_fast.mixed_norm_sum_fwd, (xs, weights, None, None, mean, rstd))
+    rstd, places = torch.rsqrt(var + 1e-5), torch.full_like(xs[1], 4, dtype=torch.uint8)
+    torch.library.opcheck(torch.ops.asose_fast.mixed_norm_sum_fwd, (xs, weights, gamma, beta, mean, rstd, None, 0))
+    torch.library.opcheck(torch.ops.asose_fast.mixed_norm_sum_fwd, (xs, weights, None, None, mean, rstd, places, 1))
     for read, need_x, need_sums in [
         ([True] * 4, [True] * 4, True),
         ([False, True, False, True], [False, True, True, False], True),
@@ -278,6 +278,8 @@ def test_opcheck(dtype, format):
                 need_sums and any(read),
                 need_sums,
                 format == torch.channels_last,
+                None,
+                0,
             ),
         )
 

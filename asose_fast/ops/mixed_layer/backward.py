@@ -172,6 +172,7 @@ def _ends(
     found, grad_weights, sums, tables = operators.mixed_norm_sum_bwd(
         grad, list(itertools.compress([*outputs, *saved.zs, *saved.plain], read)), saved.weights, gamma, beta,
         saved.mean, saved.rstd, uses, read, [False] * len(outputs) + own, wanted.weights, need_beta or any(read), True,
+        *layer.maxima(saved.places),
     )  # fmt: skip
     affine: Pair = None, None
     if need_gamma or need_beta:

@@ -24,7 +24,8 @@ class Pools(NamedTuple):
     """The poolings of a layer, with what the backend takes along."""
 
     outputs: list[Tensor]
-    """The average and the maximum, or nothing."""
+    """The average and the maximum, or nothing; x for the maximum, where the sum is given its places
+    (`LayerPlan.maxima`)."""
     statistics: list[tuple[Tensor, Tensor]]
     """Their means and variances, (2, C) each, or nothing."""
     places: Tensor | None
@@ -94,7 +95,8 @@ def forward(layer: LayerPlan, weights: Tensor, x: Tensor, tensors: Sequence[Any]
     statistics += pools.statistics
     mean, rstd, last_uses = _last_tables(layer, uses, statistics, rest if any(uses[-1]) else [], values, acc, operators)
     y = operators.mixed_norm_sum_fwd(
-        layer.last(outputs) + pools.outputs + parts.zs + parts.plain, weights, *parts.affine[-1], mean, rstd
+        layer.last(outputs) + pools.outputs + parts.zs + parts.plain, weights, *parts.affine[-1], mean, rstd,
+        *layer.maxima(pools.places),
     )  # fmt: skip
     return Result(y, mean, rstd, stages, outputs, pools, kept, dense, [*uses[:-1], last_uses], parts)
 
@@ -170,6 +172,8 @@ def run_pools(x: Tensor, layer: LayerPlan, for_norms: bool, need_active: bool, o
         x, layer.stride, True, True, for_norms, need_active
     )
     there = mean.dim() == 2
+    if there and layer.stride == 1:
+        largest = x
     return Pools([avg, largest], [(mean, var)] if there else [], places if there else None, active)
 
 

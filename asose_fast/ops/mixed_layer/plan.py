@@ -71,6 +71,11 @@ class LayerPlan(NamedTuple):
         """The number of chains."""
         return len(self.lengths)
 
+    def maxima(self, places: Tensor | None) -> tuple[Tensor | None, int]:
+        """How the sum is told of a max pooling that gave no tensor, but the places of its maxima in x, which are
+        known with stride 1; and the number of that term."""
+        return places if self.stride == 1 else None, self.chains + 1
+
     def out_shape(self, x: Tensor) -> torch.Size:
         """The shape of what chains and pools make of x."""
         return x.shape[:2] + torch.Size([(side - 1) // self.stride + 1 for side in x.shape[2:]])

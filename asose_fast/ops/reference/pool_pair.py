@@ -34,6 +34,15 @@ def forward(x: Tensor, stride: int, need_avg: bool, need_max: bool) -> tuple[Ten
     return avg, max
 
 
+def maxima(x: Tensor, places: Tensor) -> Tensor:
+    """The maxima of the 3x3 windows of x, stride 1, from their places in the windows, in row-major order."""
+    height, width = x.shape[2:]
+    where = places.long()
+    rows = torch.arange(height, device=x.device)[:, None] + where // 3 - 1
+    columns = torch.arange(width, device=x.device) + where % 3 - 1
+    return x.flatten(2).gather(2, (rows * width + columns).flatten(2)).view(x.shape)
+
+
 def active(terms: list[Tensor], x: Tensor, rectified: int) -> list[Tensor]:
     """The terms, the last `rectified` of them handed back through a ReLU of x."""
     first = len(terms) - rectified

@@ -11,9 +11,11 @@ from torch import Tensor
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.layout import all_dense, dense, memory_format
 from asose_fast.ops.triton.sums import CHANNELS, SUMMANDS, added_up, sums_of_tiles
-from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, place, rows_and_channels, tile
+from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, maxima, place, rows_and_channels, tile
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.float64})
+READS_MAXIMA = True
+"""`forward` and `backward` take places of maxima, and read these in what was pooled."""
 
 _ELEMENTS = 2048
 
@@ -66,9 +68,12 @@ def _mixed_norm_sum_fwd_kernel(
     weights: tl.tensor,
     tables: tl.tensor,
     y: tl.tensor,
+    places: tl.tensor,  # or None: of what is read of x_POOLED
     rows: tl.int64,
     channels: tl.int64,
+    width: tl.int32,
     INNER: tl.constexpr,
+    POOLED: tl.constexpr,
     BRANCHES: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -82,7 +87,10 @@ def _mixed_norm_sum_fwd_kernel(
     for k in tl.static_range(len(xs)):
         w = _of_every_channel(weights + k, channel)
         # Unlike a branch, an empty mask leaves the loads of several inputs in flight at once.
-        x = tl.load(xs[k] + at, mask=inside & (w != 0)[None, :], other=0.0).to(ACC)
+        of_k, mask = at, inside & (w != 0)[None, :]
+        if places is not None and k == POOLED:
+            of_k = maxima(places, at, mask, width, channels, INNER)
+        x = tl.load(xs[k] + of_k, mask=mask, other=0.0).to(ACC)
         if k < BRANCHES:
             center = tl.load(tables + 2 * k * channels + channel, mask=present, other=0.0)
             scale = tl.load(tables + (2 * k + 1) * channels + channel, mask=present, other=0.0)
@@ -240,15 +248,21 @@ def _grads_kernel(
 
 
 def forward(
-    xs: list[Tensor], weights: Tensor, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, rstd: Tensor
+    xs: list[Tensor],
+    weights: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    mean: Tensor,
+    rstd: Tensor,
+    places: Tensor | None = None,
+    pooled: int = 0,
 ) -> Tensor:
-    """y = sum_k w_k BN_k(z_k) + sum_j v_j x_j."""
+    """y = sum_k w_k BN_k(z_k) + sum_j v_j x_j. With `places`, the maxima there stand for xs[pooled]."""
     format = memory_format(xs[0])
     y = torch.empty_like(xs[0], memory_format=format)
     if y.numel() == 0:
         return y
-    space, branches = rows_and_channels(y, format), len(mean)
-    rows, channels, _ = space
+    (rows, channels, inner), branches = rows_and_channels(y, format), len(mean)
     blocks = tile(rows, channels, _ELEMENTS)
     programs, weights = grid(rows, channels, blocks), weights.contiguous()
     tables = y.new_empty(2 * branches + 1, channels, dtype=accumulation_dtype(y.dtype))
@@ -256,8 +270,9 @@ def forward(
         weights, *map(_contiguous, (gamma, beta)), *map(_wide, (mean, rstd)), tables, channels, branches, blocks[1]
     )
     _mixed_norm_sum_fwd_kernel[programs](
-        tuple(all_dense(xs, format)), weights, tables, y, *space, branches, accumulator(y.dtype), *blocks
-    )
+        tuple(all_dense(xs, format)), weights, tables, y, _dense_places(places, format), rows, channels, y.shape[3],
+        inner, pooled, branches, accumulator(y.dtype), *blocks,
+    )  # fmt: skip
     return y
 
 
@@ -275,6 +290,8 @@ def backward(
     need_weights: bool,
     need_sums: bool,
     channels_last: bool,
+    places: Tensor | None = None,
+    pooled: int = 0,
 ) -> tuple[list[Tensor], Tensor, Tensor, Tensor]:
     """The gradients, the sums and the tables (`asose_fast.ops.reference.mixed_norm_sum.backward`)."""
     format = torch.channels_last if channels_last else torch.contiguous_format
@@ -290,7 +307,8 @@ def backward(
     tables = grad.new_empty(len(read), 4, channels, dtype=accumulation_dtype(grad.dtype))
     partials = sums = None
     if need_sums:
-        partials = sums_of_tiles(grad, inputs, mean, tuple(read), format)
+        maxima_at = _dense_places(places, format)
+        partials = sums_of_tiles(grad, inputs, mean, tuple(read), format, maxima_at, pooled)
         sums = mean.new_empty(1 + len(read), channels)
     _tables_kernel[(len(read), triton.cdiv(channels, CHANNELS))](
         partials, sums, weights, gamma, mean, rstd, tables, 0 if partials is None else len(partials), rows, channels,
@@ -315,6 +333,10 @@ def backward(
         tables.new_empty(0, channels, dtype=torch.float64) if sums is None else sums,
         tables,
     )
+
+
+def _dense_places(places: Tensor | None, format: torch.memory_format) -> Tensor | None:
+    return None if places is None else dense(places, format)
 
 
 def _contiguous(table: Tensor | None) -> Tensor | None:

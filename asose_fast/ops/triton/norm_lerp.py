@@ -151,7 +151,7 @@ def _norm_lerp_sums_kernel(
     ROWS: tl.constexpr = 1 + len(READ)
     BLOCK_T: tl.constexpr = SUMMANDS_OF_LAST // BLOCK_C
     channel, there = sums_of_tile(
-        grad, xs, tables, partials, rows, channels, INNER, READ, 1, ACC, BLOCK_P, BLOCK_C
+        grad, xs, tables, partials, None, rows, channels, 1, INNER, READ, 0, 1, ACC, BLOCK_P, BLOCK_C
     )  # fmt: skip
     if added_up_by_last(
         partials, of_groups, counters, tasks, size, channels, channel, there, ROWS, BLOCK_T, BLOCK_C

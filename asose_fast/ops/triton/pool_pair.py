@@ -84,7 +84,8 @@ def _pool_pair_fwd_kernel(
             columns = tl.minimum(left + 3, width) - tl.maximum(left, 0)
             average = (total / (rows * columns).to(ACC)[:, None]).to(avg.dtype.element_ty)
             tl.store(avg + to, average, mask=inside)
-            tl.store(largest + to, best.to(largest.dtype.element_ty), mask=inside)
+            if largest is not None:
+                tl.store(largest + to, best.to(largest.dtype.element_ty), mask=inside)
             if partials is not None:
                 of_avg = with_tile(of_avg, average.to(ACC), inside, exists, t == 0)
                 of_largest = with_tile(of_largest, best, inside, exists, t == 0)
@@ -204,14 +205,17 @@ def forward(x: Tensor, stride: int, need_avg: bool, need_max: bool) -> tuple[Ten
 
 def for_norms(x: Tensor, stride: int, need_active: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """avg, max, their means and variances, the places of the maxima and, empty where it is not needed, relu(x)
-    (`asose_fast.ops.pool_pair.pool_pair_fwd`)."""
+    (`asose_fast.ops.pool_pair.pool_pair_fwd`). With stride 1, max is left empty: the sum that follows reads x, and
+    finds the maxima in it."""
     x = dense(x)
-    avg, largest = (empty_channels_last(x, out_shape(x, stride)) for _ in range(2))
+    avg = empty_channels_last(x, out_shape(x, stride))
+    largest = None if stride == 1 else torch.empty_like(avg)
     places = torch.empty_like(avg, dtype=torch.uint8)
     active = torch.empty_like(x) if need_active else None
     partials = _over_windows(x, avg, largest, places, active, stride, statistics=True)
     assert partials is not None
-    return avg, largest, *merged(partials), places, x.new_empty(0) if active is None else active
+    maxima, active = (x.new_empty(0) if t is None else t for t in (largest, active))
+    return avg, maxima, *merged(partials), places, active
 
 
 def backward(

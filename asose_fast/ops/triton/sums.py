@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asose_fast.ops.dtypes import accumulation_dtype
 from asose_fast.ops.triton.last_program import arrives_last, group_of
-from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, place, rows_and_channels, tile
+from asose_fast.ops.triton.tiles import accumulator, aligned, grid, launched, maxima, place, rows_and_channels, tile
 
 ELEMENTS, WARPS = 4096, 8
 """Of a tile, and those that share it: larger tiles leave fewer partial sums, to be written and read again."""
@@ -26,10 +26,13 @@ def sums_of_tile(
     xs: tl.tuple,
     means: tl.tensor,
     partials: tl.tensor,  # (tasks, 1 + K + J, C)
+    places: tl.tensor,  # or None: of what is read of x_POOLED
     rows: tl.int64,
     channels: tl.int64,
+    width: tl.int32,
     INNER: tl.constexpr,
     READ: tl.constexpr,
+    POOLED: tl.constexpr,
     BRANCHES: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -42,7 +45,10 @@ def sums_of_tile(
     tl.store(to, tl.sum(g, axis=0), mask=present)
     for k in tl.static_range(len(READ)):
         if READ[k]:
-            x = tl.load(xs[k] + at, mask=inside, other=0.0).to(ACC)
+            of_k = at
+            if places is not None and k == POOLED:
+                of_k = maxima(places, at, inside, width, channels, INNER)
+            x = tl.load(xs[k] + of_k, mask=inside, other=0.0).to(ACC)
             if k < BRANCHES:
                 center = tl.load(means + k * channels + channel, mask=present, other=0.0).to(ACC)
                 x -= center[None, :]
@@ -57,10 +63,13 @@ def _sums_kernel(
     xs: tl.tuple,
     means: tl.tensor,
     partials: tl.tensor,
+    places: tl.tensor,
     rows: tl.int64,
     channels: tl.int64,
+    width: tl.int32,
     INNER: tl.constexpr,
     READ: tl.constexpr,
+    POOLED: tl.constexpr,
     BRANCHES: tl.constexpr,
     ACC: tl.constexpr,
     BLOCK_P: tl.constexpr,
@@ -68,7 +77,9 @@ def _sums_kernel(
     ALIGN: tl.constexpr,
 ) -> None:
     channels = aligned(channels, ALIGN)
-    sums_of_tile(grad, xs, means, partials, rows, channels, INNER, READ, BRANCHES, ACC, BLOCK_P, BLOCK_C)
+    sums_of_tile(
+        grad, xs, means, partials, places, rows, channels, width, INNER, READ, POOLED, BRANCHES, ACC, BLOCK_P, BLOCK_C
+    )  # fmt: skip
 
 
 @triton.jit
@@ -119,11 +130,18 @@ def added_up_by_last(
 
 
 def sums_of_tiles(
-    grad: Tensor, xs: tuple[Tensor, ...], means: Tensor, read: tuple[bool, ...], format: torch.memory_format
+    grad: Tensor,
+    xs: tuple[Tensor, ...],
+    means: Tensor,
+    read: tuple[bool, ...],
+    format: torch.memory_format,
+    places: Tensor | None,
+    pooled: int,
 ) -> Tensor:
     """The partial sums of g = dL/dy and of g (x - mean), or of g x for the xs that have none of the means.
 
-    All tensors are dense in `format`; sums of an x that is not `read` hold anything.
+    All tensors are dense in `format`; sums of an x that is not `read` hold anything. With `places`, the maxima there
+    stand for xs[pooled].
 
     Returns:
         (tasks, 1 + xs, C) float32, or float64 for float64: no tasks where there are no pixels.
@@ -134,7 +152,7 @@ def sums_of_tiles(
     partials = grad.new_empty(programs[0], 1 + len(xs), channels, dtype=accumulation_dtype(grad.dtype))
     if rows:
         _sums_kernel[programs](
-            grad, xs, means, partials, rows, channels, inner, read, len(means), accumulator(grad.dtype), *blocks,
-            num_warps=WARPS,
+            grad, xs, means, partials, places, rows, channels, grad.shape[3], inner, read, pooled, len(means),
+            accumulator(grad.dtype), *blocks, num_warps=WARPS,
         )  # fmt: skip
     return partials

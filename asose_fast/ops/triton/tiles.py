@@ -105,3 +105,18 @@ def pixel_tile(shape: Sequence[int], elements: int) -> Blocks:
 def grid(rows: int, channels: int, blocks: Blocks) -> tuple[int, int]:
     """Tasks and groups of channels."""
     return triton.cdiv(rows, blocks[0]), triton.cdiv(channels, blocks[1])
+
+
+@triton.jit
+def maxima(
+    places: tl.tensor,  # of the maxima of 3x3 windows of stride 1, in row-major order
+    at: tl.tensor,
+    mask: tl.tensor,
+    width: tl.int32,
+    channels: tl.int64,
+    INNER: tl.constexpr,
+) -> tl.tensor:
+    """Where the maxima lie of the windows around the elements that lie at `at`."""
+    where = tl.load(places + at, mask=mask, other=4).to(tl.int32)
+    distance = (where // 3 - 1) * width + where % 3 - 1
+    return at + (distance if INNER > 1 else distance * channels)

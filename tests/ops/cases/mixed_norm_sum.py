@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from asose_fast import ops
@@ -15,12 +16,13 @@ def raw_calls(images: Images) -> dict[str, dict[str, object]]:
     x, channels = images.table(), images.channels
     norms = {"mean": table(2, channels), "rstd": table(2, channels)}
     gamma, weights = table(2, channels), {"weights": images.accumulated(3)}
+    maxima: dict[str, object] = {"places": torch.full_like(x, 4, dtype=torch.uint8), "pooled": 2}
     return {
-        "mixed_norm_sum_fwd": {"xs": [x, x, x], **weights, "gamma": gamma, "beta": None, **norms},
+        "mixed_norm_sum_fwd": {"xs": [x, x, x], **weights, "gamma": gamma, "beta": None, **norms, **maxima},
         "mixed_norm_sum_bwd": {
             "grad": x, "xs": [x, x], **weights, "gamma": gamma, "beta": None, **norms,
             "batch": [True, False], "read": [True, False, True], "need_x": [True, True, False], "need_weights": True,
-            "need_sums": True, "channels_last": False,
+            "need_sums": True, "channels_last": False, **maxima,
         },
     }  # fmt: skip
 
