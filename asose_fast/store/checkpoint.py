@@ -74,8 +74,10 @@ def save(path: Path, state: dict[str, Any]) -> None:
 
 def sealed(pickled: bytes, version: int = VERSION) -> bytes:
     """Returns the content of a file that holds what torch.save gave."""
-    content = b"%d\n" % version + pickled
-    return MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n" + content
+    begin = b"%d\n" % version
+    digest = hashlib.sha256(begin)
+    digest.update(pickled)
+    return b"".join((MAGIC, digest.hexdigest().encode(), b"\n", begin, pickled))
 
 
 def load(path: Path) -> dict[str, Any]:
