@@ -233,7 +233,7 @@ class _Forward(NamedTuple):
     rstd: Tensor
     places: Tensor | None
     """Where the 3x3 windows of xs[pooled], of stride 1, have their maxima, as `pool_pair_fwd` gives it: the maxima are
-    summed up in its place. None: there is no such term."""
+    summed up in its place. They are trusted to lie within x. None: there is no such term."""
     pooled: int
 
 

@@ -13,7 +13,7 @@ from asose_fast.ops.checks import check_all_like, check_flag, check_images, chec
 from asose_fast.ops.dtypes import FLOATS
 from asose_fast.ops.layout import empty_channels_last
 from asose_fast.ops.library import define
-from asose_fast.ops.reference.pool_pair import pool, reference
+from asose_fast.ops.reference.pool_pair import maxima, pool, reference
 
 registry.register(
     "pool_pair",
@@ -144,7 +144,7 @@ class _Backward(NamedTuple):
 
     grads: list[Tensor | None]
     zs: list[Tensor | None]
-    """avg and max, each where a norm after it used its statistics."""
+    """avg and max, each where a norm after it used its statistics. With stride 1 and places, x may stand for max."""
     tables: Tensor
     x: Tensor
     stride: int
@@ -158,7 +158,11 @@ class _Backward(NamedTuple):
 
 
 def _bwd(*args: Any) -> Any:
-    return registry.select("pool_pair", _Backward(*args).x).backward(*args)
+    call = _Backward(*args)
+    backend = registry.select("pool_pair", call.x)
+    if call.stride == 1 and call.zs[1] is not None and call.places is not None and not hasattr(backend, "for_norms"):
+        call = call._replace(zs=[call.zs[0], maxima(call.x, call.places)])
+    return backend.backward(*call)
 
 
 def _check_bwd(*args: Any) -> None:

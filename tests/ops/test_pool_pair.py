@@ -9,6 +9,7 @@ from asose_fast import ops
 from asose_fast.ops import registry
 from asose_fast.ops.reference.pool_pair import reference
 from tests.helpers import with_thread_counts
+from tests.ops.layer_checks import max_places
 
 BACKENDS = [b for b in ("reference", "cpu") if not registry.why_not("pool_pair", b, "cpu")]
 DTYPES = [torch.float32, torch.float64, torch.bfloat16]
@@ -118,7 +119,7 @@ def test_opcheck(dtype, stride):
         )
         call = grads, [max, avg], tables, x, stride, [x], factor, 0
         torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (*call, None))
-        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (*call, torch.zeros_like(avg, dtype=torch.uint8)))
+        torch.library.opcheck(torch.ops.asose_fast.pool_pair_bwd, (*call, torch.full_like(avg, 4, dtype=torch.uint8)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -142,6 +143,19 @@ def test_norms_and_terms_in_backward(backend, dtype, stride):
         expected = torch.autograd.grad(pooled, leaf, of_pools)[0]
         expected += sum(factor * term.double() for term, factor in zip(terms, factors, strict=True))
         torch.testing.assert_close(got.double(), expected, rtol=0, atol=TOLERANCE[dtype] * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_x_stands_for_maxima_whose_places_are_known(backend):
+    x = torch.randn(2, 19, 9, 6).contiguous(memory_format=torch.channels_last)
+    avg, max = reference(x, stride=1)
+    g, tables, places = torch.randn_like(avg), torch.randn(2, 4, 19, dtype=torch.float64), max_places(x)
+
+    def gradient(z):
+        return torch.ops.asose_fast.pool_pair_bwd([g, g], [avg, z], tables, x, 1, [], x.new_empty(0), 0, places)
+
+    with ops.backend(backend):
+        assert torch.equal(gradient(x), gradient(max))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
