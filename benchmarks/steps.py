@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo import config as dynamo_config
 from torch.nn import functional as F
 
 from asose_fast.config import CANDIDATES, CELL_CANDIDATES, RunConfig, SpaceConfig
@@ -30,6 +31,7 @@ DARTS = CELL_CANDIDATES["darts"]
 """The candidates of DARTS (Liu et al., ICLR 2019)."""
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 CLIP = 5.0
+MOST_COMPILED = 1 << 12
 _ISOLATED = {k: True for k in inspect.signature(torch.compile).parameters if k == "isolate_recompiles"}
 """Where torch has it: its newer releases do."""
 
@@ -217,7 +219,9 @@ def compiled(
 
 def compile_one(module: nn.Module, **options: Any) -> nn.Module:
     """torch.compile for one module and its shapes alone. By default it counts all modules of a class as one, and runs
-    the candidates after the first few, or after an `nn.Identity`, uncompiled."""
+    the candidates after the first few, or after an `nn.Identity`, uncompiled. All candidates of a search, for weight
+    and for alpha steps, are more than it compiles in a process by default."""
+    dynamo_config.accumulated_recompile_limit = MOST_COMPILED
     return torch.compile(module, fullgraph=True, dynamic=False, **_ISOLATED, **options)
 
 
