@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo import config as dynamo_config
 from torch.nn import functional as F
 
 from asose_fast.config import CANDIDATES, CELL_CANDIDATES, RunConfig, SpaceConfig
@@ -221,7 +220,7 @@ def compile_one(module: nn.Module, **options: Any) -> nn.Module:
     """torch.compile for one module and its shapes alone. By default it counts all modules of a class as one, and runs
     the candidates after the first few, or after an `nn.Identity`, uncompiled. All candidates of a search, for weight
     and for alpha steps, are more than it compiles in a process by default."""
-    dynamo_config.accumulated_recompile_limit = MOST_COMPILED
+    torch._dynamo.config.accumulated_recompile_limit = MOST_COMPILED
     return torch.compile(module, fullgraph=True, dynamic=False, **_ISOLATED, **options)
 
 
